@@ -1,0 +1,56 @@
+"""Which kinds of artifact flow between the phases?
+
+One KFP type per kind, and per data split for everything that carries predictions, so that the KFP compiler refuses
+a pipeline that wires VAL_TEST logits into a fitting step (InconsistentTypeException). KFP accepts custom types only
+under the `system.` namespace.
+"""
+
+from kfp import dsl
+
+
+class ImageDataset(dsl.Artifact):
+    """Checked, deduplicated, resized images in shards, with their labels."""
+
+    schema_title = "system.ImageDataset"
+
+
+class Splits(dsl.Artifact):
+    """Assignment of every sample to TRAIN, VAL_SELECT, VAL_CALIB or VAL_TEST."""
+
+    schema_title = "system.Splits"
+
+
+class Checkpoint(dsl.Artifact):
+    """Backbone and classification head, adapters merged."""
+
+    schema_title = "system.Checkpoint"
+
+
+class ValCalibLogits(dsl.Artifact):
+    """Logits on VAL_CALIB: what policies may be fitted on."""
+
+    schema_title = "system.ValCalibLogits"
+
+
+class ValTestLogits(dsl.Artifact):
+    """Logits on VAL_TEST: what only the final evaluation may see."""
+
+    schema_title = "system.ValTestLogits"
+
+
+class Policy(dsl.Artifact):
+    """A fitted exit policy."""
+
+    schema_title = "system.Policy"
+
+
+class Evaluation(dsl.Artifact):
+    """Metrics with intervals, confusion matrix and hard examples on VAL_TEST."""
+
+    schema_title = "system.Evaluation"
+
+
+class Bundle(dsl.Artifact):
+    """The deployable model directory with exactly one policy."""
+
+    schema_title = "system.Bundle"

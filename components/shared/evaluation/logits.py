@@ -1,0 +1,105 @@
+"""Which sample has which logits, in which split?
+
+The one format of every logits artifact: `logits.npy` (N, C) float32, `samples.csv` (one row per sample, same order)
+and `logits.json` (split and class names). Artifacts are joined by sample id, never by order.
+"""
+
+import csv
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from components.shared.artifacts import Manifest, verify_dir, write_json
+from components.shared.errors import DataError, LeakageViolationError
+
+KIND_OF_SPLIT = {"VAL_CALIB": "ValCalibLogits", "VAL_TEST": "ValTestLogits"}
+_COLUMNS = ("sample_id", "label", "group", "source", "path")
+
+
+@dataclass(frozen=True)
+class Logits:
+    """Predictions of one split. logits: (N, C) float32; labels: (N,) int64; the lists have length N."""
+
+    split: str
+    class_names: tuple[str, ...]
+    sample_ids: tuple[str, ...]
+    labels: npt.NDArray[np.int64]
+    logits: npt.NDArray[np.float32]
+    groups: tuple[str, ...]
+    sources: tuple[str, ...]
+    paths: tuple[str, ...]
+
+    def __post_init__(self) -> None:
+        problems = _problems(self)
+        if problems:
+            raise DataError(f"logits of {self.split}: " + "; ".join(problems))
+
+    @property
+    def margin(self) -> npt.NDArray[np.float64]:
+        """(N,) float64, class 1 minus class 0 logit: the log-odds of the positive class of a binary problem."""
+        if len(self.class_names) != 2:
+            raise DataError(f"class_names has {len(self.class_names)} entries; a margin needs exactly 2 classes")
+        wide = self.logits.astype(np.float64)
+        return np.asarray(wide[:, 1] - wide[:, 0])
+
+
+def write_logits(directory: Path, logits: Logits) -> None:
+    """Write the three files into an artifact's staging directory."""
+    np.save(directory / "logits.npy", logits.logits, allow_pickle=False)
+    with (directory / "samples.csv").open("w", newline="", encoding="utf-8") as stream:
+        writer = csv.writer(stream, lineterminator="\n")
+        writer.writerow(_COLUMNS)
+        labels = logits.labels.tolist()
+        writer.writerows(zip(logits.sample_ids, labels, logits.groups, logits.sources, logits.paths, strict=True))
+    write_json(directory / "logits.json", {"split": logits.split, "class_names": list(logits.class_names)})
+
+
+def read_logits(path: Path, split: str) -> tuple[Logits, Manifest]:
+    """Verify and read a logits artifact of `split`.
+
+    Raises LeakageViolationError where the manifest or the content names another split, ArtifactError or DataError
+    for anything else that is wrong.
+    """
+    manifest = verify_dir(path, KIND_OF_SPLIT[split], split=split)
+    header = json.loads((path / "logits.json").read_text(encoding="utf-8"))
+    if header["split"] != split:
+        raise LeakageViolationError(f"{path}: content holds split {header['split']!r}, this step may only see {split!r}")
+    with (path / "samples.csv").open(newline="", encoding="utf-8") as stream:
+        rows = list(csv.DictReader(stream))
+    columns = {name: tuple(row[name] for row in rows) for name in _COLUMNS}
+    logits = Logits(
+        split=split,
+        class_names=tuple(header["class_names"]),
+        sample_ids=columns["sample_id"],
+        labels=np.array([int(label) for label in columns["label"]], dtype=np.int64),
+        logits=np.load(path / "logits.npy", allow_pickle=False),
+        groups=columns["group"],
+        sources=columns["source"],
+        paths=columns["path"],
+    )
+    return logits, manifest
+
+
+def _problems(data: Logits) -> list[str]:
+    count, problems = len(data.sample_ids), []
+    if data.logits.dtype != np.float32 or data.logits.shape != (count, len(data.class_names)):
+        problems.append(
+            f"logits is {data.logits.dtype} {data.logits.shape}, expected float32 {(count, len(data.class_names))}"
+        )
+    elif not np.isfinite(data.logits).all():
+        row = int(np.flatnonzero(~np.isfinite(data.logits).all(axis=1))[0])
+        problems.append(f"logits[{row}] of sample {data.sample_ids[row]} is not finite")
+    if len(set(data.sample_ids)) != count:
+        problems.append(f"sample_ids has {count - len(set(data.sample_ids))} doubled id(s)")
+    outside = sorted(set(data.labels.tolist()) - set(range(len(data.class_names))))
+    if outside:
+        problems.append(f"labels contains {outside}, expected 0..{len(data.class_names) - 1}")
+    lengths = {len(data.labels), len(data.groups), len(data.sources), len(data.paths), count}
+    if len(lengths) != 1:
+        problems.append(f"columns have different lengths {sorted(lengths)}")
+    if count == 0:
+        problems.append("no samples")
+    return problems

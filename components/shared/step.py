@@ -1,0 +1,142 @@
+"""How is a phase's `run()` called, alone or from KFP, and how does it report its end?
+
+`run(config, *, dataset: InputDir, checkpoint: OutputDir, ...)` is plain Python on local paths. `execute` calls it
+from a KFP component, `main` from `python -m components.<phase>.step config.json`; both write `status.json` beside
+the first output and end with exit code 42 for permanent errors, 1 for transient ones.
+"""
+
+import argparse
+import dataclasses
+import inspect
+import json
+import sys
+import typing
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Annotated, Any
+
+from components.shared.artifacts import write_json
+from components.shared.config import Config, unknown_key
+from components.shared.errors import ConfigError, StreetVisionError, one_line
+
+InputDir = Annotated[Path, "input directory"]
+OutputDir = Annotated[Path, "output directory"]
+OutputFile = Annotated[Path, "output file"]
+
+Run = Callable[..., Any]
+
+
+def execute(run: Run, config_class: type[Config], arguments: Mapping[str, Any]) -> Any:
+    """Run a step from a KFP component's `locals()`: config fields, artifacts (anything with a `.path`) by name.
+
+    Ends the process with the error's exit code on failure, after one line on stderr and in status.json.
+    """
+    fields = {field.name for field in dataclasses.fields(config_class)}
+    values = {name: value for name, value in arguments.items() if name in fields}
+    paths = {name: getattr(arguments[name], "path", None) for name in path_parameters(run) if name in arguments}
+    return _run_reporting(run, config_class, values, {name: path for name, path in paths.items() if path})
+
+
+def main(run: Run, config_class: type[Config]) -> None:
+    """Command line of a step: one JSON file with "config" and the step's "paths"."""
+    parser = argparse.ArgumentParser(
+        prog=f"python -m {run.__module__ if run.__module__ != '__main__' else _module_name(run)}",
+        description=(inspect.getdoc(run) or "").split("\n\n")[0],
+        epilog=_describe(run, config_class),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("config", type=Path, help='JSON file: {"config": {...}, "paths": {...}}')
+    arguments = parser.parse_args()
+    try:
+        document = json.loads(arguments.config.read_text(encoding="utf-8"))
+        problems = [unknown_key(key, ["config", "paths"]) for key in document if key not in ("config", "paths")]
+        if problems:
+            raise ConfigError(f"{arguments.config}: " + "; ".join(problems))
+    except (OSError, ValueError, ConfigError) as error:
+        fail(ConfigError(f"{arguments.config}: {one_line(error)}"))
+    _run_reporting(run, config_class, document.get("config", {}), document.get("paths", {}))
+
+
+def path_parameters(run: Run) -> dict[str, str]:
+    """Names of the step's path parameters with their role: 'input directory', 'output directory', 'output file'."""
+    hints = typing.get_type_hints(run, include_extras=True)
+    roles = {name: _role(hint) for name, hint in hints.items() if name not in ("config", "return")}
+    return {name: role for name, role in roles.items() if role}
+
+
+def fail(error: BaseException) -> typing.NoReturn:
+    """Print the error as one line and end the process with its exit code."""
+    label = "error" if isinstance(error, StreetVisionError) else f"unexpected {type(error).__name__}"
+    print(f"{label}: {one_line(error)}", file=sys.stderr, flush=True)
+    sys.exit(getattr(error, "exit_code", 1))
+
+
+def _run_reporting(run: Run, config_class: type[Config], values: Mapping[str, Any], paths: Mapping[str, str]) -> Any:
+    status = _status_file(run, paths)
+    try:
+        config = config_class.from_mapping(values)
+        _check_paths(run, paths)
+        result = run(config, **{name: Path(path) for name, path in paths.items()})
+    except StreetVisionError as error:
+        _write_status(status, run, error)
+        fail(error)
+    except BaseException as error:
+        _write_status(status, run, error)
+        raise
+    _write_status(status, run, None)
+    return result
+
+
+def _write_status(status: Path | None, run: Run, error: BaseException | None) -> None:
+    if status is None:
+        return
+    status.parent.mkdir(parents=True, exist_ok=True)
+    document = {"step": _phase(run), "state": "succeeded" if error is None else "failed"}
+    if error is not None:
+        permanent = getattr(error, "exit_code", 1) == 42
+        document |= {"error_class": type(error).__name__, "message": one_line(error), "retry": str(not permanent).lower()}
+    write_json(status, document)
+
+
+def _status_file(run: Run, paths: Mapping[str, str]) -> Path | None:
+    outputs = [name for name, role in path_parameters(run).items() if role.startswith("output") and name in paths]
+    return Path(paths[outputs[0]]).parent / "status.json" if outputs else None
+
+
+def _check_paths(run: Run, paths: Mapping[str, str]) -> None:
+    roles = path_parameters(run)
+    optional = {name for name, p in inspect.signature(run).parameters.items() if p.default is not inspect.Parameter.empty}
+    problems = [unknown_key(name, list(roles)) for name in paths if name not in roles]
+    problems += [f"paths.{name} is missing ({role})" for name, role in roles.items() if name not in paths | dict.fromkeys(optional)]
+    problems += [
+        f"paths.{name}={path!r} does not exist"
+        for name, path in paths.items()
+        if roles.get(name) == "input directory" and not Path(path).is_dir()
+    ]
+    if problems:
+        raise ConfigError("; ".join(problems))
+
+
+def _role(hint: Any) -> str | None:
+    for candidate in (hint, *typing.get_args(hint)):
+        if typing.get_origin(candidate) is Annotated:
+            return str(typing.get_args(candidate)[1])
+    return None
+
+
+def _phase(run: Run) -> str:
+    return _module_name(run).split(".")[-2]
+
+
+def _module_name(run: Run) -> str:
+    path = Path(inspect.getfile(run)).resolve()
+    return f"components.{path.parent.name}.{path.stem}"
+
+
+def _describe(run: Run, config_class: type[Config]) -> str:
+    lines = ["paths:"] + [f"  {name:20} {role}" for name, role in path_parameters(run).items()]
+    lines += ["", "config (defaults shown):"]
+    defaults = config_class().to_json()
+    for field in dataclasses.fields(config_class):
+        lines.append(f"  {field.name} = {json.dumps(defaults[field.name])}\n      {field.metadata['help']}")
+    return "\n".join(lines)
