@@ -84,7 +84,7 @@ def writing(
         _fsync_tree(staging)
         if path.exists():
             shutil.rmtree(path)
-        os.replace(staging, path)
+        staging.replace(path)
         _fsync_directory(path.parent)
     finally:
         shutil.rmtree(staging, ignore_errors=True)
@@ -115,7 +115,7 @@ def write_json(path: Path, document: Any) -> None:
         stream.write(text)
         stream.flush()
         os.fsync(stream.fileno())
-    os.replace(temporary, path)
+    temporary.replace(path)
 
 
 def sha256_file(path: Path) -> str:

@@ -31,7 +31,7 @@ def option(
     """A documented dataclass field. `ge/gt/le/lt` bound numbers (each element of a sequence), `choices` strings."""
     metadata = {"help": help, "ge": ge, "gt": gt, "le": le, "lt": lt, "choices": choices}
     if isinstance(default, dict | list):
-        return dataclasses.field(default_factory=lambda: type(default)(default), metadata=metadata)
+        return dataclasses.field(default_factory=default.copy, metadata=metadata)
     return dataclasses.field(default=default, metadata=metadata)
 
 

@@ -17,7 +17,13 @@ from typing import Annotated, Any
 
 from components.shared.artifacts import write_json
 from components.shared.config import Config, unknown_key
-from components.shared.errors import ConfigError, StreetVisionError, one_line
+from components.shared.errors import (
+    PERMANENT_EXIT_CODE,
+    TRANSIENT_EXIT_CODE,
+    ConfigError,
+    StreetVisionError,
+    one_line,
+)
 
 InputDir = Annotated[Path, "input directory"]
 OutputDir = Annotated[Path, "output directory"]
@@ -68,7 +74,7 @@ def fail(error: BaseException) -> typing.NoReturn:
     """Print the error as one line and end the process with its exit code."""
     label = "error" if isinstance(error, StreetVisionError) else f"unexpected {type(error).__name__}"
     print(f"{label}: {one_line(error)}", file=sys.stderr, flush=True)
-    sys.exit(getattr(error, "exit_code", 1))
+    sys.exit(getattr(error, "exit_code", TRANSIENT_EXIT_CODE))
 
 
 def _run_reporting(run: Run, config_class: type[Config], values: Mapping[str, Any], paths: Mapping[str, str]) -> Any:
@@ -91,10 +97,10 @@ def _write_status(status: Path | None, run: Run, error: BaseException | None) ->
     if status is None:
         return
     status.parent.mkdir(parents=True, exist_ok=True)
-    document = {"step": _phase(run), "state": "succeeded" if error is None else "failed"}
+    document: dict[str, Any] = {"step": _phase(run), "state": "succeeded" if error is None else "failed"}
     if error is not None:
-        permanent = getattr(error, "exit_code", 1) == 42
-        document |= {"error_class": type(error).__name__, "message": one_line(error), "retry": str(not permanent).lower()}
+        permanent = getattr(error, "exit_code", TRANSIENT_EXIT_CODE) == PERMANENT_EXIT_CODE
+        document |= {"error_class": type(error).__name__, "message": one_line(error), "permanent": permanent}
     write_json(status, document)
 
 
@@ -105,9 +111,10 @@ def _status_file(run: Run, paths: Mapping[str, str]) -> Path | None:
 
 def _check_paths(run: Run, paths: Mapping[str, str]) -> None:
     roles = path_parameters(run)
-    optional = {name for name, p in inspect.signature(run).parameters.items() if p.default is not inspect.Parameter.empty}
+    parameters = inspect.signature(run).parameters
+    required = [name for name in roles if parameters[name].default is inspect.Parameter.empty]
     problems = [unknown_key(name, list(roles)) for name in paths if name not in roles]
-    problems += [f"paths.{name} is missing ({role})" for name, role in roles.items() if name not in paths | dict.fromkeys(optional)]
+    problems += [f"paths.{name} is missing ({roles[name]})" for name in required if name not in paths]
     problems += [
         f"paths.{name}={path!r} does not exist"
         for name, path in paths.items()

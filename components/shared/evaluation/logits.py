@@ -66,7 +66,7 @@ def read_logits(path: Path, split: str) -> tuple[Logits, Manifest]:
     manifest = verify_dir(path, KIND_OF_SPLIT[split], split=split)
     header = json.loads((path / "logits.json").read_text(encoding="utf-8"))
     if header["split"] != split:
-        raise LeakageViolationError(f"{path}: content holds split {header['split']!r}, this step may only see {split!r}")
+        raise LeakageViolationError(f"{path}: holds split {header['split']!r}, this step may only see {split!r}")
     with (path / "samples.csv").open(newline="", encoding="utf-8") as stream:
         rows = list(csv.DictReader(stream))
     columns = {name: tuple(row[name] for row in rows) for name in _COLUMNS}
