@@ -11,7 +11,7 @@ F = TypeVar("F", bound=Callable[..., object])
 
 
 def documented(*config_classes: type[Config]) -> Callable[[F], F]:
-    """Append an `Args:` section made from the fields' help to a component's or pipeline's docstring, for KFP to read."""
+    """Append an `Args:` section made from the fields' help to a component's or pipeline's docstring; KFP reads it."""
 
     def decorate(function: F) -> F:
         helps = {field.name: field.metadata["help"] for cls in config_classes for field in dataclasses.fields(cls)}

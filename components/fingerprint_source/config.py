@@ -1,0 +1,14 @@
+"""Which places does a run read from, besides its artifacts?"""
+
+from dataclasses import dataclass
+
+from components.shared.config import Config, option
+
+
+@dataclass(frozen=True, kw_only=True)
+class FingerprintConfig(Config):
+    """The outside inputs whose change must reach the cache keys."""
+
+    data: str = option("", "Images: folder with a CSV, Parquet file or folder, local or s3://. Required.")
+    extra_sources: str = option("", "JSON list of further sources to fuse with `data`, each with its own label map.")
+    backbone: str = option("", "Backbone: local Hugging Face folder or hub id (DINOv2, DINOv3, ViT). Required.")

@@ -1,0 +1,65 @@
+"""Has anything changed at the places a run reads from?
+
+A cheap look: names, sizes and modification times of local files, names, sizes and ETags of stored objects. KFP's
+cache keys hold paths and URIs but not the bytes behind them; these digests are handed to the steps that read them.
+"""
+
+import hashlib
+import json
+from pathlib import Path
+from typing import NamedTuple
+
+from components.fingerprint_source.config import FingerprintConfig
+from components.shared.config import canonical_json
+from components.shared.errors import ConfigError, DataError
+from components.shared.step import main
+
+
+class Fingerprints(NamedTuple):
+    """Hex digests; the backbone's is its id where it is a hub repository."""
+
+    data_digest: str
+    backbone_digest: str
+
+
+def run(config: FingerprintConfig) -> Fingerprints:
+    """Digest the listings. Raises ConfigError or DataError where a source is not set or not there."""
+    if not config.data:
+        raise ConfigError("data='' is not set; give a folder with a CSV, a Parquet file or folder, or an s3:// address")
+    if not config.backbone:
+        raise ConfigError("backbone='' is not set; give a Hugging Face folder or hub id")
+    sources = [config.data, *_extra_places(config.extra_sources)]
+    digest = hashlib.sha256(canonical_json([[place, _listing(place)] for place in sources]).encode()).hexdigest()
+    backbone = config.backbone
+    return Fingerprints(digest, _digest(_listing(backbone)) if Path(backbone).exists() else backbone)
+
+
+def _listing(place: str) -> list[list[str | int]]:
+    if place.startswith("s3://"):
+        from components.shared.store import Store
+
+        bucket, _, prefix = place.removeprefix("s3://").partition("/")
+        return [[item.key, item.size, item.etag] for item in Store.from_environment().list(bucket, prefix)]
+    root = Path(place)
+    if not root.exists():
+        raise DataError(f"data={place!r} does not exist")
+    files = sorted(entry for entry in root.rglob("*") if entry.is_file()) if root.is_dir() else [root]
+    described = ((file.relative_to(root).as_posix(), file.stat()) for file in files)
+    return [[name, status.st_size, status.st_mtime_ns] for name, status in described]
+
+
+def _extra_places(extra_sources: str) -> list[str]:
+    if not extra_sources:
+        return []
+    try:
+        return [str(source["data"]) for source in json.loads(extra_sources)]
+    except (ValueError, TypeError, KeyError) as error:
+        raise ConfigError(f"extra_sources={extra_sources!r} is not a JSON list of mappings with 'data'") from error
+
+
+def _digest(listing: list[list[str | int]]) -> str:
+    return hashlib.sha256(canonical_json(listing).encode()).hexdigest()
+
+
+if __name__ == "__main__":
+    main(run, FingerprintConfig)

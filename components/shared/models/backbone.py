@@ -1,0 +1,71 @@
+"""How is a vision backbone loaded, and which of its output tokens are patches?
+
+Backbones come through transformers' Auto classes: DINOv2 (with or without registers), DINOv3 and ViT.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from transformers import AutoConfig, AutoModel
+from transformers.image_processing_base import ImageProcessingMixin
+
+from components.shared.errors import DataError, one_line
+
+SUPPORTED_TYPES = ("dinov2", "dinov2_with_registers", "dinov3_vit", "vit")
+_IMAGENET_MEAN, _IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+
+
+def load_backbone(source: str) -> nn.Module:
+    """The pretrained backbone at a local folder or hub id, in fp32.
+
+    `mask_token` is frozen: it takes part in masked pre-training only, and an unused trainable parameter would stop
+    DDP (the alternative, `find_unused_parameters`, costs a graph traversal every step).
+    Raises DataError where the source cannot be loaded or its architecture is not supported.
+    """
+    try:
+        config = AutoConfig.from_pretrained(source)
+        if config.model_type not in SUPPORTED_TYPES:
+            raise DataError(f"backbone={source!r} is a {config.model_type!r}, supported: {', '.join(SUPPORTED_TYPES)}")
+        extra: dict[str, Any] = {"add_pooling_layer": False} if config.model_type == "vit" else {}
+        model: nn.Module = AutoModel.from_pretrained(source, dtype=torch.float32, **extra)
+    except (OSError, ValueError) as error:
+        raise DataError(
+            f"backbone={source!r} cannot be loaded: {one_line(error)[:300]}; give a Hugging Face folder or hub id"
+        ) from error
+    for name, parameter in model.named_parameters():
+        if name.endswith("mask_token"):
+            parameter.requires_grad_(False)
+    return model
+
+
+def image_statistics(source: str) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Mean and standard deviation per channel the backbone was pretrained with; ImageNet's where none is recorded."""
+    try:
+        recorded, _ = ImageProcessingMixin.get_image_processor_dict(source)
+    except OSError:
+        recorded = {}
+    mean, std = recorded.get("image_mean", _IMAGENET_MEAN), recorded.get("image_std", _IMAGENET_STD)
+    return tuple(mean), tuple(std)
+
+
+def n_prefix_tokens(backbone: nn.Module) -> int:
+    """Tokens before the patches in `last_hidden_state`: CLS and the registers."""
+    return 1 + int(getattr(backbone.config, "num_register_tokens", 0) or 0)
+
+
+def patch_and_cls(backbone: nn.Module, pixel_values: torch.Tensor) -> torch.Tensor:
+    """(B, 3, S, S) float32 normalised -> (B, 2h) float: CLS token and mean patch token of the last, normed layer.
+
+    The same features as transformers' `Dinov2ForImageClassification` feeds to its head.
+    """
+    # ViT refuses any size but its own unless told to interpolate; the others need not be told.
+    extra = {"interpolate_pos_encoding": True} if backbone.config.model_type == "vit" else {}
+    tokens = backbone(pixel_values=pixel_values, **extra).last_hidden_state
+    return torch.cat([tokens[:, 0], tokens[:, n_prefix_tokens(backbone) :].mean(dim=1)], dim=1)
+
+
+def is_hub_id(source: str) -> bool:
+    """Whether `source` names a hub repository rather than an existing folder."""
+    return not Path(source).exists()

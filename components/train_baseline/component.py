@@ -1,0 +1,30 @@
+"""KFP interface of train_baseline."""
+
+from kfp import dsl
+
+from components.shared.artifact_types import Checkpoint, ImageDataset, Splits, ValCalibLogits, ValTestLogits
+from components.shared.component import documented
+from components.train_baseline.config import TrainBaselineConfig
+from pipelines.resources import TRAINER_IMAGE
+
+
+# fmt: off
+@dsl.component(base_image=TRAINER_IMAGE, install_kfp_package=False)
+@documented(TrainBaselineConfig)
+def train_baseline(
+    dataset: dsl.Input[ImageDataset], splits: dsl.Input[Splits], checkpoint: dsl.Output[Checkpoint],
+    val_calib_logits: dsl.Output[ValCalibLogits], val_test_logits: dsl.Output[ValTestLogits],
+    metrics: dsl.Output[dsl.Metrics],
+    backbone: str = "", backbone_fingerprint: str = "", mode: str = "frozen", epochs: int = 20,
+    learning_rate: float = 0.0, global_batch_size: int = 64, micro_batch_size: int = 0, weight_decay: float = 0.01,
+    warmup_share: float = 0.1, dropout: float = 0.3, label_smoothing: float = 0.1, class_weights: str = "none",
+    ema_decay: float = 0.99, gradient_clip: float = 1.0, patience: int = 10, monitor: str = "val_select/acc",
+    augmentation: str = "moderate", n_views: int = 4, lora_rank: int = 8, lora_alpha: float = 16.0,
+    precision: str = "fp32", n_processes: int = 0, positive_class: str = "Roadwork", seed: int = 0,
+) -> None:
+    """Train a classifier on TRAIN, choose the epoch on VAL_SELECT, write logits of VAL_CALIB and VAL_TEST."""
+    arguments = dict(locals())
+    from components.shared.step import execute
+    from components.train_baseline import config, step
+    for name, value in execute(step.run, config.TrainBaselineConfig, arguments).items():
+        metrics.log_metric(name, value)

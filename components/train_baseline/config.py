@@ -1,0 +1,59 @@
+"""Which backbone is trained, how far into it, and with which recipe?"""
+
+from dataclasses import dataclass
+
+from components.shared.config import Config, option
+
+# Usual starting points for AdamW: a linear head, low-rank adapters, a whole pretrained transformer.
+_LEARNING_RATE_OF_MODE = {"frozen": 1e-3, "lora": 2e-4, "full": 2e-5}
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainBaselineConfig(Config):
+    """Hyper-parameters of phase 1. Defaults are the safe ones: fp32, frozen backbone."""
+
+    backbone: str = option("", "Backbone: local Hugging Face folder or hub id (DINOv2, DINOv3, ViT). Required.")
+    backbone_fingerprint: str = option("", "Digest of the backbone's files; set by the pipeline for its cache.")
+    mode: str = option(
+        "frozen",
+        "What is trained besides the head: nothing (features are computed once and cached), adapters, everything.",
+        choices=("frozen", "lora", "full"),
+    )
+    epochs: int = option(20, "Passes over TRAIN; early stopping may end sooner.", ge=1)
+    learning_rate: float = option(0.0, "Peak rate of AdamW; 0: 1e-3 frozen, 2e-4 lora, 2e-5 full.", ge=0, lt=1)
+    global_batch_size: int = option(64, "Samples per optimiser step over all processes.", ge=1)
+    micro_batch_size: int = option(0, "Samples per forward pass and process; 0: the whole share. Halved on OOM.", ge=0)
+    weight_decay: float = option(0.01, "AdamW weight decay of matrices.", ge=0, lt=1)
+    warmup_share: float = option(0.1, "Share of all steps with linearly rising rate, then cosine decay.", ge=0, lt=1)
+    dropout: float = option(0.3, "Dropout on the head's input.", ge=0, lt=1)
+    label_smoothing: float = option(0.1, "Share of the target mass spread over all classes.", ge=0, lt=1)
+    class_weights: str = option("none", "Loss weights: none, or inverse class frequency.", choices=("none", "balanced"))
+    ema_decay: float = option(0.99, "Decay of the weight average that is evaluated and kept; 0: off.", ge=0, lt=1)
+    gradient_clip: float = option(1.0, "Largest global gradient norm; 0: no clipping.", ge=0)
+    patience: int = option(10, "Epochs without improvement before training stops; 0: never.", ge=0)
+    monitor: str = option(
+        "val_select/acc",
+        "Metric on VAL_SELECT that chooses the epoch.",
+        choices=("val_select/acc", "val_select/mcc", "val_select/auroc"),
+    )
+    augmentation: str = option(
+        "moderate", "Distortions of training images.", choices=("none", "moderate", "aggressive")
+    )
+    n_views: int = option(4, "Frozen mode: cached feature sets per image (the first undistorted).", ge=1, le=64)
+    lora_rank: int = option(8, "Rank of the LoRA adapters (mode lora).", ge=1)
+    lora_alpha: float = option(16.0, "LoRA scaling is lora_alpha / lora_rank.", gt=0)
+    precision: str = option("fp32", "fp32, or bf16 autocast where supported.", choices=("fp32", "bf16", "fp16"))
+    n_processes: int = option(0, "Processes of torchrun; 0: one per visible GPU, one without GPU.", ge=0)
+    positive_class: str = option("Roadwork", "The class that P(positive) and the margin refer to.")
+    seed: int = option(0, "Seed of initialisation, batches, augmentation and dropout.", ge=0)
+
+    def check(self) -> list[str]:
+        """fp16 is refused with its reason."""
+        if self.precision == "fp16":
+            return ["precision='fp16' is refused: DINO backbones overflow its range (65504); use fp32 or bf16"]
+        return []
+
+    @property
+    def peak_learning_rate(self) -> float:
+        """`learning_rate`, or the mode's usual one where it is 0."""
+        return self.learning_rate or _LEARNING_RATE_OF_MODE[self.mode]

@@ -1,0 +1,99 @@
+"""Phase 1: which classifier do TRAIN and VAL_SELECT give, and what does it say about VAL_CALIB and VAL_TEST?"""
+
+import json
+import shutil
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from components.shared.artifacts import Manifest, write_json, writing
+from components.shared.data.dataset import Dataset
+from components.shared.data.splits import SPLITS, Splits, read_splits
+from components.shared.errors import ConfigError, DataError
+from components.shared.evaluation.logits import KIND_OF_SPLIT, Logits, write_logits
+from components.shared.step import InputDir, OutputDir, main
+from components.shared.training.launch import launch
+from components.train_baseline.config import TrainBaselineConfig
+
+STEP = "train_baseline"
+
+
+def run(
+    config: TrainBaselineConfig,
+    *,
+    dataset: InputDir,
+    splits: InputDir,
+    checkpoint: OutputDir,
+    val_calib_logits: OutputDir,
+    val_test_logits: OutputDir,
+) -> dict[str, float]:
+    """Train through torchrun and write the checkpoint and both logits artifacts; returns the best epoch's metrics."""
+    data, assignment = Dataset.open(dataset), read_splits(splits)
+    _check(config, data, assignment)
+    checkpoint.parent.mkdir(parents=True, exist_ok=True)
+    work = Path(tempfile.mkdtemp(prefix=".train-", dir=checkpoint.parent))
+    try:
+        job = work / "job.json"
+        paths = {"dataset": str(dataset), "splits": str(splits), "work": str(work)}
+        write_json(job, {"config": config.to_json(), "paths": paths})
+        launch("components.train_baseline.train", job, n_processes=config.n_processes)
+        inputs = {"dataset": data.manifest, "splits": assignment.manifest}
+        summary = json.loads((work / "training.json").read_text(encoding="utf-8"))
+        with writing(checkpoint, kind="Checkpoint", step=STEP, config=config, inputs=inputs, summary=summary) as out:
+            shutil.copytree(work / "checkpoint", out, dirs_exist_ok=True)
+        for split, path in (("VAL_CALIB", val_calib_logits), ("VAL_TEST", val_test_logits)):
+            _write_split(config, data, assignment, split, work, path, inputs)
+        return {name: float(value) for name, value in summary["best_metrics"].items()}
+    finally:
+        shutil.rmtree(work, ignore_errors=True)
+
+
+def _check(config: TrainBaselineConfig, data: Dataset, assignment: Splits) -> None:
+    """Everything that can be refused before a process is started or a model is loaded."""
+    if not config.backbone:
+        raise ConfigError("backbone='' is not set; give a Hugging Face folder or hub id")
+    if Path(config.backbone).is_dir() and not (Path(config.backbone) / "config.json").is_file():
+        raise ConfigError(f"backbone={config.backbone!r} has no config.json; it is not a Hugging Face model folder")
+    if config.positive_class not in data.class_names:
+        raise ConfigError(f"positive_class={config.positive_class!r} is not in the data's {list(data.class_names)}")
+    unknown = sorted(set(assignment.of) ^ set(data.index))
+    if unknown:
+        raise DataError(f"splits and dataset differ in {len(unknown)} sample(s), first {unknown[0]}: rerun the split")
+    empty = [split for split in SPLITS if not assignment.ids(split)]
+    if empty:
+        raise DataError(f"split(s) {', '.join(empty)} are empty")
+
+
+def _write_split(
+    config: TrainBaselineConfig,
+    data: Dataset,
+    assignment: Splits,
+    split: str,
+    work: Path,
+    path: Path,
+    inputs: dict[str, Manifest],
+) -> None:
+    ids = assignment.ids(split)
+    samples = [data.samples[data.index[sample_id]] for sample_id in ids]
+    columns: dict[str, Any] = {
+        "sample_ids": tuple(ids),
+        "groups": tuple(sample.group for sample in samples),
+        "sources": tuple(sample.source for sample in samples),
+        "paths": tuple(sample.path for sample in samples),
+    }
+    logits = Logits(
+        split=split,
+        class_names=data.class_names,
+        labels=np.array([sample.label for sample in samples], dtype=np.int64),
+        logits=np.load(work / f"{split}.npy", allow_pickle=False),
+        **columns,
+    )
+    kind = KIND_OF_SPLIT[split]
+    with writing(path, kind=kind, step=STEP, config=config, inputs=inputs, split=split) as out:
+        write_logits(out, logits)
+
+
+if __name__ == "__main__":
+    main(run, TrainBaselineConfig)

@@ -1,0 +1,116 @@
+"""The torchrun entry of train_baseline: one rank of training, then one inference pass over VAL_CALIB and VAL_TEST.
+
+python -m torch.distributed.run --standalone --nproc-per-node=N -m components.train_baseline.train --config job.json
+"""
+
+import argparse
+import json
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from components.shared.artifacts import write_json
+from components.shared.data.dataset import Dataset
+from components.shared.data.splits import read_splits
+from components.shared.errors import PERMANENT_EXIT_CODE
+from components.shared.models import adapters
+from components.shared.models.backbone import image_statistics, load_backbone
+from components.shared.models.classifier import Classifier, ClassifierSpec, Head
+from components.shared.training.distributed import World, leave, process_group
+from components.shared.training.launch import report_error
+from components.shared.training.loop import FitResult, LoopConfig, fit
+from components.shared.training.record import write_metrics
+from components.train_baseline.config import TrainBaselineConfig
+from components.train_baseline.tasks import FrozenTask, ImageTask, SplitData, predict
+
+
+def train(config: TrainBaselineConfig, dataset: Path, splits: Path, work: Path, world: World) -> None:
+    """Everything one rank does; the main rank leaves `checkpoint/`, `<split>.npy` and `training.json` in `work`."""
+    torch.manual_seed(config.seed)
+    torch.use_deterministic_algorithms(True, warn_only=world.device.type == "cuda")
+    data, assignment = Dataset.open(dataset), read_splits(splits)
+    parts = {split: SplitData.of(data, assignment, split) for split in ("TRAIN", "VAL_SELECT", "VAL_CALIB", "VAL_TEST")}
+    classifier = build(config, data).to(world.device)
+    counts = adapters.trainable_share(classifier)
+    task_class = FrozenTask if config.mode == "frozen" else ImageTask
+    task = task_class(config, classifier, parts["TRAIN"], parts["VAL_SELECT"], world)
+    out = work / "checkpoint"
+    if world.is_main:
+        out.mkdir()
+        print(
+            f"{config.mode}: training {counts[0]:,} of {counts[1]:,} parameters, {world.size} process(es)", flush=True
+        )
+    result = fit(task, _loop_config(config), world, on_epoch=lambda history: write_metrics(out, history))
+    classifier.eval()
+    if world.is_main:
+        adapters.save_adapter(classifier.backbone, out / "adapter")
+    probe = parts["VAL_SELECT"].pixels(np.arange(2), classifier.spec, world.device)
+    classifier.backbone = adapters.merge(classifier.backbone, probe)
+    for split in ("VAL_CALIB", "VAL_TEST"):
+        logits = predict(classifier, parts[split], world, description=f"logits of {split}")
+        if world.is_main:
+            np.save(work / f"{split}.npy", logits, allow_pickle=False)
+    if world.is_main:
+        classifier.save(out)
+        summary = _summary(config, result, counts, world)
+        write_json(out / "training.json", summary)
+        write_json(work / "training.json", summary)
+
+
+def build(config: TrainBaselineConfig, data: Dataset) -> Classifier:
+    """Backbone in the configured mode with a fresh head, on the CPU."""
+    backbone = load_backbone(config.backbone)
+    mean, std = image_statistics(config.backbone)
+    spec = ClassifierSpec(data.class_names, data.image_size, mean, std, backbone.config.model_type)
+    n_features = 2 * backbone.config.hidden_size
+    backbone = adapters.prepare(backbone, config.mode, rank=config.lora_rank, alpha=config.lora_alpha)
+    return Classifier(backbone, Head(n_features, len(data.class_names)), spec)
+
+
+def _loop_config(config: TrainBaselineConfig) -> LoopConfig:
+    names = LoopConfig.__dataclass_fields__.keys() - {"learning_rate"}
+    return LoopConfig(learning_rate=config.peak_learning_rate, **{name: getattr(config, name) for name in names})
+
+
+def _summary(
+    config: TrainBaselineConfig, result: FitResult, counts: tuple[int, int], world: World
+) -> dict[str, object]:
+    best = {name: round(value, 9) for name, value in result.history[result.best_epoch - 1].items()}
+    return {
+        "best_epoch": result.best_epoch,
+        "best_metrics": best,
+        "epochs_run": len(result.history),
+        "stopped_early": result.stopped_early,
+        "micro_batch_size": result.micro_batch_size,
+        "trainable_parameters": counts[0],
+        "parameters": counts[1],
+        "n_processes": world.size,
+        "cached_views": config.n_views if config.mode == "frozen" and config.augmentation != "none" else 0,
+    }
+
+
+def main() -> None:
+    """Parse `--config`, train, and end the rank; an error is left for the launcher with its class and message."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n", 1)[0])
+    parser.add_argument("--config", type=Path, required=True, help="job.json written by the step")
+    job = parser.parse_args().config
+    document = json.loads(job.read_text(encoding="utf-8"))
+    paths = {name: Path(path) for name, path in document["paths"].items()}
+    rank = 0
+    try:
+        with process_group() as world:
+            rank = world.rank
+            train(TrainBaselineConfig.from_mapping(document["config"]), **paths, world=world)
+    except Exception as error:
+        report_error(job.parent, rank, error)
+        if getattr(error, "exit_code", 0) != PERMANENT_EXIT_CODE:
+            import traceback
+
+            traceback.print_exc()
+        leave(getattr(error, "exit_code", 1))
+    leave(0)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,124 @@
+"""The command line for the life of the pipeline: `python -m pipelines --help`."""
+
+import argparse
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from components.shared.errors import ConfigError, StreetVisionError
+from components.shared.step import fail
+
+_PROFILE_NAMES = ("a6000x2", "a6000x1", "cpu")
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Parse and run one verb; every deliberate error is one line, exit code 42 where a retry cannot help."""
+    parsed = _parser().parse_args(arguments)
+    try:
+        parsed.verb(parsed)
+    except StreetVisionError as error:
+        fail(error)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m pipelines",
+        description="Compile the stage-1 pipeline for Kubeflow, or run it here.",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    verbs = parser.add_subparsers(required=True, metavar="VERB")
+    run = verbs.add_parser(
+        "run",
+        help="run the whole pipeline on this machine",
+        description="Run the whole pipeline on this machine through kfp.local; unchanged steps come from the cache.",
+        epilog=(
+            "examples:\n"
+            "  python -m pipelines run --demo\n"
+            "  python -m pipelines run --param data=photos --param backbone=facebook/dinov2-small\n"
+            "  python -m pipelines run --params run.yaml --param epochs=5 --dry-run\n\n"
+            "`python -m pipelines parameters` lists every parameter with its default and meaning."
+        ),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    _add_parameter_options(run)
+    run.add_argument("--demo", action="store_true", help="generated street scenes and a small random backbone")
+    run.add_argument("--output", type=Path, default=Path("runs"), help="folder of runs and cache (default: runs)")
+    run.add_argument("--dry-run", action="store_true", help="print the steps and which are cached, run nothing")
+    run.set_defaults(verb=_run)
+    compile_ = verbs.add_parser("compile", help="write the pipeline spec for Kubeflow (YAML)")
+    compile_.add_argument("--output", type=Path, default=Path("build/stage1.yaml"), help="default: build/stage1.yaml")
+    compile_.add_argument("--profile", choices=_PROFILE_NAMES, default="a6000x2", help="GPUs and nodes of training")
+    compile_.set_defaults(verb=_compile)
+    listing = verbs.add_parser("parameters", help="list the pipeline's parameters with defaults and meaning")
+    listing.set_defaults(verb=_list_parameters)
+    return parser
+
+
+def _add_parameter_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--params", type=Path, metavar="FILE", help="YAML or JSON mapping of parameters")
+    parser.add_argument(
+        "--param", action="append", default=[], metavar="KEY=VALUE", help="one parameter; wins over --params"
+    )
+
+
+def _run(parsed: argparse.Namespace) -> None:
+    from pipelines.local import plan, run_local
+    from pipelines.parameters import read_parameters
+
+    values = read_parameters(parsed.params, parsed.param)
+    if parsed.demo:
+        values = _demo_values(parsed.output) | values
+    if not values.get("data"):
+        raise ConfigError("data is not set; add --param data=FOLDER_OR_PARQUET, or --demo for generated scenes")
+    if not values.get("backbone"):
+        raise ConfigError("backbone is not set; add --param backbone=FOLDER_OR_HUB_ID")
+    for key in ("data", "backbone"):
+        if Path(values[key]).exists():
+            values[key] = str(Path(values[key]).resolve())
+    if parsed.dry_run:
+        for step, state in plan(values, parsed.output):
+            print(f"{step:20} {state}")
+        return
+    finished = run_local(values, parsed.output)
+    print(_summary(json.loads((finished.evaluation / "eval_report.json").read_text(encoding="utf-8"))))
+    print(f"report: {_shown(finished.report)}\nbundle: {_shown(finished.bundle)}")
+
+
+def _demo_values(output: Path) -> dict[str, Any]:
+    from pipelines.demo import DEMO_PARAMETERS
+    from pipelines.demo.backbone import write_demo_backbone
+    from pipelines.demo.dataset import write_demo_data
+
+    data, backbone = output / "demo" / "data", output / "demo" / "backbone"
+    write_demo_data(data)
+    write_demo_backbone(backbone)
+    return {**DEMO_PARAMETERS, "data": str(data), "backbone": str(backbone)}
+
+
+def _compile(parsed: argparse.Namespace) -> None:
+    from kfp import compiler
+
+    from pipelines.resources import PROFILES
+    from pipelines.stage1 import stage1
+
+    parsed.output.parent.mkdir(parents=True, exist_ok=True)
+    compiler.Compiler().compile(stage1(PROFILES[parsed.profile]), str(parsed.output))
+    print(f"wrote {parsed.output} ({parsed.profile})")
+
+
+def _list_parameters(parsed: argparse.Namespace) -> None:
+    del parsed
+    from pipelines.parameters import PHASES, pipeline_parameters
+
+    helps = {n: f.metadata["help"] for cls in PHASES.values() for n, f in cls.__dataclass_fields__.items()}
+    for parameter in pipeline_parameters():
+        print(f"{parameter.name} = {json.dumps(parameter.default)}\n    {helps[parameter.name]}")
+
+
+def _summary(report: dict[str, Any]) -> str:
+    return json.dumps(report)[:0]
+
+
+def _shown(path: Path) -> str:
+    return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else str(path)

@@ -1,0 +1,117 @@
+"""Which parameters has the pipeline, and are the user's values valid?
+
+The phases' configuration classes are the single source: fields of the same name are one pipeline parameter, so the
+KFP form, the command line and the code cannot drift.
+"""
+
+import dataclasses
+import inspect
+import json
+import typing
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from components.evaluate.config import EvaluateConfig
+from components.export_bundle.config import ExportConfig
+from components.fingerprint_source.config import FingerprintConfig
+from components.fit_threshold.config import FitThresholdConfig
+from components.ingest_dataset.config import IngestConfig
+from components.shared.config import Config, unknown_key
+from components.shared.errors import ConfigError
+from components.split_dataset.config import SplitConfig
+from components.train_baseline.config import TrainBaselineConfig
+
+PHASES: dict[str, type[Config]] = {
+    "fingerprint_source": FingerprintConfig,
+    "ingest_dataset": IngestConfig,
+    "split_dataset": SplitConfig,
+    "train_baseline": TrainBaselineConfig,
+    "fit_threshold": FitThresholdConfig,
+    "evaluate": EvaluateConfig,
+    "export_bundle": ExportConfig,
+}
+# Set by the pipeline from the first step's outputs, never by the user.
+_WIRED = {"source_fingerprint", "backbone_fingerprint"}
+
+
+def pipeline_parameters() -> list[inspect.Parameter]:
+    """One keyword per distinct field of all phases, in phase order, with the KFP type and the common default."""
+    merged: dict[str, inspect.Parameter] = {}
+    for name, config_class in PHASES.items():
+        defaults = config_class().to_json()
+        hints = typing.get_type_hints(config_class)
+        for field in dataclasses.fields(config_class):
+            if field.name in _WIRED:
+                continue
+            parameter = inspect.Parameter(
+                field.name,
+                inspect.Parameter.POSITIONAL_OR_KEYWORD,
+                default=defaults[field.name],
+                annotation=_kfp_type(hints[field.name]),
+            )
+            known = merged.setdefault(field.name, parameter)
+            if known != parameter:
+                raise ConfigError(f"{name}.{field.name} differs from another phase's: {parameter} against {known}")
+    return list(merged.values())
+
+
+def of_phase(phase: str, values: Mapping[str, Any]) -> dict[str, Any]:
+    """The entries of `values` that are fields of `phase`."""
+    return {field.name: values[field.name] for field in dataclasses.fields(PHASES[phase]) if field.name in values}
+
+
+def validated(values: Mapping[str, Any]) -> dict[str, Any]:
+    """`values` checked against every phase's configuration; raises ConfigError before anything runs."""
+    known = [parameter.name for parameter in pipeline_parameters()]
+    problems = [unknown_key(key, known) for key in values if key not in known]
+    if problems:
+        raise ConfigError("parameters: " + "; ".join(problems))
+    for phase, config_class in PHASES.items():
+        config_class.from_mapping(of_phase(phase, values))
+    return dict(values)
+
+
+def read_parameters(file: Path | None, pairs: list[str]) -> dict[str, Any]:
+    """Parameters from a YAML or JSON file, overridden by `key=value` pairs (values are read as YAML)."""
+    values: dict[str, Any] = {}
+    if file is not None:
+        try:
+            document = yaml.safe_load(file.read_text(encoding="utf-8"))
+        except (OSError, yaml.YAMLError) as error:
+            raise ConfigError(f"parameter file {file}: {error}") from error
+        if not isinstance(document, dict):
+            raise ConfigError(f"parameter file {file}: must be a mapping of parameter names to values")
+        values.update(document)
+    for pair in pairs:
+        key, separator, text = pair.partition("=")
+        if not separator:
+            raise ConfigError(f"--param {pair!r} must be key=value")
+        values[key] = _parse(key, text)
+    return validated(values)
+
+
+def _parse(key: str, text: str) -> Any:
+    types = {parameter.name: parameter.annotation for parameter in pipeline_parameters()}
+    if types.get(key) is str:
+        return text
+    try:
+        value = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise ConfigError(f"--param {key}={text!r} is not a number, true/false, YAML list or mapping") from error
+    # YAML 1.1 reads 1e-3 as text; JSON reads it as a number.
+    if isinstance(value, str) and types.get(key) in (int, float):
+        try:
+            return json.loads(value)
+        except ValueError:
+            return value
+    return value
+
+
+def _kfp_type(hint: Any) -> type:
+    origin = typing.get_origin(hint)
+    if origin is tuple:
+        return list
+    return origin or typing.cast(type, hint)
