@@ -73,7 +73,7 @@ def training(task: dsl.PipelineTask, profile: Profile) -> dsl.PipelineTask:
     kubernetes.empty_dir_mount(
         task,
         volume_name="dshm",
-        mount_path="/dev/shm",
+        mount_path="/dev/shm",  # noqa: S108
         medium="Memory",
         size_limit=profile.shared_memory,
     )

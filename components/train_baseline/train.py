@@ -13,7 +13,7 @@ import torch
 from components.shared.artifacts import write_json
 from components.shared.data.dataset import Dataset
 from components.shared.data.splits import read_splits
-from components.shared.errors import PERMANENT_EXIT_CODE
+from components.shared.errors import PERMANENT_EXIT_CODE, ConfigError
 from components.shared.models import adapters
 from components.shared.models.backbone import image_statistics, load_backbone
 from components.shared.models.classifier import Classifier, ClassifierSpec, Head
@@ -27,6 +27,8 @@ from components.train_baseline.tasks import FrozenTask, ImageTask, SplitData, pr
 
 def train(config: TrainBaselineConfig, dataset: Path, splits: Path, work: Path, world: World) -> None:
     """Everything one rank does; the main rank leaves `checkpoint/`, `<split>.npy` and `training.json` in `work`."""
+    if config.precision == "bf16" and world.device.type == "cuda" and not torch.cuda.is_bf16_supported():
+        raise ConfigError("precision='bf16' is not supported by this GPU; use fp32")
     torch.manual_seed(config.seed)
     torch.use_deterministic_algorithms(True, warn_only=world.device.type == "cuda")
     data, assignment = Dataset.open(dataset), read_splits(splits)

@@ -8,6 +8,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import timedelta
 
 import torch
 import torch.distributed as dist
@@ -55,19 +56,18 @@ class World:
 
 @contextmanager
 def process_group() -> Iterator[World]:
-    """Join the torchrun group; the group is destroyed on the way out."""
-    from datetime import timedelta
+    """Join the torchrun group; it is left on success only.
 
+    After an error the rank must end at once (`leave`): destroying the group would wait for the other ranks.
+    """
     use_gpu = torch.cuda.is_available()
     local_rank = int(os.environ["LOCAL_RANK"])
     if use_gpu:
         torch.cuda.set_device(local_rank)
     device = torch.device("cuda", local_rank) if use_gpu else torch.device("cpu")
     dist.init_process_group("nccl" if use_gpu else "gloo", timeout=timedelta(seconds=_TIMEOUT_SECONDS))
-    try:
-        yield World(rank=dist.get_rank(), size=dist.get_world_size(), device=device)
-    finally:
-        dist.destroy_process_group()
+    yield World(rank=dist.get_rank(), size=dist.get_world_size(), device=device)
+    dist.destroy_process_group()
 
 
 def leave(exit_code: int) -> None:

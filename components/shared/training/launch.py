@@ -39,7 +39,8 @@ def report_error(directory: Path, rank: int, error: BaseException) -> None:
 
 
 def _reported_error(directory: Path, exit_code: int) -> StreetVisionError:
-    for file in sorted(directory.glob(_ERROR_FILE.format(rank="*"))):
+    # The first failure is the cause; the other ranks fail after it, for want of their peer.
+    for file in sorted(directory.glob(_ERROR_FILE.format(rank="*")), key=lambda file: file.stat().st_mtime_ns):
         document = json.loads(file.read_text(encoding="utf-8"))
         kind = getattr(errors, document["class"], None)
         if isinstance(kind, type) and issubclass(kind, StreetVisionError):

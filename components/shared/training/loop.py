@@ -23,8 +23,6 @@ from components.shared.progress import progress
 from components.shared.training.distributed import World
 from components.shared.training.sampler import global_batch, steps_per_epoch
 
-_FINE, _NOT_FINITE, _OUT_OF_MEMORY = 0, 1, 2
-
 
 class Task(Protocol):
     """What is trained. `module` holds the parameters; `n_samples` counts the training samples."""
@@ -138,10 +136,11 @@ class _Trainer:
         batch = global_batch(self.task.n_samples, self.config.global_batch_size, self.config.seed, step)
         slots = np.arange(len(batch), dtype=np.int64)[self.world.rows(len(batch))]
         self.model.train()
+        # Memory grows until the optimiser's state exists, after the first step; batches never change their shape.
+        if step in (0, 1):
+            while not self._fits(batch, slots, step):
+                self._halve_micro_batch(step)
         loss = self._accumulate(batch, slots, step)
-        while loss is None:
-            self._halve_micro_batch(step)
-            loss = self._accumulate(batch, slots, step)
         limit = self.config.gradient_clip or math.inf
         norm = float(nn.utils.clip_grad_norm_(self.parameters, limit))
         if not math.isfinite(norm):
@@ -151,43 +150,50 @@ class _Trainer:
         self._update_average(step)
         return loss
 
-    def _accumulate(self, batch: npt.NDArray[np.int64], slots: npt.NDArray[np.int64], step: int) -> float | None:
-        """Gradients of the mean loss over the global batch; None where some rank ran out of memory.
+    def _fits(self, batch: npt.NDArray[np.int64], slots: npt.NDArray[np.int64], step: int) -> bool:
+        """Rehearse one micro-batch without communication, so that a rank may fail alone; all ranks get the verdict."""
+        chunk = slots[: self.micro_batch_size]
+        out_of_memory = False
+        try:
+            with self.model.no_sync():
+                self._loss(batch, chunk, step).backward()  # type: ignore[no-untyped-call]
+        except RuntimeError as error:
+            out_of_memory = _is_out_of_memory(error)
+            if not out_of_memory:
+                raise
+        self.optimizer.zero_grad(set_to_none=True)
+        return not any(self.world.gather_codes(int(out_of_memory)))
 
-        Ranks agree on problems before the last backward pass, the only one that communicates: a rank that failed
-        alone would otherwise leave the others waiting in a collective call.
+    def _accumulate(self, batch: npt.NDArray[np.int64], slots: npt.NDArray[np.int64], step: int) -> float:
+        """Gradients of the mean loss over the global batch, accumulated over micro-batches.
+
+        Ranks agree on a non-finite loss before the last backward pass, the only one that communicates: a rank that
+        stopped alone would leave the others waiting in a collective call.
         """
         self.optimizer.zero_grad(set_to_none=True)
         chunks = np.array_split(slots, math.ceil(len(slots) / self.micro_batch_size))
         # DDP averages gradients over ranks; a sum over the rank's samples times this factor makes it the batch mean.
         scale = self.world.size / len(batch)
-        total, code, last = 0.0, _FINE, torch.zeros(())
-        try:
-            for index, chunk in enumerate(chunks):
-                final = index == len(chunks) - 1
-                with contextlib.nullcontext() if final else self.model.no_sync():
-                    with self._autocast():
-                        loss = self.task.loss(self.model, batch[chunk], chunk, step) * scale
-                    total += float(loss.detach())
-                    if final:
-                        last = loss
-                    elif math.isfinite(total):
-                        loss.backward()
-            code = _FINE if math.isfinite(total) else _NOT_FINITE
-        except RuntimeError as error:
-            if not _is_out_of_memory(error):
-                raise
-            code = _OUT_OF_MEMORY
-        codes = self.world.gather_codes(code)
-        if _OUT_OF_MEMORY in codes:
-            return None
-        if _NOT_FINITE in codes:
+        total = 0.0
+        for chunk in chunks[:-1]:
+            with self.model.no_sync():
+                loss = self._loss(batch, chunk, step) * scale
+                loss.backward()  # type: ignore[no-untyped-call]
+            total += float(loss.detach())
+        loss = self._loss(batch, chunks[-1], step) * scale
+        total += float(loss.detach())
+        codes = self.world.gather_codes(int(not math.isfinite(total)))
+        if any(codes):
             raise PermanentError(
-                f"loss is not finite at step {step} on rank {codes.index(_NOT_FINITE)}; "
+                f"loss is not finite at step {step} on rank {codes.index(1)}; "
                 "lower learning_rate, or check the images and labels of this batch"
             )
-        last.backward()  # type: ignore[no-untyped-call]
+        loss.backward()  # type: ignore[no-untyped-call]
         return total
+
+    def _loss(self, batch: npt.NDArray[np.int64], chunk: npt.NDArray[np.int64], step: int) -> torch.Tensor:
+        with self._autocast():
+            return self.task.loss(self.model, batch[chunk], chunk, step)
 
     def _halve_micro_batch(self, step: int) -> None:
         if self.micro_batch_size == 1:
