@@ -19,4 +19,4 @@ def fingerprint_source(
     arguments = dict(locals())
     from components.fingerprint_source import config, step
     from components.shared.step import execute
-    return execute(step.run, config.FingerprintConfig, arguments)  # type: ignore[no-any-return]
+    return execute(step.run, config.FingerprintConfig, arguments)

@@ -5,6 +5,7 @@ from pathlib import Path
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
 from torch import nn
+from transformers import PreTrainedModel
 
 from components.shared.errors import PermanentError
 
@@ -13,7 +14,7 @@ MODES = ("frozen", "lora", "full")
 _MERGE_TOLERANCE = 1e-4
 
 
-def prepare(backbone: nn.Module, mode: str, *, rank: int, alpha: float) -> nn.Module:
+def prepare(backbone: PreTrainedModel, mode: str, *, rank: int, alpha: float) -> PreTrainedModel:
     """The backbone with exactly the parameters of `mode` trainable.
 
     LoRA (Hu et al., arXiv 2106.09685) on the attention's query and value projections; scaling is alpha / rank.
@@ -26,11 +27,10 @@ def prepare(backbone: nn.Module, mode: str, *, rank: int, alpha: float) -> nn.Mo
         return backbone
     names = {name.rsplit(".", 1)[-1] for name, module in backbone.named_modules() if isinstance(module, nn.Linear)}
     targets = [name for name in ("q_proj", "v_proj", "query", "value") if name in names]
-    adapted: nn.Module = get_peft_model(backbone, LoraConfig(r=rank, lora_alpha=alpha, target_modules=targets))
-    return adapted
+    return get_peft_model(backbone, LoraConfig(r=rank, lora_alpha=alpha, target_modules=targets))
 
 
-def merge(backbone: nn.Module, probe: torch.Tensor) -> nn.Module:
+def merge(backbone: PreTrainedModel, probe: torch.Tensor) -> PreTrainedModel:
     """Fold the adapters into the weights (fp32) and check the features of `probe` (B, 3, S, S) before and after.
 
     Raises PermanentError where they differ by more than 1e-4 or are not finite.
@@ -39,7 +39,7 @@ def merge(backbone: nn.Module, probe: torch.Tensor) -> nn.Module:
         return backbone
     with torch.no_grad():
         before = backbone(pixel_values=probe).last_hidden_state
-        merged: nn.Module = backbone.merge_and_unload(safe_merge=True)
+        merged = backbone.merge_and_unload(safe_merge=True)
         after = merged(pixel_values=probe).last_hidden_state
     difference = float((before - after).abs().max())
     if not difference <= _MERGE_TOLERANCE:
@@ -47,7 +47,7 @@ def merge(backbone: nn.Module, probe: torch.Tensor) -> nn.Module:
     return merged
 
 
-def save_adapter(backbone: nn.Module, directory: Path) -> None:
+def save_adapter(backbone: PreTrainedModel, directory: Path) -> None:
     """Write the adapter weights alone (safetensors), where there are any."""
     if isinstance(backbone, PeftModel):
         backbone.save_pretrained(directory)

@@ -3,12 +3,10 @@
 Backbones come through transformers' Auto classes: DINOv2 (with or without registers), DINOv3 and ViT.
 """
 
-from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
-from transformers import AutoConfig, AutoModel
+from transformers import AutoConfig, AutoModel, PreTrainedModel
 from transformers.image_processing_base import ImageProcessingMixin
 
 from components.shared.errors import DataError, one_line
@@ -17,7 +15,7 @@ SUPPORTED_TYPES = ("dinov2", "dinov2_with_registers", "dinov3_vit", "vit")
 _IMAGENET_MEAN, _IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
-def load_backbone(source: str) -> nn.Module:
+def load_backbone(source: str) -> PreTrainedModel:
     """The pretrained backbone at a local folder or hub id, in fp32.
 
     `mask_token` is frozen: it takes part in masked pre-training only, and an unused trainable parameter would stop
@@ -29,7 +27,7 @@ def load_backbone(source: str) -> nn.Module:
         if config.model_type not in SUPPORTED_TYPES:
             raise DataError(f"backbone={source!r} is a {config.model_type!r}, supported: {', '.join(SUPPORTED_TYPES)}")
         extra: dict[str, Any] = {"add_pooling_layer": False} if config.model_type == "vit" else {}
-        model: nn.Module = AutoModel.from_pretrained(source, dtype=torch.float32, **extra)
+        model = AutoModel.from_pretrained(source, dtype=torch.float32, **extra)
     except (OSError, ValueError) as error:
         raise DataError(
             f"backbone={source!r} cannot be loaded: {one_line(error)[:300]}; give a Hugging Face folder or hub id"
@@ -50,12 +48,12 @@ def image_statistics(source: str) -> tuple[tuple[float, ...], tuple[float, ...]]
     return tuple(mean), tuple(std)
 
 
-def n_prefix_tokens(backbone: nn.Module) -> int:
+def n_prefix_tokens(backbone: PreTrainedModel) -> int:
     """Tokens before the patches in `last_hidden_state`: CLS and the registers."""
     return 1 + int(getattr(backbone.config, "num_register_tokens", 0) or 0)
 
 
-def patch_and_cls(backbone: nn.Module, pixel_values: torch.Tensor) -> torch.Tensor:
+def patch_and_cls(backbone: PreTrainedModel, pixel_values: torch.Tensor) -> torch.Tensor:
     """(B, 3, S, S) float32 normalised -> (B, 2h) float: CLS token and mean patch token of the last, normed layer.
 
     The same features as transformers' `Dinov2ForImageClassification` feeds to its head.
@@ -64,8 +62,3 @@ def patch_and_cls(backbone: nn.Module, pixel_values: torch.Tensor) -> torch.Tens
     extra = {"interpolate_pos_encoding": True} if backbone.config.model_type == "vit" else {}
     tokens = backbone(pixel_values=pixel_values, **extra).last_hidden_state
     return torch.cat([tokens[:, 0], tokens[:, n_prefix_tokens(backbone) :].mean(dim=1)], dim=1)
-
-
-def is_hub_id(source: str) -> bool:
-    """Whether `source` names a hub repository rather than an existing folder."""
-    return not Path(source).exists()

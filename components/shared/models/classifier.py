@@ -8,10 +8,12 @@ import dataclasses
 import json
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
+from transformers import PreTrainedModel
 
 from components.shared.artifacts import write_json
 from components.shared.models.backbone import load_backbone, patch_and_cls
@@ -46,7 +48,7 @@ class Head(nn.Module):
 class Classifier(nn.Module):
     """Backbone and head. forward: (B, 3, S, S) float32 normalised pixels -> (B, K) logits."""
 
-    def __init__(self, backbone: nn.Module, head: Head, spec: ClassifierSpec) -> None:
+    def __init__(self, backbone: PreTrainedModel, head: Head, spec: ClassifierSpec) -> None:
         super().__init__()
         self.backbone = backbone
         self.head = head
@@ -73,7 +75,8 @@ class Classifier(nn.Module):
     def load(cls, directory: Path) -> "Classifier":
         """Read what `save` wrote; the model is in eval mode on the CPU."""
         document = json.loads((directory / "classifier.json").read_text(encoding="utf-8"))
-        spec = ClassifierSpec(**{k: tuple(v) if isinstance(v, list) else v for k, v in document.items()})
+        values: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in document.items()}
+        spec = ClassifierSpec(**values)
         tensors = load_file(directory / "head.safetensors")
         n_classes, n_features = tensors["weight"].shape
         head = Head(n_features, n_classes)

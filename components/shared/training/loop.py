@@ -135,7 +135,7 @@ class _Trainer:
         """One optimiser step on one global batch; returns this rank's part of the mean loss."""
         batch = global_batch(self.task.n_samples, self.config.global_batch_size, self.config.seed, step)
         slots = np.arange(len(batch), dtype=np.int64)[self.world.rows(len(batch))]
-        self.model.train()
+        self.model.train()  # type: ignore[no-untyped-call]
         # Memory grows until the optimiser's state exists, after the first step; batches never change their shape.
         if step in (0, 1):
             while not self._fits(batch, slots, step):
@@ -215,7 +215,9 @@ class _Trainer:
         # The usual warm-up of the decay: early on, the average follows the weights instead of the initialisation.
         decay = min(self.config.ema_decay, (1 + step) / (10 + step)) if self.config.ema_decay else 0.0
         current = [p.detach() for p in self.parameters]
-        get_ema_multi_avg_fn(decay)(self.average, current, torch.tensor(step))
+        get_ema_multi_avg_fn(decay)(  # type: ignore[no-untyped-call]
+            self.average, current, torch.tensor(step)
+        )
 
     def averaged_weights(self) -> list[torch.Tensor]:
         """A copy of the averaged trainable weights."""
