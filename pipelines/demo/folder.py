@@ -1,0 +1,62 @@
+"""Is a generated folder already there and complete, and how does a new one appear all at once?"""
+
+import functools
+import hashlib
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from components.shared.artifacts import write_json
+from components.shared.errors import DataError
+
+MARKER = "demo.json"
+
+
+def publish(folder: Path, parameters: dict[str, Any], write: Callable[[Path], None]) -> None:
+    """Make `folder` hold what `write` puts into an empty directory; nothing happens where it already does.
+
+    A folder is complete when its marker, written last, names the same parameters, the same generator code and the
+    files' number and bytes. Generated folders that differ are replaced; DataError where `folder` holds anything else.
+    """
+    wanted = {"parameters": parameters, "code": _code_digest()}
+    if _is_complete(folder, wanted):
+        return
+    if folder.exists() and not (folder / MARKER).is_file() and any(folder.iterdir()):
+        raise DataError(f"{folder}: not empty and without {MARKER}, so not generated demo data; choose another folder")
+    staging = folder.parent / f".{folder.name}.partial"
+    shutil.rmtree(staging, ignore_errors=True)
+    staging.mkdir(parents=True)
+    try:
+        write(staging)
+        write_json(staging / MARKER, wanted | _extent(staging))
+        if folder.exists():
+            shutil.rmtree(folder)
+        staging.replace(folder)
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)
+
+
+def _is_complete(folder: Path, wanted: dict[str, Any]) -> bool:
+    marker = folder / MARKER
+    if not marker.is_file():
+        return False
+    try:
+        recorded = json.loads(marker.read_text(encoding="utf-8"))
+    except ValueError:
+        return False
+    return bool(recorded == wanted | _extent(folder))
+
+
+def _extent(folder: Path) -> dict[str, int]:
+    sizes = [file.stat().st_size for file in folder.rglob("*") if file.is_file() and file != folder / MARKER]
+    return {"files": len(sizes), "bytes": sum(sizes)}
+
+
+@functools.cache
+def _code_digest() -> str:
+    digest = hashlib.sha256()
+    for source in sorted(Path(__file__).parent.glob("*.py")):
+        digest.update(source.name.encode() + b"\0" + source.read_bytes() + b"\0")
+    return digest.hexdigest()[:16]
