@@ -117,7 +117,15 @@ def _list_parameters(parsed: argparse.Namespace) -> None:
 
 
 def _summary(report: dict[str, Any]) -> str:
-    return json.dumps(report)[:0]
+    """A short table: the four headline metrics with their 95 % intervals."""
+    lines = [f"VAL_TEST: {report['n_samples']} images, {report['n_groups']} groups"]
+    for name, title in (("accuracy", "accuracy"), ("mcc", "MCC"), ("auroc", "AUROC"), ("ece_top_label", "ECE")):
+        entry = report["metrics"][name]
+        value = "none" if entry["value"] is None else f"{entry['value']:.3f}"
+        bounds = entry["interval_95"]
+        interval = f"95 %: {bounds[0]:.3f} to {bounds[1]:.3f}" if bounds else "95 %: none"
+        lines.append(f"  {title:10} {value:>7}   {interval}")
+    return "\n".join(lines)
 
 
 def _shown(path: Path) -> str:

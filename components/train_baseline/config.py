@@ -45,7 +45,7 @@ class TrainBaselineConfig(Config):
     precision: str = option("fp32", "fp32, or bf16 autocast where supported.", choices=("fp32", "bf16", "fp16"))
     n_processes: int = option(0, "Processes of torchrun; 0: one per visible GPU, one without GPU.", ge=0)
     positive_class: str = option("Roadwork", "The class that P(positive) and the margin refer to.")
-    seed: int = option(0, "Seed of initialisation, batches, augmentation and dropout.", ge=0)
+    seed: int = option(0, "Seed of initialisation, batches, augmentation, dropout, salts and resampling.", ge=0)
 
     def check(self) -> list[str]:
         """fp16 is refused with its reason."""

@@ -1,0 +1,29 @@
+"""KFP interface of evaluate."""
+
+from kfp import dsl
+
+from components.evaluate.config import EvaluateConfig
+from components.shared.artifact_types import Evaluation, ImageDataset, Policy, ValTestLogits
+from components.shared.component import documented
+from pipelines.resources import CPU_IMAGE
+
+
+# fmt: off
+@dsl.component(base_image=CPU_IMAGE, install_kfp_package=False)
+@documented(EvaluateConfig)
+def evaluate(
+    val_test_logits: dsl.Input[ValTestLogits], policy: dsl.Input[Policy], dataset: dsl.Input[ImageDataset],
+    evaluation: dsl.Output[Evaluation], report: dsl.Output[dsl.HTML],
+    metrics: dsl.Output[dsl.Metrics], classification: dsl.Output[dsl.ClassificationMetrics],
+    positive_class: str = "Roadwork", n_bootstrap: int = 2000, target_precision: float = 0.95,
+    n_hard_examples: int = 12, seed: int = 0,
+) -> None:
+    """Measure the policy on VAL_TEST: metrics with 95 % intervals, ROC, confusion, hard examples, HTML report."""
+    arguments = dict(locals())
+    from components.evaluate import config, step
+    from components.shared.step import execute
+    result = execute(step.run, config.EvaluateConfig, arguments)
+    for name, value in result.metrics.items():
+        metrics.log_metric(name, value)
+    classification.log_roc_curve(*result.roc)
+    classification.log_confusion_matrix(result.labels, result.confusion)

@@ -1,0 +1,16 @@
+"""What is measured on VAL_TEST, and how surely?"""
+
+from dataclasses import dataclass
+
+from components.shared.config import Config, option
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluateConfig(Config):
+    """Parameters of the evaluation."""
+
+    positive_class: str = option("Roadwork", "The class that P(positive) and the margin refer to.")
+    n_bootstrap: int = option(2000, "Bootstrap replicates of every interval.", ge=100, le=100_000)
+    target_precision: float = option(0.95, "Precision at which coverage is reported.", gt=0, le=1)
+    n_hard_examples: int = option(12, "Worst errors shown in the report.", ge=0, le=200)
+    seed: int = option(0, "Seed of initialisation, batches, augmentation, dropout, salts and resampling.", ge=0)

@@ -1,0 +1,24 @@
+"""KFP interface of export_bundle."""
+
+from kfp import dsl
+
+from components.export_bundle.config import ExportConfig
+from components.shared.artifact_types import Bundle, Checkpoint, Evaluation, ImageDataset, Policy
+from components.shared.component import documented
+from pipelines.resources import TRAINER_IMAGE
+
+
+# fmt: off
+@dsl.component(base_image=TRAINER_IMAGE, install_kfp_package=False)
+@documented(ExportConfig)
+def export_bundle(
+    checkpoint: dsl.Input[Checkpoint], policy: dsl.Input[Policy], evaluation: dsl.Input[Evaluation],
+    dataset: dsl.Input[ImageDataset], bundle: dsl.Output[Bundle],
+    model_name: str = "streetvision-roadwork", model_version: str = "0.1.0",
+    description: str = "Roadwork classifier, stage 1 of a cascade.", submitted_by: str = "", submission_time: int = 0,
+) -> None:
+    """Write the deployable directory: model with the threshold folded in, policy, model cards, checksums."""
+    arguments = dict(locals())
+    from components.export_bundle import config, step
+    from components.shared.step import execute
+    execute(step.run, config.ExportConfig, arguments)

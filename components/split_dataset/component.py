@@ -1,0 +1,24 @@
+"""KFP interface of split_dataset."""
+
+from kfp import dsl
+
+from components.shared.artifact_types import ImageDataset, Splits
+from components.shared.component import documented
+from components.split_dataset.config import SplitConfig
+from pipelines.resources import CPU_IMAGE
+
+
+# fmt: off
+@dsl.component(base_image=CPU_IMAGE, install_kfp_package=False)
+@documented(SplitConfig)
+def split_dataset(
+    dataset: dsl.Input[ImageDataset], splits: dsl.Output[Splits],
+    train_share: float = 0.7, select_share: float = 0.1, calib_share: float = 0.1, test_share: float = 0.1,
+    salt: str = "", n_salts: int = 64, min_per_class: int = 3,
+    holdout_column: str = "", holdout_values: list = [], seed: int = 0,  # noqa: B006
+) -> None:
+    """Assign every sample to TRAIN, VAL_SELECT, VAL_CALIB or VAL_TEST by a salted hash of its group."""
+    arguments = dict(locals())
+    from components.shared.step import execute
+    from components.split_dataset import config, step
+    execute(step.run, config.SplitConfig, arguments)

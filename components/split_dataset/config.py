@@ -1,0 +1,37 @@
+"""How are groups shared out among the splits?"""
+
+from dataclasses import dataclass
+
+from components.shared.config import Config, option
+
+
+@dataclass(frozen=True, kw_only=True)
+class SplitConfig(Config):
+    """Parameters of phase 0, split."""
+
+    train_share: float = option(0.7, "Share of TRAIN.", gt=0, lt=1)
+    select_share: float = option(0.1, "Share of VAL_SELECT (model selection).", gt=0, lt=1)
+    calib_share: float = option(0.1, "Share of VAL_CALIB (policy fitting).", gt=0, lt=1)
+    test_share: float = option(0.1, "Share of VAL_TEST (final evaluation).", gt=0, lt=1)
+    salt: str = option("", "Salt of the group hash, to repeat an earlier assignment; empty: the best of n_salts.")
+    n_salts: int = option(64, "Candidates among which the best balanced salt is chosen.", ge=1, le=4096)
+    min_per_class: int = option(3, "Fewest samples of every class in every split.", ge=1)
+    holdout_column: str = option("", "Column whose values decide VAL_TEST, e.g. recording_day; empty: by hash.")
+    holdout_values: tuple[str, ...] = option((), "Values of holdout_column that form VAL_TEST.")
+    seed: int = option(0, "Seed of initialisation, batches, augmentation, dropout, salts and resampling.", ge=0)
+
+    def check(self) -> list[str]:
+        """Shares add up to 1; a held-out column comes with values."""
+        problems = []
+        total = self.train_share + self.select_share + self.calib_share + self.test_share
+        if abs(total - 1) > 1e-6:
+            problems.append(f"train_share + select_share + calib_share + test_share = {total:.6g}, must be 1")
+        if bool(self.holdout_column) != bool(self.holdout_values):
+            problems.append("holdout_column and holdout_values must be given together")
+        return problems
+
+    @property
+    def shares(self) -> dict[str, float]:
+        """Split -> share."""
+        values = (self.train_share, self.select_share, self.calib_share, self.test_share)
+        return dict(zip(("TRAIN", "VAL_SELECT", "VAL_CALIB", "VAL_TEST"), values, strict=True))
