@@ -18,7 +18,7 @@ from components.shared.artifacts import Manifest, verify_dir, write_json
 
 KIND = "ImageDataset"
 SHARD_SIZE = 2048  # images: 300 MB at 224 x 224
-_COLUMNS = ("sample_id", "label", "group", "source", "path", "sha256")
+SAMPLE_COLUMNS = ("sample_id", "label", "group", "source", "path", "sha256")
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ class Sample:
     source: str
     path: str
     sha256: str
-    attributes: dict[str, str]
+    attributes: dict[str, str]  # names never collide with SAMPLE_COLUMNS
 
 
 @dataclass(frozen=True)
@@ -69,9 +69,9 @@ def write_samples(directory: Path, samples: list[Sample], class_names: tuple[str
     attributes = sorted({name for sample in samples for name in sample.attributes})
     with (directory / "samples.csv").open("w", newline="", encoding="utf-8") as stream:
         writer = csv.writer(stream, lineterminator="\n")
-        writer.writerow([*_COLUMNS, *attributes])
+        writer.writerow([*SAMPLE_COLUMNS, *attributes])
         for sample in samples:
-            fixed = [getattr(sample, name) for name in _COLUMNS]
+            fixed = [getattr(sample, name) for name in SAMPLE_COLUMNS]
             writer.writerow(fixed + [sample.attributes.get(name, "") for name in attributes])
     write_json(directory / "dataset.json", {"class_names": list(class_names), "image_size": image_size})
 
@@ -90,6 +90,6 @@ def write_shards(directory: Path, images: Iterable[npt.NDArray[np.uint8]], count
 
 
 def _sample(row: dict[str, str]) -> Sample:
-    attributes = {name: value for name, value in row.items() if name not in _COLUMNS}
-    fixed = {name: row[name] for name in _COLUMNS}
+    attributes = {name: value for name, value in row.items() if name not in SAMPLE_COLUMNS}
+    fixed = {name: row[name] for name in SAMPLE_COLUMNS}
     return Sample(**{**fixed, "label": int(fixed["label"])}, attributes=attributes)  # type: ignore[arg-type]

@@ -14,6 +14,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from components.shared.config import unknown_key
+from components.shared.data.dataset import SAMPLE_COLUMNS
 from components.shared.data.decode import ImageRejectedError
 from components.shared.errors import ConfigError, DataError
 
@@ -189,7 +190,7 @@ def _local_reader(root: Path, path: str) -> Callable[[], bytes]:
 
 def _record(config: SourceConfig, path: str, label: str, row: dict[str, str], read: Callable[[], bytes]) -> Record:
     used = (config.path_column, config.label_column)
-    attributes = {key: value for key, value in row.items() if key not in used}
+    attributes = {f"raw_{key}" if key in SAMPLE_COLUMNS else key: v for key, v in row.items() if key not in used}
     if config.timestamp_column and config.timestamp_column in row:
         attributes["timestamp"] = row[config.timestamp_column]
     # An empty group would unite everything ungrouped; such an image is its own group.
