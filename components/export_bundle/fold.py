@@ -23,8 +23,8 @@ _BICUBIC = 3
 def fold_threshold(head: nn.Linear, positive: int, threshold_margin: float, temperature: float = 1.0) -> None:
     """In place: margins become (margin - threshold_margin) / temperature, so that the threshold lies at 0."""
     with torch.no_grad():
-        head.weight /= temperature
-        head.bias /= temperature
+        head.weight.div_(temperature)
+        head.bias.div_(temperature)
         head.bias[positive] -= threshold_margin / temperature
 
 

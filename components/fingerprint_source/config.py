@@ -9,6 +9,6 @@ from components.shared.config import Config, option
 class FingerprintConfig(Config):
     """The outside inputs whose change must reach the cache keys."""
 
-    data: str = option("", "Images: folder with a CSV, Parquet file or folder, local or s3://. Required.")
+    data: str = option("", "Images: folder with a CSV, or Parquet file or folder. Required.")
     extra_sources: str = option("", "JSON list of further sources to fuse with `data`, each with its own label map.")
     backbone: str = option("", "Backbone: local Hugging Face folder or hub id (DINOv2, DINOv3, ViT). Required.")

@@ -1,7 +1,7 @@
 """Has anything changed at the places a run reads from?
 
-A cheap look: names, sizes and modification times of local files, names, sizes and ETags of stored objects. KFP's
-cache keys hold paths and URIs but not the bytes behind them; these digests are handed to the steps that read them.
+A cheap look at names, sizes and modification times. KFP's cache keys hold paths and URIs but not the bytes behind
+them; these digests are handed to the steps that read them.
 """
 
 import hashlib
@@ -25,7 +25,7 @@ class Fingerprints(NamedTuple):
 def run(config: FingerprintConfig) -> Fingerprints:
     """Digest the listings. Raises ConfigError or DataError where a source is not set or not there."""
     if not config.data:
-        raise ConfigError("data='' is not set; give a folder with a CSV, a Parquet file or folder, or an s3:// address")
+        raise ConfigError("data='' is not set; give a folder with a CSV, or a Parquet file or folder")
     if not config.backbone:
         raise ConfigError("backbone='' is not set; give a Hugging Face folder or hub id")
     sources = [config.data, *_extra_places(config.extra_sources)]
@@ -35,11 +35,6 @@ def run(config: FingerprintConfig) -> Fingerprints:
 
 
 def _listing(place: str) -> list[list[str | int]]:
-    if place.startswith("s3://"):
-        from components.shared.store import Store
-
-        bucket, _, prefix = place.removeprefix("s3://").partition("/")
-        return [[item.key, item.size, item.etag] for item in Store.from_environment().list(bucket, prefix)]
     root = Path(place)
     if not root.exists():
         raise DataError(f"data={place!r} does not exist")

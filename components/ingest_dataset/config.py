@@ -9,7 +9,7 @@ from components.shared.config import Config, option
 class IngestConfig(Config):
     """Parameters of phase 0, ingest."""
 
-    data: str = option("", "Images: folder with a CSV, Parquet file or folder, local or s3://. Required.")
+    data: str = option("", "Images: folder with a CSV, or Parquet file or folder. Required.")
     extra_sources: str = option("", "JSON list of further sources to fuse with `data`, each with its own label map.")
     source_name: str = option("", "Name of the source in every sample's record; empty: the folder's or file's name.")
     source_fingerprint: str = option("", "Digest of the source's listing; set by the pipeline for its cache.")

@@ -61,7 +61,7 @@ def run(config: IngestConfig, *, dataset: OutputDir) -> None:
     Raises DataError for wrong tables and when more than `max_reject_share` of the files are unusable.
     """
     if not config.data:
-        raise ConfigError("data='' is not set; give a folder with a CSV, a Parquet file or folder, or an s3:// address")
+        raise ConfigError("data='' is not set; give a folder with a CSV, or a Parquet file or folder")
     dataset.parent.mkdir(parents=True, exist_ok=True)
     scratch = Path(tempfile.mkdtemp(prefix=".ingest-", dir=dataset.parent))
     try:

@@ -9,6 +9,7 @@ import difflib
 import hashlib
 import json
 import math
+import operator
 import types
 import typing
 from collections.abc import Mapping
@@ -120,12 +121,7 @@ def _coerce(value: Any, hint: Any) -> Any:
 
 
 def _range_problems(name: str, value: Any, metadata: Mapping[str, Any]) -> typing.Iterator[str]:
-    checks = (
-        ("ge", ">=", lambda v, bound: v >= bound),
-        ("gt", ">", lambda v, bound: v > bound),
-        ("le", "<=", lambda v, bound: v <= bound),
-        ("lt", "<", lambda v, bound: v < bound),
-    )
+    checks = (("ge", ">=", operator.ge), ("gt", ">", operator.gt), ("le", "<=", operator.le), ("lt", "<", operator.lt))
     for item in value if isinstance(value, tuple) else (value,):
         if item is None:
             continue

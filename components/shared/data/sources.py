@@ -72,9 +72,6 @@ def parse_sources(first: SourceConfig, extra_sources: str) -> list[SourceConfig]
 
 def read_source(config: SourceConfig, class_names: tuple[str, ...]) -> Iterator[Record]:
     """Records of one source; those mapped to "exclude" are left out. Raises DataError for a wrong table or place."""
-    if config.data.startswith("s3://"):
-        yield from _read_store(config, class_names)
-        return
     place = Path(config.data)
     if not place.exists():
         raise DataError(f"data={config.data!r} does not exist")
@@ -143,37 +140,6 @@ def _read_parquet(config: SourceConfig, class_names: tuple[str, ...], source: An
                         yield _record(config, path, label, row, lambda data=data: data)  # type: ignore[misc]
     except ArrowException as error:
         raise DataError(f"{name}: not a readable Parquet file ({' '.join(str(error).split())[:200]})") from error
-
-
-def _read_store(config: SourceConfig, class_names: tuple[str, ...]) -> Iterator[Record]:
-    """The same two layouts below s3://bucket/prefix."""
-    from components.shared.store import Store
-
-    store = Store.from_environment()
-    bucket, _, prefix = config.data.removeprefix("s3://").partition("/")
-    prefix = prefix.rstrip("/")
-    keys = [item.key for item in store.list(bucket, prefix)]
-    parquet = [key for key in keys if key.endswith(".parquet")]
-    for key in parquet:
-        yield from _read_parquet(config, class_names, io.BytesIO(store.read(bucket, key)), PurePosixPath(key).name)
-    if parquet:
-        return
-    table = f"{prefix}/{config.csv}".lstrip("/")
-    if table not in keys:
-        raise DataError(f"s3://{bucket}/{table} does not exist; name the CSV with csv=..., or give Parquet files")
-    known = set(keys)
-
-    def reader(path: str) -> Callable[[], bytes]:
-        key = f"{prefix}/{path}".lstrip("/")
-
-        def read() -> bytes:
-            if key not in known:
-                raise ImageRejectedError("file does not exist")
-            return store.read(bucket, key)
-
-        return read
-
-    yield from _read_csv(config, class_names, store.read(bucket, table), f"s3://{bucket}/{table}", reader)
 
 
 def _local_reader(root: Path, path: str) -> Callable[[], bytes]:

