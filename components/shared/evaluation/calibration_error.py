@@ -6,7 +6,6 @@ Two questions with two names: *top-label* asks whether the stated confidence of 
 from the unweighted sample. Small samples bias all but the debiased error upwards: report an interval beside it.
 """
 
-import itertools
 from dataclasses import dataclass
 
 import numpy as np
@@ -42,12 +41,8 @@ def equal_width(probability: Floats, n_bins: int = N_BINS) -> Integers:
 
 
 def equal_mass(probability: Floats, n_bins: int = N_BINS) -> Integers:
-    """Bin (N,) of each probability; bins hold equally many samples, except where ties prevent it.
-
-    Edges lie midway between neighbouring samples, as in uncertainty-calibration (Kumar, Liang, Ma, NeurIPS 2019).
-    """
-    parts = [part for part in np.array_split(np.sort(probability), n_bins) if len(part)]
-    edges = np.unique([(left[-1] + right[0]) / 2 for left, right in itertools.pairwise(parts)])
+    """Bin (N,) of each probability between its n_bins-quantiles; bins are uneven where ties or N make them so."""
+    edges = np.unique(np.quantile(probability, np.linspace(0, 1, n_bins + 1)[1:-1]))
     return np.searchsorted(edges, probability, side="left").astype(np.int64)
 
 

@@ -34,9 +34,8 @@ def softmax(logits: npt.NDArray[np.floating]) -> Floats:
 
 def confusion(truth: Bools, decision: Bools, weights: Weights = None) -> Floats:
     """Weighted counts (4,) or (4, R): true negatives, false positives, false negatives, true positives."""
-    cells = np.eye(4)[2 * truth.astype(np.int64) + decision]
-    counts: Floats = np.moveaxis(multiplicities(len(truth), weights) @ cells, -1, 0)
-    return counts
+    cells: Floats = np.eye(4)[2 * truth.astype(np.int64) + decision]
+    return np.moveaxis(multiplicities(len(truth), weights) @ cells, -1, 0)
 
 
 def accuracy(truth: Bools, decision: Bools, weights: Weights = None) -> Floats:
