@@ -24,7 +24,7 @@ KIND = "Evaluation"
 # The reward's own Monte-Carlo error is below 0.002 with so many sequences; replicates need less than the estimate.
 _N_SEQUENCES, _N_SEQUENCES_REPLICATE = 20_000, 200
 _MAX_ROC_POINTS = 200
-Metric = Callable[[Floats | None], float | None]
+Metric = Callable[[Floats | None], Floats | float | None]
 
 
 @dataclass(frozen=True)

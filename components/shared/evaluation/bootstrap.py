@@ -31,12 +31,15 @@ def percentile_interval(values: npt.ArrayLike) -> tuple[float, float] | None:
 
 
 def intervals(
-    functions: Mapping[str, Callable[[Floats], float | None]], groups: tuple[str, ...], n_replicates: int, seed: int
+    functions: Mapping[str, Callable[[Floats], Floats | float | None]],
+    groups: tuple[str, ...],
+    n_replicates: int,
+    seed: int,
 ) -> dict[str, tuple[float, float] | None]:
     """95 % percentile intervals of several metrics, each a function of the sample weights, on the same replicates."""
     values: dict[str, list[float]] = {name: [] for name in functions}
     for weights in group_weights(groups, n_replicates, seed):
         for name, function in functions.items():
             value = function(weights)
-            values[name].append(float("nan") if value is None else value)
+            values[name].append(float("nan") if value is None else float(value))
     return {name: percentile_interval(replicates) for name, replicates in values.items()}

@@ -11,7 +11,7 @@ def reward(truth: Bools, decision: Bools) -> float:
     """(0.5 max(0, MCC of the last 100) + 0.5 accuracy of the last 10) ** 3 of one sequence, oldest first."""
     recent = slice(-_ACCURACY_WINDOW, None)
     accuracy = float((truth[recent] == decision[recent]).mean())
-    matthews = max(0.0, mcc(truth[-_MCC_WINDOW:], decision[-_MCC_WINDOW:]))
+    matthews = max(0.0, float(mcc(truth[-_MCC_WINDOW:], decision[-_MCC_WINDOW:])))
     return (0.5 * matthews + 0.5 * accuracy) ** _EXPONENT
 
 
