@@ -47,7 +47,7 @@ def balanced_accuracy(truth: Bools, decision: Bools, weights: Weights = None) ->
     """Mean of the recalls of both classes; the recall of the present one where the other is absent."""
     tn, fp, fn, tp = confusion(truth, decision, weights)
     specificity, sensitivity = ratio(tn, tn + fp, 0.0), ratio(tp, tp + fn, 0.0)
-    return (specificity + sensitivity) / (np.sign(tn + fp) + np.sign(tp + fn))
+    return ratio(specificity + sensitivity, np.sign(tn + fp) + np.sign(tp + fn), np.nan)
 
 
 def mcc(truth: Bools, decision: Bools, weights: Weights = None) -> Floats:
