@@ -1,7 +1,6 @@
 """How good is the model under its policy on VAL_TEST, the split that nothing before has seen?"""
 
 import csv
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,7 +11,7 @@ from components.shared.artifacts import write_json, writing
 from components.shared.data.dataset import Dataset
 from components.shared.errors import ArtifactError, DataError
 from components.shared.evaluation import calibration_error, metrics
-from components.shared.evaluation.bootstrap import intervals
+from components.shared.evaluation.bootstrap import Statistic, intervals
 from components.shared.evaluation.logits import Logits, read_logits
 from components.shared.evaluation.metrics import Bools, Floats
 from components.shared.evaluation.policy import Policy, read_policy
@@ -21,10 +20,7 @@ from components.shared.evaluation.reward import expected_reward
 from components.shared.step import InputDir, OutputDir, OutputFile, main
 
 KIND = "Evaluation"
-# The reward's own Monte-Carlo error is below 0.002 with so many sequences; replicates need less than the estimate.
-_N_SEQUENCES, _N_SEQUENCES_REPLICATE = 20_000, 200
 _MAX_ROC_POINTS = 200
-Metric = Callable[[Floats | None], Floats | float | None]
 
 
 @dataclass(frozen=True)
@@ -119,20 +115,12 @@ def _metrics(
         value = function(None)
         exists = value is not None and np.isfinite(value)
         values[name] = {"value": float(value) if exists and value is not None else None, "interval_95": bounds[name]}
-    values["expected_reward"]["value"] = _finite(
-        expected_reward(truth, decision, n_sequences=_N_SEQUENCES, seed=config.seed)
-    )
     return values
 
 
-def _definitions(config: EvaluateConfig, truth: Bools, margin: Floats, decision: Bools) -> dict[str, Metric]:
+def _definitions(config: EvaluateConfig, truth: Bools, margin: Floats, decision: Bools) -> dict[str, Statistic]:
     probability = metrics.sigmoid(margin)
     correct, confidence = calibration_error.top_label(truth, probability)
-
-    def reward(weights: Floats | None) -> float:
-        rows = np.arange(len(truth)) if weights is None else np.repeat(np.arange(len(truth)), weights.astype(np.int64))
-        return expected_reward(truth[rows], decision[rows], n_sequences=_N_SEQUENCES_REPLICATE, seed=config.seed)
-
     return {
         "accuracy": lambda w: metrics.accuracy(truth, decision, w),
         "balanced_accuracy": lambda w: metrics.balanced_accuracy(truth, decision, w),
@@ -140,13 +128,13 @@ def _definitions(config: EvaluateConfig, truth: Bools, margin: Floats, decision:
         "f1": lambda w: metrics.f1(truth, decision, w),
         "auroc": lambda w: metrics.auroc(truth, margin, w),
         "average_precision": lambda w: metrics.average_precision(truth, margin, w),
-        "ece_top_label": lambda w: calibration_error.ece(correct, confidence, weights=w),
-        "ece_positive_class": lambda w: calibration_error.ece(truth, probability, weights=w),
+        "ece_top_label": lambda w: calibration_error.ece_top_label(truth, probability, weights=w),
+        "ece_positive_class": lambda w: calibration_error.ece_positive_class(truth, probability, weights=w),
         "mce_top_label": lambda w: calibration_error.mce(correct, confidence, weights=w),
         "brier": lambda w: metrics.brier(truth, probability, w),
         "nll": lambda w: metrics.nll(truth, margin, w),
         "coverage_at_precision": lambda w: metrics.coverage_at_precision(truth, margin, config.target_precision, w),
-        "expected_reward": reward,
+        "expected_reward": lambda w: expected_reward(truth, decision, w),
     }
 
 
@@ -189,10 +177,6 @@ def _roc_points(truth: Bools, margin: Floats) -> tuple[list[float], list[float],
     chosen = np.unique(np.linspace(0, len(fpr) - 1, min(len(fpr), _MAX_ROC_POINTS)).round().astype(np.int64))
     finite = metrics.sigmoid(np.where(np.isfinite(thresholds), thresholds, thresholds[1] + 1))
     return fpr[chosen].tolist(), tpr[chosen].tolist(), finite[chosen].tolist()
-
-
-def _finite(value: float) -> float | None:
-    return value if np.isfinite(value) else None
 
 
 if __name__ == "__main__":

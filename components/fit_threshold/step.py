@@ -8,31 +8,29 @@ import numpy as np
 from components.fit_threshold.config import FitThresholdConfig
 from components.shared.artifacts import write_json, writing
 from components.shared.errors import DataError
-from components.shared.evaluation.bootstrap import group_weights, percentile_interval
-from components.shared.evaluation.logits import read_logits
+from components.shared.evaluation.bootstrap import group_weights, membership, percentile_interval
+from components.shared.evaluation.logits import Logits, read_logits
 from components.shared.evaluation.metrics import Bools, Floats, sigmoid
 from components.shared.evaluation.policy import KIND, softmax_policy
-from components.shared.evaluation.threshold import Best, Sweep, best_threshold, sweep
+from components.shared.evaluation.threshold import Best, Sweep, best_threshold, best_thresholds, sweep
 from components.shared.step import InputDir, OutputDir, main
+
+# Below this a threshold is decided by one or two images, and most bootstrap replicates lack a class.
+_MIN_PER_CLASS = 3
 
 
 def run(config: FitThresholdConfig, *, val_calib_logits: InputDir, policy: OutputDir) -> None:
     """Sweep all thresholds on VAL_CALIB; write policy.json, fit.json, threshold_sweep.csv and threshold.png."""
     logits, manifest = read_logits(val_calib_logits, "VAL_CALIB")
-    if config.positive_class not in logits.class_names:
-        raise DataError(f"positive_class={config.positive_class!r} is not in {list(logits.class_names)}")
-    truth = logits.labels == logits.class_names.index(config.positive_class)
-    if truth.all() or not truth.any():
-        raise DataError(
-            f"VAL_CALIB has {truth.sum()} of {len(truth)} samples of {config.positive_class!r}; both needed"
-        )
+    truth = _truth(config, logits)
     margin = softmax_policy(logits.class_names, config.positive_class, 0.0).margin(logits.logits)
     result = sweep(truth, margin, config.objective)
     best = best_threshold(result, config.max_fnr)
     fitted = softmax_policy(logits.class_names, config.positive_class, best.threshold)
     interval = _interval(config, truth, margin, logits.groups)
+    shown = f"{interval[0]:.4f} to {interval[1]:.4f}" if interval else "none"
     print(
-        f"threshold {fitted.threshold:.4f} (95 % interval {interval[0]:.4f} to {interval[1]:.4f}), "
+        f"threshold {fitted.threshold:.4f} (95 % interval {shown}), "
         f"{config.objective} {best.objective:.4f} on {len(truth)} samples of VAL_CALIB"
     )
     inputs = {"val_calib_logits": manifest}
@@ -43,22 +41,30 @@ def run(config: FitThresholdConfig, *, val_calib_logits: InputDir, policy: Outpu
         _plot(out / "threshold.png", config, result, fitted.threshold, interval)
 
 
-def _interval(config: FitThresholdConfig, truth: Bools, margin: Floats, groups: tuple[str, ...]) -> tuple[float, float]:
+def _truth(config: FitThresholdConfig, logits: Logits) -> Bools:
+    if config.positive_class not in logits.class_names:
+        raise DataError(f"positive_class={config.positive_class!r} is not in {list(logits.class_names)}")
+    truth: Bools = logits.labels == logits.class_names.index(config.positive_class)
+    positives, negatives = int(truth.sum()), int((~truth).sum())
+    if min(positives, negatives) < _MIN_PER_CLASS:
+        raise DataError(
+            f"VAL_CALIB has {positives} samples of {config.positive_class!r} and {negatives} others, a threshold "
+            f"needs at least {_MIN_PER_CLASS} of each; use more data or a larger calib_share"
+        )
+    return truth
+
+
+def _interval(
+    config: FitThresholdConfig, truth: Bools, margin: Floats, groups: tuple[str, ...]
+) -> tuple[float, float] | None:
     """95 % bootstrap interval of the threshold on the probability scale, over groups."""
-    thresholds = []
-    for weights in group_weights(groups, config.n_bootstrap, config.seed):
-        present = weights > 0
-        if truth[present].any() and not truth[present].all():
-            replicate = sweep(truth[present], margin[present], config.objective, weights[present])
-            feasible = replicate.false_negative_rate <= config.max_fnr
-            thresholds.append(replicate.thresholds[int(np.argmax(np.where(feasible, replicate.objective, -np.inf)))])
-    interval = percentile_interval(sigmoid(np.array(thresholds)))
-    assert interval is not None  # every replicate with both classes has a finite threshold
-    return interval
+    batches = group_weights(membership(groups, len(groups)), config.n_bootstrap, config.seed)
+    thresholds = [best_thresholds(sweep(truth, margin, config.objective, w), config.max_fnr) for w in batches]
+    return percentile_interval(sigmoid(np.concatenate(thresholds)))
 
 
 def _fit_document(
-    config: FitThresholdConfig, best: Best, interval: tuple[float, float], truth: Bools
+    config: FitThresholdConfig, best: Best, interval: tuple[float, float] | None, truth: Bools
 ) -> dict[str, object]:
     return {
         "split": "VAL_CALIB",
@@ -69,7 +75,7 @@ def _fit_document(
         "false_negative_rate": best.false_negative_rate,
         "false_positive_rate": best.false_positive_rate,
         "max_fnr": config.max_fnr,
-        "threshold_interval_95": list(interval),
+        "threshold_interval_95": interval,
     }
 
 
@@ -82,7 +88,7 @@ def _write_sweep(path: Path, result: Sweep) -> None:
 
 
 def _plot(
-    path: Path, config: FitThresholdConfig, result: Sweep, threshold: float, interval: tuple[float, float]
+    path: Path, config: FitThresholdConfig, result: Sweep, threshold: float, interval: tuple[float, float] | None
 ) -> None:
     from matplotlib.figure import Figure
 
@@ -93,7 +99,8 @@ def _plot(
     axes.step(probability, result.false_negative_rate, where="mid", label="false negative rate", linewidth=1)
     axes.step(probability, result.false_positive_rate, where="mid", label="false positive rate", linewidth=1)
     axes.axvline(threshold, color="black", linewidth=1)
-    axes.axvspan(*interval, alpha=0.15, label="95 % interval of the threshold")
+    if interval is not None:
+        axes.axvspan(*interval, alpha=0.15, label="95 % interval of the threshold")
     axes.set_xlabel(f"threshold on P({config.positive_class})")
     axes.legend(fontsize=8)
     figure.savefig(path, dpi=120, metadata={"Software": None})

@@ -47,7 +47,7 @@ def balanced_accuracy(truth: Bools, decision: Bools, weights: Weights = None) ->
     """Mean of the recalls of both classes; the recall of the present one where the other is absent."""
     tn, fp, fn, tp = confusion(truth, decision, weights)
     specificity, sensitivity = ratio(tn, tn + fp, 0.0), ratio(tp, tp + fn, 0.0)
-    return np.asarray((specificity + sensitivity) / (np.sign(tn + fp) + np.sign(tp + fn)))[()]
+    return ratio(specificity + sensitivity, np.sign(tn + fp) + np.sign(tp + fn), np.nan)
 
 
 def mcc(truth: Bools, decision: Bools, weights: Weights = None) -> Floats:
@@ -166,7 +166,7 @@ def cumulated(truth: Bools, scores: Floats, weights: Weights) -> tuple[Floats, F
 
     The only sort: O(N log N) once, then O(N) for each replicate.
     """
-    order = np.argsort(-scores, kind="stable")
+    order = np.argsort(-scores)
     ordered = scores[order]
     last = np.r_[np.flatnonzero(np.diff(ordered)), len(scores) - 1]
     w = multiplicities(len(truth), weights)[..., order]

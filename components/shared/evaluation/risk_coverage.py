@@ -40,7 +40,7 @@ class RiskCoverage:
 
 def risk_coverage_curve(confidence: Floats, error: Bools | Floats, weights: Weights = None) -> RiskCoverage:
     """All D working points of a rejection rule, one for each distinct confidence; one sort for all replicates."""
-    order = np.argsort(-confidence, kind="stable")
+    order = np.argsort(-confidence)
     ordered = confidence[order]
     last = np.r_[np.flatnonzero(np.diff(ordered)), len(ordered) - 1]
     w = multiplicities(len(confidence), weights)[..., order]

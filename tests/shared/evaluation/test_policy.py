@@ -1,0 +1,111 @@
+"""Policy documents: decisions, round trip, and refusal of edited or malformed files."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from components.shared.artifacts import write_json, writing
+from components.shared.config import Config
+from components.shared.errors import ArtifactError
+from components.shared.evaluation.metrics import softmax
+from components.shared.evaluation.policy import KIND, parse_policy, read_policy, softmax_policy
+
+POLICY = softmax_policy(("None", "Roadwork"), "Roadwork", -1.605)
+
+
+def _write(path: Path, document: Any) -> Path:
+    with writing(path, kind=KIND, step="test", config=Config()) as out:
+        write_json(out / "policy.json", document)
+    return path
+
+
+def test_round_trip(tmp_path: Path) -> None:
+    policy, _ = read_policy(_write(tmp_path / "policy", POLICY.to_json()))
+    assert policy == POLICY
+
+
+def test_positive_strictly_above_the_threshold() -> None:
+    policy = softmax_policy(("None", "Roadwork"), "Roadwork", 1.0)
+    logits = np.array([[0, 1], [0, 1.0001], [3, 0], [-5, -3]], dtype=np.float32)
+    assert policy.decide(logits).tolist() == ["none", "roadwork", "none", "roadwork"]
+    assert policy.threshold == pytest.approx(0.7310585786)
+
+
+def test_the_order_of_classes_does_not_matter() -> None:
+    logits = np.random.default_rng(0).normal(size=(50, 2))
+    swapped = softmax_policy(("Roadwork", "None"), "Roadwork", -1.605)
+    assert (swapped.decide(logits[:, ::-1]) == POLICY.decide(logits)).all()
+
+
+def test_with_more_classes_the_threshold_is_on_the_probability_of_the_positive_one() -> None:
+    policy = softmax_policy(("a", "b", "c"), "b", float(np.log(0.3 / 0.7)))
+    logits = np.random.default_rng(0).normal(0, 2, (200, 3))
+    assert ((policy.decide(logits) == "roadwork") == (softmax(logits)[:, 1] > 0.3)).all()
+
+
+def test_extreme_logits_are_decided() -> None:
+    logits = np.array([[1e30, -1e30], [-1e30, 1e30]], dtype=np.float32)
+    assert POLICY.decide(logits).tolist() == ["none", "roadwork"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"threshold": 0.5}, r"threshold=0.5 is not 0\.167.*, the probability of threshold_margin=-1.605"),
+        ({"threshold_margin": 0.0}, "threshold=0.167.* is not 0.5, the probability of threshold_margin=0.0"),
+        ({"threshold_margin": "0"}, "threshold_margin='0' must be a finite number"),
+        ({"threshold_margin": True}, "threshold_margin=True must be a finite number"),
+        ({"threshold": float("nan")}, "threshold=nan must be a finite number"),
+        ({"threshold": None}, "threshold=None must be a finite number"),
+        ({"kind": "argmax"}, "kind='argmax' must be one of softmax"),
+        ({"kind": ["softmax"]}, "kind="),
+        ({"positive_class": "Roadworks"}, "positive_class='Roadworks' is not in"),
+        ({"positive_class": None}, "positive_class=None is not in"),
+        ({"class_names": "None"}, "class_names='None' must be a list of at least two distinct names"),
+        ({"class_names": ["Roadwork"]}, "class_names=.* must be a list of at least two"),
+        ({"class_names": ["Roadwork", "Roadwork"]}, "distinct"),
+        ({"class_names": ["Roadwork", 3]}, "names"),
+        ({"treshold": 1}, "unknown key 'treshold', did you mean 'threshold'"),
+    ],
+)
+def test_edited_documents_are_refused(changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(ArtifactError, match=message):
+        parse_policy(POLICY.to_json() | changes, "policy.json")
+
+
+@pytest.mark.parametrize("name", list(POLICY.to_json()))
+def test_every_field_is_needed(name: str) -> None:
+    document = POLICY.to_json()
+    del document[name]
+    with pytest.raises(ArtifactError, match=name):
+        parse_policy(document, "policy.json")
+
+
+@pytest.mark.parametrize("document", [[], "softmax", None, 3])
+def test_only_an_object_is_a_policy(document: Any) -> None:
+    with pytest.raises(ArtifactError, match="must be a JSON object"):
+        parse_policy(document, "policy.json")
+
+
+def test_an_edited_file_is_refused(tmp_path: Path) -> None:
+    path = _write(tmp_path / "policy", POLICY.to_json())
+    file = path / "policy.json"
+    file.write_text(file.read_text().replace("-1.605", "-1.604"))
+    with pytest.raises(ArtifactError, match=r"policy\.json: sha256"):
+        read_policy(path)
+
+
+def test_none_and_two_policies_are_refused(tmp_path: Path) -> None:
+    with writing(tmp_path / "none", kind=KIND, step="test", config=Config()) as out:
+        write_json(out / "other.json", {})
+    with writing(tmp_path / "two", kind=KIND, step="test", config=Config()) as out:
+        write_json(out / "policy.json", POLICY.to_json())
+        write_json(out / "old_policy.json", POLICY.to_json())
+    with writing(tmp_path / "broken", kind=KIND, step="test", config=Config()) as out:
+        (out / "policy.json").write_text(json.dumps(POLICY.to_json())[:-9])
+    for name, message in (("none", "holds none"), ("two", "old_policy.json"), ("broken", "not valid JSON")):
+        with pytest.raises(ArtifactError, match=message):
+            read_policy(tmp_path / name)
