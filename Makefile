@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 RUN := $(BIN)/python -m pipelines run $(if $(DATA),,--demo) $(if $(DATA),--param data=$(DATA)) $(if $(BACKBONE),--param backbone=$(BACKBONE)) $(if $(PARAMS),--params $(PARAMS)) $(ARGS)
 
-.PHONY: help install run test compile lint bench clean
+.PHONY: help install run test compile lint clean
 .DEFAULT_GOAL := help
 
 help: ## list the targets
@@ -32,9 +32,6 @@ compile: $(STAMP) ## write the pipeline spec for Kubeflow to build/stage1.yaml
 lint: $(STAMP) ## ruff and mypy (strict)
 	$(BIN)/ruff check .
 	$(BIN)/mypy
-
-bench: $(STAMP) ## ratios against peers, each with both absolutes and versions
-	$(BIN)/python -m tests.bench
 
 clean: ## remove runs, build output and the virtual environment
 	rm -rf runs build $(VENV)

@@ -95,8 +95,8 @@ class _Task:
         truth, decision = labels == positive, margin > 0
         return {
             "val_select/acc": float((logits.argmax(axis=1) == labels).mean()),
-            "val_select/mcc": metrics.mcc(truth, decision),
-            "val_select/auroc": metrics.auroc(truth, margin),
+            "val_select/mcc": float(metrics.mcc(truth, decision)),
+            "val_select/auroc": float(metrics.auroc(truth, margin)),
             "val_select/nll": float(F.cross_entropy(torch.from_numpy(wide), torch.from_numpy(labels))),
         }
 

@@ -1,0 +1,114 @@
+"""One tiny run of all steps, shared by the tests of the phases."""
+
+import csv
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image, ImageDraw
+from transformers import Dinov2Config, Dinov2Model
+
+from components.evaluate.config import EvaluateConfig
+from components.evaluate.step import run as evaluate
+from components.export_bundle.config import ExportConfig
+from components.export_bundle.step import run as export_bundle
+from components.fit_threshold.config import FitThresholdConfig
+from components.fit_threshold.step import run as fit_threshold
+from components.ingest_dataset.config import IngestConfig
+from components.ingest_dataset.step import run as ingest_dataset
+from components.split_dataset.config import SplitConfig
+from components.split_dataset.step import run as split_dataset
+from components.train_baseline.config import TrainBaselineConfig
+from components.train_baseline.step import run as train_baseline
+
+
+@dataclass(frozen=True)
+class TinyRun:
+    """Paths of every artifact and the configurations that made them."""
+
+    root: Path
+    source: Path
+    train_config: TrainBaselineConfig
+
+    def __getattr__(self, name: str) -> Path:
+        return self.root / name
+
+
+def write_source(folder: Path, n_images: int = 120) -> None:
+    """Noise images, half of them with an orange block; 40 groups; one exact copy."""
+    rng = np.random.default_rng(0)
+    rows = []
+    (folder / "img").mkdir(parents=True)
+    for index in range(n_images):
+        image = Image.fromarray(rng.integers(0, 256, (6, 8, 3), dtype=np.uint8)).resize((80, 60))
+        if index % 2:
+            x, y = rng.integers(5, 40), rng.integers(5, 30)
+            ImageDraw.Draw(image).rectangle((x, y, x + 30, y + 25), fill=(255, 110, 0))
+        image.save(folder / f"img/{index:03d}.jpg", quality=90)
+        rows.append([f"img/{index:03d}.jpg", index % 2, f"place{index // 3}", f"day{index % 4}"])
+    (folder / "img/copy.jpg").write_bytes((folder / "img/000.jpg").read_bytes())
+    rows.append(["img/copy.jpg", 0, "place99", "day0"])
+    with (folder / "labels.csv").open("w", newline="") as stream:
+        csv.writer(stream).writerows([["path", "label", "group", "day"], *rows])
+
+
+def write_backbone(folder: Path) -> None:
+    """A random DINOv2 of two blocks."""
+    import torch
+
+    torch.manual_seed(0)
+    config = Dinov2Config(
+        hidden_size=32, num_hidden_layers=2, num_attention_heads=2, patch_size=14, image_size=56, mlp_ratio=2
+    )
+    Dinov2Model(config).save_pretrained(folder)
+
+
+@pytest.fixture(scope="session")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> TinyRun:
+    """Ingest to bundle in a few seconds of training."""
+    root = tmp_path_factory.mktemp("tiny")
+    write_source(root / "source")
+    write_backbone(root / "backbone")
+    config = TrainBaselineConfig(
+        backbone=str(root / "backbone"), mode="full", epochs=3, learning_rate=2e-3, global_batch_size=16, n_processes=1
+    )
+    run = TinyRun(root, root / "source", config)
+    ingest_dataset(IngestConfig(data=str(run.source), image_size=56), dataset=run.dataset)
+    split_dataset(SplitConfig(min_per_class=2), dataset=run.dataset, splits=run.splits)
+    train(run, config, root)
+    fit_threshold(FitThresholdConfig(n_bootstrap=100), val_calib_logits=run.val_calib_logits, policy=run.policy)
+    evaluate(
+        EvaluateConfig(n_bootstrap=100),
+        val_test_logits=run.val_test_logits,
+        policy=run.policy,
+        dataset=run.dataset,
+        evaluation=run.evaluation,
+        report=run.root / "report.html",
+    )
+    export(run, root / "bundle")
+    return run
+
+
+def train(run: TinyRun, config: TrainBaselineConfig, out: Path) -> None:
+    """Train on the tiny data with another configuration or into another folder."""
+    train_baseline(
+        config,
+        dataset=run.dataset,
+        splits=run.splits,
+        checkpoint=out / "checkpoint",
+        val_calib_logits=out / "val_calib_logits",
+        val_test_logits=out / "val_test_logits",
+    )
+
+
+def export(run: TinyRun, out: Path) -> None:
+    """Bundle the tiny model."""
+    export_bundle(
+        ExportConfig(),
+        checkpoint=run.checkpoint,
+        policy=run.policy,
+        evaluation=run.evaluation,
+        dataset=run.dataset,
+        bundle=out,
+    )

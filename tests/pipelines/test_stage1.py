@@ -1,0 +1,109 @@
+"""The compiled pipeline: interfaces that cannot drift, leakage refused, resources asked for."""
+
+import dataclasses
+import importlib
+import inspect
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from kfp import compiler, dsl
+from kfp.dsl.types.type_utils import InconsistentTypeException
+
+from components.fit_threshold.component import fit_threshold
+from components.shared.errors import ConfigError
+from components.train_baseline.component import train_baseline
+from pipelines import resources
+from pipelines.parameters import PHASES, pipeline_parameters, read_parameters
+from pipelines.stage1 import stage1
+
+
+@pytest.fixture(scope="module")
+def documents(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
+    file = tmp_path_factory.mktemp("spec") / "stage1.yaml"
+    compiler.Compiler().compile(stage1(resources.PROFILES["a6000x2"]), str(file))
+    return list(yaml.safe_load_all(file.read_text()))
+
+
+@pytest.mark.parametrize("phase", list(PHASES))
+def test_component_and_configuration_agree(phase: str) -> None:
+    component = getattr(importlib.import_module(f"components.{phase}.component"), phase)
+    defaults = PHASES[phase]().to_json()
+    inputs = {name: spec for name, spec in component.component_spec.inputs.items() if name in defaults}
+    assert inputs.keys() == defaults.keys()
+    assert {name: spec.default for name, spec in inputs.items()} == defaults
+    assert all(field.metadata["help"] for field in dataclasses.fields(PHASES[phase]))
+    assert len(inspect.getsource(inspect.getmodule(component.python_func)).splitlines()) <= 40  # type: ignore[arg-type]
+
+
+def test_wiring_test_logits_into_fitting_does_not_compile() -> None:
+    with pytest.raises(InconsistentTypeException, match="ValTestLogits"):
+
+        @dsl.pipeline(name="leak")
+        def leak(dataset: dsl.Input[dsl.Artifact]) -> None:
+            train = train_baseline(dataset=dataset, splits=dataset)
+            fit_threshold(val_calib_logits=train.outputs["val_test_logits"])
+
+
+def test_training_asks_for_two_a6000(documents: list[dict[str, Any]]) -> None:
+    spec, platform = documents
+    container = spec["deploymentSpec"]["executors"]["exec-train-baseline"]["container"]
+    assert container["resources"]["accelerator"]["resourceCount"] == "2"
+    assert container["resources"]["accelerator"]["resourceType"] == "nvidia.com/gpu"
+    kubernetes = platform["platforms"]["kubernetes"]["deploymentSpec"]["executors"]["exec-train-baseline"]
+    assert kubernetes["nodeSelector"]["labels"] == {"nvidia.com/gpu.product": "NVIDIA-RTX-A6000"}
+    mount = kubernetes["emptyDirMounts"][0]
+    assert (mount["mountPath"], mount["medium"]) == ("/dev/shm", "Memory")
+    assert kubernetes["activeDeadlineSeconds"] == str(24 * 3600) or kubernetes["activeDeadlineSeconds"] == 24 * 3600
+
+
+def test_every_step_retries_and_all_but_the_fingerprint_are_cached(documents: list[dict[str, Any]]) -> None:
+    tasks = documents[0]["root"]["dag"]["tasks"]
+    assert len(tasks) == len(PHASES)
+    for name, task in tasks.items():
+        assert task["retryPolicy"]["maxRetryCount"] == 3
+        assert task["cachingOptions"].get("enableCache", False) is (name != "fingerprint-source")
+
+
+def test_images_are_named_by_a_source_digest(documents: list[dict[str, Any]]) -> None:
+    images = {e["container"]["image"] for e in documents[0]["deploymentSpec"]["executors"].values()}
+    assert images == {resources.CPU_IMAGE, resources.TRAINER_IMAGE}
+    assert all(":src-" in image for image in images)
+
+
+def test_every_parameter_is_documented_in_the_spec(documents: list[dict[str, Any]]) -> None:
+    parameters = documents[0]["root"]["inputDefinitions"]["parameters"]
+    assert parameters.keys() == {parameter.name for parameter in pipeline_parameters()}
+    assert all(parameter["description"] for parameter in parameters.values())
+
+
+@pytest.mark.parametrize(
+    ("pairs", "message"),
+    [
+        (["epoch=3"], "unknown key 'epoch', did you mean 'epochs'?"),
+        (["epochs=0"], "epochs=0 must be >= 1"),
+        (["epochs=many"], "epochs='many' must be int, got str"),
+        (["mode=half"], "mode='half' must be one of frozen, lora, full"),
+        (["precision=fp16"], "precision='fp16' is refused"),
+        (["train_share=0.9"], "must be 1"),
+        (["learning_rate=2"], "learning_rate=2.0 must be < 1"),
+        (["max_fnr=-0.1"], "max_fnr=-0.1 must be >= 0"),
+        (["model_version=1.0"], "model_version='1.0' must be X.Y.Z"),
+        (["holdout_column=day"], "holdout_column and holdout_values must be given together"),
+        (["label_map={0: Nothing}"], "label_map"),
+        (["epochs"], "--param 'epochs' must be key=value"),
+    ],
+)
+def test_wrong_parameters_are_refused_before_anything_runs(pairs: list[str], message: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        read_parameters(None, pairs)
+    assert message in str(caught.value)
+
+
+def test_pairs_win_over_the_file(tmp_path: Path) -> None:
+    file = tmp_path / "run.yaml"
+    file.write_text("epochs: 7\nmode: lora\n")
+    assert read_parameters(file, ["epochs=9", "learning_rate=1e-4"]) == {
+        "epochs": 9, "mode": "lora", "learning_rate": 1e-4,
+    }  # fmt: skip
