@@ -99,8 +99,8 @@ def lay_out(rng: np.random.Generator, start: float, lane: float) -> list[Thing]:
 
     if layout == "cones":
         side = rng.choice((-1.0, 1.0))
-        height = rng.uniform(0.8, 1.15)
-        for i in range(rng.integers(4, 9)):
+        height = rng.uniform(0.9, 1.25)
+        for i in range(rng.integers(5, 10)):
             add("cone", lane + side * (1.4 - 0.45 * i) + rng.normal(0, 0.08), start + 1.8 * i, 0.0, height)
     elif layout == "barriers":
         for i in range(rng.integers(2, 5)):

@@ -121,7 +121,7 @@ def scene_of(seed: int, drive: int, frame: int) -> Scene:
     objects = _surroundings(rng, common)
     objects += _traffic(rng, common, lane if has_site else 0.0) + _lookalikes(rng, common, lane if has_site else 0.0)
     if has_site:
-        objects += roadwork.lay_out(rng, 2 * step + rng.uniform(4.5, 12.0), lane)
+        objects += roadwork.lay_out(rng, 2 * step + rng.uniform(4.5, 10.0), lane)
     travelled = step * (frame - first)
     moved = (replace(thing, z=thing.z - travelled) for thing in objects)
     return Scene(common, tuple(moved), travelled, int(has_site), (seed, drive, 2, frame))
