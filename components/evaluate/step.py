@@ -1,26 +1,27 @@
 """How good is the model under its policy on VAL_TEST, the split that nothing before has seen?"""
 
 import csv
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from components.evaluate.config import EvaluateConfig
 from components.shared.artifacts import write_json, writing
-from components.shared.data.dataset import Dataset
+from components.shared.data.dataset import Dataset, Sample
 from components.shared.errors import ArtifactError, DataError
-from components.shared.evaluation import calibration_error, metrics
-from components.shared.evaluation.bootstrap import Statistic, intervals
+from components.shared.evaluation import metrics
 from components.shared.evaluation.logits import Logits, read_logits
-from components.shared.evaluation.metrics import Bools, Floats
+from components.shared.evaluation.plots import thinned
 from components.shared.evaluation.policy import Policy, read_policy
-from components.shared.evaluation.report import HardExample, ReportData, render
-from components.shared.evaluation.reward import expected_reward
+from components.shared.evaluation.report import HardExample, PolicyResult, ReportData, render
+from components.shared.evaluation.scorecard import Entry, Predictions, measure
 from components.shared.step import InputDir, OutputDir, OutputFile, main
 
 KIND = "Evaluation"
-_MAX_ROC_POINTS = 200
+_MAX_ROC_POINTS = 200  # what the KFP UI draws without delay
 
 
 @dataclass(frozen=True)
@@ -42,141 +43,162 @@ def run(
     evaluation: OutputDir,
     report: OutputFile,
 ) -> Result:
-    """Write the Evaluation artifact and the HTML report. Raises LeakageViolationError for any other split's logits."""
+    """Write the Evaluation artifact and the HTML report.
+
+    Raises LeakageViolationError for any other split's logits, ArtifactError where logits, policy and dataset do not
+    belong together, DataError where VAL_TEST lacks a class.
+    """
     logits, logits_manifest = read_logits(val_test_logits, "VAL_TEST")
     rule, policy_manifest = read_policy(policy)
     data = Dataset.open(dataset)
     _check(config, logits, rule, data)
-    truth = logits.labels == logits.class_names.index(config.positive_class)
-    margin = rule.margin(logits.logits)
-    decision = rule.decide(logits.logits) == "roadwork"
-    values = _metrics(config, truth, margin, decision, logits.groups)
-    tn, fp, fn, tp = (int(cell) for cell in metrics.confusion(truth, decision))
-    names = [f"not {config.positive_class}", config.positive_class]
-    if len(logits.class_names) == 2:
-        names = [next(n for n in logits.class_names if n != config.positive_class), config.positive_class]
-    confusion = {"labels": names, "matrix": [[tn, fp], [fn, tp]]}
-    hard = _hard_examples(config, logits, margin, truth, decision)
-    document = {
-        "split": "VAL_TEST",
-        "n_samples": len(truth),
-        "n_positive": int(truth.sum()),
-        "n_groups": len(set(logits.groups)),
-        "policy": rule.to_json(),
-        "metrics": values,
-    }
+    predictions = _predict(logits, rule)
+    values = measure(
+        predictions, target_precision=config.target_precision, n_replicates=config.n_bootstrap, seed=config.seed
+    )
+    names, hard = _class_names(logits, rule), _worst_errors(config, predictions)
+    tn, fp, fn, tp = (int(cell) for cell in metrics.confusion(predictions.truth, predictions.decision))
+    matrix = [[tn, fp], [fn, tp]]
+    samples = [data.samples[data.index[logits.sample_ids[row]]] for row in hard]
     inputs = {"val_test_logits": logits_manifest, "policy": policy_manifest, "dataset": data.manifest}
     with writing(evaluation, kind=KIND, step="evaluate", config=config, inputs=inputs) as out:
-        write_json(out / "eval_report.json", document)
-        write_json(out / "confusion.json", confusion)
-        _write_tables(out, values, hard)
+        write_json(out / "eval_report.json", _document(config, rule, predictions, values))
+        write_json(out / "confusion.json", {"labels": names, "matrix": matrix})
+        _write_metrics(out / "metrics.csv", values)
+        _write_hard_examples(out / "hard_examples.csv", hard, samples, predictions, names)
         html = render(
             ReportData(
-                document=document,
-                confusion=confusion,
-                truth=truth,
-                margin=margin,
-                hard=hard,
-                thumbnails=[data.images(np.array([data.index[item.sample_id]]))[0] for item in hard],
+                class_names=names,
+                policies={rule.kind: PolicyResult(rule, predictions, values)},
+                hard=_gallery(hard, samples, predictions, names, data),
                 counts=data.manifest.summary,
-                lineage={name: manifest.content_digest for name, manifest in inputs.items()},
+                lineage=inputs,
+                target_precision=config.target_precision,
+                n_bootstrap=config.n_bootstrap,
             )
         )
         (out / "report.html").write_text(html, encoding="utf-8")
     report.parent.mkdir(parents=True, exist_ok=True)
     report.write_text(html, encoding="utf-8")
-    scalars = {name: float(entry["value"]) for name, entry in values.items() if isinstance(entry["value"], float)}
-    return Result(scalars, _roc_points(truth, margin), names, confusion["matrix"])  # type: ignore[arg-type]
+    scalars = {name: entry["value"] for name, entry in values.items() if entry["value"] is not None}
+    return Result(scalars, _roc_points(predictions), list(names), matrix)
 
 
 def _check(config: EvaluateConfig, logits: Logits, rule: Policy, data: Dataset) -> None:
+    """Do logits, policy and dataset belong together? Samples are joined by id."""
+    problems = []
     if rule.class_names != logits.class_names:
-        raise ArtifactError(f"policy has class_names {list(rule.class_names)}, logits have {list(logits.class_names)}")
+        problems.append(f"policy has class_names {list(rule.class_names)}, logits have {list(logits.class_names)}")
+    if data.class_names != logits.class_names:
+        problems.append(f"dataset has class_names {list(data.class_names)}, logits have {list(logits.class_names)}")
     if config.positive_class != rule.positive_class:
-        raise ArtifactError(f"positive_class={config.positive_class!r}, but the policy's is {rule.positive_class!r}")
-    unknown = [sample_id for sample_id in logits.sample_ids if sample_id not in data.index]
+        problems.append(f"positive_class={config.positive_class!r}, but the policy's is {rule.positive_class!r}")
+    labels = dict(zip(logits.sample_ids, logits.labels.tolist(), strict=True))
+    unknown = [sample_id for sample_id in labels if sample_id not in data.index]
     if unknown:
-        raise ArtifactError(f"{len(unknown)} sample(s) of the logits are not in the dataset, first {unknown[0]}")
-    labels = [data.samples[data.index[sample_id]].label for sample_id in logits.sample_ids]
-    if labels != logits.labels.tolist():
-        raise ArtifactError("labels of the logits differ from those of the dataset; they come from different runs")
-    if config.positive_class not in {logits.class_names[label] for label in labels}:
-        raise DataError(f"VAL_TEST has no sample of {config.positive_class!r}")
+        problems.append(f"{len(unknown)} sample(s) of the logits are not in the dataset, first {unknown[0]}")
+    differing = [i for i in labels if i in data.index and data.samples[data.index[i]].label != labels[i]]
+    if differing:
+        problems.append(f"{len(differing)} label(s) of the logits differ from the dataset's, first {differing[0]}")
+    if problems:
+        raise ArtifactError("; ".join(problems) + ": take all inputs from one run")
+    n_positive = int((logits.labels == logits.class_names.index(config.positive_class)).sum())
+    if not 0 < n_positive < len(labels):
+        raise DataError(
+            f"VAL_TEST has {n_positive} of {config.positive_class!r} among {len(labels)} samples, "
+            "an evaluation needs both classes; use more data or a larger test_share"
+        )
 
 
-def _metrics(
-    config: EvaluateConfig, truth: Bools, margin: Floats, decision: Bools, groups: tuple[str, ...]
-) -> dict[str, dict[str, object]]:
-    """Every metric with its 95 % interval; None where a working point or an interval does not exist."""
-    functions = _definitions(config, truth, margin, decision)
-    bounds = intervals(functions, groups, config.n_bootstrap, config.seed)
-    values: dict[str, dict[str, object]] = {}
-    for name, function in functions.items():
-        value = function(None)
-        exists = value is not None and np.isfinite(value)
-        values[name] = {"value": float(value) if exists and value is not None else None, "interval_95": bounds[name]}
-    return values
+def _predict(logits: Logits, rule: Policy) -> Predictions:
+    margin = rule.margin(logits.logits)
+    return Predictions(
+        truth=logits.labels == logits.class_names.index(rule.positive_class),
+        decision=rule.decide(logits.logits) == "roadwork",
+        margin=margin,
+        confidence=np.abs(margin - rule.threshold_margin),
+        groups=logits.groups,
+    )
 
 
-def _definitions(config: EvaluateConfig, truth: Bools, margin: Floats, decision: Bools) -> dict[str, Statistic]:
-    probability = metrics.sigmoid(margin)
-    correct, confidence = calibration_error.top_label(truth, probability)
+def _class_names(logits: Logits, rule: Policy) -> tuple[str, str]:
+    """(everything else, the positive class)."""
+    others = [name for name in logits.class_names if name != rule.positive_class]
+    return others[0] if len(others) == 1 else f"not {rule.positive_class}", rule.positive_class
+
+
+def _worst_errors(config: EvaluateConfig, predictions: Predictions) -> list[int]:
+    """Rows of the errors with the largest confidence, worst first."""
+    wrong = np.flatnonzero(predictions.error)
+    worst = wrong[np.argsort(-predictions.confidence[wrong], kind="stable")]
+    rows: list[int] = worst[: config.n_hard_examples].tolist()
+    return rows
+
+
+def _document(
+    config: EvaluateConfig, rule: Policy, predictions: Predictions, values: Mapping[str, Entry]
+) -> dict[str, Any]:
     return {
-        "accuracy": lambda w: metrics.accuracy(truth, decision, w),
-        "balanced_accuracy": lambda w: metrics.balanced_accuracy(truth, decision, w),
-        "mcc": lambda w: metrics.mcc(truth, decision, w),
-        "f1": lambda w: metrics.f1(truth, decision, w),
-        "auroc": lambda w: metrics.auroc(truth, margin, w),
-        "average_precision": lambda w: metrics.average_precision(truth, margin, w),
-        "ece_top_label": lambda w: calibration_error.ece_top_label(truth, probability, weights=w),
-        "ece_positive_class": lambda w: calibration_error.ece_positive_class(truth, probability, weights=w),
-        "mce_top_label": lambda w: calibration_error.mce(correct, confidence, weights=w),
-        "brier": lambda w: metrics.brier(truth, probability, w),
-        "nll": lambda w: metrics.nll(truth, margin, w),
-        "coverage_at_precision": lambda w: metrics.coverage_at_precision(truth, margin, config.target_precision, w),
-        "expected_reward": lambda w: expected_reward(truth, decision, w),
+        "split": "VAL_TEST",
+        "n_samples": len(predictions.truth),
+        "n_positive": int(predictions.truth.sum()),
+        "n_groups": len(set(predictions.groups)),
+        "n_bootstrap": config.n_bootstrap,
+        "target_precision": config.target_precision,
+        "policy": rule.to_json(),
+        "metrics": dict(values),
     }
 
 
-def _hard_examples(
-    config: EvaluateConfig, logits: Logits, margin: Floats, truth: Bools, decision: Bools
-) -> list[HardExample]:
-    """The errors with the largest confidence in the wrong class, worst first."""
-    wrong = np.flatnonzero(truth != decision)
-    worst = wrong[np.argsort(-np.abs(margin[wrong]), kind="stable")][: config.n_hard_examples]
-    probability = metrics.sigmoid(margin)
-    return [
-        HardExample(
-            sample_id=logits.sample_ids[i],
-            path=logits.paths[i],
-            label=logits.class_names[int(logits.labels[i])],
-            decision=config.positive_class if decision[i] else f"not {config.positive_class}",
-            probability=float(probability[i]),
-        )
-        for i in worst.tolist()
-    ]
-
-
-def _write_tables(out: Path, values: dict[str, dict[str, object]], hard: list[HardExample]) -> None:
-    with (out / "metrics.csv").open("w", newline="", encoding="utf-8") as stream:
+def _write_metrics(file: Path, values: Mapping[str, Entry]) -> None:
+    with file.open("w", newline="", encoding="utf-8") as stream:
         writer = csv.writer(stream, lineterminator="\n")
         writer.writerow(["metric", "value", "low_95", "high_95"])
         for name, entry in values.items():
-            bounds = entry["interval_95"] or ("", "")
-            writer.writerow([name, entry["value"], *bounds])  # type: ignore[misc]
-    with (out / "hard_examples.csv").open("w", newline="", encoding="utf-8") as stream:
+            writer.writerow([name, entry["value"], *(entry["interval_95"] or ("", ""))])
+
+
+def _write_hard_examples(
+    file: Path, rows: Sequence[int], samples: Sequence[Sample], predictions: Predictions, names: tuple[str, str]
+) -> None:
+    with file.open("w", newline="", encoding="utf-8") as stream:
         writer = csv.writer(stream, lineterminator="\n")
-        writer.writerow(["sample_id", "path", "label", "decision", "probability"])
-        writer.writerows([h.sample_id, h.path, h.label, h.decision, f"{h.probability:.6f}"] for h in hard)
+        writer.writerow(["sample_id", "source", "path", "group", "label", "decision", "probability", "margin"])
+        for row, sample in zip(rows, samples, strict=True):
+            said = names[int(predictions.decision[row])], f"{predictions.probability[row]:.6f}"
+            truth, margin = names[int(predictions.truth[row])], f"{predictions.margin[row]:.6f}"
+            writer.writerow([sample.sample_id, sample.source, sample.path, sample.group, truth, *said, margin])
 
 
-def _roc_points(truth: Bools, margin: Floats) -> tuple[list[float], list[float], list[float]]:
-    """At most 200 ROC points on the probability scale; KFP stores JSON, which has no infinity."""
-    fpr, tpr, thresholds = metrics.roc_curve(truth, margin)
-    fpr, tpr = np.nan_to_num(fpr), np.nan_to_num(tpr)
-    chosen = np.unique(np.linspace(0, len(fpr) - 1, min(len(fpr), _MAX_ROC_POINTS)).round().astype(np.int64))
-    finite = metrics.sigmoid(np.where(np.isfinite(thresholds), thresholds, thresholds[1] + 1))
-    return fpr[chosen].tolist(), tpr[chosen].tolist(), finite[chosen].tolist()
+def _gallery(
+    rows: Sequence[int],
+    samples: Sequence[Sample],
+    predictions: Predictions,
+    names: tuple[str, str],
+    data: Dataset,
+) -> list[HardExample]:
+    images = data.images(np.array([data.index[sample.sample_id] for sample in samples], dtype=np.int64))
+    return [
+        HardExample(
+            sample_id=sample.sample_id,
+            path=sample.path,
+            label=names[int(predictions.truth[row])],
+            decision=names[int(predictions.decision[row])],
+            probability=float(predictions.probability[row]),
+            missed=bool(predictions.truth[row]),
+            image=image,
+        )
+        for row, sample, image in zip(rows, samples, images, strict=True)
+    ]
+
+
+def _roc_points(predictions: Predictions) -> tuple[list[float], list[float], list[float]]:
+    """ROC points for the KFP UI, on the probability scale; its JSON has no infinity."""
+    fpr, tpr, thresholds = metrics.roc_curve(predictions.truth, predictions.margin)
+    # The first point accepts nothing: any threshold above the largest score says so.
+    probability = metrics.sigmoid(np.where(np.isfinite(thresholds), thresholds, thresholds[1] + 1))
+    kept = thinned(len(fpr), _MAX_ROC_POINTS)
+    return fpr[kept].tolist(), tpr[kept].tolist(), probability[kept].tolist()
 
 
 if __name__ == "__main__":

@@ -2,14 +2,21 @@
 
 With the policy "positive iff margin > t" and a linear head, subtracting t from the positive class's bias makes the
 model's own margin positive exactly then, hence P(positive) > 0.5 and `numpy.round(P) == 1` exactly then. A margin of
-exactly t (which fitting avoids by placing t between attainable scores) gives 0.5, which numpy rounds to 0, "none".
+exactly t gives 0.5, which numpy rounds to 0, "none", and so says the policy.
+
+In float32 the one changed bias is rounded once and the softmax rounds P to 0.5 for margins within 1.2e-7 of zero, so
+that only an image within about 1e-6 of the threshold could be decided differently: less than another batch size or
+processor moves a margin (1e-5), and fitting puts t midway between neighbouring scores that occurred. The step checks
+the stored files on images of the dataset (check.py).
 """
 
+import copy
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
-from transformers import AutoConfig, AutoModelForImageClassification
+from transformers import AutoModelForImageClassification
 
 from components.shared.artifacts import write_json
 from components.shared.evaluation.policy import Policy
@@ -17,60 +24,69 @@ from components.shared.models.classifier import Classifier, ClassifierSpec
 
 # Families whose stock classification class feeds [CLS; mean patch token] to one linear layer, as ours does.
 _STOCK_TYPES = ("dinov2", "dinov2_with_registers")
+# What the NATIX validator looks for, spelled exactly so, in this order.
+STOCK_LABELS = ("None", "Roadwork")
 _BICUBIC = 3
 
 
 def fold_threshold(head: nn.Linear, positive: int, threshold_margin: float, temperature: float = 1.0) -> None:
-    """In place: margins become (margin - threshold_margin) / temperature, so that the threshold lies at 0."""
+    """In place: margins become (margin - threshold_margin) / temperature, so that the threshold lies at 0.
+
+    A temperature other than 1 is exact for two classes only.
+    """
+    weight, bias = head.weight.detach().double(), head.bias.detach().double()
+    bias[positive] -= threshold_margin
     with torch.no_grad():
-        head.weight.div_(temperature)
-        head.bias.div_(temperature)
-        head.bias[positive] -= threshold_margin / temperature
+        head.weight.copy_(weight / temperature)
+        head.bias.copy_(bias / temperature)
 
 
-def write_model(checkpoint: Path, policy: Policy, directory: Path) -> str | None:
-    """Write the folded model; returns None where transformers' stock pipeline loads it, else the reason why not."""
-    classifier = Classifier.load(checkpoint)
+def obstacle(spec: ClassifierSpec) -> str:
+    """Why transformers' stock pipeline cannot carry this classifier; empty where it can."""
+    if spec.backbone_type not in _STOCK_TYPES:
+        return f"transformers has no class for {spec.backbone_type!r} with a head on [CLS; mean patch token]"
+    if len(spec.class_names) != len(STOCK_LABELS):
+        return f"the model has {len(spec.class_names)} classes, its consumers know {' and '.join(STOCK_LABELS)}"
+    return ""
+
+
+def write_model(classifier: Classifier, policy: Policy, directory: Path) -> None:
+    """Write the folded model, `classifier` itself included: as stock model and processor, or as `Classifier` files."""
     positive = policy.class_names.index(policy.positive_class)
     fold_threshold(classifier.head.linear, positive, policy.threshold_margin)
     directory.mkdir()
-    if classifier.spec.backbone_type in _STOCK_TYPES and len(policy.class_names) == 2:
-        _save_stock(classifier, checkpoint, directory)
-        _save_processor(classifier.spec, directory)
-        return None
-    classifier.save(directory)
-    return (
-        f"transformers has no classification class with this head for {classifier.spec.backbone_type!r} "
-        f"and {len(policy.class_names)} classes; use components.shared.predict"
-    )
+    if obstacle(classifier.spec):
+        classifier.save(directory)
+        return
+    _stock_model(classifier, [1 - positive, positive]).save_pretrained(directory)
+    write_json(directory / "preprocessor_config.json", _processor(classifier.spec))
 
 
-def _save_stock(classifier: Classifier, checkpoint: Path, directory: Path) -> None:
-    config = AutoConfig.from_pretrained(checkpoint / "backbone")
-    names = classifier.spec.class_names
-    config.id2label = dict(enumerate(names))
-    config.label2id = {name: index for index, name in enumerate(names)}
+def _stock_model(classifier: Classifier, order: list[int]) -> Any:
+    """transformers' own classification model with our weights; class `order[i]` gets `STOCK_LABELS[i]`."""
+    config = copy.deepcopy(classifier.backbone.config)
+    config.id2label = dict(enumerate(STOCK_LABELS))
+    config.label2id = {name: index for index, name in enumerate(STOCK_LABELS)}
+    # Unset means softmax everywhere; transformers 4.45's pipeline takes "single_label_classification" for a sigmoid.
+    config.problem_type = None
     model = AutoModelForImageClassification.from_config(config)
     model.base_model.load_state_dict(classifier.backbone.state_dict())
-    model.classifier.load_state_dict(classifier.head.linear.state_dict())
-    model.save_pretrained(directory)
+    head = classifier.head.linear
+    model.classifier.load_state_dict({"weight": head.weight[order], "bias": head.bias[order]})
+    return model
 
 
-def _save_processor(spec: ClassifierSpec, directory: Path) -> None:
+def _processor(spec: ClassifierSpec) -> dict[str, object]:
     """ViT's processor, not DINOv2's own: it squeezes instead of cropping, and old stock pipelines can load it."""
-    size = {"height": spec.image_size, "width": spec.image_size}
-    write_json(
-        directory / "preprocessor_config.json",
-        {
-            "image_processor_type": "ViTImageProcessor",
-            "do_convert_rgb": True,
-            "do_resize": True,
-            "size": size,
-            "resample": _BICUBIC,
-            "do_rescale": True,
-            "rescale_factor": 1 / 255,
-            "do_normalize": True,
-            "image_mean": list(spec.image_mean),
-            "image_std": list(spec.image_std),
-        },
-    )
+    return {
+        "image_processor_type": "ViTImageProcessor",
+        "do_convert_rgb": True,
+        "do_resize": True,
+        "size": {"height": spec.image_size, "width": spec.image_size},
+        "resample": _BICUBIC,
+        "do_rescale": True,
+        "rescale_factor": 1 / 255,
+        "do_normalize": True,
+        "image_mean": list(spec.image_mean),
+        "image_std": list(spec.image_std),
+    }

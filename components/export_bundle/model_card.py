@@ -5,27 +5,33 @@ from typing import Any
 from components.export_bundle.config import ExportConfig
 
 
-def readme(config: ExportConfig, report: dict[str, Any], counts: dict[str, Any], stock: str | None) -> str:
-    """Markdown with the Hub's front matter: data, metrics with intervals, intended use, limits."""
+def readme(
+    config: ExportConfig, report: dict[str, Any], counts: dict[str, Any], preprocessing: dict[str, Any], reason: str
+) -> str:
+    """Markdown with the Hub's front matter: data, metrics with intervals, use, intended use, limits.
+
+    `report` is eval_report.json, `counts` the dataset's summary, `reason` why the stock pipeline cannot load the model.
+    """
     policy = report["policy"]
     rows = "\n".join(
         f"| {name} | {_number(entry['value'])} | {_interval(entry['interval_95'])} |"
         for name, entry in report["metrics"].items()
     )
     per_class = ", ".join(f"{count} {name}" for name, count in counts["n_per_class"].items())
-    use = (
-        f'`pipeline("image-classification", model="model")`: P({policy["positive_class"]}) > 0.5 is the answer; '
-        "the policy's threshold is folded into the weights."
-        if stock is None
-        else f"The stock pipeline cannot load it: {stock}."
-    )
+    size = preprocessing["image_size"]
     return f"""---
 pipeline_tag: image-classification
-library_name: transformers
+{"library_name: transformers" if not reason else "inference: false"}
+tags:
+- roadwork
+- street-scenes
 ---
 # {config.model_name} {config.model_version}
 
 {config.description}
+
+A {preprocessing["backbone_type"]} backbone with one linear layer on [CLS; mean patch token]. Input: RGB, upright,
+squeezed to {size} x {size} by Pillow's bicubic filter (`preprocessing.json`).
 
 ## Data
 {counts["n_samples"]} images ({per_class}) in {counts["n_groups"]} groups; {counts["n_rejected"]} files were rejected,
@@ -33,19 +39,27 @@ library_name: transformers
 
 ## Metrics on {report["split"]}
 {report["n_samples"]} images, {report["n_positive"]} positive, {report["n_groups"]} groups.
-The 95 % intervals come from resampling groups.
+The 95 % intervals come from resampling groups. Neither training nor the threshold has seen these images.
 
 | metric | value | 95 % interval |
 |---|---|---|
 {rows}
 
+## Decision
+`{policy["positive_class"]}` where its probability exceeds {policy["threshold"]:.6f}, fitted on VAL_CALIB
+(`policy.json`). The weights in `model/` carry this threshold: the probability they give is above 0.5 exactly then,
+and is not the probability that the calibration metrics above are about.
+
 ## Use
-{use}
-`python -m components.shared.predict BUNDLE IMAGE...` verifies the bundle and prints one JSON line per image.
+{_stock_use() if not reason else f"The stock pipeline cannot load it: {reason}."}
+
+`python -m components.shared.predict BUNDLE IMAGE...` verifies the bundle and prints one JSON line per image, with the
+probability before the threshold was folded in.
 
 ## Intended use and limits
 Deciding whether a street photograph shows roadwork, as the first stage of a cascade. The figures hold for images like
-those above; other cameras, countries, seasons or labelling rules need their own evaluation. Not for safety decisions.
+those above; other cameras, countries, seasons or labelling rules need their own evaluation. The whole image is looked
+at once: roadwork that covers few of the {size} x {size} pixels is easily missed. Not for safety decisions.
 """
 
 
@@ -58,6 +72,17 @@ def natix_card(config: ExportConfig) -> dict[str, Any]:
         "submitted_by": config.submitted_by,
         "submission_time": config.submission_time,
     }
+
+
+def _stock_use() -> str:
+    return """```python
+from transformers import pipeline
+
+classify = pipeline("image-classification", model="model")
+{answer["label"]: answer["score"] for answer in classify("photo.jpg")}["Roadwork"] > 0.5
+```
+
+As a Hub repository: the files of `model/`, this file and `model_card.json` side by side."""
 
 
 def _number(value: float | None) -> str:

@@ -2,16 +2,23 @@
 
 import json
 import shutil
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from components.export_bundle.config import ExportConfig
 from components.export_bundle.model_card import natix_card, readme
 from components.shared.artifacts import Manifest, sha256_file, verify_dir, write_json, writing
-from components.shared.bundle import KIND
+from components.shared.bundle import DOCUMENT, KIND, MODEL, POLICY, PREPROCESSING, Bundle
+from components.shared.data.dataset import Dataset
 from components.shared.errors import ArtifactError
-from components.shared.evaluation.policy import read_policy
+from components.shared.evaluation.policy import Policy, read_policy
 from components.shared.step import InputDir, OutputDir, main
+
+_N_CHECKED_IMAGES = 16  # a second with a small backbone, half a minute with the largest
+_LIBRARIES = ("numpy", "pillow", "safetensors", "torch", "transformers")
 
 
 def run(
@@ -23,41 +30,94 @@ def run(
     dataset: InputDir,
     bundle: OutputDir,
 ) -> None:
-    """Fold the policy into the model and write the bundle. Raises ArtifactError for none or several policies."""
+    """Fold the policy into the model, write the bundle, and compare what was written with the checkpoint.
+
+    Raises ArtifactError for none or several policies and for inputs of different runs, all before a model is loaded.
+    """
     rule, policy_manifest = read_policy(policy)
+    data = Dataset.open(dataset)
     inputs = {
         "checkpoint": verify_dir(checkpoint, "Checkpoint"),
         "policy": policy_manifest,
         "evaluation": verify_dir(evaluation, "Evaluation"),
-        "dataset": verify_dir(dataset, "ImageDataset"),
+        "dataset": data.manifest,
     }
     report = json.loads((evaluation / "eval_report.json").read_text(encoding="utf-8"))
+    _check(inputs, rule, report, checkpoint)
+    with writing(bundle, kind=KIND, step="export_bundle", config=config, inputs=inputs) as out:
+        shutil.copyfile(policy / "policy.json", out / POLICY)
+        preprocessing, reason = _write_model(checkpoint, rule, data, out)
+        card = readme(config, report, data.manifest.summary, preprocessing, reason)
+        (out / "README.md").write_text(card, encoding="utf-8")
+        write_json(out / "model_card.json", natix_card(config))
+        write_json(out / DOCUMENT, _document(config, out, inputs, reason))
+
+
+def _check(inputs: dict[str, Manifest], rule: Policy, report: dict[str, Any], checkpoint: Path) -> None:
+    """Refuse parts that do not belong together."""
     if report["policy"] != rule.to_json():
         raise ArtifactError("evaluation was made with another policy; evaluate the one that is bundled")
-    from components.export_bundle.fold import write_model
+    names = tuple(json.loads((checkpoint / "classifier.json").read_text(encoding="utf-8"))["class_names"])
+    if names != rule.class_names:
+        raise ArtifactError(f"checkpoint has class_names {list(names)}, the policy has {list(rule.class_names)}")
+    digest = inputs["dataset"].content_digest
+    others = [name for name in ("checkpoint", "evaluation") if inputs[name].inputs.get("dataset", digest) != digest]
+    if others:
+        raise ArtifactError(f"{' and '.join(others)} were made from another dataset; the model card would be wrong")
 
-    with writing(bundle, kind=KIND, step="export_bundle", config=config, inputs=inputs) as out:
-        stock = write_model(checkpoint, rule, out / "model")
-        shutil.copyfile(policy / "policy.json", out / "policy.json")
-        (out / "README.md").write_text(readme(config, report, inputs["dataset"].summary, stock), encoding="utf-8")
-        write_json(out / "model_card.json", natix_card(config))
-        write_json(out / "bundle.json", _document(config, out, inputs, stock))
+
+def _write_model(checkpoint: Path, rule: Policy, data: Dataset, out: Path) -> tuple[dict[str, Any], str]:
+    """Write model/ and preprocessing.json and check them; returns the latter, and why the stock pipeline cannot."""
+    import torch  # seconds, so only once the inputs are known to be good
+
+    from components.export_bundle.check import check_logits
+    from components.export_bundle.fold import obstacle, write_model
+    from components.shared.models.classifier import Classifier, normalise
+
+    classifier = Classifier.load(checkpoint)
+    spec, reason = classifier.spec, obstacle(classifier.spec)
+    if spec.image_size != data.image_size:
+        raise ArtifactError(f"checkpoint has image_size {spec.image_size}, the dataset has {data.image_size}")
+    positions = np.linspace(0, len(data.samples) - 1, min(_N_CHECKED_IMAGES, len(data.samples)))
+    pixels = data.images(positions.round().astype(np.int64))
+    with torch.inference_mode():
+        logits = classifier(normalise(torch.from_numpy(pixels), spec)).numpy()
+    preprocessing = {
+        "decode": "upright by EXIF, RGB, full size",
+        "resize": "Pillow BICUBIC to image_size x image_size, aspect ratio not kept, no crop",
+        "normalise": "(value / 255 - image_mean) / image_std per channel, float32, channels first",
+        "image_size": spec.image_size,
+        "image_mean": list(spec.image_mean),
+        "image_std": list(spec.image_std),
+        "backbone_type": spec.backbone_type,
+    }
+    write_json(out / PREPROCESSING, preprocessing)
+    write_model(classifier, rule, out / MODEL)
+    check_logits(Bundle(out, rule, preprocessing, stock=not reason), pixels, logits)
+    return preprocessing, reason
 
 
-def _document(config: ExportConfig, out: Path, inputs: dict[str, Manifest], stock: str | None) -> dict[str, Any]:
+def _document(config: ExportConfig, out: Path, inputs: dict[str, Manifest], reason: str) -> dict[str, Any]:
     files = sorted(path for path in out.rglob("*") if path.is_file())
     return {
         "name": config.model_name,
         "version": config.model_version,
-        "model": "model",
-        "policy": "policy.json",
-        "stock_pipeline": stock is None,
-        "stock_pipeline_reason": stock or "",
+        "model": MODEL,
+        "policy": POLICY,
+        "preprocessing": PREPROCESSING,
+        "stock_pipeline": not reason,
+        "stock_pipeline_reason": reason,
         "files": {file.relative_to(out).as_posix(): sha256_file(file) for file in files},
         "lineage": {
-            name: {"content_digest": m.content_digest, "config_digest": m.config_digest, "code_version": m.code_version}
-            for name, m in inputs.items()
+            name: {
+                "content_digest": manifest.content_digest,
+                "config_digest": manifest.config_digest,
+                "code_version": manifest.code_version,
+                "inputs": manifest.inputs,
+            }
+            for name, manifest in inputs.items()
         },
+        "versions": {name: version(name) for name in _LIBRARIES},
     }
 
 

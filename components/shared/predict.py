@@ -3,41 +3,92 @@
 import argparse
 import json
 import sys
+from collections.abc import Iterator
+from dataclasses import asdict
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
+from components.shared.bundle import open_bundle
 from components.shared.data.decode import ImageRejectedError
-from components.shared.errors import PERMANENT_EXIT_CODE, StreetVisionError
+from components.shared.errors import PERMANENT_EXIT_CODE, StreetVisionError, one_line
 from components.shared.step import fail
+
+if TYPE_CHECKING:
+    from components.shared.models.predictor import Predictor
+
+_EXAMPLE = """\
+example:
+  python -m components.shared.predict bundle photo1.jpg photo2.png
+  {"image": "photo1.jpg", "decision": "roadwork", "probability": 0.913204, "threshold": 0.78374}
+  {"image": "photo2.png", "error": "truncated or corrupt (...)"}
+
+"decision" is "roadwork" exactly where "probability" exceeds "threshold". The bundle is verified first: a changed,
+missing or additional file is refused with exit code 42. An image that cannot be read gets "error" instead of an
+answer, the others are still answered, and the exit code at the end is 42.
+"""
 
 
 def main() -> None:
-    """Print one JSON line per image; exit code 42 where an image or the bundle was unusable."""
-    parser = argparse.ArgumentParser(
-        prog="python -m components.shared.predict",
-        description="Answer from a bundle, which is verified first. One JSON line per image; an unusable image gets a "
-        'line with "error", the others are still answered, and the exit code is 42.',
-        epilog="example: python -m components.shared.predict runs/.../bundle photo1.jpg photo2.png",
-    )
-    parser.add_argument("bundle", type=Path, metavar="BUNDLE", help="the bundle directory a run printed")
-    parser.add_argument("images", type=Path, nargs="+", metavar="IMAGE", help="JPEG, PNG, WebP, BMP, TIFF or GIF")
-    arguments = parser.parse_args()
-    from components.shared.bundle import Predictor
-
+    """Print one JSON line per image, in the order given."""
+    arguments = _parser().parse_args()
     try:
-        predictor = Predictor(arguments.bundle)
+        bundle = open_bundle(arguments.bundle)
+        # Seconds of imports, which a refused bundle need not wait for.
+        from transformers.utils import logging
+
+        from components.shared.models.predictor import Predictor
+
+        logging.disable_progress_bar()
+        predictor = Predictor(bundle)
+        failed = False
+        for start in range(0, len(arguments.images), arguments.batch_size):
+            for line in _lines(predictor, arguments.images[start : start + arguments.batch_size]):
+                failed |= "error" in line
+                print(json.dumps(line, ensure_ascii=False, allow_nan=False), flush=True)
     except StreetVisionError as error:
         fail(error)
-    failed = False
-    for image in arguments.images:
-        line: dict[str, object] = {"image": str(image)}
-        try:
-            answer = predictor(image.read_bytes(), image.name)
-            line |= {"decision": answer.decision, "probability": round(answer.probability, 6)}
-        except (ImageRejectedError, OSError) as error:
-            failed = True
-            line["error"] = str(error)
-        print(json.dumps(line), flush=True)
     sys.exit(PERMANENT_EXIT_CODE if failed else 0)
+
+
+def _lines(predictor: "Predictor", images: list[Path]) -> Iterator[dict[str, Any]]:
+    """The documents of one batch, in order: unreadable images get an error and take no part in the batch."""
+    pixels, errors = [], {}
+    for position, image in enumerate(images):
+        try:
+            pixels.append(predictor.pixels(image.read_bytes()))
+        except ImageRejectedError as error:
+            errors[position] = one_line(error)
+        except OSError as error:
+            errors[position] = error.strerror or one_line(error)
+    answers = iter(predictor.answers(np.stack(pixels)) if pixels else [])
+    for position, image in enumerate(images):
+        line: dict[str, Any] = {"image": str(image)}
+        if position in errors:
+            yield line | {"error": errors[position]}
+        else:
+            values = asdict(next(answers))
+            yield line | {k: round(v, 6) if isinstance(v, float) else v for k, v in values.items()}
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m components.shared.predict",
+        description="Answer from a bundle, one JSON line per image.",
+        epilog=_EXAMPLE,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("bundle", type=Path, metavar="BUNDLE", help="the bundle directory a run printed")
+    parser.add_argument("images", type=Path, nargs="+", metavar="IMAGE", help="BMP, GIF, JPEG, PNG, TIFF or WebP")
+    parser.add_argument("--batch-size", type=_positive, default=16, metavar="N", help="images at a time (default: 16)")
+    return parser
+
+
+def _positive(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} must be a whole number of at least 1")
+    return int(text)
 
 
 if __name__ == "__main__":

@@ -14,7 +14,7 @@ from pipelines.resources import CPU_IMAGE
 def split_dataset(
     dataset: dsl.Input[ImageDataset], splits: dsl.Output[Splits],
     train_share: float = 0.7, select_share: float = 0.1, calib_share: float = 0.1, test_share: float = 0.1,
-    salt: str = "", n_salts: int = 64, min_per_class: int = 3,
+    salt: str = "", n_salts: int = 64, min_per_class: int = 5,
     holdout_column: str = "", holdout_values: list = [], seed: int = 0,  # noqa: B006
 ) -> None:
     """Assign every sample to TRAIN, VAL_SELECT, VAL_CALIB or VAL_TEST by a salted hash of its group."""

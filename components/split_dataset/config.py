@@ -15,7 +15,7 @@ class SplitConfig(Config):
     test_share: float = option(0.1, "Share of VAL_TEST (final evaluation).", gt=0, lt=1)
     salt: str = option("", "Salt of the group hash, to repeat an earlier assignment; empty: the best of n_salts.")
     n_salts: int = option(64, "Candidates among which the best balanced salt is chosen.", ge=1, le=4096)
-    min_per_class: int = option(3, "Fewest samples of every class in every split.", ge=1)
+    min_per_class: int = option(5, "Fewest samples of every class in every split.", ge=1)
     holdout_column: str = option("", "Column whose values decide VAL_TEST, e.g. recording_day; empty: by hash.")
     holdout_values: tuple[str, ...] = option((), "Values of holdout_column that form VAL_TEST.")
     seed: int = option(0, "Seed of initialisation, batches, augmentation, dropout, salts and resampling.", ge=0)

@@ -99,15 +99,17 @@ def test_a_link_out_of_the_source_is_rejected(tmp_path: Path) -> None:
 
 
 def test_held_out_values_form_val_test(tiny: TinyRun, tmp_path: Path) -> None:
-    config = SplitConfig(holdout_column="raw_group", holdout_values=("place1", "place2", "place7"), min_per_class=1)
+    config = SplitConfig(holdout_column="group", holdout_values=("place1", "place2", "place7"), min_per_class=1)
     split_dataset(config, dataset=tiny.dataset, splits=tmp_path / "splits")
     data, splits = Dataset.open(tiny.dataset), read_splits(tmp_path / "splits")
-    held = {data.samples[data.index[i]].attributes.get("raw_group") for i in splits.ids("VAL_TEST")}
+    held = {data.samples[data.index[i]].attributes.get("group") for i in splits.ids("VAL_TEST")}
     assert held == {"place1", "place2", "place7"}
 
 
 def test_an_impossible_split_says_what_is_missing(tiny: TinyRun, tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"min_per_class=50 cannot be met: TRAIN has \d+ of class None; .*VAL_SELECT"):
+    with pytest.raises(
+        DataError, match=r"min_per_class=50 cannot be met: TRAIN has \d+ of class None; .*VAL_SELECT has"
+    ):
         split_dataset(SplitConfig(min_per_class=50), dataset=tiny.dataset, splits=tmp_path / "splits")
     with pytest.raises(ConfigError, match="holdout_column='dya' is not in the data; did you mean 'day'"):
         split_dataset(

@@ -1,13 +1,14 @@
 """Which samples does an ImageDataset artifact hold, and what are their pixels?
 
 `samples.csv` has one row per sample, sorted by id; `images/shard-NNNNN.npy` hold the pixels in the same order and are
-memory-mapped, so that a batch costs a copy and nothing else.
+memory-mapped, so that a batch costs a copy and nothing else. `duplicates.csv` and `rejects.csv` say what was found.
 """
 
 import csv
 import json
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Self
 
@@ -18,12 +19,17 @@ from components.shared.artifacts import Manifest, verify_dir, write_json
 
 KIND = "ImageDataset"
 SHARD_SIZE = 2048  # images: 300 MB at 224 x 224
-SAMPLE_COLUMNS = ("sample_id", "label", "group", "source", "path", "sha256")
+_COLUMNS = ("sample_id", "label", "group", "source", "path", "sha256")
+_ATTRIBUTE = "attribute:"  # apart from our own columns: the user's may have the same names
 
 
 @dataclass(frozen=True)
 class Sample:
-    """One image. `group` unites the given group with those of duplicates; `attributes` are all other columns."""
+    """One image. `group` unites the given group with those of duplicates; `attributes` are all other columns.
+
+    `sample_id` is the first 16 hex characters of `sha256`, the digest of the encoded file; `path` is relative to the
+    source.
+    """
 
     sample_id: str
     label: int
@@ -31,19 +37,19 @@ class Sample:
     source: str
     path: str
     sha256: str
-    attributes: dict[str, str]  # names never collide with SAMPLE_COLUMNS
+    attributes: dict[str, str]
 
 
 @dataclass(frozen=True)
 class Dataset:
-    """An opened, verified artifact."""
+    """An opened, verified artifact; `samples` are sorted by id."""
 
+    path: Path
     manifest: Manifest
     class_names: tuple[str, ...]
     image_size: int
-    samples: list[Sample]
-    index: dict[str, int]
-    shards: list[npt.NDArray[np.uint8]]
+    samples: list[Sample] = field(repr=False)
+    shards: list[npt.NDArray[np.uint8]] = field(repr=False)
 
     @classmethod
     def open(cls, path: Path) -> Self:
@@ -52,9 +58,15 @@ class Dataset:
         header = json.loads((path / "dataset.json").read_text(encoding="utf-8"))
         with (path / "samples.csv").open(newline="", encoding="utf-8") as stream:
             samples = [_sample(row) for row in csv.DictReader(stream)]
-        shards = [np.load(file, mmap_mode="r", allow_pickle=False) for file in sorted(path.glob("images/*.npy"))]
-        index = {sample.sample_id: position for position, sample in enumerate(samples)}
-        return cls(manifest, tuple(header["class_names"]), header["image_size"], samples, index, shards)
+        files = sorted(path.glob("images/*.npy"))
+        # Plain arrays on the maps: indexing a numpy.memmap itself costs several microseconds more.
+        shards = [np.asarray(np.load(file, mmap_mode="r", allow_pickle=False)) for file in files]
+        return cls(path, manifest, tuple(header["class_names"]), header["image_size"], samples, shards)
+
+    @cached_property
+    def index(self) -> dict[str, int]:
+        """sample_id -> position."""
+        return {sample.sample_id: position for position, sample in enumerate(self.samples)}
 
     def images(self, positions: npt.NDArray[np.int64]) -> npt.NDArray[np.uint8]:
         """Pixels (n, S, S, 3) uint8 of the samples at `positions` (n,)."""
@@ -63,33 +75,50 @@ class Dataset:
             result[row] = self.shards[position // SHARD_SIZE][position % SHARD_SIZE]
         return result
 
+    def duplicate_pairs(self) -> list[tuple[str, str]]:
+        """Ids of the pairs in duplicates.csv of which both are samples."""
+        with (self.path / "duplicates.csv").open(newline="", encoding="utf-8") as stream:
+            pairs = [(row["sample_id_a"], row["sample_id_b"]) for row in csv.DictReader(stream)]
+        return [(a, b) for a, b in pairs if a in self.index and b in self.index]
 
-def write_samples(directory: Path, samples: list[Sample], class_names: tuple[str, ...], image_size: int) -> None:
-    """Write samples.csv and dataset.json into an artifact's staging directory."""
+
+def write_samples(directory: Path, samples: Sequence[Sample]) -> None:
+    """Write samples.csv into an artifact's staging directory."""
     attributes = sorted({name for sample in samples for name in sample.attributes})
     with (directory / "samples.csv").open("w", newline="", encoding="utf-8") as stream:
         writer = csv.writer(stream, lineterminator="\n")
-        writer.writerow([*SAMPLE_COLUMNS, *attributes])
+        writer.writerow([*_COLUMNS, *(_ATTRIBUTE + name for name in attributes)])
         for sample in samples:
-            fixed = [getattr(sample, name) for name in SAMPLE_COLUMNS]
+            fixed = [getattr(sample, name) for name in _COLUMNS]
             writer.writerow(fixed + [sample.attributes.get(name, "") for name in attributes])
+
+
+def write_header(directory: Path, class_names: tuple[str, ...], image_size: int) -> None:
+    """Write dataset.json into an artifact's staging directory."""
     write_json(directory / "dataset.json", {"class_names": list(class_names), "image_size": image_size})
 
 
 def write_shards(directory: Path, images: Iterable[npt.NDArray[np.uint8]], count: int, image_size: int) -> None:
-    """Write `count` images (S, S, 3) uint8, in order, through memory maps: memory stays bounded by one image."""
+    """Write `count` images (S, S, 3) uint8, in order, through memory maps: the kernel pages them out as it needs."""
     (directory / "images").mkdir()
-    shard: npt.NDArray[np.uint8] | None = None
+    shape = (image_size, image_size, 3)
+    shard = np.empty((0, *shape), dtype=np.uint8)
     for position, image in enumerate(images):
         if position % SHARD_SIZE == 0:
             rows = min(SHARD_SIZE, count - position)
             file = directory / "images" / f"shard-{position // SHARD_SIZE:05d}.npy"
-            shard = np.lib.format.open_memmap(file, mode="w+", dtype=np.uint8, shape=(rows, image_size, image_size, 3))
-        assert shard is not None
+            shard = np.lib.format.open_memmap(file, mode="w+", dtype=np.uint8, shape=(rows, *shape))
         shard[position % SHARD_SIZE] = image
 
 
 def _sample(row: dict[str, str]) -> Sample:
-    attributes = {name: value for name, value in row.items() if name not in SAMPLE_COLUMNS}
-    fixed = {name: row[name] for name in SAMPLE_COLUMNS}
-    return Sample(**{**fixed, "label": int(fixed["label"])}, attributes=attributes)  # type: ignore[arg-type]
+    attributes = {name.removeprefix(_ATTRIBUTE): row[name] for name in row if name.startswith(_ATTRIBUTE)}
+    return Sample(
+        sample_id=row["sample_id"],
+        label=int(row["label"]),
+        group=row["group"],
+        source=row["source"],
+        path=row["path"],
+        sha256=row["sha256"],
+        attributes=attributes,
+    )

@@ -5,16 +5,20 @@ A group's split follows from a salted hash of its name alone, so that data added
 
 import csv
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
 
 from components.shared.artifacts import Manifest, verify_dir
 from components.shared.errors import LeakageViolationError
 
 SPLITS = ("TRAIN", "VAL_SELECT", "VAL_CALIB", "VAL_TEST")
 KIND = "Splits"
+_NAMED_CROSSINGS = 20
 
 
 @dataclass(frozen=True)
@@ -40,30 +44,36 @@ def read_splits(path: Path) -> Splits:
         return Splits(manifest, {row["sample_id"]: row["split"] for row in csv.DictReader(stream)})
 
 
-def unit_hash(salt: str, group: str) -> float:
-    """A number in [0, 1) from salt and group."""
-    digest = hashlib.blake2b(f"{salt}\0{group}".encode(), digest_size=8).digest()
-    return int.from_bytes(digest, "big") / 2**64
+def unit_hashes(salt: str, groups: Iterable[str]) -> npt.NDArray[np.float64]:
+    """(G,) numbers in [0, 1), one per group, from BLAKE2b of salt and group."""
+    digests = (hashlib.blake2b(f"{salt}\0{group}".encode(), digest_size=8).digest() for group in groups)
+    # 53 bits are what a double holds: with 64, the largest would round to 1.
+    return np.array([int.from_bytes(digest, "big") >> 11 for digest in digests], dtype=np.float64) / 2**53
 
 
-def split_of(salt: str, group: str, shares: Mapping[str, float]) -> str:
-    """The split whose interval of cumulated shares holds the group's hash."""
-    position, bound = unit_hash(salt, group) * sum(shares.values()), 0.0
-    for split, share in shares.items():
-        bound += share
-        if position < bound:
-            return split
-    return list(shares)[-1]
+def assign(salt: str, groups: Iterable[str], shares: Mapping[str, float]) -> npt.NDArray[np.int64]:
+    """(G,) index into `shares` of each group's split: whose interval of cumulated shares holds the group's hash.
+
+    Shares are renormalised to 1.
+    """
+    cumulated = np.cumsum(list(shares.values()))
+    return np.searchsorted(cumulated[:-1] / cumulated[-1], unit_hashes(salt, groups), side="right").astype(np.int64)
 
 
-def audit(split_by_id: Mapping[str, str], group_by_id: Mapping[str, str], pairs: list[tuple[str, str]]) -> None:
-    """Prove that no group and no duplicate pair crosses a split; LeakageViolationError names what does."""
+def audit(split_by_id: Mapping[str, str], group_by_id: Mapping[str, str], pairs: Iterable[tuple[str, str]]) -> None:
+    """Prove that every sample has a split and no group and no duplicate pair crosses.
+
+    Raises LeakageViolationError naming what does.
+    """
+    problems = [f"sample {sample_id} has no split" for sample_id in sorted(group_by_id.keys() - split_by_id.keys())]
     by_group: dict[str, set[str]] = {}
-    for sample_id, split in split_by_id.items():
-        by_group.setdefault(group_by_id[sample_id], set()).add(split)
-    crossing = [f"group {group} in {', '.join(sorted(s))}" for group, s in sorted(by_group.items()) if len(s) > 1]
+    for sample_id, group in group_by_id.items():
+        by_group.setdefault(group, set()).add(split_by_id.get(sample_id, "none"))
+    problems += [f"group {group} in {', '.join(sorted(s))}" for group, s in sorted(by_group.items()) if len(s) > 1]
     for first, second in pairs:
-        if split_by_id[first] != split_by_id[second]:
-            crossing.append(f"near-duplicates {first} in {split_by_id[first]} and {second} in {split_by_id[second]}")
-    if crossing:
-        raise LeakageViolationError(f"{len(crossing)} crossing(s): " + "; ".join(crossing[:20]))
+        splits = split_by_id.get(first, "none"), split_by_id.get(second, "none")
+        if splits[0] != splits[1]:
+            problems.append(f"near-duplicates {first} in {splits[0]} and {second} in {splits[1]}")
+    if problems:
+        more = f"; and {len(problems) - _NAMED_CROSSINGS} more" if len(problems) > _NAMED_CROSSINGS else ""
+        raise LeakageViolationError(f"{len(problems)} crossing(s): " + "; ".join(problems[:_NAMED_CROSSINGS]) + more)

@@ -1,227 +1,241 @@
 """What does a person see of an evaluation? One self-contained HTML file: light and dark, offline, phone width."""
 
-import base64
-import io
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from components.shared.evaluation import calibration_error, metrics
-from components.shared.evaluation.metrics import Bools, Floats
+from components.shared.artifacts import Manifest
+from components.shared.evaluation import metrics, page, plots
+from components.shared.evaluation.policy import Policy
+from components.shared.evaluation.scorecard import ROWS, Entry, Predictions, Row
 
-_CARDS = {"accuracy": "Accuracy", "mcc": "MCC", "auroc": "AUROC", "ece_top_label": "ECE"}
-_NEUTRAL = "#8a8f98"  # legible on white and on near-black: the plots are transparent
-_POSITIVE, _NEGATIVE = "#e07b1f", "#3f86d8"
-_STYLE = """
-:root{color-scheme:light dark;--bg:#fff;--fg:#1b1f24;--soft:#57606a;--card:#f6f8fa;--line:#d8dee4}
-@media(prefers-color-scheme:dark){
-:root{--bg:#14171b;--fg:#e6edf3;--soft:#9aa4af;--card:#1f242b;--line:#343b44}
+_CARDS = {"accuracy": "Accuracy", "mcc": "MCC", "auroc": "AUROC", "ece_top_label": "ECE, top label"}
+# Resampling so few groups understates how much they differ: cluster methods need some tens of them.
+_FEW_GROUPS = 20
+_READ = {
+    "What was measured": "Only VAL_TEST images. Nothing here was used for training, model selection or fitting the "
+    "policy, and no place or drive appears in two splits.",
+    "95 % interval": "What resampling whole groups of images (places, drives) gives, since images of one place are "
+    "alike. Wide means too few groups to be sure. Two policies differ for sure only if a paired comparison says so.",
+    "MCC": "Agreement of decisions with the truth: 1 is perfect, 0 is guessing, whatever the share of each class.",
+    "AUROC, average precision": "How well scores rank, before any threshold. 0.5 AUROC is guessing; average precision "
+    "starts from the share of positives.",
+    "ECE, MCE": "Mean and largest gap between the probability that was stated and what then happened. Top label asks "
+    "about the answer given, positive class about the probability itself. Small samples make both look worse.",
+    "Brier, NLL": "Errors of probabilities: lower is better, and being sure and wrong costs most.",
+    "Coverage at precision": "The share of images that could be flagged if flags must be right that often; none where "
+    "no threshold gets there.",
+    "AURC, AUGRC": "The error rate over all shares of images answered, surest first; 0 is perfect. Sure means far "
+    "from the policy's threshold.",
+    "Expected deployment reward": "The mean of (0.5 max(0, MCC of 100) + 0.5 accuracy of 10) cubed, in a stream with "
+    "as many positives as negatives. It counts decisions only.",
 }
-*{box-sizing:border-box}
-body{margin:0;background:var(--bg);color:var(--fg);font:16px/1.5 system-ui,sans-serif}
-main{max-width:1000px;margin:0 auto;padding:1.5rem 1rem 3rem}
-h1{font-size:1.6rem;margin:0}
-h2{font-size:1.15rem;margin:2rem 0 .6rem}
-p.note{color:var(--soft);margin:.3rem 0}
-.cards{display:grid;grid-template-columns:repeat(auto-fit,minmax(140px,1fr));gap:.8rem;margin:1.2rem 0}
-.card{background:var(--card);border:1px solid var(--line);border-radius:10px;padding:.8rem}
-.card b{display:block;font-size:1.6rem}
-.card small{color:var(--soft)}
-.scroll{overflow-x:auto}
-table{border-collapse:collapse;width:100%}
-th,td{text-align:left;padding:.35rem .6rem;border-bottom:1px solid var(--line);white-space:nowrap}
-td.n{font-variant-numeric:tabular-nums}
-.plots{display:grid;grid-template-columns:repeat(auto-fit,minmax(280px,1fr));gap:1rem}
-figure{margin:0}
-figure svg,figure img{width:100%;height:auto}
-figcaption{color:var(--soft);font-size:.85rem;overflow-wrap:anywhere}
-.gallery{display:grid;grid-template-columns:repeat(auto-fill,minmax(150px,1fr));gap:1rem}
-.gallery img{border-radius:8px}
-code{overflow-wrap:anywhere}
-"""
+
+
+@dataclass(frozen=True)
+class PolicyResult:
+    """One policy, what it says on VAL_TEST, and its metrics."""
+
+    policy: Policy
+    predictions: Predictions
+    metrics: Mapping[str, Entry]
+
+    @property
+    def threshold(self) -> str:
+        """The decision rule in words."""
+        return f"{self.policy.positive_class} when its probability is above {self.policy.threshold:.4f}"
 
 
 @dataclass(frozen=True)
 class HardExample:
-    """One confident error."""
+    """An error that the policy was sure about. image: (S, S, 3) uint8."""
 
     sample_id: str
     path: str
     label: str
     decision: str
     probability: float
+    missed: bool  # a positive that was not found; a false alarm otherwise
+    image: npt.NDArray[np.uint8]
 
 
 @dataclass(frozen=True)
 class ReportData:
-    """Everything the report shows. truth (N,), margin (N,); thumbnails (S, S, 3) uint8 in the order of `hard`."""
+    """Everything the report shows. `policies` by name: the first is the one shown in detail, all are compared.
 
-    document: dict[str, Any]
-    confusion: dict[str, Any]
-    truth: Bools
-    margin: Floats
-    hard: list[HardExample]
-    thumbnails: list[npt.NDArray[np.uint8]]
-    counts: dict[str, Any]
-    lineage: dict[str, str]
+    class_names: (other, positive). counts: figures of the whole dataset. lineage: the manifest of each input.
+    """
+
+    class_names: tuple[str, str]
+    policies: Mapping[str, PolicyResult]
+    hard: Sequence[HardExample]
+    counts: Mapping[str, object]
+    lineage: Mapping[str, Manifest]
+    target_precision: float
+    n_bootstrap: int
 
 
 def render(data: ReportData) -> str:
-    """The HTML document."""
-    document, policy = data.document, data.document["policy"]
-    sections = [
-        f"<h1>Evaluation on {escape(document['split'])}</h1>",
-        f'<p class="note">{document["n_samples"]} images from {document["n_groups"]} groups, '
-        f"{document['n_positive']} of class {escape(policy['positive_class'])}. Policy: {escape(policy['kind'])}, "
-        f"{escape(policy['positive_class'])} above a probability of {policy['threshold']:.4f}.</p>",
-        _cards(document["metrics"]),
-        f"<h2>Metrics</h2>{_metric_table(document['metrics'])}",
-        f"<h2>Decisions</h2>{_confusion_table(data.confusion)}",
-        f'<h2>Curves</h2><div class="plots">{_plots(data)}</div>',
-        f"<h2>Hard examples</h2>{_gallery(data)}",
-        _how_to_read(),
-        f"<h2>Data and lineage</h2>{_facts(data)}",
-    ]
-    head = '<meta charset="utf-8"><meta name="viewport" content="width=device-width,initial-scale=1">'
-    return (
-        f'<!doctype html><html lang="en"><head>{head}<title>StreetVision evaluation</title><style>{_STYLE}</style>'
-        f"</head><body><main>{''.join(sections)}</main></body></html>\n"
+    """The HTML document; the same data give the same bytes."""
+    shown = next(iter(data.policies.values()))
+    n_groups = _n_groups(shown)
+    note = (
+        f"↑ higher is better, ↓ lower is better. 95 % intervals from {data.n_bootstrap} resamples of {n_groups} groups"
     )
+    note += "; with so few groups they are too narrow." if n_groups < _FEW_GROUPS else "."
+    parts = [
+        _head(data, shown),
+        page.section("Metrics", _metric_table(data), note),
+        page.section("Decisions and curves", _tiles(data, shown)),
+        _gallery(data),
+        page.section("How to read this", _how_to_read()),
+        page.section("Data and lineage", _counts(data, shown) + "<h3>Made from</h3>" + _lineage(data)),
+    ]
+    return page.document("StreetVision evaluation on VAL_TEST", "".join(parts))
 
 
-def _cards(values: dict[str, Any]) -> str:
+def number(value: float | None) -> str:
+    """Three decimals, or "none"."""
+    return "none" if value is None else f"{value:.3f}"
+
+
+def interval(bounds: tuple[float, float] | None) -> str:
+    """Both ends with three decimals, or "none"."""
+    return "none" if bounds is None else f"{bounds[0]:.3f} to {bounds[1]:.3f}"
+
+
+def _n_groups(result: PolicyResult) -> int:
+    return len(set(result.predictions.groups))
+
+
+def _head(data: ReportData, shown: PolicyResult) -> str:
+    truth = shown.predictions.truth
+    other, positive = data.class_names
+    facts = (
+        f"{len(truth)} images from {_n_groups(shown)} groups: {int(truth.sum())} {positive}, {int((~truth).sum())} "
+        f"{other}. No earlier step has seen them."
+    )
     cards = "".join(
-        f'<div class="card">{title}<b>{_number(values[name]["value"])}</b>'
-        f"<small>95 %: {_interval(values[name]['interval_95'])}</small></div>"
+        f'<div class="card"><dt>{title}</dt><dd class="big">{number(shown.metrics[name]["value"])}</dd>'
+        f"<dd><small>{interval(shown.metrics[name]['interval_95'])}</small></dd></div>"
         for name, title in _CARDS.items()
     )
-    return f'<div class="cards">{cards}</div>'
-
-
-def _metric_table(values: dict[str, Any]) -> str:
-    rows = "".join(
-        f'<tr><td>{escape(name)}</td><td class="n">{_number(entry["value"])}</td>'
-        f'<td class="n">{_interval(entry["interval_95"])}</td></tr>'
-        for name, entry in values.items()
-    )
-    head = "<tr><th>metric</th><th>value</th><th>95 % interval</th></tr>"
-    return f'<div class="scroll"><table>{head}{rows}</table></div>'
-
-
-def _confusion_table(confusion: dict[str, Any]) -> str:
-    labels = [escape(label) for label in confusion["labels"]]
-    head = "<tr><th>truth</th>" + "".join(f"<th>answered {label}</th>" for label in labels) + "</tr>"
-    rows = "".join(
-        f"<tr><th>{label}</th>" + "".join(f'<td class="n">{count}</td>' for count in row) + "</tr>"
-        for label, row in zip(labels, confusion["matrix"], strict=True)
-    )
-    return f'<div class="scroll"><table>{head}{rows}</table></div>'
-
-
-def _plots(data: ReportData) -> str:
-    probability = metrics.sigmoid(data.margin)
-    threshold = data.document["policy"]["threshold"]
-    fpr, tpr, _ = metrics.roc_curve(data.truth, data.margin)
-    bins = calibration_error.reliability(data.truth, probability)
-    order = np.argsort(-np.abs(data.margin - data.document["policy"]["threshold_margin"]), kind="stable")
-    wrong = (data.truth != (data.margin > data.document["policy"]["threshold_margin"]))[order]
-    coverage = np.arange(1, len(order) + 1) / len(order)
-    edges = np.linspace(0, 1, 21)
-
-    def roc(axes: Any) -> None:
-        axes.plot([0, 1], [0, 1], "--", color=_NEUTRAL, linewidth=1)
-        axes.plot(fpr, tpr, color=_POSITIVE)
-        axes.set(xlabel="false positive rate", ylabel="true positive rate")
-
-    def reliability(axes: Any) -> None:
-        axes.plot([0, 1], [0, 1], "--", color=_NEUTRAL, linewidth=1)
-        axes.plot(bins.mean_probability, bins.frequency, "o-", color=_POSITIVE, markersize=4)
-        axes.set(xlabel="predicted probability", ylabel="observed frequency")
-
-    def histogram(axes: Any) -> None:
-        axes.hist(probability[~data.truth], edges, color=_NEGATIVE, alpha=0.7, label="other")
-        axes.hist(probability[data.truth], edges, color=_POSITIVE, alpha=0.7, label="positive")
-        axes.axvline(threshold, color=_NEUTRAL, linewidth=1)
-        axes.set(xlabel="predicted probability", ylabel="images")
-        axes.legend(frameon=False, labelcolor=_NEUTRAL)
-
-    def risk(axes: Any) -> None:
-        axes.plot(coverage, np.cumsum(wrong) / np.arange(1, len(order) + 1), color=_POSITIVE)
-        axes.set(xlabel="coverage (most decided first)", ylabel="share of errors")
-
     return (
-        _figure(roc, "ROC: how well scores rank")
-        + _figure(reliability, "Reliability: on the diagonal, probabilities mean what they say")
-        + _figure(histogram, "Scores by class; the line is the policy's threshold")
-        + _figure(risk, "Risk-coverage: errors among the images answered")
+        '<header><div class="eyebrow">StreetVision · VAL_TEST</div><h1>Evaluation report</h1>'
+        f"<p>{escape(facts)}</p><p>Policy <b>{escape(shown.policy.kind)}</b>: {escape(shown.threshold)}.</p>"
+        f'<dl class="cards">{cards}</dl></header>\n'
     )
 
 
-def _figure(draw: Any, caption: str) -> str:
-    """Inline SVG, transparent, in colours for light and dark; the same bytes every time."""
-    import matplotlib
-    from matplotlib.figure import Figure
+def _metric_table(data: ReportData) -> str:
+    names = list(data.policies)
+    head = ["metric", *(["value", "95 % interval", "0 to 1"] if len(names) == 1 else names)]
+    return page.table("Metrics on VAL_TEST", head, _metric_rows(data, len(head)))
 
-    with matplotlib.rc_context({"svg.hashsalt": "streetvision", "svg.fonttype": "none", "font.size": 11}):
-        figure = Figure(figsize=(4.4, 3.3), layout="constrained")
-        axes = figure.subplots()
-        draw(axes)
-        axes.patch.set_alpha(0)
-        axes.tick_params(colors=_NEUTRAL)
-        for part in (axes.xaxis.label, axes.yaxis.label):
-            part.set_color(_NEUTRAL)
-        for spine in axes.spines.values():
-            spine.set_color(_NEUTRAL)
-        buffer = io.StringIO()
-        figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None})
-    svg = buffer.getvalue()
-    label = escape(caption, quote=True)
-    svg = svg[svg.index("<svg") :].replace("<svg", f'<svg role="img" aria-label="{label}"', 1)
-    return f"<figure>{svg}<figcaption>{escape(caption)}</figcaption></figure>"
+
+def _metric_rows(data: ReportData, n_columns: int) -> Iterator[str]:
+    question = ""
+    for row in ROWS:
+        if row.question != question:
+            question = row.question
+            yield page.part(question, n_columns)
+        entries = [result.metrics[row.name] for result in data.policies.values()]
+        cells = _detailed(row, entries[0]) if len(entries) == 1 else [_compact(entry) for entry in entries]
+        title = f"{row.title} {data.target_precision:g}" if row.name == "coverage_at_precision" else row.title
+        yield page.row(f"{title} {'↑' if row.larger_is_better else '↓'}", cells)
+
+
+def _detailed(row: Row, entry: Entry) -> list[str]:
+    value, bounds = entry["value"], entry["interval_95"]
+    bounded = row.name != "nll" and value is not None and bounds is not None
+    track = page.track(bounds[0], value, bounds[1]) if bounded and bounds and value is not None else ""
+    return [f"<b>{number(value)}</b>", interval(bounds), track]
+
+
+def _compact(entry: Entry) -> str:
+    return f"<b>{number(entry['value'])}</b> <small>{interval(entry['interval_95'])}</small>"
+
+
+def _confusion(data: ReportData, shown: PolicyResult) -> str:
+    tn, fp, fn, tp = (int(cell) for cell in metrics.confusion(shown.predictions.truth, shown.predictions.decision))
+    matrix = page.matrix("Confusion matrix", data.class_names, ((tn, fp), (fn, tp)))
+    return page.tile("Confusion matrix", matrix, "Images by truth (rows) and answer (columns); shares are of the row.")
+
+
+def _tiles(data: ReportData, shown: PolicyResult) -> str:
+    predictions = shown.predictions
+    drawn = (
+        plots.roc(predictions),
+        plots.precision_recall(predictions),
+        plots.reliability(predictions),
+        plots.score_histogram(predictions, shown.policy.threshold, data.class_names),
+        plots.risk_coverage({name: result.predictions for name, result in data.policies.items()}),
+    )
+    tiles = "".join(page.tile(plot.title, plot.svg, plot.note, plot.key) for plot in drawn)
+    return f'<div class="plots">{_confusion(data, shown)}{tiles}</div>'
 
 
 def _gallery(data: ReportData) -> str:
     if not data.hard:
-        return '<p class="note">No errors.</p>'
-    figures = "".join(
-        f'<figure><img alt="{escape(item.path, quote=True)}" src="{_data_url(image)}"><figcaption>'
-        f"is {escape(item.label)}, answered {escape(item.decision)} at {item.probability:.3f}<br>"
-        f"{escape(item.path)}</figcaption></figure>"
-        for item, image in zip(data.hard, data.thumbnails, strict=True)
+        return page.section("Hard examples", "", "The policy made no error on VAL_TEST.")
+    figures = "".join(_hard_figure(item) for item in data.hard)
+    note = (
+        "The errors the policy was surest of, worst first, squeezed to the square that the model sees. "
+        f"The score is the probability of {data.class_names[1]}."
     )
-    return f'<p class="note">The most confident errors, worst first.</p><div class="gallery">{figures}</div>'
+    return page.section("Hard examples", f'<div class="gallery">{figures}</div>', note)
 
 
-def _data_url(image: npt.NDArray[np.uint8]) -> str:
-    from PIL import Image
-
-    buffer = io.BytesIO()
-    Image.fromarray(image).resize((160, 160)).save(buffer, format="JPEG", quality=80)
-    return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode()
+def _hard_figure(item: HardExample) -> str:
+    kind = "missed" if item.missed else "false alarm"
+    image = page.picture(item.image, f"{kind}: {item.path}")
+    return (
+        f'<figure class="tile">{image}<figcaption><span class="tag">{kind}</span> '
+        f'<span class="said">is {escape(item.label)}, answered {escape(item.decision)}, score '
+        f"{item.probability:.3f}</span><br>{escape(item.path)}<br><code>{escape(item.sample_id)}</code></figcaption>"
+        "</figure>\n"
+    )
 
 
 def _how_to_read() -> str:
-    return (
-        "<h2>How to read this</h2><p>Nothing here was used for training, model selection or fitting the policy. "
-        "Intervals come from resampling whole groups (places, drives), since frames of one place are alike. MCC is 0 "
-        "for guessing and 1 for perfection, whatever the class balance. ECE is the average gap between stated "
-        "confidence and observed accuracy. The expected reward simulates the deployment's scoring on balanced "
-        "sequences.</p>"
+    entries = "".join(f"<div><dt>{escape(term)}</dt><dd>{escape(text)}</dd></div>" for term, text in _READ.items())
+    return f'<dl class="read">{entries}</dl>'
+
+
+def _counts(data: ReportData, shown: PolicyResult) -> str:
+    truth, (other, positive) = shown.predictions.truth, data.class_names
+    facts: dict[str, object] = {
+        "VAL_TEST images": len(truth),
+        f"VAL_TEST {positive}": int(truth.sum()),
+        f"VAL_TEST {other}": int((~truth).sum()),
+        "VAL_TEST groups": _n_groups(shown),
+    }
+    facts |= {f"dataset {name.removeprefix('n_').replace('_', ' ')}": value for name, value in data.counts.items()}
+    rows = (page.row(key, [_shown(value)]) for key, value in facts.items())
+    return page.table("Counts of VAL_TEST and of the dataset", ["what", "how many"], rows)
+
+
+def _shown(value: object) -> str:
+    if isinstance(value, Mapping):
+        return ", ".join(f"{escape(str(count))} {escape(str(name))}" for name, count in value.items())
+    if isinstance(value, list | tuple):
+        return escape(", ".join(str(item) for item in value))
+    return escape(str(value))
+
+
+def _lineage(data: ReportData) -> str:
+    rows = (
+        page.row(
+            name.replace("_", " "),
+            [
+                escape(manifest.step),
+                f"<code>{escape(manifest.content_digest)}</code>",
+                f"<code>{escape(manifest.code_version)}</code>",
+            ],
+        )
+        for name, manifest in data.lineage.items()
     )
-
-
-def _facts(data: ReportData) -> str:
-    facts = {**data.counts, **{f"digest of {name}": digest for name, digest in data.lineage.items()}}
-    rows = "".join(f"<tr><td>{escape(k)}</td><td><code>{escape(str(v))}</code></td></tr>" for k, v in facts.items())
-    return f'<div class="scroll"><table>{rows}</table></div>'
-
-
-def _number(value: float | None) -> str:
-    return "none" if value is None else f"{value:.3f}"
-
-
-def _interval(bounds: tuple[float, float] | None) -> str:
-    return "none" if bounds is None else f"{bounds[0]:.3f} to {bounds[1]:.3f}"
+    return page.table("What this evaluation was made from", ["input", "made by", "content SHA-256", "code"], rows)

@@ -32,7 +32,7 @@ JPEG, PNG = _encoded(SCENE, "JPEG"), _encoded(SCENE, "PNG")
         (PNG[:100] + b"\0" * 50 + PNG[150:], "a.png", "truncated or corrupt"),
         (PNG, "a.jpg", "content is PNG, but the name ends with .jpg"),
         (JPEG, "a.png", "content is JPEG, but the name ends with .png"),
-        (JPEG, "big.jpg", "160x120 is more than 1,000 pixels"),
+        (JPEG, "big.jpg", "160 x 120 is more than max_pixels=1000"),
         (b"\xff\xd8\xff\xe0" + b"\0" * 100, "a.jpg", "not an image|truncated"),
     ],
 )

@@ -1,0 +1,25 @@
+"""Do the stored files answer as the policy does? Asked of the bundle as it lies on disk, before it is handed over."""
+
+import numpy as np
+import numpy.typing as npt
+
+from components.shared.bundle import Bundle
+from components.shared.errors import PermanentError
+from components.shared.models.predictor import Predictor
+
+# Largest difference of a logit, relative where the logit exceeds 1, that fp32 rounding explains, with a margin of 100.
+_TOLERANCE = 1e-4
+
+
+def check_logits(bundle: Bundle, pixels: npt.NDArray[np.uint8], logits: npt.NDArray[np.float32]) -> None:
+    """Compare what the stored model says of `pixels` (B, S, S, 3) with the checkpoint's `logits` (B, C).
+
+    Where they agree to 1e-4, so do the decisions of all images that are further than that from the threshold.
+    Raises PermanentError where they do not, or where either is not finite.
+    """
+    error = np.abs(Predictor(bundle).logits(pixels) - logits) / np.maximum(1, np.abs(logits))
+    if not error.max() <= _TOLERANCE:  # also for NaN
+        raise PermanentError(
+            f"exported model differs from the checkpoint by {error.max():.3g} in its logits (> {_TOLERANCE}): "
+            "the checkpoint's weights are not finite, or this transformers version builds another model from them"
+        )

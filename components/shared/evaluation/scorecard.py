@@ -1,0 +1,113 @@
+"""Which numbers judge a policy, what are they called, and which way is better?
+
+The one list behind eval_report.json, metrics.csv, the KFP metrics, the report and the comparison of policies.
+"""
+
+from dataclasses import dataclass
+from functools import partial
+from typing import TypedDict
+
+import numpy as np
+
+from components.shared.evaluation import calibration_error, metrics, risk_coverage
+from components.shared.evaluation.bootstrap import Interval, Statistic, intervals
+from components.shared.evaluation.metrics import Bools, Floats
+from components.shared.evaluation.reward import expected_reward
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """What one policy says about N samples; each array is (N,).
+
+    truth, decision: True for the positive class. margin: its log-odds. confidence: larger is surer of the decision.
+    groups: resampled as a whole.
+    """
+
+    truth: Bools
+    decision: Bools
+    margin: Floats
+    confidence: Floats
+    groups: tuple[str, ...]
+
+    @property
+    def probability(self) -> Floats:
+        """(N,) P(positive)."""
+        return metrics.sigmoid(self.margin)
+
+    @property
+    def error(self) -> Bools:
+        """(N,) True where the decision is wrong."""
+        wrong: Bools = self.truth != self.decision
+        return wrong
+
+
+class Entry(TypedDict):
+    """A metric; None where the working point, or the interval, does not exist."""
+
+    value: float | None
+    interval_95: Interval
+
+
+@dataclass(frozen=True)
+class Row:
+    """A metric's key in the documents, its title, the question it belongs to, and its direction."""
+
+    name: str
+    title: str
+    question: str
+    larger_is_better: bool
+
+
+_DECISIONS, _RANKING = "Are the decisions right?", "Do scores rank well?"
+_PROBABILITIES, _REJECTION = "Are probabilities honest?", "Does it know when not to answer?"
+ROWS = (
+    Row("accuracy", "Accuracy", _DECISIONS, True),
+    Row("balanced_accuracy", "Balanced accuracy", _DECISIONS, True),
+    Row("mcc", "MCC", _DECISIONS, True),
+    Row("f1", "F1", _DECISIONS, True),
+    Row("expected_reward", "Expected deployment reward", _DECISIONS, True),
+    Row("auroc", "AUROC", _RANKING, True),
+    Row("average_precision", "Average precision", _RANKING, True),
+    Row("coverage_at_precision", "Coverage at precision", _RANKING, True),
+    Row("ece_top_label", "ECE, top label", _PROBABILITIES, False),
+    Row("ece_positive_class", "ECE, positive class", _PROBABILITIES, False),
+    Row("mce_top_label", "MCE, top label", _PROBABILITIES, False),
+    Row("brier", "Brier score", _PROBABILITIES, False),
+    Row("nll", "NLL (nats)", _PROBABILITIES, False),
+    Row("aurc", "AURC", _REJECTION, False),
+    Row("augrc", "AUGRC", _REJECTION, False),
+)
+
+
+def measure(predictions: Predictions, *, target_precision: float, n_replicates: int, seed: int) -> dict[str, Entry]:
+    """Every metric of ROWS with its 95 % percentile interval over groups; all on the same replicates."""
+    statistics = _statistics(predictions, target_precision)
+    bounds = intervals(statistics, predictions.groups, n_replicates, seed)
+    return {row.name: {"value": _value(statistics[row.name]), "interval_95": bounds[row.name]} for row in ROWS}
+
+
+def _value(statistic: Statistic) -> float | None:
+    value = statistic(None)
+    return float(value) if value is not None and np.isfinite(value) else None
+
+
+def _statistics(p: Predictions, target_precision: float) -> dict[str, Statistic]:
+    probability = p.probability
+    correct, top = calibration_error.top_label(p.truth, probability)
+    return {
+        "accuracy": partial(metrics.accuracy, p.truth, p.decision),
+        "balanced_accuracy": partial(metrics.balanced_accuracy, p.truth, p.decision),
+        "mcc": partial(metrics.mcc, p.truth, p.decision),
+        "f1": partial(metrics.f1, p.truth, p.decision),
+        "expected_reward": partial(expected_reward, p.truth, p.decision),
+        "auroc": partial(metrics.auroc, p.truth, p.margin),
+        "average_precision": partial(metrics.average_precision, p.truth, p.margin),
+        "coverage_at_precision": lambda w: metrics.coverage_at_precision(p.truth, p.margin, target_precision, w),
+        "ece_top_label": lambda w: calibration_error.ece_top_label(p.truth, probability, weights=w),
+        "ece_positive_class": lambda w: calibration_error.ece_positive_class(p.truth, probability, weights=w),
+        "mce_top_label": lambda w: calibration_error.mce(correct, top, weights=w),
+        "brier": partial(metrics.brier, p.truth, probability),
+        "nll": partial(metrics.nll, p.truth, p.margin),
+        "aurc": partial(risk_coverage.aurc, p.confidence, p.error),
+        "augrc": partial(risk_coverage.augrc, p.confidence, p.error),
+    }

@@ -1,0 +1,137 @@
+"""Inputs of the export made without training: a random classifier, a policy, an evaluation and a few images."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from PIL import Image
+from transformers import AutoModel, Dinov2Config, Dinov2WithRegistersConfig, PretrainedConfig, ViTConfig
+
+from components.export_bundle.config import ExportConfig
+from components.export_bundle.step import run
+from components.shared.artifacts import verify_dir, write_json, writing
+from components.shared.config import Config
+from components.shared.data.dataset import Sample, write_header, write_samples, write_shards
+from components.shared.evaluation.policy import Policy, read_policy, softmax_policy
+from components.shared.models.classifier import Classifier, ClassifierSpec, Head, normalise
+
+SIZE = 56
+_SMALL = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "image_size": SIZE}
+CONFIGS: dict[str, PretrainedConfig] = {
+    "dinov2": Dinov2Config(patch_size=14, mlp_ratio=2, **_SMALL),
+    "dinov2_with_registers": Dinov2WithRegistersConfig(patch_size=14, mlp_ratio=2, num_register_tokens=2, **_SMALL),
+    "vit": ViTConfig(patch_size=14, intermediate_size=64, **_SMALL),
+}
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """Directories of the four input artifacts."""
+
+    root: Path
+
+    def export(self, bundle: Path, **fields: Any) -> Path:
+        """Run the step."""
+        names = ("checkpoint", "policy", "evaluation", "dataset")
+        run(ExportConfig(**fields), **{name: self.root / name for name in names}, bundle=bundle)
+        return bundle
+
+    @property
+    def policy(self) -> Policy:
+        return read_policy(self.root / "policy")[0]
+
+    def margin(self, pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.float64]:
+        """(B,) log-odds before folding, of (B, S, S, 3) uint8."""
+        classifier = Classifier.load(self.root / "checkpoint")
+        with torch.inference_mode():
+            return self.policy.margin(classifier(normalise(torch.from_numpy(pixels), classifier.spec)).numpy())
+
+
+def noise(count: int, seed: int = 0) -> npt.NDArray[np.uint8]:
+    """(count, SIZE, SIZE, 3) uint8: smooth noise, of which no two images have the same mean colour."""
+    rng = np.random.default_rng(seed)
+    coarse = rng.integers(0, 256, (count, 5, 5, 3), dtype=np.uint8)
+    return np.stack([np.asarray(Image.fromarray(image).resize((SIZE, SIZE))) for image in coarse])
+
+
+def make_inputs(
+    root: Path,
+    *,
+    family: str = "dinov2",
+    class_names: tuple[str, ...] = ("None", "Roadwork"),
+    positive_class: str = "Roadwork",
+    threshold_margin: float = 0.0,
+) -> Inputs:
+    """Write the four artifacts; the head's bias is such that margins scatter around the threshold."""
+    inputs = Inputs(root)
+    rule = softmax_policy(class_names, positive_class, threshold_margin)
+    write_dataset(root / "dataset", class_names)
+    dataset = {"dataset": verify_dir(root / "dataset", "ImageDataset")}
+    with writing(root / "policy", kind="Policy", step="fit_threshold", config=Config()) as out:
+        write_json(out / "policy.json", rule.to_json())
+    classifier = random_classifier(family, class_names)
+    for _ in range(2):  # once as drawn, then centred on the threshold
+        with writing(root / "checkpoint", kind="Checkpoint", step="train", config=Config(), inputs=dataset) as out:
+            classifier.save(out)
+        middle = float(np.median(inputs.margin(noise(32))))
+        with torch.no_grad():
+            classifier.head.linear.bias[class_names.index(positive_class)] += threshold_margin - middle
+    write_evaluation(root / "evaluation", rule)
+    return inputs
+
+
+def random_classifier(family: str, class_names: tuple[str, ...]) -> Classifier:
+    """Two blocks of the family, weights from seed 0, a head that tells noise images apart by several log-odds."""
+    torch.manual_seed(0)
+    extra = {"add_pooling_layer": False} if family == "vit" else {}
+    backbone = AutoModel.from_config(CONFIGS[family], **extra)
+    head = Head(2 * backbone.config.hidden_size, len(class_names))
+    torch.nn.init.normal_(head.linear.weight, std=3.0)
+    spec = ClassifierSpec(class_names, SIZE, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225), family)
+    return Classifier(backbone, head, spec).eval()
+
+
+def write_dataset(path: Path, class_names: tuple[str, ...], n_images: int = 20, size: int = SIZE) -> None:
+    """An ImageDataset of noise."""
+    samples = [Sample(f"{i:016x}", i % 2, f"g{i}", "source", f"{i}.jpg", f"{i:064x}", {}) for i in range(n_images)]
+    counts = {"n_samples": n_images, "n_groups": n_images, "n_per_class": dict.fromkeys(class_names, n_images // 2)}
+    summary = counts | {"n_rejected": 3, "n_exact_duplicates": 1}
+    images = [np.asarray(Image.fromarray(image).resize((size, size))) for image in noise(n_images)]
+    with writing(path, kind="ImageDataset", step="ingest_dataset", config=Config(), summary=summary) as out:
+        write_header(out, class_names, size)
+        write_samples(out, samples)
+        write_shards(out, images, n_images, size)
+
+
+def write_evaluation(path: Path, rule: Policy) -> None:
+    """An Evaluation under `rule`, one metric without an interval."""
+    metrics = {
+        "accuracy": {"value": 0.8125, "interval_95": [0.75, 0.875]},
+        "coverage_at_precision": {"value": None, "interval_95": None},
+    }
+    report = {"split": "VAL_TEST", "n_samples": 16, "n_positive": 8, "n_groups": 4, "policy": rule.to_json()}
+    with writing(path, kind="Evaluation", step="evaluate", config=Config()) as out:
+        write_json(out / "eval_report.json", report | {"metrics": metrics})
+
+
+def write_images(folder: Path) -> list[Path]:
+    """Every kind of image a deployment meets, as files that a stock pipeline can open too."""
+    folder.mkdir()
+    base = Image.fromarray(noise(1, seed=5)[0]).resize((90, 60))
+    turned = base.getexif()
+    turned[0x0112] = 6  # orientation: rotate by 90 degrees to view
+    base.save(folder / "rgb.jpg")
+    base.save(folder / "turned.jpg", exif=turned)
+    base.convert("L").save(folder / "grey.png")
+    base.convert("LA").save(folder / "grey_alpha.png")
+    base.convert("RGBA").save(folder / "rgba.png")
+    base.convert("CMYK").save(folder / "cmyk.jpg")
+    base.convert("P").save(folder / "palette.gif")
+    base.convert("1").save(folder / "bilevel.tif")
+    base.resize((1, 1)).save(folder / "one.png")
+    base.resize((300, 7)).save(folder / "wide.webp")
+    base.resize((4032, 3024)).save(folder / "large.jpg", quality=75)
+    return sorted(folder.iterdir())

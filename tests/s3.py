@@ -1,0 +1,25 @@
+"""A real S3 server for the tests, started once."""
+
+import secrets
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from components.shared.store import Store, StoreSettings
+from components.shared.store.embedded import embedded_store
+
+
+@pytest.fixture(scope="session")
+def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[StoreSettings]:
+    """SeaweedFS on free loopback ports."""
+    with embedded_store(Path(tmp_path_factory.mktemp("s3"))) as settings:
+        yield settings
+
+
+@pytest.fixture
+def bucket(s3: StoreSettings) -> str:
+    """An empty bucket of its own for each test."""
+    name = f"test-{secrets.token_hex(6)}"
+    Store(s3).make_bucket(name)
+    return name
