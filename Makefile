@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 RUN := $(BIN)/python -m pipelines run $(if $(DATA),,--demo) $(if $(DATA),--param data=$(DATA)) $(if $(BACKBONE),--param backbone=$(BACKBONE)) $(if $(PARAMS),--params $(PARAMS)) $(ARGS)
 
-.PHONY: help install run test compile lint clean
+.PHONY: help install run test compile lint bench clean
 .DEFAULT_GOAL := help
 
 help: ## list the targets
@@ -32,6 +32,9 @@ compile: $(STAMP) ## write the pipeline spec for Kubeflow to build/stage1.yaml
 lint: $(STAMP) ## ruff and mypy (strict)
 	$(BIN)/ruff check .
 	$(BIN)/mypy
+
+bench: $(STAMP) ## speed ratios against peers, interleaved medians; some minutes on an idle machine
+	$(BIN)/python -m tests.bench $(ARGS)
 
 clean: ## remove runs, build output and the virtual environment
 	rm -rf runs build $(VENV)

@@ -43,7 +43,7 @@ def train(config: TrainBaselineConfig, dataset: Path, splits: Path, work: Path, 
         print(
             f"{config.mode}: training {counts[0]:,} of {counts[1]:,} parameters, {world.size} process(es)", flush=True
         )
-    result = fit(task, _loop_config(config), world, on_epoch=lambda history: write_metrics(out, history))
+    result = fit(task, loop_config(config), world, on_epoch=lambda history: write_metrics(out, history))
     classifier.eval()
     if world.is_main:
         adapters.save_adapter(classifier.backbone, out / "adapter")
@@ -70,7 +70,8 @@ def build(config: TrainBaselineConfig, data: Dataset) -> Classifier:
     return Classifier(backbone, Head(n_features, len(data.class_names)), spec)
 
 
-def _loop_config(config: TrainBaselineConfig) -> LoopConfig:
+def loop_config(config: TrainBaselineConfig) -> LoopConfig:
+    """What of the configuration concerns the loop."""
     names = LoopConfig.__dataclass_fields__.keys() - {"learning_rate"}
     return LoopConfig(learning_rate=config.peak_learning_rate, **{name: getattr(config, name) for name in names})
 

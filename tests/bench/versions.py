@@ -1,0 +1,27 @@
+"""On what were the benchmarks measured?"""
+
+import importlib.metadata
+import os
+import platform
+from pathlib import Path
+
+_PACKAGES = ("numpy", "pillow", "scikit-learn", "torch", "transformers")
+
+
+def described() -> str:
+    """Processor, cores and versions in one line."""
+    versions = ", ".join(f"{name} {importlib.metadata.version(name)}" for name in _PACKAGES)
+    machine = f"{_cpu_field('model name')}, {len(os.sched_getaffinity(0))} cores"
+    return f"{machine}; Python {platform.python_version()}, {versions}"
+
+
+def has_bf16_instructions() -> bool:
+    """Whether the processor multiplies bf16 in hardware (AVX-512 BF16 or AMX)."""
+    flags = _cpu_field("flags").split()
+    return "avx512_bf16" in flags or "amx_bf16" in flags
+
+
+def _cpu_field(name: str) -> str:
+    file = Path("/proc/cpuinfo")
+    lines = file.read_text(encoding="utf-8").splitlines() if file.exists() else []
+    return next((line.split(":", 1)[1].strip() for line in lines if line.startswith(name)), "")
