@@ -6,6 +6,7 @@ steps whose image (a digest of the source), inputs and parameters are unchanged 
 
 import json
 import os
+import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +22,7 @@ from kfp.pipeline_spec import pipeline_spec_pb2
 from components.fingerprint_source.config import FingerprintConfig
 from components.fingerprint_source.step import run as fingerprint
 from components.shared.errors import PermanentError, StreetVisionError, TransientError
+from pipelines.console import readable_log
 from pipelines.parameters import of_phase
 from pipelines.resources import PROFILES
 from pipelines.stage1 import stage1
@@ -51,10 +53,15 @@ def run_local(values: Mapping[str, Any], output: Path) -> LocalRun:
     )
     before = set(output.glob("*/*/status.json"))
     try:
-        outputs = stage1(PROFILES["local"])(**values).outputs
+        with readable_log():
+            outputs = stage1(PROFILES["local"])(**values).outputs
     except RuntimeError as error:
         raise _step_error(set(output.glob("*/*/status.json")) - before, error) from error
-    return LocalRun(**{name: Path(outputs[name].path) for name in LocalRun.__dataclass_fields__})
+    report = Path(outputs["report"].path)
+    # KFP names the file after the output; a person's browser wants the suffix.
+    page = report.with_name("report.html")
+    shutil.copyfile(report, page)
+    return LocalRun(bundle=Path(outputs["bundle"].path), evaluation=Path(outputs["evaluation"].path), report=page)
 
 
 def plan(values: Mapping[str, Any], output: Path) -> list[tuple[str, str]]:

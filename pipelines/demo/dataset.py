@@ -55,7 +55,7 @@ class Row:
 
 
 def plan(n_images: int, seed: int) -> list[Row]:
-    """All rows, ordered by drive and frame. Raises ConfigError below two drives of 20 images."""
+    """All rows, ordered by drive and frame. Raises ConfigError below two drives."""
     if n_images < 2 * FRAMES_PER_DRIVE:
         raise ConfigError(f"n_images={n_images} is too small, give at least {2 * FRAMES_PER_DRIVE}")
     rows = [_frame_row(seed, *divmod(i, FRAMES_PER_DRIVE)) for i in range(n_images)]
@@ -81,7 +81,7 @@ def plan(n_images: int, seed: int) -> list[Row]:
 def write_demo_data(folder: Path, *, n_images: int = N_IMAGES, seed: int = 0) -> None:
     """Write the data set of `n_images` rows; byte-identical for equal arguments, nothing to do where it is complete.
 
-    About 6 ms an image and core. Raises ConfigError for fewer than 40 images, DataError where `folder` holds
+    About 6 ms an image and core. Raises ConfigError for fewer than 20 images, DataError where `folder` holds
     something else.
     """
     rows = plan(n_images, seed)

@@ -17,7 +17,7 @@ from pipelines.demo import roadwork, things
 from pipelines.demo.canvas import HEIGHT, NEAREST, SUPERSAMPLING, WIDTH, Canvas, Colour, View
 from pipelines.demo.things import WHITE, Thing
 
-FRAMES_PER_DRIVE = 20
+FRAMES_PER_DRIVE = 10
 DAYS = 6
 _FARTHEST = 140.0  # metres
 _PAINTERS = things.PAINTERS | roadwork.PAINTERS

@@ -14,6 +14,7 @@ from components.shared.errors import ConfigError, DataError
 from pipelines.demo import N_IMAGES
 from pipelines.demo.dataset import BROKEN, COLUMNS, file_bytes, plan, write_demo_data
 from pipelines.demo.folder import MARKER
+from pipelines.demo.scenes import FRAMES_PER_DRIVE
 
 SMALL = 400  # enough for worker processes
 
@@ -56,7 +57,7 @@ def test_every_row_has_its_file_and_all_columns(folder: Path) -> None:
     assert sorted(row["path"] for row in rows) == [
         file.relative_to(folder).as_posix() for file in sorted((folder / "images").rglob("*.jpg"))
     ]
-    assert {row["group"] for row in rows} == {f"drive_{i:03d}" for i in range(20)}
+    assert {row["group"] for row in rows} == {f"drive_{i:03d}" for i in range(SMALL // FRAMES_PER_DRIVE)}
     assert len({row["timestamp"] for row in rows}) == SMALL
     assert len({row["recording_day"] for row in rows}) == 6
 
@@ -71,8 +72,11 @@ def test_planted_faults_of_the_full_plan() -> None:
     assert all((row.label == -1) == (row.content == "unclear") for row in rows)
     roadwork = sum(row.label == 1 for row in rows)
     assert 0.4 < roadwork / N_IMAGES < 0.6
-    for drive in range(N_IMAGES // 20):
-        assert {row.label for row in rows if row.drive == drive and row.content == "frame"} == {0, 1}
+    # Nearly every drive has both classes, so that the camera does not give the answer away.
+    n_drives = N_IMAGES // FRAMES_PER_DRIVE
+    frames = [row for row in rows if row.content == "frame"]
+    mixed = sum({row.label for row in frames if row.drive == drive} == {0, 1} for drive in range(n_drives))
+    assert mixed >= 0.95 * n_drives
 
 
 def test_duplicates_have_equal_bytes_across_drives(folder: Path) -> None:
@@ -159,5 +163,5 @@ def test_a_folder_of_the_user_is_never_replaced(tmp_path: Path) -> None:
 
 
 def test_too_few_images_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="n_images=39"):
-        write_demo_data(tmp_path / "data", n_images=39)
+    with pytest.raises(ConfigError, match="n_images=19"):
+        write_demo_data(tmp_path / "data", n_images=19)

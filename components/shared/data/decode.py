@@ -52,6 +52,9 @@ def decode(data: bytes, *, name: str, max_pixels: int = MAX_PIXELS, target_size:
                 # Does nothing for other formats, nor where the image is not large enough.
                 image.draft(None, (target_size * _DRAFT_GAP, target_size * _DRAFT_GAP))
             image.load()
+            # Pillow takes a PNG whose last bytes are missing once its pixels are complete.
+            if image.format == "PNG" and b"IEND" not in data:
+                raise ImageRejectedError("truncated or corrupt (no end marker)")
             upright = ImageOps.exif_transpose(image)
     except ImageRejectedError:
         raise

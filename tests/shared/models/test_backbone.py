@@ -1,0 +1,83 @@
+"""Every supported family loads through transformers' Auto classes, and gives CLS and mean patch token."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from transformers import (
+    BertConfig,
+    BertModel,
+    Dinov2Config,
+    Dinov2Model,
+    Dinov2WithRegistersConfig,
+    Dinov2WithRegistersModel,
+    DINOv3ViTConfig,
+    DINOv3ViTModel,
+    PreTrainedModel,
+    ViTConfig,
+    ViTModel,
+)
+
+from components.shared.errors import DataError
+from components.shared.models.backbone import image_statistics, load_backbone, n_prefix_tokens, patch_and_cls
+
+SHAPE = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "image_size": 56}
+
+
+def model(family: str) -> PreTrainedModel:
+    torch.manual_seed(0)
+    if family == "dinov2":
+        return Dinov2Model(Dinov2Config(**SHAPE, patch_size=14, mlp_ratio=2))
+    if family == "dinov2_with_registers":
+        return Dinov2WithRegistersModel(
+            Dinov2WithRegistersConfig(**SHAPE, patch_size=14, mlp_ratio=2, num_register_tokens=4)
+        )
+    if family == "dinov3_vit":
+        return DINOv3ViTModel(DINOv3ViTConfig(**SHAPE, patch_size=14, intermediate_size=64, num_register_tokens=4))
+    return ViTModel(ViTConfig(**SHAPE, patch_size=14, intermediate_size=64))
+
+
+@pytest.mark.parametrize("family", ["dinov2", "dinov2_with_registers", "dinov3_vit", "vit"])
+def test_each_family_loads_and_its_patches_are_its_own(family: str, tmp_path: Path) -> None:
+    model(family).save_pretrained(tmp_path)
+    backbone = load_backbone(str(tmp_path)).eval()
+    pixels = torch.randn(2, 3, 70, 70)  # another size than the pretrained one: 25 patches
+    with torch.no_grad():
+        extra = {"interpolate_pos_encoding": True} if family == "vit" else {}
+        tokens = backbone(pixel_values=pixels, **extra).last_hidden_state
+        features = patch_and_cls(backbone, pixels)
+    assert tokens.shape[1] - n_prefix_tokens(backbone) == 25
+    torch.testing.assert_close(features, torch.cat([tokens[:, 0], tokens[:, -25:].mean(dim=1)], dim=1))
+
+
+@pytest.mark.parametrize("family", ["dinov2", "dinov2_with_registers", "dinov3_vit", "vit"])
+def test_every_trainable_parameter_takes_part(family: str, tmp_path: Path) -> None:
+    """DDP without find_unused_parameters needs a gradient for each."""
+    model(family).save_pretrained(tmp_path)
+    backbone = load_backbone(str(tmp_path)).train()
+    patch_and_cls(backbone, torch.randn(1, 3, 56, 56)).sum().backward()
+    assert [name for name, p in backbone.named_parameters() if p.requires_grad and p.grad is None] == []
+
+
+def test_other_architectures_are_refused_by_name(tmp_path: Path) -> None:
+    BertModel(
+        BertConfig(hidden_size=16, num_hidden_layers=1, num_attention_heads=1, intermediate_size=16, vocab_size=32)
+    ).save_pretrained(tmp_path)
+    with pytest.raises(DataError, match="is a 'bert', supported: dinov2, dinov2_with_registers, dinov3_vit, vit"):
+        load_backbone(str(tmp_path))
+
+
+def test_a_folder_without_a_model_is_refused_in_one_line(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"cannot be loaded: .*; give a Hugging Face folder or hub id") as caught:
+        load_backbone(str(tmp_path))
+    assert "\n" not in str(caught.value)
+
+
+def test_statistics_are_imagenets_where_none_are_recorded(tmp_path: Path) -> None:
+    assert image_statistics(str(tmp_path)) == ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+
+
+def test_the_real_backbone_gives_its_features(dinov2_small: Path) -> None:
+    backbone = load_backbone(str(dinov2_small)).eval()
+    with torch.no_grad():
+        assert patch_and_cls(backbone, torch.zeros(1, 3, 224, 224)).shape == (1, 768)
