@@ -22,6 +22,7 @@ from kfp.pipeline_spec import pipeline_spec_pb2
 from components.fingerprint_source.config import FingerprintConfig
 from components.fingerprint_source.step import run as fingerprint
 from components.shared.errors import PermanentError, StreetVisionError, TransientError
+from components.shared.training.resumable import PLACE_VARIABLE
 from pipelines.console import readable_log
 from pipelines.parameters import of_phase
 from pipelines.resources import PROFILES
@@ -45,6 +46,8 @@ def run_local(values: Mapping[str, Any], output: Path) -> LocalRun:
     output = output.resolve()
     # The components' subprocesses start in a temporary file: they find our packages through the path.
     os.environ["PYTHONPATH"] = str(_ROOT)
+    # Each run has directories of its own; a training that was interrupted is found again by the next run.
+    os.environ.setdefault(PLACE_VARIABLE, str(output / ".checkpoints"))
     local.init(
         local.SubprocessRunner(use_venv=False),
         pipeline_root=str(output),

@@ -64,8 +64,9 @@ def writing(
 
     `summary` may be filled by the caller while writing. On an exception nothing appears at `path`.
     """
-    staging = path.parent / f".{path.name}.partial"
-    shutil.rmtree(staging, ignore_errors=True)
+    staging, replaced = (path.with_name(f".{path.name}.{what}") for what in ("partial", "replaced"))
+    for leftover in (staging, replaced):
+        shutil.rmtree(leftover, ignore_errors=True)
     staging.mkdir(parents=True)
     try:
         yield staging
@@ -82,12 +83,14 @@ def writing(
         )
         write_json(staging / MANIFEST, manifest.to_json())
         _fsync_tree(staging)
+        # Never two halves at `path`: the old artifact leaves whole before the new one comes.
         if path.exists():
-            shutil.rmtree(path)
+            path.replace(replaced)
         staging.replace(path)
         _fsync_directory(path.parent)
     finally:
-        shutil.rmtree(staging, ignore_errors=True)
+        for leftover in (staging, replaced):
+            shutil.rmtree(leftover, ignore_errors=True)
 
 
 def verify_dir(path: Path, kind: str, *, split: str | None = None) -> Manifest:
@@ -96,7 +99,7 @@ def verify_dir(path: Path, kind: str, *, split: str | None = None) -> Manifest:
     Raises LeakageViolationError for a wrong split, ArtifactError listing every other difference (missing, extra
     and changed files, symbolic links, edited manifest, wrong kind or schema version).
     """
-    manifest = _read_manifest(path)
+    manifest = read_manifest(path)
     if split is not None and manifest.split != split:
         raise LeakageViolationError(f"{path}: holds split {manifest.split!r}, this step may only see {split!r}")
     if manifest.kind != kind:
@@ -105,6 +108,27 @@ def verify_dir(path: Path, kind: str, *, split: str | None = None) -> Manifest:
     if differences:
         raise ArtifactError(f"{path}: {len(differences)} difference(s) from its manifest: " + "; ".join(differences))
     return manifest
+
+
+def read_manifest(path: Path) -> Manifest:
+    """The manifest of `path`, itself checked but not its files. Raises ArtifactError."""
+    file = path / MANIFEST
+    if not file.is_file():
+        raise ArtifactError(f"{path}: no {MANIFEST}; the artifact is incomplete or the path is wrong")
+    try:
+        document = json.loads(file.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ArtifactError(f"{file}: not valid JSON ({error})") from error
+    version = document.get("schema_version") if isinstance(document, dict) else None
+    if version != SCHEMA_VERSION:
+        raise ArtifactError(f"{file}: schema_version is {version!r}, this code reads {SCHEMA_VERSION}; rerun the step")
+    recorded = document.pop("manifest_digest", None)
+    if recorded != _sha256_text(canonical_json(document)):
+        raise ArtifactError(f"{file}: edited after it was written (manifest_digest does not match)")
+    try:
+        return Manifest(**document)
+    except TypeError as error:
+        raise ArtifactError(f"{file}: fields do not match the schema ({error})") from error
 
 
 def write_json(path: Path, document: Any) -> None:
@@ -132,26 +156,6 @@ def code_version() -> str:
     for source in sorted(root.rglob("*.py")):
         digest.update(source.relative_to(root).as_posix().encode() + b"\0" + source.read_bytes() + b"\0")
     return digest.hexdigest()[:16]
-
-
-def _read_manifest(path: Path) -> Manifest:
-    file = path / MANIFEST
-    if not file.is_file():
-        raise ArtifactError(f"{path}: no {MANIFEST}; the artifact is incomplete or the path is wrong")
-    try:
-        document = json.loads(file.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ArtifactError(f"{file}: not valid JSON ({error})") from error
-    version = document.get("schema_version") if isinstance(document, dict) else None
-    if version != SCHEMA_VERSION:
-        raise ArtifactError(f"{file}: schema_version is {version!r}, this code reads {SCHEMA_VERSION}; rerun the step")
-    recorded = document.pop("manifest_digest", None)
-    if recorded != _sha256_text(canonical_json(document)):
-        raise ArtifactError(f"{file}: edited after it was written (manifest_digest does not match)")
-    try:
-        return Manifest(**document)
-    except TypeError as error:
-        raise ArtifactError(f"{file}: fields do not match the schema ({error})") from error
 
 
 def _differences(path: Path, manifest: Manifest) -> list[str]:

@@ -21,6 +21,7 @@ def train_baseline(
     ema_decay: float = 0.99, gradient_clip: float = 1.0, patience: int = 10, monitor: str = "val_select/acc",
     augmentation: str = "moderate", n_views: int = 4, lora_rank: int = 8, lora_alpha: float = 16.0,
     precision: str = "fp32", n_processes: int = 0, positive_class: str = "Roadwork", seed: int = 0,
+    checkpoint_seconds: int = 300, checkpoint_steps: int = 0, require_durable: bool = False,
 ) -> None:
     """Train a classifier on TRAIN, choose the epoch on VAL_SELECT, write logits of VAL_CALIB and VAL_TEST."""
     arguments = dict(locals())

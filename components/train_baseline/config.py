@@ -2,14 +2,15 @@
 
 from dataclasses import dataclass
 
-from components.shared.config import Config, option
+from components.shared.config import option
+from components.shared.training.config import CheckpointConfig
 
 # Usual starting points for AdamW: a linear head, low-rank adapters, a whole pretrained transformer.
 _LEARNING_RATE_OF_MODE = {"frozen": 1e-3, "lora": 2e-4, "full": 2e-5}
 
 
 @dataclass(frozen=True, kw_only=True)
-class TrainBaselineConfig(Config):
+class TrainBaselineConfig(CheckpointConfig):
     """Hyper-parameters of phase 1. Defaults are the safe ones: fp32, frozen backbone."""
 
     backbone: str = option("", "Backbone: local Hugging Face folder or hub id (DINOv2, DINOv3, ViT). Required.")

@@ -1,8 +1,8 @@
 """Phase 1: which classifier do TRAIN and VAL_SELECT give, and what does it say about VAL_CALIB and VAL_TEST?"""
 
+import contextlib
 import json
 import shutil
-import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from components.shared.errors import ConfigError, DataError
 from components.shared.evaluation.logits import KIND_OF_SPLIT, Logits, write_logits
 from components.shared.step import InputDir, OutputDir, main
 from components.shared.training.launch import launch
+from components.shared.training.resumable import ResumableTraining
 from components.train_baseline.config import TrainBaselineConfig
 
 STEP = "train_baseline"
@@ -29,16 +30,24 @@ def run(
     val_calib_logits: OutputDir,
     val_test_logits: OutputDir,
 ) -> dict[str, float]:
-    """Train through torchrun and write the checkpoint and both logits artifacts; returns the best epoch's metrics."""
+    """Train through torchrun and write the checkpoint and both logits artifacts; returns the best epoch's metrics.
+
+    Interrupted and started again with the same inputs, it goes on at its last checkpoint and writes the same bytes.
+    """
+    backbone = Path(config.backbone) if config.backbone and Path(config.backbone).is_dir() else config.backbone
+    sources = {"dataset": dataset, "splits": splits, "backbone": backbone}
+    training = ResumableTraining(config, step=STEP, inputs=sources, beside=checkpoint)
+    training.check_history()
     data, assignment = Dataset.open(dataset), read_splits(splits)
     _check(config, data, assignment)
-    checkpoint.parent.mkdir(parents=True, exist_ok=True)
-    work = Path(tempfile.mkdtemp(prefix=".train-", dir=checkpoint.parent))
-    try:
-        job = work / "job.json"
+    work = checkpoint.with_name(f".{checkpoint.name}.work")
+    shutil.rmtree(work, ignore_errors=True)  # of an attempt that was killed
+    work.mkdir(parents=True)
+    with training as checkpoints, contextlib.ExitStack() as stack:
+        stack.callback(shutil.rmtree, work, ignore_errors=True)
         paths = {"dataset": str(dataset), "splits": str(splits), "work": str(work)}
-        write_json(job, {"config": config.to_json(), "paths": paths})
-        launch("components.train_baseline.train", job, n_processes=config.n_processes)
+        write_json(work / "job.json", {"config": config.to_json(), "paths": paths, "checkpoints": checkpoints})
+        launch("components.train_baseline.train", work / "job.json", n_processes=config.n_processes)
         inputs = {"dataset": data.manifest, "splits": assignment.manifest}
         summary = json.loads((work / "training.json").read_text(encoding="utf-8"))
         with writing(checkpoint, kind="Checkpoint", step=STEP, config=config, inputs=inputs, summary=summary) as out:
@@ -46,8 +55,6 @@ def run(
         for split, path in (("VAL_CALIB", val_calib_logits), ("VAL_TEST", val_test_logits)):
             _write_split(config, data, assignment, split, work, path, inputs)
         return {name: float(value) for name, value in summary["best_metrics"].items()}
-    finally:
-        shutil.rmtree(work, ignore_errors=True)
 
 
 def _check(config: TrainBaselineConfig, data: Dataset, assignment: Splits) -> None:

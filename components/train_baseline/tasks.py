@@ -192,5 +192,6 @@ def _inference(
     results = []
     with torch.no_grad(), torch.autocast(world.device.type, torch.bfloat16, enabled=precision == "bf16"):
         for batch in progress(batches, description, quiet=not (world.is_main and description)):
+            world.beat()
             results.append(function(batch).float())
     return world.gather_rows(torch.cat(results), count)

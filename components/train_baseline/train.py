@@ -17,6 +17,7 @@ from components.shared.errors import PERMANENT_EXIT_CODE, ConfigError
 from components.shared.models import adapters
 from components.shared.models.backbone import image_statistics, load_backbone
 from components.shared.models.classifier import Classifier, ClassifierSpec, Head
+from components.shared.training.checkpoints import Checkpoints
 from components.shared.training.distributed import World, leave, process_group
 from components.shared.training.launch import report_error
 from components.shared.training.loop import FitResult, LoopConfig, fit
@@ -25,7 +26,9 @@ from components.train_baseline.config import TrainBaselineConfig
 from components.train_baseline.tasks import FrozenTask, ImageTask, SplitData, predict
 
 
-def train(config: TrainBaselineConfig, dataset: Path, splits: Path, work: Path, world: World) -> None:
+def train(
+    config: TrainBaselineConfig, dataset: Path, splits: Path, work: Path, world: World, checkpoints: Checkpoints
+) -> None:
     """Everything one rank does; the main rank leaves `checkpoint/`, `<split>.npy` and `training.json` in `work`."""
     if config.precision == "bf16" and world.device.type == "cuda" and not torch.cuda.is_bf16_supported():
         raise ConfigError("precision='bf16' is not supported by this GPU; use fp32")
@@ -43,7 +46,7 @@ def train(config: TrainBaselineConfig, dataset: Path, splits: Path, work: Path, 
         print(
             f"{config.mode}: training {counts[0]:,} of {counts[1]:,} parameters, {world.size} process(es)", flush=True
         )
-    result = fit(task, loop_config(config), world, on_epoch=lambda history: write_metrics(out, history))
+    result = fit(task, loop_config(config), world, lambda history: write_metrics(out, history), checkpoints)
     classifier.eval()
     if world.is_main:
         adapters.save_adapter(classifier.backbone, out / "adapter")
@@ -104,7 +107,8 @@ def main() -> None:
     try:
         with process_group() as world:
             rank = world.rank
-            train(TrainBaselineConfig.from_mapping(document["config"]), **paths, world=world)
+            config = TrainBaselineConfig.from_mapping(document["config"])
+            train(config, **paths, world=world, checkpoints=Checkpoints.of_job(document["checkpoints"], config))
     except Exception as error:
         report_error(job.parent, rank, error)
         if getattr(error, "exit_code", 0) != PERMANENT_EXIT_CODE:

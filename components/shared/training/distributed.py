@@ -9,11 +9,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
+from pathlib import Path
 
 import torch
 import torch.distributed as dist
 
-# A hung peer ends the group after this time rather than after torch's default of 10 to 30 minutes.
+from components.shared.training.liveness import PARENT_VARIABLE, PULSE_VARIABLE, Pulse, end_with_parent
+
+# A collective call gives up after this time rather than after torch's default of 10 to 30 minutes.
 _TIMEOUT_SECONDS = 300
 
 
@@ -24,6 +27,7 @@ class World:
     rank: int
     size: int
     device: torch.device
+    pulse: Pulse | None = None
 
     @property
     def is_main(self) -> bool:
@@ -34,13 +38,18 @@ class World:
         """This rank's contiguous share of `count` rows; the shares of all ranks are disjoint and complete."""
         return slice(count * self.rank // self.size, count * (self.rank + 1) // self.size)
 
+    def beat(self, step: int | None = None, *, waiting: bool = False) -> None:
+        """Tell the launcher that this rank is alive: at the start of a step, and now and then in other long work."""
+        if self.pulse is not None:
+            self.pulse.beat(self.rank, step, waiting=waiting)
+
     def gather_codes(self, code: int) -> list[int]:
         """One small integer per rank, known to all: how ranks agree on a problem before a collective call."""
         if self.size == 1:
             return [code]
         codes = torch.zeros(self.size, dtype=torch.int64, device=self.device)
         codes[self.rank] = code
-        dist.all_reduce(codes)
+        self._sum(codes)
         return [int(value) for value in codes.tolist()]
 
     def gather_rows(self, share: torch.Tensor, count: int) -> torch.Tensor:
@@ -50,8 +59,13 @@ class World:
         whole = torch.zeros((count, *share.shape[1:]), dtype=share.dtype, device=self.device)
         whole[self.rows(count)] = share
         # Each row is written by one rank and zero elsewhere, so that a sum is an exact gather without padding.
-        dist.all_reduce(whole)
+        self._sum(whole)
         return whole.cpu()
+
+    def _sum(self, tensor: torch.Tensor) -> None:
+        self.beat(waiting=True)
+        dist.all_reduce(tensor)
+        self.beat()
 
 
 @contextmanager
@@ -60,13 +74,16 @@ def process_group() -> Iterator[World]:
 
     After an error the rank must end at once (`leave`): destroying the group would wait for the other ranks.
     """
+    if PARENT_VARIABLE in os.environ:
+        end_with_parent()
     use_gpu = torch.cuda.is_available()
     local_rank = int(os.environ["LOCAL_RANK"])
     if use_gpu:
         torch.cuda.set_device(local_rank)
     device = torch.device("cuda", local_rank) if use_gpu else torch.device("cpu")
     dist.init_process_group("nccl" if use_gpu else "gloo", timeout=timedelta(seconds=_TIMEOUT_SECONDS))
-    yield World(rank=dist.get_rank(), size=dist.get_world_size(), device=device)
+    pulse = Pulse(Path(os.environ[PULSE_VARIABLE])) if PULSE_VARIABLE in os.environ else None
+    yield World(rank=dist.get_rank(), size=dist.get_world_size(), device=device, pulse=pulse)
     dist.destroy_process_group()
 
 

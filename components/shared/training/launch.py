@@ -1,52 +1,65 @@
-"""How does a step start its training processes, and how does it learn why they failed?"""
+"""How does a step start its training processes, and how does it see to it that they end?"""
 
-import json
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
-from components.shared import errors
-from components.shared.artifacts import write_json
-from components.shared.errors import StreetVisionError, TransientError, one_line
+from components.shared.errors import TransientError
+from components.shared.training.liveness import PARENT_VARIABLE, PULSE_VARIABLE, Pulse
+from components.shared.training.reports import DIRECTORY_VARIABLE, report_error, reported_error
 
-_ERROR_FILE = "error-rank{rank}.json"
+__all__ = ["HANG_SECONDS", "launch", "report_error"]
+
+# A rank that shows no sign of life for so long ends the group. Above the collective calls' own limit, which names
+# the call that failed.
+HANG_SECONDS = 360.0
+_POLL_SECONDS = 0.2
+_END_SECONDS = 10.0
 _PROJECT_ROOT = Path(__file__).resolve().parents[3]
 
 
-def launch(module: str, job: Path, *, n_processes: int) -> None:
+def launch(module: str, job: Path, *, n_processes: int, hang_seconds: float = HANG_SECONDS) -> None:
     """Run `module` under torchrun with `--config job` and `n_processes` ranks (0: one per visible GPU, else one).
 
-    A rank's own error (class and one-line message) is raised here again; a rank that died without one is a
-    TransientError. torchrun ends the other ranks when one fails.
+    A rank's own error (class and one-line message) is raised here again; a rank that was killed, or shows no sign of
+    life for `hang_seconds`, is a TransientError that names it and its last step. No process outlives the call.
     """
     count = n_processes or _n_gpus() or 1
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={count}"]
-    command += ["-m", module, "--config", str(job)]
-    environment = os.environ | {
+    pulse = Pulse(job.parent / "pulse", count)
+    command = [sys.executable, "-m", "components.shared.training.agent", "--standalone", f"--nproc-per-node={count}"]
+    command += ["--log-dir", str(job.parent / "torchrun"), "-m", module, "--config", str(job)]
+    process = subprocess.Popen(command, env=_environment(job.parent, count))
+    try:
+        while process.poll() is None:
+            if hung := pulse.hung(hang_seconds):
+                raise TransientError(hung)
+            time.sleep(_POLL_SECONDS)
+    finally:
+        _end(process, pulse)
+    if process.returncode != 0:
+        raise reported_error(job.parent, process.returncode, pulse)
+
+
+def _environment(directory: Path, count: int) -> dict[str, str]:
+    return os.environ | {
         "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS") or str(max(1, len(os.sched_getaffinity(0)) // count)),
         "PYTHONPATH": os.pathsep.join([str(_PROJECT_ROOT), os.environ.get("PYTHONPATH", "")]).rstrip(os.pathsep),
         "TOKENIZERS_PARALLELISM": "false",
+        PARENT_VARIABLE: str(os.getpid()),
+        PULSE_VARIABLE: str(directory / "pulse"),
+        DIRECTORY_VARIABLE: str(directory),
     }
-    finished = subprocess.run(command, env=environment, check=False)
-    if finished.returncode != 0:
-        raise _reported_error(job.parent, finished.returncode)
 
 
-def report_error(directory: Path, rank: int, error: BaseException) -> None:
-    """Called by a failing rank: leave the error's class and message for `launch`."""
-    write_json(directory / _ERROR_FILE.format(rank=rank), {"class": type(error).__name__, "message": one_line(error)})
-
-
-def _reported_error(directory: Path, exit_code: int) -> StreetVisionError:
-    # The first failure is the cause; the other ranks fail after it, for want of their peer.
-    for file in sorted(directory.glob(_ERROR_FILE.format(rank="*")), key=lambda file: file.stat().st_mtime_ns):
-        document = json.loads(file.read_text(encoding="utf-8"))
-        kind = getattr(errors, document["class"], None)
-        if isinstance(kind, type) and issubclass(kind, StreetVisionError):
-            return kind(document["message"])
-        return TransientError(f"{file.stem.removeprefix('error-')}: {document['class']}: {document['message']}")
-    return TransientError(f"training processes ended with exit code {exit_code} and left no message; see the log above")
+def _end(process: "subprocess.Popen[bytes]", pulse: Pulse) -> None:
+    """Kill torchrun, with which its ranks end (`end_with_parent`), and wait until they are gone."""
+    process.kill()
+    process.wait()
+    ends = time.monotonic() + _END_SECONDS
+    while any(Path(f"/proc/{pid}").exists() for pid in pulse.pids()) and time.monotonic() < ends:
+        time.sleep(0.02)
 
 
 def _n_gpus() -> int:

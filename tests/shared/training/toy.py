@@ -2,7 +2,11 @@
 
 import argparse
 import json
+import os
+import random
+import signal
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -10,6 +14,8 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
+from components.shared.training.checkpoints import Checkpoints
+from components.shared.training.config import CheckpointConfig
 from components.shared.training.distributed import World, leave, process_group
 from components.shared.training.launch import report_error
 from components.shared.training.loop import FitResult, LoopConfig, fit
@@ -18,17 +24,20 @@ Positions = npt.NDArray[np.int64]
 
 
 class Toy:
-    """Linear regression of 40 samples; `fault` makes a chosen rank fail at a chosen step."""
+    """Linear regression of 40 samples; `fault` makes the last rank fail at step `at`.
+
+    `noise` draws from the global generators, which a resumed training must find as they were.
+    """
 
     n_samples = 40
 
-    def __init__(self, world: World, fault: str = "", memory: int = 10**9) -> None:
+    def __init__(self, world: World, fault: str = "", memory: int = 10**9, at: int = 3, noise: bool = False) -> None:
         generator = torch.Generator().manual_seed(0)
         self.inputs = torch.randn(self.n_samples, 5, generator=generator)
         self.targets = self.inputs @ torch.arange(5.0) + 1
         torch.manual_seed(1)
         self.module: nn.Module = nn.Linear(5, 1)
-        self.world, self.fault, self.memory = world, fault, memory
+        self.world, self.fault, self.memory, self.at, self.noise = world, fault, memory, at, noise
         self.batch_sizes: list[int] = []
 
     def loss(self, model: nn.Module, positions: Positions, slots: Positions, step: int) -> torch.Tensor:
@@ -37,10 +46,17 @@ class Toy:
         last_rank = self.world.rank == self.world.size - 1
         if last_rank and len(positions) > self.memory:
             raise torch.OutOfMemoryError("planted")
-        if last_rank and step == 3 and self.fault == "raise":
+        faulty = last_rank and step == self.at
+        if faulty and self.fault == "raise":
             raise ValueError("planted failure")
+        if faulty and self.fault == "kill":
+            os.kill(os.getpid(), signal.SIGKILL)
+        if faulty and self.fault == "hang":
+            os.kill(os.getpid(), signal.SIGSTOP)
         loss = (model(self.inputs[positions])[:, 0] - self.targets[positions]).square().sum()
-        return loss * float("nan") if last_rank and step == 3 and self.fault == "nan" else loss
+        if self.noise:
+            loss = loss * (1 + 0.1 * (random.gauss(0, 1) + np.random.standard_normal() + float(torch.randn(()))))
+        return loss * float("nan") if faulty and self.fault == "nan" else loss
 
     def evaluate(self) -> dict[str, float]:
         """Negative mean squared error over all samples."""
@@ -59,10 +75,12 @@ def config(**changes: object) -> LoopConfig:
     return LoopConfig(**(values | changes))  # type: ignore[arg-type]
 
 
-def train(world: World, changes: dict[str, object], fault: str = "", memory: int = 10**9) -> tuple[Toy, FitResult]:
-    """Fit the toy."""
-    task = Toy(world, fault, memory)
-    return task, fit(task, config(**changes), world)
+def train(
+    world: World, changes: dict[str, object], checkpoints: Checkpoints | None = None, **toy: Any
+) -> tuple[Toy, FitResult]:
+    """Fit the toy; `toy` are further arguments of Toy."""
+    task = Toy(world, **toy)
+    return task, fit(task, config(**changes), world, checkpoints=checkpoints)
 
 
 def main() -> None:
@@ -74,7 +92,13 @@ def main() -> None:
     try:
         with process_group() as world:
             rank = world.rank
-            task, _ = train(world, **json.loads(job.read_text(encoding="utf-8")))
+            random.seed(rank)
+            np.random.seed(rank)
+            document = json.loads(job.read_text(encoding="utf-8"))
+            entry = document.pop("checkpoints", None)
+            every = CheckpointConfig(checkpoint_steps=1)
+            checkpoints = Checkpoints.of_job(entry, every) if entry else None
+            task, _ = train(world, checkpoints=checkpoints, **document)
             if world.is_main:
                 save_file(task.module.state_dict(), job.parent / "weights.safetensors")
     except Exception as error:

@@ -1,0 +1,77 @@
+"""When is a checkpoint written, and what if that fails?
+
+Every `checkpoint_steps` steps or `checkpoint_seconds` seconds, whichever comes first, by a thread: training only waits
+for a copy in memory. A checkpoint that cannot be written is a warning, or the end where `require_durable` is set.
+"""
+
+import threading
+import time
+from pathlib import Path
+from typing import Any, Self
+
+from components.shared.errors import TransientError, one_line
+from components.shared.training import checkpoint_files
+from components.shared.training.config import CheckpointConfig
+from components.shared.training.state import TrainingState
+
+
+class Checkpoints:
+    """The checkpoints of one training, as a rank sees them. Only the main rank writes."""
+
+    def __init__(self, place: Path, config: CheckpointConfig, *, step: str, found: Path | None = None) -> None:
+        """`place`: directory of this training alone; `found`: the verified checkpoint to go on from."""
+        self._place, self._config, self._step, self._found = place, config, step, found
+        self._writer: threading.Thread | None = None
+        self._failure = ""
+        self._last_step, self._last_time = 0, time.monotonic()
+
+    @classmethod
+    def of_job(cls, job: dict[str, Any], config: CheckpointConfig) -> Self:
+        """From the "checkpoints" entry that ResumableTraining put into job.json."""
+        return cls(Path(job["place"]), config, step=job["step"], found=Path(job["found"]) if job["found"] else None)
+
+    def found(self) -> TrainingState | None:
+        """What to go on from."""
+        if self._found is None:
+            return None
+        state = checkpoint_files.read(self._found)
+        self._last_step = state.step
+        return state
+
+    def due(self, step: int) -> bool:
+        """Whether to save after `step` finished steps; never while the last one is still being written.
+
+        Raises TransientError where an earlier one failed and `require_durable` is set.
+        """
+        if self._writer is not None and self._writer.is_alive():
+            return False
+        self._report()
+        every = self._config.checkpoint_steps
+        waited = time.monotonic() - self._last_time
+        return bool(every and step - self._last_step >= every) or waited >= self._config.checkpoint_seconds
+
+    def save(self, state: TrainingState) -> None:
+        """Start writing; the state is a copy that training no longer touches."""
+        self._last_step, self._last_time = state.step, time.monotonic()
+        self._writer = threading.Thread(target=self._write, args=(state,), name="checkpoint", daemon=True)
+        self._writer.start()
+
+    def close(self) -> None:
+        """Wait for the last one; errors as in `due`."""
+        if self._writer is not None:
+            self._writer.join()
+            self._report()
+
+    def _write(self, state: TrainingState) -> None:
+        try:
+            checkpoint_files.write(self._place, state, step=self._step, config=self._config)
+            checkpoint_files.prune(self._place)
+        except Exception as error:
+            self._failure = f"checkpoint of step {state.step} cannot be written to {self._place}: {one_line(error)}"
+
+    def _report(self) -> None:
+        failure, self._failure = self._failure, ""
+        if failure and self._config.require_durable:
+            raise TransientError(f"{failure}; require_durable=true stops training here")
+        if failure:
+            print(f"warning: {failure}; training goes on unprotected", flush=True)

@@ -1,0 +1,46 @@
+"""What does a phase give to the training loop, and which hyper-parameters does the loop have?"""
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import nn
+
+
+class Task(Protocol):
+    """What is trained. `module` holds the parameters; `n_samples` counts the training samples."""
+
+    module: nn.Module
+    n_samples: int
+
+    def loss(
+        self, model: nn.Module, positions: npt.NDArray[np.int64], slots: npt.NDArray[np.int64], step: int
+    ) -> torch.Tensor:
+        """Sum (not mean) of the losses of the samples at `positions`, called through `model` (the DDP wrapper).
+
+        `slots` are their places in the global batch: randomness is drawn for the whole batch and indexed by them,
+        so that it does not depend on the number of processes or the size of micro-batches.
+        """
+
+    def evaluate(self) -> dict[str, float]:
+        """Metrics on the selection split with the module's present weights, equal on every rank."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class LoopConfig:
+    """Hyper-parameters of `fit`; sizes count samples over all processes unless said otherwise."""
+
+    epochs: int
+    learning_rate: float
+    global_batch_size: int
+    micro_batch_size: int  # per process; 0: the process's whole share of the global batch
+    weight_decay: float
+    warmup_share: float  # of all steps
+    gradient_clip: float  # global L2 norm; 0: off
+    ema_decay: float  # 0: off
+    patience: int  # epochs without improvement; 0: never stop early
+    monitor: str  # key of Task.evaluate, larger is better
+    precision: str  # fp32 or bf16 (autocast; weights stay fp32)
+    seed: int

@@ -1,0 +1,100 @@
+"""Which attempts share checkpoints, and what one leaves for the next."""
+
+import dataclasses
+from pathlib import Path
+
+import pytest
+
+from components.shared import artifacts
+from components.shared.config import Config, option
+from components.shared.errors import DataError, TransientError
+from components.shared.training import resumable
+from components.shared.training.config import CheckpointConfig
+from components.shared.training.resumable import PLACE_VARIABLE, ResumableTraining, training_key
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Settings(CheckpointConfig):
+    """A phase's configuration."""
+
+    rate: float = option(0.1, "rate")
+    n_processes: int = option(1, "processes")
+
+
+@pytest.fixture
+def inputs(tmp_path: Path) -> dict[str, Path | str]:
+    """An artifact, a plain folder, a name."""
+    with artifacts.writing(tmp_path / "data", kind="Thing", step="test", config=Config()) as out:
+        (out / "a").write_text("a")
+    (tmp_path / "weights").mkdir()
+    (tmp_path / "weights/w").write_text("w")
+    return {"data": tmp_path / "data", "weights": tmp_path / "weights", "hub": "name"}
+
+
+def _training(inputs: dict[str, Path | str], tmp_path: Path, **changes: object) -> ResumableTraining:
+    config = Settings.from_mapping(changes)
+    return ResumableTraining(config, step="toy", inputs=inputs, beside=tmp_path / "run/checkpoint")
+
+
+def test_any_changed_input_has_another_key(
+    inputs: dict[str, Path | str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    keys = [training_key(Settings(), "toy", inputs)]
+    keys.append(training_key(Settings(rate=0.2), "toy", inputs))
+    keys.append(training_key(Settings(), "other", inputs))
+    keys.append(training_key(Settings(), "toy", inputs | {"hub": "other"}))
+    (tmp_path / "weights/w").write_text("W")
+    keys.append(training_key(Settings(), "toy", inputs))
+    with artifacts.writing(tmp_path / "data", kind="Thing", step="test", config=Config()) as out:
+        (out / "a").write_text("b")
+    keys.append(training_key(Settings(), "toy", inputs))
+    monkeypatch.setattr(resumable, "code_version", lambda: "changed")
+    keys.append(training_key(Settings(), "toy", inputs))
+    assert len(set(keys)) == len(keys)
+
+
+def test_what_does_not_change_the_model_keeps_the_key(inputs: dict[str, Path | str]) -> None:
+    changed = Settings(n_processes=2, checkpoint_seconds=7, checkpoint_steps=3, require_durable=True)
+    assert training_key(changed, "toy", inputs) == training_key(Settings(), "toy", inputs)
+
+
+def test_success_leaves_nothing(inputs: dict[str, Path | str], tmp_path: Path) -> None:
+    (tmp_path / "run").mkdir()
+    with _training(inputs, tmp_path) as job:
+        (Path(job["place"]) / "step-000000001").mkdir()
+    assert not list((tmp_path / "run").iterdir())
+
+
+def test_an_interrupted_attempt_leaves_its_checkpoints(inputs: dict[str, Path | str], tmp_path: Path) -> None:
+    def interrupted() -> None:
+        with _training(inputs, tmp_path) as job:
+            (Path(job["place"]) / "step-000000001").mkdir()
+            raise TransientError("preempted")
+
+    with pytest.raises(TransientError):
+        interrupted()
+    assert list((tmp_path / "run/.checkpoints").glob("*/step-000000001"))
+
+
+def test_a_permanent_error_is_repeated_at_once_and_only_for_the_same_inputs(
+    inputs: dict[str, Path | str], tmp_path: Path
+) -> None:
+    training = _training(inputs, tmp_path)
+    training.check_history()
+
+    def failing() -> None:
+        with training:
+            raise DataError("loss is not finite at step 7")
+
+    with pytest.raises(DataError):
+        failing()
+    with pytest.raises(DataError, match=r"not finite at step 7 \(as before .* delete .*failed\.json"):
+        _training(inputs, tmp_path).check_history()
+    _training(inputs, tmp_path, rate=0.2).check_history()
+
+
+def test_the_place_can_be_given(inputs: dict[str, Path | str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(PLACE_VARIABLE, str(tmp_path / "elsewhere"))
+    first, second = _training(inputs, tmp_path / "a"), _training(inputs, tmp_path / "b")
+    assert first.place == second.place
+    assert first.place.parent == tmp_path / "elsewhere"
