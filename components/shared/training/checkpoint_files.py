@@ -48,6 +48,11 @@ def all_of(place: Path) -> list[Path]:
     return sorted(path for path in place.glob("step-*") if path.is_dir())
 
 
+def step_of(name: str) -> int:
+    """Finished steps of the checkpoint with this directory name."""
+    return int(name.removeprefix("step-"))
+
+
 def newest(place: Path) -> Path | None:
     """The newest complete checkpoint; damaged ones are named and skipped."""
     for path in reversed(all_of(place)):

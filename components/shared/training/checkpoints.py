@@ -1,7 +1,8 @@
 """When is a checkpoint written, and what if that fails?
 
 Every `checkpoint_steps` steps or `checkpoint_seconds` seconds, whichever comes first, by a thread: training only waits
-for a copy in memory. A checkpoint that cannot be written is a warning, or the end where `require_durable` is set.
+for a copy in memory. A second thread mirrors them to the store. A checkpoint that cannot be written or stored is a
+warning, or the end where `require_durable` is set.
 """
 
 import threading
@@ -12,23 +13,36 @@ from typing import Any, Self
 from components.shared.errors import TransientError, one_line
 from components.shared.training import checkpoint_files
 from components.shared.training.config import CheckpointConfig
+from components.shared.training.mirror import Mirror
 from components.shared.training.state import TrainingState
+from components.shared.training.uploads import Uploads
 
 
 class Checkpoints:
     """The checkpoints of one training, as a rank sees them. Only the main rank writes."""
 
-    def __init__(self, place: Path, config: CheckpointConfig, *, step: str, found: Path | None = None) -> None:
+    def __init__(
+        self,
+        place: Path,
+        config: CheckpointConfig,
+        *,
+        step: str,
+        found: Path | None = None,
+        mirror: Mirror | None = None,
+    ) -> None:
         """`place`: directory of this training alone; `found`: the verified checkpoint to go on from."""
         self._place, self._config, self._step, self._found = place, config, step, found
         self._writer: threading.Thread | None = None
         self._failure = ""
+        self._uploads = Uploads(mirror) if mirror is not None else None
         self._last_step, self._last_time = 0, time.monotonic()
 
     @classmethod
     def of_job(cls, job: dict[str, Any], config: CheckpointConfig) -> Self:
         """From the "checkpoints" entry that ResumableTraining put into job.json."""
-        return cls(Path(job["place"]), config, step=job["step"], found=Path(job["found"]) if job["found"] else None)
+        mirror = Mirror.of_job(job["mirror"]) if job["mirror"] else None
+        found = Path(job["found"]) if job["found"] else None
+        return cls(Path(job["place"]), config, step=job["step"], found=found, mirror=mirror)
 
     def found(self) -> TrainingState | None:
         """What to go on from."""
@@ -41,7 +55,8 @@ class Checkpoints:
     def due(self, step: int) -> bool:
         """Whether to save after `step` finished steps; never while the last one is still being written.
 
-        Raises TransientError where an earlier one failed and `require_durable` is set.
+        Raises TransientError where an earlier one failed and `require_durable` is set, or where another attempt has
+        taken this training over.
         """
         if self._writer is not None and self._writer.is_alive():
             return False
@@ -64,13 +79,22 @@ class Checkpoints:
 
     def _write(self, state: TrainingState) -> None:
         try:
-            checkpoint_files.write(self._place, state, step=self._step, config=self._config)
-            checkpoint_files.prune(self._place)
+            path = checkpoint_files.write(self._place, state, step=self._step, config=self._config)
+            if self._uploads is not None:
+                self._uploads.offer(path)
+            checkpoint_files.prune(self._place, self._uploads.held() if self._uploads is not None else ())
         except Exception as error:
             self._failure = f"checkpoint of step {state.step} cannot be written to {self._place}: {one_line(error)}"
 
     def _report(self) -> None:
-        failure, self._failure = self._failure, ""
+        failures = [self._failure]
+        self._failure = ""
+        if self._uploads is not None:
+            if self._uploads.overtaken:
+                raise TransientError(self._uploads.overtaken)
+            failures.append(self._uploads.failure)
+            self._uploads.failure = ""
+        failure = "; ".join(filter(None, failures))
         if failure and self._config.require_durable:
             raise TransientError(f"{failure}; require_durable=true stops training here")
         if failure:

@@ -4,23 +4,28 @@ Both are found by a key made from the inputs, not from the run or the pod: a ret
 goes on there; any changed input, configuration or line of code has another key.
 """
 
+import contextlib
+import fcntl
 import hashlib
 import importlib.metadata
 import json
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import fields
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, TextIO
 
 from components.shared import errors
 from components.shared.artifacts import MANIFEST, code_version, read_manifest, sha256_file, write_json
 from components.shared.config import canonical_json
-from components.shared.errors import PermanentError, one_line
+from components.shared.errors import ConfigError, PermanentError, TransientError, one_line
+from components.shared.store import Store
+from components.shared.store.errors import StoreConflictError, StoreUnavailableError
 from components.shared.training import checkpoint_files
 from components.shared.training.config import CheckpointConfig
+from components.shared.training.mirror import STORE_VARIABLE, Mirror
 
 # Directory that holds the checkpoints of all trainings; unset: `.checkpoints` beside the step's first output.
 PLACE_VARIABLE = "STREETVISION_CHECKPOINTS"
@@ -40,35 +45,84 @@ class ResumableTraining:
         self.key = training_key(config, step, inputs)
         root = os.environ.get(PLACE_VARIABLE)
         self.place = (Path(root) if root else beside.parent / ".checkpoints").absolute() / self.key
-        self.job: dict[str, Any] = {}
-        self._step = step
+        self._step, self._config = step, config
+        self._mirror = self._connect()
+        self._lock: TextIO | None = None
 
     def check_history(self) -> None:
-        """Raise the permanent error of an earlier attempt with the same inputs, within milliseconds."""
+        """Raise the permanent error of an earlier attempt with the same inputs, before anything is loaded."""
         file = self.place / _FAILURE
-        if file.is_file():
-            record = json.loads(file.read_text(encoding="utf-8"))
+        where, record = str(file), json.loads(file.read_text(encoding="utf-8")) if file.is_file() else None
+        if record is None and self._mirror is not None:
+            with self._tolerating("cannot be asked"):
+                where, record = f"{self._mirror.place}/{_FAILURE}", self._mirror.failure()
+        if record is not None:
             kind = getattr(errors, record["class"], PermanentError)
-            raise kind(
-                f"{record['message']} (as before with the same inputs; to try again nevertheless, delete {file})"
-            )
+            raise kind(f"{record['message']} (as before with the same inputs; to try it again, delete {where})")
 
     def __enter__(self) -> dict[str, Any]:
-        """The entry "checkpoints" of job.json, for `Checkpoints.of_job`."""
+        """The entry "checkpoints" of job.json, for `Checkpoints.of_job`.
+
+        Raises TransientError where the same training runs on this machine already.
+        """
         self.place.mkdir(parents=True, exist_ok=True)
+        self._lock = self._locked()
         found = checkpoint_files.newest(self.place)
-        return {"place": str(self.place), "step": self._step, "found": str(found) if found else ""}
+        if self._mirror is not None:
+            with self._tolerating("does not protect this training yet"):
+                self._mirror.claim()
+                step = checkpoint_files.step_of(found.name) if found else 0
+                found = self._mirror.fetch(self.place, newer_than=step) or found
+        job = self._mirror.job if self._mirror is not None else None
+        return {"place": str(self.place), "step": self._step, "found": str(found or ""), "mirror": job}
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         """Remove the checkpoints, or record why another attempt would fail too."""
         if isinstance(error, PermanentError):
-            write_json(self.place / _FAILURE, {"class": type(error).__name__, "message": one_line(error)})
+            record = {"class": type(error).__name__, "message": one_line(error)}
+            write_json(self.place / _FAILURE, record)
+            with self._tolerating("has no record of this failure"):
+                if self._mirror is not None:
+                    self._mirror.record_failure(record)
         elif error is None:
+            with self._tolerating("keeps checkpoints that are no longer needed"):
+                if self._mirror is not None:
+                    self._mirror.discard()
             shutil.rmtree(self.place, ignore_errors=True)
-            if not any(self.place.parent.iterdir()):
+            with contextlib.suppress(OSError):  # other trainings' checkpoints are there
                 self.place.parent.rmdir()
+        if self._lock is not None:
+            self._lock.close()
+
+    def _connect(self) -> Mirror | None:
+        uri = os.environ.get(STORE_VARIABLE)
+        if uri:
+            return Mirror(Store.from_environment(), uri, self.key)
+        if self._config.require_durable:
+            raise ConfigError(f"require_durable=true needs a store: set {STORE_VARIABLE}=s3://bucket/prefix")
+        return None
+
+    def _locked(self) -> TextIO:
+        """A lock that ends with this process, however that ends."""
+        stream = (self.place / "lock").open("w", encoding="utf-8")
+        try:
+            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            stream.close()
+            raise TransientError(f"another process trains this already, in {self.place}; wait until it ends") from None
+        return stream
+
+    @contextlib.contextmanager
+    def _tolerating(self, consequence: str) -> Iterator[None]:
+        """A store that is away is a warning, or the end where `require_durable` is set."""
+        try:
+            yield
+        except (StoreUnavailableError, StoreConflictError) as error:
+            if self._config.require_durable:
+                raise
+            print(f"warning: the store {consequence}: {one_line(error)}", flush=True)
 
 
 def training_key(config: CheckpointConfig, step: str, inputs: Mapping[str, Path | str]) -> str:

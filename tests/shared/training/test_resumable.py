@@ -7,10 +7,15 @@ import pytest
 
 from components.shared import artifacts
 from components.shared.config import Config, option
-from components.shared.errors import DataError, TransientError
+from components.shared.errors import ConfigError, DataError, TransientError
+from components.shared.store import Store, StoreSettings
 from components.shared.training import resumable
 from components.shared.training.config import CheckpointConfig
+from components.shared.training.mirror import STORE_VARIABLE
 from components.shared.training.resumable import PLACE_VARIABLE, ResumableTraining, training_key
+from tests.s3 import bucket, s3
+
+__all__ = ["bucket", "s3"]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -98,3 +103,57 @@ def test_the_place_can_be_given(inputs: dict[str, Path | str], tmp_path: Path, m
     first, second = _training(inputs, tmp_path / "a"), _training(inputs, tmp_path / "b")
     assert first.place == second.place
     assert first.place.parent == tmp_path / "elsewhere"
+
+
+def test_the_same_training_does_not_run_twice_on_a_machine(inputs: dict[str, Path | str], tmp_path: Path) -> None:
+    with _training(inputs, tmp_path), pytest.raises(TransientError, match="another process trains this already"):
+        _training(inputs, tmp_path).__enter__()
+    with _training(inputs, tmp_path):
+        pass
+
+
+def test_durability_needs_a_store(inputs: dict[str, Path | str], tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="require_durable=true needs a store: set STREETVISION_CHECKPOINT_STORE="):
+        _training(inputs, tmp_path, require_durable=True)
+
+
+def test_the_store_knows_the_failure_and_is_left_clean_after_success(
+    inputs: dict[str, Path | str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, s3: StoreSettings, bucket: str
+) -> None:
+    for name, value in s3.to_environment().items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv(STORE_VARIABLE, f"s3://{bucket}/trainings")
+
+    def failing() -> None:
+        with _training(inputs, tmp_path / "pod1"):
+            raise DataError("loss is not finite at step 7")
+
+    with _training(inputs, tmp_path / "pod0", rate=0.5):
+        assert len(Store(s3).list(bucket)) == 1  # the pointer
+    assert Store(s3).list(bucket) == []
+    with pytest.raises(DataError):
+        failing()
+    with pytest.raises(DataError, match=r"as before .* delete s3://.*failed\.json"):
+        _training(inputs, tmp_path / "pod2").check_history()
+
+
+@pytest.mark.parametrize("durable", [False, True])
+def test_a_store_that_is_away_at_the_start(
+    inputs: dict[str, Path | str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    durable: bool,
+) -> None:
+    nowhere = StoreSettings(endpoint="127.0.0.1:1", access_key="a", secret_key="b", secure=False)
+    monkeypatch.setattr(Store, "from_environment", lambda: Store(nowhere, deadline_seconds=0.2))
+    monkeypatch.setenv(STORE_VARIABLE, "s3://bucket/trainings")
+    training = _training(inputs, tmp_path, require_durable=durable)
+    if durable:
+        with pytest.raises(TransientError, match=r"cannot read 127\.0\.0\.1:1"):
+            training.check_history()
+    else:
+        training.check_history()
+        with training as job:
+            assert job["mirror"]["claimed"] is False
+        assert "warning: the store does not protect this training yet" in capsys.readouterr().out

@@ -43,14 +43,15 @@ def _checkpoints(place: Path, **changes: object) -> Checkpoints:
     return _Waiting(place, config, step="toy", found=checkpoint_files.newest(place))
 
 
-def _bits(task: toy.Toy, result: FitResult) -> tuple[list[bytes], str]:
+def bits(task: toy.Toy, result: FitResult) -> tuple[list[bytes], str]:
+    """Everything a training ends with, exactly."""
     return [value.numpy().tobytes() for value in task.module.state_dict().values()], repr(result)
 
 
 @pytest.mark.parametrize("at", range(N_STEPS))
 def test_interrupted_at_any_step_the_result_is_identical(world: World, tmp_path: Path, at: int) -> None:
     _seed(5)
-    expected = _bits(*toy.train(world, CHANGES, noise=True))
+    expected = bits(*toy.train(world, CHANGES, noise=True))
     for every in (1, 3):
         _seed(5)
         place = tmp_path / str(every)
@@ -61,12 +62,12 @@ def test_interrupted_at_any_step_the_result_is_identical(world: World, tmp_path:
         steps = [checkpoint_files.read(path).step for path in checkpoint_files.all_of(place)]
         assert steps[-1:] == [at - at % every][: at >= every]
         _seed(6 if at >= every else 5)  # the checkpoint has the generators' states
-        assert _bits(*toy.train(world, CHANGES, second, noise=True)) == expected
+        assert bits(*toy.train(world, CHANGES, second, noise=True)) == expected
 
 
 def test_checkpoints_do_not_change_the_result(world: World, tmp_path: Path) -> None:
-    plain = _bits(*toy.train(world, CHANGES))
-    assert _bits(*toy.train(world, CHANGES, _checkpoints(tmp_path / "x"))) == plain
+    plain = bits(*toy.train(world, CHANGES))
+    assert bits(*toy.train(world, CHANGES, _checkpoints(tmp_path / "x"))) == plain
 
 
 def test_the_newest_and_the_first_with_the_best_weights_are_kept(world: World, tmp_path: Path) -> None:
@@ -110,14 +111,14 @@ def test_a_full_disk_is_a_warning_or_the_end(
     def full(*_: object, **__: object) -> None:
         raise OSError(28, "No space left on device")
 
-    expected = _bits(*toy.train(world, CHANGES))
+    expected = bits(*toy.train(world, CHANGES))
     monkeypatch.setattr("safetensors.torch.save_file", full)
     checkpoints = _checkpoints(tmp_path / "x", require_durable=durable)
     if durable:
         with pytest.raises(TransientError, match=r"step 1 cannot be written.*No space left.*require_durable=true"):
             toy.train(world, CHANGES, checkpoints)
     else:
-        assert _bits(*toy.train(world, CHANGES, checkpoints)) == expected
+        assert bits(*toy.train(world, CHANGES, checkpoints)) == expected
         message = "cannot be written to " + str(tmp_path / "x")
         assert message in capsys.readouterr().out
     assert not list((tmp_path / "x").iterdir())
@@ -127,7 +128,7 @@ def _launch(directory: Path, n_processes: int, place: Path, **job: object) -> di
     directory.mkdir()
     place.mkdir(exist_ok=True)
     found = checkpoint_files.newest(place)
-    entry = {"place": str(place), "step": "toy", "found": str(found or "")}
+    entry = {"place": str(place), "step": "toy", "found": str(found or ""), "mirror": None}
     file = directory / "job.json"
     file.write_text(json.dumps({"changes": CHANGES, "checkpoints": entry, "noise": True} | job), encoding="utf-8")
     launch("tests.shared.training.toy", file, n_processes=n_processes)
