@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 RUN := $(BIN)/python -m pipelines run $(if $(DATA),,--demo) $(if $(DATA),--param data=$(DATA)) $(if $(BACKBONE),--param backbone=$(BACKBONE)) $(if $(PARAMS),--params $(PARAMS)) $(ARGS)
 
-.PHONY: help install run test compile lint bench clean
+.PHONY: help install run test test-faults test-faults-nightly compile lint bench clean
 .DEFAULT_GOAL := help
 
 help: ## list the targets
@@ -25,6 +25,12 @@ run: $(STAMP) ## run the whole pipeline here: on demo data, or DATA=<folder or p
 
 test: $(STAMP) ## all tests
 	$(BIN)/python -m pytest
+
+test-faults: $(STAMP) ## kill trainings 20 times, tear 1,000 writes, break every artifact
+	KILLS=$(or $(KILLS),5) $(BIN)/python -m pytest -s tests/faults
+
+test-faults-nightly: ## the same with 200 kills
+	$(MAKE) test-faults KILLS=50
 
 compile: $(STAMP) ## write the pipeline spec for Kubeflow to build/stage1.yaml
 	$(BIN)/python -m pipelines compile

@@ -50,6 +50,9 @@ def merge(backbone: PreTrainedModel, probe: torch.Tensor) -> PreTrainedModel:
 def save_adapter(backbone: PreTrainedModel, directory: Path) -> None:
     """Write the adapter weights alone (safetensors), where there are any."""
     if isinstance(backbone, PeftModel):
+        # A set by default, written in an order that differs from process to process.
+        for config in backbone.peft_config.values():
+            config.target_modules = sorted(config.target_modules)
         backbone.save_pretrained(directory)
 
 

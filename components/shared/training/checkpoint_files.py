@@ -65,6 +65,12 @@ def newest(place: Path) -> Path | None:
     return None
 
 
+def remove_partial(place: Path) -> None:
+    """Remove what killed attempts left half written."""
+    for path in place.glob(".step-*"):
+        shutil.rmtree(path, ignore_errors=True)
+
+
 def prune(place: Path, keep: Collection[str] = ()) -> None:
     """Remove all but the newest checkpoint, the first one with the best weights so far, and the names in `keep`."""
     best_epochs: dict[int, str] = {}

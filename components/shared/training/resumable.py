@@ -67,6 +67,7 @@ class ResumableTraining:
         """
         self.place.mkdir(parents=True, exist_ok=True)
         self._lock = self._locked()
+        checkpoint_files.remove_partial(self.place)
         found = checkpoint_files.newest(self.place)
         if self._mirror is not None:
             with self._tolerating("does not protect this training yet"):

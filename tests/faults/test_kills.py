@@ -1,0 +1,40 @@
+"""However often a training is killed, it ends with the bytes of an undisturbed one.
+
+KILLS says how many per campaign: 2 in one campaign by default, 5 in each of four by `make test-faults`, 50 nightly.
+"""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from components.shared.store import StoreSettings
+from tests.faults import campaign
+from tests.faults.campaign import Campaign
+from tests.s3 import s3
+
+__all__ = ["s3"]
+KILLS = int(os.environ.get("KILLS", "0"))
+_RECIPE: dict[str, object] = {"global_batch_size": 16, "checkpoint_steps": 10, "patience": 0}
+_CAMPAIGNS = [
+    Campaign("lora2", _RECIPE | {"mode": "lora", "epochs": 40, "n_processes": 2}, 2, seed=1, stored=True, wiped=True),
+    Campaign("frozen1", _RECIPE | {"mode": "frozen", "epochs": 400, "n_processes": 1}, 0, seed=2),
+    Campaign("full1", _RECIPE | {"mode": "full", "epochs": 60, "n_processes": 1}, 0, seed=3, stored=True, wiped=True),
+    Campaign("full2", _RECIPE | {"mode": "full", "epochs": 40, "n_processes": 2}, 0, seed=4, stored=True),
+]
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("faults")
+    campaign.prepare(folder)
+    return folder
+
+
+@pytest.mark.parametrize("plan", _CAMPAIGNS, ids=lambda plan: plan.name)
+def test_killed_at_random_moments_it_ends_with_the_same_bytes(plan: Campaign, root: Path, s3: StoreSettings) -> None:
+    plan.kills = KILLS or plan.kills
+    if not plan.kills:
+        pytest.skip("part of make test-faults")
+    campaign.run(plan, root, s3)
+    print(f"{plan.name}: {len(plan.delivered)} kills: {'; '.join(plan.delivered)}")
