@@ -21,6 +21,7 @@ from components.shared.errors import ArtifactError, LeakageViolationError
 
 SCHEMA_VERSION = 1
 MANIFEST = "manifest.json"
+ANY_SPLIT = "*"  # for what only copies artifacts
 
 
 @dataclass(frozen=True)
@@ -94,16 +95,18 @@ def writing(
 
 
 def verify_dir(path: Path, kind: str, *, split: str | None = None) -> Manifest:
-    """Check `path` against its manifest and the expected kind and split.
+    """Check `path` against its manifest and the expected kind and split (None: the kind belongs to no split).
 
     Raises LeakageViolationError for a wrong split, ArtifactError listing every other difference (missing, extra
     and changed files, symbolic links, edited manifest, wrong kind or schema version).
     """
     manifest = read_manifest(path)
-    if split is not None and manifest.split != split:
+    if split not in (None, ANY_SPLIT, manifest.split):
         raise LeakageViolationError(f"{path}: holds split {manifest.split!r}, this step may only see {split!r}")
     if manifest.kind != kind:
         raise ArtifactError(f"{path}: kind is {manifest.kind!r}, this step needs {kind!r}")
+    if split is None and manifest.split is not None:
+        raise LeakageViolationError(f"{path}: holds split {manifest.split!r}, a {kind} belongs to none")
     differences = _differences(path, manifest)
     if differences:
         raise ArtifactError(f"{path}: {len(differences)} difference(s) from its manifest: " + "; ".join(differences))

@@ -46,7 +46,7 @@ def test_a_failing_writer_leaves_nothing_and_keeps_the_old_artifact(tmp_path: Pa
     with pytest.raises(KeyboardInterrupt):
         interrupted()
     assert [entry.name for entry in tmp_path.iterdir()] == ["x"]
-    artifacts.verify_dir(tmp_path / "x", "Thing")
+    artifacts.verify_dir(tmp_path / "x", "Thing", split="VAL_CALIB")
 
 
 @pytest.mark.parametrize(
@@ -78,12 +78,15 @@ def test_all_differences_are_listed_in_one_error(tmp_path: Path) -> None:
     (tmp_path / "x/deep/b.txt").write_text("BETA")
     (tmp_path / "x/new").write_text("")
     with pytest.raises(ArtifactError, match=r"3 difference.*a\.bin: missing; new: not in.*deep/b\.txt: sha256"):
-        artifacts.verify_dir(tmp_path / "x", "Thing")
+        artifacts.verify_dir(tmp_path / "x", "Thing", split="VAL_CALIB")
 
 
 def test_another_split_is_a_leak_and_another_kind_an_error(tmp_path: Path) -> None:
     _write(tmp_path / "x", split="VAL_TEST")
     with pytest.raises(LeakageViolationError, match="holds split 'VAL_TEST', this step may only see 'VAL_CALIB'"):
         artifacts.verify_dir(tmp_path / "x", "Thing", split="VAL_CALIB")
+    with pytest.raises(LeakageViolationError, match="holds split 'VAL_TEST', a Thing belongs to none"):
+        artifacts.verify_dir(tmp_path / "x", "Thing")
+    artifacts.verify_dir(tmp_path / "x", "Thing", split=artifacts.ANY_SPLIT)
     with pytest.raises(ArtifactError, match="kind is 'Thing', this step needs 'Other'"):
         artifacts.verify_dir(tmp_path / "x", "Other")

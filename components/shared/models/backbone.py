@@ -3,13 +3,14 @@
 Backbones come through transformers' Auto classes: DINOv2 (with or without registers), DINOv3 and ViT.
 """
 
+from pathlib import Path
 from typing import Any
 
 import torch
 from transformers import AutoConfig, AutoModel, PreTrainedModel
 from transformers.image_processing_base import ImageProcessingMixin
 
-from components.shared.errors import DataError, one_line
+from components.shared.errors import DataError, TransientError, one_line
 
 SUPPORTED_TYPES = ("dinov2", "dinov2_with_registers", "dinov3_vit", "vit")
 _IMAGENET_MEAN, _IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -20,7 +21,8 @@ def load_backbone(source: str) -> PreTrainedModel:
 
     `mask_token` is frozen: it takes part in masked pre-training only, and an unused trainable parameter would stop
     DDP (the alternative, `find_unused_parameters`, costs a graph traversal every step).
-    Raises DataError where the source cannot be loaded or its architecture is not supported.
+    Raises DataError where the folder cannot be loaded or its architecture is not supported, TransientError where the
+    hub does not deliver.
     """
     try:
         config = AutoConfig.from_pretrained(source)
@@ -29,7 +31,9 @@ def load_backbone(source: str) -> PreTrainedModel:
         extra: dict[str, Any] = {"add_pooling_layer": False} if config.model_type == "vit" else {}
         model = AutoModel.from_pretrained(source, dtype=torch.float32, **extra)
     except (OSError, ValueError) as error:
-        raise DataError(
+        # What the hub does not deliver now, it may deliver later; a folder stays as it is.
+        kind = DataError if Path(source).is_dir() else TransientError
+        raise kind(
             f"backbone={source!r} cannot be loaded: {one_line(error)[:300]}; give a Hugging Face folder or hub id"
         ) from error
     for name, parameter in model.named_parameters():

@@ -7,14 +7,14 @@ import json
 import shutil
 from pathlib import Path, PurePosixPath
 
-from components.shared.artifacts import MANIFEST, Manifest, verify_dir
+from components.shared.artifacts import ANY_SPLIT, MANIFEST, Manifest, verify_dir
 from components.shared.errors import ArtifactError
 from components.shared.store.client import Store
 
 
 def upload_artifact(store: Store, path: Path, bucket: str, prefix: str, *, kind: str) -> Manifest:
     """Verify the artifact at `path` and copy it below `prefix`. Raises ArtifactError or a store error."""
-    manifest = verify_dir(path, kind)
+    manifest = verify_dir(path, kind, split=ANY_SPLIT)
     for name in sorted(manifest.files):
         store.put(bucket, _join(prefix, name), path / name)
     store.put(bucket, _join(prefix, MANIFEST), path / MANIFEST)
@@ -39,7 +39,7 @@ def download_artifact(store: Store, bucket: str, prefix: str, path: Path, *, kin
             store.get_verified(bucket, _join(prefix, name), target, digest)
         staging.mkdir(parents=True, exist_ok=True)
         (staging / MANIFEST).write_bytes(document)
-        manifest = verify_dir(staging, kind)
+        manifest = verify_dir(staging, kind, split=ANY_SPLIT)
         shutil.rmtree(path, ignore_errors=True)
         staging.replace(path)
     finally:

@@ -1,0 +1,174 @@
+"""Every kind of artifact, damaged in every way, is refused by the step that reads it: exit 42, named, nothing computed."""
+
+import hashlib
+import json
+import shutil
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from components.evaluate.config import EvaluateConfig
+from components.evaluate.step import run as evaluate
+from components.export_bundle.config import ExportConfig
+from components.export_bundle.step import run as export_bundle
+from components.fit_threshold.config import FitThresholdConfig
+from components.fit_threshold.step import run as fit_threshold
+from components.shared import predict
+from components.shared.config import Config, canonical_json
+from components.shared.step import Run, execute
+from components.split_dataset.config import SplitConfig
+from components.split_dataset.step import run as split_dataset
+from components.train_baseline.config import TrainBaselineConfig
+from components.train_baseline.step import run as train_baseline
+from tests.golden.make import FOLDER
+
+
+@dataclass(frozen=True)
+class Reader:
+    """A step, its configuration, the artifacts it reads and the outputs it would write."""
+
+    run: Run
+    config: type[Config]
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+
+
+_TRAINED = ("checkpoint", "val_calib_logits", "val_test_logits")
+_EVALUATE = Reader(evaluate, EvaluateConfig, ("val_test_logits", "policy", "dataset"), ("evaluation", "report"))
+_EXPORT = Reader(export_bundle, ExportConfig, ("checkpoint", "policy", "evaluation", "dataset"), ("bundle",))
+_TRAIN = Reader(train_baseline, TrainBaselineConfig, ("dataset", "splits"), _TRAINED)
+READERS = {
+    "dataset": Reader(split_dataset, SplitConfig, ("dataset",), ("splits",)),
+    "splits": _TRAIN,
+    "checkpoint": _EXPORT,
+    "val_calib_logits": Reader(fit_threshold, FitThresholdConfig, ("val_calib_logits",), ("policy",)),
+    "val_test_logits": _EVALUATE,
+    "policy": _EVALUATE,
+    "evaluation": _EXPORT,
+}
+
+
+def _files(path: Path) -> list[Path]:
+    """Largest first, without the manifest."""
+    files = [file for file in path.rglob("*") if file.is_file() and file.name != "manifest.json"]
+    return sorted(files, key=lambda file: (-file.stat().st_size, file))
+
+
+def _flip(path: Path) -> str:
+    file = _files(path)[0]
+    data = bytearray(file.read_bytes())
+    data[len(data) // 2] ^= 1
+    file.write_bytes(data)
+    return f"{file.relative_to(path)}: sha256"
+
+
+def _truncate(path: Path) -> str:
+    file = _files(path)[0]
+    file.write_bytes(file.read_bytes()[:-1])
+    return f"{file.relative_to(path)}: {file.stat().st_size} bytes, expected"
+
+
+def _remove(path: Path) -> str:
+    file = _files(path)[0]
+    file.unlink()
+    return f"{file.relative_to(path)}: missing"
+
+
+def _add(path: Path) -> str:
+    (path / "extra.bin").write_bytes(b"x")
+    return "extra.bin: not in the manifest"
+
+
+def _swap(path: Path) -> str:
+    files = _files(path)
+    if len(files) == 1:  # nothing to exchange but the name
+        files[0].rename(path / "other")
+        return f"{files[0].name}: missing; other: not in the manifest"
+    first, second = files[0].read_bytes(), files[1].read_bytes()
+    files[0].write_bytes(second)
+    files[1].write_bytes(first)
+    return f"{files[0].relative_to(path)}: "
+
+
+def _rewrite(path: Path, **changes: object) -> None:
+    """Change the manifest as its writer would have: the digest over it is right."""
+    document = json.loads((path / "manifest.json").read_text())
+    del document["manifest_digest"]
+    document |= changes
+    document["manifest_digest"] = hashlib.sha256(canonical_json(document).encode()).hexdigest()
+    (path / "manifest.json").write_text(json.dumps(document))
+
+
+def _age(path: Path) -> str:
+    _rewrite(path, schema_version=0)
+    return "schema_version is 0, this code reads 1; rerun the step"
+
+
+def _other_split(path: Path) -> str:
+    present = json.loads((path / "manifest.json").read_text())["split"]
+    other = "VAL_CALIB" if present == "VAL_TEST" else "VAL_TEST"
+    _rewrite(path, split=other)
+    return f"holds split '{other}'"
+
+
+DAMAGES: list[Callable[[Path], str]] = [_flip, _truncate, _remove, _add, _swap, _age, _other_split]
+
+
+class _Artifact:
+    def __init__(self, path: Path) -> None:
+        self.path = str(path)
+
+
+@pytest.mark.parametrize("damage", DAMAGES, ids=lambda damage: damage.__name__.strip("_"))
+@pytest.mark.parametrize("name", READERS)
+def test_a_damaged_artifact_is_refused_before_anything_is_computed(
+    name: str, damage: Callable[[Path], str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    reader = READERS[name]
+    paths = {part: FOLDER / part for part in reader.inputs}
+    paths[name] = Path(shutil.copytree(FOLDER / name, tmp_path / "damaged"))
+    expected = damage(paths[name])
+    paths |= {output: tmp_path / "task" / output for output in reader.outputs}
+    arguments: dict[str, object] = {part: _Artifact(path) for part, path in paths.items()}
+    if reader is _TRAIN:
+        arguments["backbone"] = str(FOLDER / "checkpoint/backbone")
+    with pytest.raises(SystemExit) as caught:
+        execute(reader.run, reader.config, arguments)
+    assert caught.value.code == 42
+    message = capsys.readouterr().err
+    assert str(paths[name]) in message
+    assert expected in message
+    assert message.count("\n") == 1
+    assert [entry.name for entry in (tmp_path / "task").iterdir()] == ["status.json"]
+
+
+@pytest.mark.parametrize("damage", DAMAGES, ids=lambda damage: damage.__name__.strip("_"))
+def test_a_damaged_bundle_answers_nothing(
+    damage: Callable[[Path], str], tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bundle = Path(shutil.copytree(FOLDER / "bundle", tmp_path / "bundle"))
+    expected = damage(bundle)
+    monkeypatch.setattr(sys, "argv", ["predict", str(bundle), "photo.jpg"])
+    with pytest.raises(SystemExit) as caught:
+        predict.main()
+    assert caught.value.code == 42
+    output = capsys.readouterr()
+    assert expected in output.err
+    assert output.out == ""
+
+
+@pytest.mark.parametrize("name", ["val_calib_logits", "val_test_logits"])
+def test_the_other_splits_logits_are_refused_by_their_own_manifest(
+    name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    reader = READERS[name]
+    paths = {part: FOLDER / part for part in reader.inputs}
+    paths[name] = FOLDER / ("val_test_logits" if name == "val_calib_logits" else "val_calib_logits")
+    paths |= {output: tmp_path / output for output in reader.outputs}
+    with pytest.raises(SystemExit) as caught:
+        execute(reader.run, reader.config, {part: _Artifact(path) for part, path in paths.items()})
+    assert caught.value.code == 42
+    assert "this step may only see" in capsys.readouterr().err

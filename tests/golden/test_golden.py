@@ -1,0 +1,48 @@
+"""Artifacts that users have on disk are read by today's code."""
+
+import numpy as np
+import pytest
+import torch
+
+from components.shared.artifacts import SCHEMA_VERSION, verify_dir
+from components.shared.bundle import open_bundle
+from components.shared.data.dataset import Dataset
+from components.shared.data.splits import read_splits
+from components.shared.evaluation.logits import read_logits
+from components.shared.evaluation.policy import read_policy
+from components.shared.models.classifier import Classifier, normalise
+from components.shared.models.predictor import Predictor
+from components.shared.training import checkpoint_files
+from tests.golden.make import FOLDER, KINDS
+
+_SPLITS = {"val_calib_logits": "VAL_CALIB", "val_test_logits": "VAL_TEST"}
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_every_kind_is_stored_and_verifies(name: str) -> None:
+    manifest = verify_dir(FOLDER / name, KINDS[name], split=_SPLITS.get(name))
+    assert manifest.schema_version == SCHEMA_VERSION
+
+
+def test_readers_give_what_was_written() -> None:
+    data = Dataset.open(FOLDER / "dataset")
+    assert (len(data.samples), data.class_names, data.image_size) == (90, ("None", "Roadwork"), 28)
+    assert data.images(np.array([0, 89])).shape == (2, 28, 28, 3)
+    assert sorted(read_splits(FOLDER / "splits").of) == [sample.sample_id for sample in data.samples]
+    for name, split in _SPLITS.items():
+        logits, _ = read_logits(FOLDER / name, split)
+        assert list(logits.sample_ids) == read_splits(FOLDER / "splits").ids(split)
+    assert read_policy(FOLDER / "policy")[0].class_names == data.class_names
+    state = checkpoint_files.read(FOLDER / "step-000000003")
+    assert (state.step, state.tensors["weights/w"].tolist()) == (3, [0.0, 1.0, 2.0])
+
+
+def test_models_still_decide_as_they_did() -> None:
+    logits, _ = read_logits(FOLDER / "val_test_logits", "VAL_TEST")
+    data = Dataset.open(FOLDER / "dataset")
+    rows = np.array([data.index[sample_id] for sample_id in logits.sample_ids])
+    classifier = Classifier.load(FOLDER / "checkpoint")
+    with torch.no_grad():
+        again = classifier(normalise(torch.from_numpy(data.images(rows)), classifier.spec)).numpy()
+    np.testing.assert_allclose(again, logits.logits, atol=1e-5)
+    Predictor(open_bundle(FOLDER / "bundle"))
