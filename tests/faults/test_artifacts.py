@@ -1,4 +1,4 @@
-"""Every kind of artifact, damaged in every way, is refused by the step that reads it: exit 42, named, nothing computed."""
+"""Every kind of artifact, damaged in every way, is refused by its reader: exit 42, the difference named, no compute."""
 
 import hashlib
 import json

@@ -1,0 +1,63 @@
+"""Nothing that comes from a file is ever unpickled or executed: by the source, and by watching a whole local run."""
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+SOURCES = sorted(file for folder in ("components", "pipelines") for file in (ROOT / folder).rglob("*.py"))
+_MODULES = {"pickle", "cPickle", "_pickle", "dill", "cloudpickle", "joblib", "marshal", "shelve", "jsonpickle"}
+_CALLS = {
+    "eval", "exec", "compile", "torch.load", "torch.jit.load", "torch.hub.load", "torch.package.PackageImporter",
+    "yaml.load", "yaml.unsafe_load", "yaml.full_load", "pd.read_pickle", "pandas.read_pickle", "os.system", "os.popen",
+    "dist.all_gather_object", "dist.broadcast_object_list", "dist.gather_object", "dist.scatter_object_list",
+}  # fmt: skip
+
+
+def findings(source: str) -> Iterator[str]:
+    """What in this source reads unsafely, as "line: what"."""
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            names = [alias.name.split(".")[0] for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            names = [(node.module or "").split(".")[0]]
+        else:
+            names = []
+        yield from (f"{node.lineno}: import {name}" for name in names if name in _MODULES)  # type: ignore[attr-defined]
+        if isinstance(node, ast.Call):
+            yield from _call(node)
+
+
+def _call(node: ast.Call) -> Iterator[str]:
+    name = ast.unparse(node.func)
+    if name in _CALLS or name.endswith(("_object_list", "gather_object")):
+        yield f"{node.lineno}: {name}()"
+    options = {keyword.arg: ast.unparse(keyword.value) for keyword in node.keywords}
+    if name.endswith("np.load") and options.get("allow_pickle") != "False":
+        yield f"{node.lineno}: {name}() without allow_pickle=False"
+    for option in ("trust_remote_code", "shell"):
+        if options.get(option, "False") != "False":
+            yield f"{node.lineno}: {name}({option}={options[option]})"
+
+
+@pytest.mark.parametrize("file", SOURCES, ids=lambda file: file.relative_to(ROOT).as_posix())
+def test_the_source_reads_nothing_unsafely(file: Path) -> None:
+    assert list(findings(file.read_text(encoding="utf-8"))) == []
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "import pickle", "from joblib import load", "torch.load(f)", "np.load(f)", "np.load(f, allow_pickle=True)",
+        "yaml.load(f, Loader)", "eval(x)", "dist.all_gather_object(a, b)", "from_pretrained(x, trust_remote_code=True)",
+        "subprocess.run(c, shell=True)",
+    ],
+)  # fmt: skip
+def test_the_rule_finds_what_it_is_for(line: str) -> None:
+    assert len(list(findings(line))) == 1
+
+
+def test_safe_forms_are_not_reported() -> None:
+    assert list(findings("np.load(f, allow_pickle=False); yaml.safe_load(f); model.eval(); re.compile(x)")) == []
