@@ -45,7 +45,7 @@ def run_local(values: Mapping[str, Any], output: Path) -> LocalRun:
     output.mkdir(parents=True, exist_ok=True)
     output = output.resolve()
     # The components' subprocesses start in a temporary file: they find our packages through the path.
-    os.environ["PYTHONPATH"] = str(_ROOT)
+    os.environ["PYTHONPATH"] = os.pathsep.join([str(_ROOT), os.environ.get("PYTHONPATH", "")]).rstrip(os.pathsep)
     # Each run has directories of its own; a training that was interrupted is found again by the next run.
     os.environ.setdefault(PLACE_VARIABLE, str(output / ".checkpoints"))
     local.init(

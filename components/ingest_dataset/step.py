@@ -1,14 +1,13 @@
 """Phase 0: which of the user's images are usable, which show the same picture, and under which label?"""
 
 import csv
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
 from components.ingest_dataset.check import Checked, PixelFile, check_all
 from components.ingest_dataset.config import IngestConfig
 from components.ingest_dataset.grouping import Pair, near_duplicates, united_groups, without_copies
-from components.shared.artifacts import writing
+from components.shared.artifacts import working, writing
 from components.shared.data.dataset import KIND, Sample, write_header, write_samples, write_shards
 from components.shared.errors import ConfigError, DataError
 from components.shared.step import OutputDir, main
@@ -25,9 +24,8 @@ def run(config: IngestConfig, *, dataset: OutputDir) -> None:
     """
     if not config.data:
         raise ConfigError("data='' is not set; give a folder with a CSV, a Parquet file or folder, or an s3:// address")
-    dataset.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=".ingest-", dir=dataset.parent) as scratch:
-        pixels = PixelFile(Path(scratch) / "pixels", config.image_size)
+    with working(dataset) as scratch:
+        pixels = PixelFile(scratch / "pixels", config.image_size)
         try:
             checked = check_all(config, pixels)
         finally:

@@ -94,6 +94,21 @@ def writing(
             shutil.rmtree(leftover, ignore_errors=True)
 
 
+@contextlib.contextmanager
+def working(path: Path) -> Iterator[Path]:
+    """Yield an empty hidden directory beside `path` for what is needed until `path` is written; it is removed again.
+
+    Its name is always the same, so that what a killed attempt left there goes too.
+    """
+    work = path.with_name(f".{path.name}.work")
+    shutil.rmtree(work, ignore_errors=True)
+    work.mkdir(parents=True)
+    try:
+        yield work
+    finally:
+        shutil.rmtree(work, ignore_errors=True)
+
+
 def verify_dir(path: Path, kind: str, *, split: str | None = None) -> Manifest:
     """Check `path` against its manifest and the expected kind and split (None: the kind belongs to no split).
 

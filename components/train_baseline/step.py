@@ -1,6 +1,5 @@
 """Phase 1: which classifier do TRAIN and VAL_SELECT give, and what does it say about VAL_CALIB and VAL_TEST?"""
 
-import contextlib
 import json
 import shutil
 from pathlib import Path
@@ -8,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from components.shared.artifacts import Manifest, write_json, writing
+from components.shared.artifacts import Manifest, working, write_json, writing
 from components.shared.data.dataset import Dataset
 from components.shared.data.splits import SPLITS, Splits, read_splits
 from components.shared.errors import ConfigError, DataError
@@ -40,11 +39,7 @@ def run(
     training.check_history()
     data, assignment = Dataset.open(dataset), read_splits(splits)
     _check(config, data, assignment)
-    work = checkpoint.with_name(f".{checkpoint.name}.work")
-    shutil.rmtree(work, ignore_errors=True)  # of an attempt that was killed
-    work.mkdir(parents=True)
-    with training as checkpoints, contextlib.ExitStack() as stack:
-        stack.callback(shutil.rmtree, work, ignore_errors=True)
+    with training as checkpoints, working(checkpoint) as work:
         paths = {"dataset": str(dataset), "splits": str(splits), "work": str(work)}
         write_json(work / "job.json", {"config": config.to_json(), "paths": paths, "checkpoints": checkpoints})
         launch("components.train_baseline.train", work / "job.json", n_processes=config.n_processes)

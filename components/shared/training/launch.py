@@ -1,6 +1,7 @@
 """How does a step start its training processes, and how does it see to it that they end?"""
 
 import os
+import socket
 import subprocess
 import sys
 import time
@@ -15,6 +16,7 @@ __all__ = ["HANG_SECONDS", "launch", "report_error"]
 # A rank that shows no sign of life for so long ends the group. Above the collective calls' own limit, which names
 # the call that failed.
 HANG_SECONDS = 360.0
+_HOST = "127.0.0.1"
 _POLL_SECONDS = 0.2
 _END_SECONDS = 10.0
 _PROJECT_ROOT = Path(__file__).resolve().parents[3]
@@ -28,7 +30,9 @@ def launch(module: str, job: Path, *, n_processes: int, hang_seconds: float = HA
     """
     count = n_processes or _n_gpus() or 1
     pulse = Pulse(job.parent / "pulse", count)
-    command = [sys.executable, "-m", "components.shared.training.agent", "--standalone", f"--nproc-per-node={count}"]
+    # A static rendezvous: torchrun's standalone one unpickles what it gets from a port that anybody here can write to.
+    command = [sys.executable, "-m", "components.shared.training.agent", f"--nproc-per-node={count}"]
+    command += ["--rdzv-backend=static", f"--master-addr={_HOST}", f"--master-port={_free_port()}"]
     command += ["--log-dir", str(job.parent / "torchrun"), "-m", module, "--config", str(job)]
     process = subprocess.Popen(command, env=_environment(job.parent, count))
     try:
@@ -60,6 +64,11 @@ def _end(process: "subprocess.Popen[bytes]", pulse: Pulse) -> None:
     ends = time.monotonic() + _END_SECONDS
     while any(Path(f"/proc/{pid}").exists() for pid in pulse.pids()) and time.monotonic() < ends:
         time.sleep(0.02)
+
+
+def _free_port() -> int:
+    with socket.create_server((_HOST, 0)) as probe:
+        return int(probe.getsockname()[1])
 
 
 def _n_gpus() -> int:
