@@ -72,10 +72,12 @@ class Checkpoints:
         self._writer.start()
 
     def close(self) -> None:
-        """Wait for the last one; errors as in `due`."""
+        """Training is over: wait for the last one to be written, store no more; errors as in `due`."""
         if self._writer is not None:
             self._writer.join()
             self._report()
+        if self._uploads is not None:
+            self._uploads.stop()
 
     def _write(self, state: TrainingState) -> None:
         try:

@@ -10,6 +10,8 @@ from components.shared.errors import StreetVisionError, one_line
 from components.shared.training import checkpoint_files
 from components.shared.training.mirror import Mirror, OvertakenError
 
+_STOP_SECONDS = 10.0
+
 
 class Uploads:
     """`failure`: why the last upload did not succeed, else empty; `overtaken`: why training must end, else empty."""
@@ -33,10 +35,16 @@ class Uploads:
         with self._changed:
             return {path.name for path in (self._waiting, self._busy) if path is not None}
 
-    def wait(self) -> None:
-        """Until nothing is to be done."""
+    def wait(self, seconds: float | None = None) -> None:
+        """Until nothing is to be done, at most so long."""
         with self._changed:
-            self._changed.wait_for(lambda: self._waiting is None and self._busy is None)
+            self._changed.wait_for(lambda: self._waiting is None and self._busy is None, seconds)
+
+    def stop(self) -> None:
+        """Begin nothing more, and let a request under way end: one that arrives after the clean-up would stay."""
+        with self._changed:
+            self._waiting = None
+        self.wait(_STOP_SECONDS)
 
     def _work(self) -> None:
         while not self.overtaken:

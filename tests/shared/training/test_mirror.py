@@ -177,7 +177,7 @@ def test_training_does_not_wait_for_a_slow_store(world: World, s3: StoreSettings
     (tmp_path / "a").mkdir()
     checkpoints = Checkpoints(tmp_path / "a", config, step="toy", mirror=mirror)
     toy.train(world, {"epochs": 30}, checkpoints)
-    assert mirror.uploaded <= 3  # of up to 60: those that came meanwhile were left out
+    assert 1 <= mirror.uploaded <= 4  # of up to 60: those that came meanwhile were left out
 
 
 def test_the_record_of_a_failure_is_found_by_another_machine(s3: StoreSettings, bucket: str) -> None:
