@@ -8,6 +8,7 @@ from typing import Any
 
 from components.shared.errors import ConfigError, StreetVisionError
 from components.shared.step import fail
+from pipelines import cluster_cli
 
 _PROFILE_NAMES = ("a6000x2", "a6000x1", "cpu")
 
@@ -50,6 +51,7 @@ def _parser() -> argparse.ArgumentParser:
     compile_.add_argument("--output", type=Path, default=Path("build/stage1.yaml"), help="default: build/stage1.yaml")
     compile_.add_argument("--profile", choices=_PROFILE_NAMES, default="a6000x2", help="GPUs and nodes of training")
     compile_.set_defaults(verb=_compile)
+    cluster_cli.add_verbs(verbs)
     listing = verbs.add_parser("parameters", help="list the pipeline's parameters with defaults and meaning")
     listing.set_defaults(verb=_list_parameters)
     return parser

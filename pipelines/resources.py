@@ -1,20 +1,8 @@
-"""What does each step run in and on: image, GPUs, nodes, memory, time, retries?
+"""What does each step run on: GPUs, nodes, memory, time, retries? The only place for such decisions."""
 
-The only place for such decisions. Images are named by a digest of the sources that go into them, so that KFP's cache,
-whose key has the image's name but not its content, reruns exactly the steps whose code changed.
-"""
-
-import hashlib
-import os
 from dataclasses import dataclass
-from pathlib import Path
 
 from kfp import dsl, kubernetes
-
-_ROOT = Path(__file__).resolve().parent.parent
-_REGISTRY = os.environ.get("STREETVISION_REGISTRY", "streetvision")
-# torch and transformers are only in the trainer image; what only it needs must not change the CPU image's name.
-_TRAINER_ONLY = ("components/train_baseline", "components/shared/models", "components/shared/training")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,21 +26,6 @@ PROFILES = {
     "local": Profile(n_gpus=0, n_retries=0),
 }
 _LIGHT_TIMEOUT_SECONDS = 2 * 3600
-
-
-def _source_digest(exclude: tuple[str, ...] = ()) -> str:
-    """16 hex characters over the Python sources and the pinned versions; `exclude` names folders left out."""
-    sources = [*sorted((_ROOT / "components").rglob("*.py")), _ROOT / "constraints.txt"]
-    digest = hashlib.sha256()
-    for source in sources:
-        name = source.relative_to(_ROOT).as_posix()
-        if not name.startswith(exclude):
-            digest.update(name.encode() + b"\0" + source.read_bytes() + b"\0")
-    return digest.hexdigest()[:16]
-
-
-CPU_IMAGE = f"{_REGISTRY}/cpu:src-{_source_digest(_TRAINER_ONLY)}"
-TRAINER_IMAGE = f"{_REGISTRY}/trainer:src-{_source_digest()}"
 
 
 def light(task: dsl.PipelineTask, profile: Profile, *, memory: str = "8Gi") -> dsl.PipelineTask:

@@ -15,6 +15,7 @@ from components.fit_threshold.component import fit_threshold
 from components.shared.errors import ConfigError
 from components.train_baseline.component import train_baseline
 from pipelines import resources
+from pipelines.images import pipeline_images
 from pipelines.parameters import PHASES, pipeline_parameters, read_parameters
 from pipelines.stage1 import stage1
 
@@ -66,10 +67,9 @@ def test_every_step_retries_and_all_but_the_fingerprint_are_cached(documents: li
         assert task["cachingOptions"].get("enableCache", False) is (name != "fingerprint-source")
 
 
-def test_images_are_named_by_a_source_digest(documents: list[dict[str, Any]]) -> None:
-    images = {e["container"]["image"] for e in documents[0]["deploymentSpec"]["executors"].values()}
-    assert images == {resources.CPU_IMAGE, resources.TRAINER_IMAGE}
-    assert all(":src-" in image for image in images)
+def test_every_step_runs_in_the_image_of_its_phase(documents: list[dict[str, Any]]) -> None:
+    named = {e["container"]["image"] for e in documents[0]["deploymentSpec"]["executors"].values()}
+    assert named == {image.reference for image in pipeline_images() if image.phase in PHASES}
 
 
 def test_every_parameter_is_documented_in_the_spec(documents: list[dict[str, Any]]) -> None:

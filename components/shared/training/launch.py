@@ -21,8 +21,8 @@ def launch(module: str, job: Path, *, n_processes: int) -> None:
     TransientError. torchrun ends the other ranks when one fails.
     """
     count = n_processes or _n_gpus() or 1
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={count}"]
-    command += ["-m", module, "--config", str(job)]
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--local-addr=127.0.0.1"]
+    command += [f"--nproc-per-node={count}", "-m", module, "--config", str(job)]
     environment = os.environ | {
         "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS") or str(max(1, len(os.sched_getaffinity(0)) // count)),
         "PYTHONPATH": os.pathsep.join([str(_PROJECT_ROOT), os.environ.get("PYTHONPATH", "")]).rstrip(os.pathsep),
