@@ -49,8 +49,8 @@ def finished(engine: docker.DockerClient, tmp_path_factory: pytest.TempPathFacto
     root = tmp_path_factory.mktemp("containers")
     write_demo_data(root / "data", n_images=400)
     write_demo_backbone(root / "backbone")
-    for folder, _, _ in os.walk(root):
-        Path(folder).chmod(0o777)
+    for place in [root, *root.rglob("*")]:
+        place.chmod(0o777 if place.is_dir() else 0o644)
     local.init(
         local.DockerRunner(
             network_mode="none",
