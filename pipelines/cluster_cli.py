@@ -22,6 +22,7 @@ def add_verbs(parsers: SubParsers) -> None:
     _add_submit(parsers)
     _add_schedule(parsers)
     _add_runs(parsers)
+    _add_doctor(parsers)
 
 
 def add_profile_options(parser: argparse.ArgumentParser) -> None:
@@ -120,6 +121,21 @@ def _add_runs(parsers: SubParsers) -> None:
     for parser, verb in ((status, verbs.status), (logs, verbs.logs), (download, verbs.download)):
         parser.add_argument("run", nargs="?", metavar="RUN_ID", help="default: the run that was started last")
         parser.set_defaults(verb=verb)
+
+
+def _add_doctor(parsers: SubParsers) -> None:
+    parser = parsers.add_parser(
+        "doctor",
+        help="look whether a cluster has what a run needs",
+        description="Look at the cluster that kubectl would talk to; exit code 1 where something is missing.",
+    )
+    parser.add_argument("--namespace", default="streetvision", help="namespace of the runs (default: streetvision)")
+    parser.add_argument("--kfp-namespace", default="kubeflow", help="namespace of KFP's API (default: kubeflow)")
+    parser.add_argument(
+        "--store-endpoint", default="", metavar="HOST:PORT", help="forwarded port of the object store, from outside"
+    )
+    add_profile_options(parser)
+    parser.set_defaults(verb=verbs.doctor)
 
 
 def _api_parser(parsers: SubParsers, name: str, purpose: str, epilog: str = "") -> argparse.ArgumentParser:

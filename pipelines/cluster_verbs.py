@@ -167,6 +167,22 @@ def download(parsed: argparse.Namespace) -> None:
         print(f"{path}  {'verified' if verified else 'not an artifact of ours, copied'}")
 
 
+def doctor(parsed: argparse.Namespace) -> None:
+    """Print a table of what a run needs; exit code 1 where something is missing."""
+    from pipelines.doctor import examine, kubernetes_api
+    from pipelines.resources import PROFILES
+
+    profile = PROFILES[parsed.profile]
+    missing = 0
+    for line in examine(kubernetes_api(), parsed.namespace, parsed.kfp_namespace, profile, parsed.store_endpoint):
+        print(f"{'ok     ' if line.passed else 'MISSING'}  {line.check:24}{line.found}")
+        if not line.passed:
+            missing += 1
+            print(f"{'':9}{'':24}-> {line.fix}")
+    if missing:
+        sys.exit(1)
+
+
 def _run_values(parsed: argparse.Namespace) -> dict[str, Any]:
     from pipelines.parameters import read_parameters
 
