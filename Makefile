@@ -5,7 +5,9 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 RUN := $(BIN)/python -m pipelines run $(if $(DATA),,--demo) $(if $(DATA),--param data=$(DATA)) $(if $(BACKBONE),--param backbone=$(BACKBONE)) $(if $(PARAMS),--params $(PARAMS)) $(ARGS)
 
-.PHONY: help install run test test-faults test-faults-nightly compile lint bench clean
+ENGINE := build/engine
+
+.PHONY: help install run test test-containers test-faults test-faults-nightly images compile lint bench clean
 .DEFAULT_GOAL := help
 
 help: ## list the targets
@@ -31,6 +33,16 @@ test-faults: $(STAMP) ## kill trainings 20 times, tear 1,000 writes, break every
 
 test-faults-nightly: ## the same with 200 kills
 	$(MAKE) test-faults KILLS=50
+
+# A session of its own for the engine's settings; where no engine can run, the tests are skipped and say so.
+test-containers: $(STAMP) ## build the images and run the pipeline inside them (starts a Docker engine where none runs)
+	mkdir -p $(dir $(ENGINE))
+	images/engine.sh start $(ENGINE) > $(ENGINE).env
+	trap 'images/engine.sh stop $(ENGINE)' EXIT; \
+	env $$(cat $(ENGINE).env) $(BIN)/python -m pytest -rs -s tests/images/test_containers.py
+
+images: $(STAMP) ## build the images that the compiled pipeline names; PUSH=1 pushes them
+	$(BIN)/python -m pipelines images --build $(if $(PUSH),--push)
 
 compile: $(STAMP) ## write the pipeline spec for Kubeflow to build/stage1.yaml
 	$(BIN)/python -m pipelines compile

@@ -8,8 +8,7 @@ from typing import Any
 
 from components.shared.errors import ConfigError, StreetVisionError
 from components.shared.step import fail
-
-_PROFILE_NAMES = ("a6000x2", "a6000x1", "cpu")
+from pipelines import cluster_cli
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -24,7 +23,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m pipelines",
-        description="Compile the stage-1 pipeline for Kubeflow, or run it here.",
+        description="The stage-1 pipeline: run it here, or compile, upload, run and schedule it in Kubeflow.",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     verbs = parser.add_subparsers(required=True, metavar="VERB")
@@ -41,25 +40,19 @@ def _parser() -> argparse.ArgumentParser:
         ),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    _add_parameter_options(run)
+    cluster_cli.add_parameter_options(run)
     run.add_argument("--demo", action="store_true", help="generated street scenes and a small random backbone")
     run.add_argument("--output", type=Path, default=Path("runs"), help="folder of runs and cache (default: runs)")
     run.add_argument("--dry-run", action="store_true", help="print the steps and which are cached, run nothing")
     run.set_defaults(verb=_run)
     compile_ = verbs.add_parser("compile", help="write the pipeline spec for Kubeflow (YAML)")
     compile_.add_argument("--output", type=Path, default=Path("build/stage1.yaml"), help="default: build/stage1.yaml")
-    compile_.add_argument("--profile", choices=_PROFILE_NAMES, default="a6000x2", help="GPUs and nodes of training")
+    cluster_cli.add_profile_options(compile_)
     compile_.set_defaults(verb=_compile)
+    cluster_cli.add_verbs(verbs)
     listing = verbs.add_parser("parameters", help="list the pipeline's parameters with defaults and meaning")
     listing.set_defaults(verb=_list_parameters)
     return parser
-
-
-def _add_parameter_options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--params", type=Path, metavar="FILE", help="YAML or JSON mapping of parameters")
-    parser.add_argument(
-        "--param", action="append", default=[], metavar="KEY=VALUE", help="one parameter; wins over --params"
-    )
 
 
 def _run(parsed: argparse.Namespace) -> None:
@@ -97,14 +90,10 @@ def _demo_values(output: Path) -> dict[str, Any]:
 
 
 def _compile(parsed: argparse.Namespace) -> None:
-    from kfp import compiler
+    from pipelines.package import write_package
 
-    from pipelines.resources import PROFILES
-    from pipelines.stage1 import stage1
-
-    parsed.output.parent.mkdir(parents=True, exist_ok=True)
-    compiler.Compiler().compile(stage1(PROFILES[parsed.profile]), str(parsed.output))
-    print(f"wrote {parsed.output} ({parsed.profile})")
+    version = write_package(parsed.output, parsed.profile, parsed.queue)
+    print(f"wrote {parsed.output} ({version})")
 
 
 def _list_parameters(parsed: argparse.Namespace) -> None:

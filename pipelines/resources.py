@@ -1,33 +1,27 @@
-"""What does each step run in and on: image, GPUs, nodes, memory, time, retries?
+"""What does each step run on: GPUs, nodes, memory, disk, time, retries, user? The only place for such decisions."""
 
-The only place for such decisions. Images are named by a digest of the sources that go into them, so that KFP's cache,
-whose key has the image's name but not its content, reruns exactly the steps whose code changed.
-"""
-
-import hashlib
-import os
 from dataclasses import dataclass
-from pathlib import Path
 
 from kfp import dsl, kubernetes
-
-_ROOT = Path(__file__).resolve().parent.parent
-_REGISTRY = os.environ.get("STREETVISION_REGISTRY", "streetvision")
-# torch and transformers are only in the trainer image; what only it needs must not change the CPU image's name.
-_TRAINER_ONLY = ("components/train_baseline", "components/shared/models", "components/shared/training")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Profile:
-    """Resources of a run. `n_gpus` 0 asks for none; memory and storage in Kubernetes units; times in seconds."""
+    """Resources of a run. `n_gpus` 0 asks for none; memory and storage in Kubernetes units; times in seconds.
+
+    queue: Kueue's LocalQueue in which training waits, "" without Kueue. on_cluster: whether Kubernetes runs the steps.
+    """
 
     n_gpus: int
     gpu_product: str = "NVIDIA-RTX-A6000"  # label set by NVIDIA's GPU feature discovery
     train_cpu: str = "16"
     train_memory: str = "96Gi"
+    train_scratch: str = "100Gi"
     shared_memory: str = "16Gi"
     train_timeout_seconds: int = 24 * 3600
     n_retries: int = 3
+    queue: str = ""
+    on_cluster: bool = True
 
 
 PROFILES = {
@@ -35,31 +29,20 @@ PROFILES = {
     "a6000x1": Profile(n_gpus=1, train_cpu="8", train_memory="48Gi", shared_memory="8Gi"),
     "cpu": Profile(n_gpus=0, train_cpu="8", train_memory="32Gi", shared_memory="8Gi"),
     # On a laptop an error should be seen at once, not after three retries.
-    "local": Profile(n_gpus=0, n_retries=0),
+    "local": Profile(n_gpus=0, n_retries=0, on_cluster=False),
 }
 _LIGHT_TIMEOUT_SECONDS = 2 * 3600
-
-
-def _source_digest(exclude: tuple[str, ...] = ()) -> str:
-    """16 hex characters over the Python sources and the pinned versions; `exclude` names folders left out."""
-    sources = [*sorted((_ROOT / "components").rglob("*.py")), _ROOT / "constraints.txt"]
-    digest = hashlib.sha256()
-    for source in sources:
-        name = source.relative_to(_ROOT).as_posix()
-        if not name.startswith(exclude):
-            digest.update(name.encode() + b"\0" + source.read_bytes() + b"\0")
-    return digest.hexdigest()[:16]
-
-
-CPU_IMAGE = f"{_REGISTRY}/cpu:src-{_source_digest(_TRAINER_ONLY)}"
-TRAINER_IMAGE = f"{_REGISTRY}/trainer:src-{_source_digest()}"
+_LIGHT_SCRATCH = "20Gi"
+_USER = 10001  # that of images/Dockerfile
+STORE_SECRET = "streetvision-s3"  # noqa: S105 - the name of manifests/overlays' secret, not a secret
+STORE_VARIABLES = ("ENDPOINT", "ACCESS_KEY", "SECRET_KEY", "SECURE", "REGION")
 
 
 def light(task: dsl.PipelineTask, profile: Profile, *, memory: str = "8Gi") -> dsl.PipelineTask:
-    """A step on CPU: a small request, a timeout, retries."""
+    """A step on CPU: a small request, scratch space, a timeout, retries."""
     task.set_cpu_request("2").set_cpu_limit("4").set_memory_request("2Gi").set_memory_limit(memory)
     kubernetes.set_timeout(task, _LIGHT_TIMEOUT_SECONDS)
-    return _with_retries(task, profile)
+    return _any_step(task, profile, scratch=_LIGHT_SCRATCH, cost="light")
 
 
 def training(task: dsl.PipelineTask, profile: Profile) -> dsl.PipelineTask:
@@ -70,18 +53,31 @@ def training(task: dsl.PipelineTask, profile: Profile) -> dsl.PipelineTask:
         task.set_accelerator_type("nvidia.com/gpu").set_accelerator_limit(profile.n_gpus)
         kubernetes.add_node_selector(task, label_key="nvidia.com/gpu.product", label_value=profile.gpu_product)
         kubernetes.add_toleration(task, key="nvidia.com/gpu", operator="Exists", effect="NoSchedule")
-    kubernetes.empty_dir_mount(
-        task,
-        volume_name="dshm",
-        mount_path="/dev/shm",  # noqa: S108
-        medium="Memory",
-        size_limit=profile.shared_memory,
-    )
+    _empty_dir(task, "dshm", "/dev/shm", profile.shared_memory, medium="Memory")  # noqa: S108
     kubernetes.set_timeout(task, profile.train_timeout_seconds)
-    return _with_retries(task, profile)
+    if profile.queue:
+        kubernetes.add_pod_label(task, "kueue.x-k8s.io/queue-name", profile.queue)
+    return _any_step(task, profile, scratch=profile.train_scratch, cost="training")
 
 
-def _with_retries(task: dsl.PipelineTask, profile: Profile) -> dsl.PipelineTask:
+def with_store(task: dsl.PipelineTask) -> dsl.PipelineTask:
+    """Give a step the object store's address and credentials; a cluster without the secret runs it without."""
+    names = {f"STREETVISION_S3_{name}": f"STREETVISION_S3_{name}" for name in STORE_VARIABLES}
+    kubernetes.use_secret_as_env(task, secret_name=STORE_SECRET, secret_key_to_env=names, optional=True)
+    return task
+
+
+def _any_step(task: dsl.PipelineTask, profile: Profile, *, scratch: str, cost: str) -> dsl.PipelineTask:
+    # Labels by which a cluster's bill is split: whose pod, which step, light or training.
+    kubernetes.add_pod_label(task, "app.kubernetes.io/part-of", "streetvision")
+    kubernetes.add_pod_label(task, "app.kubernetes.io/component", task.name)
+    kubernetes.add_pod_label(task, "streetvision/cost", cost)
+    kubernetes.set_security_context(task, run_as_user=_USER, run_as_group=_USER, run_as_non_root=True)
+    _empty_dir(task, "scratch", "/tmp", scratch)  # noqa: S108 - the images keep all scratch there
     if profile.n_retries:
         task.set_retry(profile.n_retries, backoff_duration="30s", backoff_factor=2.0, backoff_max_duration="600s")
     return task
+
+
+def _empty_dir(task: dsl.PipelineTask, name: str, path: str, size: str, *, medium: str | None = None) -> None:
+    kubernetes.empty_dir_mount(task, volume_name=name, mount_path=path, medium=medium, size_limit=size)

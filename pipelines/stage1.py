@@ -10,6 +10,7 @@ from components.export_bundle.component import export_bundle
 from components.fingerprint_source.component import fingerprint_source
 from components.fit_threshold.component import fit_threshold
 from components.ingest_dataset.component import ingest_dataset
+from components.report_outcome.component import report_outcome
 from components.shared.artifact_types import Bundle, Evaluation
 from components.shared.component import documented
 from components.split_dataset.component import split_dataset
@@ -29,13 +30,18 @@ class Outputs(NamedTuple):
 
 
 def stage1(profile: resources.Profile) -> Any:
-    """The pipeline for the resources of `profile`, as a KFP graph component."""
+    """The pipeline for the resources of `profile`, as a KFP graph component.
 
-    def wire(values: dict[str, Any]) -> Outputs:
+    On a cluster an exit handler closes the run. KFP lets no output leave an exit handler's group and its local runner
+    has none, so that a local run has outputs instead.
+    """
+
+    def phases(values: dict[str, Any]) -> Outputs:
         source = resources.light(fingerprint_source(**of_phase("fingerprint_source", values)), profile)
+        resources.with_store(source)
         source.set_caching_options(enable_caching=False)  # it is what notices that the data changed
         ingest = ingest_dataset(source_fingerprint=source.outputs["data_digest"], **of_phase("ingest_dataset", values))
-        resources.light(ingest, profile, memory="16Gi")
+        resources.with_store(resources.light(ingest, profile, memory="16Gi"))
         dataset = ingest.outputs["dataset"]
         split = resources.light(split_dataset(dataset=dataset, **of_phase("split_dataset", values)), profile)
         train = train_baseline(
@@ -67,18 +73,22 @@ def stage1(profile: resources.Profile) -> Any:
         resources.light(bundle, profile, memory="16Gi")
         return Outputs(bundle.outputs["bundle"], evaluation.outputs["evaluation"], evaluation.outputs["report"])
 
-    return dsl.pipeline(name=NAME)(documented(*PHASES.values())(_with_signature(wire)))
+    def closed(values: dict[str, Any]) -> None:
+        with dsl.ExitHandler(resources.light(report_outcome(), profile)):
+            phases(values)
+
+    function = _with_signature(closed, None) if profile.on_cluster else _with_signature(phases, Outputs)
+    return dsl.pipeline(name=NAME)(documented(*PHASES.values())(function))
 
 
-def _with_signature(wire: Any) -> Any:
+def _with_signature(wire: Any, returned: Any) -> Any:
     """`wire` as the function KFP expects: one annotated parameter per pipeline parameter, called by position."""
     parameters = pipeline_parameters()
 
-    def pipeline(*channels: Any) -> Outputs:
+    def pipeline(*channels: Any) -> Any:
         """Train, calibrate, evaluate and bundle a selective roadwork classifier."""
         names = [parameter.name for parameter in parameters]
-        outputs: Outputs = wire(dict(zip(names, channels, strict=True)))
-        return outputs
+        return wire(dict(zip(names, channels, strict=True)))
 
-    pipeline.__signature__ = inspect.Signature(parameters, return_annotation=Outputs)  # type: ignore[attr-defined]
+    pipeline.__signature__ = inspect.Signature(parameters, return_annotation=returned)  # type: ignore[attr-defined]
     return pipeline

@@ -5,11 +5,11 @@ from kfp import dsl
 from components.export_bundle.config import ExportConfig
 from components.shared.artifact_types import Bundle, Checkpoint, Evaluation, ImageDataset, Policy
 from components.shared.component import documented
-from pipelines.resources import TRAINER_IMAGE
+from pipelines.sources import trainer_image
 
 
 # fmt: off
-@dsl.component(base_image=TRAINER_IMAGE, install_kfp_package=False)
+@dsl.component(base_image=trainer_image(__name__), install_kfp_package=False)
 @documented(ExportConfig)
 def export_bundle(
     checkpoint: dsl.Input[Checkpoint], policy: dsl.Input[Policy], evaluation: dsl.Input[Evaluation],

@@ -6,11 +6,11 @@ from kfp import dsl
 
 from components.fingerprint_source.config import FingerprintConfig
 from components.shared.component import documented
-from pipelines.resources import CPU_IMAGE
+from pipelines.sources import cpu_image
 
 
 # fmt: off
-@dsl.component(base_image=CPU_IMAGE, install_kfp_package=False)
+@dsl.component(base_image=cpu_image(__name__), install_kfp_package=False)
 @documented(FingerprintConfig)
 def fingerprint_source(
     data: str = "", extra_sources: str = "", backbone: str = "",

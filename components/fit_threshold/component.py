@@ -5,11 +5,11 @@ from kfp import dsl
 from components.fit_threshold.config import FitThresholdConfig
 from components.shared.artifact_types import Policy, ValCalibLogits
 from components.shared.component import documented
-from pipelines.resources import CPU_IMAGE
+from pipelines.sources import cpu_image
 
 
 # fmt: off
-@dsl.component(base_image=CPU_IMAGE, install_kfp_package=False)
+@dsl.component(base_image=cpu_image(__name__), install_kfp_package=False)
 @documented(FitThresholdConfig)
 def fit_threshold(
     val_calib_logits: dsl.Input[ValCalibLogits], policy: dsl.Output[Policy],

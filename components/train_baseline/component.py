@@ -5,11 +5,11 @@ from kfp import dsl
 from components.shared.artifact_types import Checkpoint, ImageDataset, Splits, ValCalibLogits, ValTestLogits
 from components.shared.component import documented
 from components.train_baseline.config import TrainBaselineConfig
-from pipelines.resources import TRAINER_IMAGE
+from pipelines.sources import trainer_image
 
 
 # fmt: off
-@dsl.component(base_image=TRAINER_IMAGE, install_kfp_package=False)
+@dsl.component(base_image=trainer_image(__name__), install_kfp_package=False)
 @documented(TrainBaselineConfig)
 def train_baseline(
     dataset: dsl.Input[ImageDataset], splits: dsl.Input[Splits], checkpoint: dsl.Output[Checkpoint],

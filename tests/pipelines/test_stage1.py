@@ -8,13 +8,16 @@ from typing import Any
 
 import pytest
 import yaml
+from google.protobuf import json_format
 from kfp import compiler, dsl
 from kfp.dsl.types.type_utils import InconsistentTypeException
 
 from components.fit_threshold.component import fit_threshold
 from components.shared.errors import ConfigError
+from components.shared.store import StoreSettings
 from components.train_baseline.component import train_baseline
 from pipelines import resources
+from pipelines.images import pipeline_images
 from pipelines.parameters import PHASES, pipeline_parameters, read_parameters
 from pipelines.stage1 import stage1
 
@@ -53,23 +56,61 @@ def test_training_asks_for_two_a6000(documents: list[dict[str, Any]]) -> None:
     assert container["resources"]["accelerator"]["resourceType"] == "nvidia.com/gpu"
     kubernetes = platform["platforms"]["kubernetes"]["deploymentSpec"]["executors"]["exec-train-baseline"]
     assert kubernetes["nodeSelector"]["labels"] == {"nvidia.com/gpu.product": "NVIDIA-RTX-A6000"}
-    mount = kubernetes["emptyDirMounts"][0]
-    assert (mount["mountPath"], mount["medium"]) == ("/dev/shm", "Memory")
+    mediums = {mount["mountPath"]: mount.get("medium") for mount in kubernetes["emptyDirMounts"]}
+    assert mediums == {"/dev/shm": "Memory", "/tmp": None}
     assert kubernetes["activeDeadlineSeconds"] == str(24 * 3600) or kubernetes["activeDeadlineSeconds"] == 24 * 3600
 
 
 def test_every_step_retries_and_all_but_the_fingerprint_are_cached(documents: list[dict[str, Any]]) -> None:
-    tasks = documents[0]["root"]["dag"]["tasks"]
+    tasks = documents[0]["components"]["comp-exit-handler-1"]["dag"]["tasks"]
     assert len(tasks) == len(PHASES)
     for name, task in tasks.items():
         assert task["retryPolicy"]["maxRetryCount"] == 3
         assert task["cachingOptions"].get("enableCache", False) is (name != "fingerprint-source")
 
 
-def test_images_are_named_by_a_source_digest(documents: list[dict[str, Any]]) -> None:
-    images = {e["container"]["image"] for e in documents[0]["deploymentSpec"]["executors"].values()}
-    assert images == {resources.CPU_IMAGE, resources.TRAINER_IMAGE}
-    assert all(":src-" in image for image in images)
+def test_the_exit_handler_waits_for_all_and_runs_whatever_happened(documents: list[dict[str, Any]]) -> None:
+    tasks = documents[0]["root"]["dag"]["tasks"]
+    assert tasks.keys() == {"exit-handler-1", "report-outcome"}
+    assert tasks["report-outcome"]["dependentTasks"] == ["exit-handler-1"]
+    assert tasks["report-outcome"]["triggerPolicy"]["strategy"] == "ALL_UPSTREAM_TASKS_COMPLETED"
+
+
+def test_every_pod_is_labelled_unprivileged_and_has_scratch(documents: list[dict[str, Any]]) -> None:
+    executors = documents[1]["platforms"]["kubernetes"]["deploymentSpec"]["executors"]
+    assert executors.keys() == documents[0]["deploymentSpec"]["executors"].keys()
+    for name, executor in executors.items():
+        labels = executor["podMetadata"]["labels"]
+        assert labels["app.kubernetes.io/part-of"] == "streetvision"
+        assert labels["app.kubernetes.io/component"] == name.removeprefix("exec-")
+        assert labels["streetvision/cost"] == ("training" if "train" in name else "light")
+        assert executor["securityContext"] == {"runAsUser": "10001", "runAsGroup": "10001", "runAsNonRoot": True}
+        assert {"/tmp"} <= {mount["mountPath"] for mount in executor["emptyDirMounts"]}
+        assert int(executor["activeDeadlineSeconds"]) > 0
+
+
+def test_the_store_reaches_the_steps_that_read_data_by_reference_only(documents: list[dict[str, Any]]) -> None:
+    executors = documents[1]["platforms"]["kubernetes"]["deploymentSpec"]["executors"]
+    holders = {name for name, executor in executors.items() if "secretAsEnv" in executor}
+    assert holders == {"exec-fingerprint-source", "exec-ingest-dataset"}
+    for name in holders:
+        reference = executors[name]["secretAsEnv"][0]
+        variables = {entry["envVar"] for entry in reference["keyToEnv"]}
+        assert set(StoreSettings(endpoint="e", access_key="a", secret_key="s").to_environment()) <= variables
+        assert reference["optional"] is True
+
+
+def test_training_waits_in_kueue_where_a_queue_is_named() -> None:
+    pipeline = stage1(dataclasses.replace(resources.PROFILES["a6000x2"], queue="team"))
+    platform = json_format.MessageToDict(pipeline.platform_spec)["platforms"]["kubernetes"]
+    executors = platform["deploymentSpec"]["executors"]
+    labels = {name: executor["podMetadata"]["labels"] for name, executor in executors.items()}
+    assert [name for name in labels if "kueue.x-k8s.io/queue-name" in labels[name]] == ["exec-train-baseline"]
+
+
+def test_every_step_runs_in_the_image_of_its_phase(documents: list[dict[str, Any]]) -> None:
+    named = {e["container"]["image"] for e in documents[0]["deploymentSpec"]["executors"].values()}
+    assert named == {image.reference for image in pipeline_images()}
 
 
 def test_every_parameter_is_documented_in_the_spec(documents: list[dict[str, Any]]) -> None:

@@ -1,0 +1,134 @@
+"""Which images does the pipeline need, and how are they built?
+
+The list is the compiled components' own: whatever `components/<phase>/component.py` names is built, under that name.
+"""
+
+import importlib
+import os
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from components.shared.errors import ConfigError, PermanentError
+from pipelines.sources import ROOT, phase_sources, source_digest
+
+_BUILD_TIMEOUT_SECONDS = 3600
+
+
+@dataclass(frozen=True, order=True)
+class PhaseImage:
+    """The image of one phase; `reference` is what the compiled spec holds."""
+
+    kind: str
+    phase: str
+    reference: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Builder:
+    """How to call docker. base_image: "" for the pinned one; wheels: folder of packages preferred to the index's;
+    ca_file: PEM bundle that the package index needs, given as a build secret so that no layer holds it."""
+
+    docker: str = "docker"
+    base_image: str = ""
+    wheels: Path | None = None
+    ca_file: Path | None = None
+
+    @classmethod
+    def from_environment(cls) -> "Builder":
+        """DOCKER and STREETVISION_BASE_IMAGE are ours, PIP_FIND_LINKS (a folder) and PIP_CERT are pip's."""
+        wheels, ca_file = Path(os.environ.get("PIP_FIND_LINKS", "")), os.environ.get("PIP_CERT")
+        return cls(
+            docker=os.environ.get("DOCKER") or "docker",
+            base_image=os.environ.get("STREETVISION_BASE_IMAGE", ""),
+            wheels=wheels if wheels.is_absolute() and wheels.is_dir() else None,
+            ca_file=Path(ca_file) if ca_file else None,
+        )
+
+
+def pipeline_images() -> list[PhaseImage]:
+    """One image for each phase, sorted by kind and phase."""
+    images = []
+    for file in sorted((ROOT / "components").glob("*/component.py")):
+        phase = file.parent.name
+        component = getattr(importlib.import_module(f"components.{phase}.component"), phase, None)
+        if component is not None:  # components/shared has a component.py that is no phase
+            reference = component.component_spec.implementation.container.image
+            images.append(PhaseImage(reference.partition(":")[0].rpartition("/")[2], phase, reference))
+    return sorted(images)
+
+
+def missing_images(images: Sequence[PhaseImage], builder: Builder) -> list[PhaseImage]:
+    """Those that the engine does not hold. Raises ConfigError where no engine answers."""
+    known = _docker(builder, "image", "ls", "--format", "{{.Repository}}:{{.Tag}}").split()
+    return [image for image in images if image.reference not in known]
+
+
+def build_images(images: Sequence[PhaseImage], builder: Builder) -> None:
+    """Build all `images`, those of a kind from one context. Raises PermanentError with docker's last lines."""
+    with tempfile.TemporaryDirectory(prefix="streetvision-images-") as folder:
+        context = Path(folder)
+        write_context(context, images, builder.wheels)
+        for image in images:
+            _docker(builder, "build", *_build_options(image, builder), str(context))
+
+
+def push_images(images: Sequence[PhaseImage], builder: Builder) -> None:
+    """Push all `images` to the registry in their names."""
+    for image in images:
+        _docker(builder, "push", "--quiet", image.reference)
+
+
+def write_context(folder: Path, images: Sequence[PhaseImage], wheels: Path | None = None) -> None:
+    """What the Dockerfile copies from: pins, requirements, wheels/ and app/<phase>/ with the phase's sources."""
+    shutil.copy(ROOT / "constraints.txt", folder)
+    shutil.copy(ROOT / "images/Dockerfile", folder)
+    for requirements in sorted((ROOT / "images").glob("*/requirements.txt")):
+        _copy(requirements, folder)
+    for image in images:
+        for source in phase_sources(image.phase):
+            _copy(source, folder / "app" / image.phase)
+    (folder / "wheels").mkdir()
+    for wheel in sorted(wheels.glob("*.whl")) if wheels else []:
+        shutil.copy(wheel, folder / "wheels")
+
+
+def _copy(file: Path, folder: Path) -> None:
+    target = folder / file.relative_to(ROOT)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    shutil.copyfile(file, target)
+    target.chmod(0o644)  # readable by any user, whatever the umask here
+
+
+def _build_options(image: PhaseImage, builder: Builder) -> list[str]:
+    arguments = {
+        "KIND": image.kind,
+        "PHASE": image.phase,
+        "SOURCE_DIGEST": source_digest(image.kind, image.phase),
+        "BASE_IMAGE": builder.base_image,
+    }
+    options = ["--quiet", "--network", "host", "--tag", image.reference]
+    for name, value in arguments.items():
+        options += ["--build-arg", f"{name}={value}"] if value else []
+    if builder.ca_file is not None:
+        options += ["--secret", f"id=ca,src={builder.ca_file}"]
+    return options
+
+
+def _docker(builder: Builder, *arguments: str) -> str:
+    environment = os.environ | {"DOCKER_BUILDKIT": "1"}
+    command = [builder.docker, *arguments]
+    try:
+        finished = subprocess.run(
+            command, env=environment, capture_output=True, text=True, timeout=_BUILD_TIMEOUT_SECONDS, check=False
+        )
+    except FileNotFoundError as error:
+        raise ConfigError(f"{builder.docker!r} is not installed; install a Docker client or set DOCKER") from error
+    if finished.returncode:
+        last = " | ".join(finished.stderr.strip().splitlines()[-5:])
+        kind = ConfigError if "docker daemon" in finished.stderr else PermanentError
+        raise kind(f"{builder.docker} {arguments[0]} failed: {last}")
+    return finished.stdout

@@ -1,0 +1,87 @@
+"""Names of images: what changes which, and whether the sources that go in are all that a phase needs."""
+
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from pipelines.images import PhaseImage, pipeline_images, write_context
+from pipelines.sources import ROOT, phase_sources, reference
+
+IMAGES = pipeline_images()
+TRAINERS = {"train_baseline", "export_bundle"}
+
+
+@pytest.fixture
+def tree(tmp_path: Path) -> Path:
+    """A copy of what images are made of."""
+    for name in ("components", "images"):
+        shutil.copytree(ROOT / name, tmp_path / name, ignore=shutil.ignore_patterns("__pycache__"))
+    for name in ("constraints.txt", "README.md"):
+        shutil.copy(ROOT / name, tmp_path)
+    return tmp_path
+
+
+def _changed(tree: Path, file: str) -> set[str]:
+    """The phases whose image gets another name when `file` gets one more line."""
+    before = {image.phase: reference(image.kind, image.phase, tree) for image in IMAGES}
+    with (tree / file).open("a") as stream:
+        stream.write("\n# one more line\n")
+    return {image.phase for image in IMAGES if reference(image.kind, image.phase, tree) != before[image.phase]}
+
+
+@pytest.mark.parametrize("phase", [image.phase for image in IMAGES])
+def test_a_change_in_a_phase_changes_its_image_and_no_other(tree: Path, phase: str) -> None:
+    assert _changed(tree, f"components/{phase}/step.py") == {phase}
+    assert _changed(tree, f"components/{phase}/config.py") == {phase}
+
+
+def test_a_change_that_no_step_can_reach_changes_no_image(tree: Path) -> None:
+    assert _changed(tree, "README.md") == set()
+    assert _changed(tree, "images/engine.sh") == set()
+    (tree / "components/shared/evaluation/unused.py").write_text("nothing = None\n")
+    assert _changed(tree, "components/shared/evaluation/unused.py") == set()
+
+
+def test_a_change_in_shared_code_changes_the_images_of_those_that_use_it(tree: Path) -> None:
+    everyone = {image.phase for image in IMAGES}
+    assert _changed(tree, "components/shared/errors.py") == everyone
+    assert "fit_threshold" in _changed(tree, "components/shared/evaluation/threshold.py")
+    assert "fingerprint_source" not in _changed(tree, "components/shared/evaluation/threshold.py")
+    assert _changed(tree, "components/shared/training/loop.py") <= TRAINERS
+    assert _changed(tree, "images/trainer/requirements.txt") == {i.phase for i in IMAGES if i.kind == "trainer"}
+    assert _changed(tree, "images/cpu/requirements.txt") == everyone
+    assert _changed(tree, "constraints.txt") == everyone
+    assert _changed(tree, "images/Dockerfile") == everyone
+
+
+def test_what_torchrun_starts_by_name_is_in_the_image() -> None:
+    names = {file.relative_to(ROOT).as_posix() for file in phase_sources("train_baseline")}
+    assert {"components/train_baseline/train.py", "components/train_baseline/tasks.py"} <= names
+
+
+@pytest.mark.parametrize("image", IMAGES, ids=lambda image: image.phase)
+def test_the_context_holds_all_that_the_step_imports(image: PhaseImage, tmp_path: Path) -> None:
+    write_context(tmp_path, [image])
+    app = tmp_path / "app" / image.phase
+    modules = [f.relative_to(app).with_suffix("").as_posix().replace("/", ".") for f in sorted(app.rglob("*.py"))]
+    code = "import importlib, sys\nfor name in sys.argv[1:]: importlib.import_module(name)\n"
+    if image.kind == "cpu":
+        code += "assert not {'torch', 'transformers', 'peft'} & set(sys.modules), 'a light step imports torch'\n"
+    finished = subprocess.run(
+        [sys.executable, "-c", code, *(name.removesuffix(".__init__") for name in modules)],
+        env={"PYTHONPATH": str(app), "PATH": "/usr/bin:/bin", "HOME": str(tmp_path)},
+        cwd=tmp_path, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert finished.returncode == 0, finished.stderr
+
+
+def test_references_are_tags_that_a_registry_accepts() -> None:
+    assert len({image.reference for image in IMAGES}) == len(IMAGES)
+    for image in IMAGES:
+        name, _, tag = image.reference.rpartition(":")
+        assert name.endswith(f"/{image.kind}")
+        assert len(tag) <= 128
+        assert tag != "latest"
