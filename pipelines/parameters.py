@@ -14,6 +14,7 @@ from typing import Any
 
 import yaml
 
+from components.compare_calibrators.config import CompareCalibratorsConfig
 from components.evaluate.config import EvaluateConfig
 from components.export_bundle.config import ExportConfig
 from components.fingerprint_source.config import FingerprintConfig
@@ -29,6 +30,7 @@ PHASES: dict[str, type[Config]] = {
     "ingest_dataset": IngestConfig,
     "split_dataset": SplitConfig,
     "train_baseline": TrainBaselineConfig,
+    "compare_calibrators": CompareCalibratorsConfig,
     "fit_threshold": FitThresholdConfig,
     "evaluate": EvaluateConfig,
     "export_bundle": ExportConfig,

@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 
 from kfp import dsl
 
+from components.compare_calibrators.component import compare_calibrators
 from components.evaluate.component import evaluate
 from components.export_bundle.component import export_bundle
 from components.fingerprint_source.component import fingerprint_source
@@ -45,8 +46,13 @@ def stage1(profile: resources.Profile) -> Any:
             **of_phase("train_baseline", values),
         )
         resources.training(train, profile)
+        calib_logits = train.outputs["val_calib_logits"]
+        calibration = compare_calibrators(val_calib_logits=calib_logits, **of_phase("compare_calibrators", values))
+        resources.light(calibration, profile)
         threshold = fit_threshold(
-            val_calib_logits=train.outputs["val_calib_logits"], **of_phase("fit_threshold", values)
+            val_calib_logits=calib_logits,
+            calibration=calibration.outputs["calibration"],
+            **of_phase("fit_threshold", values),
         )
         resources.light(threshold, profile)
         policy = threshold.outputs["policy"]

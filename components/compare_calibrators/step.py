@@ -7,12 +7,11 @@ from typing import Any
 from components.compare_calibrators.config import CompareCalibratorsConfig
 from components.shared.artifacts import write_json, writing
 from components.shared.calibration import registry
+from components.shared.calibration.artifact import FILE, KIND
 from components.shared.calibration.compare import UNCALIBRATED, Comparison, compare
 from components.shared.errors import DataError
 from components.shared.evaluation.logits import read_logits
 from components.shared.step import InputDir, OutputDir, main
-
-KIND = "Calibration"
 
 
 def run(config: CompareCalibratorsConfig, *, val_calib_logits: InputDir, calibration: OutputDir) -> None:
@@ -38,7 +37,7 @@ def run(config: CompareCalibratorsConfig, *, val_calib_logits: InputDir, calibra
     with writing(
         calibration, kind=KIND, step="compare_calibrators", config=config, inputs={"val_calib_logits": manifest}
     ) as out:
-        write_json(out / "calibrator.json", fitted.to_json())
+        write_json(out / FILE, fitted.to_json())
         write_json(out / "comparison.json", _document(found, chosen, config))
         _write_table(out / "comparison.csv", found)
 

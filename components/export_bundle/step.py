@@ -14,6 +14,7 @@ from components.shared.artifacts import Manifest, sha256_file, verify_dir, write
 from components.shared.bundle import DOCUMENT, KIND, MODEL, POLICY, PREPROCESSING, Bundle
 from components.shared.data.dataset import Dataset
 from components.shared.errors import ArtifactError
+from components.shared.evaluation.folding import fold_of
 from components.shared.evaluation.policy import Policy, read_policy
 from components.shared.step import InputDir, OutputDir, main
 
@@ -50,7 +51,7 @@ def run(
         card = readme(config, report, data.manifest.summary, preprocessing, reason)
         (out / "README.md").write_text(card, encoding="utf-8")
         write_json(out / "model_card.json", natix_card(config))
-        write_json(out / DOCUMENT, _document(config, out, inputs, reason))
+        write_json(out / DOCUMENT, _document(config, rule, out, inputs, reason))
 
 
 def _check(inputs: dict[str, Manifest], rule: Policy, report: dict[str, Any], checkpoint: Path) -> None:
@@ -75,7 +76,9 @@ def _write_model(checkpoint: Path, rule: Policy, data: Dataset, out: Path) -> tu
     from components.shared.models.classifier import Classifier, normalise
 
     classifier = Classifier.load(checkpoint)
-    spec, reason = classifier.spec, obstacle(classifier.spec)
+    spec = classifier.spec
+    fold = fold_of(rule)
+    reason = obstacle(spec, fold)
     if spec.image_size != data.image_size:
         raise ArtifactError(f"checkpoint has image_size {spec.image_size}, the dataset has {data.image_size}")
     positions = np.linspace(0, len(data.samples) - 1, min(_N_CHECKED_IMAGES, len(data.samples)))
@@ -97,7 +100,9 @@ def _write_model(checkpoint: Path, rule: Policy, data: Dataset, out: Path) -> tu
     return preprocessing, reason
 
 
-def _document(config: ExportConfig, out: Path, inputs: dict[str, Manifest], reason: str) -> dict[str, Any]:
+def _document(
+    config: ExportConfig, rule: Policy, out: Path, inputs: dict[str, Manifest], reason: str
+) -> dict[str, Any]:
     files = sorted(path for path in out.rglob("*") if path.is_file())
     return {
         "name": config.model_name,
@@ -107,6 +112,8 @@ def _document(config: ExportConfig, out: Path, inputs: dict[str, Manifest], reas
         "preprocessing": PREPROCESSING,
         "stock_pipeline": not reason,
         "stock_pipeline_reason": reason,
+        "calibrated_weights": not fold_of(rule).reason,
+        "calibrated_weights_reason": fold_of(rule).reason,
         "files": {file.relative_to(out).as_posix(): sha256_file(file) for file in files},
         "lineage": {
             name: {

@@ -7,10 +7,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from components.compare_calibrators.config import CompareCalibratorsConfig
+from components.compare_calibrators.step import run as compare_calibrators
 from components.fit_threshold.config import FitThresholdConfig
 from components.fit_threshold.step import run
 from components.shared.artifacts import sha256_file, verify_dir
-from components.shared.errors import ConfigError, DataError, InfeasibleError, LeakageViolationError
+from components.shared.errors import ArtifactError, ConfigError, DataError, InfeasibleError, LeakageViolationError
 from components.shared.evaluation.metrics import Bools
 from components.shared.evaluation.policy import read_policy
 from tests.logits_artifacts import logits_artifact
@@ -109,3 +111,20 @@ def test_an_unknown_class_is_refused(tmp_path: Path) -> None:
 def test_wrong_parameters_are_named(values: dict[str, object], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         FitThresholdConfig.from_mapping(values)
+
+
+def test_the_threshold_is_on_the_calibrated_probability(tmp_path: Path) -> None:
+    logits = logits_artifact(tmp_path / "logits")
+    calibration = tmp_path / "calibration"
+    compare_calibrators(
+        CompareCalibratorsConfig(n_bootstrap=100, calibrator="platt"), val_calib_logits=logits, calibration=calibration
+    )
+    run(CONFIG, val_calib_logits=logits, policy=tmp_path / "policy", calibration=calibration)
+    policy, _ = read_policy(tmp_path / "policy")
+    assert policy.calibrator is not None
+    assert policy.threshold_margin == pytest.approx(2.95981599 * -1.605 + 5.96466505, abs=1e-5)
+    decided = policy.decide(np.column_stack([np.zeros(40), MARGIN])) == "roadwork"
+    assert (decided == (MARGIN > -1.605)).all()
+    other = logits_artifact(tmp_path / "other", TRUTH, MARGIN + 1)
+    with pytest.raises(ArtifactError, match="was fitted on other logits"):
+        run(CONFIG, val_calib_logits=other, policy=tmp_path / "policy", calibration=calibration)

@@ -1,9 +1,9 @@
 """What does a deployed bundle answer for an image?
 
 Pixels are decoded at full size, never reduced by a JPEG's DCT as a large training image may be: the answer is then
-the stock pipeline's own. The stored model carries the threshold, so nothing is stored twice; its margin plus the
-policy's threshold is the margin before folding, exact to float32 rounding (1e-6 for thresholds within 16 log-odds),
-and the policy decides on that.
+the stock pipeline's own. The stored model carries calibrator and threshold, so nothing is stored twice; undoing the
+fold gives the logits before it, exact to float32 rounding (1e-6 for thresholds within 16 log-odds), and the policy
+decides on those.
 """
 
 from dataclasses import dataclass
@@ -16,13 +16,14 @@ from transformers import AutoModelForImageClassification
 from components.shared.bundle import MODEL, Bundle
 from components.shared.data.decode import decode, resize
 from components.shared.errors import PermanentError
+from components.shared.evaluation.folding import fold_of
 from components.shared.evaluation.metrics import sigmoid
 from components.shared.models.classifier import Classifier, ClassifierSpec, normalise
 
 
 @dataclass(frozen=True)
 class Answer:
-    """decision: what the policy says; probability: P(positive) in [0, 1] before folding, to compare with threshold."""
+    """decision: what the policy says; probability: calibrated P(positive) in [0, 1], to compare with threshold."""
 
     decision: str
     probability: float
@@ -42,6 +43,7 @@ class Predictor:
             backbone_type=values["backbone_type"],
         )
         self._bundle = bundle
+        self._fold = fold_of(bundle.policy)
         self._model = (
             AutoModelForImageClassification.from_pretrained(bundle.path / MODEL).eval()
             if bundle.stock
@@ -60,12 +62,9 @@ class Predictor:
         with torch.inference_mode():
             output = self._model(normalise(torch.from_numpy(pixels), self._spec))
         logits = np.array(getattr(output, "logits", output).numpy(), dtype=np.float64)
-        policy = self._bundle.policy
-        positive = policy.class_names.index(policy.positive_class)
-        if self._bundle.stock and positive == 0:
-            logits = logits[:, ::-1].copy()  # the stock form has the positive class last
-        logits[:, positive] += policy.threshold_margin
-        return logits
+        if self._bundle.stock and self._bundle.policy.positive == 0:
+            logits = logits[:, ::-1]  # the stock form has the positive class last
+        return self._fold.undone(logits)
 
     def answers(self, pixels: npt.NDArray[np.uint8]) -> list[Answer]:
         """One answer per image of (B, S, S, 3) uint8. Raises PermanentError where the model's output is not finite."""

@@ -22,7 +22,8 @@ _TOLERANCE = 1e-12
 def crc_threshold(positive_scores: Floats, alpha: float, grid: Floats | None = None) -> float | None:
     """Largest threshold t such that "positive iff score >= t" misses at most alpha in expectation; None: infeasible.
 
-    positive_scores: (n,) scores of positive samples. CRC with loss 1{score < t}: (misses + 1) / (n + 1) <= alpha. t is the largest attained score or, where given, grid value that keeps it.
+    positive_scores: (n,) scores of positive samples. CRC with loss 1{score < t}: (misses + 1) / (n + 1) <= alpha.
+    t is the largest attained score or, where given, grid value that keeps it.
     """
     allowed = _allowed_misses(len(positive_scores), alpha)
     if allowed < 0:
