@@ -4,33 +4,22 @@ The inductive form (SCRC-I): everything is decided on VAL_CALIB, so that a bundl
 calibrator and propose thresholds, the others certify them (see shared/selective).
 """
 
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from components.calibrate_scrc.config import CalibrateScrcConfig
-from components.shared.calibration import registry
 from components.shared.calibration.calibrator import Calibrator
-from components.shared.calibration.compare import choose
+from components.shared.calibration.compare import fit_named
 from components.shared.errors import DataError
 from components.shared.evaluation.logits import Logits, read_logits
 from components.shared.evaluation.metrics import Bools
 from components.shared.evaluation.policy import ScrcPolicy, softmax_policy
-from components.shared.selective.bounds import fewest_samples
-from components.shared.selective.certify import Certificate, Samples, best_level, certify
+from components.shared.selective.certify import Certificate
 from components.shared.selective.parts import Parts, at, draw_parts, only, samples_for
 from components.shared.selective.policy_artifact import certificate_document, infeasible, write_policy
+from components.shared.selective.targets import Target, certified, obstacle_of
 from components.shared.step import InputDir, OutputDir, main
-
-
-@dataclass(frozen=True)
-class _Target:
-    """One certificate that is needed: the answers it is about, and the samples of both parts."""
-
-    name: str
-    tuning: Samples
-    calibration: Samples
 
 
 def run(config: CalibrateScrcConfig, *, val_calib_logits: InputDir, scrc_policy: OutputDir) -> None:
@@ -43,13 +32,16 @@ def run(config: CalibrateScrcConfig, *, val_calib_logits: InputDir, scrc_policy:
     if config.positive_class not in logits.class_names:
         raise DataError(f"positive_class={config.positive_class!r} is not in {list(logits.class_names)}")
     parts = draw_parts(logits.groups, config.tuning_share, config.seed)
-    calibrator = _calibrator(config, logits, parts)
+    rows = parts.tuning
+    calibrator = fit_named(
+        config.calibrator, logits.logits[rows], logits.labels[rows], [logits.groups[r] for r in rows], config.seed
+    )
     targets = _targets(config, logits, parts, calibrator)
     delta = config.risk_delta / len(targets)
-    found = {target.name: _certify(config, target, config.alpha, delta) for target in targets}
+    found = {target.name: certified(config, target, delta) for target in targets}
     certificates = {name: certificate for name, certificate in found.items() if certificate is not None}
     inputs = {"val_calib_logits": manifest}
-    obstacle = _obstacle(config, targets, certificates, delta)
+    obstacle = obstacle_of(config, targets, certificates, delta)
     if obstacle is not None:
         reason, level = obstacle
         infeasible(scrc_policy, reason, level, kind="scrc", config=config, inputs=inputs)
@@ -59,55 +51,16 @@ def run(config: CalibrateScrcConfig, *, val_calib_logits: InputDir, scrc_policy:
     write_policy(scrc_policy, rule, fit, step="calibrate_scrc", config=config, inputs=inputs)
 
 
-def _certify(config: CalibrateScrcConfig, target: _Target, alpha: float, delta: float) -> Certificate | None:
-    return certify(
-        target.tuning,
-        target.calibration,
-        alpha=alpha,
-        delta=delta,
-        coverage_delta=delta,
-        method=config.multiple_testing,
-    )
-
-
-def _obstacle(
-    config: CalibrateScrcConfig, targets: list[_Target], certificates: dict[str, Certificate], delta: float
-) -> tuple[str, float] | None:
-    """Why the target is out of reach, and the best certifiable level; None where it is reached."""
-    failed = [target for target in targets if target.name not in certificates]
-    if failed:
-        method = config.multiple_testing
-        levels = [best_level(t.tuning, t.calibration, delta=delta, method=method, start=config.alpha) for t in failed]
-        return _reason(config, failed, max(levels)), max(levels)
-    coverage = sum(certificate.coverage for certificate in certificates.values())
-    lower = sum(certificate.coverage_lower_bound for certificate in certificates.values())
-    if lower < config.min_coverage:
-        return (
-            f"alpha={config.alpha:g} is certified at coverage {coverage:.4f}, whose lower bound {lower:.4f} is below "
-            f"min_coverage={config.min_coverage:g}; raise alpha, or use more data"
-        ), config.alpha
-    return None
-
-
-def _calibrator(config: CalibrateScrcConfig, logits: Logits, parts: Parts) -> Calibrator:
-    rows = parts.tuning
-    name = config.calibrator
-    if name == "auto":
-        groups = [logits.groups[row] for row in rows]
-        name = choose(logits.logits[rows], logits.labels[rows], groups, config.seed)
-    return registry.fit(name, logits.logits[rows], logits.labels[rows])
-
-
-def _targets(config: CalibrateScrcConfig, logits: Logits, parts: Parts, calibrator: Calibrator) -> list[_Target]:
+def _targets(config: CalibrateScrcConfig, logits: Logits, parts: Parts, calibrator: Calibrator) -> list[Target]:
     rule = softmax_policy(logits.class_names, config.positive_class, 0.0, calibrator)
     truth: Bools = logits.labels == rule.positive
     decision = rule.decision(logits.logits)
     every = samples_for(config.risk, truth, decision, rule.confidence(logits.logits))
     if not config.class_wise:
-        return [_Target("all", at(every, parts.tuning), at(every, parts.calibration))]
+        return [Target("all", at(every, parts.tuning), at(every, parts.calibration))]
     chosen = {"roadwork": decision, "none": np.asarray(~decision)}
     samples = {name: only(every, rows) for name, rows in chosen.items()}
-    return [_Target(n, at(s, parts.tuning), at(s, parts.calibration)) for n, s in samples.items()]
+    return [Target(n, at(s, parts.tuning), at(s, parts.calibration)) for n, s in samples.items()]
 
 
 def _policy(
@@ -129,17 +82,6 @@ def _policy(
         coverage_lower_bound=sum(c.coverage_lower_bound for c in certificates.values()),
         answer_positive_from=positive.threshold,
         answer_negative_from=negative.threshold,
-    )
-
-
-def _reason(config: CalibrateScrcConfig, failed: list[_Target], level: float) -> str:
-    what = "error rate" if config.risk == "error" else "false negative rate"
-    answers = "" if failed[0].name == "all" else f" of the answer {' and '.join(t.name for t in failed)}"
-    least = fewest_samples(config.alpha, config.risk_delta)
-    return (
-        f"alpha={config.alpha:g} cannot be certified for the {what}{answers} at delta={config.delta:g}: the best "
-        f"certifiable level is {level:.4f} with {len(failed[0].calibration.confidence)} independent samples "
-        f"({least} without an error would be the least); raise alpha or use more data"
     )
 
 

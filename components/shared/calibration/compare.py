@@ -12,7 +12,7 @@ from functools import partial
 import numpy as np
 
 from components.shared.calibration import registry
-from components.shared.calibration.calibrator import Logits, checked
+from components.shared.calibration.calibrator import Calibrator, Logits, checked
 from components.shared.errors import DataError
 from components.shared.evaluation import calibration_error, metrics
 from components.shared.evaluation.bootstrap import Interval, Statistic, intervals, membership
@@ -110,6 +110,12 @@ def choose(logits: Logits, labels: Integers, groups: Sequence[str], seed: int) -
         if excess <= error:
             return name
     raise AssertionError("the best calibrator is within any distance of itself")
+
+
+def fit_named(name: str, logits: Logits, labels: Integers, groups: Sequence[str], seed: int) -> Calibrator:
+    """The calibrator of that name, "auto" for the one `choose` names, fitted on all these samples."""
+    chosen = choose(logits, labels, groups, seed) if name == "auto" else name
+    return registry.fit(chosen, logits, labels)
 
 
 def _paired(difference: Floats, member: Integers) -> tuple[float, float]:
