@@ -14,7 +14,12 @@ from kfp import dsl, kubernetes
 _ROOT = Path(__file__).resolve().parent.parent
 _REGISTRY = os.environ.get("STREETVISION_REGISTRY", "streetvision")
 # torch and transformers are only in the trainer image; what only it needs must not change the CPU image's name.
-_TRAINER_ONLY = ("components/train_baseline", "components/shared/models", "components/shared/training")
+_TRAINER_ONLY = (
+    "components/train_baseline",
+    "components/train_gate",
+    "components/shared/models",
+    "components/shared/training",
+)
 
 
 @dataclass(frozen=True, kw_only=True)

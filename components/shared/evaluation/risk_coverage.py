@@ -7,11 +7,13 @@ first point the selective risk is constant and the generalised risk rises from 0
 average prefix risks; their numbers differ.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import overload
 
 import numpy as np
 
+from components.shared.evaluation.bootstrap import LEVEL, group_weights, membership
 from components.shared.evaluation.metrics import (
     Bools,
     Floats,
@@ -118,3 +120,17 @@ def risk_at_coverage(confidence: Floats, error: Bools, target: float, weights: W
     first = np.argmax(curve.coverage >= target * (1 - 1e-12), axis=-1)
     chosen: Floats = np.take_along_axis(curve.selective_risk, first[..., None], axis=-1)[..., 0]
     return chosen
+
+
+def risk_band(
+    confidence: Floats, error: Bools, groups: Sequence[str], coverages: Floats, n_replicates: int, seed: int
+) -> tuple[Floats, Floats]:
+    """Ends (J,) of the pointwise 95 % interval of the selective risk at `coverages` (J,), resampled over groups."""
+    rows = []
+    for weights in group_weights(membership(groups, len(groups)), n_replicates, seed):
+        curve = risk_coverage_curve(confidence, error, weights)
+        for covered, risk in zip(curve.coverage, curve.selective_risk, strict=True):
+            first = np.minimum(np.searchsorted(covered, coverages * (1 - 1e-12)), len(covered) - 1)
+            rows.append(risk[first])
+    low, high = np.quantile(np.array(rows), [(1 - LEVEL) / 2, (1 + LEVEL) / 2], axis=0)
+    return low, high
