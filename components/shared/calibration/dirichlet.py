@@ -10,7 +10,7 @@ from typing import ClassVar, Self
 import numpy as np
 
 from components.shared.calibration.calibrator import Calibrator, Logits, checked, nested_tuple
-from components.shared.calibration.newton import Problem, minimise
+from components.shared.calibration.newton import Problem, logistic_fit, softmax_fit
 from components.shared.evaluation.metrics import Floats, Integers, log_softmax, nll_multiclass
 
 # Strengths tried by cross-validation: from hardly any to nearly diagonal, without intercepts.
@@ -83,7 +83,7 @@ class Dirichlet(Calibrator):
         np.fill_diagonal(penalty, 0.0)
         penalty[:, -1] = 2 * intercept / count
         features = np.column_stack([log_softmax(wide), np.ones(len(wide))])
-        found = minimise(Problem(features, truth, np.ones_like(start, bool), penalty, np.zeros_like(start), start))
+        found = softmax_fit(Problem(features, truth, np.ones_like(start, bool), penalty, start))
         return cls(nested_tuple(found[:, :-1]), nested_tuple(found[:, -1]), off_diagonal, intercept)
 
     @classmethod
@@ -118,17 +118,14 @@ def _log_pair(wide: Floats, k: int) -> Floats:
 
 
 def _beta(features: Floats, truth: np.ndarray) -> tuple[float, float, float]:
-    start = np.zeros((2, 3))
-    start[1, :2] = 1.0
-    free = np.array([[False] * 3, [True] * 3])
-    nothing = np.zeros((2, 3))
-    with_one = np.column_stack([features, np.ones(len(features))])
+    with_one, kept = np.column_stack([features, np.ones(len(features))]), np.ones(3, dtype=bool)
+    weights = np.zeros(3)
     for _ in range(2):
-        found = minimise(Problem(with_one, truth.astype(np.int64), free, nothing, nothing, start))
-        negative = found[1] < 0
-        negative[2] = False  # the intercept has any sign
+        weights[:] = 0
+        weights[kept] = logistic_fit(with_one[:, kept], truth, np.array([1.0, 1.0, 0.0])[kept])
+        negative = weights[:2] < 0
         if not negative.any():
             break
-        free, start = free & ~negative, np.where(negative, 0.0, start)
-    a, b, c = np.where(negative, 0.0, found[1]).tolist()
+        kept[:2] &= ~negative
+    a, b, c = np.r_[np.maximum(weights[:2], 0), weights[2]].tolist()
     return a, b, c

@@ -10,7 +10,7 @@ from typing import ClassVar, Self
 import numpy as np
 
 from components.shared.calibration.calibrator import Calibrator, Logits, checked, class_log_odds
-from components.shared.calibration.newton import Problem, minimise
+from components.shared.calibration.newton import Problem, logistic_fit, softmax_fit
 from components.shared.evaluation.metrics import Floats, Integers, log_softmax, softmax
 
 # Temperatures beyond e^-8 and e^8 make every probability 0 or 1, or all equal.
@@ -127,8 +127,7 @@ class VectorScaling(Calibrator):
         start = np.eye(count, count + 1)
         free = start.astype(bool)
         free[1:, -1] = True
-        nothing = np.zeros_like(start)
-        found = minimise(Problem(_with_one(wide), truth, free, nothing, nothing, start))
+        found = softmax_fit(Problem(_with_one(wide), truth, free, np.zeros_like(start), start))
         return cls(tuple(np.diag(found).tolist()), tuple(found[:, -1].tolist()))
 
     def log_probabilities(self, logits: Logits) -> Floats:
@@ -147,11 +146,7 @@ class VectorScaling(Calibrator):
 
 def _logistic(margin: Floats, truth: np.ndarray) -> tuple[float, float]:
     """(slope, intercept) of the logistic regression of truth on one feature."""
-    start = np.array([[0.0, 0.0], [1.0, 0.0]])
-    free = np.array([[False, False], [True, True]])
-    nothing = np.zeros((2, 2))
-    problem = Problem(_with_one(margin[:, None]), truth.astype(np.int64), free, nothing, nothing, start)
-    _, (slope, intercept) = minimise(problem).tolist()
+    slope, intercept = logistic_fit(_with_one(margin[:, None]), truth, np.array([1.0, 0.0])).tolist()
     return slope, intercept
 
 

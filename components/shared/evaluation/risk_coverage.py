@@ -81,11 +81,21 @@ def e_aurc(confidence: Floats, error: Bools, weights: Weights = None) -> Floats:
 
 
 def augrc(confidence: Floats, error: Bools | Floats, weights: Weights = None) -> Floats:
-    """Area under the generalised risk over coverage: the mean risk of undetected failures, in [0, 0.5]."""
-    curve = risk_coverage_curve(confidence, error, weights)
-    width = np.diff(curve.coverage, axis=-1, prepend=0.0)
-    rise = np.diff(curve.generalised_risk, axis=-1, prepend=0.0)
-    return total(width * (curve.generalised_risk - rise / 2))
+    """Area under the generalised risk over coverage: the mean risk of undetected failures, in [0, 0.5].
+
+    Each error counts from the coverage at which it is accepted up to 1; one that is tied with others is accepted, on
+    the trapezoid, halfway through its step. So only errors need a look at the cumulated weights.
+    """
+    order = np.argsort(-confidence)
+    ordered, losses = confidence[order], np.asarray(error, dtype=np.float64)[order]
+    rows = np.flatnonzero(losses)
+    first = np.searchsorted(-ordered, -ordered[rows], side="left")
+    last = np.searchsorted(-ordered, -ordered[rows], side="right") - 1
+    w = multiplicities(len(confidence), weights)[..., order]
+    accepted = np.cumsum(w, axis=-1)
+    everything = accepted[..., -1:]
+    halfway = (accepted[..., first] - w[..., first] + accepted[..., last]) / 2
+    return total(w[..., rows] * losses[rows] * (everything - halfway)) / everything[..., 0] ** 2
 
 
 def augrc_optimal(error_rate: Floats) -> Floats:
