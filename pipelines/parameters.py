@@ -14,6 +14,9 @@ from typing import Any
 
 import yaml
 
+from components.calibrate_gate.config import CalibrateGateConfig
+from components.calibrate_scrc.config import CalibrateScrcConfig
+from components.compare_calibrators.config import CompareCalibratorsConfig
 from components.evaluate.config import EvaluateConfig
 from components.export_bundle.config import ExportConfig
 from components.fingerprint_source.config import FingerprintConfig
@@ -23,13 +26,18 @@ from components.shared.config import Config, unknown_key
 from components.shared.errors import ConfigError
 from components.split_dataset.config import SplitConfig
 from components.train_baseline.config import TrainBaselineConfig
+from components.train_gate.config import TrainGateConfig
 
 PHASES: dict[str, type[Config]] = {
     "fingerprint_source": FingerprintConfig,
     "ingest_dataset": IngestConfig,
     "split_dataset": SplitConfig,
     "train_baseline": TrainBaselineConfig,
+    "train_gate": TrainGateConfig,
+    "compare_calibrators": CompareCalibratorsConfig,
     "fit_threshold": FitThresholdConfig,
+    "calibrate_gate": CalibrateGateConfig,
+    "calibrate_scrc": CalibrateScrcConfig,
     "evaluate": EvaluateConfig,
     "export_bundle": ExportConfig,
 }

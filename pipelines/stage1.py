@@ -5,6 +5,9 @@ from typing import Any, NamedTuple
 
 from kfp import dsl
 
+from components.calibrate_gate.component import calibrate_gate
+from components.calibrate_scrc.component import calibrate_scrc
+from components.compare_calibrators.component import compare_calibrators
 from components.evaluate.component import evaluate
 from components.export_bundle.component import export_bundle
 from components.fingerprint_source.component import fingerprint_source
@@ -15,6 +18,7 @@ from components.shared.artifact_types import Bundle, Evaluation
 from components.shared.component import documented
 from components.split_dataset.component import split_dataset
 from components.train_baseline.component import train_baseline
+from components.train_gate.component import train_gate
 from pipelines import resources
 from pipelines.parameters import PHASES, of_phase, pipeline_parameters
 
@@ -51,23 +55,21 @@ def stage1(profile: resources.Profile) -> Any:
             **of_phase("train_baseline", values),
         )
         resources.training(train, profile)
-        threshold = fit_threshold(
-            val_calib_logits=train.outputs["val_calib_logits"], **of_phase("fit_threshold", values)
-        )
-        resources.light(threshold, profile)
-        policy = threshold.outputs["policy"]
+        policies, gate = _policies(train, dataset, split.outputs["splits"], profile, values)
         evaluation = evaluate(
             val_test_logits=train.outputs["val_test_logits"],
-            policy=policy,
+            gate_test_logits=gate.outputs["val_test_logits"],
             dataset=dataset,
+            **policies,
             **of_phase("evaluate", values),
         )
         resources.light(evaluation, profile)
         bundle = export_bundle(
             checkpoint=train.outputs["checkpoint"],
-            policy=policy,
+            gate_checkpoint=gate.outputs["gate_checkpoint"],
             evaluation=evaluation.outputs["evaluation"],
             dataset=dataset,
+            **policies,
             **of_phase("export_bundle", values),
         )
         resources.light(bundle, profile, memory="16Gi")
@@ -79,6 +81,34 @@ def stage1(profile: resources.Profile) -> Any:
 
     function = _with_signature(closed, None) if profile.on_cluster else _with_signature(phases, Outputs)
     return dsl.pipeline(name=NAME)(documented(*PHASES.values())(function))
+
+
+def _policies(
+    train: dsl.PipelineTask, dataset: Any, splits: Any, profile: resources.Profile, values: dict[str, Any]
+) -> tuple[dict[str, Any], dsl.PipelineTask]:
+    """All three policies fitted on VAL_CALIB, by the name of the input that takes them, and the task of the gate."""
+    logits = train.outputs["val_calib_logits"]
+    calibration = compare_calibrators(val_calib_logits=logits, **of_phase("compare_calibrators", values))
+    resources.light(calibration, profile)
+    softmax = fit_threshold(
+        val_calib_logits=logits, calibration=calibration.outputs["calibration"], **of_phase("fit_threshold", values)
+    )
+    resources.light(softmax, profile)
+    gate = train_gate(
+        dataset=dataset, splits=splits, checkpoint=train.outputs["checkpoint"], **of_phase("train_gate", values)
+    )
+    resources.training(gate, profile)
+    calibrated_gate = calibrate_gate(
+        val_calib_logits=gate.outputs["val_calib_logits"], **of_phase("calibrate_gate", values)
+    )
+    resources.light(calibrated_gate, profile)
+    scrc = calibrate_scrc(val_calib_logits=logits, **of_phase("calibrate_scrc", values))
+    resources.light(scrc, profile)
+    return {
+        "softmax_policy": softmax.outputs["policy"],
+        "gate_policy": calibrated_gate.outputs["gate_policy"],
+        "scrc_policy": scrc.outputs["scrc_policy"],
+    }, gate
 
 
 def _with_signature(wire: Any, returned: Any) -> Any:

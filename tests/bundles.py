@@ -35,8 +35,10 @@ class Inputs:
 
     def export(self, bundle: Path, **fields: Any) -> Path:
         """Run the step."""
-        names = ("checkpoint", "policy", "evaluation", "dataset")
-        run(ExportConfig(**fields), **{name: self.root / name for name in names}, bundle=bundle)
+        paths = {name: self.root / name for name in ("checkpoint", "evaluation", "dataset")}
+        paths[f"{fields.get('policy', 'softmax')}_policy"] = self.root / "policy"
+        paths.setdefault("softmax_policy", self.root / "policy")
+        run(ExportConfig(**fields), **paths, bundle=bundle)
         return bundle
 
     @property

@@ -12,13 +12,15 @@ from pipelines.sources import cpu_image
 @dsl.component(base_image=cpu_image(__name__), install_kfp_package=False)
 @documented(EvaluateConfig)
 def evaluate(
-    val_test_logits: dsl.Input[ValTestLogits], policy: dsl.Input[Policy], dataset: dsl.Input[ImageDataset],
+    val_test_logits: dsl.Input[ValTestLogits], gate_test_logits: dsl.Input[ValTestLogits],
+    softmax_policy: dsl.Input[Policy], gate_policy: dsl.Input[Policy], scrc_policy: dsl.Input[Policy],
+    dataset: dsl.Input[ImageDataset],
     evaluation: dsl.Output[Evaluation], report: dsl.Output[dsl.HTML],
     metrics: dsl.Output[dsl.Metrics], classification: dsl.Output[dsl.ClassificationMetrics],
-    positive_class: str = "Roadwork", n_bootstrap: int = 2000, target_precision: float = 0.95,
-    n_hard_examples: int = 12, seed: int = 0,
+    policy: str = "softmax", positive_class: str = "Roadwork", n_bootstrap: int = 2000,
+    target_precision: float = 0.95, n_hard_examples: int = 12, seed: int = 0,
 ) -> None:
-    """Measure the policy on VAL_TEST: metrics with 95 % intervals, ROC, confusion, hard examples, HTML report."""
+    """Compare the policies on VAL_TEST with 95 % intervals; ROC, confusion, hard examples of the bundled one."""
     arguments = dict(locals())
     from components.evaluate import config, step
     from components.shared.step import execute

@@ -9,6 +9,11 @@ from components.shared.config import Config, option
 class EvaluateConfig(Config):
     """Parameters of the evaluation."""
 
+    policy: str = option(
+        "softmax",
+        "What the bundle carries: softmax never defers; gate and scrc defer, with a guarantee. All are compared.",
+        choices=("softmax", "gate", "scrc"),
+    )
     positive_class: str = option("Roadwork", "The class that P(positive) and the margin refer to.")
     n_bootstrap: int = option(2000, "Bootstrap replicates of every interval.", ge=100, le=100_000)
     target_precision: float = option(0.95, "Precision at which coverage is reported.", gt=0, le=1)

@@ -9,15 +9,16 @@ from typing import Any
 import numpy as np
 
 from components.evaluate.config import EvaluateConfig
+from components.evaluate.judge import Judged, judge, read_candidates
 from components.shared.artifacts import write_json, writing
 from components.shared.data.dataset import Dataset, Sample
 from components.shared.errors import ArtifactError, DataError
 from components.shared.evaluation import metrics
-from components.shared.evaluation.logits import Logits, read_logits
+from components.shared.evaluation.logits import Logits
 from components.shared.evaluation.plots import thinned
-from components.shared.evaluation.policy import Policy, read_policy
-from components.shared.evaluation.report import HardExample, PolicyResult, ReportData, render
-from components.shared.evaluation.scorecard import Entry, Predictions, measure
+from components.shared.evaluation.policy import Policy
+from components.shared.evaluation.report import HardExample, ReportData, render
+from components.shared.evaluation.scorecard import Entry, Predictions
 from components.shared.step import InputDir, OutputDir, OutputFile, main
 
 KIND = "Evaluation"
@@ -38,43 +39,48 @@ def run(
     config: EvaluateConfig,
     *,
     val_test_logits: InputDir,
-    policy: InputDir,
+    softmax_policy: InputDir,
     dataset: InputDir,
     evaluation: OutputDir,
     report: OutputFile,
+    gate_test_logits: InputDir | None = None,
+    gate_policy: InputDir | None = None,
+    scrc_policy: InputDir | None = None,
 ) -> Result:
-    """Write the Evaluation artifact and the HTML report.
+    """Write the Evaluation artifact and the HTML report; `config.policy` is the one shown in detail.
 
-    Raises LeakageViolationError for any other split's logits, ArtifactError where logits, policy and dataset do not
+    Raises LeakageViolationError for any other split's logits, ArtifactError where logits, policies and dataset do not
     belong together, DataError where VAL_TEST lacks a class.
     """
-    logits, logits_manifest = read_logits(val_test_logits, "VAL_TEST")
-    rule, policy_manifest = read_policy(policy)
     data = Dataset.open(dataset)
-    _check(config, logits, rule, data)
-    predictions = _predict(logits, rule)
-    values = measure(
-        predictions, target_precision=config.target_precision, n_replicates=config.n_bootstrap, seed=config.seed
-    )
+    paths = {"softmax": softmax_policy, "gate": gate_policy, "scrc": scrc_policy}
+    candidates, inputs = read_candidates(paths, val_test_logits, gate_test_logits)
+    inputs["dataset"] = data.manifest
+    for logits, rule in candidates.fitted.values():
+        _check(config, logits, rule, data)
+    judged = judge(config, candidates)
+    rule, predictions, values = judged.shown.policy, judged.shown.predictions, judged.shown.metrics
+    logits = candidates.fitted[rule.kind][0]
     names, hard = _class_names(logits, rule), _worst_errors(config, predictions)
     tn, fp, fn, tp = (int(cell) for cell in metrics.confusion(predictions.truth, predictions.decision))
     matrix = [[tn, fp], [fn, tp]]
     samples = [data.samples[data.index[logits.sample_ids[row]]] for row in hard]
-    inputs = {"val_test_logits": logits_manifest, "policy": policy_manifest, "dataset": data.manifest}
     with writing(evaluation, kind=KIND, step="evaluate", config=config, inputs=inputs) as out:
-        write_json(out / "eval_report.json", _document(config, rule, predictions, values))
+        write_json(out / "eval_report.json", _document(config, judged))
         write_json(out / "confusion.json", {"labels": names, "matrix": matrix})
         _write_metrics(out / "metrics.csv", values)
         _write_hard_examples(out / "hard_examples.csv", hard, samples, predictions, names)
         html = render(
             ReportData(
                 class_names=names,
-                policies={rule.kind: PolicyResult(rule, predictions, values)},
+                policies=judged.results,
                 hard=_gallery(hard, samples, predictions, names, data),
                 counts=data.manifest.summary,
                 lineage=inputs,
                 target_precision=config.target_precision,
                 n_bootstrap=config.n_bootstrap,
+                promises=judged.promises,
+                comparisons=judged.comparisons,
             )
         )
         (out / "report.html").write_text(html, encoding="utf-8")
@@ -110,17 +116,6 @@ def _check(config: EvaluateConfig, logits: Logits, rule: Policy, data: Dataset) 
         )
 
 
-def _predict(logits: Logits, rule: Policy) -> Predictions:
-    margin = rule.margin(logits.logits)
-    return Predictions(
-        truth=logits.labels == logits.class_names.index(rule.positive_class),
-        decision=rule.decide(logits.logits) == "roadwork",
-        margin=margin,
-        confidence=np.abs(margin - rule.threshold_margin),
-        groups=logits.groups,
-    )
-
-
 def _class_names(logits: Logits, rule: Policy) -> tuple[str, str]:
     """(everything else, the positive class)."""
     others = [name for name in logits.class_names if name != rule.positive_class]
@@ -135,9 +130,13 @@ def _worst_errors(config: EvaluateConfig, predictions: Predictions) -> list[int]
     return rows
 
 
-def _document(
-    config: EvaluateConfig, rule: Policy, predictions: Predictions, values: Mapping[str, Entry]
-) -> dict[str, Any]:
+def _document(config: EvaluateConfig, judged: Judged) -> dict[str, Any]:
+    predictions = judged.shown.predictions
+    policies: dict[str, Any] = {
+        kind: {"policy": result.policy.to_json(), "metrics": dict(result.metrics)}
+        for kind, result in judged.results.items()
+    }
+    policies |= {p.kind: {"infeasible": p.infeasible} for p in judged.promises if p.infeasible is not None}
     return {
         "split": "VAL_TEST",
         "n_samples": len(predictions.truth),
@@ -145,8 +144,10 @@ def _document(
         "n_groups": len(set(predictions.groups)),
         "n_bootstrap": config.n_bootstrap,
         "target_precision": config.target_precision,
-        "policy": rule.to_json(),
-        "metrics": dict(values),
+        "policy": judged.shown.policy.to_json(),
+        "metrics": dict(judged.shown.metrics),
+        "policies": policies,
+        "against_softmax": {comparison.kind: comparison.to_json() for comparison in judged.comparisons},
     }
 
 

@@ -12,12 +12,13 @@ from pipelines.sources import trainer_image
 @dsl.component(base_image=trainer_image(__name__), install_kfp_package=False)
 @documented(ExportConfig)
 def export_bundle(
-    checkpoint: dsl.Input[Checkpoint], policy: dsl.Input[Policy], evaluation: dsl.Input[Evaluation],
+    checkpoint: dsl.Input[Checkpoint], gate_checkpoint: dsl.Input[Checkpoint], softmax_policy: dsl.Input[Policy],
+    gate_policy: dsl.Input[Policy], scrc_policy: dsl.Input[Policy], evaluation: dsl.Input[Evaluation],
     dataset: dsl.Input[ImageDataset], bundle: dsl.Output[Bundle],
-    model_name: str = "streetvision-roadwork", model_version: str = "0.1.0",
+    policy: str = "softmax", model_name: str = "streetvision-roadwork", model_version: str = "0.1.0",
     description: str = "Roadwork classifier, stage 1 of a cascade.", submitted_by: str = "", submission_time: int = 0,
 ) -> None:
-    """Write the deployable directory: model with the threshold folded in, policy, model cards, checksums."""
+    """Write the deployable directory: model with the threshold folded in, one policy, model cards, checksums."""
     arguments = dict(locals())
     from components.export_bundle import config, step
     from components.shared.step import execute

@@ -12,6 +12,11 @@ _SINGLE_LINE = ("model_name", "description")
 class ExportConfig(Config):
     """Parameters of phase 6."""
 
+    policy: str = option(
+        "softmax",
+        "What the bundle carries: softmax never defers; gate and scrc defer, with a guarantee. All are compared.",
+        choices=("softmax", "gate", "scrc"),
+    )
     model_name: str = option("streetvision-roadwork", "Name in the model cards.")
     model_version: str = option("0.1.0", "Version X.Y.Z in the model cards.")
     description: str = option("Roadwork classifier, stage 1 of a cascade.", "One sentence for the model cards.")

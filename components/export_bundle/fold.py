@@ -1,10 +1,11 @@
-"""How does a consumer that rounds at 0.5 get the policy's decision? The threshold goes into the classifier's bias.
+"""How does a consumer that rounds at 0.5 get the policy's decision? Calibrator and threshold go into the weights.
 
 With the policy "positive iff margin > t" and a linear head, subtracting t from the positive class's bias makes the
 model's own margin positive exactly then, hence P(positive) > 0.5 and `numpy.round(P) == 1` exactly then. A margin of
-exactly t gives 0.5, which numpy rounds to 0, "none", and so says the policy.
+exactly t gives 0.5, which numpy rounds to 0, "none", and so says the policy. A linear calibrator scales the weights
+before (shared/evaluation/folding.py).
 
-In float32 the one changed bias is rounded once and the softmax rounds P to 0.5 for margins within 1.2e-7 of zero, so
+In float32 the changed weights are rounded once and the softmax rounds P to 0.5 for margins within 1.2e-7 of zero, so
 that only an image within about 1e-6 of the threshold could be decided differently: less than another batch size or
 processor moves a margin (1e-5), and fitting puts t midway between neighbouring scores that occurred. The step checks
 the stored files on images of the dataset (check.py).
@@ -19,6 +20,7 @@ from torch import nn
 from transformers import AutoModelForImageClassification
 
 from components.shared.artifacts import write_json
+from components.shared.evaluation.folding import Fold, fold_of
 from components.shared.evaluation.policy import Policy
 from components.shared.models.classifier import Classifier, ClassifierSpec
 
@@ -29,33 +31,30 @@ STOCK_LABELS = ("None", "Roadwork")
 _BICUBIC = 3
 
 
-def fold_threshold(head: nn.Linear, positive: int, threshold_margin: float, temperature: float = 1.0) -> None:
-    """In place: margins become (margin - threshold_margin) / temperature, so that the threshold lies at 0.
-
-    A temperature other than 1 is exact for two classes only.
-    """
+def fold_into(head: nn.Linear, fold: Fold) -> None:
+    """In place: logits become scale * logits + offset."""
+    scale, offset = torch.from_numpy(fold.scale), torch.from_numpy(fold.offset)
     weight, bias = head.weight.detach().double(), head.bias.detach().double()
-    bias[positive] -= threshold_margin
     with torch.no_grad():
-        head.weight.copy_(weight / temperature)
-        head.bias.copy_(bias / temperature)
+        head.weight.copy_(scale[:, None] * weight)
+        head.bias.copy_(scale * bias + offset)
 
 
-def obstacle(spec: ClassifierSpec) -> str:
-    """Why transformers' stock pipeline cannot carry this classifier; empty where it can."""
+def obstacle(spec: ClassifierSpec, fold: Fold) -> str:
+    """Why transformers' stock pipeline cannot carry this classifier and policy; empty where it can."""
     if spec.backbone_type not in _STOCK_TYPES:
         return f"transformers has no class for {spec.backbone_type!r} with a head on [CLS; mean patch token]"
     if len(spec.class_names) != len(STOCK_LABELS):
         return f"the model has {len(spec.class_names)} classes, its consumers know {' and '.join(STOCK_LABELS)}"
-    return ""
+    return "" if fold.decides else fold.reason
 
 
 def write_model(classifier: Classifier, policy: Policy, directory: Path) -> None:
     """Write the folded model, `classifier` itself included: as stock model and processor, or as `Classifier` files."""
-    positive = policy.class_names.index(policy.positive_class)
-    fold_threshold(classifier.head.linear, positive, policy.threshold_margin)
+    fold, positive = fold_of(policy), policy.positive
+    fold_into(classifier.head.linear, fold)
     directory.mkdir()
-    if obstacle(classifier.spec):
+    if obstacle(classifier.spec, fold):
         classifier.save(directory)
         return
     _stock_model(classifier, [1 - positive, positive]).save_pretrained(directory)

@@ -11,9 +11,10 @@ import numpy as np
 from components.export_bundle.config import ExportConfig
 from components.export_bundle.model_card import natix_card, readme
 from components.shared.artifacts import Manifest, sha256_file, verify_dir, write_json, writing
-from components.shared.bundle import DOCUMENT, KIND, MODEL, POLICY, PREPROCESSING, Bundle
+from components.shared.bundle import DOCUMENT, GATE, KIND, MODEL, POLICY, PREPROCESSING, Bundle
 from components.shared.data.dataset import Dataset
 from components.shared.errors import ArtifactError
+from components.shared.evaluation.folding import fold_of
 from components.shared.evaluation.policy import Policy, read_policy
 from components.shared.step import InputDir, OutputDir, main
 
@@ -25,16 +26,28 @@ def run(
     config: ExportConfig,
     *,
     checkpoint: InputDir,
-    policy: InputDir,
+    softmax_policy: InputDir,
     evaluation: InputDir,
     dataset: InputDir,
     bundle: OutputDir,
+    gate_checkpoint: InputDir | None = None,
+    gate_policy: InputDir | None = None,
+    scrc_policy: InputDir | None = None,
 ) -> None:
-    """Fold the policy into the model, write the bundle, and compare what was written with the checkpoint.
+    """Fold the policy named by `config.policy` into its model, write the bundle, and compare it with the checkpoint.
 
     Raises ArtifactError for none or several policies and for inputs of different runs, all before a model is loaded.
     """
-    rule, policy_manifest = read_policy(policy)
+    path = {"softmax": softmax_policy, "gate": gate_policy, "scrc": scrc_policy}[config.policy]
+    if config.policy == "gate":
+        checkpoint = gate_checkpoint or checkpoint
+    if path is None:
+        raise ArtifactError(f"policy={config.policy!r} is to be bundled, but {config.policy}_policy was not given")
+    rule, policy_manifest = read_policy(path)
+    if rule.kind != config.policy:
+        raise ArtifactError(f"{path}: holds a policy of kind {rule.kind!r}, expected {config.policy!r}")
+    if rule.kind == "gate" and not (checkpoint / "gate.json").is_file():
+        raise ArtifactError(f"{checkpoint}: has no gate.json; a gate needs the checkpoint of train_gate")
     data = Dataset.open(dataset)
     inputs = {
         "checkpoint": verify_dir(checkpoint, "Checkpoint"),
@@ -45,12 +58,12 @@ def run(
     report = json.loads((evaluation / "eval_report.json").read_text(encoding="utf-8"))
     _check(inputs, rule, report, checkpoint)
     with writing(bundle, kind=KIND, step="export_bundle", config=config, inputs=inputs) as out:
-        shutil.copyfile(policy / "policy.json", out / POLICY)
+        shutil.copyfile(path / "policy.json", out / POLICY)
         preprocessing, reason = _write_model(checkpoint, rule, data, out)
         card = readme(config, report, data.manifest.summary, preprocessing, reason)
         (out / "README.md").write_text(card, encoding="utf-8")
         write_json(out / "model_card.json", natix_card(config))
-        write_json(out / DOCUMENT, _document(config, out, inputs, reason))
+        write_json(out / DOCUMENT, _document(config, rule, out, inputs, reason))
 
 
 def _check(inputs: dict[str, Manifest], rule: Policy, report: dict[str, Any], checkpoint: Path) -> None:
@@ -73,9 +86,12 @@ def _write_model(checkpoint: Path, rule: Policy, data: Dataset, out: Path) -> tu
     from components.export_bundle.check import check_logits
     from components.export_bundle.fold import obstacle, write_model
     from components.shared.models.classifier import Classifier, normalise
+    from components.shared.models.gate import gate_files
 
     classifier = Classifier.load(checkpoint)
-    spec, reason = classifier.spec, obstacle(classifier.spec)
+    spec = classifier.spec
+    fold = fold_of(rule)
+    reason = obstacle(spec, fold)
     if spec.image_size != data.image_size:
         raise ArtifactError(f"checkpoint has image_size {spec.image_size}, the dataset has {data.image_size}")
     positions = np.linspace(0, len(data.samples) - 1, min(_N_CHECKED_IMAGES, len(data.samples)))
@@ -93,11 +109,17 @@ def _write_model(checkpoint: Path, rule: Policy, data: Dataset, out: Path) -> tu
     }
     write_json(out / PREPROCESSING, preprocessing)
     write_model(classifier, rule, out / MODEL)
+    if rule.kind == "gate":
+        (out / GATE).mkdir()
+        for file in gate_files(checkpoint):
+            shutil.copyfile(file, out / GATE / file.name)
     check_logits(Bundle(out, rule, preprocessing, stock=not reason), pixels, logits)
     return preprocessing, reason
 
 
-def _document(config: ExportConfig, out: Path, inputs: dict[str, Manifest], reason: str) -> dict[str, Any]:
+def _document(
+    config: ExportConfig, rule: Policy, out: Path, inputs: dict[str, Manifest], reason: str
+) -> dict[str, Any]:
     files = sorted(path for path in out.rglob("*") if path.is_file())
     return {
         "name": config.model_name,
@@ -107,6 +129,8 @@ def _document(config: ExportConfig, out: Path, inputs: dict[str, Manifest], reas
         "preprocessing": PREPROCESSING,
         "stock_pipeline": not reason,
         "stock_pipeline_reason": reason,
+        "calibrated_weights": not fold_of(rule).reason,
+        "calibrated_weights_reason": fold_of(rule).reason,
         "files": {file.relative_to(out).as_posix(): sha256_file(file) for file in files},
         "lineage": {
             name: {

@@ -3,7 +3,7 @@
 from kfp import dsl
 
 from components.fit_threshold.config import FitThresholdConfig
-from components.shared.artifact_types import Policy, ValCalibLogits
+from components.shared.artifact_types import Calibration, Policy, ValCalibLogits
 from components.shared.component import documented
 from pipelines.sources import cpu_image
 
@@ -12,7 +12,7 @@ from pipelines.sources import cpu_image
 @dsl.component(base_image=cpu_image(__name__), install_kfp_package=False)
 @documented(FitThresholdConfig)
 def fit_threshold(
-    val_calib_logits: dsl.Input[ValCalibLogits], policy: dsl.Output[Policy],
+    val_calib_logits: dsl.Input[ValCalibLogits], calibration: dsl.Input[Calibration], policy: dsl.Output[Policy],
     objective: str = "mcc", max_fnr: float = 1.0, positive_class: str = "Roadwork", n_bootstrap: int = 2000,
     seed: int = 0,
 ) -> None:

@@ -7,6 +7,7 @@ import numpy as np
 
 from components.fit_threshold.config import FitThresholdConfig
 from components.shared.artifacts import write_json, writing
+from components.shared.calibration.artifact import read_calibrator
 from components.shared.errors import DataError
 from components.shared.evaluation.bootstrap import group_weights, membership, percentile_interval
 from components.shared.evaluation.logits import Logits, read_logits
@@ -19,21 +20,29 @@ from components.shared.step import InputDir, OutputDir, main
 _MIN_PER_CLASS = 3
 
 
-def run(config: FitThresholdConfig, *, val_calib_logits: InputDir, policy: OutputDir) -> None:
-    """Sweep all thresholds on VAL_CALIB; write policy.json, fit.json, threshold_sweep.csv and threshold.png."""
+def run(
+    config: FitThresholdConfig, *, val_calib_logits: InputDir, policy: OutputDir, calibration: InputDir | None = None
+) -> None:
+    """Sweep all thresholds on VAL_CALIB; write policy.json, fit.json, threshold_sweep.csv and threshold.png.
+
+    The threshold is on the probability of `calibration`'s calibrator; without one, on the model's own.
+    """
     logits, manifest = read_logits(val_calib_logits, "VAL_CALIB")
     truth = _truth(config, logits)
-    margin = softmax_policy(logits.class_names, config.positive_class, 0.0).margin(logits.logits)
+    inputs = {"val_calib_logits": manifest}
+    calibrator = None
+    if calibration is not None:
+        calibrator, inputs["calibration"] = read_calibrator(calibration, inputs["val_calib_logits"])
+    margin = softmax_policy(logits.class_names, config.positive_class, 0.0, calibrator).margin(logits.logits)
     result = sweep(truth, margin, config.objective)
     best = best_threshold(result, config.max_fnr)
-    fitted = softmax_policy(logits.class_names, config.positive_class, best.threshold)
+    fitted = softmax_policy(logits.class_names, config.positive_class, best.threshold, calibrator)
     interval = _interval(config, truth, margin, logits.groups)
     shown = f"{interval[0]:.4f} to {interval[1]:.4f}" if interval else "none"
     print(
         f"threshold {fitted.threshold:.4f} (95 % interval {shown}), "
         f"{config.objective} {best.objective:.4f} on {len(truth)} samples of VAL_CALIB"
     )
-    inputs = {"val_calib_logits": manifest}
     with writing(policy, kind=KIND, step="fit_threshold", config=config, inputs=inputs) as out:
         write_json(out / "policy.json", fitted.to_json())
         write_json(out / "fit.json", _fit_document(config, best, interval, truth))

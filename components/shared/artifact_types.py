@@ -38,6 +38,12 @@ class ValTestLogits(dsl.Artifact):
     schema_title = "system.ValTestLogits"
 
 
+class Calibration(dsl.Artifact):
+    """A calibrator fitted on VAL_CALIB, and the comparison it was chosen by."""
+
+    schema_title = "system.Calibration"
+
+
 class Policy(dsl.Artifact):
     """A fitted exit policy."""
 

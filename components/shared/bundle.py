@@ -1,7 +1,9 @@
 """Is this bundle exactly what was exported, and what does it hold?
 
-model/               the classifier with the policy's threshold folded in: P(positive) > 0.5 is the decision
-policy.json          the one policy, with the threshold the model's own probability was compared with
+model/               the classifier with calibrator and threshold folded in: P(positive) > 0.5 is the decision, also
+                     where the policy defers (bundle.json says where a calibrator cannot be folded in)
+policy.json          the one policy, with its calibrator and the threshold on the calibrated probability
+gate/                the gate's weights, where the policy is a gate
 preprocessing.json   how an image becomes the model's input
 bundle.json          name, version, SHA-256 of every other file, lineage, library versions
 README.md, model_card.json   for readers, and for NATIX
@@ -19,6 +21,7 @@ from components.shared.evaluation.policy import Policy, parse_policy
 
 KIND = "Bundle"
 MODEL, POLICY, PREPROCESSING, DOCUMENT = "model", "policy.json", "preprocessing.json", "bundle.json"
+GATE = "gate"
 
 
 @dataclass(frozen=True)

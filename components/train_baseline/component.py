@@ -18,6 +18,7 @@ def train_baseline(
     backbone: str = "", backbone_fingerprint: str = "", mode: str = "frozen", epochs: int = 20,
     learning_rate: float = 0.0, global_batch_size: int = 64, micro_batch_size: int = 0, weight_decay: float = 0.01,
     warmup_share: float = 0.1, dropout: float = 0.3, label_smoothing: float = 0.1, class_weights: str = "none",
+    conformal_weight: float = 0.0, conformal_alpha: float = 0.1,
     ema_decay: float = 0.99, gradient_clip: float = 1.0, patience: int = 10, monitor: str = "val_select/acc",
     augmentation: str = "moderate", n_views: int = 4, lora_rank: int = 8, lora_alpha: float = 16.0,
     precision: str = "fp32", n_processes: int = 0, positive_class: str = "Roadwork", seed: int = 0,

@@ -29,6 +29,12 @@ class TrainBaselineConfig(CheckpointConfig):
     dropout: float = option(0.3, "Dropout on the head's input.", ge=0, lt=1)
     label_smoothing: float = option(0.1, "Share of the target mass spread over all classes.", ge=0, lt=1)
     class_weights: str = option("none", "Loss weights: none, or inverse class frequency.", choices=("none", "balanced"))
+    conformal_weight: float = option(
+        0.0, "Weight of conformal risk training: the smoothed false positive rate at the conformal threshold.", ge=0
+    )
+    conformal_alpha: float = option(
+        0.1, "False negative rate of that threshold; half of a batch needs 1 / alpha positives.", gt=0, lt=1
+    )
     ema_decay: float = option(0.99, "Decay of the weight average that is evaluated and kept; 0: off.", ge=0, lt=1)
     gradient_clip: float = option(1.0, "Largest global gradient norm; 0: no clipping.", ge=0)
     patience: int = option(10, "Epochs without improvement before training stops; 0: never.", ge=0)

@@ -3,17 +3,14 @@
 import json
 import shutil
 from pathlib import Path
-from typing import Any
 
-import numpy as np
-
-from components.shared.artifacts import Manifest, working, write_json, writing
+from components.shared.artifacts import working, write_json, writing
 from components.shared.data.dataset import Dataset
 from components.shared.data.splits import SPLITS, Splits, read_splits
 from components.shared.errors import ConfigError, DataError
-from components.shared.evaluation.logits import KIND_OF_SPLIT, Logits, write_logits
 from components.shared.step import InputDir, OutputDir, main
 from components.shared.training.launch import launch
+from components.shared.training.outputs import write_split_logits
 from components.shared.training.resumable import ResumableTraining
 from components.train_baseline.config import TrainBaselineConfig
 
@@ -48,7 +45,7 @@ def run(
         with writing(checkpoint, kind="Checkpoint", step=STEP, config=config, inputs=inputs, summary=summary) as out:
             shutil.copytree(work / "checkpoint", out, dirs_exist_ok=True)
         for split, path in (("VAL_CALIB", val_calib_logits), ("VAL_TEST", val_test_logits)):
-            _write_split(config, data, assignment, split, work, path, inputs)
+            write_split_logits(path, split, work, data, assignment, step=STEP, config=config, inputs=inputs)
         return {name: float(value) for name, value in summary["best_metrics"].items()}
 
 
@@ -66,35 +63,6 @@ def _check(config: TrainBaselineConfig, data: Dataset, assignment: Splits) -> No
     empty = [split for split in SPLITS if not assignment.ids(split)]
     if empty:
         raise DataError(f"split(s) {', '.join(empty)} are empty")
-
-
-def _write_split(
-    config: TrainBaselineConfig,
-    data: Dataset,
-    assignment: Splits,
-    split: str,
-    work: Path,
-    path: Path,
-    inputs: dict[str, Manifest],
-) -> None:
-    ids = assignment.ids(split)
-    samples = [data.samples[data.index[sample_id]] for sample_id in ids]
-    columns: dict[str, Any] = {
-        "sample_ids": tuple(ids),
-        "groups": tuple(sample.group for sample in samples),
-        "sources": tuple(sample.source for sample in samples),
-        "paths": tuple(sample.path for sample in samples),
-    }
-    logits = Logits(
-        split=split,
-        class_names=data.class_names,
-        labels=np.array([sample.label for sample in samples], dtype=np.int64),
-        logits=np.load(work / f"{split}.npy", allow_pickle=False),
-        **columns,
-    )
-    kind = KIND_OF_SPLIT[split]
-    with writing(path, kind=kind, step=STEP, config=config, inputs=inputs, split=split) as out:
-        write_logits(out, logits)
 
 
 if __name__ == "__main__":

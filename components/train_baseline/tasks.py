@@ -1,9 +1,5 @@
 """What is the loss of a sample: on cached features (frozen backbone) or on augmented images (lora, full)?"""
 
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Self
-
 import numpy as np
 import numpy.typing as npt
 import torch
@@ -11,45 +7,16 @@ from torch import nn
 from torch.nn import functional as F
 
 from components.shared.data import augment
-from components.shared.data.dataset import Dataset
-from components.shared.data.splits import Splits
 from components.shared.evaluation import metrics
-from components.shared.models.classifier import Classifier, ClassifierSpec, normalise, standardise
-from components.shared.progress import progress
+from components.shared.models.classifier import Classifier, normalise, standardise
 from components.shared.training.distributed import World
+from components.shared.training.inference import Positions, SplitData, cached_views, features_of, predict
 from components.shared.training.sampler import step_rng
+from components.shared.training.selective_losses import conformal_risk
 from components.train_baseline.config import TrainBaselineConfig
 
-Positions = npt.NDArray[np.int64]
-# Random streams of a step; feature caching uses the view number in place of a step.
-_DROPOUT, _AUGMENTATION, _VIEW, _CACHED_VIEW = range(4)
-_INFERENCE_BATCH = 32
-
-
-@dataclass(frozen=True)
-class SplitData:
-    """Images and labels of one split, in the order of its sorted sample ids. labels: (N,) int64."""
-
-    data: Dataset
-    positions: Positions
-    labels: npt.NDArray[np.int64]
-
-    @classmethod
-    def of(cls, data: Dataset, assignment: Splits, split: str) -> Self:
-        """The samples `assignment` puts into `split`."""
-        positions = np.array([data.index[sample_id] for sample_id in assignment.ids(split)], dtype=np.int64)
-        return cls(data, positions, np.array([data.samples[i].label for i in positions], dtype=np.int64))
-
-    def __len__(self) -> int:
-        return len(self.positions)
-
-    def images(self, rows: Positions, device: torch.device) -> torch.Tensor:
-        """(n, S, S, 3) uint8."""
-        return torch.from_numpy(self.data.images(self.positions[rows])).to(device)
-
-    def pixels(self, rows: Positions, spec: ClassifierSpec, device: torch.device) -> torch.Tensor:
-        """(n, 3, S, S) float32, normalised, undistorted."""
-        return normalise(self.images(rows, device), spec)
+# Random streams of a step; stream 3 is that of the cached views.
+_DROPOUT, _AUGMENTATION, _VIEW = range(3)
 
 
 class _Task:
@@ -75,6 +42,19 @@ class _Task:
             label_smoothing=self.config.label_smoothing,
             reduction="sum",
         )
+
+    def objective(self, logits: torch.Tensor, positions: Positions) -> torch.Tensor:
+        """Cross-entropy and, where asked for, conformal risk, summed over the samples."""
+        loss = self.cross_entropy(logits, positions)
+        if self.config.conformal_weight:
+            positive = self.classifier.spec.class_names.index(self.config.positive_class)
+            scores = logits.float().softmax(dim=1)[:, positive]
+            risk = conformal_risk(
+                scores, self.labels[torch.from_numpy(positions)] == positive, self.config.conformal_alpha
+            )
+            if risk is not None:
+                loss = loss + self.config.conformal_weight * len(positions) * risk
+        return loss
 
     def keep_mask(self, slots: Positions, step: int) -> torch.Tensor | None:
         """Dropout mask (n, 2h) of these places in the global batch, scaled by 1 / (1 - dropout)."""
@@ -110,38 +90,31 @@ class FrozenTask(_Task):
         super().__init__(config, classifier, train, select, world)
         self.module: nn.Module = classifier.head
         n_views = 1 if config.augmentation == "none" else config.n_views
-        views = [self._features(train, view, n_views) for view in range(n_views)]
-        self.features = torch.stack(views, dim=1).to(world.device)  # (N, k, 2h)
-        self.select_features = self._features(select, 0, 0).to(world.device)
+        # (N, k, 2h) and (M, 2h)
+        self.features = cached_views(
+            classifier,
+            train,
+            world,
+            n_views=n_views,
+            augmentation=config.augmentation,
+            seed=config.seed,
+            precision=config.precision,
+        ).to(world.device)
+        self.select_features = features_of(
+            classifier, select, world, precision=config.precision, description="features VAL_SELECT"
+        ).to(world.device)
 
     def loss(self, model: nn.Module, positions: Positions, slots: Positions, step: int) -> torch.Tensor:
         """Summed loss; each sample shows one of its cached views, drawn anew every step."""
         size = min(self.config.global_batch_size, self.n_samples)
         view = step_rng(self.config.seed, step, _VIEW).integers(self.features.shape[1], size=size)[slots]
         features = self.features[torch.from_numpy(positions), torch.from_numpy(view)]
-        return self.cross_entropy(model(features, self.keep_mask(slots, step)), positions)
+        return self.objective(model(features, self.keep_mask(slots, step)), positions)
 
     def evaluate(self) -> dict[str, float]:
         """Metrics on VAL_SELECT."""
         with torch.no_grad():
             return self.scores(self.classifier.head(self.select_features).cpu().numpy())
-
-    def _features(self, part: SplitData, view: int, n_views: int) -> torch.Tensor:
-        """(N, 2h) float32 on the CPU, equal on every rank; view 0 is the undistorted image."""
-        parameters = None
-        if view > 0:
-            rng = step_rng(self.config.seed, view, _CACHED_VIEW)
-            parameters = augment.draw(rng, len(part), self.config.augmentation)
-
-        def extract(rows: Positions) -> torch.Tensor:
-            images = part.images(rows, self.world.device)
-            spec = self.classifier.spec
-            if parameters is None:
-                return self.classifier.features(normalise(images, spec))
-            return self.classifier.features(standardise(augment.apply(images, parameters.at(rows)), spec))
-
-        label = f"features {view + 1}/{n_views}" if n_views else "features VAL_SELECT"
-        return _inference(extract, len(part), self.world, label, self.config.precision)
 
 
 class ImageTask(_Task):
@@ -164,34 +137,8 @@ class ImageTask(_Task):
             rng = step_rng(self.config.seed, step, _AUGMENTATION)
             parameters = augment.draw(rng, size, self.config.augmentation).at(slots)
             pixels = standardise(augment.apply(images, parameters), spec)
-        return self.cross_entropy(model(pixels, self.keep_mask(slots, step)), positions)
+        return self.objective(model(pixels, self.keep_mask(slots, step)), positions)
 
     def evaluate(self) -> dict[str, float]:
         """Metrics on VAL_SELECT."""
         return self.scores(predict(self.classifier, self.select, self.world, precision=self.config.precision))
-
-
-def predict(
-    classifier: Classifier, part: SplitData, world: World, *, precision: str = "fp32", description: str = ""
-) -> npt.NDArray[np.float32]:
-    """Logits (N, K) float32 of undistorted images in the order of the split's ids, each sample computed once."""
-
-    def logits(rows: Positions) -> torch.Tensor:
-        return torch.Tensor(classifier(part.pixels(rows, classifier.spec, world.device)))
-
-    classifier.eval()
-    return np.asarray(_inference(logits, len(part), world, description, precision).numpy())
-
-
-def _inference(
-    function: Callable[[Positions], torch.Tensor], count: int, world: World, description: str, precision: str
-) -> torch.Tensor:
-    """Apply `function` to this rank's rows in batches, gather all ranks' results: (count, ...) float32 on the CPU."""
-    rows = np.arange(count, dtype=np.int64)[world.rows(count)]
-    batches = np.array_split(rows, max(1, -(-len(rows) // _INFERENCE_BATCH)))
-    results = []
-    with torch.no_grad(), torch.autocast(world.device.type, torch.bfloat16, enabled=precision == "bf16"):
-        for batch in progress(batches, description, quiet=not (world.is_main and description)):
-            world.beat()
-            results.append(function(batch).float())
-    return world.gather_rows(torch.cat(results), count)

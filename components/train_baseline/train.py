@@ -19,11 +19,12 @@ from components.shared.models.backbone import image_statistics, load_backbone
 from components.shared.models.classifier import Classifier, ClassifierSpec, Head
 from components.shared.training.checkpoints import Checkpoints
 from components.shared.training.distributed import World, leave, process_group
+from components.shared.training.inference import SplitData, predict
 from components.shared.training.launch import report_error
 from components.shared.training.loop import FitResult, LoopConfig, fit
 from components.shared.training.record import write_metrics
 from components.train_baseline.config import TrainBaselineConfig
-from components.train_baseline.tasks import FrozenTask, ImageTask, SplitData, predict
+from components.train_baseline.tasks import FrozenTask, ImageTask
 
 
 def train(

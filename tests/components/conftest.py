@@ -81,7 +81,7 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> TinyRun:
     evaluate(
         EvaluateConfig(n_bootstrap=100),
         val_test_logits=run.val_test_logits,
-        policy=run.policy,
+        softmax_policy=run.policy,
         dataset=run.dataset,
         evaluation=run.evaluation,
         report=run.root / "report.html",
@@ -107,7 +107,7 @@ def export(run: TinyRun, out: Path) -> None:
     export_bundle(
         ExportConfig(),
         checkpoint=run.checkpoint,
-        policy=run.policy,
+        softmax_policy=run.policy,
         evaluation=run.evaluation,
         dataset=run.dataset,
         bundle=out,

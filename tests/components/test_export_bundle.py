@@ -16,11 +16,13 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoImageProcessor
 
 from components.export_bundle.config import ExportConfig
-from components.export_bundle.fold import fold_threshold
+from components.export_bundle.fold import fold_into
 from components.shared.artifacts import sha256_file, verify_dir, write_json, writing
 from components.shared.bundle import open_bundle
+from components.shared.calibration.linear import Temperature
 from components.shared.config import Config
 from components.shared.errors import ArtifactError, ConfigError, PermanentError
+from components.shared.evaluation.folding import fold_of
 from components.shared.evaluation.policy import softmax_policy
 from components.shared.models.classifier import ClassifierSpec, normalise
 from components.shared.models.predictor import Predictor
@@ -101,7 +103,13 @@ def test_the_threshold_and_temperature_of_the_reference() -> None:
     head = torch.nn.Linear(1, 2)
     head.load_state_dict({"weight": torch.tensor([[0.0], [1.0]]), "bias": torch.zeros(2)})
     raw, temperature, threshold = 0.4442993700, 1.7, 0.72
-    fold_threshold(head, 1, float(np.log(threshold / (1 - threshold))), temperature)
+    policy = softmax_policy(
+        ("None", "Roadwork"),
+        "Roadwork",
+        float(np.log(threshold / (1 - threshold))) / temperature,
+        Temperature(temperature),
+    )
+    fold_into(head, fold_of(policy))
     with torch.no_grad():
         folded = head(torch.tensor([[np.log(raw / (1 - raw))]], dtype=torch.float32)).softmax(1)[0, 1]
     assert float(folded) == pytest.approx(0.33466242, abs=1e-7)
@@ -121,7 +129,7 @@ def test_folding_flips_no_decision_in_float32(threshold: float) -> None:
         target = threshold + torch.from_numpy(rng.uniform(-3e-3, 3e-3, 4000).astype(np.float32))
         features += ((target - margin) / direction.square().sum())[:, None] * direction
         raw = policy.margin(head(features).numpy())
-        fold_threshold(head, 1, threshold)
+        fold_into(head, fold_of(policy))
         probability = head(features).softmax(1)[:, 1].numpy()
     clear = np.abs(raw - threshold) > 1e-5
     assert clear.mean() > 0.99
@@ -134,7 +142,7 @@ def test_a_tie_is_none_for_policy_and_validator() -> None:
     head.load_state_dict({"weight": torch.tensor([[0.0], [1.0]]), "bias": torch.zeros(2)})
     policy = softmax_policy(("None", "Roadwork"), "Roadwork", 1.5)
     logits = head(torch.tensor([[1.5]])).detach()
-    fold_threshold(head, 1, 1.5)
+    fold_into(head, fold_of(policy))
     probability = head(torch.tensor([[1.5]])).detach().softmax(1)[0, 1]
     assert policy.decide(logits.numpy()).tolist() == ["none"]
     assert np.round(float(probability)) == 0

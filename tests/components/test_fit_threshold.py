@@ -7,42 +7,22 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from components.compare_calibrators.config import CompareCalibratorsConfig
+from components.compare_calibrators.step import run as compare_calibrators
 from components.fit_threshold.config import FitThresholdConfig
 from components.fit_threshold.step import run
-from components.shared.artifacts import sha256_file, verify_dir, writing
-from components.shared.config import Config
-from components.shared.errors import ConfigError, DataError, InfeasibleError, LeakageViolationError
-from components.shared.evaluation.logits import KIND_OF_SPLIT, Logits, write_logits
-from components.shared.evaluation.metrics import Bools, Floats
+from components.shared.artifacts import sha256_file, verify_dir
+from components.shared.errors import ArtifactError, ConfigError, DataError, InfeasibleError, LeakageViolationError
+from components.shared.evaluation.metrics import Bools
 from components.shared.evaluation.policy import read_policy
+from tests.logits_artifacts import logits_artifact
 from tests.shared.evaluation.cal40 import MARGIN, TRUTH
 
 CONFIG = FitThresholdConfig(n_bootstrap=200)
 
 
-def _artifact(
-    path: Path, truth: Bools = TRUTH, margin: Floats = MARGIN, split: str = "VAL_CALIB", claimed: str | None = None
-) -> Path:
-    """A logits artifact of `split`; its manifest claims to be of `claimed`."""
-    count = len(truth)
-    logits = Logits(
-        split=split,
-        class_names=("None", "Roadwork"),
-        sample_ids=tuple(f"s{i:04d}" for i in range(count)),
-        labels=truth.astype(np.int64),
-        logits=np.column_stack([np.zeros(count), margin]).astype(np.float32),
-        groups=tuple(f"g{i // 2}" for i in range(count)),
-        sources=("s",) * count,
-        paths=tuple(f"{i}.jpg" for i in range(count)),
-    )
-    claimed = claimed or split
-    with writing(path, kind=KIND_OF_SPLIT[claimed], step="test", config=Config(), split=claimed) as out:
-        write_logits(out, logits)
-    return path
-
-
 def test_the_policy_decides_as_the_best_threshold(tmp_path: Path) -> None:
-    run(CONFIG, val_calib_logits=_artifact(tmp_path / "logits"), policy=tmp_path / "policy")
+    run(CONFIG, val_calib_logits=logits_artifact(tmp_path / "logits"), policy=tmp_path / "policy")
     policy, manifest = read_policy(tmp_path / "policy")
     assert policy.threshold_margin == pytest.approx(-1.605, abs=1e-6)
     assert set(manifest.files) == {"policy.json", "fit.json", "threshold_sweep.csv", "threshold.png"}
@@ -55,7 +35,7 @@ def test_the_policy_decides_as_the_best_threshold(tmp_path: Path) -> None:
 
 
 def test_the_sweep_table_holds_every_rule(tmp_path: Path) -> None:
-    run(CONFIG, val_calib_logits=_artifact(tmp_path / "logits"), policy=tmp_path / "policy")
+    run(CONFIG, val_calib_logits=logits_artifact(tmp_path / "logits"), policy=tmp_path / "policy")
     with (tmp_path / "policy/threshold_sweep.csv").open(newline="") as stream:
         rows = [{name: float(value) for name, value in row.items()} for row in csv.DictReader(stream)]
     assert len(rows) == len(np.unique(MARGIN)) + 1
@@ -65,7 +45,7 @@ def test_the_sweep_table_holds_every_rule(tmp_path: Path) -> None:
 
 
 def test_same_input_same_bytes(tmp_path: Path) -> None:
-    logits = _artifact(tmp_path / "logits")
+    logits = logits_artifact(tmp_path / "logits")
     for name in ("a", "b"):
         run(CONFIG, val_calib_logits=logits, policy=tmp_path / name)
     names = verify_dir(tmp_path / "a", "Policy").files
@@ -74,7 +54,7 @@ def test_same_input_same_bytes(tmp_path: Path) -> None:
 
 def test_a_ceiling_of_the_false_negative_rate_is_kept(tmp_path: Path) -> None:
     config = FitThresholdConfig(max_fnr=0.0, n_bootstrap=200)
-    run(config, val_calib_logits=_artifact(tmp_path / "logits"), policy=tmp_path / "policy")
+    run(config, val_calib_logits=logits_artifact(tmp_path / "logits"), policy=tmp_path / "policy")
     policy, _ = read_policy(tmp_path / "policy")
     assert (MARGIN[TRUTH] > policy.threshold_margin).all()
 
@@ -82,7 +62,7 @@ def test_a_ceiling_of_the_false_negative_rate_is_kept(tmp_path: Path) -> None:
 def test_an_impossible_ceiling_writes_nothing(tmp_path: Path) -> None:
     truth, margin = np.arange(40) % 2 == 0, np.where(np.arange(40) % 2 == 0, 1.0, 2.0)
     margin[0] = 0.0
-    logits = _artifact(tmp_path / "logits", truth, margin)
+    logits = logits_artifact(tmp_path / "logits", truth, margin)
     with pytest.raises(InfeasibleError, match=r"lowest false negative rate of a separating threshold is 0\.05"):
         run(FitThresholdConfig(max_fnr=0.01), val_calib_logits=logits, policy=tmp_path / "policy")
     assert not (tmp_path / "policy").exists()
@@ -91,7 +71,7 @@ def test_an_impossible_ceiling_writes_nothing(tmp_path: Path) -> None:
 def test_other_splits_are_refused(tmp_path: Path) -> None:
     """VAL_TEST logits, and VAL_TEST logits under a manifest that claims VAL_CALIB."""
     for name, claimed in (("honest", "VAL_TEST"), ("relabelled", "VAL_CALIB")):
-        logits = _artifact(tmp_path / name, split="VAL_TEST", claimed=claimed)
+        logits = logits_artifact(tmp_path / name, split="VAL_TEST", claimed=claimed)
         with pytest.raises(LeakageViolationError, match="holds split 'VAL_TEST', this step may only see 'VAL_CALIB'"):
             run(CONFIG, val_calib_logits=logits, policy=tmp_path / "policy")
     assert not (tmp_path / "policy").exists()
@@ -107,7 +87,7 @@ def test_other_splits_are_refused(tmp_path: Path) -> None:
     ],
 )
 def test_one_class_or_too_few_samples_are_refused(tmp_path: Path, truth: Bools, message: str) -> None:
-    logits = _artifact(tmp_path / "logits", truth, MARGIN[: len(truth)])
+    logits = logits_artifact(tmp_path / "logits", truth, MARGIN[: len(truth)])
     with pytest.raises(DataError, match=message):
         run(CONFIG, val_calib_logits=logits, policy=tmp_path / "policy")
 
@@ -115,7 +95,7 @@ def test_one_class_or_too_few_samples_are_refused(tmp_path: Path, truth: Bools, 
 def test_an_unknown_class_is_refused(tmp_path: Path) -> None:
     config = FitThresholdConfig(positive_class="Roadworks")
     with pytest.raises(DataError, match="positive_class='Roadworks' is not in"):
-        run(config, val_calib_logits=_artifact(tmp_path / "logits"), policy=tmp_path / "policy")
+        run(config, val_calib_logits=logits_artifact(tmp_path / "logits"), policy=tmp_path / "policy")
 
 
 @pytest.mark.parametrize(
@@ -131,3 +111,20 @@ def test_an_unknown_class_is_refused(tmp_path: Path) -> None:
 def test_wrong_parameters_are_named(values: dict[str, object], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         FitThresholdConfig.from_mapping(values)
+
+
+def test_the_threshold_is_on_the_calibrated_probability(tmp_path: Path) -> None:
+    logits = logits_artifact(tmp_path / "logits")
+    calibration = tmp_path / "calibration"
+    compare_calibrators(
+        CompareCalibratorsConfig(n_bootstrap=100, calibrator="platt"), val_calib_logits=logits, calibration=calibration
+    )
+    run(CONFIG, val_calib_logits=logits, policy=tmp_path / "policy", calibration=calibration)
+    policy, _ = read_policy(tmp_path / "policy")
+    assert policy.calibrator is not None
+    assert policy.threshold_margin == pytest.approx(2.95981599 * -1.605 + 5.96466505, abs=1e-5)
+    decided = policy.decide(np.column_stack([np.zeros(40), MARGIN])) == "roadwork"
+    assert (decided == (MARGIN > -1.605)).all()
+    other = logits_artifact(tmp_path / "other", TRUTH, MARGIN + 1)
+    with pytest.raises(ArtifactError, match="was fitted on other logits"):
+        run(CONFIG, val_calib_logits=other, policy=tmp_path / "policy", calibration=calibration)

@@ -46,7 +46,7 @@ def test_wiring_test_logits_into_fitting_does_not_compile() -> None:
         @dsl.pipeline(name="leak")
         def leak(dataset: dsl.Input[dsl.Artifact]) -> None:
             train = train_baseline(dataset=dataset, splits=dataset)
-            fit_threshold(val_calib_logits=train.outputs["val_test_logits"])
+            fit_threshold(val_calib_logits=train.outputs["val_test_logits"], calibration=dataset)
 
 
 def test_training_asks_for_two_a6000(documents: list[dict[str, Any]]) -> None:

@@ -1,7 +1,8 @@
 """Which sample has which logits, in which split?
 
-The one format of every logits artifact: `logits.npy` (N, C) float32, `samples.csv` (one row per sample, same order)
-and `logits.json` (split and class names). Artifacts are joined by sample id, never by order.
+The one format of every logits artifact: `logits.npy` (N, C) float32, `samples.csv` (one row per sample, same order),
+`logits.json` (split and class names), and `gate.npy` (N,) float32 where the model has a gate.
+Artifacts are joined by sample id, never by order.
 """
 
 import csv
@@ -21,7 +22,10 @@ _COLUMNS = ("sample_id", "label", "group", "source", "path")
 
 @dataclass(frozen=True)
 class Logits:
-    """Predictions of one split. logits: (N, C) float32; labels: (N,) int64; the lists have length N."""
+    """Predictions of one split. logits: (N, C) float32; labels: (N,) int64; the lists have length N.
+
+    gate: (N,) float32 raw gate scores, larger for "answer"; None where the model has no gate.
+    """
 
     split: str
     class_names: tuple[str, ...]
@@ -31,6 +35,7 @@ class Logits:
     groups: tuple[str, ...]
     sources: tuple[str, ...]
     paths: tuple[str, ...]
+    gate: npt.NDArray[np.float32] | None = None
 
     def __post_init__(self) -> None:
         problems = _problems(self)
@@ -47,8 +52,10 @@ class Logits:
 
 
 def write_logits(directory: Path, logits: Logits) -> None:
-    """Write the three files into an artifact's staging directory."""
+    """Write the files into an artifact's staging directory."""
     np.save(directory / "logits.npy", logits.logits, allow_pickle=False)
+    if logits.gate is not None:
+        np.save(directory / "gate.npy", logits.gate, allow_pickle=False)
     with (directory / "samples.csv").open("w", newline="", encoding="utf-8") as stream:
         writer = csv.writer(stream, lineterminator="\n")
         writer.writerow(_COLUMNS)
@@ -79,6 +86,7 @@ def read_logits(path: Path, split: str) -> tuple[Logits, Manifest]:
         groups=columns["group"],
         sources=columns["source"],
         paths=columns["path"],
+        gate=np.load(path / "gate.npy", allow_pickle=False) if (path / "gate.npy").is_file() else None,
     )
     return logits, manifest
 
@@ -92,6 +100,11 @@ def _problems(data: Logits) -> list[str]:
     elif not np.isfinite(data.logits).all():
         row = int(np.flatnonzero(~np.isfinite(data.logits).all(axis=1))[0])
         problems.append(f"logits[{row}] of sample {data.sample_ids[row]} is not finite")
+    if data.gate is not None and (data.gate.dtype != np.float32 or data.gate.shape != (count,)):
+        problems.append(f"gate is {data.gate.dtype} {data.gate.shape}, expected float32 {(count,)}")
+    elif data.gate is not None and not np.isfinite(data.gate).all():
+        row = int(np.flatnonzero(~np.isfinite(data.gate))[0])
+        problems.append(f"gate[{row}] of sample {data.sample_ids[row]} is not finite")
     if len(set(data.sample_ids)) != count:
         problems.append(f"sample_ids has {count - len(set(data.sample_ids))} doubled id(s)")
     outside = sorted(set(data.labels.tolist()) - set(range(len(data.class_names))))

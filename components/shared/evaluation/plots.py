@@ -42,6 +42,7 @@ _STYLE = {
 }
 _MAX_POINTS = 400  # of a drawn curve: finer than a pixel
 _N_SCORE_BINS = 20
+Band = tuple[Floats, Floats, Floats]
 
 
 @dataclass(frozen=True)
@@ -136,19 +137,34 @@ def score_histogram(predictions: Predictions, threshold: float, names: tuple[str
     )
 
 
-def risk_coverage(policies: Mapping[str, Predictions]) -> Plot:
-    """Share of errors among the answered images over the share of images answered, for each policy by name."""
+def risk_coverage(policies: Mapping[str, Predictions], bands: Mapping[str, Band] | None = None) -> Plot:
+    """Share of errors among the answered images over the share of images answered, for each policy by name.
+
+    A dot marks the working point of a policy that defers. bands: by name, (coverages, low, high), each (J,).
+    """
     curves = {name: risk_coverage_curve(p.confidence, p.error) for name, p in policies.items()}
+    points = {
+        name: (float(p.answered.mean()), float(p.error[p.answered].mean()))
+        for name, p in policies.items()
+        if p.answered.any() and not p.answered.all()
+    }
 
     def draw(axes: Any) -> None:
-        for index, curve in enumerate(curves.values()):
-            kept = thinned(len(curve.coverage), _MAX_POINTS)
-            axes.plot(curve.coverage[kept], curve.selective_risk[kept], color=SERIES[index % len(SERIES)])
+        for index, (name, curve) in enumerate(curves.items()):
+            kept, colour = thinned(len(curve.coverage), _MAX_POINTS), SERIES[index % len(SERIES)]
+            if bands and name in bands:
+                axes.fill_between(*bands[name], color=colour, alpha=0.15, linewidth=0)
+            axes.plot(curve.coverage[kept], curve.selective_risk[kept], color=colour)
+            if name in points:
+                axes.plot(*points[name], "o", color=colour, markersize=7)
         axes.set(xlabel="coverage", ylabel="selective risk", xlim=(0, 1.02))
         axes.set_ylim(bottom=0)
 
-    ends = (f"{name} errs on {curve.selective_risk[-1]:.3f} of all images" for name, curve in curves.items())
+    ends = [f"{name} errs on {curve.selective_risk[-1]:.3f} of all images" for name, curve in curves.items()]
+    ends += [f"{name} answers {share:.3f} and errs on {risk:.3f} of those" for name, (share, risk) in points.items()]
     note = "Errors when only the surest share is answered. A good policy falls towards the left."
+    note += " Shaded: 95 % interval." if bands else ""
+    note += " Dots: where a policy works." if points else ""
     key = tuple((f"--series-{index % len(SERIES)}", name) for index, name in enumerate(curves))
     label = f"Risk-coverage curve: {'; '.join(ends)}."
     return Plot(_svg(draw, "risk", label), "Risk and coverage", note, key if len(key) > 1 else ())

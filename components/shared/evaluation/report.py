@@ -10,6 +10,7 @@ import numpy.typing as npt
 from components.shared.artifacts import Manifest
 from components.shared.evaluation import metrics, page, plots
 from components.shared.evaluation.policy import Policy
+from components.shared.evaluation.promises import PolicyComparison, Promise, promises_section
 from components.shared.evaluation.scorecard import ROWS, Entry, Predictions, Row
 
 _CARDS = {"accuracy": "Accuracy", "mcc": "MCC", "auroc": "AUROC", "ece_top_label": "ECE, top label"}
@@ -30,6 +31,8 @@ _READ = {
     "no threshold gets there.",
     "AURC, AUGRC": "The error rate over all shares of images answered, surest first; 0 is perfect. Sure means far "
     "from the policy's threshold.",
+    "Share answered": "A policy that defers leaves the rest to stage 2; the rows below it are about what it answered. "
+    "Metrics above count every image, with the decision the policy would have given.",
     "Expected deployment reward": "The mean of (0.5 max(0, MCC of 100) + 0.5 accuracy of 10) cubed, in a stream with "
     "as many positives as negatives. It counts decisions only.",
 }
@@ -42,11 +45,13 @@ class PolicyResult:
     policy: Policy
     predictions: Predictions
     metrics: Mapping[str, Entry]
+    band: plots.Band | None = None
 
     @property
     def threshold(self) -> str:
         """The decision rule in words."""
-        return f"{self.policy.positive_class} when its probability is above {self.policy.threshold:.4f}"
+        rule = f"{self.policy.positive_class} when its probability is above {self.policy.threshold:.4f}"
+        return rule if self.policy.kind == "softmax" else f"{rule}, deferring what it is unsure about"
 
 
 @dataclass(frozen=True)
@@ -76,6 +81,8 @@ class ReportData:
     lineage: Mapping[str, Manifest]
     target_precision: float
     n_bootstrap: int
+    promises: Sequence[Promise] = ()
+    comparisons: Sequence[PolicyComparison] = ()
 
 
 def render(data: ReportData) -> str:
@@ -89,6 +96,7 @@ def render(data: ReportData) -> str:
     parts = [
         _head(data, shown),
         page.section("Metrics", _metric_table(data), note),
+        promises_section(data.promises, data.comparisons),
         page.section("Decisions and curves", _tiles(data, shown)),
         _gallery(data),
         page.section("How to read this", _how_to_read()),
@@ -172,7 +180,10 @@ def _tiles(data: ReportData, shown: PolicyResult) -> str:
         plots.precision_recall(predictions),
         plots.reliability(predictions),
         plots.score_histogram(predictions, shown.policy.threshold, data.class_names),
-        plots.risk_coverage({name: result.predictions for name, result in data.policies.items()}),
+        plots.risk_coverage(
+            {name: result.predictions for name, result in data.policies.items()},
+            {name: result.band for name, result in data.policies.items() if result.band is not None},
+        ),
     )
     tiles = "".join(page.tile(plot.title, plot.svg, plot.note, plot.key) for plot in drawn)
     return f'<div class="plots">{_confusion(data, shown)}{tiles}</div>'

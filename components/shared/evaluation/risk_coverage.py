@@ -7,11 +7,13 @@ first point the selective risk is constant and the generalised risk rises from 0
 average prefix risks; their numbers differ.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import overload
 
 import numpy as np
 
+from components.shared.evaluation.bootstrap import LEVEL, group_weights, membership
 from components.shared.evaluation.metrics import (
     Bools,
     Floats,
@@ -79,11 +81,21 @@ def e_aurc(confidence: Floats, error: Bools, weights: Weights = None) -> Floats:
 
 
 def augrc(confidence: Floats, error: Bools | Floats, weights: Weights = None) -> Floats:
-    """Area under the generalised risk over coverage: the mean risk of undetected failures, in [0, 0.5]."""
-    curve = risk_coverage_curve(confidence, error, weights)
-    width = np.diff(curve.coverage, axis=-1, prepend=0.0)
-    rise = np.diff(curve.generalised_risk, axis=-1, prepend=0.0)
-    return total(width * (curve.generalised_risk - rise / 2))
+    """Area under the generalised risk over coverage: the mean risk of undetected failures, in [0, 0.5].
+
+    Each error counts from the coverage at which it is accepted up to 1; one that is tied with others is accepted, on
+    the trapezoid, halfway through its step. So only errors need a look at the cumulated weights.
+    """
+    order = np.argsort(-confidence)
+    ordered, losses = confidence[order], np.asarray(error, dtype=np.float64)[order]
+    rows = np.flatnonzero(losses)
+    first = np.searchsorted(-ordered, -ordered[rows], side="left")
+    last = np.searchsorted(-ordered, -ordered[rows], side="right") - 1
+    w = multiplicities(len(confidence), weights)[..., order]
+    accepted = np.cumsum(w, axis=-1)
+    everything = accepted[..., -1:]
+    halfway = (accepted[..., first] - w[..., first] + accepted[..., last]) / 2
+    return total(w[..., rows] * losses[rows] * (everything - halfway)) / everything[..., 0] ** 2
 
 
 def augrc_optimal(error_rate: Floats) -> Floats:
@@ -118,3 +130,17 @@ def risk_at_coverage(confidence: Floats, error: Bools, target: float, weights: W
     first = np.argmax(curve.coverage >= target * (1 - 1e-12), axis=-1)
     chosen: Floats = np.take_along_axis(curve.selective_risk, first[..., None], axis=-1)[..., 0]
     return chosen
+
+
+def risk_band(
+    confidence: Floats, error: Bools, groups: Sequence[str], coverages: Floats, n_replicates: int, seed: int
+) -> tuple[Floats, Floats]:
+    """Ends (J,) of the pointwise 95 % interval of the selective risk at `coverages` (J,), resampled over groups."""
+    rows = []
+    for weights in group_weights(membership(groups, len(groups)), n_replicates, seed):
+        curve = risk_coverage_curve(confidence, error, weights)
+        for covered, risk in zip(curve.coverage, curve.selective_risk, strict=True):
+            first = np.minimum(np.searchsorted(covered, coverages * (1 - 1e-12)), len(covered) - 1)
+            rows.append(risk[first])
+    low, high = np.quantile(np.array(rows), [(1 - LEVEL) / 2, (1 + LEVEL) / 2], axis=0)
+    return low, high

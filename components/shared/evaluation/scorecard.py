@@ -11,7 +11,7 @@ import numpy as np
 
 from components.shared.evaluation import calibration_error, metrics, risk_coverage
 from components.shared.evaluation.bootstrap import Interval, Statistic, intervals
-from components.shared.evaluation.metrics import Bools, Floats
+from components.shared.evaluation.metrics import Bools, Floats, Weights
 from components.shared.evaluation.reward import expected_reward
 
 
@@ -20,7 +20,7 @@ class Predictions:
     """What one policy says about N samples; each array is (N,).
 
     truth, decision: True for the positive class. margin: its log-odds. confidence: larger is surer of the decision.
-    groups: resampled as a whole.
+    groups: resampled as a whole. answered: False where stage 1 defers (all True for a policy that never does).
     """
 
     truth: Bools
@@ -28,6 +28,7 @@ class Predictions:
     margin: Floats
     confidence: Floats
     groups: tuple[str, ...]
+    answered: Bools
 
     @property
     def probability(self) -> Floats:
@@ -59,6 +60,7 @@ class Row:
 
 
 _DECISIONS, _RANKING = "Are the decisions right?", "Do scores rank well?"
+_EXITS = "What does stage 1 answer itself?"
 _PROBABILITIES, _REJECTION = "Are probabilities honest?", "Does it know when not to answer?"
 ROWS = (
     Row("accuracy", "Accuracy", _DECISIONS, True),
@@ -76,6 +78,11 @@ ROWS = (
     Row("nll", "NLL (nats)", _PROBABILITIES, False),
     Row("aurc", "AURC", _REJECTION, False),
     Row("augrc", "AUGRC", _REJECTION, False),
+    Row("exit_rate", "Share answered (exit rate)", _EXITS, True),
+    Row("exit_accuracy", "Accuracy among answered", _EXITS, True),
+    Row("exit_error", "Error rate among answered", _EXITS, False),
+    Row("exit_fnr", "False negative rate among answered", _EXITS, False),
+    Row("deferred_positives", "Share of positives deferred", _EXITS, False),
 )
 
 
@@ -110,4 +117,14 @@ def _statistics(p: Predictions, target_precision: float) -> dict[str, Statistic]
         "nll": partial(metrics.nll, p.truth, p.margin),
         "aurc": partial(risk_coverage.aurc, p.confidence, p.error),
         "augrc": partial(risk_coverage.augrc, p.confidence, p.error),
+        "exit_rate": lambda w: metrics.weighted_mean(p.answered, w),
+        "exit_accuracy": lambda w: _share(~p.error, p.answered, w),
+        "exit_error": lambda w: _share(p.error, p.answered, w),
+        "exit_fnr": lambda w: _share(~p.decision, p.answered & p.truth, w),
+        "deferred_positives": lambda w: _share(~p.answered, p.truth, w),
     }
+
+
+def _share(event: Bools, among: Bools, weights: Weights) -> Floats:
+    """Share of `among` with the event; nan where there are none."""
+    return metrics.ratio(metrics.weighted_mean(event & among, weights), metrics.weighted_mean(among, weights), np.nan)

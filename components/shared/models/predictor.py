@@ -1,28 +1,33 @@
 """What does a deployed bundle answer for an image?
 
 Pixels are decoded at full size, never reduced by a JPEG's DCT as a large training image may be: the answer is then
-the stock pipeline's own. The stored model carries the threshold, so nothing is stored twice; its margin plus the
-policy's threshold is the margin before folding, exact to float32 rounding (1e-6 for thresholds within 16 log-odds),
-and the policy decides on that.
+the stock pipeline's own. The stored model carries calibrator and threshold, so nothing is stored twice; undoing the
+fold gives the logits before it, exact to float32 rounding (1e-6 for thresholds within 16 log-odds), and the policy
+decides on those.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from transformers import AutoModelForImageClassification
 
-from components.shared.bundle import MODEL, Bundle
+from components.shared.bundle import GATE, MODEL, Bundle
 from components.shared.data.decode import decode, resize
 from components.shared.errors import PermanentError
+from components.shared.evaluation.folding import fold_of
 from components.shared.evaluation.metrics import sigmoid
+from components.shared.models.backbone import patch_and_cls
 from components.shared.models.classifier import Classifier, ClassifierSpec, normalise
+from components.shared.models.gate import Gate
 
 
 @dataclass(frozen=True)
 class Answer:
-    """decision: what the policy says; probability: P(positive) in [0, 1] before folding, to compare with threshold."""
+    """decision: what the policy says; probability: calibrated P(positive) in [0, 1], to compare with threshold."""
 
     decision: str
     probability: float
@@ -42,11 +47,16 @@ class Predictor:
             backbone_type=values["backbone_type"],
         )
         self._bundle = bundle
-        self._model = (
-            AutoModelForImageClassification.from_pretrained(bundle.path / MODEL).eval()
-            if bundle.stock
-            else Classifier.load(bundle.path / MODEL)
-        )
+        self._fold = fold_of(bundle.policy)
+        self._gate = Gate.load(bundle.path / GATE) if bundle.policy.kind == "gate" else None
+        self._features: Callable[[torch.Tensor], torch.Tensor]
+        if bundle.stock:
+            # The parts of the stock model, so that a gate sees the features that the head sees.
+            model = AutoModelForImageClassification.from_pretrained(bundle.path / MODEL).eval()
+            self._features, self._head = partial(patch_and_cls, model.base_model), model.classifier
+        else:
+            classifier = Classifier.load(bundle.path / MODEL)
+            self._features, self._head = classifier.features, classifier.head
 
     def pixels(self, data: bytes) -> npt.NDArray[np.uint8]:
         """(S, S, 3) uint8 of an encoded image of any supported format, whatever its file is called.
@@ -57,23 +67,28 @@ class Predictor:
 
     def logits(self, pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.float64]:
         """(B, C) logits before folding, classes in the policy's order, of (B, S, S, 3) uint8."""
-        with torch.inference_mode():
-            output = self._model(normalise(torch.from_numpy(pixels), self._spec))
-        logits = np.array(getattr(output, "logits", output).numpy(), dtype=np.float64)
-        policy = self._bundle.policy
-        positive = policy.class_names.index(policy.positive_class)
-        if self._bundle.stock and positive == 0:
-            logits = logits[:, ::-1].copy()  # the stock form has the positive class last
-        logits[:, positive] += policy.threshold_margin
-        return logits
+        return self._outputs(pixels)[0]
 
     def answers(self, pixels: npt.NDArray[np.uint8]) -> list[Answer]:
         """One answer per image of (B, S, S, 3) uint8. Raises PermanentError where the model's output is not finite."""
-        logits, policy = self.logits(pixels), self._bundle.policy
-        if not np.isfinite(logits).all():
+        (logits, gate), policy = self._outputs(pixels), self._bundle.policy
+        if not np.isfinite(logits).all() or not (gate is None or np.isfinite(gate).all()):
             raise PermanentError(f"{self._bundle.path / MODEL}: the output is not finite; the weights are damaged")
-        decisions, probabilities = policy.decide(logits), sigmoid(policy.margin(logits))
+        decisions, probabilities = policy.decide(logits, gate), sigmoid(policy.margin(logits))
         return [
             Answer(str(decision), float(probability), policy.threshold)
             for decision, probability in zip(decisions, probabilities, strict=True)
         ]
+
+    def _outputs(self, pixels: npt.NDArray[np.uint8]) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64] | None]:
+        """Logits before folding (B, C), and raw gate scores (B,) where the policy is a gate."""
+        with torch.inference_mode():
+            features = self._features(normalise(torch.from_numpy(pixels), self._spec))
+            stored = self._head(features).double().numpy()
+            if self._bundle.stock and self._bundle.policy.positive == 0:
+                stored = stored[:, ::-1]  # the stock form has the positive class last
+            logits = self._fold.undone(stored)
+            if self._gate is None:
+                return logits, None
+            scores = self._gate.scores(features, torch.from_numpy(logits))
+        return logits, scores.double().numpy()

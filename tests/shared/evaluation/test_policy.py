@@ -8,12 +8,39 @@ import numpy as np
 import pytest
 
 from components.shared.artifacts import write_json, writing
+from components.shared.calibration.linear import Platt, Temperature
 from components.shared.config import Config
 from components.shared.errors import ArtifactError
 from components.shared.evaluation.metrics import softmax
-from components.shared.evaluation.policy import KIND, parse_policy, read_policy, softmax_policy
+from components.shared.evaluation.policy import (
+    KIND,
+    GatePolicy,
+    Infeasible,
+    Policy,
+    ScrcPolicy,
+    parse_policy,
+    read_fitted,
+    read_policy,
+    softmax_policy,
+)
 
 POLICY = softmax_policy(("None", "Roadwork"), "Roadwork", -1.605)
+
+
+COMMON: dict[str, Any] = {
+    "class_names": ("None", "Roadwork"),
+    "positive_class": "Roadwork",
+    "threshold": 0.5,
+    "threshold_margin": 0.0,
+    "risk": "error",
+    "alpha": 0.05,
+    "delta": 0.1,
+    "coverage_lower_bound": 0.3,
+}
+SCRC = ScrcPolicy(
+    kind="scrc", **COMMON, calibrator=Temperature(2.0), answer_positive_from=1.0, answer_negative_from=2.0
+)
+GATE = GatePolicy(kind="gate", **COMMON, gate_slope=2.0, gate_intercept=-1.0, answer_from=0.0)
 
 
 def _write(path: Path, document: Any) -> Path:
@@ -60,7 +87,7 @@ def test_extreme_logits_are_decided() -> None:
         ({"threshold_margin": True}, "threshold_margin=True must be a finite number"),
         ({"threshold": float("nan")}, "threshold=nan must be a finite number"),
         ({"threshold": None}, "threshold=None must be a finite number"),
-        ({"kind": "argmax"}, "kind='argmax' must be one of softmax"),
+        ({"kind": "argmax"}, "kind='argmax' must be one of softmax, gate, scrc"),
         ({"kind": ["softmax"]}, "kind="),
         ({"positive_class": "Roadworks"}, "positive_class='Roadworks' is not in"),
         ({"positive_class": None}, "positive_class=None is not in"),
@@ -109,3 +136,56 @@ def test_none_and_two_policies_are_refused(tmp_path: Path) -> None:
     for name, message in (("none", "holds none"), ("two", "old_policy.json"), ("broken", "not valid JSON")):
         with pytest.raises(ArtifactError, match=message):
             read_policy(tmp_path / name)
+
+
+@pytest.mark.parametrize("policy", [SCRC, GATE, softmax_policy(("a", "b"), "a", 0.3, Platt((2.0,), (0.1,)))])
+def test_every_kind_survives_json(policy: Policy) -> None:
+    assert parse_policy(json.loads(json.dumps(policy.to_json())), "policy.json") == policy
+
+
+def test_the_calibrator_acts_before_the_threshold() -> None:
+    policy = softmax_policy(("None", "Roadwork"), "Roadwork", 1.0, Platt((2.0,), (0.5,)))
+    logits = np.array([[0, 0.2], [0, 0.3], [1, 0]])
+    assert policy.margin(logits) == pytest.approx([0.9, 1.1, -1.5])
+    assert policy.decide(logits).tolist() == ["none", "roadwork", "none"]
+    first = softmax_policy(("Roadwork", "None"), "Roadwork", 1.0, Platt((2.0,), (0.5,)))
+    assert first.margin(np.array([[0.2, 0]])) == pytest.approx([2 * 0.2 - 0.5])
+
+
+def test_scrc_defers_below_the_bound_of_its_answer() -> None:
+    logits = np.array([[0, 2.1], [0, 1.9], [4.1, 0], [3.9, 0]])
+    assert SCRC.confidence(logits) == pytest.approx([1.05, 0.95, 2.05, 1.95])
+    assert SCRC.decide(logits).tolist() == ["roadwork", "defer", "none", "defer"]
+    assert SCRC.decision(logits).tolist() == [True, True, False, False]
+
+
+def test_a_gate_defers_by_its_own_score() -> None:
+    logits, gate = np.array([[0, 9.0], [0, 9.0], [9.0, 0]]), np.array([0.6, 0.4, 0.5])
+    assert GATE.decide(logits, gate).tolist() == ["roadwork", "defer", "none"]
+    with pytest.raises(ArtifactError, match="the logits carry no gate scores"):
+        GATE.decide(logits)
+
+
+@pytest.mark.parametrize(
+    ("policy", "changes", "message"),
+    [
+        (SCRC, {"risk": "regret"}, "risk='regret' must be one of error, fnr"),
+        (SCRC, {"alpha": 0}, "alpha=0 must lie between 0 and 1"),
+        (SCRC, {"answer_positive_from": float("inf")}, "answer_positive_from=inf must be a finite number"),
+        (SCRC, {"calibrator": {"name": "temperature", "temperature": 0}}, "temperature=0 must be a number > 0"),
+        (SCRC, {"calibrator": Platt((1.0,) * 3, (0.0,) * 3).to_json()}, "calibrator is for 3 classes"),
+        (GATE, {"gate_slope": None}, "gate_slope=None must be a finite number"),
+        (GATE, {"answer_positive_from": 1.0}, "unknown key 'answer_positive_from'"),
+    ],
+)
+def test_edited_promises_are_refused(policy: Policy, changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(ArtifactError, match=message):
+        parse_policy(policy.to_json() | changes, "policy.json")
+
+
+def test_an_infeasible_target_is_no_policy(tmp_path: Path) -> None:
+    with writing(tmp_path / "policy", kind=KIND, step="test", config=Config()) as out:
+        write_json(out / "infeasible.json", {"kind": "scrc", "reason": "too hard", "best_level": 0.2})
+    with pytest.raises(ArtifactError, match="holds no policy, its target was infeasible: too hard"):
+        read_policy(tmp_path / "policy")
+    assert read_fitted(tmp_path / "policy")[0] == Infeasible("scrc", "too hard", 0.2)

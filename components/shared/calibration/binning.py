@@ -1,0 +1,103 @@
+"""Which calibrators assume no formula? Isotonic regression and histogram binning.
+
+Zadrozny and Elkan, KDD 2002 and ICML 2001. Steps rank tied scores equally, so they may cost AUROC; for more than two
+classes each is fitted against the others and the results are normalised.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import ClassVar, Self
+
+import numpy as np
+
+from components.shared.calibration.calibrator import EPSILON, Calibrator, Logits, checked, class_log_odds
+from components.shared.evaluation.calibration_error import equal_width
+from components.shared.evaluation.metrics import Floats, Integers, sigmoid
+
+N_BINS = 15
+
+
+@dataclass(frozen=True)
+class Isotonic(Calibrator):
+    """The monotone step function of log-odds with the least squared error, linear between its knots."""
+
+    NAME: ClassVar[str] = "isotonic"
+    knots: tuple[tuple[float, ...], ...]
+    values: tuple[tuple[float, ...], ...]
+
+    @classmethod
+    def fit(cls, logits: Logits, labels: Integers) -> Self:
+        """scikit-learn's isotonic regression, for class 1 or for each class."""
+        from sklearn.isotonic import IsotonicRegression
+
+        wide, truth = checked(logits, labels)
+        knots, values = [], []
+        for k in [1] if wide.shape[1] == 2 else range(wide.shape[1]):
+            fitted = IsotonicRegression(y_min=0, y_max=1, out_of_bounds="clip").fit(class_log_odds(wide, k), truth == k)
+            knots.append(tuple(fitted.X_thresholds_.tolist()))
+            values.append(tuple(fitted.y_thresholds_.tolist()))
+        return cls(tuple(knots), tuple(values))
+
+    def log_probabilities(self, logits: Logits) -> Floats:
+        """Of the interpolated values."""
+        rows = zip(self.knots, self.values, strict=True)
+        return _log_of_each(logits, [partial(_interpolated, knots, values) for knots, values in rows])
+
+    def n_classes(self) -> int | None:
+        """Two for one function."""
+        return max(2, len(self.knots))
+
+
+@dataclass(frozen=True)
+class Histogram(Calibrator):
+    """The frequency of the class in the sample's equal-width bin of probability; the bin's middle where it is empty."""
+
+    NAME: ClassVar[str] = "histogram"
+    frequencies: tuple[tuple[float, ...], ...]
+
+    @classmethod
+    def fit(cls, logits: Logits, labels: Integers) -> Self:
+        """15 bins, as the calibration errors use."""
+        return cls.fit_bins(logits, labels, N_BINS)
+
+    @classmethod
+    def fit_bins(cls, logits: Logits, labels: Integers, n_bins: int) -> Self:
+        """Frequencies in `n_bins` bins (lo, hi]."""
+        wide, truth = checked(logits, labels)
+        middle = (np.arange(n_bins) + 0.5) / n_bins
+        rows = []
+        for k in [1] if wide.shape[1] == 2 else range(wide.shape[1]):
+            bins = equal_width(sigmoid(class_log_odds(wide, k)), n_bins)
+            counts = np.bincount(bins, minlength=n_bins)
+            hits = np.bincount(bins, weights=truth == k, minlength=n_bins)
+            rows.append(tuple(np.where(counts > 0, hits / np.maximum(counts, 1), middle).tolist()))
+        return cls(tuple(rows))
+
+    def log_probabilities(self, logits: Logits) -> Floats:
+        """Of the bins' frequencies."""
+        return _log_of_each(logits, [partial(_looked_up, np.array(row)) for row in self.frequencies])
+
+    def n_classes(self) -> int | None:
+        """Two for one table."""
+        return max(2, len(self.frequencies))
+
+
+def _interpolated(knots: tuple[float, ...], values: tuple[float, ...], margin: Floats) -> Floats:
+    return np.interp(margin, knots, values)
+
+
+def _looked_up(frequencies: Floats, margin: Floats) -> Floats:
+    return np.asarray(frequencies[equal_width(sigmoid(margin), len(frequencies))])
+
+
+def _log_of_each(logits: Logits, functions: list[Callable[[Floats], Floats]]) -> Floats:
+    """(N, C) log-probabilities from P(class | log-odds): one function for two classes, one per class for more."""
+    wide = np.asarray(logits, dtype=np.float64)
+    if len(functions) == 1:
+        positive = functions[0](class_log_odds(wide, 1))
+        probabilities = np.column_stack([1 - positive, positive])
+    else:
+        probabilities = np.column_stack([f(class_log_odds(wide, k)) for k, f in enumerate(functions)])
+    kept = np.clip(probabilities, EPSILON, 1 - EPSILON)
+    return np.asarray(np.log(kept / kept.sum(axis=1, keepdims=True)))

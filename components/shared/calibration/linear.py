@@ -1,0 +1,154 @@
+"""Which calibrators are linear in logits? Temperature, Platt and vector scaling: what a head's weights can carry.
+
+Guo et al., "On calibration of modern neural networks", ICML 2017 (temperature, vector); Platt, 1999. For two classes
+vector scaling, and matrix scaling with it, is Platt scaling.
+"""
+
+from dataclasses import dataclass
+from typing import ClassVar, Self
+
+import numpy as np
+
+from components.shared.calibration.calibrator import Calibrator, Logits, checked, class_log_odds
+from components.shared.calibration.newton import Problem, logistic_fit, softmax_fit
+from components.shared.evaluation.metrics import Floats, Integers, log_softmax, softmax
+
+# Temperatures beyond e^-8 and e^8 make every probability 0 or 1, or all equal.
+_LOG_TEMPERATURE_RANGE = 8.0
+
+
+@dataclass(frozen=True)
+class Temperature(Calibrator):
+    """softmax(logits / temperature)."""
+
+    NAME: ClassVar[str] = "temperature"
+    temperature: float
+
+    @classmethod
+    def fit(cls, logits: Logits, labels: Integers) -> Self:
+        """The root of the NLL's derivative by log T (the NLL has one minimum), to 1e-12; at the end of the range
+        where labels are separable."""
+        from scipy.optimize import brentq
+
+        wide, truth = checked(logits, labels)
+        chosen = wide[np.arange(len(truth)), truth]
+
+        def slope(log_temperature: float) -> float:
+            """Derivative of the NLL by 1 / T: positive where probabilities are too extreme."""
+            expected = (softmax(wide * np.exp(-log_temperature)) * wide).sum(axis=1)
+            return float((expected - chosen).mean())
+
+        low, high = -_LOG_TEMPERATURE_RANGE, _LOG_TEMPERATURE_RANGE
+        if slope(low) <= 0 or slope(high) >= 0:
+            best = low if slope(low) <= 0 else high
+        else:
+            best = brentq(slope, low, high, xtol=1e-13)
+        return cls(float(np.exp(best)))
+
+    def log_probabilities(self, logits: Logits) -> Floats:
+        """log softmax(logits / temperature)."""
+        return log_softmax(np.asarray(logits, dtype=np.float64) / self.temperature)
+
+    def n_classes(self) -> int | None:
+        """Any."""
+        return None
+
+    def affine(self, n_classes: int) -> tuple[Floats, Floats]:
+        """Scale 1 / temperature."""
+        return np.full(n_classes, 1 / self.temperature), np.zeros(n_classes)
+
+    @classmethod
+    def problems(cls, document: dict[str, object]) -> list[str]:
+        """A temperature is one positive number."""
+        found = super().problems(document)
+        value = document.get("temperature")
+        if not found and (isinstance(value, list | tuple) or not isinstance(value, int | float) or value <= 0):
+            found.append(f"temperature={value!r} must be a number > 0")
+        return found
+
+
+@dataclass(frozen=True)
+class Platt(Calibrator):
+    """sigmoid(slope * log-odds + intercept), maximum likelihood without smoothed targets.
+
+    Two classes: one slope and intercept, of class 1. More: one pair for each class against the others, normalised.
+    """
+
+    NAME: ClassVar[str] = "platt"
+    slope: tuple[float, ...]
+    intercept: tuple[float, ...]
+
+    @classmethod
+    def fit(cls, logits: Logits, labels: Integers) -> Self:
+        """Logistic regression on the log-odds of class 1, or of each class."""
+        wide, truth = checked(logits, labels)
+        classes = [1] if wide.shape[1] == 2 else range(wide.shape[1])
+        pairs = [_logistic(class_log_odds(wide, k), truth == k) for k in classes]
+        return cls(tuple(a for a, _ in pairs), tuple(b for _, b in pairs))
+
+    def log_probabilities(self, logits: Logits) -> Floats:
+        """Two classes: of the one sigmoid. More: of the normalised sigmoids."""
+        wide = np.asarray(logits, dtype=np.float64)
+        classes = [1] if len(self.slope) == 1 else range(len(self.slope))
+        margins = [a * class_log_odds(wide, k) + b for k, a, b in zip(classes, self.slope, self.intercept, strict=True)]
+        if len(margins) == 1:
+            return log_softmax(np.column_stack([np.zeros(len(wide)), margins[0]]))
+        log_each = np.column_stack([-np.logaddexp(0.0, -margin) for margin in margins])
+        return log_softmax(log_each)
+
+    def n_classes(self) -> int | None:
+        """Two for one slope."""
+        return max(2, len(self.slope))
+
+    def affine(self, n_classes: int) -> tuple[Floats, Floats] | None:
+        """For two classes: the slope scales both logits, the intercept moves that of class 1."""
+        if n_classes != 2:
+            return None
+        return np.full(2, self.slope[0]), np.array([0.0, self.intercept[0]])
+
+
+@dataclass(frozen=True)
+class VectorScaling(Calibrator):
+    """softmax(scale * logits + offset), a scale and an offset per class."""
+
+    NAME: ClassVar[str] = "vector"
+    scale: tuple[float, ...]
+    offset: tuple[float, ...]
+
+    @classmethod
+    def fit(cls, logits: Logits, labels: Integers) -> Self:
+        """Minimal NLL. The offset of class 0 is 0, since only differences count; two classes share their scale, so
+        that the result is a function of the log-odds."""
+        wide, truth = checked(logits, labels)
+        count = wide.shape[1]
+        if count == 2:
+            platt = Platt.fit(wide, truth)
+            return cls(2 * platt.slope, (0.0, *platt.intercept))
+        start = np.eye(count, count + 1)
+        free = start.astype(bool)
+        free[1:, -1] = True
+        found = softmax_fit(Problem(_with_one(wide), truth, free, np.zeros_like(start), start))
+        return cls(tuple(np.diag(found).tolist()), tuple(found[:, -1].tolist()))
+
+    def log_probabilities(self, logits: Logits) -> Floats:
+        """log softmax(scale * logits + offset)."""
+        return log_softmax(np.asarray(logits, dtype=np.float64) * self.scale + np.asarray(self.offset))
+
+    def n_classes(self) -> int | None:
+        """One scale per class."""
+        return len(self.scale)
+
+    def affine(self, n_classes: int) -> tuple[Floats, Floats]:
+        """Scale and offset themselves."""
+        del n_classes
+        return np.array(self.scale), np.array(self.offset)
+
+
+def _logistic(margin: Floats, truth: np.ndarray) -> tuple[float, float]:
+    """(slope, intercept) of the logistic regression of truth on one feature."""
+    slope, intercept = logistic_fit(_with_one(margin[:, None]), truth, np.array([1.0, 0.0])).tolist()
+    return slope, intercept
+
+
+def _with_one(features: Floats) -> Floats:
+    return np.column_stack([features, np.ones(len(features))])

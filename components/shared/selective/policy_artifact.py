@@ -1,0 +1,61 @@
+"""How is a certified policy written down, and what is written where nothing can be certified?"""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from components.shared.artifacts import Manifest, write_json, writing
+from components.shared.errors import InfeasibleError
+from components.shared.evaluation.policy import INFEASIBLE, KIND, SelectivePolicy
+from components.shared.selective.certify import Certificate, risk_upper_bound
+from components.shared.selective.config import SelectiveConfig
+
+
+def write_policy(
+    path: Path,
+    policy: SelectivePolicy,
+    fit: dict[str, Any],
+    *,
+    step: str,
+    config: SelectiveConfig,
+    inputs: Mapping[str, Manifest],
+) -> None:
+    """policy.json and fit.json."""
+    print(
+        f"{policy.kind}: {policy.risk} <= {policy.alpha} with probability {1 - policy.delta:g}, "
+        f"coverage {fit['coverage']:.3f} (at least {policy.coverage_lower_bound:.3f}) on VAL_CALIB"
+    )
+    with writing(path, kind=KIND, step=step, config=config, inputs=inputs) as out:
+        write_json(out / "policy.json", policy.to_json())
+        write_json(out / "fit.json", fit)
+
+
+def infeasible(
+    path: Path,
+    reason: str,
+    best_level: float,
+    *,
+    kind: str,
+    config: SelectiveConfig,
+    inputs: Mapping[str, Manifest],
+) -> None:
+    """Raise InfeasibleError where this policy is to be bundled; otherwise say in its artifact that there is none."""
+    if config.policy == kind:
+        raise InfeasibleError(reason)
+    print(f"{kind}: infeasible. {reason}")
+    with writing(path, kind=KIND, step=f"calibrate_{kind}", config=config, inputs=inputs) as out:
+        write_json(out / INFEASIBLE, {"kind": kind, "reason": reason, "best_level": best_level})
+
+
+def certificate_document(certificate: Certificate, delta: float) -> dict[str, Any]:
+    """What a certificate rests on, for fit.json."""
+    return {
+        "threshold": certificate.threshold,
+        "n_accepted": certificate.n_accepted,
+        "n_errors": certificate.n_errors,
+        "risk": certificate.risk,
+        "risk_upper_bound": risk_upper_bound(certificate, delta),
+        "p_value": certificate.p_value,
+        "coverage": certificate.coverage,
+        "n_tested": certificate.n_tested,
+    }

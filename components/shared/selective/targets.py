@@ -1,0 +1,59 @@
+"""Which certificates does a policy need, and why can it not have them?"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from components.shared.selective.bounds import fewest_samples
+from components.shared.selective.certify import Certificate, Samples, best_level, certify
+from components.shared.selective.config import SelectiveConfig
+
+
+@dataclass(frozen=True)
+class Target:
+    """One certificate that is needed: the answers it is about ("all" or one), and the samples of both parts."""
+
+    name: str
+    tuning: Samples
+    calibration: Samples
+
+
+def certified(config: SelectiveConfig, target: Target, delta: float) -> Certificate | None:
+    """The certificate at `config.alpha`, risk and coverage each at `delta`."""
+    return certify(
+        target.tuning,
+        target.calibration,
+        alpha=config.alpha,
+        delta=delta,
+        coverage_delta=delta,
+        method=config.multiple_testing,
+    )
+
+
+def obstacle_of(
+    config: SelectiveConfig, targets: Sequence[Target], certificates: Mapping[str, Certificate], delta: float
+) -> tuple[str, float] | None:
+    """Why the target is out of reach, and the best certifiable level; None where it is reached."""
+    failed = [target for target in targets if target.name not in certificates]
+    if failed:
+        method = config.multiple_testing
+        levels = [best_level(t.tuning, t.calibration, delta=delta, method=method, start=config.alpha) for t in failed]
+        return _reason(config, failed, max(levels)), max(levels)
+    coverage = sum(certificate.coverage for certificate in certificates.values())
+    lower = sum(certificate.coverage_lower_bound for certificate in certificates.values())
+    if lower < config.min_coverage:
+        return (
+            f"alpha={config.alpha:g} is certified at coverage {coverage:.4f}, whose lower bound {lower:.4f} is below "
+            f"min_coverage={config.min_coverage:g}; raise alpha, or use more data"
+        ), config.alpha
+    return None
+
+
+def _reason(config: SelectiveConfig, failed: list[Target], level: float) -> str:
+    what = "error rate" if config.risk == "error" else "false negative rate"
+    answers = "" if failed[0].name == "all" else f" of the answer {' and '.join(t.name for t in failed)}"
+    least = fewest_samples(config.alpha, config.risk_delta)
+    return (
+        f"alpha={config.alpha:g} cannot be certified for the {what}{answers} at delta={config.delta:g}: the best "
+        f"certifiable level is {level:.4f} with {len(failed[0].calibration.confidence)} independent samples "
+        f"({least} without an error would be the least); raise alpha or use more data"
+    )

@@ -1,0 +1,117 @@
+"""What does the present model say about the images of a split, each computed once over all ranks?"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Self
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from components.shared.data import augment
+from components.shared.data.dataset import Dataset
+from components.shared.data.splits import Splits
+from components.shared.models.classifier import Classifier, ClassifierSpec, normalise, standardise
+from components.shared.progress import progress
+from components.shared.training.distributed import World
+from components.shared.training.sampler import step_rng
+
+Positions = npt.NDArray[np.int64]
+# The random stream of cached views, with the view number in place of a step; tasks number their own from 0.
+_CACHED_VIEW = 3
+_BATCH = 32
+
+
+@dataclass(frozen=True)
+class SplitData:
+    """Images and labels of one split, in the order of its sorted sample ids. labels: (N,) int64."""
+
+    data: Dataset
+    positions: Positions
+    labels: npt.NDArray[np.int64]
+
+    @classmethod
+    def of(cls, data: Dataset, assignment: Splits, split: str) -> Self:
+        """The samples `assignment` puts into `split`."""
+        positions = np.array([data.index[sample_id] for sample_id in assignment.ids(split)], dtype=np.int64)
+        return cls(data, positions, np.array([data.samples[i].label for i in positions], dtype=np.int64))
+
+    def __len__(self) -> int:
+        return len(self.positions)
+
+    def images(self, rows: Positions, device: torch.device) -> torch.Tensor:
+        """(n, S, S, 3) uint8."""
+        return torch.from_numpy(self.data.images(self.positions[rows])).to(device)
+
+    def pixels(self, rows: Positions, spec: ClassifierSpec, device: torch.device) -> torch.Tensor:
+        """(n, 3, S, S) float32, normalised, undistorted."""
+        return normalise(self.images(rows, device), spec)
+
+
+def features_of(
+    classifier: Classifier,
+    part: SplitData,
+    world: World,
+    *,
+    precision: str = "fp32",
+    description: str = "",
+    parameters: augment.Augmentation | None = None,
+) -> torch.Tensor:
+    """(N, 2h) float32 on the CPU, equal on every rank: the head's input, of images distorted by `parameters`."""
+
+    def extract(rows: Positions) -> torch.Tensor:
+        images, spec = part.images(rows, world.device), classifier.spec
+        if parameters is None:
+            return classifier.features(normalise(images, spec))
+        return classifier.features(standardise(augment.apply(images, parameters.at(rows)), spec))
+
+    return infer(extract, len(part), world, description, precision)
+
+
+def cached_views(
+    classifier: Classifier,
+    part: SplitData,
+    world: World,
+    *,
+    n_views: int,
+    augmentation: str,
+    seed: int,
+    precision: str = "fp32",
+) -> torch.Tensor:
+    """(N, n_views, 2h) float32 on the CPU; view 0 is the undistorted image."""
+    views = []
+    for view in range(n_views):
+        parameters = None
+        if view > 0:
+            parameters = augment.draw(step_rng(seed, view, _CACHED_VIEW), len(part), augmentation)
+        label = f"features {view + 1}/{n_views}"
+        views.append(
+            features_of(classifier, part, world, precision=precision, description=label, parameters=parameters)
+        )
+    return torch.stack(views, dim=1)
+
+
+def predict(
+    classifier: Classifier, part: SplitData, world: World, *, precision: str = "fp32", description: str = ""
+) -> npt.NDArray[np.float32]:
+    """Logits (N, K) float32 of undistorted images in the order of the split's ids, each sample computed once."""
+
+    def logits(rows: Positions) -> torch.Tensor:
+        return torch.Tensor(classifier(part.pixels(rows, classifier.spec, world.device)))
+
+    classifier.eval()
+    return np.asarray(infer(logits, len(part), world, description, precision).numpy())
+
+
+def infer(
+    function: Callable[[Positions], torch.Tensor], count: int, world: World, description: str, precision: str
+) -> torch.Tensor:
+    """Apply `function` to this rank's rows in batches, gather all ranks' results: (count, ...) float32 on the CPU."""
+    rows = np.arange(count, dtype=np.int64)[world.rows(count)]
+    batches = np.array_split(rows, max(1, -(-len(rows) // _BATCH)))
+    results = []
+    with torch.no_grad(), torch.autocast(world.device.type, torch.bfloat16, enabled=precision == "bf16"):
+        for batch in progress(batches, description, quiet=not (world.is_main and description)):
+            world.beat()
+            results.append(function(batch).float())
+    return world.gather_rows(torch.cat(results), count)

@@ -1,0 +1,113 @@
+"""What is the gate's loss, and when is a gate better than another? On cached features of a fixed backbone."""
+
+import copy
+
+import numpy as np
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from components.shared.evaluation.risk_coverage import augrc
+from components.shared.models.classifier import Classifier, Head
+from components.shared.models.gate import SELECTIVE_NET, Gate, GateHead
+from components.shared.training.distributed import World
+from components.shared.training.inference import Positions, SplitData, cached_views, features_of
+from components.shared.training.sampler import step_rng
+from components.shared.training.selective_losses import conformal_risk, gatekeeper_losses, selective_net_loss
+from components.train_gate.config import TrainGateConfig
+
+# Random streams of a step; stream 3 is that of the cached views.
+_DROPOUT, _VIEW = range(2)
+MONITOR = "val_select/minus_augrc"
+
+
+class Heads(nn.Module):
+    """Prediction head, and for SelectiveNet the selection and the auxiliary head, on features (B, 2h)."""
+
+    def __init__(self, head: Head, *, selective: bool) -> None:
+        super().__init__()
+        n_classes, n_features = head.linear.weight.shape
+        self.head = copy.deepcopy(head)
+        self.gate = GateHead(n_features) if selective else None
+        self.auxiliary = Head(n_features, n_classes) if selective else None
+
+    def forward(
+        self, features: torch.Tensor, keep: torch.Tensor | None = None
+    ) -> tuple[torch.Tensor, torch.Tensor | None, torch.Tensor | None]:
+        """(logits, raw gate scores, auxiliary logits); the last two are None without those heads."""
+        logits = self.head(features, keep)
+        if self.gate is None or self.auxiliary is None:
+            return logits, None, None
+        kept = features if keep is None else features * keep
+        return logits, self.gate(kept), self.auxiliary(features, keep)
+
+
+class GateTask:
+    """Trains `Heads`; the classifier's own head is where the prediction head starts."""
+
+    def __init__(
+        self, config: TrainGateConfig, classifier: Classifier, train: SplitData, select: SplitData, world: World
+    ) -> None:
+        self.config, self.world, self.select_labels = config, world, select.labels
+        self.heads = Heads(classifier.head, selective=config.gate_loss == SELECTIVE_NET).to(world.device)
+        self.module: nn.Module = self.heads
+        self.n_samples = len(train)
+        self.labels = torch.from_numpy(train.labels).to(world.device)
+        self.positive = classifier.spec.class_names.index(config.positive_class)
+        n_views = 1 if config.augmentation == "none" else config.n_views
+        self.features = cached_views(
+            classifier, train, world, n_views=n_views, augmentation=config.augmentation, seed=config.seed
+        ).to(world.device)
+        self.select_features = features_of(classifier, select, world, description="features VAL_SELECT").to(
+            world.device
+        )
+
+    def loss(self, model: nn.Module, positions: Positions, slots: Positions, step: int) -> torch.Tensor:
+        """Summed loss; each sample shows one of its cached views, drawn anew every step."""
+        size = min(self.config.global_batch_size, self.n_samples)
+        view = step_rng(self.config.seed, step, _VIEW).integers(self.features.shape[1], size=size)[slots]
+        rows = torch.from_numpy(positions)
+        features, labels = self.features[rows, torch.from_numpy(view)], self.labels[rows]
+        logits, scores, auxiliary = model(features, self._keep_mask(slots, step, size))
+        if scores is None:
+            loss = gatekeeper_losses(logits, labels, self.config.gatekeeper_share).sum()
+        else:
+            losses = F.cross_entropy(logits, labels, reduction="none")
+            auxiliary_losses = F.cross_entropy(auxiliary, labels, reduction="none")
+            mean = selective_net_loss(losses, auxiliary_losses, scores.sigmoid(), self.config.gate_coverage)
+            loss = mean * len(positions)
+        return loss + self._conformal(logits, labels)
+
+    def evaluate(self) -> dict[str, float]:
+        """Accuracy on VAL_SELECT, and how well the gate ranks right answers before wrong ones (AUGRC)."""
+        with torch.no_grad():
+            logits, _, _ = self.heads(self.select_features)
+            scores = self.gate().scores(self.select_features, logits)
+        wrong = logits.argmax(dim=1).cpu().numpy() != self.select_labels
+        area = float(augrc(scores.double().cpu().numpy(), wrong))
+        confidence = Gate(None).scores(self.select_features, logits).double().cpu().numpy()
+        return {
+            "val_select/acc": float(1 - wrong.mean()),
+            "val_select/augrc": area,
+            "val_select/augrc_of_confidence": float(augrc(confidence, wrong)),
+            MONITOR: -area,
+        }
+
+    def gate(self) -> Gate:
+        """The gate with the present weights."""
+        return Gate(self.heads.gate)
+
+    def _conformal(self, logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        if not self.config.conformal_weight:
+            return logits.new_zeros(())
+        scores = logits.softmax(dim=1)[:, self.positive]
+        risk = conformal_risk(scores, labels == self.positive, self.config.conformal_alpha)
+        return logits.new_zeros(()) if risk is None else self.config.conformal_weight * len(labels) * risk
+
+    def _keep_mask(self, slots: Positions, step: int, size: int) -> torch.Tensor | None:
+        rate = self.config.dropout
+        if rate == 0:
+            return None
+        shape = (size, self.features.shape[2])
+        draws = step_rng(self.config.seed, step, _DROPOUT).random(shape, dtype=np.float32)[slots]
+        return torch.from_numpy((draws >= rate).astype(np.float32) / (1 - rate)).to(self.world.device)

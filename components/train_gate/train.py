@@ -1,0 +1,104 @@
+"""The torchrun entry of train_gate: one rank of training, then one inference pass over VAL_CALIB and VAL_TEST.
+
+python -m torch.distributed.run --standalone --nproc-per-node=N -m components.train_gate.train --config job.json
+"""
+
+import argparse
+import json
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from components.shared.artifacts import write_json
+from components.shared.data.dataset import Dataset
+from components.shared.data.splits import read_splits
+from components.shared.errors import PERMANENT_EXIT_CODE
+from components.shared.models.classifier import Classifier
+from components.shared.training.distributed import World, leave, process_group
+from components.shared.training.inference import SplitData, features_of
+from components.shared.training.launch import report_error
+from components.shared.training.loop import FitResult, LoopConfig, fit
+from components.shared.training.record import write_metrics
+from components.train_gate.config import TrainGateConfig
+from components.train_gate.task import MONITOR, GateTask
+
+
+def train(config: TrainGateConfig, dataset: Path, splits: Path, checkpoint: Path, work: Path, world: World) -> None:
+    """Everything one rank does; the main rank leaves `checkpoint/`, `<split>.npy` and `<split>-gate.npy` in `work`."""
+    torch.manual_seed(config.seed)
+    torch.use_deterministic_algorithms(True, warn_only=world.device.type == "cuda")
+    data, assignment = Dataset.open(dataset), read_splits(splits)
+    parts = {split: SplitData.of(data, assignment, split) for split in ("TRAIN", "VAL_SELECT", "VAL_CALIB", "VAL_TEST")}
+    classifier = Classifier.load(checkpoint).to(world.device)
+    task = GateTask(config, classifier, parts["TRAIN"], parts["VAL_SELECT"], world)
+    out = work / "checkpoint"
+    if world.is_main:
+        out.mkdir()
+    result = fit(task, _loop_config(config), world, on_epoch=lambda history: write_metrics(out, history))
+    task.module.eval()
+    classifier.head, gate = task.heads.head, task.gate()
+    for split in ("VAL_CALIB", "VAL_TEST"):
+        features = features_of(classifier, parts[split], world, description=f"logits of {split}").to(world.device)
+        with torch.no_grad():
+            logits = classifier.head(features)
+            scores = gate.scores(features, logits)
+        if world.is_main:
+            np.save(work / f"{split}.npy", logits.cpu().numpy(), allow_pickle=False)
+            np.save(work / f"{split}-gate.npy", scores.cpu().numpy(), allow_pickle=False)
+    if world.is_main:
+        classifier.save(out)
+        gate.save(out)
+        summary = _summary(config, result, world)
+        write_json(out / "training.json", summary)
+        write_json(work / "training.json", summary)
+
+
+def _loop_config(config: TrainGateConfig) -> LoopConfig:
+    shared = ("global_batch_size", "weight_decay", "warmup_share", "gradient_clip", "ema_decay", "patience", "seed")
+    return LoopConfig(
+        epochs=config.gate_epochs,
+        learning_rate=config.gate_learning_rate,
+        micro_batch_size=0,
+        monitor=MONITOR,
+        precision="fp32",
+        **{name: getattr(config, name) for name in shared},
+    )
+
+
+def _summary(config: TrainGateConfig, result: FitResult, world: World) -> dict[str, object]:
+    best = {name: round(value, 9) for name, value in result.history[result.best_epoch - 1].items()}
+    return {
+        "gate_loss": config.gate_loss,
+        "best_epoch": result.best_epoch,
+        "best_metrics": best,
+        "epochs_run": len(result.history),
+        "stopped_early": result.stopped_early,
+        "n_processes": world.size,
+    }
+
+
+def main() -> None:
+    """Parse `--config`, train, and end the rank; an error is left for the launcher with its class and message."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n", 1)[0])
+    parser.add_argument("--config", type=Path, required=True, help="job.json written by the step")
+    job = parser.parse_args().config
+    document = json.loads(job.read_text(encoding="utf-8"))
+    paths = {name: Path(path) for name, path in document["paths"].items()}
+    rank = 0
+    try:
+        with process_group() as world:
+            rank = world.rank
+            train(TrainGateConfig.from_mapping(document["config"]), **paths, world=world)
+    except Exception as error:
+        report_error(job.parent, rank, error)
+        if getattr(error, "exit_code", 0) != PERMANENT_EXIT_CODE:
+            import traceback
+
+            traceback.print_exc()
+        leave(getattr(error, "exit_code", 1))
+    leave(0)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,43 @@
+"""Logits artifacts for the tests of the steps that read them."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from components.shared.artifacts import writing
+from components.shared.config import Config
+from components.shared.evaluation.logits import KIND_OF_SPLIT, Logits, write_logits
+from components.shared.evaluation.metrics import Bools, Floats
+from tests.shared.evaluation.cal40 import MARGIN, TRUTH
+
+
+def binary_logits(truth: Bools, margin: Floats, split: str, groups: Sequence[str] | None = None) -> Logits:
+    """Logits (0, margin) of None and Roadwork; two samples a group unless given."""
+    count = len(truth)
+    return Logits(
+        split=split,
+        class_names=("None", "Roadwork"),
+        sample_ids=tuple(f"s{i:06d}" for i in range(count)),
+        labels=truth.astype(np.int64),
+        logits=np.column_stack([np.zeros(count), margin]).astype(np.float32),
+        groups=tuple(groups) if groups is not None else tuple(f"g{i // 2}" for i in range(count)),
+        sources=("s",) * count,
+        paths=tuple(f"{i}.jpg" for i in range(count)),
+    )
+
+
+def logits_artifact(
+    path: Path,
+    truth: Bools = TRUTH,
+    margin: Floats = MARGIN,
+    *,
+    split: str = "VAL_CALIB",
+    claimed: str | None = None,
+    groups: Sequence[str] | None = None,
+) -> Path:
+    """A logits artifact of `split`; its manifest claims to be of `claimed`."""
+    claimed = claimed or split
+    with writing(path, kind=KIND_OF_SPLIT[claimed], step="test", config=Config(), split=claimed) as out:
+        write_logits(out, binary_logits(truth, margin, split, groups))
+    return path
