@@ -1,12 +1,15 @@
 """Which backbone is trained, how far into it, and with which recipe?"""
 
+import json
 from dataclasses import dataclass
 
 from components.shared.config import option
 from components.shared.training.config import CheckpointConfig
 
 # Usual starting points for AdamW: a linear head, low-rank adapters, a whole pretrained transformer.
-_LEARNING_RATE_OF_MODE = {"frozen": 1e-3, "lora": 2e-4, "full": 2e-5}
+_LEARNING_RATE_OF_MODE = {"frozen": 1e-3, "full": 2e-5}
+_LEARNING_RATE_OF_ADAPTERS = 2e-4
+ADAPTERS = ("lora", "dora", "rslora", "pissa", "olora", "doran", "loha", "lokr", "vera", "randlora")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -17,11 +20,11 @@ class TrainBaselineConfig(CheckpointConfig):
     backbone_fingerprint: str = option("", "Digest of the backbone's files; set by the pipeline for its cache.")
     mode: str = option(
         "frozen",
-        "What is trained besides the head: nothing (features are computed once and cached), adapters, everything.",
-        choices=("frozen", "lora", "full"),
+        "What is trained besides the head: nothing (features are computed once and cached), everything, adapters.",
+        choices=("frozen", "full", *ADAPTERS),
     )
     epochs: int = option(20, "Passes over TRAIN; early stopping may end sooner.", ge=1)
-    learning_rate: float = option(0.0, "Peak rate of AdamW; 0: 1e-3 frozen, 2e-4 lora, 2e-5 full.", ge=0, lt=1)
+    learning_rate: float = option(0.0, "Peak rate of AdamW; 0: 1e-3 frozen, 2e-4 adapters, 2e-5 full.", ge=0, lt=1)
     global_batch_size: int = option(64, "Samples per optimiser step over all processes.", ge=1)
     micro_batch_size: int = option(0, "Samples per forward pass and process; 0: the whole share. Halved on OOM.", ge=0)
     weight_decay: float = option(0.01, "AdamW weight decay of matrices.", ge=0, lt=1)
@@ -47,20 +50,28 @@ class TrainBaselineConfig(CheckpointConfig):
         "moderate", "Distortions of training images.", choices=("none", "moderate", "aggressive")
     )
     n_views: int = option(4, "Frozen mode: cached feature sets per image (the first undistorted).", ge=1, le=64)
-    lora_rank: int = option(8, "Rank of the LoRA adapters (mode lora).", ge=1)
-    lora_alpha: float = option(16.0, "LoRA scaling is lora_alpha / lora_rank.", gt=0)
+    adapter_rank: int = option(8, "Rank of the adapters.", ge=1)
+    adapter_alpha: float = option(16.0, "Adapters are scaled by adapter_alpha / adapter_rank.", gt=0)
+    adapter_options: str = option("", "JSON mapping of further fields of peft's configuration of the adapter.")
     precision: str = option("fp32", "fp32, or bf16 autocast where supported.", choices=("fp32", "bf16", "fp16"))
     n_processes: int = option(0, "Processes of torchrun; 0: one per visible GPU, one without GPU.", ge=0)
     positive_class: str = option("Roadwork", "The class that P(positive) and the margin refer to.")
     seed: int = option(0, "Seed of initialisation, batches, augmentation, dropout, salts and resampling.", ge=0)
 
     def check(self) -> list[str]:
-        """fp16 is refused with its reason."""
+        """fp16 is refused with its reason; adapter_options must be a JSON mapping."""
+        problems = []
         if self.precision == "fp16":
-            return ["precision='fp16' is refused: DINO backbones overflow its range (65504); use fp32 or bf16"]
-        return []
+            problems.append("precision='fp16' is refused: DINO backbones overflow its range (65504); use fp32 or bf16")
+        try:
+            mapping = isinstance(json.loads(self.adapter_options or "{}"), dict)
+        except ValueError:
+            mapping = False
+        if not mapping:
+            problems.append(f'adapter_options={self.adapter_options!r} must be a JSON mapping, like {{"bias": "all"}}')
+        return problems
 
     @property
     def peak_learning_rate(self) -> float:
         """`learning_rate`, or the mode's usual one where it is 0."""
-        return self.learning_rate or _LEARNING_RATE_OF_MODE[self.mode]
+        return self.learning_rate or _LEARNING_RATE_OF_MODE.get(self.mode, _LEARNING_RATE_OF_ADAPTERS)

@@ -70,7 +70,10 @@ def build(config: TrainBaselineConfig, data: Dataset) -> Classifier:
     mean, std = image_statistics(config.backbone)
     spec = ClassifierSpec(data.class_names, data.image_size, mean, std, backbone.config.model_type)
     n_features = 2 * backbone.config.hidden_size
-    backbone = adapters.prepare(backbone, config.mode, rank=config.lora_rank, alpha=config.lora_alpha)
+    options = json.loads(config.adapter_options or "{}")
+    backbone = adapters.prepare(
+        backbone, config.mode, rank=config.adapter_rank, alpha=config.adapter_alpha, options=options
+    )
     return Classifier(backbone, Head(n_features, len(data.class_names)), spec)
 
 

@@ -1,23 +1,38 @@
-"""How is a backbone made trainable: not at all, by low-rank adapters, or in full?"""
+"""How is a backbone made trainable: not at all, by adapters of peft, or in full?"""
 
 from pathlib import Path
+from typing import Any
 
 import torch
-from peft import LoraConfig, PeftModel, get_peft_model
+from peft import PEFT_TYPE_TO_CONFIG_MAPPING, LoraConfig, PeftConfig, PeftModel, get_peft_model
 from torch import nn
 from transformers import PreTrainedModel
 
-from components.shared.errors import PermanentError
+from components.shared.errors import ConfigError, PermanentError, one_line
+from components.shared.models.doran import with_doran
 
-MODES = ("frozen", "lora", "full")
+# What peft's LoRA is called with particular options: Hu et al. 2021, Liu et al. 2024 (DoRA), Kalajdzievski 2023
+# (rsLoRA), Meng et al. 2024 (PiSSA), Büyükakyüz 2024 (OLoRA), and DoRAN on top of DoRA.
+LORA_VARIANTS: dict[str, dict[str, Any]] = {
+    "lora": {},
+    "dora": {"use_dora": True},
+    "rslora": {"use_rslora": True},
+    "pissa": {"init_lora_weights": "pissa"},
+    "olora": {"init_lora_weights": "olora"},
+    "doran": {"use_dora": True},
+}
+_TARGETS = ("q_proj", "v_proj", "query", "value")
 # Largest difference of merged and unmerged features that fp32 rounding explains, with a margin of 100.
 _MERGE_TOLERANCE = 1e-4
 
 
-def prepare(backbone: PreTrainedModel, mode: str, *, rank: int, alpha: float) -> PreTrainedModel:
-    """The backbone with exactly the parameters of `mode` trainable.
+def prepare(
+    backbone: PreTrainedModel, mode: str, *, rank: int, alpha: float, options: dict[str, Any] | None = None
+) -> PreTrainedModel:
+    """The backbone with exactly the parameters of `mode` trainable: frozen, full, or an adapter's name.
 
-    LoRA (Hu et al., arXiv 2106.09685) on the attention's query and value projections; scaling is alpha / rank.
+    Adapters sit on the attention's query and value projections. `options` are further fields of peft's configuration.
+    Raises ConfigError where peft refuses them.
     """
     if mode == "full":
         return backbone
@@ -26,8 +41,20 @@ def prepare(backbone: PreTrainedModel, mode: str, *, rank: int, alpha: float) ->
     if mode == "frozen":
         return backbone
     names = {name.rsplit(".", 1)[-1] for name, module in backbone.named_modules() if isinstance(module, nn.Linear)}
-    targets = [name for name in ("q_proj", "v_proj", "query", "value") if name in names]
-    return get_peft_model(backbone, LoraConfig(r=rank, lora_alpha=alpha, target_modules=targets))
+    targets = [name for name in _TARGETS if name in names]
+    try:
+        adapted = get_peft_model(backbone, _config(mode, rank, alpha, {"target_modules": targets} | (options or {})))
+    except (TypeError, ValueError) as error:
+        raise ConfigError(f"mode={mode!r} with adapter_options={options}: {one_line(error)[:200]}") from error
+    return with_doran(adapted) if mode == "doran" else adapted
+
+
+def _config(mode: str, rank: int, alpha: float, options: dict[str, Any]) -> PeftConfig:
+    if mode in LORA_VARIANTS:
+        return LoraConfig(**({"r": rank, "lora_alpha": alpha} | LORA_VARIANTS[mode] | options))
+    kind = PEFT_TYPE_TO_CONFIG_MAPPING[mode.upper()]
+    fields = {"r": rank, "rank": rank, "alpha": alpha}
+    return kind(**({name: value for name, value in fields.items() if name in kind.__dataclass_fields__} | options))
 
 
 def merge(backbone: PreTrainedModel, probe: torch.Tensor) -> PreTrainedModel:
