@@ -105,7 +105,8 @@ def test_training_waits_in_kueue_where_a_queue_is_named() -> None:
     platform = json_format.MessageToDict(pipeline.platform_spec)["platforms"]["kubernetes"]
     executors = platform["deploymentSpec"]["executors"]
     labels = {name: executor["podMetadata"]["labels"] for name, executor in executors.items()}
-    assert [name for name in labels if "kueue.x-k8s.io/queue-name" in labels[name]] == ["exec-train-baseline"]
+    queued = sorted(name for name in labels if "kueue.x-k8s.io/queue-name" in labels[name])
+    assert queued == ["exec-train-baseline", "exec-train-gate"]
 
 
 def test_every_step_runs_in_the_image_of_its_phase(documents: list[dict[str, Any]]) -> None:
