@@ -60,8 +60,8 @@ def test_stored_gate_scores_come_from_the_stored_gate(tiny: TinyRun, tmp_path: P
 def test_training_again_gives_the_same_bytes(tiny: TinyRun, tmp_path: Path) -> None:
     for name in ("a", "b"):
         _train(tiny, CONFIG, tmp_path / name)
-    for artifact, kind in (("gate_checkpoint", "Checkpoint"), ("test", "ValTestLogits")):
-        files = verify_dir(tmp_path / "a" / artifact, kind).files
+    for artifact, kind, split in (("gate_checkpoint", "Checkpoint", None), ("test", "ValTestLogits", "VAL_TEST")):
+        files = verify_dir(tmp_path / "a" / artifact, kind, split=split).files
         ours, theirs = ({f: sha256_file(tmp_path / n / artifact / f) for f in files} for n in ("a", "b"))
         assert ours == theirs
 

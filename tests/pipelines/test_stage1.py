@@ -126,7 +126,7 @@ def test_every_parameter_is_documented_in_the_spec(documents: list[dict[str, Any
         (["epoch=3"], "unknown key 'epoch', did you mean 'epochs'?"),
         (["epochs=0"], "epochs=0 must be >= 1"),
         (["epochs=many"], "epochs='many' must be int, got str"),
-        (["adapter_options=[]"], "adapter_options='..' must be a JSON mapping"),
+        (["adapter_options=[]"], "adapter_options='[]' must be a JSON mapping"),
         (["mode=half"], "mode='half' must be one of frozen, full, lora, dora"),
         (["precision=fp16"], "precision='fp16' is refused"),
         (["train_share=0.9"], "must be 1"),
