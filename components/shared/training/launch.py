@@ -13,9 +13,9 @@ from components.shared.training.reports import DIRECTORY_VARIABLE, report_error,
 
 __all__ = ["HANG_SECONDS", "launch", "report_error"]
 
-# A rank that shows no sign of life for so long ends the group. Above the collective calls' own limit, which names
-# the call that failed.
-HANG_SECONDS = 360.0
+# A rank that shows no sign of life for so long ends the group. Below the collective calls' own limit, after which the
+# ranks that wait would fail and be blamed.
+HANG_SECONDS = 240.0
 _HOST = "127.0.0.1"
 _POLL_SECONDS = 0.2
 _END_SECONDS = 10.0

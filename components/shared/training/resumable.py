@@ -83,7 +83,8 @@ class ResumableTraining:
         """Remove the checkpoints, or record why another attempt would fail too."""
         if isinstance(error, PermanentError):
             record = {"class": type(error).__name__, "message": one_line(error)}
-            write_json(self.place / _FAILURE, record)
+            with contextlib.suppress(OSError):  # a full disk must not hide the error
+                write_json(self.place / _FAILURE, record)
             with self._tolerating("has no record of this failure"):
                 if self._mirror is not None:
                     self._mirror.record_failure(record)

@@ -124,7 +124,8 @@ def test_a_full_disk_is_a_warning_or_the_end(
     assert not list((tmp_path / "x").iterdir())
 
 
-def _launch(directory: Path, n_processes: int, place: Path, **job: object) -> dict[str, torch.Tensor]:
+def launch_toy(directory: Path, n_processes: int, place: Path, **job: object) -> dict[str, torch.Tensor]:
+    """The weights after a training with checkpoints in `place`, gone on from where one there was."""
     directory.mkdir()
     place.mkdir(exist_ok=True)
     found = checkpoint_files.newest(place)
@@ -138,13 +139,13 @@ def _launch(directory: Path, n_processes: int, place: Path, **job: object) -> di
 def test_two_processes_resume_identically_and_one_goes_on_equivalently(
     tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    expected = _launch(tmp_path / "whole", 2, tmp_path / "unused")
+    expected = launch_toy(tmp_path / "whole", 2, tmp_path / "unused")
     with pytest.raises(StreetVisionError):
-        _launch(tmp_path / "first", 2, tmp_path / "place", fault="raise", at=5)
+        launch_toy(tmp_path / "first", 2, tmp_path / "place", fault="raise", at=5)
     shutil.copytree(tmp_path / "place", tmp_path / "other")
-    resumed = _launch(tmp_path / "second", 2, tmp_path / "place")
+    resumed = launch_toy(tmp_path / "second", 2, tmp_path / "place")
     assert all(torch.equal(expected[name], resumed[name]) for name in expected)
     assert "the result will be identical to an uninterrupted training" in capfd.readouterr().out
-    _launch(tmp_path / "third", 1, tmp_path / "other")
+    launch_toy(tmp_path / "third", 1, tmp_path / "other")
     message = "equivalent, not identical: it was trained with 2 process(es) on cpu before"
     assert message in capfd.readouterr().out

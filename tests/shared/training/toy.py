@@ -26,17 +26,29 @@ Positions = npt.NDArray[np.int64]
 class Toy:
     """Linear regression of 40 samples; `fault` makes the last rank fail at step `at`.
 
-    `noise` draws from the global generators, which a resumed training must find as they were.
+    `noise` draws from the global generators, which a resumed training must find as they were; `width` makes it a
+    network of several communication buckets.
     """
 
     n_samples = 40
 
-    def __init__(self, world: World, fault: str = "", memory: int = 10**9, at: int = 3, noise: bool = False) -> None:
+    def __init__(
+        self,
+        world: World,
+        fault: str = "",
+        memory: int = 10**9,
+        at: int = 3,
+        noise: bool = False,
+        width: int = 0,
+    ) -> None:
         generator = torch.Generator().manual_seed(0)
         self.inputs = torch.randn(self.n_samples, 5, generator=generator)
         self.targets = self.inputs @ torch.arange(5.0) + 1
         torch.manual_seed(1)
         self.module: nn.Module = nn.Linear(5, 1)
+        if width:
+            hidden = (nn.Linear(5, width), nn.ReLU(), nn.Linear(width, width), nn.ReLU(), nn.Linear(width, width))
+            self.module = nn.Sequential(*hidden, nn.ReLU(), nn.Linear(width, 1))
         self.world, self.fault, self.memory, self.at, self.noise = world, fault, memory, at, noise
         self.batch_sizes: list[int] = []
 
