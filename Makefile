@@ -3,7 +3,7 @@ PYTHON ?= python3.11
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
-RUN := $(BIN)/python -m pipelines run $(if $(DATA),,--demo) $(if $(DATA),--param data=$(DATA)) $(if $(BACKBONE),--param backbone=$(BACKBONE)) $(if $(PARAMS),--params $(PARAMS)) $(ARGS)
+RUN := $(BIN)/python -m pipelines run $(if $(DATA),,--demo) $(if $(DATA),--param data=$(DATA)) $(if $(BACKBONE),--param backbone=$(BACKBONE)) $(if $(PARAMS),--params $(PARAMS)) $(if $(STORE),--store $(STORE)) $(ARGS)
 
 ENGINE := build/engine
 
@@ -22,7 +22,7 @@ $(STAMP): requirements.txt requirements-dev.txt constraints.txt
 	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --requirement requirements-dev.txt
 	touch $(STAMP)
 
-run: $(STAMP) ## run the whole pipeline here: on demo data, or DATA=<folder or parquet> BACKBONE=<path or hub id>
+run: $(STAMP) ## run the whole pipeline here: on demo data, or DATA=... BACKBONE=...; STORE=embedded for S3
 	$(RUN)
 
 test: $(STAMP) ## all tests
