@@ -36,6 +36,9 @@ def stage1(profile: resources.Profile) -> Any:
     has none, so that a local run has outputs instead.
     """
 
+    parameters = [*pipeline_parameters(), *resources.runtime_parameters(profile)]
+    chosen = [parameter.name for parameter in resources.runtime_parameters(profile)]
+
     def phases(values: dict[str, Any]) -> Outputs:
         source = resources.light(fingerprint_source(**of_phase("fingerprint_source", values)), profile)
         resources.with_store(source)
@@ -50,7 +53,7 @@ def stage1(profile: resources.Profile) -> Any:
             backbone_fingerprint=source.outputs["backbone_digest"],
             **of_phase("train_baseline", values),
         )
-        resources.training(train, profile)
+        resources.training(train, profile, {name: values[name] for name in chosen})
         threshold = fit_threshold(
             val_calib_logits=train.outputs["val_calib_logits"], **of_phase("fit_threshold", values)
         )
@@ -77,13 +80,16 @@ def stage1(profile: resources.Profile) -> Any:
         with dsl.ExitHandler(resources.light(report_outcome(), profile)):
             phases(values)
 
-    function = _with_signature(closed, None) if profile.on_cluster else _with_signature(phases, Outputs)
-    return dsl.pipeline(name=NAME)(documented(*PHASES.values())(function))
+    function = (
+        _with_signature(closed, parameters, None)
+        if profile.on_cluster
+        else _with_signature(phases, parameters, Outputs)
+    )
+    return dsl.pipeline(name=NAME)(documented(*PHASES.values(), resources.TrainingResources)(function))
 
 
-def _with_signature(wire: Any, returned: Any) -> Any:
+def _with_signature(wire: Any, parameters: list[inspect.Parameter], returned: Any) -> Any:
     """`wire` as the function KFP expects: one annotated parameter per pipeline parameter, called by position."""
-    parameters = pipeline_parameters()
 
     def pipeline(*channels: Any) -> Any:
         """Train, calibrate, evaluate and bundle a selective roadwork classifier."""
