@@ -3,11 +3,12 @@ PYTHON ?= python3.11
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
-RUN := $(BIN)/python -m pipelines run $(if $(DATA),,--demo) $(if $(DATA),--param data=$(DATA)) $(if $(BACKBONE),--param backbone=$(BACKBONE)) $(if $(PARAMS),--params $(PARAMS)) $(ARGS)
+RUN := $(BIN)/python -m pipelines run $(if $(DATA),,--demo) $(if $(DATA),--param data=$(DATA)) $(if $(BACKBONE),--param backbone=$(BACKBONE)) $(if $(PARAMS),--params $(PARAMS)) $(if $(STORE),--store $(STORE)) $(ARGS)
 
 ENGINE := build/engine
 
-.PHONY: help install run test test-containers test-faults test-faults-nightly images compile lint bench clean
+.PHONY: help install run test test-containers test-faults test-faults-nightly images upload submit status logs download \
+	doctor schedule compile lint bench clean
 .DEFAULT_GOAL := help
 
 help: ## list the targets
@@ -22,7 +23,7 @@ $(STAMP): requirements.txt requirements-dev.txt constraints.txt
 	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --requirement requirements-dev.txt
 	touch $(STAMP)
 
-run: $(STAMP) ## run the whole pipeline here: on demo data, or DATA=<folder or parquet> BACKBONE=<path or hub id>
+run: $(STAMP) ## run the whole pipeline here: on demo data, or DATA=... BACKBONE=...; STORE=embedded for S3
 	$(RUN)
 
 test: $(STAMP) ## all tests
@@ -39,10 +40,24 @@ test-containers: $(STAMP) ## build the images and run the pipeline inside them (
 	mkdir -p $(dir $(ENGINE))
 	images/engine.sh start $(ENGINE) > $(ENGINE).env
 	trap 'images/engine.sh stop $(ENGINE)' EXIT; \
-	env $$(cat $(ENGINE).env) $(BIN)/python -m pytest -rs -s tests/images/test_containers.py
+	env $$(cat $(ENGINE).env) $(BIN)/python -m pytest tests/images/test_containers.py
 
 images: $(STAMP) ## build the images that the compiled pipeline names; PUSH=1 pushes them
 	$(BIN)/python -m pipelines images --build $(if $(PUSH),--push)
+
+# The life of the pipeline in Kubeflow; KF_PIPELINES_ENDPOINT says where it is, ARGS holds further options.
+upload submit status logs download doctor: $(STAMP)
+	$(BIN)/python -m pipelines $@ $(if $(PARAMS),--params $(PARAMS)) $(ARGS)
+
+upload: ## upload the pipeline as it is here (nothing where the same content is there)
+submit: ## start a run: PARAMS=run.yaml, ARGS='--wait'
+status: ## the last run's state and steps
+logs: ## what the last run's steps wrote
+download: ## the last run's artifacts, verified
+doctor: ## does the cluster have what a run needs?
+
+schedule: $(STAMP) ## recurring runs: ARGS="create nightly --cron '0 0 3 * * *' --params run.yaml"
+	$(BIN)/python -m pipelines schedule $(ARGS)
 
 compile: $(STAMP) ## write the pipeline spec for Kubeflow to build/stage1.yaml
 	$(BIN)/python -m pipelines compile

@@ -43,7 +43,11 @@ make_base() {
 
 case "$1" in
   start)
-    if [ -z "${DOCKER_HOST:-}" ]; then start_engine; fi
+    if [ -n "${DOCKER_HOST:-}" ]; then
+      echo "DOCKER_HOST=$DOCKER_HOST" # somebody's engine: its client and its registry are at hand, too
+      exit 0
+    fi
+    start_engine
     make_base
     echo "DOCKER_HOST=$DOCKER_HOST"
     echo "DOCKER=/usr/bin/docker"

@@ -1,14 +1,18 @@
 """The command line for the life of the pipeline: `python -m pipelines --help`."""
 
 import argparse
+import contextlib
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from components.shared.errors import ConfigError, StreetVisionError
 from components.shared.step import fail
 from pipelines import cluster_cli
+
+if TYPE_CHECKING:
+    from pipelines.local_store import LocalStore
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -43,6 +47,12 @@ def _parser() -> argparse.ArgumentParser:
     cluster_cli.add_parameter_options(run)
     run.add_argument("--demo", action="store_true", help="generated street scenes and a small random backbone")
     run.add_argument("--output", type=Path, default=Path("runs"), help="folder of runs and cache (default: runs)")
+    run.add_argument(
+        "--store",
+        choices=("none", "embedded"),
+        default="none",
+        help="embedded: read the data from, and register the bundle in, an S3 server started for this run",
+    )
     run.add_argument("--dry-run", action="store_true", help="print the steps and which are cached, run nothing")
     run.set_defaults(verb=_run)
     compile_ = verbs.add_parser("compile", help="write the pipeline spec for Kubeflow (YAML)")
@@ -69,13 +79,25 @@ def _run(parsed: argparse.Namespace) -> None:
     for key in ("data", "backbone"):
         if Path(values[key]).exists():
             values[key] = str(Path(values[key]).resolve())
-    if parsed.dry_run:
-        for step, state in plan(values, parsed.output):
-            print(f"{step:20} {state}")
-        return
-    finished = run_local(values, parsed.output)
+    with _store(parsed) as store:
+        if store is not None:
+            values["data"] = store.mirror(values["data"])
+        if parsed.dry_run:
+            for step, state in plan(values, parsed.output):
+                print(f"{step:20} {state}")
+            return
+        finished = run_local(values, parsed.output)
+        registered = store.register(finished.bundle) if store is not None else ""
     print(_summary(json.loads((finished.evaluation / "eval_report.json").read_text(encoding="utf-8"))))
     print(f"report: {_shown(finished.report)}\nbundle: {_shown(finished.bundle)}")
+    if registered:
+        print(f"registered: {registered}")
+
+
+def _store(parsed: argparse.Namespace) -> contextlib.AbstractContextManager["LocalStore | None"]:
+    from pipelines.local_store import local_store
+
+    return local_store(parsed.output / "store") if parsed.store == "embedded" else contextlib.nullcontext()
 
 
 def _demo_values(output: Path) -> dict[str, Any]:

@@ -185,8 +185,9 @@ def doctor(parsed: argparse.Namespace) -> None:
 
 def _run_values(parsed: argparse.Namespace) -> dict[str, Any]:
     from pipelines.parameters import read_parameters
+    from pipelines.resources import PROFILES
 
-    values = read_parameters(parsed.params, parsed.param)
+    values = read_parameters(parsed.params, parsed.param, PROFILES[parsed.profile])
     for key in ("data", "backbone"):
         if not values.get(key):
             raise ConfigError(f"{key} is not set; add --param {key}=..., or set it in the file of --params")

@@ -119,7 +119,7 @@ class _Patient:
     def gpus(self) -> str:
         if not self._profile.n_gpus:
             return "none needed"
-        selector = f"nvidia.com/gpu.product={self._profile.gpu_product}"
+        selector = ",".join(f"{key}={value}" for key, value in self._profile.training.gpu_nodes.items())
         nodes = self._core.list_node(label_selector=selector).items
         if not nodes:
             raise Missing(

@@ -57,8 +57,13 @@ def pipeline_images() -> list[PhaseImage]:
         component = getattr(importlib.import_module(f"components.{phase}.component"), phase, None)
         if component is not None:  # components/shared has a component.py that is no phase
             reference = component.component_spec.implementation.container.image
-            images.append(PhaseImage(reference.partition(":")[0].rpartition("/")[2], phase, reference))
+            images.append(PhaseImage(kind_of(reference), phase, reference))
     return sorted(images)
+
+
+def kind_of(reference: str) -> str:
+    """The kind in `<registry>[:port]/.../<kind>:<tag>`."""
+    return reference.rpartition(":")[0].rpartition("/")[2]
 
 
 def missing_images(images: Sequence[PhaseImage], builder: Builder) -> list[PhaseImage]:

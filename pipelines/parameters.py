@@ -27,6 +27,7 @@ from components.shared.errors import ConfigError
 from components.split_dataset.config import SplitConfig
 from components.train_baseline.config import TrainBaselineConfig
 from components.train_gate.config import TrainGateConfig
+from pipelines.resources import Profile, TrainingResources, runtime_parameters
 
 PHASES: dict[str, type[Config]] = {
     "fingerprint_source": FingerprintConfig,
@@ -71,18 +72,23 @@ def of_phase(phase: str, values: Mapping[str, Any]) -> dict[str, Any]:
     return {field.name: values[field.name] for field in dataclasses.fields(PHASES[phase]) if field.name in values}
 
 
-def validated(values: Mapping[str, Any]) -> dict[str, Any]:
-    """`values` checked against every phase's configuration; raises ConfigError before anything runs."""
-    known = [parameter.name for parameter in pipeline_parameters()]
+def validated(values: Mapping[str, Any], profile: Profile | None = None) -> dict[str, Any]:
+    """`values` checked against every phase's configuration and, with a profile, as resources of a run on a cluster.
+
+    Raises ConfigError before anything runs.
+    """
+    chosen = [parameter.name for parameter in runtime_parameters(profile)] if profile else []
+    known = [*(parameter.name for parameter in pipeline_parameters()), *chosen]
     problems = [unknown_key(key, known) for key in values if key not in known]
     if problems:
         raise ConfigError("parameters: " + "; ".join(problems))
     for phase, config_class in PHASES.items():
         config_class.from_mapping(of_phase(phase, values))
+    TrainingResources.from_mapping({name: values[name] for name in chosen if name in values})
     return dict(values)
 
 
-def read_parameters(file: Path | None, pairs: list[str]) -> dict[str, Any]:
+def read_parameters(file: Path | None, pairs: list[str], profile: Profile | None = None) -> dict[str, Any]:
     """Parameters from a YAML or JSON file, overridden by `key=value` pairs (values are read as YAML)."""
     values: dict[str, Any] = {}
     if file is not None:
@@ -97,12 +103,13 @@ def read_parameters(file: Path | None, pairs: list[str]) -> dict[str, Any]:
         key, separator, text = pair.partition("=")
         if not separator:
             raise ConfigError(f"--param {pair!r} must be key=value")
-        values[key] = _parse(key, text)
-    return validated(values)
+        values[key] = _parse(key, text, profile)
+    return validated(values, profile)
 
 
-def _parse(key: str, text: str) -> Any:
-    types = {parameter.name: parameter.annotation for parameter in pipeline_parameters()}
+def _parse(key: str, text: str, profile: Profile | None) -> Any:
+    known = [*pipeline_parameters(), *(runtime_parameters(profile) if profile else [])]
+    types = {parameter.name: parameter.annotation for parameter in known}
     if types.get(key) is str:
         return text
     try:

@@ -40,6 +40,9 @@ def stage1(profile: resources.Profile) -> Any:
     has none, so that a local run has outputs instead.
     """
 
+    parameters = [*pipeline_parameters(), *resources.runtime_parameters(profile)]
+    chosen = [parameter.name for parameter in resources.runtime_parameters(profile)]
+
     def phases(values: dict[str, Any]) -> Outputs:
         source = resources.light(fingerprint_source(**of_phase("fingerprint_source", values)), profile)
         resources.with_store(source)
@@ -54,8 +57,10 @@ def stage1(profile: resources.Profile) -> Any:
             backbone_fingerprint=source.outputs["backbone_digest"],
             **of_phase("train_baseline", values),
         )
-        resources.training(train, profile)
+        gpus = {name: values[name] for name in chosen}
+        resources.training(train, profile, gpus)
         policies, gate = _policies(train, dataset, split.outputs["splits"], profile, values)
+        resources.training(gate, profile, gpus)
         evaluation = evaluate(
             val_test_logits=train.outputs["val_test_logits"],
             gate_test_logits=gate.outputs["val_test_logits"],
@@ -79,8 +84,12 @@ def stage1(profile: resources.Profile) -> Any:
         with dsl.ExitHandler(resources.light(report_outcome(), profile)):
             phases(values)
 
-    function = _with_signature(closed, None) if profile.on_cluster else _with_signature(phases, Outputs)
-    return dsl.pipeline(name=NAME)(documented(*PHASES.values())(function))
+    function = (
+        _with_signature(closed, parameters, None)
+        if profile.on_cluster
+        else _with_signature(phases, parameters, Outputs)
+    )
+    return dsl.pipeline(name=NAME)(documented(*PHASES.values(), resources.TrainingResources)(function))
 
 
 def _policies(
@@ -97,7 +106,6 @@ def _policies(
     gate = train_gate(
         dataset=dataset, splits=splits, checkpoint=train.outputs["checkpoint"], **of_phase("train_gate", values)
     )
-    resources.training(gate, profile)
     calibrated_gate = calibrate_gate(
         val_calib_logits=gate.outputs["val_calib_logits"], **of_phase("calibrate_gate", values)
     )
@@ -111,9 +119,8 @@ def _policies(
     }, gate
 
 
-def _with_signature(wire: Any, returned: Any) -> Any:
+def _with_signature(wire: Any, parameters: list[inspect.Parameter], returned: Any) -> Any:
     """`wire` as the function KFP expects: one annotated parameter per pipeline parameter, called by position."""
-    parameters = pipeline_parameters()
 
     def pipeline(*channels: Any) -> Any:
         """Train, calibrate, evaluate and bundle a selective roadwork classifier."""

@@ -1,7 +1,7 @@
 """Has anything changed at the places a run reads from?
 
-A cheap look at names, sizes and modification times. KFP's cache keys hold paths and URIs but not the bytes behind
-them; these digests are handed to the steps that read them.
+A cheap look at names and sizes, with modification times of files and ETags of stored objects. KFP's cache keys hold
+paths and URIs but not the bytes behind them; these digests are handed to the steps that read them.
 """
 
 import hashlib
@@ -35,12 +35,24 @@ def run(config: FingerprintConfig) -> Fingerprints:
 
 
 def _listing(place: str) -> list[list[str | int]]:
+    if place.startswith("s3://"):
+        return _stored_listing(place)
     root = Path(place)
     if not root.exists():
         raise DataError(f"data={place!r} does not exist")
     files = sorted(entry for entry in root.rglob("*") if entry.is_file()) if root.is_dir() else [root]
     described = ((file.relative_to(root).as_posix(), file.stat()) for file in files)
     return [[name, status.st_size, status.st_mtime_ns] for name, status in described]
+
+
+def _stored_listing(place: str) -> list[list[str | int]]:
+    from components.shared.store import Store, split_uri
+
+    bucket, prefix = split_uri(place)
+    found = Store.from_environment().list(bucket, prefix)
+    if not found:
+        raise DataError(f"data={place!r} holds no objects; is the prefix right?")
+    return [[item.key, item.size, item.etag] for item in found]
 
 
 def _extra_places(extra_sources: str) -> list[str]:

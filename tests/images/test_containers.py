@@ -80,11 +80,14 @@ def test_the_whole_pipeline_runs_inside_its_images(finished: dict[str, Path]) ->
 
 
 @pytest.mark.parametrize("image", IMAGES, ids=lambda image: image.phase)
-def test_an_image_is_small_has_no_tools_and_runs_as_nobody(engine: docker.DockerClient, image: Any) -> None:
+def test_an_image_is_small_has_no_tools_and_runs_as_nobody(
+    engine: docker.DockerClient, image: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
     found = engine.images.get(image.reference)
     labels, config = found.labels, found.attrs["Config"]
     size = found.attrs["Size"] / 1e6
-    print(f"{image.reference}: {size:.0f} MB")
+    with capsys.disabled():
+        print(f"{image.reference}: {size:.0f} MB")
     assert size < (1000 if image.kind == "cpu" else 2000)
     assert config["User"] == USER
     assert labels["org.opencontainers.image.title"] == f"streetvision {image.phase}"

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from pipelines.images import PhaseImage, pipeline_images, write_context
+from pipelines.images import PhaseImage, kind_of, pipeline_images, write_context
 from pipelines.sources import ROOT, phase_sources, reference
 
 IMAGES = pipeline_images()
@@ -79,6 +79,7 @@ def test_the_context_holds_all_that_the_step_imports(image: PhaseImage, tmp_path
 
 
 def test_references_are_tags_that_a_registry_accepts() -> None:
+    assert kind_of("registry.example.com:5000/team/cpu:evaluate-src-0") == "cpu"
     assert len({image.reference for image in IMAGES}) == len(IMAGES)
     for image in IMAGES:
         name, _, tag = image.reference.rpartition(":")

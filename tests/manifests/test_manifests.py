@@ -154,10 +154,14 @@ def test_the_quota_holds_one_run_of_its_profile(manifests: Path) -> None:
     hard = _named(objects, "ResourceQuota")["streetvision"]["spec"]["hard"]
     for profile in (PROFILES["a6000x2"], PROFILES["a6000x1"]):
         assert profile.n_gpus <= int(hard["requests.nvidia.com/gpu"])
-        assert int(profile.train_cpu) + 8 <= int(hard["requests.cpu"])
-        assert int(profile.train_memory.removesuffix("Gi")) + 16 <= int(hard["requests.memory"].removesuffix("Gi"))
+        assert int(profile.training.train_cpu) + 8 <= int(hard["requests.cpu"])
+        assert int(profile.training.train_memory.removesuffix("Gi")) + 16 <= int(
+            hard["requests.memory"].removesuffix("Gi")
+        )
     largest = _named(objects, "LimitRange")["streetvision"]["spec"]["limits"][0]["max"]
-    assert int(PROFILES["a6000x2"].train_memory.removesuffix("Gi")) <= int(largest["memory"].removesuffix("Gi"))
+    assert int(PROFILES["a6000x2"].training.train_memory.removesuffix("Gi")) <= int(
+        largest["memory"].removesuffix("Gi")
+    )
 
 
 def test_the_compiled_pipeline_refers_to_names_that_the_overlays_make(objects: list[Object], tmp_path: Path) -> None:

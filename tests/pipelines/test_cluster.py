@@ -231,6 +231,7 @@ def test_a_broken_server_is_a_transient_error(server: KfpServer, capsys: pytest.
     [
         (["submit", "--param", "epoch=5"], "unknown key 'epoch', did you mean 'epochs'?"),
         (["submit", "--param", "epochs=0"], "epochs=0 must be >= 1"),
+        (["submit", "--param", "n_gpus=many"], "n_gpus='many' must be a whole number"),
         (["submit", "--param", "data=x"], "backbone is not set"),
         (["schedule", "create", "n", "--cron", "0 3 * * *", *VALUES], "six fields"),
         (["schedule", "create", "n", "--every", "5", *VALUES], "at least 60 seconds"),

@@ -52,10 +52,13 @@ def test_wiring_test_logits_into_fitting_does_not_compile() -> None:
 def test_training_asks_for_two_a6000(documents: list[dict[str, Any]]) -> None:
     spec, platform = documents
     container = spec["deploymentSpec"]["executors"]["exec-train-baseline"]["container"]
-    assert container["resources"]["accelerator"]["resourceCount"] == "2"
+    defaults = {name: p["defaultValue"] for name, p in spec["root"]["inputDefinitions"]["parameters"].items()}
+    assert "n_gpus" in container["resources"]["accelerator"]["resourceCount"]
+    assert (defaults["n_gpus"], defaults["train_cpu"], defaults["train_memory"]) == ("2", "16", "96Gi")
     assert container["resources"]["accelerator"]["resourceType"] == "nvidia.com/gpu"
     kubernetes = platform["platforms"]["kubernetes"]["deploymentSpec"]["executors"]["exec-train-baseline"]
-    assert kubernetes["nodeSelector"]["labels"] == {"nvidia.com/gpu.product": "NVIDIA-RTX-A6000"}
+    assert "gpu_nodes" in kubernetes["nodeSelector"]["nodeSelectorJson"]["componentInputParameter"]
+    assert defaults["gpu_nodes"] == {"nvidia.com/gpu.product": "NVIDIA-RTX-A6000"}
     mediums = {mount["mountPath"]: mount.get("medium") for mount in kubernetes["emptyDirMounts"]}
     assert mediums == {"/dev/shm": "Memory", "/tmp": None}
     assert kubernetes["activeDeadlineSeconds"] == str(24 * 3600) or kubernetes["activeDeadlineSeconds"] == 24 * 3600
@@ -116,7 +119,8 @@ def test_every_step_runs_in_the_image_of_its_phase(documents: list[dict[str, Any
 
 def test_every_parameter_is_documented_in_the_spec(documents: list[dict[str, Any]]) -> None:
     parameters = documents[0]["root"]["inputDefinitions"]["parameters"]
-    assert parameters.keys() == {parameter.name for parameter in pipeline_parameters()}
+    chosen = resources.runtime_parameters(resources.PROFILES["a6000x2"])
+    assert parameters.keys() == {parameter.name for parameter in [*pipeline_parameters(), *chosen]}
     assert all(parameter["description"] for parameter in parameters.values())
 
 
@@ -142,6 +146,27 @@ def test_wrong_parameters_are_refused_before_anything_runs(pairs: list[str], mes
     with pytest.raises(ConfigError) as caught:
         read_parameters(None, pairs)
     assert message in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("profile", "pair", "message"),
+    [
+        ("a6000x2", "n_gpus=two", "n_gpus='two' must be a whole number"),
+        ("a6000x2", "train_memory=96 GB", "train_memory='96 GB' must be a quantity of Kubernetes"),
+        ("cpu", "n_gpus=1", "unknown key 'n_gpus'"),
+        ("local", "train_cpu=4", "unknown key 'train_cpu'"),
+    ],
+)
+def test_wrong_resources_are_refused_before_anything_is_sent(profile: str, pair: str, message: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        read_parameters(None, [pair], resources.PROFILES[profile])
+    assert message in str(caught.value)
+
+
+def test_resources_are_chosen_when_a_run_is_started() -> None:
+    pairs = ["n_gpus=1", "train_cpu=8", "gpu_nodes={pool: fast}"]
+    values = read_parameters(None, pairs, resources.PROFILES["a6000x2"])
+    assert values == {"n_gpus": "1", "train_cpu": "8", "gpu_nodes": {"pool": "fast"}}
 
 
 def test_pairs_win_over_the_file(tmp_path: Path) -> None:

@@ -1,0 +1,133 @@
+"""One run on this machine with an object store: what it leaves, what runs again after a change, what it never shows."""
+
+import json
+import shutil
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from components.shared.store import embedded
+from pipelines import cli
+from pipelines.resources import PROFILES
+from pipelines.sources import ROOT
+from pipelines.stage1 import stage1
+from tests.components.conftest import write_backbone, write_source
+
+PLANTED = ("PLANTEDACCESSKEY0001", "planted-secret-key-5f1c0a7d")
+
+
+@dataclass(frozen=True)
+class Finished:
+    """A finished run: its folder, its parameters, what it printed."""
+
+    root: Path
+    values: dict[str, Any]
+    printed: str
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Finished:
+    """The whole pipeline on tiny data in the embedded store, with credentials that can be looked for."""
+    root = tmp_path_factory.mktemp("local")
+    write_source(root / "data")
+    write_backbone(root / "backbone")
+    values: dict[str, Any] = {
+        "data": str(root / "data"), "backbone": str(root / "backbone"), "image_size": 56, "epochs": 1, "mode": "full",
+        "learning_rate": 0.002, "min_per_class": 2, "n_bootstrap": 100, "n_processes": 1,
+    }  # fmt: skip
+    (root / "run.yaml").write_text(yaml.safe_dump(values))
+    options = ["run", "--params", str(root / "run.yaml"), "--output", str(root / "runs"), "--store", "embedded"]
+    tokens = {10: PLANTED[0], 20: PLANTED[1]}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(embedded.secrets, "token_hex", lambda n: tokens[n])
+        patch.setenv("STREETVISION_S3_SESSION_TOKEN", "")
+        log = root / "log"
+        with log.open("w") as stream:
+            patch.setattr(sys, "stdout", stream)
+            patch.setattr(sys, "stderr", stream)
+            cli.main(options)
+    return Finished(root, values, log.read_text())
+
+
+def test_data_come_from_the_store_and_the_bundle_goes_there(finished: Finished) -> None:
+    assert "registered: s3://streetvision/registry/bundles/" in finished.printed
+    documents = [file.read_text() for file in (finished.root / "runs").glob("streetvision-*/*/executor_input.json")]
+    assert all(str(finished.root / "data") not in document for document in documents)
+
+
+def test_no_credential_is_in_spec_logs_artifacts_reports_or_cache(finished: Finished, tmp_path: Path) -> None:
+    assert not any(secret in finished.printed for secret in PLANTED)
+    cli.main(["compile", "--output", str(tmp_path / "stage1.yaml")])
+    files = [file for file in [*finished.root.rglob("*"), *tmp_path.rglob("*")] if file.is_file()]
+    looked_at = [file for file in files if finished.root / "runs/store/data" not in file.parents]
+    assert len(looked_at) > 50
+    for file in looked_at:
+        content = file.read_bytes()
+        assert not any(secret.encode() in content for secret in PLANTED), file
+
+
+@pytest.fixture(scope="module")
+def tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A copy of the code that a test may change."""
+    copy = tmp_path_factory.mktemp("tree")
+    for name in ("components", "pipelines", "images"):
+        shutil.copytree(ROOT / name, copy / name, ignore=shutil.ignore_patterns("__pycache__"))
+    for name in ("constraints.txt", "README.md"):
+        shutil.copy(ROOT / name, copy)
+    return copy
+
+
+ALWAYS = "fingerprint-source"
+# What changed: (file of the tree or of the data, parameters), and the first step that runs again.
+CHANGES: dict[str, tuple[str, dict[str, object], str]] = {
+    "nothing": ("", {}, ""),
+    "README.md": ("README.md", {}, ""),
+    "code of `evaluate`": ("components/evaluate/step.py", {}, "evaluate"),
+    "code of `fit_threshold`": ("components/fit_threshold/step.py", {}, "fit-threshold"),
+    "code of `train_baseline`": ("components/train_baseline/tasks.py", {}, "train-baseline"),
+    "code of `split_dataset`": ("components/split_dataset/balance.py", {}, "split-dataset"),
+    "code of `ingest_dataset`": ("components/ingest_dataset/step.py", {}, "ingest-dataset"),
+    "a module that all steps import": ("components/shared/errors.py", {}, "ingest-dataset"),
+    "a pinned version": ("constraints.txt", {}, "ingest-dataset"),
+    "the Dockerfile": ("images/Dockerfile", {}, "ingest-dataset"),
+    "parameter `model_version`": ("", {"model_version": "9.9.9"}, "export-bundle"),
+    "parameter `max_fnr`": ("", {"max_fnr": 0.5}, "fit-threshold"),
+    "parameter `epochs`": ("", {"epochs": 2}, "train-baseline"),
+    "one image of the data": ("data/img/000.jpg", {}, "ingest-dataset"),
+    "nothing any more": ("", {}, ""),
+}
+
+
+def test_the_caching_table(finished: Finished, tree: Path) -> None:
+    """docs/caching.md has this table; what it says is what the plan of a run says."""
+    changes = []
+    for file, values, _ in CHANGES.values():
+        place = finished.root if file.startswith("data/") else tree
+        more = {**finished.values, **values}
+        changes.append({"file": str(place / file) if file else "", "data": finished.values["data"], "values": more})
+    done = subprocess.run(
+        [sys.executable, Path(__file__).with_name("plans.py"), finished.root / "runs"],
+        env={"PYTHONPATH": str(tree), "PATH": "/usr/bin:/bin", "HOME": str(tree)},
+        input=json.dumps(changes), cwd=tree, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    lines = []
+    for (what, (_, _, first)), ran in zip(CHANGES.items(), json.loads(done.stdout), strict=True):
+        assert set(ran) == {ALWAYS} | _downstream(first), what
+        lines.append(f"| {what} | {', '.join(ran[1:]) or 'nothing'} |")
+    table = "\n".join(lines)
+    assert table in (ROOT / "docs/caching.md").read_text(), table
+
+
+def _downstream(first: str) -> set[str]:
+    """The step and all that read from it, directly or not."""
+    tasks = stage1(PROFILES["local"]).pipeline_spec.root.dag.tasks
+    found = {first} if first else set()
+    for _ in tasks:
+        found |= {name for name, task in tasks.items() if found & set(task.dependent_tasks)}
+    return found
