@@ -13,10 +13,13 @@ from transformers import AutoModel, Dinov2Config, Dinov2WithRegistersConfig, Pre
 from components.export_bundle.config import ExportConfig
 from components.export_bundle.step import run
 from components.shared.artifacts import verify_dir, write_json, writing
+from components.shared.calibration.calibrator import class_log_odds
 from components.shared.config import Config
 from components.shared.data.dataset import Sample, write_header, write_samples, write_shards
+from components.shared.evaluation.folding import fold_of
 from components.shared.evaluation.policy import Policy, read_policy, softmax_policy
 from components.shared.models.classifier import Classifier, ClassifierSpec, Head, normalise
+from components.shared.models.gate import Gate, GateHead
 
 SIZE = 56
 _SMALL = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "image_size": SIZE}
@@ -47,9 +50,16 @@ class Inputs:
 
     def margin(self, pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.float64]:
         """(B,) log-odds before folding, of (B, S, S, 3) uint8."""
+        return self.policy.margin(self._logits(pixels))
+
+    def raw_margin(self, pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.float64]:
+        """The same before calibration."""
+        return class_log_odds(self._logits(pixels), self.policy.positive)
+
+    def _logits(self, pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.float64]:
         classifier = Classifier.load(self.root / "checkpoint")
         with torch.inference_mode():
-            return self.policy.margin(classifier(normalise(torch.from_numpy(pixels), classifier.spec)).numpy())
+            return classifier(normalise(torch.from_numpy(pixels), classifier.spec)).double().numpy()
 
 
 def noise(count: int, seed: int = 0) -> npt.NDArray[np.uint8]:
@@ -66,10 +76,14 @@ def make_inputs(
     class_names: tuple[str, ...] = ("None", "Roadwork"),
     positive_class: str = "Roadwork",
     threshold_margin: float = 0.0,
+    policy: Policy | None = None,
 ) -> Inputs:
-    """Write the four artifacts; the head's bias is such that margins scatter around the threshold."""
+    """Write the four artifacts; the head's bias is such that margins scatter around the threshold.
+
+    `policy` takes the place of a softmax policy of the other arguments; a gate's checkpoint gets a random gate head.
+    """
     inputs = Inputs(root)
-    rule = softmax_policy(class_names, positive_class, threshold_margin)
+    rule = policy or softmax_policy(class_names, positive_class, threshold_margin)
     write_dataset(root / "dataset", class_names)
     dataset = {"dataset": verify_dir(root / "dataset", "ImageDataset")}
     with writing(root / "policy", kind="Policy", step="fit_threshold", config=Config()) as out:
@@ -78,11 +92,20 @@ def make_inputs(
     for _ in range(2):  # once as drawn, then centred on the threshold
         with writing(root / "checkpoint", kind="Checkpoint", step="train", config=Config(), inputs=dataset) as out:
             classifier.save(out)
-        middle = float(np.median(inputs.margin(noise(32))))
+            if rule.kind == "gate":
+                torch.manual_seed(1)
+                Gate(GateHead(classifier.head.linear.in_features)).save(out)
+        middle = float(np.median(inputs.raw_margin(noise(32))))
         with torch.no_grad():
-            classifier.head.linear.bias[class_names.index(positive_class)] += threshold_margin - middle
+            classifier.head.linear.bias[class_names.index(positive_class)] += _raw_threshold(rule) - middle
     write_evaluation(root / "evaluation", rule)
     return inputs
+
+
+def _raw_threshold(rule: Policy) -> float:
+    """The log-odds before calibration at which the decision changes, from how it is folded into weights."""
+    fold = fold_of(rule)
+    return float((fold.offset[1 - rule.positive] - fold.offset[rule.positive]) / fold.scale[rule.positive])
 
 
 def random_classifier(family: str, class_names: tuple[str, ...]) -> Classifier:

@@ -46,9 +46,7 @@ The 95 % intervals come from resampling groups. Neither training nor the thresho
 {rows}
 
 ## Decision
-`{policy["positive_class"]}` where its probability exceeds {policy["threshold"]:.6f}, fitted on VAL_CALIB
-(`policy.json`). The weights in `model/` carry this threshold: the probability they give is above 0.5 exactly then,
-and is not the probability that the calibration metrics above are about.
+{_decision(policy)}
 
 ## Use
 {_stock_use() if not reason else f"The stock pipeline cannot load it: {reason}."}
@@ -61,6 +59,26 @@ Deciding whether a street photograph shows roadwork, as the first stage of a cas
 those above; other cameras, countries, seasons or labelling rules need their own evaluation. The whole image is looked
 at once: roadwork that covers few of the {size} x {size} pixels is easily missed. Not for safety decisions.
 """
+
+
+def _decision(policy: dict[str, Any]) -> str:
+    """The rule, and for a policy that defers its promise."""
+    text = (
+        f"`{policy['positive_class']}` where its probability exceeds {policy['threshold']:.6f}, fitted on VAL_CALIB "
+        "(`policy.json`).\n"
+    )
+    if policy["kind"] != "softmax":
+        what = "error rate" if policy["risk"] == "error" else "false negative rate"
+        text += (
+            f"The policy `{policy['kind']}` defers images to stage 2. With probability {1 - policy['delta']:g} the\n"
+            f"{what} among answered images is at most {policy['alpha']:g}, and with that probability at\n"
+            f"least {policy['coverage_lower_bound']:.3f} of the images are answered. Both hold for a random image\n"
+            "of a random group, drawn as those of VAL_CALIB were; not under drift.\n"
+        )
+    return text + (
+        "The weights in `model/` carry this threshold: the probability they give is above 0.5 exactly then,\n"
+        "and is not the probability that the calibration metrics above are about. They never defer."
+    )
 
 
 def natix_card(config: ExportConfig) -> dict[str, Any]:

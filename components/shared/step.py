@@ -39,7 +39,13 @@ def execute(run: Run, config_class: type[Config], arguments: Mapping[str, Any]) 
     """
     fields = {field.name for field in dataclasses.fields(config_class)}
     values = {name: value for name, value in arguments.items() if name in fields}
-    paths = {name: getattr(arguments[name], "path", None) for name in path_parameters(run) if name in arguments}
+    roles = path_parameters(run)
+    paths = {name: getattr(arguments[name], "path", None) for name in roles if name in arguments}
+    # Metrics live in metadata and leave no file; kfp.local takes a missing file for an outdated cache entry.
+    for name, value in arguments.items():
+        if name not in roles and hasattr(value, "path"):
+            Path(value.path).parent.mkdir(parents=True, exist_ok=True)
+            Path(value.path).touch()
     return _run_reporting(run, config_class, values, {name: path for name, path in paths.items() if path})
 
 

@@ -59,6 +59,11 @@ def test_success_returns_the_result_and_writes_the_status(folder: Path) -> None:
     assert _status(folder)["state"] == "succeeded"
 
 
+def test_outputs_that_are_metadata_only_leave_an_empty_file_for_the_local_cache(folder: Path) -> None:
+    execute(run, Settings, _arguments(folder, 2) | {"metrics": _Artifact(folder / "task/metrics")})
+    assert (folder / "task/metrics").read_bytes() == b""
+
+
 def test_a_permanent_error_exits_with_42_and_one_line(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as caught:
         execute(run, Settings, _arguments(folder, 13))

@@ -3,6 +3,7 @@
 Each kind derives from `Calibrator`; `registry` lists them. All work on logits (N, C) and serve two and more classes.
 """
 
+import json
 import math
 from abc import ABC, abstractmethod
 from dataclasses import asdict, dataclass, fields
@@ -51,8 +52,9 @@ class Calibrator(ABC):
         return None
 
     def to_json(self) -> dict[str, Any]:
-        """The JSON document: name and fields."""
-        return {"name": self.NAME, **asdict(self)}
+        """The JSON document: name and fields, tuples as lists."""
+        document: dict[str, Any] = json.loads(json.dumps(asdict(self)))
+        return {"name": self.NAME, **document}
 
     @classmethod
     def problems(cls, document: dict[str, Any]) -> list[str]:

@@ -54,24 +54,27 @@ def cross_fitted(name: str, logits: Logits, labels: Integers, folds: Integers) -
 
 
 def group_folds(labels: Integers, groups: Sequence[str], seed: int) -> Integers:
-    """(N,) fold of each sample: whole groups, classes balanced, at most 5 folds.
+    """(N,) fold of each sample: whole groups, dealt out within their rarest class, at most 5 folds.
 
     Raises DataError where some class is in one group only, so that no fold can be held out.
     """
-    from sklearn.model_selection import StratifiedGroupKFold
-
     member = membership(groups, len(groups))
-    per_class = [len(np.unique(member[labels == k])) for k in np.unique(labels)]
+    classes, label = np.unique(labels, return_inverse=True)
+    per_class = [len(np.unique(member[label == k])) for k in range(len(classes))]
     n_folds = min(_MAX_FOLDS, *per_class)
     if n_folds < 2:
         raise DataError(
             "VAL_CALIB has a class whose samples are all in one group; cross-fitting needs two groups of each"
         )
-    splitter = StratifiedGroupKFold(n_folds, shuffle=True, random_state=seed)
-    folds = np.empty(len(labels), dtype=np.int64)
-    for fold, (_, held_out) in enumerate(splitter.split(np.zeros(len(labels)), labels, member)):
-        folds[held_out] = fold
-    lacking = [k for k in np.unique(labels) for f in range(n_folds) if not (labels[folds != f] == k).any()]
+    rarity = np.argsort(np.argsort(np.bincount(label), kind="stable"))
+    stratum = np.full(int(member.max()) + 1, len(classes))
+    np.minimum.at(stratum, member, rarity[label])
+    shuffled = np.random.default_rng(seed).permutation(len(stratum))
+    dealt = shuffled[np.argsort(stratum[shuffled], kind="stable")]
+    fold_of_group = np.empty(len(stratum), dtype=np.int64)
+    fold_of_group[dealt] = np.arange(len(stratum)) % n_folds
+    folds = np.asarray(fold_of_group[member])
+    lacking = [k for k in classes for f in range(n_folds) if not (labels[folds != f] == k).any()]
     if lacking:
         raise DataError(f"class {lacking[0]} is in so few groups that a fold has all of it; use more data")
     return folds

@@ -16,6 +16,7 @@ from components.shared.evaluation.metrics import Floats, Integers, log_softmax, 
 # Strengths tried by cross-validation: from hardly any to nearly diagonal, without intercepts.
 STRENGTHS = (1e-2, 1e-1, 1.0, 10.0)
 _N_FOLDS = 5
+_MAX_VALIDATED = 5000
 
 
 @dataclass(frozen=True)
@@ -62,11 +63,20 @@ class Dirichlet(Calibrator):
 
     @classmethod
     def fit(cls, logits: Logits, labels: Integers) -> Self:
-        """Both strengths chosen by cross-validated NLL on these samples, one after the other."""
+        """Both strengths chosen by cross-validated NLL, one after the other.
+
+        That uses at most 5,000 of the samples; a penalty is a prior of so many samples' worth, so it is scaled down
+        for more.
+        """
         wide, truth = checked(logits, labels)
-        best = min(STRENGTHS, key=lambda strength: cls._validated_nll(wide, truth, strength, strength))
-        other = min(STRENGTHS, key=lambda strength: cls._validated_nll(wide, truth, best, strength))
-        return cls.fit_regularised(wide, truth, best, other)
+        rows = np.linspace(0, len(truth) - 1, min(len(truth), _MAX_VALIDATED)).astype(np.int64)
+        if len(np.unique(truth[rows])) < wide.shape[1]:
+            rows = np.arange(len(truth))
+        few, few_truth = wide[rows], truth[rows]
+        best = min(STRENGTHS, key=lambda strength: cls._validated_nll(few, few_truth, strength, strength))
+        other = min(STRENGTHS, key=lambda strength: cls._validated_nll(few, few_truth, best, strength))
+        scale = len(rows) / len(truth)
+        return cls._fit(wide, truth, best * scale, other * scale)
 
     @classmethod
     def fit_regularised(cls, logits: Logits, labels: Integers, off_diagonal: float, intercept: float) -> Self:

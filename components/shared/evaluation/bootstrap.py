@@ -15,8 +15,10 @@ import numpy as np
 from components.shared.evaluation.metrics import Floats, Integers
 
 LEVEL = 0.95
-# (R, N) float64 weights of one batch are 2 MB: they stay in a core's cache.
+# (R, N) float64 weights of one batch are 2 MB, which stay in a core's cache, but at least 16 rows: metrics prepare
+# something for each batch that is as long as the samples.
 _BATCH_ELEMENTS = 250_000
+_MIN_BATCH = 16
 # Deleting blocks of groups estimates the same acceleration as deleting single groups, at bounded cost.
 _MAX_JACKKNIFE_BLOCKS = 1000
 _NORMAL = NormalDist()
@@ -47,7 +49,7 @@ def group_weights(member: Integers, n_replicates: int, seed: int) -> Iterator[Fl
     n_groups = int(member.max()) + 1
     alone = n_groups == len(member) and bool((member == np.arange(n_groups)).all())
     rng = np.random.default_rng(seed)
-    batch = max(1, _BATCH_ELEMENTS // max(n_groups, len(member)))
+    batch = max(_MIN_BATCH, _BATCH_ELEMENTS // max(n_groups, len(member)))
     for start in range(0, n_replicates, batch):
         rows = min(batch, n_replicates - start)
         drawn = rng.integers(0, n_groups, (rows, n_groups)) + n_groups * np.arange(rows)[:, None]
