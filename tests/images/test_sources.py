@@ -11,7 +11,7 @@ from pipelines.images import PhaseImage, kind_of, pipeline_images, write_context
 from pipelines.sources import ROOT, phase_sources, reference
 
 IMAGES = pipeline_images()
-TRAINERS = {"train_baseline", "export_bundle"}
+TRAINERS = {image.phase for image in IMAGES if image.kind == "trainer"}
 
 
 @pytest.fixture
