@@ -2,11 +2,12 @@
 
 from dataclasses import dataclass
 
-from components.shared.config import Config, option
+from components.shared.config import option
+from components.shared.training.config import CheckpointConfig
 
 
 @dataclass(frozen=True, kw_only=True)
-class TrainGateConfig(Config):
+class TrainGateConfig(CheckpointConfig):
     """Hyper-parameters of phase 3. The backbone stays as trained; heads learn on its cached features."""
 
     gate_loss: str = option(

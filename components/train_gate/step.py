@@ -2,16 +2,15 @@
 
 import json
 import shutil
-import tempfile
-from pathlib import Path
 
-from components.shared.artifacts import verify_dir, write_json, writing
+from components.shared.artifacts import verify_dir, working, write_json, writing
 from components.shared.data.dataset import Dataset
 from components.shared.data.splits import read_splits
 from components.shared.errors import ArtifactError, ConfigError
 from components.shared.step import InputDir, OutputDir, main
 from components.shared.training.launch import launch
 from components.shared.training.outputs import write_split_logits
+from components.shared.training.resumable import ResumableTraining
 from components.train_gate.config import TrainGateConfig
 
 STEP = "train_gate"
@@ -29,20 +28,21 @@ def run(
 ) -> dict[str, float]:
     """Train through torchrun; write the checkpoint with its gate and both logits artifacts with gate scores.
 
+    Interrupted and started again with the same inputs, it goes on at its last checkpoint and writes the same bytes.
     Raises ArtifactError where checkpoint and splits were made from another dataset.
     """
+    sources = {"dataset": dataset, "splits": splits, "checkpoint": checkpoint}
+    training = ResumableTraining(config, step=STEP, inputs=sources, beside=gate_checkpoint)
+    training.check_history()
     data, assignment, base = Dataset.open(dataset), read_splits(splits), verify_dir(checkpoint, "Checkpoint")
     if config.positive_class not in data.class_names:
         raise ConfigError(f"positive_class={config.positive_class!r} is not in the data's {list(data.class_names)}")
     if base.inputs.get("dataset") != data.manifest.content_digest or set(assignment.of) != set(data.index):
         raise ArtifactError("checkpoint or splits were made from another dataset; take all inputs from one run")
-    gate_checkpoint.parent.mkdir(parents=True, exist_ok=True)
-    work = Path(tempfile.mkdtemp(prefix=".gate-", dir=gate_checkpoint.parent))
-    try:
-        job = work / "job.json"
+    with training as checkpoints, working(gate_checkpoint) as work:
         paths = {"dataset": str(dataset), "splits": str(splits), "checkpoint": str(checkpoint), "work": str(work)}
-        write_json(job, {"config": config.to_json(), "paths": paths})
-        launch("components.train_gate.train", job, n_processes=config.n_processes)
+        write_json(work / "job.json", {"config": config.to_json(), "paths": paths, "checkpoints": checkpoints})
+        launch("components.train_gate.train", work / "job.json", n_processes=config.n_processes)
         inputs = {"dataset": data.manifest, "splits": assignment.manifest, "checkpoint": base}
         summary = json.loads((work / "training.json").read_text(encoding="utf-8"))
         with writing(
@@ -52,8 +52,6 @@ def run(
         for split, path in (("VAL_CALIB", val_calib_logits), ("VAL_TEST", val_test_logits)):
             write_split_logits(path, split, work, data, assignment, step=STEP, config=config, inputs=inputs)
         return {name: float(value) for name, value in summary["best_metrics"].items()}
-    finally:
-        shutil.rmtree(work, ignore_errors=True)
 
 
 if __name__ == "__main__":

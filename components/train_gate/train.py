@@ -15,6 +15,7 @@ from components.shared.data.dataset import Dataset
 from components.shared.data.splits import read_splits
 from components.shared.errors import PERMANENT_EXIT_CODE
 from components.shared.models.classifier import Classifier
+from components.shared.training.checkpoints import Checkpoints
 from components.shared.training.distributed import World, leave, process_group
 from components.shared.training.inference import SplitData, features_of
 from components.shared.training.launch import report_error
@@ -24,7 +25,15 @@ from components.train_gate.config import TrainGateConfig
 from components.train_gate.task import MONITOR, GateTask
 
 
-def train(config: TrainGateConfig, dataset: Path, splits: Path, checkpoint: Path, work: Path, world: World) -> None:
+def train(
+    config: TrainGateConfig,
+    dataset: Path,
+    splits: Path,
+    checkpoint: Path,
+    work: Path,
+    world: World,
+    checkpoints: Checkpoints,
+) -> None:
     """Everything one rank does; the main rank leaves `checkpoint/`, `<split>.npy` and `<split>-gate.npy` in `work`."""
     torch.manual_seed(config.seed)
     torch.use_deterministic_algorithms(True, warn_only=world.device.type == "cuda")
@@ -35,7 +44,7 @@ def train(config: TrainGateConfig, dataset: Path, splits: Path, checkpoint: Path
     out = work / "checkpoint"
     if world.is_main:
         out.mkdir()
-    result = fit(task, _loop_config(config), world, on_epoch=lambda history: write_metrics(out, history))
+    result = fit(task, _loop_config(config), world, lambda history: write_metrics(out, history), checkpoints)
     task.module.eval()
     classifier.head, gate = task.heads.head, task.gate()
     for split in ("VAL_CALIB", "VAL_TEST"):
@@ -89,7 +98,8 @@ def main() -> None:
     try:
         with process_group() as world:
             rank = world.rank
-            train(TrainGateConfig.from_mapping(document["config"]), **paths, world=world)
+            config = TrainGateConfig.from_mapping(document["config"])
+            train(config, **paths, world=world, checkpoints=Checkpoints.of_job(document["checkpoints"], config))
     except Exception as error:
         report_error(job.parent, rank, error)
         if getattr(error, "exit_code", 0) != PERMANENT_EXIT_CODE:

@@ -10,6 +10,12 @@ from pathlib import Path
 
 import pytest
 
+from components.calibrate_gate.config import CalibrateGateConfig
+from components.calibrate_gate.step import run as calibrate_gate
+from components.calibrate_scrc.config import CalibrateScrcConfig
+from components.calibrate_scrc.step import run as calibrate_scrc
+from components.compare_calibrators.config import CompareCalibratorsConfig
+from components.compare_calibrators.step import run as compare_calibrators
 from components.evaluate.config import EvaluateConfig
 from components.evaluate.step import run as evaluate
 from components.export_bundle.config import ExportConfig
@@ -23,32 +29,56 @@ from components.split_dataset.config import SplitConfig
 from components.split_dataset.step import run as split_dataset
 from components.train_baseline.config import TrainBaselineConfig
 from components.train_baseline.step import run as train_baseline
-from tests.golden.make import FOLDER
+from components.train_gate.config import TrainGateConfig
+from components.train_gate.step import run as train_gate
+from tests.golden.make import BUNDLED, EVALUATED, FOLDER
 
 
 @dataclass(frozen=True)
 class Reader:
-    """A step, its configuration, the artifacts it reads and the outputs it would write."""
+    """A step, its configuration, its inputs with the stored artifact of each, and its outputs."""
 
     run: Run
     config: type[Config]
-    inputs: tuple[str, ...]
+    inputs: dict[str, str]
     outputs: tuple[str, ...]
 
 
+def _same(*names: str) -> dict[str, str]:
+    return {name: name for name in names}
+
+
 _TRAINED = ("checkpoint", "val_calib_logits", "val_test_logits")
-_EVALUATE = Reader(evaluate, EvaluateConfig, ("val_test_logits", "policy", "dataset"), ("evaluation", "report"))
-_EXPORT = Reader(export_bundle, ExportConfig, ("checkpoint", "policy", "evaluation", "dataset"), ("bundle",))
-_TRAIN = Reader(train_baseline, TrainBaselineConfig, ("dataset", "splits"), _TRAINED)
-READERS = {
-    "dataset": Reader(split_dataset, SplitConfig, ("dataset",), ("splits",)),
-    "splits": _TRAIN,
-    "checkpoint": _EXPORT,
-    "val_calib_logits": Reader(fit_threshold, FitThresholdConfig, ("val_calib_logits",), ("policy",)),
-    "val_test_logits": _EVALUATE,
-    "policy": _EVALUATE,
-    "evaluation": _EXPORT,
-}
+_TRAIN = Reader(train_baseline, TrainBaselineConfig, _same("dataset", "splits"), _TRAINED)
+_GATE = Reader(
+    train_gate,
+    TrainGateConfig,
+    _same("dataset", "splits", "checkpoint"),
+    ("gate_checkpoint", "val_calib_logits", "val_test_logits"),
+)
+_EVALUATE = Reader(evaluate, EvaluateConfig, _same(*EVALUATED), ("evaluation", "report"))
+_EXPORT = Reader(export_bundle, ExportConfig, _same(*BUNDLED), ("bundle",))
+_THRESHOLD = Reader(fit_threshold, FitThresholdConfig, _same("val_calib_logits", "calibration"), ("policy",))
+_CALIBRATE_GATE = Reader(
+    calibrate_gate, CalibrateGateConfig, {"val_calib_logits": "gate_calib_logits"}, ("gate_policy",)
+)
+_COMPARE = Reader(compare_calibrators, CompareCalibratorsConfig, _same("val_calib_logits"), ("calibration",))
+_SCRC = Reader(calibrate_scrc, CalibrateScrcConfig, _same("val_calib_logits"), ("scrc_policy",))
+# Who reads what: every kind of artifact, and every input of every step.
+CASES: list[tuple[Reader, str]] = [
+    (Reader(split_dataset, SplitConfig, _same("dataset"), ("splits",)), "dataset"),
+    *((_TRAIN, name) for name in _TRAIN.inputs),
+    *((_GATE, name) for name in _GATE.inputs),
+    *((_THRESHOLD, name) for name in _THRESHOLD.inputs),
+    (
+        Reader(compare_calibrators, CompareCalibratorsConfig, _same("val_calib_logits"), ("calibration",)),
+        "val_calib_logits",
+    ),
+    (Reader(calibrate_scrc, CalibrateScrcConfig, _same("val_calib_logits"), ("scrc_policy",)), "val_calib_logits"),
+    (_CALIBRATE_GATE, "val_calib_logits"),
+    *((_EVALUATE, name) for name in _EVALUATE.inputs),
+    *((_EXPORT, name) for name in _EXPORT.inputs),
+]
 
 
 def _files(path: Path) -> list[Path]:
@@ -117,24 +147,29 @@ def _other_split(path: Path) -> str:
 DAMAGES: list[Callable[[Path], str]] = [_flip, _truncate, _remove, _add, _swap, _age, _other_split]
 
 
+def _label(value: Reader | str) -> str:
+    return value if isinstance(value, str) else value.config.__name__.removesuffix("Config")
+
+
 class _Artifact:
     def __init__(self, path: Path) -> None:
         self.path = str(path)
 
 
 @pytest.mark.parametrize("damage", DAMAGES, ids=lambda damage: damage.__name__.strip("_"))
-@pytest.mark.parametrize("name", READERS)
+@pytest.mark.parametrize(("reader", "name"), CASES, ids=_label)
 def test_a_damaged_artifact_is_refused_before_anything_is_computed(
-    name: str, damage: Callable[[Path], str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    reader: Reader, name: str, damage: Callable[[Path], str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    reader = READERS[name]
-    paths = {part: FOLDER / part for part in reader.inputs}
-    paths[name] = Path(shutil.copytree(FOLDER / name, tmp_path / "damaged"))
+    paths = {part: FOLDER / stored for part, stored in reader.inputs.items()}
+    paths[name] = Path(shutil.copytree(paths[name], tmp_path / "damaged"))
     expected = damage(paths[name])
     paths |= {output: tmp_path / "task" / output for output in reader.outputs}
     arguments: dict[str, object] = {part: _Artifact(path) for part, path in paths.items()}
     if reader is _TRAIN:
         arguments["backbone"] = str(FOLDER / "checkpoint/backbone")
+    if reader is _EXPORT and name.startswith(("gate", "scrc")):
+        arguments["policy"] = name.split("_")[0]  # of three policies, it reads the one it bundles
     with pytest.raises(SystemExit) as caught:
         execute(reader.run, reader.config, arguments)
     assert caught.value.code == 42
@@ -160,12 +195,11 @@ def test_a_damaged_bundle_answers_nothing(
     assert output.out == ""
 
 
-@pytest.mark.parametrize("name", ["val_calib_logits", "val_test_logits"])
+@pytest.mark.parametrize(("reader", "name"), [(_THRESHOLD, "val_calib_logits"), (_EVALUATE, "val_test_logits")])
 def test_the_other_splits_logits_are_refused_by_their_own_manifest(
-    name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    reader: Reader, name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    reader = READERS[name]
-    paths = {part: FOLDER / part for part in reader.inputs}
+    paths = {part: FOLDER / stored for part, stored in reader.inputs.items()}
     paths[name] = FOLDER / ("val_test_logits" if name == "val_calib_logits" else "val_calib_logits")
     paths |= {output: tmp_path / output for output in reader.outputs}
     with pytest.raises(SystemExit) as caught:

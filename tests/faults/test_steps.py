@@ -12,6 +12,12 @@ from typing import Any
 
 import pytest
 
+from components.calibrate_gate.config import CalibrateGateConfig
+from components.calibrate_gate.step import run as calibrate_gate
+from components.calibrate_scrc.config import CalibrateScrcConfig
+from components.calibrate_scrc.step import run as calibrate_scrc
+from components.compare_calibrators.config import CompareCalibratorsConfig
+from components.compare_calibrators.step import run as compare_calibrators
 from components.evaluate.config import EvaluateConfig
 from components.evaluate.step import run as evaluate
 from components.export_bundle.config import ExportConfig
@@ -25,7 +31,7 @@ from components.split_dataset.config import SplitConfig
 from components.split_dataset.step import run as split_dataset
 from tests.components.conftest import write_source
 from tests.faults.torn import power_cut
-from tests.golden.make import FOLDER, KINDS
+from tests.golden.make import BUNDLED, EVALUATED, FOLDER, KINDS
 
 STOPS = 25 if os.environ.get("KILLS") else 4
 _NEVER = 10**9
@@ -35,26 +41,33 @@ def _ingest(source: Path, **paths: Path) -> None:
     ingest_dataset(IngestConfig(data=str(source), image_size=28), **paths)
 
 
-def _reading(run: Callable[..., Any], config: Any, *inputs: str) -> Callable[..., Any]:
-    return lambda source, **paths: run(config, **{name: FOLDER / name for name in inputs}, **paths)
+def _reading(run: Callable[..., Any], config: Any, *same: str, **inputs: str) -> Callable[..., Any]:
+    stored = {name: FOLDER / name for name in same} | {name: FOLDER / folder for name, folder in inputs.items()}
+    return lambda source, **paths: run(config, **stored, **paths)
 
 
 # Step -> (how it is run, its outputs).
 STEPS: dict[str, tuple[Callable[..., Any], tuple[str, ...]]] = {
     "ingest_dataset": (_ingest, ("dataset",)),
     "split_dataset": (_reading(split_dataset, SplitConfig(min_per_class=2), "dataset"), ("splits",)),
+    "compare_calibrators": (
+        _reading(compare_calibrators, CompareCalibratorsConfig(n_bootstrap=100), "val_calib_logits"),
+        ("calibration",),
+    ),
     "fit_threshold": (
-        _reading(fit_threshold, FitThresholdConfig(n_bootstrap=100), "val_calib_logits"),
+        _reading(fit_threshold, FitThresholdConfig(n_bootstrap=100), "val_calib_logits", "calibration"),
         ("policy",),
     ),
-    "evaluate": (
-        _reading(evaluate, EvaluateConfig(n_bootstrap=100), "val_test_logits", "policy", "dataset"),
-        ("evaluation", "report"),
+    "calibrate_gate": (
+        _reading(calibrate_gate, CalibrateGateConfig(alpha=0.9), val_calib_logits="gate_calib_logits"),
+        ("gate_policy",),
     ),
-    "export_bundle": (
-        _reading(export_bundle, ExportConfig(), "checkpoint", "policy", "evaluation", "dataset"),
-        ("bundle",),
+    "calibrate_scrc": (
+        _reading(calibrate_scrc, CalibrateScrcConfig(alpha=0.75), "val_calib_logits"),
+        ("scrc_policy",),
     ),
+    "evaluate": (_reading(evaluate, EvaluateConfig(n_bootstrap=100), *EVALUATED), ("evaluation", "report")),
+    "export_bundle": (_reading(export_bundle, ExportConfig(), *BUNDLED), ("bundle",)),
 }
 
 
@@ -87,7 +100,7 @@ def test_stopped_anywhere_and_run_again_a_step_writes_the_same_bytes(step: str, 
         with power_cut(task, chance.randint(1, disk.calls), chance):
             run(source, **paths)
         for name in outputs:
-            if name in KINDS and paths[name].exists():
-                verify_dir(paths[name], KINDS[name])  # whole, or not there
+            if paths[name].is_dir():
+                verify_dir(paths[name], KINDS.get(name, "Policy"))  # whole, or not there
         run(source, **paths)
         assert _digests(task) == expected

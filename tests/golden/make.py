@@ -8,9 +8,16 @@ import shutil
 import sys
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import torch
 
+from components.calibrate_gate.config import CalibrateGateConfig
+from components.calibrate_gate.step import run as calibrate_gate
+from components.calibrate_scrc.config import CalibrateScrcConfig
+from components.calibrate_scrc.step import run as calibrate_scrc
+from components.compare_calibrators.config import CompareCalibratorsConfig
+from components.compare_calibrators.step import run as compare_calibrators
 from components.evaluate.config import EvaluateConfig
 from components.evaluate.step import run as evaluate
 from components.export_bundle.config import ExportConfig
@@ -26,6 +33,8 @@ from components.split_dataset.config import SplitConfig
 from components.split_dataset.step import run as split_dataset
 from components.train_baseline.config import TrainBaselineConfig
 from components.train_baseline.step import run as train_baseline
+from components.train_gate.config import TrainGateConfig
+from components.train_gate.step import run as train_gate
 from tests.components.conftest import write_backbone, write_source
 
 FOLDER = Path(__file__).parent / f"schema{SCHEMA_VERSION}"
@@ -34,13 +43,22 @@ KINDS = {
     "dataset": "ImageDataset",
     "splits": "Splits",
     "checkpoint": "Checkpoint",
+    "gate_checkpoint": "Checkpoint",
     "val_calib_logits": "ValCalibLogits",
     "val_test_logits": "ValTestLogits",
-    "policy": "Policy",
+    "gate_calib_logits": "ValCalibLogits",
+    "gate_test_logits": "ValTestLogits",
+    "calibration": "Calibration",
+    "softmax_policy": "Policy",
+    "gate_policy": "Policy",
+    "scrc_policy": "Policy",
     "evaluation": "Evaluation",
     "bundle": "Bundle",
     "step-000000003": "TrainingState",
 }
+POLICIES = ("softmax_policy", "gate_policy", "scrc_policy")
+EVALUATED = ("val_test_logits", "gate_test_logits", *POLICIES, "dataset")
+BUNDLED = ("checkpoint", "gate_checkpoint", *POLICIES, "evaluation", "dataset")
 
 
 def main() -> None:
@@ -57,23 +75,35 @@ def main() -> None:
 
 
 def _run(root: Path) -> None:
-    write_source(root / "source", 90)
+    write_source(root / "source", 240)
     write_backbone(root / "backbone")
-    ingest_dataset(IngestConfig(data=str(root / "source"), image_size=28), dataset=root / "dataset")
+    ingest_dataset(IngestConfig(data=str(root / "source"), image_size=16), dataset=root / "dataset")
     split_dataset(SplitConfig(min_per_class=2), dataset=root / "dataset", splits=root / "splits")
+    data = _paths(root, "dataset", "splits")
     config = TrainBaselineConfig(backbone=str(root / "backbone"), mode="lora", epochs=2, n_processes=1)
-    data = {name: root / name for name in ("dataset", "splits")}
-    outputs = {name: root / name for name in ("checkpoint", "val_calib_logits", "val_test_logits")}
-    train_baseline(config, **data, **outputs)
-    fit_threshold(
-        FitThresholdConfig(n_bootstrap=100), val_calib_logits=root / "val_calib_logits", policy=root / "policy"
+    train_baseline(config, **data, **_paths(root, "checkpoint", "val_calib_logits", "val_test_logits"))
+    train_gate(
+        TrainGateConfig(gate_epochs=2, n_processes=1),
+        **data,
+        **_paths(root, "checkpoint", "gate_checkpoint"),
+        val_calib_logits=root / "gate_calib_logits",
+        val_test_logits=root / "gate_test_logits",
     )
-    inputs = {name: root / name for name in ("val_test_logits", "policy", "dataset")}
-    evaluate(EvaluateConfig(n_bootstrap=100), **inputs, evaluation=root / "evaluation", report=root / "report.html")
-    parts = {name: root / name for name in ("checkpoint", "policy", "evaluation", "dataset")}
-    export_bundle(ExportConfig(), **parts, bundle=root / "bundle")
+    calib = _paths(root, "val_calib_logits")
+    compare_calibrators(CompareCalibratorsConfig(n_bootstrap=100), **calib, **_paths(root, "calibration"))
+    fit_threshold(FitThresholdConfig(n_bootstrap=100), **calib, policy=root / "softmax_policy")
+    calibrate_scrc(CalibrateScrcConfig(alpha=0.75), **calib, **_paths(root, "scrc_policy"))
+    calibrate_gate(
+        CalibrateGateConfig(alpha=0.9), val_calib_logits=root / "gate_calib_logits", **_paths(root, "gate_policy")
+    )
+    evaluate(EvaluateConfig(n_bootstrap=100), **_paths(root, *EVALUATED, "evaluation", "report"))
+    export_bundle(ExportConfig(), **_paths(root, *BUNDLED, "bundle"))
     state = TrainingState({"weights/w": torch.arange(3.0)}, {"step": 3, "best_epoch": 1})
     checkpoint_files.write(root, state, step="train_baseline", config=config)
+
+
+def _paths(root: Path, *names: str) -> dict[str, Any]:
+    return {name: root / name for name in names}
 
 
 if __name__ == "__main__":

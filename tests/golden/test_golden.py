@@ -13,9 +13,14 @@ from components.shared.evaluation.policy import read_policy
 from components.shared.models.classifier import Classifier, normalise
 from components.shared.models.predictor import Predictor
 from components.shared.training import checkpoint_files
-from tests.golden.make import FOLDER, KINDS
+from tests.golden.make import FOLDER, KINDS, POLICIES
 
-_SPLITS = {"val_calib_logits": "VAL_CALIB", "val_test_logits": "VAL_TEST"}
+_SPLITS = {
+    "val_calib_logits": "VAL_CALIB",
+    "val_test_logits": "VAL_TEST",
+    "gate_calib_logits": "VAL_CALIB",
+    "gate_test_logits": "VAL_TEST",
+}
 
 
 @pytest.mark.parametrize("name", KINDS)
@@ -26,13 +31,14 @@ def test_every_kind_is_stored_and_verifies(name: str) -> None:
 
 def test_readers_give_what_was_written() -> None:
     data = Dataset.open(FOLDER / "dataset")
-    assert (len(data.samples), data.class_names, data.image_size) == (90, ("None", "Roadwork"), 28)
-    assert data.images(np.array([0, 89])).shape == (2, 28, 28, 3)
+    assert (len(data.samples), data.class_names, data.image_size) == (240, ("None", "Roadwork"), 16)
+    assert data.images(np.array([0, 239])).shape == (2, 16, 16, 3)
     assert sorted(read_splits(FOLDER / "splits").of) == [sample.sample_id for sample in data.samples]
     for name, split in _SPLITS.items():
         logits, _ = read_logits(FOLDER / name, split)
         assert list(logits.sample_ids) == read_splits(FOLDER / "splits").ids(split)
-    assert read_policy(FOLDER / "policy")[0].class_names == data.class_names
+    for name in POLICIES:
+        assert read_policy(FOLDER / name)[0].class_names == data.class_names
     state = checkpoint_files.read(FOLDER / "step-000000003")
     assert (state.step, state.tensors["weights/w"].tolist()) == (3, [0.0, 1.0, 2.0])
 
