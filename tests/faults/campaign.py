@@ -23,10 +23,11 @@ from components.shared.training.mirror import STORE_VARIABLE
 from components.shared.training.resumable import PLACE_VARIABLE
 from components.split_dataset.config import SplitConfig
 from components.split_dataset.step import run as split_dataset
+from components.train_baseline.config import TrainBaselineConfig
+from components.train_baseline.step import run as train_baseline
 from tests.components.conftest import write_backbone, write_source
 
 SHIM = Path(__file__).parent / "shim"
-OUTPUTS = ("checkpoint", "val_calib_logits", "val_test_logits")
 _ATTEMPT_SECONDS = 300.0
 _CALLS = {"checkpoint": 12, "uploads": 12}  # of one checkpoint, counted by the shim
 
@@ -41,15 +42,26 @@ class Campaign:
     seed: int = 0
     stored: bool = False
     wiped: bool = False
+    step: str = "train_baseline"
+    inputs: tuple[str, ...] = ("dataset", "splits")
+    outputs: tuple[str, ...] = ("checkpoint", "val_calib_logits", "val_test_logits")
     delivered: list[str] = field(default_factory=list)
+
+    @property
+    def work(self) -> str:
+        """Name of the step's scratch directory, which is part of the command line of every process of an attempt."""
+        return f".{self.outputs[0]}.work"
 
 
 def prepare(root: Path) -> None:
-    """Data, splits and a backbone for all campaigns."""
+    """Data, splits, a backbone and a checkpoint for all campaigns."""
     write_source(root / "source", 120)
     write_backbone(root / "backbone")
     ingest_dataset(IngestConfig(data=str(root / "source"), image_size=28), dataset=root / "dataset")
     split_dataset(SplitConfig(min_per_class=2), dataset=root / "dataset", splits=root / "splits")
+    config = TrainBaselineConfig(backbone=str(root / "backbone"), epochs=2, n_processes=1)
+    outputs = {name: root / name for name in ("checkpoint", "val_calib_logits", "val_test_logits")}
+    train_baseline(config, dataset=root / "dataset", splits=root / "splits", **outputs)
 
 
 def run(campaign: Campaign, root: Path, settings: StoreSettings | None = None) -> None:
@@ -62,7 +74,7 @@ def run(campaign: Campaign, root: Path, settings: StoreSettings | None = None) -
     started = time.monotonic()
     assert _attempt(campaign, root, "undisturbed", {}) is None
     usual = time.monotonic() - started
-    expected = digests(root / campaign.name / "undisturbed")
+    expected = digests(campaign, root / campaign.name / "undisturbed")
     chance = random.Random(campaign.seed)
     finished = 0
     while len(campaign.delivered) < campaign.kills or not finished:
@@ -71,14 +83,14 @@ def run(campaign: Campaign, root: Path, settings: StoreSettings | None = None) -
         if killed is not None:
             campaign.delivered.append(killed)
             continue
-        assert digests(root / campaign.name / f"killed{finished}") == expected
+        assert digests(campaign, root / campaign.name / f"killed{finished}") == expected
         _assert_clean(campaign, root, settings)
         finished += 1
 
 
-def digests(folder: Path) -> dict[str, str]:
+def digests(campaign: Campaign, folder: Path) -> dict[str, str]:
     """SHA-256 of every file of the outputs."""
-    files = sorted(file for name in OUTPUTS for file in (folder / name).rglob("*") if file.is_file())
+    files = sorted(file for name in campaign.outputs for file in (folder / name).rglob("*") if file.is_file())
     assert files
     return {file.relative_to(folder).as_posix(): sha256_file(file) for file in files}
 
@@ -106,23 +118,27 @@ def _attempt(
     place = root / campaign.name / "places" / folder
     if campaign.wiped:
         shutil.rmtree(place, ignore_errors=True)
-    paths = {name: str(output / name) for name in OUTPUTS} | {n: str(root / n) for n in ("dataset", "splits")}
-    config = {"backbone": str(root / "backbone"), **campaign.config}
+    paths = {name: str(output / name) for name in campaign.outputs}
+    paths |= {name: str(root / name) for name in campaign.inputs}
     job = output / "job.json"
-    job.write_text(json.dumps({"config": config, "paths": paths}))
+    job.write_text(json.dumps({"config": campaign.config, "paths": paths}))
     variables = os.environ | environment | {PLACE_VARIABLE: str(place), "OMP_NUM_THREADS": "1"}
     if ":" in fault:
         variables |= {"FAULT": fault, "PYTHONPATH": f"{SHIM}{os.pathsep}{os.environ.get('PYTHONPATH', '')}"}
     with (output / "log.txt").open("ab") as log:
-        command = [sys.executable, "-m", "components.train_baseline.step", str(job)]
+        command = [sys.executable, "-m", f"components.{campaign.step}.step", str(job)]
         process = subprocess.Popen(command, stdout=log, stderr=log, env=variables)
         try:
-            killed = _kill_at(float(fault), process, output, chance) if fault and ":" not in fault else None
+            killed = (
+                _kill_at(float(fault), process, str(output / campaign.work), chance)
+                if fault and ":" not in fault
+                else None
+            )
             process.wait(_ATTEMPT_SECONDS)
         finally:
             process.kill()
             process.wait()
-    _assert_gone(output)
+    _assert_gone(campaign, output)
     if killed is not None:
         return killed
     if ":" in fault and process.returncode == 1:
@@ -133,7 +149,7 @@ def _attempt(
 
 
 def _kill_at(
-    seconds: float, process: "subprocess.Popen[bytes]", output: Path, chance: random.Random | None
+    seconds: float, process: "subprocess.Popen[bytes]", marker: str, chance: random.Random | None
 ) -> str | None:
     """SIGKILL one process of the attempt after so many seconds; None where it had ended by then."""
     try:
@@ -141,7 +157,7 @@ def _kill_at(
         return None
     except subprocess.TimeoutExpired:
         pass
-    pids = [process.pid, *processes(str(output / ".checkpoint.work"))]
+    pids = [process.pid, *processes(marker)]
     pid = (chance or random.Random(0)).choice(pids)
     try:
         os.kill(pid, signal.SIGKILL)
@@ -164,9 +180,9 @@ def processes(marker: str) -> list[int]:
     return sorted(found)
 
 
-def _assert_gone(output: Path) -> None:
+def _assert_gone(campaign: Campaign, output: Path) -> None:
     ends = time.monotonic() + 10
-    while processes(str(output / ".checkpoint.work")):
+    while processes(str(output / campaign.work)):
         assert time.monotonic() < ends, "a process outlived its attempt"
         time.sleep(0.05)
 
@@ -174,7 +190,9 @@ def _assert_gone(output: Path) -> None:
 def _assert_clean(campaign: Campaign, root: Path, settings: StoreSettings | None) -> None:
     """Nothing is left after success: no scratch beside the outputs, no checkpoint, no object."""
     last = sorted((root / campaign.name).glob("killed*"))[-1]
-    assert sorted(entry.name for entry in last.iterdir()) == sorted([*OUTPUTS, "job.json", "log.txt", "status.json"])
+    assert sorted(entry.name for entry in last.iterdir()) == sorted(
+        [*campaign.outputs, "job.json", "log.txt", "status.json"]
+    )
     assert not list((root / campaign.name).glob("places/*/*"))
     if campaign.stored and settings is not None:
         left = Store(settings).list("faults")
