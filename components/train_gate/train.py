@@ -3,8 +3,6 @@
 python -m torch.distributed.run --standalone --nproc-per-node=N -m components.train_gate.train --config job.json
 """
 
-import argparse
-import json
 from pathlib import Path
 
 import numpy as np
@@ -13,13 +11,12 @@ import torch
 from components.shared.artifacts import write_json
 from components.shared.data.dataset import Dataset
 from components.shared.data.splits import read_splits
-from components.shared.errors import PERMANENT_EXIT_CODE
 from components.shared.models.classifier import Classifier
 from components.shared.training.checkpoints import Checkpoints
-from components.shared.training.distributed import World, leave, process_group
+from components.shared.training.distributed import World
 from components.shared.training.inference import SplitData, features_of
-from components.shared.training.launch import report_error
 from components.shared.training.loop import FitResult, LoopConfig, fit
+from components.shared.training.rank import run_rank
 from components.shared.training.record import write_metrics
 from components.train_gate.config import TrainGateConfig
 from components.train_gate.task import MONITOR, GateTask
@@ -87,28 +84,5 @@ def _summary(config: TrainGateConfig, result: FitResult, world: World) -> dict[s
     }
 
 
-def main() -> None:
-    """Parse `--config`, train, and end the rank; an error is left for the launcher with its class and message."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n", 1)[0])
-    parser.add_argument("--config", type=Path, required=True, help="job.json written by the step")
-    job = parser.parse_args().config
-    document = json.loads(job.read_text(encoding="utf-8"))
-    paths = {name: Path(path) for name, path in document["paths"].items()}
-    rank = 0
-    try:
-        with process_group() as world:
-            rank = world.rank
-            config = TrainGateConfig.from_mapping(document["config"])
-            train(config, **paths, world=world, checkpoints=Checkpoints.of_job(document["checkpoints"], config))
-    except Exception as error:
-        report_error(job.parent, rank, error)
-        if getattr(error, "exit_code", 0) != PERMANENT_EXIT_CODE:
-            import traceback
-
-            traceback.print_exc()
-        leave(getattr(error, "exit_code", 1))
-    leave(0)
-
-
 if __name__ == "__main__":
-    main()
+    run_rank(train, TrainGateConfig, __doc__)

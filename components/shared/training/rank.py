@@ -1,0 +1,40 @@
+"""How does one rank under torchrun run a phase's training, and how does it leave?"""
+
+import argparse
+import json
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+from typing import TypeVar
+
+from components.shared.errors import PERMANENT_EXIT_CODE
+from components.shared.training.checkpoints import Checkpoints
+from components.shared.training.config import CheckpointConfig
+from components.shared.training.distributed import leave, process_group
+from components.shared.training.launch import report_error
+
+C = TypeVar("C", bound=CheckpointConfig)
+
+
+def run_rank(train: Callable[..., None], config_class: type[C], description: str | None) -> None:
+    """Parse `--config job.json`, call train(config, **paths, world, checkpoints), end the process.
+
+    An error is left for the launcher with its class and message; its traceback is printed unless it is permanent.
+    """
+    parser = argparse.ArgumentParser(description=(description or "").split("\n", 1)[0])
+    parser.add_argument("--config", type=Path, required=True, help="job.json written by the step")
+    job = parser.parse_args().config
+    document = json.loads(job.read_text(encoding="utf-8"))
+    paths = {name: Path(path) for name, path in document["paths"].items()}
+    rank = 0
+    try:
+        with process_group() as world:
+            rank = world.rank
+            config = config_class.from_mapping(document["config"])
+            train(config, **paths, world=world, checkpoints=Checkpoints.of_job(document["checkpoints"], config))
+    except Exception as error:
+        report_error(job.parent, rank, error)
+        if getattr(error, "exit_code", 0) != PERMANENT_EXIT_CODE:
+            traceback.print_exc()
+        leave(getattr(error, "exit_code", 1))
+    leave(0)
