@@ -19,7 +19,7 @@ from tests.components.conftest import TinyRun
 def test_conformal_risk_is_added_with_its_weight(tiny: TinyRun) -> None:
     data, assignment = Dataset.open(tiny.dataset), read_splits(tiny.splits)
     train, select = (SplitData.of(data, assignment, split) for split in ("TRAIN", "VAL_SELECT"))
-    config = dataclasses.replace(tiny.train_config, augmentation="none", dropout=0.0)
+    config = dataclasses.replace(tiny.train_config, augmentation="none", dropout=0.0, global_batch_size=64)
     weighted = dataclasses.replace(config, conformal_weight=2.0, conformal_alpha=0.2)
     world, rows = World(0, 1, torch.device("cpu")), np.arange(40)
     values, tasks = [], []
