@@ -11,7 +11,7 @@ from components.shared.artifacts import Manifest
 from components.shared.errors import ArtifactError
 from components.shared.evaluation.logits import Logits, read_logits
 from components.shared.evaluation.policy import Infeasible, Policy, SelectivePolicy, read_fitted
-from components.shared.evaluation.promises import PolicyComparison, Promise, compare_to_softmax
+from components.shared.evaluation.promises import PolicyComparison, Promise, compare_to_confidence
 from components.shared.evaluation.report import PolicyResult
 from components.shared.evaluation.risk_coverage import risk_band
 from components.shared.evaluation.scorecard import Predictions, measure
@@ -30,7 +30,7 @@ class Candidates:
 
 @dataclass(frozen=True)
 class Judged:
-    """Results by kind, the bundled one first; what each promised; and how each ranks against softmax."""
+    """Results by kind, the bundled one first; what each promised; and how a gate ranks against confidence."""
 
     results: dict[str, PolicyResult]
     promises: tuple[Promise, ...]
@@ -84,16 +84,17 @@ def judge(config: EvaluateConfig, candidates: Candidates) -> Judged:
         if isinstance(results[kind].policy, SelectivePolicy)
     ]
     promises += [Promise.of(found, {}) for found in candidates.infeasible.values()]
+    # A softmax or SCRC policy ranks by the model's confidence itself.
     comparisons = [
-        compare_to_softmax(
+        compare_to_confidence(
             kind,
             results[kind].predictions,
-            results["softmax"].predictions,
+            results[kind].policy.threshold_margin,
             n_replicates=config.n_bootstrap,
             seed=config.seed,
         )
         for kind in kinds
-        if kind != "softmax" and "softmax" in results
+        if kind == "gate"
     ]
     if len(kinds) > 1:
         results = {kind: replace(result, band=_band(config, result.predictions)) for kind, result in results.items()}

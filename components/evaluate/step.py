@@ -147,7 +147,7 @@ def _document(config: EvaluateConfig, judged: Judged) -> dict[str, Any]:
         "policy": judged.shown.policy.to_json(),
         "metrics": dict(judged.shown.metrics),
         "policies": policies,
-        "against_softmax": {comparison.kind: comparison.to_json() for comparison in judged.comparisons},
+        "against_confidence": {comparison.kind: comparison.to_json() for comparison in judged.comparisons},
     }
 
 

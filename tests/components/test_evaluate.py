@@ -15,6 +15,7 @@ from components.shared.config import Config
 from components.shared.errors import ArtifactError
 from components.shared.evaluation.logits import KIND_OF_SPLIT, Logits, write_logits
 from components.shared.evaluation.policy import GatePolicy, Policy, ScrcPolicy, softmax_policy
+from components.shared.evaluation.risk_coverage import augrc
 from tests.bundles import write_dataset
 from tests.logits_artifacts import binary_logits
 
@@ -98,17 +99,30 @@ def test_all_policies_are_compared_and_the_asked_one_is_shown(inputs: dict[str, 
     assert document["policies"]["softmax"]["metrics"]["exit_rate"]["value"] == 1
 
 
-def test_a_gate_that_knows_more_is_recommended_and_scrc_is_not(inputs: dict[str, Path], tmp_path: Path) -> None:
+def test_a_gate_that_knows_more_is_recommended(inputs: dict[str, Path], tmp_path: Path) -> None:
     document = _evaluate(inputs, tmp_path, "gate")
-    against = document["against_softmax"]
+    against = document["against_confidence"]
+    assert against.keys() == {"gate"}
     assert against["gate"]["better"]
     assert against["gate"]["interval_95"][1] < 0
-    assert against["scrc"] == {"metric": "augrc", "difference": 0.0, "interval_95": [0.0, 0.0], "better": False}
+    logits = _logits(gate=True)
+    wrong = (logits.margin > 0) != (logits.labels == 1)
+    assert logits.gate is not None
+    expected = augrc(logits.gate.astype(np.float64), wrong) - augrc(np.abs(logits.margin), wrong)
+    assert against["gate"]["difference"] == pytest.approx(expected)
     html = (tmp_path / "report.html").read_text()
     assert "error rate ≤ 0.1, sure to 0.9" in html
-    assert "scrc: no sure gain in ranking over softmax" in html
+    assert "not recommended" not in html
     assert "Shaded: 95 % interval. Dots: where a policy works." in html
     assert "deferring what it is unsure about" in html
+
+
+def test_a_gate_that_knows_nothing_is_not(inputs: dict[str, Path], tmp_path: Path) -> None:
+    blind = np.random.default_rng(3).normal(size=N).astype(np.float32)
+    path = _write(tmp_path / "blind", dataclasses.replace(_logits(gate=True), gate=blind))
+    document = _evaluate(inputs | {"gate_test_logits": path}, tmp_path)
+    assert not document["against_confidence"]["gate"]["better"]
+    assert "gate: ranks no better, for sure, than the model" in (tmp_path / "report.html").read_text()
 
 
 def test_an_infeasible_policy_is_shown_as_such(inputs: dict[str, Path], tmp_path: Path) -> None:

@@ -2,7 +2,7 @@
 
 Each sample is calibrated by a fit on the other folds. The choice goes by NLL, a proper score; the calibration error is
 reported, but rewards forecasts that say nothing. Among calibrators within one standard error of the best, the simplest
-is chosen.
+is chosen; the flexible ones take part only with samples enough (`registry.FEWEST_SAMPLES`).
 """
 
 from collections.abc import Sequence
@@ -93,19 +93,22 @@ def compare(
     log_probabilities |= {n: cross_fitted(n, wide, truth, folds) for n in registry.names(wide.shape[1])}
     scores = _scores(log_probabilities, truth, groups, n_replicates, seed, positive)
     losses = {name: -values[np.arange(len(truth)), truth] for name, values in log_probabilities.items()}
-    candidates = [name for name in losses if name != UNCALIBRATED]
+    candidates = registry.eligible(wide.shape[1], len(truth))
     best = min(candidates, key=lambda name: float(losses[name].mean()))
     member = membership(groups, len(groups))
     rows = [Row(n, scores[n], *_paired(losses[n] - losses[best], member)) for n in log_probabilities]
-    chosen = next(row.name for row in rows if row.name != UNCALIBRATED and row.excess <= row.standard_error)
+    chosen = next(row.name for row in rows if row.name in candidates and row.excess <= row.standard_error)
     return Comparison(tuple(rows), chosen)
 
 
 def choose(logits: Logits, labels: Integers, groups: Sequence[str], seed: int) -> str:
     """The name `compare` would choose, without intervals."""
     wide, truth = checked(logits, labels)
+    names = registry.eligible(wide.shape[1], len(truth))
+    if len(names) == 1:
+        return names[0]
     folds, rows = group_folds(truth, groups, seed), np.arange(len(truth))
-    losses = {n: -cross_fitted(n, wide, truth, folds)[rows, truth] for n in registry.names(wide.shape[1])}
+    losses = {n: -cross_fitted(n, wide, truth, folds)[rows, truth] for n in names}
     best = min(losses.values(), key=lambda loss: float(loss.mean()))
     member = membership(groups, len(groups))
     for name, loss in losses.items():

@@ -22,6 +22,16 @@ def names(n_classes: int) -> tuple[str, ...]:
     return tuple(name for name in CLASSES if n_classes > 2 or name not in SAME_FOR_TWO_CLASSES)
 
 
+# Below this a calibrator follows single samples, and luck in the folds may make it look best; the thousand for isotonic
+# regression is from scikit-learn's guide. Temperature is always there.
+FEWEST_SAMPLES = {"platt": 100, "vector": 100, "beta": 200, "dirichlet": 300, "isotonic": 1000, "histogram": 1000}
+
+
+def eligible(n_classes: int, n_samples: int) -> tuple[str, ...]:
+    """The calibrators that an automatic choice may take with so many samples, simplest first."""
+    return tuple(name for name in names(n_classes) if n_samples >= FEWEST_SAMPLES.get(name, 0))
+
+
 def fit(name: str, logits: Logits, labels: Integers) -> Calibrator:
     """Fit the calibrator of that name."""
     return CLASSES[name].fit(logits, labels)

@@ -60,3 +60,13 @@ def test_a_class_in_one_group_is_refused() -> None:
     labels = np.array([0, 0, 0, 0, 1, 1])
     with pytest.raises(DataError, match="all in one group"):
         comparison.group_folds(labels, ["a", "b", "c", "d", "e", "e"], 0)
+
+
+def test_few_samples_leave_no_choice() -> None:
+    """Sixty separable samples: binning looks best by luck, and is not taken."""
+    margin = np.random.default_rng(0).normal(size=60) * 3
+    samples = np.column_stack([np.zeros(60), margin]), (margin > 0).astype(np.int64), [f"g{i}" for i in range(60)]
+    assert comparison.choose(*samples, seed=0) == "temperature"
+    assert comparison.compare(*samples, n_replicates=100, seed=0).chosen == "temperature"
+    assert registry.eligible(2, 250) == ("temperature", "platt", "beta")
+    assert registry.eligible(2, 1000) == registry.names(2)
