@@ -36,7 +36,8 @@ def reported_error(directory: Path, exit_code: int, pulse: Pulse) -> StreetVisio
     agent = directory / AGENT_FILE
     failures = json.loads(agent.read_text(encoding="utf-8"))["failures"] if agent.is_file() else []
     for failure in failures:
-        if failure["exit_code"] < 0:
+        # SIGTERM is how torchrun ends the others.
+        if failure["exit_code"] < 0 and failure["exit_code"] != -signal.SIGTERM:
             name, place = signal.Signals(-failure["exit_code"]).name, pulse.last_step(failure["rank"])
             hint = "; out of memory?" if name == "SIGKILL" else ""
             return TransientError(f"rank {failure['rank']} was killed by {name} {place}{hint}")

@@ -53,7 +53,7 @@ def test_a_dead_or_hung_rank_ends_the_group_and_is_named(
             "tests.shared.training.toy",
             _job(tmp_path, fault=fault),
             n_processes=n_processes,
-            hang_seconds=HANG_SECONDS,
+            hang_seconds=HANG_SECONDS if fault == "hang" else 60.0,
         )
     assert not _processes(str(tmp_path))
     assert (set(Path("/dev/shm").iterdir()), set(Path("/tmp").glob("torchelastic_*"))) == before
@@ -87,6 +87,8 @@ def test_the_cause_is_the_error_raised_on_purpose_then_the_killed_rank(tmp_path:
     pulse.beat(1, 7)
     assert "left no message" in str(reported_error(tmp_path, 1, pulse))
     report_error(tmp_path, 0, RuntimeError("connection closed by peer"))
+    assert str(reported_error(tmp_path, 1, pulse)).startswith("rank 0 failed before the first step: RuntimeError")
+    (tmp_path / "agent.json").write_text('{"failures": [{"rank": 1, "exit_code": -15}]}')
     assert str(reported_error(tmp_path, 1, pulse)).startswith("rank 0 failed before the first step: RuntimeError")
     (tmp_path / "agent.json").write_text('{"failures": [{"rank": 1, "exit_code": -9}]}')
     assert str(reported_error(tmp_path, 1, pulse)) == "rank 1 was killed by SIGKILL in step 7; out of memory?"
