@@ -71,7 +71,8 @@ def test_the_same_content_is_one_version(
     for seed in ("1", "2"):
         again = subprocess.run(
             [sys.executable, "-m", "pipelines", "compile", "--output", str(tmp_path / "again.yaml")],
-            env={**os.environ, "PYTHONHASHSEED": seed, "PYTHONPATH": str(ROOT)}, capture_output=True, text=True, check=True,
+            env={**os.environ, "PYTHONHASHSEED": seed, "PYTHONPATH": str(ROOT)},
+            capture_output=True, text=True, check=True,
         )  # fmt: skip
         assert compiled[1] in again.stdout
     assert write_package(tmp_path / "other.yaml", "cpu") != compiled[1]
