@@ -11,6 +11,7 @@ import kubernetes_validate
 import pytest
 import yaml
 from kfp import compiler
+from kubernetes.utils import parse_quantity
 
 from pipelines.resources import PROFILES
 from pipelines.stage1 import stage1
@@ -158,7 +159,9 @@ def test_the_quota_holds_one_run_of_its_profile(manifests: Path) -> None:
         assert int(profile.training.train_memory.removesuffix("Gi")) + 16 <= int(
             hard["requests.memory"].removesuffix("Gi")
         )
-    largest = _named(objects, "LimitRange")["streetvision"]["spec"]["limits"][0]["max"]
+    limits = _named(objects, "LimitRange")["streetvision"]["spec"]["limits"][0]
+    largest = limits["max"]
+    assert parse_quantity(PROFILES["a6000x2"].train_scratch) <= parse_quantity(limits["default"]["ephemeral-storage"])
     assert int(PROFILES["a6000x2"].training.train_memory.removesuffix("Gi")) <= int(
         largest["memory"].removesuffix("Gi")
     )
