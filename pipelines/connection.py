@@ -22,7 +22,7 @@ _FIXES = {
     401: f"the token or cookie is missing, wrong or expired; set {TOKEN} or {COOKIE}",
     403: "these credentials may not do it in this namespace; ask for a contributor's role, or check --namespace",
     404: "it does not exist there; check the name or id, and that this is the API of KFP 2",
-    409: "the name is taken; choose another one",
+    409: "the name is taken; if another upload is under way run this again, else choose another name",
 }
 
 

@@ -5,8 +5,10 @@ import hashlib
 import tempfile
 from pathlib import Path
 
+import yaml
 from kfp import compiler
 
+from components.shared.config import canonical_json
 from pipelines.resources import PROFILES
 from pipelines.stage1 import stage1
 
@@ -18,7 +20,9 @@ def write_package(output: Path, profile: str, queue: str = "") -> str:
     """
     output.parent.mkdir(parents=True, exist_ok=True)
     compiler.Compiler().compile(stage1(dataclasses.replace(PROFILES[profile], queue=queue)), str(output))
-    return f"{profile}-{hashlib.sha256(output.read_bytes()).hexdigest()[:16]}"
+    # Not of the text: the comment that KFP writes above the spec has the order of a hash table.
+    documents = list(yaml.safe_load_all(output.read_text(encoding="utf-8")))
+    return f"{profile}-{hashlib.sha256(canonical_json(documents).encode()).hexdigest()[:16]}"
 
 
 def package(profile: str, queue: str = "") -> tuple[Path, str]:

@@ -47,7 +47,7 @@ def engine() -> Iterator[docker.DockerClient]:
 def finished(engine: docker.DockerClient, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """Outputs of the whole pipeline, run in the images on generated scenes."""
     root = tmp_path_factory.mktemp("containers")
-    write_demo_data(root / "data", n_images=400)
+    write_demo_data(root / "data")
     write_demo_backbone(root / "backbone")
     for place in [root, *root.rglob("*")]:
         place.chmod(0o777 if place.is_dir() else 0o644)
@@ -64,8 +64,7 @@ def finished(engine: docker.DockerClient, tmp_path_factory: pytest.TempPathFacto
         pipeline_root=str(root),
         enable_caching=False,
     )
-    values: dict[str, Any] = {**DEMO_PARAMETERS, "epochs": 2, "min_per_class": 2, "n_bootstrap": 200}
-    task = stage1(PROFILES["local"])(data=str(root / "data"), backbone=str(root / "backbone"), **values)
+    task = stage1(PROFILES["local"])(data=str(root / "data"), backbone=str(root / "backbone"), **DEMO_PARAMETERS)
     return {name: Path(artifact.path) for name, artifact in task.outputs.items()}
 
 
@@ -88,7 +87,8 @@ def test_an_image_is_small_has_no_tools_and_runs_as_nobody(
     size = found.attrs["Size"] / 1e6
     with capsys.disabled():
         print(f"{image.reference}: {size:.0f} MB")
-    assert size < (1000 if image.kind == "cpu" else 2000)
+    if image.kind == "cpu" or Builder.from_environment().wheels:  # the index's torch brings gigabytes of CUDA
+        assert size < (1000 if image.kind == "cpu" else 2000)
     assert config["User"] == USER
     assert labels["org.opencontainers.image.title"] == f"streetvision {image.phase}"
     assert labels["org.opencontainers.image.version"] in image.reference

@@ -1,11 +1,14 @@
 """Names of images: what changes which, and whether the sources that go in are all that a phase needs."""
 
+import ast
 import shutil
 import subprocess
 import sys
+from importlib import metadata
 from pathlib import Path
 
 import pytest
+from packaging.utils import canonicalize_name
 
 from pipelines.images import PhaseImage, kind_of, pipeline_images, write_context
 from pipelines.sources import ROOT, phase_sources, reference
@@ -86,3 +89,34 @@ def test_references_are_tags_that_a_registry_accepts() -> None:
         assert name.endswith(f"/{image.kind}")
         assert len(tag) <= 128
         assert tag != "latest"
+
+
+@pytest.mark.parametrize("image", IMAGES, ids=lambda image: image.phase)
+def test_the_requirements_name_what_the_step_imports(image: PhaseImage) -> None:
+    """Also imports inside functions: a missing library would be noticed only in the middle of a run."""
+    required = _required(ROOT / f"images/{image.kind}/requirements.txt")
+    distributions = metadata.packages_distributions()
+    for source in phase_sources(image.phase):
+        for module in _third_party(source):
+            names = {canonicalize_name(name) for name in distributions.get(module, [module])}
+            assert names & required, f"{source.relative_to(ROOT)} imports {module}"
+
+
+def _required(file: Path) -> set[str]:
+    names = set()
+    for line in file.read_text().splitlines():
+        if line.startswith("-r "):
+            names |= _required(file.parent / line.removeprefix("-r "))
+        elif line and not line.startswith("#"):
+            names.add(canonicalize_name(line))
+    return names
+
+
+def _third_party(source: Path) -> set[str]:
+    found = set()
+    for node in ast.walk(ast.parse(source.read_text())):
+        if isinstance(node, ast.Import):
+            found |= {alias.name.split(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            found.add(node.module.split(".")[0])
+    return found - set(sys.stdlib_module_names) - {"components", "pipelines"}

@@ -11,6 +11,7 @@ import kubernetes_validate
 import pytest
 import yaml
 from kfp import compiler
+from kubernetes.utils import parse_quantity
 
 from pipelines.resources import PROFILES
 from pipelines.stage1 import stage1
@@ -158,7 +159,9 @@ def test_the_quota_holds_one_run_of_its_profile(manifests: Path) -> None:
         assert int(profile.training.train_memory.removesuffix("Gi")) + 16 <= int(
             hard["requests.memory"].removesuffix("Gi")
         )
-    largest = _named(objects, "LimitRange")["streetvision"]["spec"]["limits"][0]["max"]
+    limits = _named(objects, "LimitRange")["streetvision"]["spec"]["limits"][0]
+    largest = limits["max"]
+    assert parse_quantity(PROFILES["a6000x2"].train_scratch) <= parse_quantity(limits["default"]["ephemeral-storage"])
     assert int(PROFILES["a6000x2"].training.train_memory.removesuffix("Gi")) <= int(
         largest["memory"].removesuffix("Gi")
     )
@@ -194,3 +197,21 @@ def test_examples_of_secrets_are_committed_and_secrets_cannot_be(manifests: Path
     if ignored.returncode == 128:
         pytest.skip("not a git checkout")
     assert ignored.stdout.split() == real
+
+
+def test_the_buckets_job_can_run_again_and_prints_no_secret(tmp_path: Path) -> None:
+    client = tmp_path / "mc"
+    client.write_text(f'#!/bin/sh\nprintf "%s\\n" "$*" >> {tmp_path}/calls\n[ "$3" != attach ]\n')
+    client.chmod(0o755)
+    values = {"STREETVISION_S3_ENDPOINT": "minio:9000", "STREETVISION_S3_ACCESS_KEY": "user"}
+    secrets = {"STREETVISION_S3_SECRET_KEY": "planted-1", "MINIO_ROOT_USER": "root", "MINIO_ROOT_PASSWORD": "planted-2"}
+    finished = subprocess.run(
+        ["sh", MANIFESTS / "components/minio/setup.sh"],
+        env={"PATH": f"{tmp_path}:/usr/bin:/bin", **values, **secrets}, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert finished.returncode == 0, "attaching a policy that is attached already is no failure"
+    assert "planted" not in finished.stdout + finished.stderr
+    assert [" ".join(line.split()[:3]) for line in (tmp_path / "calls").read_text().splitlines()] == [
+        "alias set store", "mb --ignore-existing store/streetvision", "version enable store/streetvision",
+        "admin user add", "admin policy create", "admin policy attach",
+    ]  # fmt: skip
