@@ -4,16 +4,17 @@
 steps whose image (a digest of the source), inputs and parameters are unchanged are not run again.
 """
 
+import contextlib
 import json
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from kfp import local
-from kfp.local import graph_utils, io
+from kfp.local import io
 from kfp.local.cache import LocalCache
 from kfp.local.orchestrator.orchestrator_utils import OrchestratorUtils
 from kfp.local.utils import struct_to_executor_spec
@@ -24,7 +25,7 @@ from components.fingerprint_source.step import run as fingerprint
 from components.shared.errors import PermanentError, StreetVisionError, TransientError
 from components.shared.training.resumable import PLACE_VARIABLE
 from pipelines.console import readable_log
-from pipelines.parameters import of_phase
+from pipelines.parameters import PHASES, of_phase
 from pipelines.resources import PROFILES
 from pipelines.stage1 import stage1
 
@@ -44,10 +45,6 @@ def run_local(values: Mapping[str, Any], output: Path) -> LocalRun:
     """Run the pipeline with `values` below `output`; a failed step's own error is raised again."""
     output.mkdir(parents=True, exist_ok=True)
     output = output.resolve()
-    # The components' subprocesses start in a temporary file: they find our packages through the path.
-    os.environ["PYTHONPATH"] = os.pathsep.join([str(_ROOT), os.environ.get("PYTHONPATH", "")]).rstrip(os.pathsep)
-    # Each run has directories of its own; a training that was interrupted is found again by the next run.
-    os.environ.setdefault(PLACE_VARIABLE, str(output / ".checkpoints"))
     local.init(
         local.SubprocessRunner(use_venv=False),
         pipeline_root=str(output),
@@ -56,7 +53,7 @@ def run_local(values: Mapping[str, Any], output: Path) -> LocalRun:
     )
     before = set(output.glob("*/*/status.json"))
     try:
-        with readable_log():
+        with _environment(output), readable_log():
             outputs = stage1(PROFILES["local"])(**values).outputs
     except RuntimeError as error:
         raise _step_error(set(output.glob("*/*/status.json")) - before, error) from error
@@ -65,6 +62,21 @@ def run_local(values: Mapping[str, Any], output: Path) -> LocalRun:
     page = report.with_name("report.html")
     shutil.copyfile(report, page)
     return LocalRun(bundle=Path(outputs["bundle"].path), evaluation=Path(outputs["evaluation"].path), report=page)
+
+
+@contextlib.contextmanager
+def _environment(output: Path) -> Iterator[None]:
+    """What the steps' processes inherit; afterwards this process has what it had."""
+    before = dict(os.environ)
+    # The components' subprocesses start in a temporary file: they find our packages through the path.
+    os.environ["PYTHONPATH"] = os.pathsep.join([str(_ROOT), os.environ.get("PYTHONPATH", "")]).rstrip(os.pathsep)
+    # Each run has directories of its own; a training that was interrupted is found again by the next run.
+    os.environ.setdefault(PLACE_VARIABLE, str(output / ".checkpoints"))
+    try:
+        yield
+    finally:
+        os.environ.clear()
+        os.environ.update(before)
 
 
 def plan(values: Mapping[str, Any], output: Path) -> list[tuple[str, str]]:
@@ -76,9 +88,8 @@ def plan(values: Mapping[str, Any], output: Path) -> list[tuple[str, str]]:
     for name, value in arguments.items():
         store.put_parent_input(name, value)
     rows = []
-    order = graph_utils.topological_sort_tasks(spec.root.dag.tasks)
     done: set[str] = set()
-    for name in reversed(order):
+    for name in (phase.replace("_", "-") for phase in PHASES):
         task = spec.root.dag.tasks[name]
         outputs = None
         if name == "fingerprint-source":
