@@ -67,6 +67,7 @@ _LIGHT_TIMEOUT_SECONDS = 2 * 3600
 _LIGHT_SCRATCH = "20Gi"
 _USER = 10001  # that of images/Dockerfile
 STORE_SECRET = "streetvision-s3"  # noqa: S105 - the name of manifests/overlays' secret, not a secret
+CHECKPOINT_STORE = "STREETVISION_CHECKPOINT_STORE"  # components/shared/training/mirror.py, whose import is slow
 STORE_VARIABLES = ("ENDPOINT", "ACCESS_KEY", "SECRET_KEY", "SECURE", "REGION")
 
 
@@ -102,6 +103,7 @@ def training(task: dsl.PipelineTask, profile: Profile, chosen: Mapping[str, Any]
         task.set_accelerator_type("nvidia.com/gpu").set_accelerator_limit(wanted["n_gpus"])
         kubernetes.add_node_selector_json(task, wanted["gpu_nodes"])
         kubernetes.add_toleration(task, key="nvidia.com/gpu", operator="Exists", effect="NoSchedule")
+    with_store(task, CHECKPOINT_STORE)  # checkpoints outlive the pod where the secret says where to
     _empty_dir(task, "dshm", "/dev/shm", profile.shared_memory, medium="Memory")  # noqa: S108
     kubernetes.set_timeout(task, profile.train_timeout_seconds)
     if profile.queue:
@@ -109,9 +111,12 @@ def training(task: dsl.PipelineTask, profile: Profile, chosen: Mapping[str, Any]
     return _any_step(task, profile, scratch=profile.train_scratch, cost="training")
 
 
-def with_store(task: dsl.PipelineTask) -> dsl.PipelineTask:
-    """Give a step the object store's address and credentials; a cluster without the secret runs it without."""
-    names = {f"STREETVISION_S3_{name}": f"STREETVISION_S3_{name}" for name in STORE_VARIABLES}
+def with_store(task: dsl.PipelineTask, *further: str) -> dsl.PipelineTask:
+    """Give a step the object store's address and credentials; a cluster without the secret runs it without.
+
+    `further` are other keys of the secret that become variables of the same name.
+    """
+    names = {name: name for name in (*(f"STREETVISION_S3_{name}" for name in STORE_VARIABLES), *further)}
     kubernetes.use_secret_as_env(task, secret_name=STORE_SECRET, secret_key_to_env=names, optional=True)
     return task
 

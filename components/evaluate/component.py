@@ -23,10 +23,9 @@ def evaluate(
     """Compare the policies on VAL_TEST with 95 % intervals; ROC, confusion, hard examples of the bundled one."""
     arguments = dict(locals())
     from components.evaluate import config, step
-    from components.shared.step import execute, keep_metadata
+    from components.shared.step import execute
     result = execute(step.run, config.EvaluateConfig, arguments)
     for name, value in result.metrics.items():
         metrics.log_metric(name, value)
     classification.log_roc_curve(*result.roc)
     classification.log_confusion_matrix(result.labels, result.confusion)
-    keep_metadata(metrics, classification)

@@ -69,15 +69,6 @@ def main(run: Run, config_class: type[Config]) -> None:
     _run_reporting(run, config_class, document.get("config", {}), document.get("paths", {}))
 
 
-def keep_metadata(*outputs: Any) -> None:
-    """Write what was logged to outputs of type dsl.Metrics or dsl.ClassificationMetrics to their paths, too.
-
-    KFP keeps these as metadata alone; its local cache takes an output without a file for lost and reruns the step.
-    """
-    for output in outputs:
-        write_json(Path(output.path), output.metadata)
-
-
 def path_parameters(run: Run) -> dict[str, str]:
     """Names of the step's path parameters with their role: 'input directory', 'output directory', 'output file'."""
     hints = typing.get_type_hints(run, include_extras=True)

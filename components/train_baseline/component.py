@@ -26,8 +26,7 @@ def train_baseline(
 ) -> None:
     """Train a classifier on TRAIN, choose the epoch on VAL_SELECT, write logits of VAL_CALIB and VAL_TEST."""
     arguments = dict(locals())
-    from components.shared.step import execute, keep_metadata
+    from components.shared.step import execute
     from components.train_baseline import config, step
     for name, value in execute(step.run, config.TrainBaselineConfig, arguments).items():
         metrics.log_metric(name, value)
-    keep_metadata(metrics)

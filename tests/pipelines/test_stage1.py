@@ -15,6 +15,7 @@ from kfp.dsl.types.type_utils import InconsistentTypeException
 from components.fit_threshold.component import fit_threshold
 from components.shared.errors import ConfigError
 from components.shared.store import StoreSettings
+from components.shared.training.mirror import STORE_VARIABLE
 from components.train_baseline.component import train_baseline
 from pipelines import resources
 from pipelines.images import pipeline_images
@@ -95,11 +96,13 @@ def test_every_pod_is_labelled_unprivileged_and_has_scratch(documents: list[dict
 def test_the_store_reaches_the_steps_that_read_data_by_reference_only(documents: list[dict[str, Any]]) -> None:
     executors = documents[1]["platforms"]["kubernetes"]["deploymentSpec"]["executors"]
     holders = {name for name, executor in executors.items() if "secretAsEnv" in executor}
-    assert holders == {"exec-fingerprint-source", "exec-ingest-dataset"}
+    training = {"exec-train-baseline", "exec-train-gate"}
+    assert holders == {"exec-fingerprint-source", "exec-ingest-dataset"} | training
     for name in holders:
         reference = executors[name]["secretAsEnv"][0]
         variables = {entry["envVar"] for entry in reference["keyToEnv"]}
         assert set(StoreSettings(endpoint="e", access_key="a", secret_key="s").to_environment()) <= variables
+        assert (STORE_VARIABLE in variables) == (name in training)
         assert reference["optional"] is True
 
 
