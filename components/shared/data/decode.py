@@ -55,7 +55,7 @@ def decode(data: bytes, *, name: str, max_pixels: int = MAX_PIXELS, target_size:
             # Pillow takes a PNG whose last bytes are missing once its pixels are complete.
             if image.format == "PNG" and b"IEND" not in data:
                 raise ImageRejectedError("truncated or corrupt (no end marker)")
-            upright = ImageOps.exif_transpose(image)
+            ImageOps.exif_transpose(image, in_place=True)  # the other form copies every image
     except ImageRejectedError:
         raise
     except UnidentifiedImageError:
@@ -64,7 +64,7 @@ def decode(data: bytes, *, name: str, max_pixels: int = MAX_PIXELS, target_size:
         raise ImageRejectedError(f"more than max_pixels={max_pixels} pixels") from None
     except _CORRUPT as error:
         raise ImageRejectedError(f"truncated or corrupt ({' '.join(str(error).split())[:80]})") from error
-    return _to_rgb(upright)
+    return _to_rgb(image)
 
 
 def decode_resized(data: bytes, *, name: str, size: int, max_pixels: int = MAX_PIXELS) -> npt.NDArray[np.uint8]:
@@ -94,6 +94,8 @@ def _to_rgb(image: Image.Image) -> Image.Image:
         image = Image.fromarray(((grey * 255 + 32767) // 65535).astype(np.uint8))
     elif image.mode in ("I", "F"):
         raise ImageRejectedError("32-bit grey pixels have no defined white; save the image with 8 or 16 bits")
+    if image.mode == "RGB":
+        return image  # `convert` would copy it
     try:
         return image.convert("RGB")
     except ValueError as error:
