@@ -4,8 +4,6 @@ Gate scores become log-odds of being right (Platt) on the tuning groups of VAL_C
 threshold, as for SCRC.
 """
 
-from typing import Any
-
 import numpy as np
 
 from components.calibrate_gate.config import CalibrateGateConfig
@@ -17,8 +15,8 @@ from components.shared.evaluation.metrics import Bools, Floats
 from components.shared.evaluation.policy import GatePolicy, Policy, softmax_policy
 from components.shared.evaluation.risk_coverage import augrc
 from components.shared.selective.certify import Certificate
-from components.shared.selective.parts import Parts, at, draw_parts, samples_for
-from components.shared.selective.policy_artifact import certificate_document, infeasible, write_policy
+from components.shared.selective.parts import at, draw_parts, samples_for
+from components.shared.selective.policy_artifact import fit_document, infeasible, write_policy
 from components.shared.selective.targets import Target, certified, obstacle_of
 from components.shared.step import InputDir, OutputDir, main
 
@@ -54,7 +52,8 @@ def run(config: CalibrateGateConfig, *, val_calib_logits: InputDir, gate_policy:
         infeasible(gate_policy, reason, level, kind="gate", config=config, inputs=inputs)
         return
     policy = _policy(config, rule, slope, intercept, certificate)
-    fit = _document(config, logits, parts, certificate) | _ranking(rule, logits, truth, decision, scores)
+    fit = fit_document(config, parts, certificates, config.risk_delta) | {"n_images": len(logits.labels)}
+    fit |= _ranking(rule, logits, truth, decision, scores)
     write_policy(gate_policy, policy, fit, step="calibrate_gate", config=config, inputs=inputs)
 
 
@@ -84,24 +83,6 @@ def _policy(
         gate_intercept=intercept,
         answer_from=certificate.threshold,
     )
-
-
-def _document(config: CalibrateGateConfig, logits: Logits, parts: Parts, certificate: Certificate) -> dict[str, Any]:
-    return {
-        "split": "VAL_CALIB",
-        "guarantee": "for a random image of a random group, exchangeable with those of VAL_CALIB",
-        "risk": config.risk,
-        "alpha": config.alpha,
-        "delta": config.delta,
-        "min_coverage": config.min_coverage,
-        "multiple_testing": config.multiple_testing,
-        "n_images": len(logits.labels),
-        "n_tuning_images": len(parts.tuning),
-        "n_calibration_groups": len(parts.calibration),
-        "coverage": certificate.coverage,
-        "coverage_lower_bound": certificate.coverage_lower_bound,
-        "certificates": {"all": certificate_document(certificate, config.risk_delta)},
-    }
 
 
 def _ranking(rule: Policy, logits: Logits, truth: Bools, decision: Bools, scores: Floats) -> dict[str, float]:

@@ -4,8 +4,6 @@ The inductive form (SCRC-I): everything is decided on VAL_CALIB, so that a bundl
 calibrator and propose thresholds, the others certify them (see shared/selective).
 """
 
-from typing import Any
-
 import numpy as np
 
 from components.calibrate_scrc.config import CalibrateScrcConfig
@@ -17,7 +15,7 @@ from components.shared.evaluation.metrics import Bools
 from components.shared.evaluation.policy import ScrcPolicy, softmax_policy
 from components.shared.selective.certify import Certificate
 from components.shared.selective.parts import Parts, at, draw_parts, only, samples_for
-from components.shared.selective.policy_artifact import certificate_document, infeasible, write_policy
+from components.shared.selective.policy_artifact import fit_document, infeasible, write_policy
 from components.shared.selective.targets import Target, certified, obstacle_of
 from components.shared.step import InputDir, OutputDir, main
 
@@ -47,7 +45,7 @@ def run(config: CalibrateScrcConfig, *, val_calib_logits: InputDir, scrc_policy:
         infeasible(scrc_policy, reason, level, kind="scrc", config=config, inputs=inputs)
         return
     rule = _policy(config, logits, calibrator, certificates)
-    fit = _document(config, parts, rule, certificates, delta)
+    fit = fit_document(config, parts, certificates, delta) | {"calibrator": calibrator.NAME}
     write_policy(scrc_policy, rule, fit, step="calibrate_scrc", config=config, inputs=inputs)
 
 
@@ -83,26 +81,6 @@ def _policy(
         answer_positive_from=positive.threshold,
         answer_negative_from=negative.threshold,
     )
-
-
-def _document(
-    config: CalibrateScrcConfig, parts: Parts, rule: ScrcPolicy, certificates: dict[str, Certificate], delta: float
-) -> dict[str, Any]:
-    return {
-        "split": "VAL_CALIB",
-        "guarantee": "for a random image of a random group, exchangeable with those of VAL_CALIB",
-        "risk": config.risk,
-        "alpha": config.alpha,
-        "delta": config.delta,
-        "min_coverage": config.min_coverage,
-        "multiple_testing": config.multiple_testing,
-        "n_tuning_images": len(parts.tuning),
-        "n_calibration_groups": len(parts.calibration),
-        "calibrator": rule.calibrator.NAME if rule.calibrator else None,
-        "coverage": sum(certificate.coverage for certificate in certificates.values()),
-        "coverage_lower_bound": rule.coverage_lower_bound,
-        "certificates": {name: certificate_document(c, delta) for name, c in certificates.items()},
-    }
 
 
 if __name__ == "__main__":

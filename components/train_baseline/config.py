@@ -4,7 +4,7 @@ import json
 from dataclasses import dataclass
 
 from components.shared.config import option
-from components.shared.training.config import CheckpointConfig
+from components.shared.training.config import RecipeConfig
 
 # Usual starting points for AdamW: a linear head, low-rank adapters, a whole pretrained transformer.
 _LEARNING_RATE_OF_MODE = {"frozen": 1e-3, "full": 2e-5}
@@ -13,7 +13,7 @@ ADAPTERS = ("lora", "dora", "rslora", "pissa", "olora", "doran", "loha", "lokr",
 
 
 @dataclass(frozen=True, kw_only=True)
-class TrainBaselineConfig(CheckpointConfig):
+class TrainBaselineConfig(RecipeConfig):
     """Hyper-parameters of phase 1. Defaults are the safe ones: fp32, frozen backbone."""
 
     backbone: str = option("", "Backbone: local Hugging Face folder or hub id (DINOv2, DINOv3, ViT). Required.")
@@ -25,11 +25,7 @@ class TrainBaselineConfig(CheckpointConfig):
     )
     epochs: int = option(20, "Passes over TRAIN; early stopping may end sooner.", ge=1)
     learning_rate: float = option(0.0, "Peak rate of AdamW; 0: 1e-3 frozen, 2e-4 adapters, 2e-5 full.", ge=0, lt=1)
-    global_batch_size: int = option(64, "Samples per optimiser step over all processes.", ge=1)
     micro_batch_size: int = option(0, "Samples per forward pass and process; 0: the whole share. Halved on OOM.", ge=0)
-    weight_decay: float = option(0.01, "AdamW weight decay of matrices.", ge=0, lt=1)
-    warmup_share: float = option(0.1, "Share of all steps with linearly rising rate, then cosine decay.", ge=0, lt=1)
-    dropout: float = option(0.3, "Dropout on the head's input.", ge=0, lt=1)
     label_smoothing: float = option(0.1, "Share of the target mass spread over all classes.", ge=0, lt=1)
     class_weights: str = option("none", "Loss weights: none, or inverse class frequency.", choices=("none", "balanced"))
     conformal_weight: float = option(
@@ -38,25 +34,15 @@ class TrainBaselineConfig(CheckpointConfig):
     conformal_alpha: float = option(
         0.1, "False negative rate of that threshold; half of a batch needs 1 / alpha positives.", gt=0, lt=1
     )
-    ema_decay: float = option(0.99, "Decay of the weight average that is evaluated and kept; 0: off.", ge=0, lt=1)
-    gradient_clip: float = option(1.0, "Largest global gradient norm; 0: no clipping.", ge=0)
-    patience: int = option(10, "Epochs without improvement before training stops; 0: never.", ge=0)
     monitor: str = option(
         "val_select/acc",
         "Metric on VAL_SELECT that chooses the epoch.",
         choices=("val_select/acc", "val_select/mcc", "val_select/auroc"),
     )
-    augmentation: str = option(
-        "moderate", "Distortions of training images.", choices=("none", "moderate", "aggressive")
-    )
-    n_views: int = option(4, "Frozen mode: cached feature sets per image (the first undistorted).", ge=1, le=64)
     adapter_rank: int = option(8, "Rank of the adapters.", ge=1)
     adapter_alpha: float = option(16.0, "Adapters are scaled by adapter_alpha / adapter_rank.", gt=0)
     adapter_options: str = option("", "JSON mapping of further fields of peft's configuration of the adapter.")
     precision: str = option("fp32", "fp32, or bf16 autocast where supported.", choices=("fp32", "bf16", "fp16"))
-    n_processes: int = option(0, "Processes of torchrun; 0: one per visible GPU, one without GPU.", ge=0)
-    positive_class: str = option("Roadwork", "The class that P(positive) and the margin refer to.")
-    seed: int = option(0, "Seed of initialisation, batches, augmentation, dropout, salts and resampling.", ge=0)
 
     def check(self) -> list[str]:
         """fp16 is refused with its reason; adapter_options must be a JSON mapping."""

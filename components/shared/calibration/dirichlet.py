@@ -10,6 +10,7 @@ from typing import ClassVar, Self
 import numpy as np
 
 from components.shared.calibration.calibrator import Calibrator, Logits, checked, nested_tuple
+from components.shared.calibration.linear import of_sigmoids
 from components.shared.calibration.newton import Problem, logistic_fit, softmax_fit
 from components.shared.evaluation.metrics import Floats, Integers, log_softmax, nll_multiclass
 
@@ -42,9 +43,7 @@ class Beta(Calibrator):
         classes = [1] if len(self.a) == 1 else range(len(self.a))
         rows = zip(classes, self.a, self.b, self.c, strict=True)
         margins = [_log_pair(wide, k) @ np.array([a, b]) + c for k, a, b, c in rows]
-        if len(margins) == 1:
-            return log_softmax(np.column_stack([np.zeros(len(wide)), margins[0]]))
-        return log_softmax(np.column_stack([-np.logaddexp(0.0, -margin) for margin in margins]))
+        return of_sigmoids(margins)
 
     def n_classes(self) -> int | None:
         """Two for one triple."""

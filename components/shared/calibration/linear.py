@@ -4,6 +4,7 @@ Guo et al., "On calibration of modern neural networks", ICML 2017 (temperature, 
 vector scaling, and matrix scaling with it, is Platt scaling.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Self
 
@@ -67,6 +68,13 @@ class Temperature(Calibrator):
         return found
 
 
+def of_sigmoids(margins: Sequence[Floats]) -> Floats:
+    """(N, C) log-probabilities of one margin (N,), class 1's against class 0, or of one per class, normalised."""
+    if len(margins) == 1:
+        return log_softmax(np.column_stack([np.zeros(len(margins[0])), margins[0]]))
+    return log_softmax(np.column_stack([-np.logaddexp(0.0, -margin) for margin in margins]))
+
+
 @dataclass(frozen=True)
 class Platt(Calibrator):
     """sigmoid(slope * log-odds + intercept), maximum likelihood without smoothed targets.
@@ -91,10 +99,7 @@ class Platt(Calibrator):
         wide = np.asarray(logits, dtype=np.float64)
         classes = [1] if len(self.slope) == 1 else range(len(self.slope))
         margins = [a * class_log_odds(wide, k) + b for k, a, b in zip(classes, self.slope, self.intercept, strict=True)]
-        if len(margins) == 1:
-            return log_softmax(np.column_stack([np.zeros(len(wide)), margins[0]]))
-        log_each = np.column_stack([-np.logaddexp(0.0, -margin) for margin in margins])
-        return log_softmax(log_each)
+        return of_sigmoids(margins)
 
     def n_classes(self) -> int | None:
         """Two for one slope."""

@@ -9,6 +9,7 @@ from components.shared.errors import InfeasibleError
 from components.shared.evaluation.policy import INFEASIBLE, KIND, SelectivePolicy
 from components.shared.selective.certify import Certificate, risk_upper_bound
 from components.shared.selective.config import SelectiveConfig
+from components.shared.selective.parts import Parts
 
 
 def write_policy(
@@ -47,8 +48,27 @@ def infeasible(
         write_json(out / INFEASIBLE, {"kind": kind, "reason": reason, "best_level": best_level})
 
 
-def certificate_document(certificate: Certificate, delta: float) -> dict[str, Any]:
-    """What a certificate rests on, for fit.json."""
+def fit_document(
+    config: SelectiveConfig, parts: Parts, certificates: Mapping[str, Certificate], delta: float
+) -> dict[str, Any]:
+    """What a policy's promise rests on, for fit.json; `delta` is what each certificate's risk takes."""
+    return {
+        "split": "VAL_CALIB",
+        "guarantee": "for a random image of a random group, exchangeable with those of VAL_CALIB",
+        "risk": config.risk,
+        "alpha": config.alpha,
+        "delta": config.delta,
+        "min_coverage": config.min_coverage,
+        "multiple_testing": config.multiple_testing,
+        "n_tuning_images": len(parts.tuning),
+        "n_calibration_groups": len(parts.calibration),
+        "coverage": sum(certificate.coverage for certificate in certificates.values()),
+        "coverage_lower_bound": sum(certificate.coverage_lower_bound for certificate in certificates.values()),
+        "certificates": {name: _certificate(certificate, delta) for name, certificate in certificates.items()},
+    }
+
+
+def _certificate(certificate: Certificate, delta: float) -> dict[str, Any]:
     return {
         "threshold": certificate.threshold,
         "n_accepted": certificate.n_accepted,

@@ -14,6 +14,7 @@ from components.shared.errors import TransientError
 from components.shared.training.launch import launch
 from components.shared.training.liveness import Pulse
 from components.shared.training.reports import report_error, reported_error
+from tests.faults.campaign import processes
 
 HANG_SECONDS = 3.0
 
@@ -22,18 +23,6 @@ def _job(directory: Path, **job: object) -> Path:
     file = directory / "job.json"
     file.write_text(json.dumps({"changes": {"epochs": 50}} | job), encoding="utf-8")
     return file
-
-
-def _processes(marker: str) -> list[int]:
-    """Processes whose command line has `marker`."""
-    found = []
-    for entry in Path("/proc").iterdir():
-        try:
-            if entry.name.isdigit() and marker in (entry / "cmdline").read_text():
-                found.append(int(entry.name))
-        except OSError:
-            continue
-    return found
 
 
 @pytest.mark.parametrize(
@@ -55,7 +44,7 @@ def test_a_dead_or_hung_rank_ends_the_group_and_is_named(
             n_processes=n_processes,
             hang_seconds=HANG_SECONDS if fault == "hang" else 60.0,
         )
-    assert not _processes(str(tmp_path))
+    assert not processes(str(tmp_path))
     assert (set(Path("/dev/shm").iterdir()), set(Path("/tmp").glob("torchelastic_*"))) == before
     pulse = Pulse(tmp_path / "pulse")
     assert pulse.last_step(n_processes - 1) == "in step 3"
@@ -77,9 +66,9 @@ def test_no_rank_outlives_a_killed_step(tmp_path: Path) -> None:
         step.send_signal(signal.SIGKILL)
         step.wait()
     ends = time.monotonic() + 5
-    while _processes(str(tmp_path)) and time.monotonic() < ends:
+    while processes(str(tmp_path)) and time.monotonic() < ends:
         time.sleep(0.05)
-    assert not _processes(str(tmp_path))
+    assert not processes(str(tmp_path))
 
 
 def test_the_cause_is_the_error_raised_on_purpose_then_the_killed_rank(tmp_path: Path) -> None:
