@@ -18,7 +18,7 @@ def evaluate(
     evaluation: dsl.Output[Evaluation], report: dsl.Output[dsl.HTML],
     metrics: dsl.Output[dsl.Metrics], classification: dsl.Output[dsl.ClassificationMetrics],
     policy: str = "softmax", positive_class: str = "Roadwork", n_bootstrap: int = 2000,
-    target_precision: float = 0.95, n_hard_examples: int = 12, seed: int = 0,
+    target_precision: float = 0.95, alpha: float = 0.05, n_hard_examples: int = 12, seed: int = 0,
 ) -> None:
     """Compare the policies on VAL_TEST with 95 % intervals; ROC, confusion, hard examples of the bundled one."""
     arguments = dict(locals())

@@ -116,7 +116,7 @@ def predict(logits: Logits, rule: Policy) -> Predictions:
 def _result(config: EvaluateConfig, logits: Logits, rule: Policy) -> PolicyResult:
     predictions = predict(logits, rule)
     values = measure(
-        predictions, target_precision=config.target_precision, n_replicates=config.n_bootstrap, seed=config.seed
+        predictions, targets=config.targets, n_replicates=config.n_bootstrap, seed=config.seed
     )
     return PolicyResult(rule, predictions, values)
 

@@ -77,7 +77,7 @@ def run(
                 hard=_gallery(hard, samples, predictions, names, data),
                 counts=data.manifest.summary,
                 lineage=inputs,
-                target_precision=config.target_precision,
+                targets=config.targets,
                 n_bootstrap=config.n_bootstrap,
                 promises=judged.promises,
                 comparisons=judged.comparisons,

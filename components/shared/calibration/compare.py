@@ -164,4 +164,6 @@ def _statistics(log_probability: Floats, truth: Integers, positive: int) -> dict
     if probability.shape[1] == 2:
         event: Bools = truth == positive
         found["ece_positive_class"] = lambda w: calibration_error.ece(event, probability[:, positive], weights=w)
+    else:
+        found["ece_classwise"] = lambda w: calibration_error.ece_classwise(truth, probability, weights=w)
     return found

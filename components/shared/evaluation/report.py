@@ -11,7 +11,7 @@ from components.shared.artifacts import Manifest
 from components.shared.evaluation import metrics, page, plots
 from components.shared.evaluation.policy import Policy
 from components.shared.evaluation.promises import PolicyComparison, Promise, promises_section
-from components.shared.evaluation.scorecard import ROWS, Entry, Predictions, Row
+from components.shared.evaluation.scorecard import ROWS, Entry, Predictions, Row, Targets
 
 _CARDS = {"accuracy": "Accuracy", "mcc": "MCC", "auroc": "AUROC", "ece_top_label": "ECE, top label"}
 # Resampling so few groups understates how much they differ: cluster methods need some tens of them.
@@ -25,12 +25,14 @@ _READ = {
     "AUROC, average precision": "How well scores rank, before any threshold. 0.5 AUROC is guessing; average precision "
     "starts from the share of positives.",
     "ECE, MCE": "Mean and largest gap between the probability that was stated and what then happened. Top label asks "
-    "about the answer given, positive class about the probability itself. Small samples make both look worse.",
+    "about the answer given, positive class about the probability itself. Small samples make both look worse; the "
+    "debiased error (root mean square) has that part subtracted.",
     "Brier, NLL": "Errors of probabilities: lower is better, and being sure and wrong costs most.",
     "Coverage at precision": "The share of images that could be flagged if flags must be right that often; none where "
     "no threshold gets there.",
     "AURC, AUGRC": "The error rate over all shares of images answered, surest first; 0 is perfect. Sure means far "
     "from the policy's threshold.",
+    "Excess": "What is left above a perfect ranking of the same errors.",
     "Share answered": "A policy that defers leaves the rest to stage 2; the rows below it are about what it answered. "
     "Metrics above count every image, with the decision the policy would have given.",
     "Expected deployment reward": "The mean of (0.5 max(0, MCC of 100) + 0.5 accuracy of 10) cubed, in a stream with "
@@ -79,7 +81,7 @@ class ReportData:
     hard: Sequence[HardExample]
     counts: Mapping[str, object]
     lineage: Mapping[str, Manifest]
-    target_precision: float
+    targets: Targets
     n_bootstrap: int
     promises: Sequence[Promise] = ()
     comparisons: Sequence[PolicyComparison] = ()
@@ -152,7 +154,7 @@ def _metric_rows(data: ReportData, n_columns: int) -> Iterator[str]:
             yield page.part(question, n_columns)
         entries = [result.metrics[row.name] for result in data.policies.values()]
         cells = _detailed(row, entries[0]) if len(entries) == 1 else [_compact(entry) for entry in entries]
-        title = f"{row.title} {data.target_precision:g}" if row.name == "coverage_at_precision" else row.title
+        title = row.title.format_map(vars(data.targets))
         yield page.row(f"{title} {'↑' if row.larger_is_better else '↓'}", cells)
 
 

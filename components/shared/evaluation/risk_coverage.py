@@ -61,12 +61,31 @@ def risk_coverage_curve(confidence: Floats, error: Bools | Floats, weights: Weig
 def aurc(confidence: Floats, error: Bools | Floats, weights: Weights = None) -> Floats:
     """Area under the selective risk over coverage, in [0, 1]."""
     curve = risk_coverage_curve(confidence, error, weights)
-    width = np.diff(curve.coverage, axis=-1, prepend=0.0)
+    return _area(curve.coverage, curve.selective_risk)
+
+
+def aurc_balanced(confidence: Floats, error: Bools, truth: Bools, weights: Weights = None) -> Floats:
+    """AURC of the balanced selective risk: the mean over both classes of the error rate among their accepted samples.
+
+    fd-shifts' AURC-BA: a class of which nothing is accepted counts 0.
+    """
+    per_class = []
+    for member in (truth, ~truth):
+        w = multiplicities(len(truth), weights)
+        # Accepted samples and errors of the class at the thresholds of all samples.
+        accepted = risk_coverage_curve(confidence, member, w)
+        errors = risk_coverage_curve(confidence, member & error, w)
+        per_class.append(ratio(errors.generalised_risk, accepted.generalised_risk, 0.0))
+    return _area(accepted.coverage, (per_class[0] + per_class[1]) / 2)
+
+
+def _area(coverage: Floats, risk: Floats) -> Floats:
+    """Trapezoids of risk (..., D) over coverage (..., D), constant from coverage 0 to the first point."""
+    width = np.diff(coverage, axis=-1, prepend=0.0)
     # The left end of a step: the risk just before it; the first step that has a width starts at its own risk.
-    started = np.concatenate([np.zeros((*width.shape[:-1], 1), bool), curve.coverage[..., :-1] > 0], axis=-1)
-    before = np.concatenate([curve.selective_risk[..., :1], curve.selective_risk[..., :-1]], axis=-1)
-    left = np.where(started, before, curve.selective_risk)
-    return total(width * (left + curve.selective_risk) / 2)
+    started = np.concatenate([np.zeros((*width.shape[:-1], 1), bool), coverage[..., :-1] > 0], axis=-1)
+    before = np.concatenate([risk[..., :1], risk[..., :-1]], axis=-1)
+    return total(width * (np.where(started, before, risk) + risk) / 2)
 
 
 def aurc_optimal(error_rate: Floats) -> Floats:
@@ -96,6 +115,13 @@ def augrc(confidence: Floats, error: Bools | Floats, weights: Weights = None) ->
     everything = accepted[..., -1:]
     halfway = (accepted[..., first] - w[..., first] + accepted[..., last]) / 2
     return total(w[..., rows] * losses[rows] * (everything - halfway)) / everything[..., 0] ** 2
+
+
+def augrc_balanced(confidence: Floats, error: Bools, truth: Bools, weights: Weights = None) -> Floats:
+    """AUGRC with both classes at equal weight, whatever their shares (fd-shifts' AUGRC-BA); nan where one is absent."""
+    shares = [weighted_mean(member, weights) for member in (truth, ~truth)]
+    areas = [augrc(confidence, error & member, weights) for member in (truth, ~truth)]
+    return (ratio(areas[0], shares[0], np.nan) + ratio(areas[1], shares[1], np.nan)) / 2
 
 
 def augrc_optimal(error_rate: Floats) -> Floats:

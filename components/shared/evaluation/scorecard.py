@@ -50,8 +50,17 @@ class Entry(TypedDict):
 
 
 @dataclass(frozen=True)
+class Targets:
+    """Where working points are reported, each in (0, 1]."""
+
+    precision: float
+    risk: float
+    coverage: float = 0.8
+
+
+@dataclass(frozen=True)
 class Row:
-    """A metric's key in the documents, its title, the question it belongs to, and its direction."""
+    """A metric's key in the documents, its title (fields of Targets filled in), its question, and its direction."""
 
     name: str
     title: str
@@ -70,14 +79,23 @@ ROWS = (
     Row("expected_reward", "Expected deployment reward", _DECISIONS, True),
     Row("auroc", "AUROC", _RANKING, True),
     Row("average_precision", "Average precision", _RANKING, True),
-    Row("coverage_at_precision", "Coverage at precision", _RANKING, True),
+    Row("coverage_at_precision", "Coverage at precision {precision:g}", _RANKING, True),
     Row("ece_top_label", "ECE, top label", _PROBABILITIES, False),
     Row("ece_positive_class", "ECE, positive class", _PROBABILITIES, False),
+    Row("ece_equal_mass", "ECE, top label, bins of equal mass", _PROBABILITIES, False),
+    Row("ce_debiased", "Calibration error, top label, debiased", _PROBABILITIES, False),
     Row("mce_top_label", "MCE, top label", _PROBABILITIES, False),
     Row("brier", "Brier score", _PROBABILITIES, False),
     Row("nll", "NLL (nats)", _PROBABILITIES, False),
     Row("aurc", "AURC", _REJECTION, False),
+    Row("e_aurc", "Excess AURC", _REJECTION, False),
+    Row("aurc_balanced", "AURC, classes at equal weight", _REJECTION, False),
     Row("augrc", "AUGRC", _REJECTION, False),
+    Row("e_augrc", "Excess AUGRC", _REJECTION, False),
+    Row("augrc_balanced", "AUGRC, classes at equal weight", _REJECTION, False),
+    Row("failure_auroc", "AUROC of right against wrong", _REJECTION, True),
+    Row("coverage_at_risk", "Coverage at error rate {risk:g}", _REJECTION, True),
+    Row("risk_at_coverage", "Error rate at coverage {coverage:g}", _REJECTION, False),
     Row("exit_rate", "Share answered (exit rate)", _EXITS, True),
     Row("exit_accuracy", "Accuracy among answered", _EXITS, True),
     Row("exit_error", "Error rate among answered", _EXITS, False),
@@ -86,9 +104,9 @@ ROWS = (
 )
 
 
-def measure(predictions: Predictions, *, target_precision: float, n_replicates: int, seed: int) -> dict[str, Entry]:
+def measure(predictions: Predictions, *, targets: Targets, n_replicates: int, seed: int) -> dict[str, Entry]:
     """Every metric of ROWS with its 95 % percentile interval over groups; all on the same replicates."""
-    statistics = _statistics(predictions, target_precision)
+    statistics = _statistics(predictions, targets)
     bounds = intervals(statistics, predictions.groups, n_replicates, seed)
     return {row.name: {"value": _value(statistics[row.name]), "interval_95": bounds[row.name]} for row in ROWS}
 
@@ -98,7 +116,7 @@ def _value(statistic: Statistic) -> float | None:
     return float(value) if value is not None and np.isfinite(value) else None
 
 
-def _statistics(p: Predictions, target_precision: float) -> dict[str, Statistic]:
+def _statistics(p: Predictions, targets: Targets) -> dict[str, Statistic]:
     probability = p.probability
     correct, top = calibration_error.top_label(p.truth, probability)
     return {
@@ -109,14 +127,23 @@ def _statistics(p: Predictions, target_precision: float) -> dict[str, Statistic]
         "expected_reward": partial(expected_reward, p.truth, p.decision),
         "auroc": partial(metrics.auroc, p.truth, p.margin),
         "average_precision": partial(metrics.average_precision, p.truth, p.margin),
-        "coverage_at_precision": lambda w: metrics.coverage_at_precision(p.truth, p.margin, target_precision, w),
+        "coverage_at_precision": lambda w: metrics.coverage_at_precision(p.truth, p.margin, targets.precision, w),
         "ece_top_label": lambda w: calibration_error.ece_top_label(p.truth, probability, weights=w),
         "ece_positive_class": lambda w: calibration_error.ece_positive_class(p.truth, probability, weights=w),
+        "ece_equal_mass": lambda w: calibration_error.ece_equal_mass(correct, top, weights=w),
+        "ce_debiased": lambda w: calibration_error.ce_debiased(correct, top, weights=w),
         "mce_top_label": lambda w: calibration_error.mce(correct, top, weights=w),
         "brier": partial(metrics.brier, p.truth, probability),
         "nll": partial(metrics.nll, p.truth, p.margin),
         "aurc": partial(risk_coverage.aurc, p.confidence, p.error),
+        "e_aurc": partial(risk_coverage.e_aurc, p.confidence, p.error),
+        "aurc_balanced": partial(risk_coverage.aurc_balanced, p.confidence, p.error, p.truth),
         "augrc": partial(risk_coverage.augrc, p.confidence, p.error),
+        "e_augrc": partial(risk_coverage.e_augrc, p.confidence, p.error),
+        "augrc_balanced": partial(risk_coverage.augrc_balanced, p.confidence, p.error, p.truth),
+        "failure_auroc": partial(risk_coverage.failure_auroc, p.confidence, p.error),
+        "coverage_at_risk": lambda w: risk_coverage.coverage_at_risk(p.confidence, p.error, targets.risk, w),
+        "risk_at_coverage": lambda w: risk_coverage.risk_at_coverage(p.confidence, p.error, targets.coverage, w),
         "exit_rate": lambda w: metrics.weighted_mean(p.answered, w),
         "exit_accuracy": lambda w: _share(~p.error, p.answered, w),
         "exit_error": lambda w: _share(p.error, p.answered, w),

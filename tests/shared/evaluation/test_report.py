@@ -12,7 +12,7 @@ from components.shared.evaluation import metrics
 from components.shared.evaluation.plots import thinned
 from components.shared.evaluation.policy import softmax_policy
 from components.shared.evaluation.report import HardExample, PolicyResult, ReportData, interval, number, render
-from components.shared.evaluation.scorecard import ROWS, Predictions, measure
+from components.shared.evaluation.scorecard import ROWS, Predictions, Targets, measure
 
 EVIL = "<script>alert('x')</script>&\""
 VOID = {"meta", "img", "br", "path", "use", "rect"}
@@ -57,7 +57,7 @@ def predictions(n: int = 300, seed: int = 0, noise: float = 1.5) -> Predictions:
 
 def result(shown: Predictions, positive: str = "Roadwork") -> PolicyResult:
     policy = softmax_policy(("None", positive), positive, 0.5)
-    return PolicyResult(policy, shown, measure(shown, target_precision=0.95, n_replicates=100, seed=0))
+    return PolicyResult(policy, shown, measure(shown, targets=Targets(0.95, 0.05), n_replicates=100, seed=0))
 
 
 def report_data(shown: Predictions | None = None) -> ReportData:
@@ -69,7 +69,7 @@ def report_data(shown: Predictions | None = None) -> ReportData:
         hard=[HardExample("id1", "drive/7.jpg", "Roadwork", "None", 0.0213, True, image)],
         counts={"n_samples": 900, "n_per_class": {"None": 800, "Roadwork": 100}, "sources": ["a", "b"]},
         lineage={"dataset": manifest},
-        target_precision=0.95,
+        targets=Targets(0.95, 0.05),
         n_bootstrap=100,
     )
 

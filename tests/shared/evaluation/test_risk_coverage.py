@@ -8,6 +8,7 @@ from components.shared.evaluation.metrics import Bools, Floats
 
 CONFIDENCE = np.array([0.95, 0.90, 0.85, 0.80, 0.75, 0.70, 0.65, 0.60, 0.55, 0.51])
 ERROR = np.array([0, 0, 1, 0, 0, 0, 1, 0, 1, 1], dtype=bool)
+TRUTH = np.array([1, 1, 0, 0, 1, 1, 0, 0, 1, 0], dtype=bool)
 TIED_CONFIDENCE = np.array([0.9, 0.9, 0.8, 0.8, 0.6])
 TIED_ERROR = np.array([0, 1, 0, 1, 1], dtype=bool)
 
@@ -25,6 +26,8 @@ def test_values_of_fd_shifts() -> None:
     assert rc.augrc(CONFIDENCE, ERROR) == pytest.approx(0.13, abs=1e-15)
     assert rc.e_augrc(CONFIDENCE, ERROR) == pytest.approx(0.05, abs=1e-15)
     assert rc.augrc_optimal(ERROR.mean()) == pytest.approx(0.08, abs=1e-15)
+    assert rc.aurc_balanced(CONFIDENCE, ERROR, TRUTH) == pytest.approx(0.2383333333, abs=5e-11)
+    assert rc.augrc_balanced(CONFIDENCE, ERROR, TRUTH) == pytest.approx(0.13, abs=1e-15)
     assert rc.failure_auroc(CONFIDENCE, ERROR) == pytest.approx(0.7916667, abs=5e-8)
 
 
@@ -63,6 +66,8 @@ def test_weights_mean_repeated_samples() -> None:
     weights = np.random.default_rng(4).integers(0, 3, (8, len(error)))
     functions = [rc.aurc, rc.augrc, rc.e_aurc, lambda c, e, w=None: rc.risk_at_coverage(c, e, 0.6, w)]
     functions.append(lambda c, e, w=None: rc.coverage_at_risk(c, e, 0.2, w))
+    functions.append(lambda c, e, w=None: rc.aurc_balanced(c, e, c > 0.4, w))
+    functions.append(lambda c, e, w=None: rc.augrc_balanced(c, e, c > 0.4, w))
     for function in functions:
         batch = function(confidence, error, weights.astype(float))
         rows = [np.repeat(np.arange(len(error)), w) for w in weights]

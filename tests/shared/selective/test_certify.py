@@ -121,14 +121,16 @@ def test_family_wise_error_of_independent_true_nulls() -> None:
         assert rate <= 0.1 + 3 * np.sqrt(0.09 / 4000)
 
 
-def test_published_fixed_sequence_example() -> None:
-    """MAPIE 1.6.0, precision >= 0.8 with confidence 0.9: Holm certifies .80 to .95, the fixed sequence .95 to .65."""
+def test_published_examples_of_learn_then_test() -> None:
+    """MAPIE 1.6.0, confidence 0.9: thresholds that certify a precision, and a recall, of at least 0.8."""
     i = np.arange(600)
     score = 1 / (1 + np.exp(-(4 * np.sin(1.7 * i + 0.3) + 1.2 * np.cos(0.6 * i))))
     truth: Bools = (1.1 * np.sin(1.7 * i + 0.3) + 0.9 * np.sin(2.9 * i + 1)) > 0
     grid: Floats = np.arange(1, 20) / 20
-    samples = Samples(score, ~truth, np.ones(600, bool))
-    n_accepted, n_errors = samples.counts(grid[::-1])
-    p = binomial_p_value(n_errors, n_accepted, 0.2)
-    assert grid[::-1][fixed_sequence(p, 0.1)].min() <= 0.65
-    assert grid[::-1][holm(p, 0.1)].min() <= 0.80
+    flagged = score >= grid[:, None]
+    precision = binomial_p_value((flagged & ~truth).sum(axis=1), flagged.sum(axis=1), 0.2)
+    assert grid[holm(precision, 0.1)].tolist() == grid[bonferroni(precision, 0.1)].tolist() == [0.8, 0.85, 0.9, 0.95]
+    assert grid[::-1][fixed_sequence(precision[::-1], 0.1)].tolist() == [0.95, 0.9, 0.85, 0.8, 0.75, 0.7, 0.65]
+    recall = binomial_p_value((~flagged & truth).sum(axis=1), np.full(19, truth.sum()), 0.2)
+    assert grid[bonferroni(recall, 0.1)].tolist() == [0.05, 0.1, 0.15, 0.2, 0.25, 0.3]
+    assert grid[fixed_sequence(recall, 0.1)].max() == 0.45
