@@ -2,7 +2,7 @@
 
 Each sample is calibrated by a fit on the other folds. The choice goes by NLL, a proper score; the calibration error is
 reported, but rewards forecasts that say nothing. Among calibrators within one standard error of the best, the simplest
-is chosen; the flexible ones take part only with samples enough (`registry.FEWEST_SAMPLES`).
+is chosen; which take part depends on the number of samples (`registry.eligible`).
 """
 
 from collections.abc import Sequence
@@ -93,7 +93,7 @@ def compare(
     log_probabilities |= {n: cross_fitted(n, wide, truth, folds) for n in registry.names(wide.shape[1])}
     scores = _scores(log_probabilities, truth, groups, n_replicates, seed, positive)
     losses = {name: -values[np.arange(len(truth)), truth] for name, values in log_probabilities.items()}
-    candidates = registry.eligible(wide.shape[1], len(truth))
+    candidates = registry.eligible(wide, truth)
     best = min(candidates, key=lambda name: float(losses[name].mean()))
     member = membership(groups, len(groups))
     rows = [Row(n, scores[n], *_paired(losses[n] - losses[best], member)) for n in log_probabilities]
@@ -104,7 +104,7 @@ def compare(
 def choose(logits: Logits, labels: Integers, groups: Sequence[str], seed: int) -> str:
     """The name `compare` would choose, without intervals."""
     wide, truth = checked(logits, labels)
-    names = registry.eligible(wide.shape[1], len(truth))
+    names = registry.eligible(wide, truth)
     if len(names) == 1:
         return names[0]
     folds, rows = group_folds(truth, groups, seed), np.arange(len(truth))

@@ -50,6 +50,11 @@ class Temperature(Calibrator):
         """log softmax(logits / temperature)."""
         return log_softmax(np.asarray(logits, dtype=np.float64) / self.temperature)
 
+    @property
+    def says_nothing(self) -> bool:
+        """Whether the fit ended at the largest temperature, which makes all probabilities equal."""
+        return bool(np.log(self.temperature) >= _LOG_TEMPERATURE_RANGE - 1e-9)
+
     def n_classes(self) -> int | None:
         """Any."""
         return None

@@ -27,9 +27,17 @@ def names(n_classes: int) -> tuple[str, ...]:
 FEWEST_SAMPLES = {"platt": 100, "vector": 100, "beta": 200, "dirichlet": 300, "isotonic": 1000, "histogram": 1000}
 
 
-def eligible(n_classes: int, n_samples: int) -> tuple[str, ...]:
-    """The calibrators that an automatic choice may take with so many samples, simplest first."""
-    return tuple(name for name in names(n_classes) if n_samples >= FEWEST_SAMPLES.get(name, 0))
+def eligible(logits: Logits, labels: Integers) -> tuple[str, ...]:
+    """The calibrators that an automatic choice may take on logits (N, C), labels (N,) int64, simplest first.
+
+    A temperature that makes all probabilities equal is none of them: where even the best one does, the logits are
+    biased, as after training with class weights, and Platt scaling, which can move them, takes its place.
+    """
+    n_samples, n_classes = logits.shape
+    found = tuple(name for name in names(n_classes) if n_samples >= FEWEST_SAMPLES.get(name, 0))
+    if not Temperature.fit(logits, labels).says_nothing:
+        return found
+    return found[1:] or (Platt.NAME,)
 
 
 def fit(name: str, logits: Logits, labels: Integers) -> Calibrator:

@@ -68,5 +68,18 @@ def test_few_samples_leave_no_choice() -> None:
     samples = np.column_stack([np.zeros(60), margin]), (margin > 0).astype(np.int64), [f"g{i}" for i in range(60)]
     assert comparison.choose(*samples, seed=0) == "temperature"
     assert comparison.compare(*samples, n_replicates=100, seed=0).chosen == "temperature"
-    assert registry.eligible(2, 250) == ("temperature", "platt", "beta")
-    assert registry.eligible(2, 1000) == registry.names(2)
+    assert registry.eligible(*_samples(250)[:2]) == ("temperature", "platt", "beta")
+    assert registry.eligible(*_samples(1000)[:2]) == registry.names(2)
+
+
+@pytest.mark.parametrize("count", [80, 2000])
+def test_a_temperature_that_says_nothing_is_not_taken(count: int) -> None:
+    """Few positives, logits of a model that was trained as if there were many: no temperature helps, a shift does."""
+    rng = np.random.default_rng(0)
+    margin = rng.normal(size=count)
+    labels = (rng.random(count) < sigmoid(margin - 3)).astype(np.int64)
+    samples = np.column_stack([np.zeros(count), margin]), labels, [f"g{i}" for i in range(count)]
+    chosen = comparison.choose(*samples, seed=0)
+    assert chosen == comparison.compare(*samples, n_replicates=100, seed=0).chosen == "platt"
+    probability = registry.fit(chosen, *samples[:2]).transform(samples[0])[:, 1]
+    assert probability.mean() == pytest.approx(labels.mean(), abs=1e-9)
