@@ -12,7 +12,7 @@ from components.shared.models.classifier import Classifier, Head
 from components.shared.models.gate import SELECTIVE_NET, Gate, GateHead
 from components.shared.training.distributed import World
 from components.shared.training.inference import Positions, SplitData, cached_views, features_of
-from components.shared.training.sampler import step_rng
+from components.shared.training.sampler import global_batch, step_rng
 from components.shared.training.selective_losses import conformal_risk, gatekeeper_losses, selective_net_loss
 from components.train_gate.config import TrainGateConfig
 
@@ -63,20 +63,24 @@ class GateTask:
         )
 
     def loss(self, model: nn.Module, positions: Positions, slots: Positions, step: int) -> torch.Tensor:
-        """Summed loss; each sample shows one of its cached views, drawn anew every step."""
-        size = min(self.config.global_batch_size, self.n_samples)
-        view = step_rng(self.config.seed, step, _VIEW).integers(self.features.shape[1], size=size)[slots]
-        rows = torch.from_numpy(positions)
+        """These samples' share of the whole global batch's loss.
+
+        Coverage, selective risk and the conformal threshold are statistics of a batch. Every process takes them over
+        the global batch, cheap on cached features, so that they depend neither on the number of processes nor on
+        micro-batches. Each sample shows one of its cached views, drawn anew every step.
+        """
+        batch = global_batch(self.n_samples, self.config.global_batch_size, self.config.seed, step)
+        view = step_rng(self.config.seed, step, _VIEW).integers(self.features.shape[1], size=len(batch))
+        rows = torch.from_numpy(batch)
         features, labels = self.features[rows, torch.from_numpy(view)], self.labels[rows]
-        logits, scores, auxiliary = model(features, self._keep_mask(slots, step, size))
+        logits, scores, auxiliary = model(features, self._keep_mask(step, len(batch)))
         if scores is None:
-            loss = gatekeeper_losses(logits, labels, self.config.gatekeeper_share).sum()
+            mean = gatekeeper_losses(logits, labels, self.config.gatekeeper_share).mean()
         else:
             losses = F.cross_entropy(logits, labels, reduction="none")
             auxiliary_losses = F.cross_entropy(auxiliary, labels, reduction="none")
             mean = selective_net_loss(losses, auxiliary_losses, scores.sigmoid(), self.config.gate_coverage)
-            loss = mean * len(positions)
-        return loss + self._conformal(logits, labels)
+        return (mean + self._conformal(logits, labels)) * len(positions)
 
     def evaluate(self) -> dict[str, float]:
         """Accuracy on VAL_SELECT, and how well the gate ranks right answers before wrong ones (AUGRC)."""
@@ -102,12 +106,12 @@ class GateTask:
             return logits.new_zeros(())
         scores = logits.softmax(dim=1)[:, self.positive]
         risk = conformal_risk(scores, labels == self.positive, self.config.conformal_alpha)
-        return logits.new_zeros(()) if risk is None else self.config.conformal_weight * len(labels) * risk
+        return logits.new_zeros(()) if risk is None else self.config.conformal_weight * risk
 
-    def _keep_mask(self, slots: Positions, step: int, size: int) -> torch.Tensor | None:
+    def _keep_mask(self, step: int, size: int) -> torch.Tensor | None:
         rate = self.config.dropout
         if rate == 0:
             return None
         shape = (size, self.features.shape[2])
-        draws = step_rng(self.config.seed, step, _DROPOUT).random(shape, dtype=np.float32)[slots]
+        draws = step_rng(self.config.seed, step, _DROPOUT).random(shape, dtype=np.float32)
         return torch.from_numpy((draws >= rate).astype(np.float32) / (1 - rate)).to(self.world.device)

@@ -66,6 +66,21 @@ def test_training_again_gives_the_same_bytes(tiny: TinyRun, tmp_path: Path) -> N
         assert ours == theirs
 
 
+@pytest.mark.parametrize("loss", ["selectivenet", "gatekeeper"])
+def test_two_processes_train_the_gate_of_one(tiny: TinyRun, tmp_path: Path, loss: str) -> None:
+    """Coverage and the conformal threshold are statistics of a batch: of the global one, on any number of processes."""
+    changes = {"gate_loss": loss, "conformal_weight": 1.0, "conformal_alpha": 0.4}
+    found = {}
+    for count in (1, 2):
+        config = TrainGateConfig.from_mapping(CONFIG.to_json() | changes | {"n_processes": count})
+        _train(tiny, config, tmp_path / str(count))
+        found[count] = read_logits(tmp_path / str(count) / "test", "VAL_TEST")[0]
+    np.testing.assert_allclose(found[2].logits, found[1].logits, atol=1e-5)
+    assert found[1].gate is not None
+    assert found[2].gate is not None
+    np.testing.assert_allclose(found[2].gate, found[1].gate, atol=1e-5)
+
+
 def test_conformal_risk_joins_the_gates_loss(tiny: TinyRun, tmp_path: Path) -> None:
     config = CONFIG.to_json() | {"conformal_weight": 1.0, "conformal_alpha": 0.4}
     _train(tiny, CONFIG, tmp_path / "plain")

@@ -1,6 +1,7 @@
 """Which losses teach a model when not to answer, or to be right where a threshold will be?
 
-Batch means are over the samples of one forward pass: with several processes or micro-batches each uses its own share.
+Batch means are over the samples that are passed: train_gate passes the whole global batch, train_baseline a process's
+micro-batch.
 """
 
 import math
