@@ -115,9 +115,7 @@ def predict(logits: Logits, rule: Policy) -> Predictions:
 
 def _result(config: EvaluateConfig, logits: Logits, rule: Policy) -> PolicyResult:
     predictions = predict(logits, rule)
-    values = measure(
-        predictions, targets=config.targets, n_replicates=config.n_bootstrap, seed=config.seed
-    )
+    values = measure(predictions, targets=config.targets, n_replicates=config.n_bootstrap, seed=config.seed)
     return PolicyResult(rule, predictions, values)
 
 

@@ -62,7 +62,7 @@ class GateTask:
             world.device
         )
 
-    def loss(self, model: nn.Module, positions: Positions, slots: Positions, step: int) -> torch.Tensor:
+    def loss(self, model: nn.Module, positions: Positions, slots: Positions, step: int) -> torch.Tensor:  # noqa: ARG002
         """These samples' share of the whole global batch's loss.
 
         Coverage, selective risk and the conformal threshold are statistics of a batch. Every process takes them over
