@@ -11,6 +11,9 @@ class CalibrateScrcConfig(SelectiveConfig):
     """Parameters of phase 5."""
 
     class_wise: bool = option(False, "Limit the error rate of each answer apart, with a threshold for each.")
+    set_valued: bool = option(
+        False, "Answer with both classes where one is not certain enough; images beyond min_coverage are deferred."
+    )
     calibrator: str = option(
         "auto",
         "Map from logits to probabilities; auto: the simplest within one standard error of the best cross-fitted NLL.",
@@ -18,7 +21,13 @@ class CalibrateScrcConfig(SelectiveConfig):
     )
 
     def check(self) -> list[str]:
-        """Class-wise control is about answers, the false negative rate about one class."""
-        if self.class_wise and self.risk != "error":
-            return [f"class_wise=true needs risk='error', got risk={self.risk!r}"]
-        return []
+        """Class-wise control is about answers, the false negative rate about one class; sets need a coverage."""
+        problems = []
+        for name in ("class_wise", "set_valued"):
+            if getattr(self, name) and self.risk != "error":
+                problems.append(f"{name}=true needs risk='error', got risk={self.risk!r}")
+        if self.set_valued and self.class_wise:
+            problems.append("set_valued=true and class_wise=true exclude each other; choose one")
+        if self.set_valued and self.min_coverage == 0:
+            problems.append("set_valued=true needs min_coverage > 0: the share of images that must get an answer")
+        return problems

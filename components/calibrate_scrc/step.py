@@ -4,6 +4,8 @@ The inductive form (SCRC-I): everything is decided on VAL_CALIB, so that a bundl
 calibrator and propose thresholds, the others certify them (see shared/selective).
 """
 
+from dataclasses import dataclass
+
 import numpy as np
 
 from components.calibrate_scrc.config import CalibrateScrcConfig
@@ -11,12 +13,13 @@ from components.shared.calibration.calibrator import Calibrator
 from components.shared.calibration.compare import fit_named
 from components.shared.errors import DataError
 from components.shared.evaluation.logits import Logits, read_logits
-from components.shared.evaluation.metrics import Bools
+from components.shared.evaluation.metrics import Bools, sigmoid
 from components.shared.evaluation.policy import ScrcPolicy, softmax_policy
 from components.shared.selective.certify import Certificate
 from components.shared.selective.parts import Parts, at, draw_parts, only, samples_for
 from components.shared.selective.policy_artifact import fit_document, infeasible, write_policy
-from components.shared.selective.targets import Target, certified, obstacle_of
+from components.shared.selective.sets import certify_sets, selection_threshold
+from components.shared.selective.targets import Target, certified, obstacle_of, too_few, too_little_coverage
 from components.shared.step import InputDir, OutputDir, main
 
 
@@ -34,19 +37,58 @@ def run(config: CalibrateScrcConfig, *, val_calib_logits: InputDir, scrc_policy:
     calibrator = fit_named(
         config.calibrator, logits.logits[rows], logits.labels[rows], [logits.groups[r] for r in rows], config.seed
     )
+    fitted = (_sets if config.set_valued else _single)(config, logits, parts, calibrator)
+    inputs = {"val_calib_logits": manifest}
+    if fitted.obstacle is not None:
+        reason, level = fitted.obstacle
+        infeasible(scrc_policy, reason, level, kind="scrc", config=config, inputs=inputs)
+        return
+    rule = _policy(config, logits, calibrator, fitted)
+    fit = fit_document(config, parts, fitted.certificates, fitted.delta)
+    fit |= {"calibrator": calibrator.NAME, "single_from": fitted.single_from}
+    write_policy(scrc_policy, rule, fit, step="calibrate_scrc", config=config, inputs=inputs)
+
+
+@dataclass(frozen=True)
+class _Fitted:
+    """Certificates by answer ("all" or each), each at `delta`; or why there are none, and the best level."""
+
+    certificates: dict[str, Certificate]
+    delta: float
+    obstacle: tuple[str, float] | None
+    single_from: float | None = None
+
+
+def _single(config: CalibrateScrcConfig, logits: Logits, parts: Parts, calibrator: Calibrator) -> _Fitted:
+    """One class for an answer."""
     targets = _targets(config, logits, parts, calibrator)
     delta = config.risk_delta / len(targets)
     found = {target.name: certified(config, target, delta) for target in targets}
     certificates = {name: certificate for name, certificate in found.items() if certificate is not None}
-    inputs = {"val_calib_logits": manifest}
-    obstacle = obstacle_of(config, targets, certificates, delta)
-    if obstacle is not None:
-        reason, level = obstacle
-        infeasible(scrc_policy, reason, level, kind="scrc", config=config, inputs=inputs)
-        return
-    rule = _policy(config, logits, calibrator, certificates)
-    fit = fit_document(config, parts, certificates, delta) | {"calibrator": calibrator.NAME}
-    write_policy(scrc_policy, rule, fit, step="calibrate_scrc", config=config, inputs=inputs)
+    return _Fitted(certificates, delta, obstacle_of(config, targets, certificates, delta))
+
+
+def _sets(config: CalibrateScrcConfig, logits: Logits, parts: Parts, calibrator: Calibrator) -> _Fitted:
+    """One class or both for an answer; what is deferred is only what `min_coverage` leaves."""
+    rule, delta = softmax_policy(logits.class_names, config.positive_class, 0.0, calibrator), config.risk_delta
+    margin = rule.margin(logits.logits)
+    of_truth = sigmoid(np.where(logits.labels == rule.positive, margin, -margin))
+    tuning, samples = ((np.abs(margin[rows]), of_truth[rows]) for rows in (parts.tuning, parts.calibration))
+    threshold = selection_threshold(tuning[0], len(samples[0]), config.min_coverage, delta)
+    found = certify_sets(
+        tuning,
+        samples,
+        threshold=threshold,
+        alpha=config.alpha,
+        delta=delta,
+        coverage_delta=delta,
+        method=config.multiple_testing,
+    )
+    if found is None:
+        return _Fitted({}, delta, too_few(config, int((samples[0] >= threshold).sum())))
+    certificate, least = found
+    certificates = {"all": certificate}
+    return _Fitted(certificates, delta, too_little_coverage(config, certificates), 1 - least)
 
 
 def _targets(config: CalibrateScrcConfig, logits: Logits, parts: Parts, calibrator: Calibrator) -> list[Target]:
@@ -61,12 +103,9 @@ def _targets(config: CalibrateScrcConfig, logits: Logits, parts: Parts, calibrat
     return [Target(n, at(s, parts.tuning), at(s, parts.calibration)) for n, s in samples.items()]
 
 
-def _policy(
-    config: CalibrateScrcConfig, logits: Logits, calibrator: Calibrator, certificates: dict[str, Certificate]
-) -> ScrcPolicy:
-    positive, negative = (certificates.get(name, certificates.get("all")) for name in ("roadwork", "none"))
-    assert positive is not None
-    assert negative is not None
+def _policy(config: CalibrateScrcConfig, logits: Logits, calibrator: Calibrator, fitted: _Fitted) -> ScrcPolicy:
+    certificates = fitted.certificates
+    positive, negative = (certificates.get(name) or certificates["all"] for name in ("roadwork", "none"))
     return ScrcPolicy(
         kind="scrc",
         class_names=logits.class_names,
@@ -80,6 +119,7 @@ def _policy(
         coverage_lower_bound=sum(c.coverage_lower_bound for c in certificates.values()),
         answer_positive_from=positive.threshold,
         answer_negative_from=negative.threshold,
+        single_from=fitted.single_from,
     )
 
 

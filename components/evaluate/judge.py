@@ -110,6 +110,7 @@ def predict(logits: Logits, rule: Policy) -> Predictions:
         confidence=rule.confidence(logits.logits, logits.gate),
         groups=logits.groups,
         answered=rule.answers(logits.logits, logits.gate),
+        both=rule.both(logits.logits),
     )
 
 

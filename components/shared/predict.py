@@ -25,7 +25,8 @@ example:
   {"image": "photo2.png", "error": "truncated or corrupt (...)"}
 
 "decision" is "roadwork" where the calibrated "probability" exceeds "threshold" and "none" elsewhere; a policy that
-defers says "defer" in either place where it cannot keep its promise. The bundle is verified first: a changed,
+defers says "defer" in either place where it cannot keep its promise, one with sets "both" where no single class is
+certain enough. The bundle is verified first: a changed,
 missing or additional file is refused with exit code 42. An image that cannot be read gets "error" instead of an
 answer, the others are still answered, and the exit code at the end is 42.
 """

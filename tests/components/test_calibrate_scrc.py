@@ -154,3 +154,44 @@ def test_bad_inputs_are_refused(tmp_path: Path) -> None:
 def test_wrong_parameters_are_named(values: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         CalibrateScrcConfig.from_mapping(values)
+
+
+def test_sets_name_both_classes_where_one_is_not_certain_enough(tmp_path: Path) -> None:
+    """Sets answer what a single class could not: more images, and the truth is in all but alpha of them."""
+    logits = logits_artifact(tmp_path / "logits", *_samples(4000))
+    config = _config(set_valued=True, min_coverage=0.8)
+    run(config, val_calib_logits=logits, scrc_policy=tmp_path / "policy")
+    run(_config(), val_calib_logits=logits, scrc_policy=tmp_path / "single")
+    policy = _fitted(tmp_path / "policy")
+    assert policy.single_from is not None
+    coverage, error, _, truth, answered = _answered(policy)
+    margin = _samples(200_000, seed=99)[1]
+    fresh = binary_logits(truth, margin, "VAL_TEST").logits
+    both, decided = policy.both(fresh), policy.decide(fresh)
+    missed = (policy.decision(fresh) != truth) & ~both
+    assert missed[answered].mean() <= 0.05 < error
+    assert coverage >= policy.coverage_lower_bound >= 0.8 > _answered(_fitted(tmp_path / "single"))[0]
+    assert set(decided.tolist()) == {"roadwork", "none", "both", "defer"}
+    assert (decided[answered & both] == "both").all()
+    assert 0.05 < both[answered].mean() < 0.6
+
+
+def test_sets_that_too_few_samples_could_certify_are_infeasible(tmp_path: Path) -> None:
+    logits = logits_artifact(tmp_path / "logits", *_samples(60))
+    with pytest.raises(InfeasibleError, match=r"prediction sets .* \d+ independent samples selected \(59 would be"):
+        run(_config(set_valued=True, min_coverage=0.2), val_calib_logits=logits, scrc_policy=tmp_path / "policy")
+    assert not (tmp_path / "policy").exists()
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"min_coverage": 0.0}, "set_valued=true needs min_coverage > 0"),
+        ({"risk": "fnr"}, "set_valued=true needs risk='error', got risk='fnr'"),
+        ({"class_wise": True}, "set_valued=true and class_wise=true exclude each other"),
+    ],
+)
+def test_what_sets_cannot_promise_is_refused(changes: dict[str, Any], message: str) -> None:
+    values = {"policy": "scrc", "set_valued": True, "min_coverage": 0.5} | changes
+    with pytest.raises(ConfigError, match=message):
+        CalibrateScrcConfig.from_mapping(values)

@@ -17,7 +17,7 @@ from components.shared.errors import ArtifactError
 from components.shared.evaluation.metrics import Bools, Floats, sigmoid
 
 KIND = "Policy"
-POSITIVE, NEGATIVE, DEFER = "roadwork", "none", "defer"
+POSITIVE, NEGATIVE, DEFER, BOTH = "roadwork", "none", "defer", "both"
 RISKS = ("error", "fnr")
 INFEASIBLE = "infeasible.json"
 Logits = npt.NDArray[np.floating[Any]]
@@ -65,10 +65,14 @@ class Policy:
         del gate
         return np.ones(len(logits), dtype=bool)
 
+    def both(self, logits: Logits) -> Bools:
+        """(N,) bool, True where an answer is the set of both classes."""
+        return np.zeros(len(logits), dtype=bool)
+
     def decide(self, logits: Logits, gate: Logits | None = None) -> npt.NDArray[np.str_]:
-        """(N,) of "roadwork" (the positive class), "none" or "defer", from logits (N, C)."""
+        """(N,) of "roadwork" (the positive class), "none", "both" or "defer", from logits (N, C)."""
         decided = np.where(self.decision(logits), POSITIVE, NEGATIVE)
-        return np.where(self.answers(logits, gate), decided, DEFER)
+        return np.where(self.answers(logits, gate), np.where(self.both(logits), BOTH, decided), DEFER)
 
     def to_json(self) -> dict[str, Any]:
         """The document of policy.json."""
@@ -126,15 +130,35 @@ class SelectivePolicy(Policy):
 
 @dataclass(frozen=True, kw_only=True)
 class ScrcPolicy(SelectivePolicy):
-    """Answers where the confidence reaches the certified bound of the answer it would give."""
+    """Answers where the confidence reaches the certified bound of the answer it would give.
+
+    With `single_from`, an answer is a set: the more probable class alone where its probability exceeds that, else both.
+    Then an error is a set without the true class.
+    """
 
     answer_positive_from: float
     answer_negative_from: float
+    single_from: float | None = None
 
     def answers(self, logits: Logits, gate: Logits | None = None) -> Bools:
         """(N,) bool, False where stage 1 defers to stage 2."""
         bound = np.where(self.decision(logits), self.answer_positive_from, self.answer_negative_from)
         return np.asarray(self.confidence(logits, gate) >= bound)
+
+    def both(self, logits: Logits) -> Bools:
+        """(N,) bool, True where an answer is the set of both classes."""
+        if self.single_from is None:
+            return super().both(logits)
+        probability = sigmoid(self.margin(logits))
+        return np.asarray(np.maximum(probability, 1 - probability) <= self.single_from)
+
+    @classmethod
+    def field_problems(cls, document: dict[str, Any]) -> list[str]:
+        """`single_from` is the probability of the more probable of two."""
+        problems, value = super().field_problems(document), document.get("single_from")
+        if value is not None and (not is_number(value) or not 0.5 <= value <= 1):
+            problems.append(f"single_from={value!r} must be null or lie in [0.5, 1]")
+        return problems
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -193,7 +217,7 @@ def parse_policy(document: Any, where: str) -> Policy:
         raise ArtifactError(f"{where}: kind={document.get('kind')!r} must be one of {', '.join(KINDS)}")
     known = [field.name for field in fields(cls)]
     problems = [unknown_key(key, known) for key in document if key not in known]
-    problems += [f"{name} is missing" for name in known if name not in document]
+    problems += [f"{name} is missing" for name in known if name not in (*document, "single_from")]
     problems = problems or cls.field_problems(document)
     if problems:
         raise ArtifactError(f"{where}: " + "; ".join(problems))

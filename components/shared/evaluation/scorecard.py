@@ -21,6 +21,7 @@ class Predictions:
 
     truth, decision: True for the positive class. margin: its log-odds. confidence: larger is surer of the decision.
     groups: resampled as a whole. answered: False where stage 1 defers (all True for a policy that never does).
+    both: True where an answer names both classes, which is not wrong.
     """
 
     truth: Bools
@@ -29,6 +30,7 @@ class Predictions:
     confidence: Floats
     groups: tuple[str, ...]
     answered: Bools
+    both: Bools
 
     @property
     def probability(self) -> Floats:
@@ -97,6 +99,7 @@ ROWS = (
     Row("coverage_at_risk", "Coverage at error rate {risk:g}", _REJECTION, True),
     Row("risk_at_coverage", "Error rate at coverage {coverage:g}", _REJECTION, False),
     Row("exit_rate", "Share answered (exit rate)", _EXITS, True),
+    Row("exit_both", "Share of answers that name both classes", _EXITS, False),
     Row("exit_accuracy", "Accuracy among answered", _EXITS, True),
     Row("exit_error", "Error rate among answered", _EXITS, False),
     Row("exit_fnr", "False negative rate among answered", _EXITS, False),
@@ -145,9 +148,10 @@ def _statistics(p: Predictions, targets: Targets) -> dict[str, Statistic]:
         "coverage_at_risk": lambda w: risk_coverage.coverage_at_risk(p.confidence, p.error, targets.risk, w),
         "risk_at_coverage": lambda w: risk_coverage.risk_at_coverage(p.confidence, p.error, targets.coverage, w),
         "exit_rate": lambda w: metrics.weighted_mean(p.answered, w),
-        "exit_accuracy": lambda w: _share(~p.error, p.answered, w),
-        "exit_error": lambda w: _share(p.error, p.answered, w),
-        "exit_fnr": lambda w: _share(~p.decision, p.answered & p.truth, w),
+        "exit_both": lambda w: _share(p.both, p.answered, w),
+        "exit_accuracy": lambda w: _share(~p.error | p.both, p.answered, w),
+        "exit_error": lambda w: _share(p.error & ~p.both, p.answered, w),
+        "exit_fnr": lambda w: _share(~p.decision & ~p.both, p.answered & p.truth, w),
         "deferred_positives": lambda w: _share(~p.answered, p.truth, w),
     }
 

@@ -3,6 +3,8 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+import numpy as np
+
 from components.shared.selective.bounds import fewest_samples
 from components.shared.selective.certify import Certificate, Samples, best_level, certify
 from components.shared.selective.config import SelectiveConfig
@@ -38,6 +40,11 @@ def obstacle_of(
         method = config.multiple_testing
         levels = [best_level(t.tuning, t.calibration, delta=delta, method=method, start=config.alpha) for t in failed]
         return _reason(config, failed, max(levels)), max(levels)
+    return too_little_coverage(config, certificates)
+
+
+def too_little_coverage(config: SelectiveConfig, certificates: Mapping[str, Certificate]) -> tuple[str, float] | None:
+    """The obstacle where the coverage's lower bound is below `min_coverage`, else None."""
     coverage = sum(certificate.coverage for certificate in certificates.values())
     lower = sum(certificate.coverage_lower_bound for certificate in certificates.values())
     if lower < config.min_coverage:
@@ -46,6 +53,16 @@ def obstacle_of(
             f"min_coverage={config.min_coverage:g}; raise alpha, or use more data"
         ), config.alpha
     return None
+
+
+def too_few(config: SelectiveConfig, n_samples: int) -> tuple[str, float]:
+    """The obstacle where not even answers that are never wrong can be certified; and the level at which they could."""
+    level = -np.expm1(np.log(config.risk_delta) / n_samples) if n_samples else 1.0
+    return (
+        f"alpha={config.alpha:g} cannot be certified for prediction sets at delta={config.delta:g}: the best "
+        f"certifiable level is {level:.4f} with {n_samples} independent samples selected "
+        f"({fewest_samples(config.alpha, config.risk_delta)} would be the least); raise alpha or use more data"
+    ), float(level)
 
 
 def _reason(config: SelectiveConfig, failed: list[Target], level: float) -> str:

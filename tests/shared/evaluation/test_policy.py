@@ -1,6 +1,7 @@
 """Policy documents: decisions, round trip, and refusal of edited or malformed files."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ from components.shared.artifacts import write_json, writing
 from components.shared.calibration.linear import Platt, Temperature
 from components.shared.config import Config
 from components.shared.errors import ArtifactError
-from components.shared.evaluation.metrics import softmax
+from components.shared.evaluation.metrics import sigmoid, softmax
 from components.shared.evaluation.policy import (
     KIND,
     GatePolicy,
@@ -156,7 +157,19 @@ def test_scrc_defers_below_the_bound_of_its_answer() -> None:
     logits = np.array([[0, 2.1], [0, 1.9], [4.1, 0], [3.9, 0]])
     assert SCRC.confidence(logits) == pytest.approx([1.05, 0.95, 2.05, 1.95])
     assert SCRC.decide(logits).tolist() == ["roadwork", "defer", "none", "defer"]
+    assert not SCRC.both(logits).any()
     assert SCRC.decision(logits).tolist() == [True, True, False, False]
+
+
+def test_sets_name_both_classes_up_to_their_bound() -> None:
+    sets = replace(SCRC, single_from=0.8)
+    logits = np.array([[0, 2.1], [0, 1.9], [4.1, 0], [0, 2.8]])
+    assert sigmoid(sets.margin(logits)) == pytest.approx([0.741, 0.721, 0.114, 0.802], abs=1e-3)
+    assert sets.decide(logits).tolist() == ["both", "defer", "none", "roadwork"]
+    document = sets.to_json()
+    assert parse_policy(document, "policy.json") == sets
+    del document["single_from"]  # as policies were written before there were sets
+    assert parse_policy(document, "policy.json") == SCRC
 
 
 def test_a_gate_defers_by_its_own_score() -> None:
@@ -174,6 +187,7 @@ def test_a_gate_defers_by_its_own_score() -> None:
         (SCRC, {"answer_positive_from": float("inf")}, "answer_positive_from=inf must be a finite number"),
         (SCRC, {"calibrator": {"name": "temperature", "temperature": 0}}, "temperature=0 must be a number > 0"),
         (SCRC, {"calibrator": Platt((1.0,) * 3, (0.0,) * 3).to_json()}, "calibrator is for 3 classes"),
+        (SCRC, {"single_from": 0.4}, r"single_from=0.4 must be null or lie in \[0.5, 1\]"),
         (GATE, {"gate_slope": None}, "gate_slope=None must be a finite number"),
         (GATE, {"answer_positive_from": 1.0}, "unknown key 'answer_positive_from'"),
     ],

@@ -52,7 +52,7 @@ def predictions(n: int = 300, seed: int = 0, noise: float = 1.5) -> Predictions:
     truth = rng.random(n) < 0.4
     margin = np.where(truth, 1.5, -1.5) + rng.normal(0, noise, n)
     groups = tuple(f"g{row // 3}" for row in range(n))
-    return Predictions(truth, margin > 0.5, margin, np.abs(margin - 0.5), groups, np.ones(n, bool))
+    return Predictions(truth, margin > 0.5, margin, np.abs(margin - 0.5), groups, np.ones(n, bool), np.zeros(n, bool))
 
 
 def result(shown: Predictions, positive: str = "Roadwork") -> PolicyResult:
@@ -176,7 +176,8 @@ def test_several_policies_stand_side_by_side() -> None:
 def test_a_faultless_policy_and_working_points_that_do_not_exist() -> None:
     truth = np.arange(60) % 2 == 0
     margin = np.where(truth, 1.0, -1.0)
-    faultless = Predictions(truth, truth, margin, np.abs(margin), tuple(map(str, range(60))), np.ones(60, bool))
+    every, none = np.ones(60, bool), np.zeros(60, bool)
+    faultless = Predictions(truth, truth, margin, np.abs(margin), tuple(map(str, range(60))), every, none)
     text = Page(render(dataclasses.replace(report_data(faultless), hard=[]))).text
     assert "The policy made no error on VAL_TEST." in text
     silent = dataclasses.replace(faultless, decision=np.zeros(60, bool), margin=-margin)
