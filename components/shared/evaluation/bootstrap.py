@@ -19,6 +19,8 @@ LEVEL = 0.95
 # something for each batch that is as long as the samples.
 _BATCH_ELEMENTS = 250_000
 _MIN_BATCH = 16
+# Counted in small blocks: a histogram that leaves the fast cache takes five times as long.
+_COUNTED_ELEMENTS = 32_000
 # Deleting blocks of groups estimates the same acceleration as deleting single groups, at bounded cost.
 _MAX_JACKKNIFE_BLOCKS = 1000
 _NORMAL = NormalDist()
@@ -52,9 +54,20 @@ def group_weights(member: Integers, n_replicates: int, seed: int) -> Iterator[Fl
     batch = max(_MIN_BATCH, _BATCH_ELEMENTS // max(n_groups, len(member)))
     for start in range(0, n_replicates, batch):
         rows = min(batch, n_replicates - start)
-        drawn = rng.integers(0, n_groups, (rows, n_groups)) + n_groups * np.arange(rows)[:, None]
-        counts = np.bincount(drawn.ravel(), minlength=rows * n_groups).reshape(rows, n_groups)
-        yield (counts if alone else counts[:, member]).astype(np.float64)
+        counts = _counts(rng.integers(0, n_groups, (rows, n_groups)))
+        yield counts if alone else counts[:, member]
+
+
+def _counts(drawn: Integers) -> Floats:
+    """(r, G) float64: how often each group was drawn in each row of `drawn` (r, G)."""
+    rows, n_groups = drawn.shape
+    counts = np.empty((rows, n_groups))
+    step = max(1, _COUNTED_ELEMENTS // n_groups)
+    for start in range(0, rows, step):
+        part = drawn[start : start + step]
+        offset = part + n_groups * np.arange(len(part))[:, None]
+        counts[start : start + step] = np.bincount(offset.ravel(), minlength=part.size).reshape(part.shape)
+    return counts
 
 
 def replicates(functions: Mapping[str, Statistic], member: Integers, n_replicates: int, seed: int) -> dict[str, Floats]:

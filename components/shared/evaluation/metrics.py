@@ -169,7 +169,7 @@ def cumulated(truth: Bools, scores: Floats, weights: Weights) -> tuple[Floats, F
     order = np.argsort(-scores)
     ordered = scores[order]
     last = np.r_[np.flatnonzero(np.diff(ordered)), len(scores) - 1]
-    w = multiplicities(len(truth), weights)[..., order]
+    w = np.take(multiplicities(len(truth), weights), order, axis=-1)
     positives = np.cumsum(w * truth[order], axis=-1)[..., last]
     flagged = np.cumsum(w, axis=-1)[..., last]
     start = np.zeros((*w.shape[:-1], 1))

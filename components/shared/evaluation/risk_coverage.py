@@ -45,7 +45,7 @@ def risk_coverage_curve(confidence: Floats, error: Bools | Floats, weights: Weig
     order = np.argsort(-confidence)
     ordered = confidence[order]
     last = np.r_[np.flatnonzero(np.diff(ordered)), len(ordered) - 1]
-    w = multiplicities(len(confidence), weights)[..., order]
+    w = np.take(multiplicities(len(confidence), weights), order, axis=-1)
     accepted = np.cumsum(w, axis=-1)[..., last]
     errors = np.cumsum(w * error[order], axis=-1)[..., last]
     everything = accepted[..., -1:]
@@ -110,7 +110,7 @@ def augrc(confidence: Floats, error: Bools | Floats, weights: Weights = None) ->
     rows = np.flatnonzero(losses)
     first = np.searchsorted(-ordered, -ordered[rows], side="left")
     last = np.searchsorted(-ordered, -ordered[rows], side="right") - 1
-    w = multiplicities(len(confidence), weights)[..., order]
+    w = np.take(multiplicities(len(confidence), weights), order, axis=-1)
     accepted = np.cumsum(w, axis=-1)
     everything = accepted[..., -1:]
     halfway = (accepted[..., first] - w[..., first] + accepted[..., last]) / 2
