@@ -1,0 +1,102 @@
+"""What may be said about a batch of images, each jointly with the calibration samples? SCRC-T from saved logits.
+
+python -m components.shared.selective.score_batch VAL_CALIB_LOGITS BATCH_LOGITS --alpha 0.1 --coverage 0.8
+"""
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from components.shared.artifacts import read_manifest
+from components.shared.errors import ConfigError, DataError, InfeasibleError, StreetVisionError
+from components.shared.evaluation.bootstrap import membership
+from components.shared.evaluation.logits import Logits, read_logits
+from components.shared.evaluation.metrics import Integers, softmax
+from components.shared.selective.scrc import scrc_joint
+from components.shared.step import fail
+
+_EPILOG = """\
+example:
+  python -m components.shared.selective.score_batch runs/.../val_calib_logits runs/.../val_test_logits \\
+      --alpha 0.1 --coverage 0.8
+  {"sample_id": "3f…", "accepted": true, "prediction_set": ["Roadwork"]}
+  {"sample_id": "8c…", "accepted": false, "prediction_set": []}
+
+Among accepted images the set lacks the true class with a probability of at most alpha, in the mean over calibration
+sets and images (arXiv 2512.12844, theorem 2). Of each group of VAL_CALIB one image is used, since images of one place
+are not exchangeable. A bundle carries the other form, which needs no calibration samples and holds for one calibration
+set with probability 1 - delta: see calibrate_scrc.
+"""
+
+
+def score(calibration: Logits, batch: Logits, *, coverage: float, alpha: float, seed: int) -> list[dict[str, Any]]:
+    """One document per image of `batch`, in its order: sample_id, accepted, prediction_set (class names).
+
+    Raises ConfigError for levels outside (0, 1), DataError where the class names differ, InfeasibleError where
+    alpha < 1 / (m + 1) for the m selected calibration samples.
+    """
+    for name, value in (("alpha", alpha), ("coverage", coverage)):
+        if not 0 < value < 1:
+            raise ConfigError(f"{name}={value:g} must lie between 0 and 1")
+    if calibration.class_names != batch.class_names:
+        raise DataError(f"class_names are {list(calibration.class_names)} and {list(batch.class_names)}: of two models")
+    rows = _one_per_group(calibration, seed)
+    of_calibration, of_batch = softmax(calibration.logits[rows]), softmax(batch.logits)
+    confidence, labels = of_calibration.max(axis=1), calibration.labels[rows]
+    documents: list[dict[str, Any]] = []
+    for sample_id, probabilities in zip(batch.sample_ids, of_batch, strict=True):
+        found = scrc_joint(
+            confidence,
+            of_calibration,
+            labels,
+            float(probabilities.max()),
+            probabilities,
+            coverage=coverage,
+            alpha=alpha,
+        )
+        if found.lambda_set is None:
+            raise InfeasibleError(
+                f"alpha={alpha:g} is below 1 / {found.n_selected + 1}, the least that {found.n_selected} selected "
+                f"groups of VAL_CALIB can show; raise alpha or coverage, or use more data"
+            )
+        members = [batch.class_names[k] for k in found.prediction_set]
+        documents.append({"sample_id": sample_id, "accepted": found.accepted, "prediction_set": members})
+    return documents
+
+
+def _one_per_group(logits: Logits, seed: int) -> Integers:
+    """(G,) rows: one drawn at random from each group."""
+    order = np.random.default_rng(seed).permutation(len(logits.labels))
+    _, first = np.unique(membership(logits.groups, len(logits.groups))[order], return_index=True)
+    return np.sort(order[first])
+
+
+def main() -> None:
+    """Print one JSON line per image."""
+    parser = argparse.ArgumentParser(
+        prog="python -m components.shared.selective.score_batch",
+        description="Prediction sets for a batch of saved logits, each image jointly with VAL_CALIB (SCRC-T).",
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("calibration", type=Path, help="ValCalibLogits artifact")
+    parser.add_argument("batch", type=Path, help="logits artifact of any split but TRAIN")
+    parser.add_argument("--alpha", type=float, default=0.1, help="most miscoverage among accepted (default: 0.1)")
+    parser.add_argument("--coverage", type=float, default=0.8, help="share that is accepted (default: 0.8)")
+    parser.add_argument("--seed", type=int, default=0, help="draws the image of each group (default: 0)")
+    options = parser.parse_args()
+    try:
+        calibration, _ = read_logits(options.calibration, "VAL_CALIB")
+        batch, _ = read_logits(options.batch, read_manifest(options.batch).split or "")
+        found = score(calibration, batch, coverage=options.coverage, alpha=options.alpha, seed=options.seed)
+    except StreetVisionError as error:
+        fail(error)
+    for document in found:
+        print(json.dumps(document, ensure_ascii=False))
+
+
+if __name__ == "__main__":
+    main()
