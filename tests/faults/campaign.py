@@ -72,14 +72,14 @@ def run(campaign: Campaign, root: Path, settings: StoreSettings | None = None) -
         Store(settings).make_bucket("faults")
         environment = settings.to_environment() | {STORE_VARIABLE: "s3://faults/trainings"}
     started = time.monotonic()
-    assert _attempt(campaign, root, "undisturbed", {}) is None
+    assert attempt(campaign, root, "undisturbed", {}) is None
     usual = time.monotonic() - started
     expected = digests(campaign, root / campaign.name / "undisturbed")
     chance = random.Random(campaign.seed)
     finished = 0
     while len(campaign.delivered) < campaign.kills or not finished:
         fault = _draw(chance, campaign, usual) if len(campaign.delivered) < campaign.kills else ""
-        killed = _attempt(campaign, root, f"killed{finished}", environment, fault, chance)
+        killed = attempt(campaign, root, f"killed{finished}", environment, fault, chance)
         if killed is not None:
             campaign.delivered.append(killed)
             continue
@@ -104,7 +104,7 @@ def _draw(chance: random.Random, campaign: Campaign, usual: float) -> str:
     return f"{chance.uniform(0.1, 0.8) * usual:.3f}"
 
 
-def _attempt(
+def attempt(
     campaign: Campaign,
     root: Path,
     folder: str,
