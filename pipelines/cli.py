@@ -75,7 +75,7 @@ def _run(parsed: argparse.Namespace) -> None:
     if not values.get("data"):
         raise ConfigError("data is not set; add --param data=FOLDER_OR_PARQUET, or --demo for generated scenes")
     if not values.get("backbone"):
-        raise ConfigError("backbone is not set; add --param backbone=FOLDER_OR_HUB_ID")
+        raise ConfigError("backbone is not set; add --param backbone=PLACE (folder, s3:// or hub id)")
     for key in ("data", "backbone"):
         if Path(values[key]).exists():
             values[key] = str(Path(values[key]).resolve())

@@ -21,6 +21,7 @@ from components.evaluate.config import EvaluateConfig
 from components.export_bundle.config import ExportConfig
 from components.fingerprint_source.config import FingerprintConfig
 from components.fit_threshold.config import FitThresholdConfig
+from components.import_backbone.config import ImportBackboneConfig
 from components.ingest_dataset.config import IngestConfig
 from components.shared.config import Config, unknown_key
 from components.shared.errors import ConfigError
@@ -33,6 +34,7 @@ PHASES: dict[str, type[Config]] = {
     "fingerprint_source": FingerprintConfig,
     "ingest_dataset": IngestConfig,
     "split_dataset": SplitConfig,
+    "import_backbone": ImportBackboneConfig,
     "train_baseline": TrainBaselineConfig,
     "train_gate": TrainGateConfig,
     "compare_calibrators": CompareCalibratorsConfig,

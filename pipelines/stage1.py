@@ -12,6 +12,7 @@ from components.evaluate.component import evaluate
 from components.export_bundle.component import export_bundle
 from components.fingerprint_source.component import fingerprint_source
 from components.fit_threshold.component import fit_threshold
+from components.import_backbone.component import import_backbone
 from components.ingest_dataset.component import ingest_dataset
 from components.report_outcome.component import report_outcome
 from components.shared.artifact_types import Bundle, Evaluation
@@ -51,10 +52,14 @@ def stage1(profile: resources.Profile) -> Any:
         resources.with_store(resources.light(ingest, profile, memory="16Gi"))
         dataset = ingest.outputs["dataset"]
         split = resources.light(split_dataset(dataset=dataset, **of_phase("split_dataset", values)), profile)
+        backbone = import_backbone(
+            backbone_fingerprint=source.outputs["backbone_digest"], **of_phase("import_backbone", values)
+        )
+        resources.with_store(resources.light(backbone, profile, memory="16Gi"))
         train = train_baseline(
             dataset=dataset,
             splits=split.outputs["splits"],
-            backbone_fingerprint=source.outputs["backbone_digest"],
+            backbone=backbone.outputs["pretrained"],
             **of_phase("train_baseline", values),
         )
         gpus = {name: values[name] for name in chosen}

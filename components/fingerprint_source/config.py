@@ -11,4 +11,6 @@ class FingerprintConfig(Config):
 
     data: str = option("", "Images: folder with a CSV, or Parquet file or folder. Required.")
     extra_sources: str = option("", "JSON list of further sources to fuse with `data`, each with its own label map.")
-    backbone: str = option("", "Backbone: local Hugging Face folder or hub id (DINOv2, DINOv3, ViT). Required.")
+    backbone: str = option(
+        "", "Backbone (DINOv2, DINOv3, ViT): Hugging Face folder, local or s3://, or hub id. Required."
+    )

@@ -6,6 +6,7 @@ paths and URIs but not the bytes behind them; these digests are handed to the st
 
 import hashlib
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -16,7 +17,7 @@ from components.shared.step import main
 
 
 class Fingerprints(NamedTuple):
-    """Hex digests; the backbone's is its id where it is a hub repository."""
+    """Hex digests; the backbone's is its id where it is a hub repository: what the id stands for is not asked."""
 
     data_digest: str
     backbone_digest: str
@@ -27,31 +28,32 @@ def run(config: FingerprintConfig) -> Fingerprints:
     if not config.data:
         raise ConfigError("data='' is not set; give a folder with a CSV, or a Parquet file or folder")
     if not config.backbone:
-        raise ConfigError("backbone='' is not set; give a Hugging Face folder or hub id")
+        raise ConfigError("backbone='' is not set; give a Hugging Face folder, local or s3://, or a hub id")
     sources = [config.data, *_extra_places(config.extra_sources)]
-    digest = hashlib.sha256(canonical_json([[place, _listing(place)] for place in sources]).encode()).hexdigest()
+    data = _digest([[place, _listing("data", place)] for place in sources])
     backbone = config.backbone
-    return Fingerprints(digest, _digest(_listing(backbone)) if Path(backbone).exists() else backbone)
+    in_hub = not backbone.startswith("s3://") and not Path(backbone).exists()
+    return Fingerprints(data, backbone if in_hub else _digest(_listing("backbone", backbone)))
 
 
-def _listing(place: str) -> list[list[str | int]]:
+def _listing(name: str, place: str) -> list[list[str | int]]:
     if place.startswith("s3://"):
-        return _stored_listing(place)
+        return _stored_listing(name, place)
     root = Path(place)
     if not root.exists():
-        raise DataError(f"data={place!r} does not exist")
+        raise DataError(f"{name}={place!r} does not exist")
     files = sorted(entry for entry in root.rglob("*") if entry.is_file()) if root.is_dir() else [root]
     described = ((file.relative_to(root).as_posix(), file.stat()) for file in files)
     return [[name, status.st_size, status.st_mtime_ns] for name, status in described]
 
 
-def _stored_listing(place: str) -> list[list[str | int]]:
+def _stored_listing(name: str, place: str) -> list[list[str | int]]:
     from components.shared.store import Store, split_uri
 
     bucket, prefix = split_uri(place)
     found = Store.from_environment().list(bucket, prefix)
     if not found:
-        raise DataError(f"data={place!r} holds no objects; is the prefix right?")
+        raise DataError(f"{name}={place!r} holds no objects; is the prefix right?")
     return [[item.key, item.size, item.etag] for item in found]
 
 
@@ -64,7 +66,7 @@ def _extra_places(extra_sources: str) -> list[str]:
         raise ConfigError(f"extra_sources={extra_sources!r} is not a JSON list of mappings with 'data'") from error
 
 
-def _digest(listing: list[list[str | int]]) -> str:
+def _digest(listing: Sequence[object]) -> str:
     return hashlib.sha256(canonical_json(listing).encode()).hexdigest()
 
 

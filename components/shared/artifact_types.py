@@ -20,6 +20,12 @@ class Splits(dsl.Artifact):
     schema_title = "system.Splits"
 
 
+class Backbone(dsl.Artifact):
+    """A pretrained vision backbone: a Hugging Face folder in safetensors."""
+
+    schema_title = "system.Backbone"
+
+
 class Checkpoint(dsl.Artifact):
     """Backbone and classification head, adapters merged."""
 

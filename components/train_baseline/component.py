@@ -2,7 +2,7 @@
 
 from kfp import dsl
 
-from components.shared.artifact_types import Checkpoint, ImageDataset, Splits, ValCalibLogits, ValTestLogits
+from components.shared.artifact_types import Backbone, Checkpoint, ImageDataset, Splits, ValCalibLogits, ValTestLogits
 from components.shared.component import documented
 from components.train_baseline.config import TrainBaselineConfig
 from pipelines.sources import trainer_image
@@ -12,10 +12,10 @@ from pipelines.sources import trainer_image
 @dsl.component(base_image=trainer_image(__name__), install_kfp_package=False)
 @documented(TrainBaselineConfig)
 def train_baseline(
-    dataset: dsl.Input[ImageDataset], splits: dsl.Input[Splits], checkpoint: dsl.Output[Checkpoint],
-    val_calib_logits: dsl.Output[ValCalibLogits], val_test_logits: dsl.Output[ValTestLogits],
-    metrics: dsl.Output[dsl.Metrics],
-    backbone: str = "", backbone_fingerprint: str = "", mode: str = "frozen", epochs: int = 20,
+    dataset: dsl.Input[ImageDataset], splits: dsl.Input[Splits], backbone: dsl.Input[Backbone],
+    checkpoint: dsl.Output[Checkpoint], val_calib_logits: dsl.Output[ValCalibLogits],
+    val_test_logits: dsl.Output[ValTestLogits], metrics: dsl.Output[dsl.Metrics],
+    mode: str = "frozen", epochs: int = 20,
     learning_rate: float = 0.0, global_batch_size: int = 64, micro_batch_size: int = 0, weight_decay: float = 0.01,
     warmup_share: float = 0.1, dropout: float = 0.3, label_smoothing: float = 0.1, class_weights: str = "none",
     conformal_weight: float = 0.0, conformal_alpha: float = 0.1,

@@ -1,4 +1,4 @@
-"""Which backbone is trained, how far into it, and with which recipe?"""
+"""How far into the backbone is trained, and with which recipe?"""
 
 import json
 from dataclasses import dataclass
@@ -16,8 +16,6 @@ ADAPTERS = ("lora", "dora", "rslora", "pissa", "olora", "doran", "loha", "lokr",
 class TrainBaselineConfig(RecipeConfig):
     """Hyper-parameters of phase 1. Defaults are the safe ones: fp32, frozen backbone."""
 
-    backbone: str = option("", "Backbone: local Hugging Face folder or hub id (DINOv2, DINOv3, ViT). Required.")
-    backbone_fingerprint: str = option("", "Digest of the backbone's files; set by the pipeline for its cache.")
     mode: str = option(
         "frozen",
         "What is trained besides the head: nothing (features are computed once and cached), everything, adapters.",

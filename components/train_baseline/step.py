@@ -2,9 +2,8 @@
 
 import json
 import shutil
-from pathlib import Path
 
-from components.shared.artifacts import working, write_json, writing
+from components.shared.artifacts import verify_dir, working, write_json, writing
 from components.shared.data.dataset import Dataset
 from components.shared.data.splits import SPLITS, Splits, read_splits
 from components.shared.errors import ConfigError, DataError
@@ -22,6 +21,7 @@ def run(
     *,
     dataset: InputDir,
     splits: InputDir,
+    backbone: InputDir,
     checkpoint: OutputDir,
     val_calib_logits: OutputDir,
     val_test_logits: OutputDir,
@@ -30,17 +30,16 @@ def run(
 
     Interrupted and started again with the same inputs, it goes on at its last checkpoint and writes the same bytes.
     """
-    backbone = Path(config.backbone) if config.backbone and Path(config.backbone).is_dir() else config.backbone
     sources = {"dataset": dataset, "splits": splits, "backbone": backbone}
     training = ResumableTraining(config, step=STEP, inputs=sources, beside=checkpoint)
     training.check_history()
-    data, assignment = Dataset.open(dataset), read_splits(splits)
+    data, assignment, base = Dataset.open(dataset), read_splits(splits), verify_dir(backbone, "Backbone")
     _check(config, data, assignment)
     with training as checkpoints, working(checkpoint) as work:
-        paths = {"dataset": str(dataset), "splits": str(splits), "work": str(work)}
+        paths = {name: str(path) for name, path in (sources | {"work": work}).items()}
         write_json(work / "job.json", {"config": config.to_json(), "paths": paths, "checkpoints": checkpoints})
         launch("components.train_baseline.train", work / "job.json", n_processes=config.n_processes)
-        inputs = {"dataset": data.manifest, "splits": assignment.manifest}
+        inputs = {"dataset": data.manifest, "splits": assignment.manifest, "backbone": base}
         summary = json.loads((work / "training.json").read_text(encoding="utf-8"))
         with writing(checkpoint, kind="Checkpoint", step=STEP, config=config, inputs=inputs, summary=summary) as out:
             shutil.copytree(work / "checkpoint", out, dirs_exist_ok=True)
@@ -51,10 +50,6 @@ def run(
 
 def _check(config: TrainBaselineConfig, data: Dataset, assignment: Splits) -> None:
     """Everything that can be refused before a process is started or a model is loaded."""
-    if not config.backbone:
-        raise ConfigError("backbone='' is not set; give a Hugging Face folder or hub id")
-    if Path(config.backbone).is_dir() and not (Path(config.backbone) / "config.json").is_file():
-        raise ConfigError(f"backbone={config.backbone!r} has no config.json; it is not a Hugging Face model folder")
     if config.positive_class not in data.class_names:
         raise ConfigError(f"positive_class={config.positive_class!r} is not in the data's {list(data.class_names)}")
     unknown = sorted(set(assignment.of) ^ set(data.index))

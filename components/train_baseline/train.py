@@ -27,7 +27,13 @@ from components.train_baseline.tasks import FrozenTask, ImageTask
 
 
 def train(
-    config: TrainBaselineConfig, dataset: Path, splits: Path, work: Path, world: World, checkpoints: Checkpoints
+    config: TrainBaselineConfig,
+    dataset: Path,
+    splits: Path,
+    backbone: Path,
+    work: Path,
+    world: World,
+    checkpoints: Checkpoints,
 ) -> None:
     """Everything one rank does; the main rank leaves `checkpoint/`, `<split>.npy` and `training.json` in `work`."""
     if config.precision == "bf16" and world.device.type == "cuda" and not torch.cuda.is_bf16_supported():
@@ -36,7 +42,7 @@ def train(
     torch.use_deterministic_algorithms(True, warn_only=world.device.type == "cuda")
     data, assignment = Dataset.open(dataset), read_splits(splits)
     parts = {split: SplitData.of(data, assignment, split) for split in ("TRAIN", "VAL_SELECT", "VAL_CALIB", "VAL_TEST")}
-    classifier = build(config, data).to(world.device)
+    classifier = build(config, data, backbone).to(world.device)
     counts = adapters.trainable_share(classifier)
     task_class = FrozenTask if config.mode == "frozen" else ImageTask
     task = task_class(config, classifier, parts["TRAIN"], parts["VAL_SELECT"], world)
@@ -63,10 +69,10 @@ def train(
         write_json(work / "training.json", summary)
 
 
-def build(config: TrainBaselineConfig, data: Dataset) -> Classifier:
-    """Backbone in the configured mode with a fresh head, on the CPU."""
-    backbone = load_backbone(config.backbone)
-    mean, std = image_statistics(config.backbone)
+def build(config: TrainBaselineConfig, data: Dataset, folder: Path) -> Classifier:
+    """The backbone of `folder` in the configured mode with a fresh head, on the CPU."""
+    backbone = load_backbone(str(folder))
+    mean, std = image_statistics(str(folder))
     spec = ClassifierSpec(data.class_names, data.image_size, mean, std, backbone.config.model_type)
     n_features = 2 * backbone.config.hidden_size
     options = json.loads(config.adapter_options or "{}")

@@ -15,6 +15,8 @@ from components.export_bundle.config import ExportConfig
 from components.export_bundle.step import run as export_bundle
 from components.fit_threshold.config import FitThresholdConfig
 from components.fit_threshold.step import run as fit_threshold
+from components.import_backbone.config import ImportBackboneConfig
+from components.import_backbone.step import run as import_backbone
 from components.ingest_dataset.config import IngestConfig
 from components.ingest_dataset.step import run as ingest_dataset
 from components.split_dataset.config import SplitConfig
@@ -64,15 +66,20 @@ def write_backbone(folder: Path) -> None:
     Dinov2Model(config).save_pretrained(folder)
 
 
+def write_backbone_artifact(path: Path) -> None:
+    """The same as an artifact; the folder it comes from is beside it."""
+    folder = path.with_name(f"{path.name}-folder")
+    write_backbone(folder)
+    import_backbone(ImportBackboneConfig(backbone=str(folder)), pretrained=path)
+
+
 @pytest.fixture(scope="session")
 def tiny(tmp_path_factory: pytest.TempPathFactory) -> TinyRun:
     """Ingest to bundle in a few seconds of training."""
     root = tmp_path_factory.mktemp("tiny")
     write_source(root / "source")
-    write_backbone(root / "backbone")
-    config = TrainBaselineConfig(
-        backbone=str(root / "backbone"), mode="full", epochs=3, learning_rate=2e-3, global_batch_size=16, n_processes=1
-    )
+    write_backbone_artifact(root / "backbone")
+    config = TrainBaselineConfig(mode="full", epochs=3, learning_rate=2e-3, global_batch_size=16, n_processes=1)
     run = TinyRun(root, root / "source", config)
     ingest_dataset(IngestConfig(data=str(run.source), image_size=56), dataset=run.dataset)
     split_dataset(SplitConfig(min_per_class=2), dataset=run.dataset, splits=run.splits)
@@ -96,6 +103,7 @@ def train(run: TinyRun, config: TrainBaselineConfig, out: Path) -> None:
         config,
         dataset=run.dataset,
         splits=run.splits,
+        backbone=run.backbone,
         checkpoint=out / "checkpoint",
         val_calib_logits=out / "val_calib_logits",
         val_test_logits=out / "val_test_logits",

@@ -66,6 +66,23 @@ def test_an_empty_prefix_a_missing_folder_and_nothing_are_refused(
         _digest("")
 
 
+def test_a_backbone_in_the_store_is_its_listing(
+    s3: StoreSettings, bucket: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in s3.to_environment().items():
+        monkeypatch.setenv(name, value)
+    file = tmp_path / "config.json"
+    seen = []
+    for text in ("{}", "{ }"):
+        file.write_text(text)
+        Store(s3).put(bucket, "model/config.json", file)
+        config = FingerprintConfig(data=str(tmp_path), backbone=f"s3://{bucket}/model")
+        seen.append(run(config).backbone_digest)
+    assert len({*seen, config.backbone}) == 3
+    with pytest.raises(DataError, match=r"backbone='s3://.* holds no objects"):
+        run(FingerprintConfig(data=str(tmp_path), backbone=f"s3://{bucket}/other"))
+
+
 def test_a_backbone_of_the_hub_is_its_id_and_a_folder_its_listing(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text("{}")
     config = FingerprintConfig(data=str(tmp_path), backbone=str(tmp_path))

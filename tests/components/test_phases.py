@@ -148,7 +148,6 @@ def test_two_processes_train_the_model_of_one(tiny: TinyRun, tmp_path: Path, mod
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"backbone": ""}, "backbone='' is not set"),
         ({"positive_class": "Road"}, "positive_class='Road' is not in the data's"),
     ],
 )

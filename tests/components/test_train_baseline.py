@@ -10,16 +10,20 @@ from pathlib import Path
 import torch
 from safetensors.torch import load_file, save_file
 
+from components.import_backbone.config import ImportBackboneConfig
+from components.import_backbone.step import run as import_backbone
 from tests.golden.make import FOLDER
 
 _LIMIT_SECONDS = 5.0
 
 
 def _job(folder: Path, backbone: Path) -> Path:
+    import_backbone(ImportBackboneConfig(backbone=str(backbone)), pretrained=folder / "imported")
     outputs = ("checkpoint", "val_calib_logits", "val_test_logits")
     paths = {name: str(folder / "task" / name) for name in outputs}
     paths |= {name: str(FOLDER / name) for name in ("dataset", "splits")}
-    config = {"backbone": str(backbone), "epochs": 1, "n_processes": 1}
+    paths["backbone"] = str(folder / "imported")
+    config = {"epochs": 1, "n_processes": 1}
     job = folder / "job.json"
     job.write_text(json.dumps({"config": config, "paths": paths}))
     return job
@@ -55,4 +59,5 @@ def test_a_permanent_error_fails_again_within_seconds_and_without_a_model(tmp_pa
     assert " transformers" not in imported
     # Another backbone is another training.
     shutil.copytree(FOLDER / "checkpoint/backbone", backbone, dirs_exist_ok=True)
+    job = _job(tmp_path, backbone)
     assert _run(job)[0] == 0

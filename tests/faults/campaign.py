@@ -25,7 +25,7 @@ from components.split_dataset.config import SplitConfig
 from components.split_dataset.step import run as split_dataset
 from components.train_baseline.config import TrainBaselineConfig
 from components.train_baseline.step import run as train_baseline
-from tests.components.conftest import write_backbone, write_source
+from tests.components.conftest import write_backbone_artifact, write_source
 
 SHIM = Path(__file__).parent / "shim"
 _ATTEMPT_SECONDS = 300.0
@@ -43,7 +43,7 @@ class Campaign:
     stored: bool = False
     wiped: bool = False
     step: str = "train_baseline"
-    inputs: tuple[str, ...] = ("dataset", "splits")
+    inputs: tuple[str, ...] = ("dataset", "splits", "backbone")
     outputs: tuple[str, ...] = ("checkpoint", "val_calib_logits", "val_test_logits")
     delivered: list[str] = field(default_factory=list)
 
@@ -56,12 +56,13 @@ class Campaign:
 def prepare(root: Path) -> None:
     """Data, splits, a backbone and a checkpoint for all campaigns."""
     write_source(root / "source", 120)
-    write_backbone(root / "backbone")
+    write_backbone_artifact(root / "backbone")
     ingest_dataset(IngestConfig(data=str(root / "source"), image_size=28), dataset=root / "dataset")
     split_dataset(SplitConfig(min_per_class=2), dataset=root / "dataset", splits=root / "splits")
-    config = TrainBaselineConfig(backbone=str(root / "backbone"), epochs=2, n_processes=1)
+    config = TrainBaselineConfig(epochs=2, n_processes=1)
     outputs = {name: root / name for name in ("checkpoint", "val_calib_logits", "val_test_logits")}
-    train_baseline(config, dataset=root / "dataset", splits=root / "splits", **outputs)
+    inputs = {name: root / name for name in ("dataset", "splits", "backbone")}
+    train_baseline(config, **inputs, **outputs)
 
 
 def run(campaign: Campaign, root: Path, settings: StoreSettings | None = None) -> None:

@@ -49,7 +49,7 @@ def _same(*names: str) -> dict[str, str]:
 
 
 _TRAINED = ("checkpoint", "val_calib_logits", "val_test_logits")
-_TRAIN = Reader(train_baseline, TrainBaselineConfig, _same("dataset", "splits"), _TRAINED)
+_TRAIN = Reader(train_baseline, TrainBaselineConfig, _same("dataset", "splits", "backbone"), _TRAINED)
 _GATE = Reader(
     train_gate,
     TrainGateConfig,
@@ -166,8 +166,6 @@ def test_a_damaged_artifact_is_refused_before_anything_is_computed(
     expected = damage(paths[name])
     paths |= {output: tmp_path / "task" / output for output in reader.outputs}
     arguments: dict[str, object] = {part: _Artifact(path) for part, path in paths.items()}
-    if reader is _TRAIN:
-        arguments["backbone"] = str(FOLDER / "checkpoint/backbone")
     if reader is _EXPORT and name.startswith(("gate", "scrc")):
         arguments["policy"] = name.split("_")[0]  # of three policies, it reads the one it bundles
     with pytest.raises(SystemExit) as caught:

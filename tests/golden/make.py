@@ -35,13 +35,14 @@ from components.train_baseline.config import TrainBaselineConfig
 from components.train_baseline.step import run as train_baseline
 from components.train_gate.config import TrainGateConfig
 from components.train_gate.step import run as train_gate
-from tests.components.conftest import write_backbone, write_source
+from tests.components.conftest import write_backbone_artifact, write_source
 
 FOLDER = Path(__file__).parent / f"schema{SCHEMA_VERSION}"
 # Directory name -> kind in its manifest.
 KINDS = {
     "dataset": "ImageDataset",
     "splits": "Splits",
+    "backbone": "Backbone",
     "checkpoint": "Checkpoint",
     "gate_checkpoint": "Checkpoint",
     "val_calib_logits": "ValCalibLogits",
@@ -76,12 +77,12 @@ def main() -> None:
 
 def _run(root: Path) -> None:
     write_source(root / "source", 240)
-    write_backbone(root / "backbone")
+    write_backbone_artifact(root / "backbone")
     ingest_dataset(IngestConfig(data=str(root / "source"), image_size=16), dataset=root / "dataset")
     split_dataset(SplitConfig(min_per_class=2), dataset=root / "dataset", splits=root / "splits")
     data = _paths(root, "dataset", "splits")
-    config = TrainBaselineConfig(backbone=str(root / "backbone"), mode="lora", epochs=2, n_processes=1)
-    train_baseline(config, **data, **_paths(root, "checkpoint", "val_calib_logits", "val_test_logits"))
+    config = TrainBaselineConfig(mode="lora", epochs=2, n_processes=1)
+    train_baseline(config, **data, **_paths(root, "backbone", "checkpoint", "val_calib_logits", "val_test_logits"))
     train_gate(
         TrainGateConfig(gate_epochs=2, n_processes=1),
         **data,

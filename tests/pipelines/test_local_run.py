@@ -83,23 +83,25 @@ def tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 ALWAYS = "fingerprint-source"
-# What changed: (file of the tree or of the data, parameters), and the first step that runs again.
-CHANGES: dict[str, tuple[str, dict[str, object], str]] = {
-    "nothing": ("", {}, ""),
-    "README.md": ("README.md", {}, ""),
-    "code of `evaluate`": ("components/evaluate/step.py", {}, "evaluate"),
-    "code of `fit_threshold`": ("components/fit_threshold/step.py", {}, "fit-threshold"),
-    "code of `train_baseline`": ("components/train_baseline/tasks.py", {}, "train-baseline"),
-    "code of `split_dataset`": ("components/split_dataset/balance.py", {}, "split-dataset"),
-    "code of `ingest_dataset`": ("components/ingest_dataset/step.py", {}, "ingest-dataset"),
-    "a module that all steps import": ("components/shared/errors.py", {}, "ingest-dataset"),
-    "a pinned version": ("constraints.txt", {}, "ingest-dataset"),
-    "the Dockerfile": ("images/Dockerfile", {}, "ingest-dataset"),
-    "parameter `model_version`": ("", {"model_version": "9.9.9"}, "export-bundle"),
-    "parameter `max_fnr`": ("", {"max_fnr": 0.5}, "fit-threshold"),
-    "parameter `epochs`": ("", {"epochs": 2}, "train-baseline"),
-    "one image of the data": ("data/img/000.jpg", {}, "ingest-dataset"),
-    "nothing any more": ("", {}, ""),
+# What changed: file of the tree or of the data, parameters, and the first steps that run again.
+_SOURCES = ("ingest-dataset", "import-backbone")
+CHANGES: dict[str, tuple[str, dict[str, object], tuple[str, ...]]] = {
+    "nothing": ("", {}, ()),
+    "README.md": ("README.md", {}, ()),
+    "code of `evaluate`": ("components/evaluate/step.py", {}, ("evaluate",)),
+    "code of `fit_threshold`": ("components/fit_threshold/step.py", {}, ("fit-threshold",)),
+    "code of `train_baseline`": ("components/train_baseline/tasks.py", {}, ("train-baseline",)),
+    "code of `split_dataset`": ("components/split_dataset/balance.py", {}, ("split-dataset",)),
+    "code of `ingest_dataset`": ("components/ingest_dataset/step.py", {}, ("ingest-dataset",)),
+    "code of `import_backbone`": ("components/import_backbone/places.py", {}, ("import-backbone",)),
+    "a module that all steps import": ("components/shared/errors.py", {}, _SOURCES),
+    "a pinned version": ("constraints.txt", {}, _SOURCES),
+    "the Dockerfile": ("images/Dockerfile", {}, _SOURCES),
+    "parameter `model_version`": ("", {"model_version": "9.9.9"}, ("export-bundle",)),
+    "parameter `max_fnr`": ("", {"max_fnr": 0.5}, ("fit-threshold",)),
+    "parameter `epochs`": ("", {"epochs": 2}, ("train-baseline",)),
+    "one image of the data": ("data/img/000.jpg", {}, ("ingest-dataset",)),
+    "nothing any more": ("", {}, ()),
 }
 
 
@@ -124,10 +126,10 @@ def test_the_caching_table(finished: Finished, tree: Path) -> None:
     assert table in (ROOT / "docs/caching.md").read_text(), table
 
 
-def _downstream(first: str) -> set[str]:
-    """The step and all that read from it, directly or not."""
+def _downstream(first: tuple[str, ...]) -> set[str]:
+    """The steps and all that read from it, directly or not."""
     tasks = stage1(PROFILES["local"]).pipeline_spec.root.dag.tasks
-    found = {first} if first else set()
+    found = set(first)
     for _ in tasks:
         found |= {name for name, task in tasks.items() if found & set(task.dependent_tasks)}
     return found

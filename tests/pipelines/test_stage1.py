@@ -46,7 +46,7 @@ def test_wiring_test_logits_into_fitting_does_not_compile() -> None:
 
         @dsl.pipeline(name="leak")
         def leak(dataset: dsl.Input[dsl.Artifact]) -> None:
-            train = train_baseline(dataset=dataset, splits=dataset)
+            train = train_baseline(dataset=dataset, splits=dataset, backbone=dataset)
             fit_threshold(val_calib_logits=train.outputs["val_test_logits"], calibration=dataset)
 
 
@@ -97,7 +97,7 @@ def test_the_store_reaches_the_steps_that_read_data_by_reference_only(documents:
     executors = documents[1]["platforms"]["kubernetes"]["deploymentSpec"]["executors"]
     holders = {name for name, executor in executors.items() if "secretAsEnv" in executor}
     training = {"exec-train-baseline", "exec-train-gate"}
-    assert holders == {"exec-fingerprint-source", "exec-ingest-dataset"} | training
+    assert holders == {"exec-fingerprint-source", "exec-ingest-dataset", "exec-import-backbone"} | training
     for name in holders:
         reference = executors[name]["secretAsEnv"][0]
         variables = {entry["envVar"] for entry in reference["keyToEnv"]}

@@ -3,49 +3,52 @@
 Backbones come through transformers' Auto classes: DINOv2 (with or without registers), DINOv3 and ViT.
 """
 
-from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from transformers import AutoConfig, AutoModel, PreTrainedModel
 from transformers.image_processing_base import ImageProcessingMixin
 
-from components.shared.errors import DataError, TransientError, one_line
+from components.shared.errors import DataError, one_line
 
 SUPPORTED_TYPES = ("dinov2", "dinov2_with_registers", "dinov3_vit", "vit")
 _IMAGENET_MEAN, _IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
-def load_backbone(source: str) -> PreTrainedModel:
-    """The pretrained backbone at a local folder or hub id, in fp32.
+def load_backbone(folder: str) -> PreTrainedModel:
+    """The pretrained backbone of a Hugging Face folder with safetensors, in fp32.
 
     `mask_token` is frozen: it takes part in masked pre-training only, and an unused trainable parameter would stop
     DDP (the alternative, `find_unused_parameters`, costs a graph traversal every step).
-    Raises DataError where the folder cannot be loaded or its architecture is not supported, TransientError where the
-    hub does not deliver.
+    Raises DataError where the folder cannot be loaded, lacks weights, or its architecture is not supported.
     """
     try:
-        config = AutoConfig.from_pretrained(source)
+        config = AutoConfig.from_pretrained(folder, local_files_only=True)
         if config.model_type not in SUPPORTED_TYPES:
-            raise DataError(f"backbone={source!r} is a {config.model_type!r}, supported: {', '.join(SUPPORTED_TYPES)}")
+            raise DataError(f"backbone={folder!r} is a {config.model_type!r}, supported: {', '.join(SUPPORTED_TYPES)}")
         extra: dict[str, Any] = {"add_pooling_layer": False} if config.model_type == "vit" else {}
-        model = AutoModel.from_pretrained(source, dtype=torch.float32, **extra)
-    except (OSError, ValueError) as error:
-        # What the hub does not deliver now, it may deliver later; a folder stays as it is.
-        kind = DataError if Path(source).is_dir() else TransientError
-        raise kind(
-            f"backbone={source!r} cannot be loaded: {one_line(error)[:300]}; give a Hugging Face folder or hub id"
+        model, report = AutoModel.from_pretrained(
+            folder, dtype=torch.float32, use_safetensors=True, local_files_only=True, output_loading_info=True, **extra
+        )
+    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
+        raise DataError(
+            f"backbone={folder!r} cannot be loaded: {one_line(error)[:300]}; give a Hugging Face folder"
         ) from error
+    # transformers would draw them at random, with a warning. Masked pre-training alone needs the mask token.
+    missing = sorted(name for name in report["missing_keys"] if not name.endswith("mask_token"))
+    if missing:
+        raise DataError(f"backbone={folder!r} lacks {len(missing)} weight(s), first {missing[0]!r}")
     for name, parameter in model.named_parameters():
         if name.endswith("mask_token"):
             parameter.requires_grad_(False)
     return model
 
 
-def image_statistics(source: str) -> tuple[tuple[float, ...], tuple[float, ...]]:
+def image_statistics(folder: str) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """Mean and standard deviation per channel the backbone was pretrained with; ImageNet's where none is recorded."""
     try:
-        recorded, _ = ImageProcessingMixin.get_image_processor_dict(source)
+        recorded, _ = ImageProcessingMixin.get_image_processor_dict(folder)
     except OSError:
         recorded = {}
     mean, std = recorded.get("image_mean", _IMAGENET_MEAN), recorded.get("image_std", _IMAGENET_STD)

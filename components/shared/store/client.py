@@ -97,6 +97,11 @@ class Store:
         etag = self._read_into(buffer, bucket, key)
         return buffer.getvalue(), etag
 
+    def get(self, bucket: str, key: str, path: Path) -> None:
+        """Download to `path`, all bytes from one version of the object."""
+        with path.open("wb") as stream:
+            self._read_into(stream, bucket, key)
+
     def get_verified(self, bucket: str, key: str, path: Path, sha256: str) -> None:
         """Download to `path`, which appears only when its SHA-256 is `sha256`. Raises DigestMismatchError."""
         partial = path.with_name(f".{path.name}.partial")

@@ -68,7 +68,7 @@ def test_other_architectures_are_refused_by_name(tmp_path: Path) -> None:
 
 
 def test_a_folder_without_a_model_is_refused_in_one_line(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"cannot be loaded: .*; give a Hugging Face folder or hub id") as caught:
+    with pytest.raises(DataError, match=r"cannot be loaded: .*; give a Hugging Face folder") as caught:
         load_backbone(str(tmp_path))
     assert "\n" not in str(caught.value)
 
