@@ -33,8 +33,8 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def _campaign(root: Path, **changes: object) -> Campaign:
-    config = _CONFIG | {"backbone": str(root / "backbone"), "n_processes": 1} | changes
+def _campaign(**changes: object) -> Campaign:
+    config = _CONFIG | {"n_processes": 1} | changes
     return Campaign("down", config, 0, stored=True, wiped=True)
 
 
@@ -45,7 +45,7 @@ def _environment(settings: StoreSettings, endpoint: str) -> dict[str, str]:
 
 def test_the_model_does_not_depend_on_the_store(root: Path, s3: StoreSettings) -> None:
     Store(s3).make_bucket("down")
-    plan = _campaign(root)
+    plan = _campaign()
     assert attempt(plan, root, "alone", {}) is None
     expected = digests(plan, root / "down" / "alone")
     for name, rate in (("fifth", 0.2), ("every", 1.0)):
@@ -64,5 +64,5 @@ def test_durability_that_is_required_and_cannot_be_had_ends_the_step(root: Path,
         fault_proxy(s3.endpoint, rate=1.0, faults=("error500",)) as proxy,
         pytest.raises(AssertionError, match="60 s without success"),
     ):
-        attempt(_campaign(root, require_durable=True), root, "durable", _environment(s3, proxy.endpoint))
+        attempt(_campaign(require_durable=True), root, "durable", _environment(s3, proxy.endpoint))
     assert not (root / "down" / "durable" / "checkpoint").exists()
