@@ -62,7 +62,7 @@ def test_the_model_does_not_depend_on_the_store(root: Path, s3: StoreSettings) -
 def test_durability_that_is_required_and_cannot_be_had_ends_the_step(root: Path, s3: StoreSettings) -> None:
     with (
         fault_proxy(s3.endpoint, rate=1.0, faults=("error500",)) as proxy,
-        pytest.raises(AssertionError, match="60 s without success"),
+        pytest.raises(AssertionError, match="without success"),
     ):
         attempt(_campaign(require_durable=True), root, "durable", _environment(s3, proxy.endpoint))
     assert not (root / "down" / "durable" / "checkpoint").exists()
