@@ -66,8 +66,9 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _run(parsed: argparse.Namespace) -> None:
-    from pipelines.local import plan, run_local
+    from pipelines.local import run_local
     from pipelines.parameters import read_parameters
+    from pipelines.plan import plan
 
     values = read_parameters(parsed.params, parsed.param)
     if parsed.demo:
@@ -83,8 +84,8 @@ def _run(parsed: argparse.Namespace) -> None:
         if store is not None:
             values["data"] = store.mirror(values["data"])
         if parsed.dry_run:
-            for step, state in plan(values, parsed.output):
-                print(f"{step:20} {state}")
+            for planned in plan(values, parsed.output):
+                print(f"{f'{planned.step} {planned.detail}':28} {planned.state}")
             return
         finished = run_local(values, parsed.output)
         registered = store.register(finished.bundle) if store is not None else ""

@@ -16,6 +16,7 @@ import yaml
 
 from components.calibrate_gate.config import CalibrateGateConfig
 from components.calibrate_scrc.config import CalibrateScrcConfig
+from components.compare_adaptations.config import CompareAdaptationsConfig
 from components.compare_calibrators.config import CompareCalibratorsConfig
 from components.evaluate.config import EvaluateConfig
 from components.export_bundle.config import ExportConfig
@@ -23,6 +24,7 @@ from components.fingerprint_source.config import FingerprintConfig
 from components.fit_threshold.config import FitThresholdConfig
 from components.import_backbone.config import ImportBackboneConfig
 from components.ingest_dataset.config import IngestConfig
+from components.predict_logits.config import PredictLogitsConfig
 from components.shared.config import Config, unknown_key
 from components.shared.errors import ConfigError
 from components.split_dataset.config import SplitConfig
@@ -36,6 +38,8 @@ PHASES: dict[str, type[Config]] = {
     "split_dataset": SplitConfig,
     "import_backbone": ImportBackboneConfig,
     "train_baseline": TrainBaselineConfig,
+    "compare_adaptations": CompareAdaptationsConfig,
+    "predict_logits": PredictLogitsConfig,
     "train_gate": TrainGateConfig,
     "compare_calibrators": CompareCalibratorsConfig,
     "fit_threshold": FitThresholdConfig,
@@ -44,8 +48,8 @@ PHASES: dict[str, type[Config]] = {
     "evaluate": EvaluateConfig,
     "export_bundle": ExportConfig,
 }
-# Set by the pipeline from the first step's outputs, never by the user.
-_WIRED = {"source_fingerprint", "backbone_fingerprint"}
+# Set by the pipeline, never by the user: from the first step's outputs, and one of `modes` for each training.
+_WIRED = {"source_fingerprint", "backbone_fingerprint", "mode"}
 
 
 def pipeline_parameters() -> list[inspect.Parameter]:
@@ -86,6 +90,8 @@ def validated(values: Mapping[str, Any], profile: Profile | None = None) -> dict
         raise ConfigError("parameters: " + "; ".join(problems))
     for phase, config_class in PHASES.items():
         config_class.from_mapping(of_phase(phase, values))
+    for mode in CompareAdaptationsConfig.from_mapping(of_phase("compare_adaptations", values)).modes:
+        TrainBaselineConfig.from_mapping(of_phase("train_baseline", values) | {"mode": mode})
     TrainingResources.from_mapping({name: values[name] for name in chosen if name in values})
     return dict(values)
 

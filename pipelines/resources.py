@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from kfp import dsl, kubernetes
+from kfp.dsl.pipeline_channel import PipelineChannel
 from kubernetes.utils import parse_quantity
 
 from components.shared.config import Config, option
@@ -92,18 +93,24 @@ def light(task: dsl.PipelineTask, profile: Profile, *, memory: str = "8Gi") -> d
 
 
 def training(task: dsl.PipelineTask, profile: Profile, chosen: Mapping[str, Any]) -> dsl.PipelineTask:
+    """A torchrun step that trains: its checkpoints outlive the pod where the store's secret says where to."""
+    return with_store(torchrun(task, profile, chosen), CHECKPOINT_STORE)
+
+
+def torchrun(task: dsl.PipelineTask, profile: Profile, chosen: Mapping[str, Any]) -> dsl.PipelineTask:
     """A torchrun step: GPUs on the right nodes, memory-backed /dev/shm for NCCL and data loading, timeout, retries.
 
     `chosen` has the pipeline's parameters of `runtime_parameters`; what it lacks is the profile's.
     """
     wanted = {**dataclasses.asdict(profile.training), **chosen}
+    # KFP hands a group, such as a loop, only the parameters that it knows its tasks to use, and resources do not count.
+    task.register_pipeline_channels([value for value in chosen.values() if isinstance(value, PipelineChannel)])
     task.set_cpu_request(wanted["train_cpu"]).set_cpu_limit(wanted["train_cpu"])
     task.set_memory_request(wanted["train_memory"]).set_memory_limit(wanted["train_memory"])
     if profile.n_gpus:
         task.set_accelerator_type("nvidia.com/gpu").set_accelerator_limit(wanted["n_gpus"])
         kubernetes.add_node_selector_json(task, wanted["gpu_nodes"])
         kubernetes.add_toleration(task, key="nvidia.com/gpu", operator="Exists", effect="NoSchedule")
-    with_store(task, CHECKPOINT_STORE)  # checkpoints outlive the pod where the secret says where to
     _empty_dir(task, "dshm", "/dev/shm", profile.shared_memory, medium="Memory")  # noqa: S108
     kubernetes.set_timeout(task, profile.train_timeout_seconds)
     if profile.queue:
@@ -122,7 +129,7 @@ def with_store(task: dsl.PipelineTask, *further: str) -> dsl.PipelineTask:
 
 
 def _any_step(task: dsl.PipelineTask, profile: Profile, *, scratch: str, cost: str) -> dsl.PipelineTask:
-    # Labels by which a cluster's bill is split: whose pod, which step, light or training.
+    # Labels by which a cluster's bill is split: whose pod, which step, light or on the nodes for training.
     kubernetes.add_pod_label(task, "app.kubernetes.io/part-of", "streetvision")
     kubernetes.add_pod_label(task, "app.kubernetes.io/component", task.name)
     kubernetes.add_pod_label(task, "streetvision/cost", cost)

@@ -7,6 +7,7 @@ from kfp import dsl
 
 from components.calibrate_gate.component import calibrate_gate
 from components.calibrate_scrc.component import calibrate_scrc
+from components.compare_adaptations.component import compare_adaptations
 from components.compare_calibrators.component import compare_calibrators
 from components.evaluate.component import evaluate
 from components.export_bundle.component import export_bundle
@@ -14,6 +15,7 @@ from components.fingerprint_source.component import fingerprint_source
 from components.fit_threshold.component import fit_threshold
 from components.import_backbone.component import import_backbone
 from components.ingest_dataset.component import ingest_dataset
+from components.predict_logits.component import predict_logits
 from components.report_outcome.component import report_outcome
 from components.shared.artifact_types import Bundle, Evaluation
 from components.shared.component import documented
@@ -41,54 +43,14 @@ def stage1(profile: resources.Profile) -> Any:
     has none, so that a local run has outputs instead.
     """
 
-    parameters = [*pipeline_parameters(), *resources.runtime_parameters(profile)]
-    chosen = [parameter.name for parameter in resources.runtime_parameters(profile)]
-
     def phases(values: dict[str, Any]) -> Outputs:
-        source = resources.light(fingerprint_source(**of_phase("fingerprint_source", values)), profile)
-        resources.with_store(source)
-        source.set_caching_options(enable_caching=False)  # it is what notices that the data changed
-        ingest = ingest_dataset(source_fingerprint=source.outputs["data_digest"], **of_phase("ingest_dataset", values))
-        resources.with_store(resources.light(ingest, profile, memory="16Gi"))
-        dataset = ingest.outputs["dataset"]
-        split = resources.light(split_dataset(dataset=dataset, **of_phase("split_dataset", values)), profile)
-        backbone = import_backbone(
-            backbone_fingerprint=source.outputs["backbone_digest"], **of_phase("import_backbone", values)
-        )
-        resources.with_store(resources.light(backbone, profile, memory="16Gi"))
-        train = train_baseline(
-            dataset=dataset,
-            splits=split.outputs["splits"],
-            backbone=backbone.outputs["pretrained"],
-            **of_phase("train_baseline", values),
-        )
-        gpus = {name: values[name] for name in chosen}
-        resources.training(train, profile, gpus)
-        policies, gate = _policies(train, dataset, split.outputs["splits"], profile, values)
-        resources.training(gate, profile, gpus)
-        evaluation = evaluate(
-            val_test_logits=train.outputs["val_test_logits"],
-            gate_test_logits=gate.outputs["val_test_logits"],
-            dataset=dataset,
-            **policies,
-            **of_phase("evaluate", values),
-        )
-        resources.light(evaluation, profile)
-        bundle = export_bundle(
-            checkpoint=train.outputs["checkpoint"],
-            gate_checkpoint=gate.outputs["gate_checkpoint"],
-            evaluation=evaluation.outputs["evaluation"],
-            dataset=dataset,
-            **policies,
-            **of_phase("export_bundle", values),
-        )
-        resources.light(bundle, profile, memory="16Gi")
-        return Outputs(bundle.outputs["bundle"], evaluation.outputs["evaluation"], evaluation.outputs["report"])
+        return _Wiring(profile, values).phases()
 
     def closed(values: dict[str, Any]) -> None:
         with dsl.ExitHandler(resources.light(report_outcome(), profile)):
             phases(values)
 
+    parameters = [*pipeline_parameters(), *resources.runtime_parameters(profile)]
     function = (
         _with_signature(closed, parameters, None)
         if profile.on_cluster
@@ -97,31 +59,88 @@ def stage1(profile: resources.Profile) -> Any:
     return dsl.pipeline(name=NAME)(documented(*PHASES.values(), resources.TrainingResources)(function))
 
 
-def _policies(
-    train: dsl.PipelineTask, dataset: Any, splits: Any, profile: resources.Profile, values: dict[str, Any]
-) -> tuple[dict[str, Any], dsl.PipelineTask]:
-    """All three policies fitted on VAL_CALIB, by the name of the input that takes them, and the task of the gate."""
-    logits = train.outputs["val_calib_logits"]
-    calibration = compare_calibrators(val_calib_logits=logits, **of_phase("compare_calibrators", values))
-    resources.light(calibration, profile)
-    softmax = fit_threshold(
-        val_calib_logits=logits, calibration=calibration.outputs["calibration"], **of_phase("fit_threshold", values)
-    )
-    resources.light(softmax, profile)
-    gate = train_gate(
-        dataset=dataset, splits=splits, checkpoint=train.outputs["checkpoint"], **of_phase("train_gate", values)
-    )
-    calibrated_gate = calibrate_gate(
-        val_calib_logits=gate.outputs["val_calib_logits"], **of_phase("calibrate_gate", values)
-    )
-    resources.light(calibrated_gate, profile)
-    scrc = calibrate_scrc(val_calib_logits=logits, **of_phase("calibrate_scrc", values))
-    resources.light(scrc, profile)
-    return {
-        "softmax_policy": softmax.outputs["policy"],
-        "gate_policy": calibrated_gate.outputs["gate_policy"],
-        "scrc_policy": scrc.outputs["scrc_policy"],
-    }, gate
+class _Wiring:
+    """One compilation: which output goes into which input. `values` are the pipeline's parameters."""
+
+    def __init__(self, profile: resources.Profile, values: dict[str, Any]) -> None:
+        self.profile, self.values = profile, values
+        self.gpus = {parameter.name: values[parameter.name] for parameter in resources.runtime_parameters(profile)}
+
+    def phases(self) -> Outputs:
+        """All phases."""
+        source = self._light(fingerprint_source(**self._of("fingerprint_source")))
+        resources.with_store(source)
+        source.set_caching_options(enable_caching=False)  # it is what notices that the data changed
+        ingest = ingest_dataset(source_fingerprint=source.outputs["data_digest"], **self._of("ingest_dataset"))
+        resources.with_store(self._light(ingest, memory="16Gi"))
+        dataset = ingest.outputs["dataset"]
+        splits = self._light(split_dataset(dataset=dataset, **self._of("split_dataset"))).outputs["splits"]
+        checkpoint = self._classifier(dataset, splits, self._backbone(source.outputs["backbone_digest"]))
+        logits = predict_logits(dataset=dataset, splits=splits, checkpoint=checkpoint, **self._of("predict_logits"))
+        resources.torchrun(logits, self.profile, self.gpus)
+        gate = train_gate(dataset=dataset, splits=splits, checkpoint=checkpoint, **self._of("train_gate"))
+        resources.training(gate, self.profile, self.gpus)
+        policies = self._policies(logits.outputs["val_calib_logits"], gate.outputs["val_calib_logits"])
+        evaluation = evaluate(
+            val_test_logits=logits.outputs["val_test_logits"],
+            gate_test_logits=gate.outputs["val_test_logits"],
+            dataset=dataset,
+            **policies,
+            **self._of("evaluate"),
+        )
+        self._light(evaluation)
+        bundle = export_bundle(
+            checkpoint=checkpoint,
+            gate_checkpoint=gate.outputs["gate_checkpoint"],
+            evaluation=evaluation.outputs["evaluation"],
+            dataset=dataset,
+            **policies,
+            **self._of("export_bundle"),
+        )
+        self._light(bundle, memory="16Gi")
+        return Outputs(bundle.outputs["bundle"], evaluation.outputs["evaluation"], evaluation.outputs["report"])
+
+    def _backbone(self, fingerprint: Any) -> Any:
+        """What every classifier starts from."""
+        imported = import_backbone(backbone_fingerprint=fingerprint, **self._of("import_backbone"))
+        resources.with_store(self._light(imported, memory="16Gi"))
+        return imported.outputs["pretrained"]
+
+    def _classifier(self, dataset: Any, splits: Any, backbone: Any) -> Any:
+        """The best of all `modes` on VAL_SELECT, trained side by side on a cluster, one after the other elsewhere."""
+        with dsl.ParallelFor(self.values["modes"], parallelism=None if self.profile.on_cluster else 1) as mode:
+            train = train_baseline(
+                dataset=dataset, splits=splits, backbone=backbone, mode=mode, **self._of("train_baseline")
+            )
+            resources.training(train, self.profile, self.gpus)
+        chosen = compare_adaptations(
+            checkpoints=dsl.Collected(train.outputs["checkpoint"]),
+            val_select_logits=dsl.Collected(train.outputs["val_select_logits"]),
+            **self._of("compare_adaptations"),
+        )
+        return self._light(chosen).outputs["checkpoint"]
+
+    def _policies(self, logits: Any, gate_logits: Any) -> dict[str, Any]:
+        """All three policies fitted on VAL_CALIB, by the name of the input that takes them."""
+        calibration = compare_calibrators(val_calib_logits=logits, **self._of("compare_calibrators"))
+        softmax = fit_threshold(
+            val_calib_logits=logits,
+            calibration=self._light(calibration).outputs["calibration"],
+            **self._of("fit_threshold"),
+        )
+        gate = calibrate_gate(val_calib_logits=gate_logits, **self._of("calibrate_gate"))
+        scrc = calibrate_scrc(val_calib_logits=logits, **self._of("calibrate_scrc"))
+        return {
+            "softmax_policy": self._light(softmax).outputs["policy"],
+            "gate_policy": self._light(gate).outputs["gate_policy"],
+            "scrc_policy": self._light(scrc).outputs["scrc_policy"],
+        }
+
+    def _of(self, phase: str) -> dict[str, Any]:
+        return of_phase(phase, self.values)
+
+    def _light(self, task: dsl.PipelineTask, *, memory: str = "8Gi") -> dsl.PipelineTask:
+        return resources.light(task, self.profile, memory=memory)
 
 
 def _with_signature(wire: Any, parameters: list[inspect.Parameter], returned: Any) -> Any:

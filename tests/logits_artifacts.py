@@ -1,7 +1,8 @@
 """Logits artifacts for the tests of the steps that read them."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -9,6 +10,7 @@ from components.shared.artifacts import writing
 from components.shared.config import Config
 from components.shared.evaluation.logits import KIND_OF_SPLIT, Logits, write_logits
 from components.shared.evaluation.metrics import Bools, Floats
+from components.train_baseline.config import TrainBaselineConfig
 from tests.shared.evaluation.cal40 import MARGIN, TRUTH
 
 
@@ -41,3 +43,18 @@ def logits_artifact(
     with writing(path, kind=KIND_OF_SPLIT[claimed], step="test", config=Config(), split=claimed) as out:
         write_logits(out, binary_logits(truth, margin, split, groups))
     return path
+
+
+# Content digests of what a candidate was made from.
+TRAINED_ON = {"dataset": "d" * 64, "splits": "s" * 64, "backbone": "b" * 64}
+
+
+def candidate(
+    root: Path, mode: str, margin: Floats = MARGIN, truth: Bools = TRUTH, inputs: Mapping[str, str] = TRAINED_ON
+) -> None:
+    """<mode>/checkpoint and <mode>/logits of VAL_SELECT, as train_baseline leaves them; the checkpoint is no model."""
+    common: dict[str, Any] = {"step": "train_baseline", "config": TrainBaselineConfig(mode=mode), "inputs": inputs}
+    with writing(root / f"{mode}/checkpoint", kind="Checkpoint", summary={"best_epoch": 3}, **common) as out:
+        (out / "weights").write_text(mode)
+    with writing(root / f"{mode}/logits", kind="ValSelectLogits", split="VAL_SELECT", **common) as out:
+        write_logits(out, binary_logits(truth, margin, "VAL_SELECT"))

@@ -32,6 +32,12 @@ class Checkpoint(dsl.Artifact):
     schema_title = "system.Checkpoint"
 
 
+class ValSelectLogits(dsl.Artifact):
+    """Logits on VAL_SELECT: what models are chosen by."""
+
+    schema_title = "system.ValSelectLogits"
+
+
 class ValCalibLogits(dsl.Artifact):
     """Logits on VAL_CALIB: what policies may be fitted on."""
 
@@ -42,6 +48,12 @@ class ValTestLogits(dsl.Artifact):
     """Logits on VAL_TEST: what only the final evaluation may see."""
 
     schema_title = "system.ValTestLogits"
+
+
+class Comparison(dsl.Artifact):
+    """How adaptations of the backbone compare on VAL_SELECT."""
+
+    schema_title = "system.Comparison"
 
 
 class Calibration(dsl.Artifact):
@@ -66,3 +78,8 @@ class Bundle(dsl.Artifact):
     """The deployable model directory with exactly one policy."""
 
     schema_title = "system.Bundle"
+
+
+# Of the branches of a loop. KFP imports an input's type by the first name of its annotation, which must not be `list`.
+Checkpoints = list[Checkpoint]
+AllValSelectLogits = list[ValSelectLogits]

@@ -57,12 +57,13 @@ def writing(
     kind: str,
     step: str,
     config: Config,
-    inputs: Mapping[str, Manifest] | None = None,
+    inputs: Mapping[str, Manifest | str] | None = None,
     split: str | None = None,
     summary: dict[str, Any] | None = None,
 ) -> Iterator[Path]:
     """Yield a staging directory; on success hash it, write the manifest last and rename it to `path`.
 
+    `inputs`: what it was made from, as manifests or as content digests that another manifest recorded.
     `summary` may be filled by the caller while writing. On an exception nothing appears at `path`.
     """
     staging, replaced = (path.with_name(f".{path.name}.{what}") for what in ("partial", "replaced"))
@@ -77,7 +78,7 @@ def writing(
             code_version=code_version(),
             config=config.to_json(),
             config_digest=config.digest(),
-            inputs={name: value.content_digest for name, value in sorted((inputs or {}).items())},
+            inputs={name: _content_digest(value) for name, value in sorted((inputs or {}).items())},
             files=_hash_files(staging),
             split=split,
             summary=summary or {},
@@ -215,6 +216,10 @@ def _fsync_directory(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def _content_digest(value: Manifest | str) -> str:
+    return value if isinstance(value, str) else value.content_digest
 
 
 def _sha256_text(text: str) -> str:

@@ -26,6 +26,7 @@ from components.shared.errors import (
 )
 
 InputDir = Annotated[Path, "input directory"]
+InputDirs = Annotated[tuple[Path, ...], "input directories"]
 OutputDir = Annotated[Path, "output directory"]
 OutputFile = Annotated[Path, "output file"]
 
@@ -33,14 +34,14 @@ Run = Callable[..., Any]
 
 
 def execute(run: Run, config_class: type[Config], arguments: Mapping[str, Any]) -> Any:
-    """Run a step from a KFP component's `locals()`: config fields, artifacts (anything with a `.path`) by name.
+    """Run a step from a KFP component's `locals()`: config fields, artifacts (with a `.path`) or lists of them by name.
 
     Ends the process with the error's exit code on failure, after one line on stderr and in status.json.
     """
     fields = {field.name for field in dataclasses.fields(config_class)}
     values = {name: value for name, value in arguments.items() if name in fields}
     roles = path_parameters(run)
-    paths = {name: getattr(arguments[name], "path", None) for name in roles if name in arguments}
+    paths = {name: _path_of(arguments[name]) for name in roles if name in arguments}
     # Metrics live in metadata and leave no file; kfp.local takes a missing file for an outdated cache entry.
     for name, value in arguments.items():
         if name not in roles and hasattr(value, "path"):
@@ -70,7 +71,7 @@ def main(run: Run, config_class: type[Config]) -> None:
 
 
 def path_parameters(run: Run) -> dict[str, str]:
-    """Names of the step's path parameters with their role: 'input directory', 'output directory', 'output file'."""
+    """Names of the step's path parameters with their role: "input directory", "output file" and so on."""
     hints = typing.get_type_hints(run, include_extras=True)
     roles = {name: _role(hint) for name, hint in hints.items() if name not in ("config", "return")}
     return {name: role for name, role in roles.items() if role}
@@ -83,12 +84,12 @@ def fail(error: BaseException) -> typing.NoReturn:
     sys.exit(getattr(error, "exit_code", TRANSIENT_EXIT_CODE))
 
 
-def _run_reporting(run: Run, config_class: type[Config], values: Mapping[str, Any], paths: Mapping[str, str]) -> Any:
+def _run_reporting(run: Run, config_class: type[Config], values: Mapping[str, Any], paths: Mapping[str, Any]) -> Any:
     status = _status_file(run, paths)
     try:
         config = config_class.from_mapping(values)
         _check_paths(run, paths)
-        result = run(config, **{name: Path(path) for name, path in paths.items()})
+        result = run(config, **{name: _as_path(path) for name, path in paths.items()})
     except StreetVisionError as error:
         _write_status(status, run, error)
         fail(error)
@@ -110,12 +111,21 @@ def _write_status(status: Path | None, run: Run, error: BaseException | None) ->
     write_json(status, document)
 
 
-def _status_file(run: Run, paths: Mapping[str, str]) -> Path | None:
+def _path_of(value: Any) -> Any:
+    """Of an artifact, or of each of a list of them; None where it is neither."""
+    return [artifact.path for artifact in value] if isinstance(value, list) else getattr(value, "path", None)
+
+
+def _as_path(value: Any) -> Path | tuple[Path, ...]:
+    return tuple(Path(path) for path in value) if isinstance(value, list) else Path(value)
+
+
+def _status_file(run: Run, paths: Mapping[str, Any]) -> Path | None:
     outputs = [name for name, role in path_parameters(run).items() if role.startswith("output") and name in paths]
     return Path(paths[outputs[0]]).parent / "status.json" if outputs else None
 
 
-def _check_paths(run: Run, paths: Mapping[str, str]) -> None:
+def _check_paths(run: Run, paths: Mapping[str, Any]) -> None:
     roles = path_parameters(run)
     parameters = inspect.signature(run).parameters
     required = [name for name in roles if parameters[name].default is inspect.Parameter.empty]
@@ -123,8 +133,9 @@ def _check_paths(run: Run, paths: Mapping[str, str]) -> None:
     problems += [f"paths.{name} is missing ({roles[name]})" for name in required if name not in paths]
     problems += [
         f"paths.{name}={path!r} does not exist"
-        for name, path in paths.items()
-        if roles.get(name) == "input directory" and not Path(path).is_dir()
+        for name, given in paths.items()
+        for path in (given if isinstance(given, list) else [given])
+        if roles.get(name, "").startswith("input") and not Path(path).is_dir()
     ]
     if problems:
         raise ConfigError("; ".join(problems))

@@ -2,7 +2,7 @@
 
 from kfp import dsl
 
-from components.shared.artifact_types import Backbone, Checkpoint, ImageDataset, Splits, ValCalibLogits, ValTestLogits
+from components.shared.artifact_types import Backbone, Checkpoint, ImageDataset, Splits, ValSelectLogits
 from components.shared.component import documented
 from components.train_baseline.config import TrainBaselineConfig
 from pipelines.sources import trainer_image
@@ -13,8 +13,8 @@ from pipelines.sources import trainer_image
 @documented(TrainBaselineConfig)
 def train_baseline(
     dataset: dsl.Input[ImageDataset], splits: dsl.Input[Splits], backbone: dsl.Input[Backbone],
-    checkpoint: dsl.Output[Checkpoint], val_calib_logits: dsl.Output[ValCalibLogits],
-    val_test_logits: dsl.Output[ValTestLogits], metrics: dsl.Output[dsl.Metrics],
+    checkpoint: dsl.Output[Checkpoint], val_select_logits: dsl.Output[ValSelectLogits],
+    metrics: dsl.Output[dsl.Metrics],
     mode: str = "frozen", epochs: int = 20,
     learning_rate: float = 0.0, global_batch_size: int = 64, micro_batch_size: int = 0, weight_decay: float = 0.01,
     warmup_share: float = 0.1, dropout: float = 0.3, label_smoothing: float = 0.1, class_weights: str = "none",
@@ -24,7 +24,7 @@ def train_baseline(
     adapter_options: str = "", precision: str = "fp32", n_processes: int = 0, positive_class: str = "Roadwork",
     seed: int = 0, checkpoint_seconds: int = 300, checkpoint_steps: int = 0, require_durable: bool = False,
 ) -> None:
-    """Train a classifier on TRAIN, choose the epoch on VAL_SELECT, write logits of VAL_CALIB and VAL_TEST."""
+    """Train a classifier on TRAIN, choose the epoch on VAL_SELECT, write the logits of VAL_SELECT."""
     arguments = dict(locals())
     from components.shared.step import execute
     from components.train_baseline import config, step

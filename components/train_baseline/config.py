@@ -5,11 +5,11 @@ from dataclasses import dataclass
 
 from components.shared.config import option
 from components.shared.training.config import RecipeConfig
+from components.shared.training.modes import MODES, MONITOR_HELP, MONITORS
 
 # Usual starting points for AdamW: a linear head, low-rank adapters, a whole pretrained transformer.
 _LEARNING_RATE_OF_MODE = {"frozen": 1e-3, "full": 2e-5}
 _LEARNING_RATE_OF_ADAPTERS = 2e-4
-ADAPTERS = ("lora", "dora", "rslora", "pissa", "olora", "doran", "loha", "lokr", "vera", "randlora")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -19,7 +19,7 @@ class TrainBaselineConfig(RecipeConfig):
     mode: str = option(
         "frozen",
         "What is trained besides the head: nothing (features are computed once and cached), everything, adapters.",
-        choices=("frozen", "full", *ADAPTERS),
+        choices=MODES,
     )
     epochs: int = option(20, "Passes over TRAIN; early stopping may end sooner.", ge=1)
     learning_rate: float = option(0.0, "Peak rate of AdamW; 0: 1e-3 frozen, 2e-4 adapters, 2e-5 full.", ge=0, lt=1)
@@ -32,11 +32,7 @@ class TrainBaselineConfig(RecipeConfig):
     conformal_alpha: float = option(
         0.1, "False negative rate of that threshold; half of a batch needs 1 / alpha positives.", gt=0, lt=1
     )
-    monitor: str = option(
-        "val_select/acc",
-        "Metric on VAL_SELECT that chooses the epoch.",
-        choices=("val_select/acc", "val_select/mcc", "val_select/auroc"),
-    )
+    monitor: str = option("val_select/acc", MONITOR_HELP, choices=MONITORS)
     adapter_rank: int = option(8, "Rank of the adapters.", ge=1)
     adapter_alpha: float = option(16.0, "Adapters are scaled by adapter_alpha / adapter_rank.", gt=0)
     adapter_options: str = option("", "JSON mapping of further fields of peft's configuration of the adapter.")

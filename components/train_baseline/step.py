@@ -1,4 +1,4 @@
-"""Phase 1: which classifier do TRAIN and VAL_SELECT give, and what does it say about VAL_CALIB and VAL_TEST?"""
+"""Phase 1: which classifier do TRAIN and VAL_SELECT give in one mode, and what does it say about VAL_SELECT?"""
 
 import json
 import shutil
@@ -23,10 +23,9 @@ def run(
     splits: InputDir,
     backbone: InputDir,
     checkpoint: OutputDir,
-    val_calib_logits: OutputDir,
-    val_test_logits: OutputDir,
+    val_select_logits: OutputDir,
 ) -> dict[str, float]:
-    """Train through torchrun and write the checkpoint and both logits artifacts; returns the best epoch's metrics.
+    """Train through torchrun and write the checkpoint and its logits of VAL_SELECT; returns the best epoch's metrics.
 
     Interrupted and started again with the same inputs, it goes on at its last checkpoint and writes the same bytes.
     """
@@ -43,8 +42,9 @@ def run(
         summary = json.loads((work / "training.json").read_text(encoding="utf-8"))
         with writing(checkpoint, kind="Checkpoint", step=STEP, config=config, inputs=inputs, summary=summary) as out:
             shutil.copytree(work / "checkpoint", out, dirs_exist_ok=True)
-        for split, path in (("VAL_CALIB", val_calib_logits), ("VAL_TEST", val_test_logits)):
-            write_split_logits(path, split, work, data, assignment, step=STEP, config=config, inputs=inputs)
+        write_split_logits(
+            val_select_logits, "VAL_SELECT", work, data, assignment, step=STEP, config=config, inputs=inputs
+        )
         return {name: float(value) for name, value in summary["best_metrics"].items()}
 
 

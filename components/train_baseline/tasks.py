@@ -7,7 +7,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from components.shared.data import augment
-from components.shared.evaluation import metrics
+from components.shared.evaluation.selection import selection_metrics
 from components.shared.models.classifier import Classifier, normalise, standardise
 from components.shared.training.distributed import World
 from components.shared.training.inference import Positions, SplitData, cached_views, features_of, predict
@@ -67,18 +67,9 @@ class _Task:
         return torch.from_numpy((draws >= rate).astype(np.float32) / (1 - rate)).to(self.world.device)
 
     def scores(self, logits: npt.NDArray[np.float32]) -> dict[str, float]:
-        """acc, mcc, auroc and loss on VAL_SELECT from logits (N, K)."""
-        labels = self.select.labels
+        """Metrics on VAL_SELECT from logits (N, K)."""
         positive = self.classifier.spec.class_names.index(self.config.positive_class)
-        wide = logits.astype(np.float64)
-        margin = wide[:, positive] - np.logaddexp.reduce(np.delete(wide, positive, axis=1), axis=1)
-        truth, decision = labels == positive, margin > 0
-        return {
-            "val_select/acc": float((logits.argmax(axis=1) == labels).mean()),
-            "val_select/mcc": float(metrics.mcc(truth, decision)),
-            "val_select/auroc": float(metrics.auroc(truth, margin)),
-            "val_select/nll": float(F.cross_entropy(torch.from_numpy(wide), torch.from_numpy(labels))),
-        }
+        return selection_metrics(logits, self.select.labels, positive)
 
 
 class FrozenTask(_Task):

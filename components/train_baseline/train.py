@@ -1,4 +1,4 @@
-"""The torchrun entry of train_baseline: one rank of training, then one inference pass over VAL_CALIB and VAL_TEST.
+"""The torchrun entry of train_baseline: one rank of training, then one inference pass over VAL_SELECT.
 
 python -m torch.distributed.run --standalone --nproc-per-node=N -m components.train_baseline.train --config job.json
 """
@@ -35,13 +35,13 @@ def train(
     world: World,
     checkpoints: Checkpoints,
 ) -> None:
-    """Everything one rank does; the main rank leaves `checkpoint/`, `<split>.npy` and `training.json` in `work`."""
+    """Everything one rank does; the main rank leaves `checkpoint/`, `VAL_SELECT.npy` and `training.json` in `work`."""
     if config.precision == "bf16" and world.device.type == "cuda" and not torch.cuda.is_bf16_supported():
         raise ConfigError("precision='bf16' is not supported by this GPU; use fp32")
     torch.manual_seed(config.seed)
     torch.use_deterministic_algorithms(True, warn_only=world.device.type == "cuda")
     data, assignment = Dataset.open(dataset), read_splits(splits)
-    parts = {split: SplitData.of(data, assignment, split) for split in ("TRAIN", "VAL_SELECT", "VAL_CALIB", "VAL_TEST")}
+    parts = {split: SplitData.of(data, assignment, split) for split in ("TRAIN", "VAL_SELECT")}
     classifier = build(config, data, backbone).to(world.device)
     counts = adapters.trainable_share(classifier)
     task_class = FrozenTask if config.mode == "frozen" else ImageTask
@@ -58,11 +58,9 @@ def train(
         adapters.save_adapter(classifier.backbone, out / "adapter")
     probe = parts["VAL_SELECT"].pixels(np.arange(2), classifier.spec, world.device)
     classifier.backbone = adapters.merge(classifier.backbone, probe)
-    for split in ("VAL_CALIB", "VAL_TEST"):
-        logits = predict(classifier, parts[split], world, description=f"logits of {split}")
-        if world.is_main:
-            np.save(work / f"{split}.npy", logits, allow_pickle=False)
+    logits = predict(classifier, parts["VAL_SELECT"], world, description="logits of VAL_SELECT")
     if world.is_main:
+        np.save(work / "VAL_SELECT.npy", logits, allow_pickle=False)
         classifier.save(out)
         summary = _summary(config, result, counts, world)
         write_json(out / "training.json", summary)

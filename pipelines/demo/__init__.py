@@ -9,7 +9,7 @@ N_IMAGES = 1600
 
 # Where the demo leaves the defaults, which are made for large pretrained backbones: about 280 steps must suffice.
 DEMO_PARAMETERS: dict[str, object] = {
-    "mode": "full",
+    "modes": ["full"],
     "epochs": 8,
     "learning_rate": 1e-3,
     "global_batch_size": 32,

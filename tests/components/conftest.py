@@ -19,6 +19,8 @@ from components.import_backbone.config import ImportBackboneConfig
 from components.import_backbone.step import run as import_backbone
 from components.ingest_dataset.config import IngestConfig
 from components.ingest_dataset.step import run as ingest_dataset
+from components.predict_logits.config import PredictLogitsConfig
+from components.predict_logits.step import run as predict_logits
 from components.split_dataset.config import SplitConfig
 from components.split_dataset.step import run as split_dataset
 from components.train_baseline.config import TrainBaselineConfig
@@ -84,6 +86,7 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> TinyRun:
     ingest_dataset(IngestConfig(data=str(run.source), image_size=56), dataset=run.dataset)
     split_dataset(SplitConfig(min_per_class=2), dataset=run.dataset, splits=run.splits)
     train(run, config, root)
+    predict(run, root)
     fit_threshold(FitThresholdConfig(n_bootstrap=100), val_calib_logits=run.val_calib_logits, policy=run.policy)
     evaluate(
         EvaluateConfig(n_bootstrap=100),
@@ -105,6 +108,17 @@ def train(run: TinyRun, config: TrainBaselineConfig, out: Path) -> None:
         splits=run.splits,
         backbone=run.backbone,
         checkpoint=out / "checkpoint",
+        val_select_logits=out / "val_select_logits",
+    )
+
+
+def predict(run: TinyRun, out: Path, n_processes: int = 1) -> None:
+    """Logits of the tiny model."""
+    predict_logits(
+        PredictLogitsConfig(n_processes=n_processes),
+        dataset=run.dataset,
+        splits=run.splits,
+        checkpoint=run.checkpoint,
         val_calib_logits=out / "val_calib_logits",
         val_test_logits=out / "val_test_logits",
     )

@@ -129,7 +129,7 @@ def test_the_audit_finds_a_planted_leak() -> None:
 def test_training_again_gives_the_same_bytes(tiny: TinyRun, tmp_path: Path) -> None:
     train(tiny, tiny.train_config, tmp_path)
     assert _digests(tiny.checkpoint) == _digests(tmp_path / "checkpoint")
-    assert _digests(tiny.val_test_logits) == _digests(tmp_path / "val_test_logits")
+    assert _digests(tiny.val_select_logits) == _digests(tmp_path / "val_select_logits")
 
 
 @pytest.mark.parametrize("mode", ["full", "frozen", "lora"])
@@ -139,7 +139,7 @@ def test_two_processes_train_the_model_of_one(tiny: TinyRun, tmp_path: Path, mod
         config = dataclasses.replace(tiny.train_config, mode=mode, epochs=1, n_processes=n_processes, n_views=2)
         train(tiny, config, tmp_path / str(n_processes))
         weights.append(load_file(tmp_path / f"{n_processes}/checkpoint/head.safetensors"))
-    one, two = (read_logits(tmp_path / f"{n}/val_test_logits", "VAL_TEST")[0] for n in (1, 2))
+    one, two = (read_logits(tmp_path / f"{n}/val_select_logits", "VAL_SELECT")[0] for n in (1, 2))
     assert one.sample_ids == two.sample_ids
     assert np.allclose(one.logits, two.logits, atol=2e-4)
     assert np.allclose(weights[0]["weight"], weights[1]["weight"], atol=2e-4)

@@ -19,7 +19,7 @@ _LIMIT_SECONDS = 5.0
 
 def _job(folder: Path, backbone: Path) -> Path:
     import_backbone(ImportBackboneConfig(backbone=str(backbone)), pretrained=folder / "imported")
-    outputs = ("checkpoint", "val_calib_logits", "val_test_logits")
+    outputs = ("checkpoint", "val_select_logits")
     paths = {name: str(folder / "task" / name) for name in outputs}
     paths |= {name: str(FOLDER / name) for name in ("dataset", "splits")}
     paths["backbone"] = str(folder / "imported")

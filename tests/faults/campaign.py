@@ -44,7 +44,7 @@ class Campaign:
     wiped: bool = False
     step: str = "train_baseline"
     inputs: tuple[str, ...] = ("dataset", "splits", "backbone")
-    outputs: tuple[str, ...] = ("checkpoint", "val_calib_logits", "val_test_logits")
+    outputs: tuple[str, ...] = ("checkpoint", "val_select_logits")
     delivered: list[str] = field(default_factory=list)
 
     @property
@@ -60,7 +60,7 @@ def prepare(root: Path) -> None:
     ingest_dataset(IngestConfig(data=str(root / "source"), image_size=28), dataset=root / "dataset")
     split_dataset(SplitConfig(min_per_class=2), dataset=root / "dataset", splits=root / "splits")
     config = TrainBaselineConfig(epochs=2, n_processes=1)
-    outputs = {name: root / name for name in ("checkpoint", "val_calib_logits", "val_test_logits")}
+    outputs = {name: root / name for name in ("checkpoint", "val_select_logits")}
     inputs = {name: root / name for name in ("dataset", "splits", "backbone")}
     train_baseline(config, **inputs, **outputs)
 

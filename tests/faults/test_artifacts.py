@@ -22,6 +22,8 @@ from components.export_bundle.config import ExportConfig
 from components.export_bundle.step import run as export_bundle
 from components.fit_threshold.config import FitThresholdConfig
 from components.fit_threshold.step import run as fit_threshold
+from components.predict_logits.config import PredictLogitsConfig
+from components.predict_logits.step import run as predict_logits
 from components.shared import predict
 from components.shared.config import Config, canonical_json
 from components.shared.step import Run, execute
@@ -48,8 +50,15 @@ def _same(*names: str) -> dict[str, str]:
     return {name: name for name in names}
 
 
-_TRAINED = ("checkpoint", "val_calib_logits", "val_test_logits")
-_TRAIN = Reader(train_baseline, TrainBaselineConfig, _same("dataset", "splits", "backbone"), _TRAINED)
+_TRAIN = Reader(
+    train_baseline, TrainBaselineConfig, _same("dataset", "splits", "backbone"), ("checkpoint", "val_select_logits")
+)
+_PREDICT = Reader(
+    predict_logits,
+    PredictLogitsConfig,
+    _same("dataset", "splits", "checkpoint"),
+    ("val_calib_logits", "val_test_logits"),
+)
 _GATE = Reader(
     train_gate,
     TrainGateConfig,
@@ -68,6 +77,7 @@ _SCRC = Reader(calibrate_scrc, CalibrateScrcConfig, _same("val_calib_logits"), (
 CASES: list[tuple[Reader, str]] = [
     (Reader(split_dataset, SplitConfig, _same("dataset"), ("splits",)), "dataset"),
     *((_TRAIN, name) for name in _TRAIN.inputs),
+    *((_PREDICT, name) for name in _PREDICT.inputs),
     *((_GATE, name) for name in _GATE.inputs),
     *((_THRESHOLD, name) for name in _THRESHOLD.inputs),
     (

@@ -16,6 +16,8 @@ from components.calibrate_gate.config import CalibrateGateConfig
 from components.calibrate_gate.step import run as calibrate_gate
 from components.calibrate_scrc.config import CalibrateScrcConfig
 from components.calibrate_scrc.step import run as calibrate_scrc
+from components.compare_adaptations.config import CompareAdaptationsConfig
+from components.compare_adaptations.step import run as compare_adaptations
 from components.compare_calibrators.config import CompareCalibratorsConfig
 from components.compare_calibrators.step import run as compare_calibrators
 from components.evaluate.config import EvaluateConfig
@@ -32,6 +34,7 @@ from components.split_dataset.step import run as split_dataset
 from tests.components.conftest import write_source
 from tests.faults.torn import power_cut
 from tests.golden.make import BUNDLED, EVALUATED, FOLDER, KINDS
+from tests.logits_artifacts import candidate
 
 STOPS = 25 if os.environ.get("KILLS") else 4
 _NEVER = 10**9
@@ -39,6 +42,18 @@ _NEVER = 10**9
 
 def _ingest(source: Path, **paths: Path) -> None:
     ingest_dataset(IngestConfig(data=str(source), image_size=28), **paths)
+
+
+def _compare(source: Path, **paths: Path) -> None:
+    for mode in ("frozen", "lora"):
+        if not (source.parent / mode).exists():
+            candidate(source.parent, mode)
+    compare_adaptations(
+        CompareAdaptationsConfig(modes=("frozen", "lora"), n_bootstrap=100),
+        checkpoints=tuple(source.parent / mode / "checkpoint" for mode in ("frozen", "lora")),
+        val_select_logits=tuple(source.parent / mode / "logits" for mode in ("frozen", "lora")),
+        **paths,
+    )
 
 
 def _reading(run: Callable[..., Any], config: Any, *same: str, **inputs: str) -> Callable[..., Any]:
@@ -54,6 +69,7 @@ STEPS: dict[str, tuple[Callable[..., Any], tuple[str, ...]]] = {
         _reading(compare_calibrators, CompareCalibratorsConfig(n_bootstrap=100), "val_calib_logits"),
         ("calibration",),
     ),
+    "compare_adaptations": (_compare, ("checkpoint", "comparison", "table")),
     "fit_threshold": (
         _reading(fit_threshold, FitThresholdConfig(n_bootstrap=100), "val_calib_logits", "calibration"),
         ("policy",),

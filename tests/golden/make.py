@@ -16,6 +16,8 @@ from components.calibrate_gate.config import CalibrateGateConfig
 from components.calibrate_gate.step import run as calibrate_gate
 from components.calibrate_scrc.config import CalibrateScrcConfig
 from components.calibrate_scrc.step import run as calibrate_scrc
+from components.compare_adaptations.config import CompareAdaptationsConfig
+from components.compare_adaptations.step import run as compare_adaptations
 from components.compare_calibrators.config import CompareCalibratorsConfig
 from components.compare_calibrators.step import run as compare_calibrators
 from components.evaluate.config import EvaluateConfig
@@ -26,6 +28,8 @@ from components.fit_threshold.config import FitThresholdConfig
 from components.fit_threshold.step import run as fit_threshold
 from components.ingest_dataset.config import IngestConfig
 from components.ingest_dataset.step import run as ingest_dataset
+from components.predict_logits.config import PredictLogitsConfig
+from components.predict_logits.step import run as predict_logits
 from components.shared.artifacts import SCHEMA_VERSION
 from components.shared.training import checkpoint_files
 from components.shared.training.state import TrainingState
@@ -44,6 +48,9 @@ KINDS = {
     "splits": "Splits",
     "backbone": "Backbone",
     "checkpoint": "Checkpoint",
+    "val_select_logits": "ValSelectLogits",
+    "chosen_checkpoint": "Checkpoint",
+    "comparison": "Comparison",
     "gate_checkpoint": "Checkpoint",
     "val_calib_logits": "ValCalibLogits",
     "val_test_logits": "ValTestLogits",
@@ -82,7 +89,17 @@ def _run(root: Path) -> None:
     split_dataset(SplitConfig(min_per_class=2), dataset=root / "dataset", splits=root / "splits")
     data = _paths(root, "dataset", "splits")
     config = TrainBaselineConfig(mode="lora", epochs=2, n_processes=1)
-    train_baseline(config, **data, **_paths(root, "backbone", "checkpoint", "val_calib_logits", "val_test_logits"))
+    train_baseline(config, **data, **_paths(root, "backbone", "checkpoint", "val_select_logits"))
+    compare_adaptations(
+        CompareAdaptationsConfig(modes=("lora",), n_bootstrap=100),
+        checkpoints=(root / "checkpoint",),
+        val_select_logits=(root / "val_select_logits",),
+        checkpoint=root / "chosen_checkpoint",
+        comparison=root / "comparison",
+        table=root / "table.md",
+    )
+    logits = _paths(root, "val_calib_logits", "val_test_logits")
+    predict_logits(PredictLogitsConfig(n_processes=1), **data, **_paths(root, "checkpoint"), **logits)
     train_gate(
         TrainGateConfig(gate_epochs=2, n_processes=1),
         **data,

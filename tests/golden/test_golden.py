@@ -16,6 +16,7 @@ from components.shared.training import checkpoint_files
 from tests.golden.make import FOLDER, KINDS, POLICIES
 
 _SPLITS = {
+    "val_select_logits": "VAL_SELECT",
     "val_calib_logits": "VAL_CALIB",
     "val_test_logits": "VAL_TEST",
     "gate_calib_logits": "VAL_CALIB",

@@ -25,9 +25,9 @@ def main() -> None:
             data = store.mirror(change["data"])
             for name in [name for name in sys.modules if name.split(".")[0] in ("pipelines", "components")]:
                 del sys.modules[name]
-            plan = importlib.import_module("pipelines.local").plan
+            plan = importlib.import_module("pipelines.plan").plan
             rows = plan({**change["values"], "data": data}, output)
-            results.append([step for step, state in rows if state != "cached"])
+            results.append([f"{row.step} {row.detail}".strip() for row in rows if row.state != "cached"])
             if file:
                 file.write_bytes(before)
     print(json.dumps(results))

@@ -12,7 +12,9 @@ from google.protobuf import json_format
 from kfp import compiler, dsl
 from kfp.dsl.types.type_utils import InconsistentTypeException
 
+from components.compare_adaptations.component import compare_adaptations
 from components.fit_threshold.component import fit_threshold
+from components.predict_logits.component import predict_logits
 from components.shared.errors import ConfigError
 from components.shared.store import StoreSettings
 from components.shared.training.mirror import STORE_VARIABLE
@@ -46,8 +48,25 @@ def test_wiring_test_logits_into_fitting_does_not_compile() -> None:
 
         @dsl.pipeline(name="leak")
         def leak(dataset: dsl.Input[dsl.Artifact]) -> None:
-            train = train_baseline(dataset=dataset, splits=dataset, backbone=dataset)
-            fit_threshold(val_calib_logits=train.outputs["val_test_logits"], calibration=dataset)
+            logits = predict_logits(dataset=dataset, splits=dataset, checkpoint=dataset)
+            fit_threshold(val_calib_logits=logits.outputs["val_test_logits"], calibration=dataset)
+
+
+def test_choosing_a_model_by_test_logits_does_not_compile() -> None:
+    with pytest.raises(InconsistentTypeException, match="ValTestLogits"):
+
+        @dsl.pipeline(name="leak")
+        def leak(dataset: dsl.Input[dsl.Artifact], modes: list) -> None:  # type: ignore[type-arg]
+            with dsl.ParallelFor(modes) as mode:
+                train = train_baseline(dataset=dataset, splits=dataset, backbone=dataset, mode=mode)
+                logits = predict_logits(dataset=dataset, splits=dataset, checkpoint=train.outputs["checkpoint"])
+            compare_adaptations(
+                checkpoints=dsl.Collected(train.outputs["checkpoint"]),
+                val_select_logits=dsl.Collected(logits.outputs["val_test_logits"]),
+            )
+
+
+TORCHRUN = ["exec-predict-logits", "exec-train-baseline", "exec-train-gate"]
 
 
 def test_training_asks_for_two_a6000(documents: list[dict[str, Any]]) -> None:
@@ -65,9 +84,56 @@ def test_training_asks_for_two_a6000(documents: list[dict[str, Any]]) -> None:
     assert kubernetes["activeDeadlineSeconds"] == str(24 * 3600) or kubernetes["activeDeadlineSeconds"] == 24 * 3600
 
 
+def _groups(document: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """The pipeline and all groups of it (exit handler, loops), by name."""
+    return {"root": document["root"]} | {n: c for n, c in document["components"].items() if "dag" in c}
+
+
+def test_no_task_refers_to_an_input_that_its_group_does_not_have(documents: list[dict[str, Any]]) -> None:
+    groups = _groups(documents[0])
+    assert {name.rstrip("0123456789") for name in groups} == {"root", "comp-exit-handler-", "comp-for-loop-"}
+    for name, group in groups.items():
+        has = group.get("inputDefinitions", {})
+        item = {
+            task["parameterIterator"]["itemInput"]
+            for task in group["dag"]["tasks"].values()
+            if "parameterIterator" in task
+        }
+        for task in group["dag"]["tasks"].values():
+            inputs = task.get("inputs", {})
+            wanted = {
+                i["componentInputParameter"]
+                for i in inputs.get("parameters", {}).values()
+                if "componentInputParameter" in i
+            }
+            assert wanted <= has.get("parameters", {}).keys() | item, name
+            wanted = {
+                i["componentInputArtifact"]
+                for i in inputs.get("artifacts", {}).values()
+                if "componentInputArtifact" in i
+            }
+            assert wanted <= has.get("artifacts", {}).keys(), name
+            # What a task needs besides its component's inputs: Kubernetes' settings are looked up among the group's.
+            assert name == "root" or "exit-handler" in name or "pipelinechannel--gpu_nodes" in has["parameters"]
+
+
+def test_every_mode_is_trained_on_gpu_nodes_and_compared_by_one_step(documents: list[dict[str, Any]]) -> None:
+    groups = _groups(documents[0])
+    ((loop, group),) = [(name, group) for name, group in groups.items() if "for-loop" in name]
+    assert list(group["dag"]["tasks"]) == ["train-baseline"]
+    tasks = groups["comp-exit-handler-1"]["dag"]["tasks"]
+    iterator = tasks[loop.removeprefix("comp-")]["parameterIterator"]
+    assert iterator["items"] == {"inputParameter": "pipelinechannel--modes"}
+    mode = group["dag"]["tasks"]["train-baseline"]["inputs"]["parameters"]["mode"]
+    assert mode == {"componentInputParameter": iterator["itemInput"]}
+    readers = {name for name, task in tasks.items() if loop.removeprefix("comp-") in task.get("dependentTasks", [])}
+    assert readers == {"compare-adaptations"}
+
+
 def test_every_step_retries_and_all_but_the_fingerprint_are_cached(documents: list[dict[str, Any]]) -> None:
-    tasks = documents[0]["components"]["comp-exit-handler-1"]["dag"]["tasks"]
-    assert len(tasks) == len(PHASES)
+    groups = [group for name, group in _groups(documents[0]).items() if name != "root"]
+    tasks = {n: t for group in groups for n, t in group["dag"]["tasks"].items() if "parameterIterator" not in t}
+    assert tasks.keys() == {phase.replace("_", "-") for phase in PHASES}
     for name, task in tasks.items():
         assert task["retryPolicy"]["maxRetryCount"] == 3
         assert task["cachingOptions"].get("enableCache", False) is (name != "fingerprint-source")
@@ -87,7 +153,7 @@ def test_every_pod_is_labelled_unprivileged_and_has_scratch(documents: list[dict
         labels = executor["podMetadata"]["labels"]
         assert labels["app.kubernetes.io/part-of"] == "streetvision"
         assert labels["app.kubernetes.io/component"] == name.removeprefix("exec-")
-        assert labels["streetvision/cost"] == ("training" if "train" in name else "light")
+        assert labels["streetvision/cost"] == ("training" if name in TORCHRUN else "light")
         assert executor["securityContext"] == {"runAsUser": "10001", "runAsGroup": "10001", "runAsNonRoot": True}
         assert {"/tmp"} <= {mount["mountPath"] for mount in executor["emptyDirMounts"]}
         assert int(executor["activeDeadlineSeconds"]) > 0
@@ -112,7 +178,7 @@ def test_training_waits_in_kueue_where_a_queue_is_named() -> None:
     executors = platform["deploymentSpec"]["executors"]
     labels = {name: executor["podMetadata"]["labels"] for name, executor in executors.items()}
     queued = sorted(name for name in labels if "kueue.x-k8s.io/queue-name" in labels[name])
-    assert queued == ["exec-train-baseline", "exec-train-gate"]
+    assert queued == TORCHRUN
 
 
 def test_every_step_runs_in_the_image_of_its_phase(documents: list[dict[str, Any]]) -> None:
@@ -134,7 +200,9 @@ def test_every_parameter_is_documented_in_the_spec(documents: list[dict[str, Any
         (["epochs=0"], "epochs=0 must be >= 1"),
         (["epochs=many"], "epochs='many' must be int, got str"),
         (["adapter_options=[]"], "adapter_options='[]' must be a JSON mapping"),
-        (["mode=half"], "mode='half' must be one of frozen, full, lora, dora"),
+        (["modes=[frozen, half]"], "modes='half' must be one of frozen, full, lora, dora"),
+        (["modes=[lora, lora]"], "modes=['lora', 'lora'] must be at least one, none twice"),
+        (["modes=lora"], "modes='lora' must be a list"),
         (["precision=fp16"], "precision='fp16' is refused"),
         (["train_share=0.9"], "must be 1"),
         (["learning_rate=2"], "learning_rate=2.0 must be < 1"),
@@ -174,7 +242,7 @@ def test_resources_are_chosen_when_a_run_is_started() -> None:
 
 def test_pairs_win_over_the_file(tmp_path: Path) -> None:
     file = tmp_path / "run.yaml"
-    file.write_text("epochs: 7\nmode: lora\n")
+    file.write_text("epochs: 7\nmodes: [lora]\n")
     assert read_parameters(file, ["epochs=9", "learning_rate=1e-4"]) == {
-        "epochs": 9, "mode": "lora", "learning_rate": 1e-4,
+        "epochs": 9, "modes": ["lora"], "learning_rate": 1e-4,
     }  # fmt: skip

@@ -16,7 +16,7 @@ import numpy.typing as npt
 from components.shared.artifacts import Manifest, verify_dir, write_json
 from components.shared.errors import DataError, LeakageViolationError
 
-KIND_OF_SPLIT = {"VAL_CALIB": "ValCalibLogits", "VAL_TEST": "ValTestLogits"}
+KIND_OF_SPLIT = {"VAL_SELECT": "ValSelectLogits", "VAL_CALIB": "ValCalibLogits", "VAL_TEST": "ValTestLogits"}
 _COLUMNS = ("sample_id", "label", "group", "source", "path")
 
 

@@ -7,17 +7,19 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
 
+from components.shared.config import Config
 from components.shared.errors import PERMANENT_EXIT_CODE
 from components.shared.training.checkpoints import Checkpoints
 from components.shared.training.config import CheckpointConfig
 from components.shared.training.distributed import leave, process_group
 from components.shared.training.launch import report_error
 
-C = TypeVar("C", bound=CheckpointConfig)
+C = TypeVar("C", bound=Config)
 
 
-def run_rank(train: Callable[..., None], config_class: type[C], description: str | None) -> None:
-    """Parse `--config job.json`, call train(config, **paths, world, checkpoints), end the process.
+def run_rank(work: Callable[..., None], config_class: type[C], description: str | None) -> None:
+    """Parse `--config job.json`, call work(config, **paths, world), with `checkpoints` where the phase trains, and end
+    the process.
 
     An error is left for the launcher with its class and message; its traceback is printed unless it is permanent.
     """
@@ -31,7 +33,10 @@ def run_rank(train: Callable[..., None], config_class: type[C], description: str
         with process_group() as world:
             rank = world.rank
             config = config_class.from_mapping(document["config"])
-            train(config, **paths, world=world, checkpoints=Checkpoints.of_job(document["checkpoints"], config))
+            more = {}
+            if isinstance(config, CheckpointConfig):
+                more["checkpoints"] = Checkpoints.of_job(document["checkpoints"], config)
+            work(config, **paths, world=world, **more)
     except Exception as error:
         report_error(job.parent, rank, error)
         if getattr(error, "exit_code", 0) != PERMANENT_EXIT_CODE:

@@ -1,0 +1,36 @@
+"""The torchrun entry of predict_logits: one rank's share of the images of VAL_CALIB and VAL_TEST.
+
+python -m torch.distributed.run --standalone --nproc-per-node=N -m components.predict_logits.predict --config job.json
+"""
+
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from components.predict_logits.config import PredictLogitsConfig
+from components.shared.data.dataset import Dataset
+from components.shared.data.splits import read_splits
+from components.shared.models.classifier import Classifier
+from components.shared.training.distributed import World
+from components.shared.training.inference import SplitData, predict
+from components.shared.training.rank import run_rank
+
+
+def predict_splits(
+    config: PredictLogitsConfig, dataset: Path, splits: Path, checkpoint: Path, work: Path, world: World
+) -> None:
+    """The main rank leaves `<split>.npy` in `work`: (N, K) float32 logits in the order of the split's ids."""
+    del config
+    torch.use_deterministic_algorithms(True, warn_only=world.device.type == "cuda")
+    data, assignment = Dataset.open(dataset), read_splits(splits)
+    classifier = Classifier.load(checkpoint).to(world.device)
+    for split in ("VAL_CALIB", "VAL_TEST"):
+        part = SplitData.of(data, assignment, split)
+        logits = predict(classifier, part, world, description=f"logits of {split}")
+        if world.is_main:
+            np.save(work / f"{split}.npy", logits, allow_pickle=False)
+
+
+if __name__ == "__main__":
+    run_rank(predict_splits, PredictLogitsConfig, __doc__)

@@ -1,0 +1,42 @@
+"""What does the chosen model say about VAL_CALIB and VAL_TEST?"""
+
+from components.predict_logits.config import PredictLogitsConfig
+from components.shared.artifacts import verify_dir, working, write_json
+from components.shared.data.dataset import Dataset
+from components.shared.data.splits import read_splits
+from components.shared.errors import ArtifactError
+from components.shared.step import InputDir, OutputDir, main
+from components.shared.training.launch import launch
+from components.shared.training.outputs import write_split_logits
+
+STEP = "predict_logits"
+
+
+def run(
+    config: PredictLogitsConfig,
+    *,
+    dataset: InputDir,
+    splits: InputDir,
+    checkpoint: InputDir,
+    val_calib_logits: OutputDir,
+    val_test_logits: OutputDir,
+) -> None:
+    """Predict through torchrun and write both logits artifacts.
+
+    Raises ArtifactError where checkpoint and splits were made from another dataset.
+    """
+    data, assignment, base = Dataset.open(dataset), read_splits(splits), verify_dir(checkpoint, "Checkpoint")
+    if base.inputs.get("dataset") != data.manifest.content_digest or set(assignment.of) != set(data.index):
+        raise ArtifactError("checkpoint or splits were made from another dataset; take all inputs from one run")
+    inputs = {"dataset": data.manifest, "splits": assignment.manifest, "checkpoint": base}
+    with working(val_calib_logits) as work:
+        paths = {"dataset": dataset, "splits": splits, "checkpoint": checkpoint, "work": work}
+        job = {"config": config.to_json(), "paths": {name: str(path) for name, path in paths.items()}}
+        write_json(work / "job.json", job)
+        launch("components.predict_logits.predict", work / "job.json", n_processes=config.n_processes)
+        for split, path in (("VAL_CALIB", val_calib_logits), ("VAL_TEST", val_test_logits)):
+            write_split_logits(path, split, work, data, assignment, step=STEP, config=config, inputs=inputs)
+
+
+if __name__ == "__main__":
+    main(run, PredictLogitsConfig)
