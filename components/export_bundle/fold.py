@@ -44,15 +44,21 @@ def obstacle(spec: ClassifierSpec, fold: Fold) -> str:
     """Why transformers' stock pipeline cannot carry this classifier and policy; empty where it can."""
     if spec.backbone_type not in _STOCK_TYPES:
         return f"transformers has no class for {spec.backbone_type!r} with a head on [CLS; mean patch token]"
+    if spec.views is not None:
+        return f"the model looks at {spec.views.count} views of an image, transformers' pipeline at one"
     if len(spec.class_names) != len(STOCK_LABELS):
         return f"the model has {len(spec.class_names)} classes, its consumers know {' and '.join(STOCK_LABELS)}"
     return "" if fold.decides else fold.reason
 
 
 def write_model(classifier: Classifier, policy: Policy, directory: Path) -> None:
-    """Write the folded model, `classifier` itself included: as stock model and processor, or as `Classifier` files."""
+    """Write the folded model, `classifier` itself included: as stock model and processor, or as `Classifier` files.
+
+    Of several views nothing is folded: their aggregation does not commute with a scale or an offset.
+    """
     fold, positive = fold_of(policy), policy.positive
-    fold_into(classifier.head.linear, fold)
+    if classifier.spec.views is None:
+        fold_into(classifier.head.linear, fold)
     directory.mkdir()
     if obstacle(classifier.spec, fold):
         classifier.save(directory)

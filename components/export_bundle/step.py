@@ -4,7 +4,7 @@ import json
 import shutil
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -13,10 +13,14 @@ from components.export_bundle.model_card import natix_card, readme
 from components.shared.artifacts import Manifest, sha256_file, verify_dir, write_json, writing
 from components.shared.bundle import DOCUMENT, GATE, KIND, MODEL, POLICY, PREPROCESSING, Bundle
 from components.shared.data.dataset import Dataset
+from components.shared.data.view_spec import ViewSpec, tile_boxes
 from components.shared.errors import ArtifactError
 from components.shared.evaluation.folding import fold_of
 from components.shared.evaluation.policy import Policy, read_policy
 from components.shared.step import InputDir, OutputDir, main
+
+if TYPE_CHECKING:
+    from components.shared.models.classifier import ClassifierSpec
 
 _N_CHECKED_IMAGES = 16  # a second with a small backbone, half a minute with the largest
 _LIBRARIES = ("numpy", "pillow", "safetensors", "torch", "transformers")
@@ -107,6 +111,8 @@ def _write_model(checkpoint: Path, rule: Policy, data: Dataset, out: Path) -> tu
         "image_std": list(spec.image_std),
         "backbone_type": spec.backbone_type,
     }
+    if spec.views is not None:
+        preprocessing |= _described(spec)
     write_json(out / PREPROCESSING, preprocessing)
     write_model(classifier, rule, out / MODEL)
     if rule.kind == "gate":
@@ -117,10 +123,24 @@ def _write_model(checkpoint: Path, rule: Policy, data: Dataset, out: Path) -> tu
     return preprocessing, reason
 
 
+def _described(spec: "ClassifierSpec") -> dict[str, Any]:
+    """What preprocessing.json says of views."""
+    views = spec.to_json()["views"]
+    return {
+        "cut": "after the resize: the whole image, then every tile (left, top, side) by rows, then all mirrored if "
+        "flips; each by antialiased bicubic interpolation to views.size",
+        "tiles": [list(box) for box in tile_boxes(spec.image_size, ViewSpec(**views))],
+        "views": views,
+    }
+
+
 def _document(
     config: ExportConfig, rule: Policy, out: Path, inputs: dict[str, Manifest], reason: str
 ) -> dict[str, Any]:
     files = sorted(path for path in out.rglob("*") if path.is_file())
+    several = "views" in json.loads((out / PREPROCESSING).read_text(encoding="utf-8"))
+    unfolded = "the policy decides on the views' common margin; the weights are those of one view" if several else ""
+    unfolded = unfolded or fold_of(rule).reason
     return {
         "name": config.model_name,
         "version": config.model_version,
@@ -129,8 +149,8 @@ def _document(
         "preprocessing": PREPROCESSING,
         "stock_pipeline": not reason,
         "stock_pipeline_reason": reason,
-        "calibrated_weights": not fold_of(rule).reason,
-        "calibrated_weights_reason": fold_of(rule).reason,
+        "calibrated_weights": not unfolded,
+        "calibrated_weights_reason": unfolded,
         "files": {file.relative_to(out).as_posix(): sha256_file(file) for file in files},
         "lineage": {
             name: {

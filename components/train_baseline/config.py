@@ -4,6 +4,7 @@ import json
 from dataclasses import dataclass
 
 from components.shared.config import option
+from components.shared.data.view_spec import AGGREGATIONS, ViewSpec
 from components.shared.training.config import RecipeConfig
 from components.shared.training.modes import MODES, MONITOR_HELP, MONITORS
 
@@ -32,6 +33,17 @@ class TrainBaselineConfig(RecipeConfig):
     conformal_alpha: float = option(
         0.1, "False negative rate of that threshold; half of a batch needs 1 / alpha positives.", gt=0, lt=1
     )
+    view_grid: int = option(
+        1, "Looks at the whole image and at view_grid x view_grid tiles of it; 0 or 1: at the whole only.", ge=0, le=8
+    )
+    view_overlap: float = option(0.0, "Share of a tile's side that its neighbour covers too.", ge=0, lt=1)
+    view_flips: bool = option(False, "Also looks at every view mirrored; doubles the cost.")
+    view_size: int = option(224, "Side of each view in pixels, where there are several.", ge=1)
+    aggregation: str = option(
+        "lse", "How margins of views become the image's: topk_mean, lse (log-sum-exp), ...", choices=AGGREGATIONS
+    )
+    view_top_k: int = option(3, "topk_mean: how many of the largest margins are averaged.", ge=1)
+    view_sharpness: float = option(1.0, "lse: from the mean (towards 0) to the maximum (large).", gt=0)
     monitor: str = option("val_select/acc", MONITOR_HELP, choices=MONITORS)
     adapter_rank: int = option(8, "Rank of the adapters.", ge=1)
     adapter_alpha: float = option(16.0, "Adapters are scaled by adapter_alpha / adapter_rank.", gt=0)
@@ -41,6 +53,8 @@ class TrainBaselineConfig(RecipeConfig):
     def check(self) -> list[str]:
         """fp16 is refused with its reason; adapter_options must be a JSON mapping."""
         problems = []
+        if self.view_flips and self.view_grid < 2:
+            problems.append("view_flips=True needs view_grid of at least 2")
         if self.precision == "fp16":
             problems.append("precision='fp16' is refused: DINO backbones overflow its range (65504); use fp32 or bf16")
         try:
@@ -50,6 +64,22 @@ class TrainBaselineConfig(RecipeConfig):
         if not mapping:
             problems.append(f'adapter_options={self.adapter_options!r} must be a JSON mapping, like {{"bias": "all"}}')
         return problems
+
+    @property
+    def views(self) -> ViewSpec | None:
+        """How images are cut; None where they are seen as a whole."""
+        if self.view_grid < 2:
+            return None
+        return ViewSpec(
+            grid=self.view_grid,
+            overlap=self.view_overlap,
+            flips=self.view_flips,
+            size=self.view_size,
+            aggregation=self.aggregation,
+            top_k=self.view_top_k,
+            sharpness=self.view_sharpness,
+            positive_class=self.positive_class,
+        )
 
     @property
     def peak_learning_rate(self) -> float:

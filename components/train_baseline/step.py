@@ -52,6 +52,11 @@ def _check(config: TrainBaselineConfig, data: Dataset, assignment: Splits) -> No
     """Everything that can be refused before a process is started or a model is loaded."""
     if config.positive_class not in data.class_names:
         raise ConfigError(f"positive_class={config.positive_class!r} is not in the data's {list(data.class_names)}")
+    if config.views is not None and len(data.class_names) != 2:
+        raise ConfigError(
+            f"view_grid={config.view_grid} needs 2 classes, the data has {len(data.class_names)}: views are aggregated "
+            "by the margin of one class against the other; use view_grid=1"
+        )
     unknown = sorted(set(assignment.of) ^ set(data.index))
     if unknown:
         raise DataError(f"splits and dataset differ in {len(unknown)} sample(s), first {unknown[0]}: rerun the split")

@@ -15,7 +15,7 @@ from components.shared.data.splits import read_splits
 from components.shared.errors import ConfigError
 from components.shared.models import adapters
 from components.shared.models.backbone import image_statistics, load_backbone
-from components.shared.models.classifier import Classifier, ClassifierSpec, Head
+from components.shared.models.classifier import Classifier, ClassifierSpec, new_head
 from components.shared.training.checkpoints import Checkpoints
 from components.shared.training.distributed import World
 from components.shared.training.inference import SplitData, predict
@@ -57,7 +57,7 @@ def train(
     if world.is_main:
         adapters.save_adapter(classifier.backbone, out / "adapter")
     probe = parts["VAL_SELECT"].pixels(np.arange(2), classifier.spec, world.device)
-    classifier.backbone = adapters.merge(classifier.backbone, probe)
+    classifier.backbone = adapters.merge(classifier.backbone, probe.flatten(0, -4))
     logits = predict(classifier, parts["VAL_SELECT"], world, description="logits of VAL_SELECT")
     if world.is_main:
         np.save(work / "VAL_SELECT.npy", logits, allow_pickle=False)
@@ -71,13 +71,13 @@ def build(config: TrainBaselineConfig, data: Dataset, folder: Path) -> Classifie
     """The backbone of `folder` in the configured mode with a fresh head, on the CPU."""
     backbone = load_backbone(str(folder))
     mean, std = image_statistics(str(folder))
-    spec = ClassifierSpec(data.class_names, data.image_size, mean, std, backbone.config.model_type)
+    spec = ClassifierSpec(data.class_names, data.image_size, mean, std, backbone.config.model_type, config.views)
     n_features = 2 * backbone.config.hidden_size
     options = json.loads(config.adapter_options or "{}")
     backbone = adapters.prepare(
         backbone, config.mode, rank=config.adapter_rank, alpha=config.adapter_alpha, options=options
     )
-    return Classifier(backbone, Head(n_features, len(data.class_names)), spec)
+    return Classifier(backbone, new_head(n_features, spec), spec)
 
 
 def loop_config(config: TrainBaselineConfig) -> LoopConfig:

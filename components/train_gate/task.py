@@ -22,7 +22,10 @@ MONITOR = "val_select/minus_augrc"
 
 
 class Heads(nn.Module):
-    """Prediction head, and for SelectiveNet the selection and the auxiliary head, on features (B, 2h)."""
+    """Prediction head, and for SelectiveNet the selection and the auxiliary head, on features (B, 2h).
+
+    Of several views (B, V, 2h), the latter two see the views' features by their share in the prediction.
+    """
 
     def __init__(self, head: Head, *, selective: bool) -> None:
         super().__init__()
@@ -38,8 +41,9 @@ class Heads(nn.Module):
         logits = self.head(features, keep)
         if self.gate is None or self.auxiliary is None:
             return logits, None, None
-        kept = features if keep is None else features * keep
-        return logits, self.gate(kept), self.auxiliary(features, keep)
+        pooled = self.head.pooled(features)
+        kept = pooled if keep is None else pooled * keep
+        return logits, self.gate(kept), self.auxiliary(pooled, keep)
 
 
 class GateTask:
@@ -86,10 +90,11 @@ class GateTask:
         """Accuracy on VAL_SELECT, and how well the gate ranks right answers before wrong ones (AUGRC)."""
         with torch.no_grad():
             logits, _, _ = self.heads(self.select_features)
-            scores = self.gate().scores(self.select_features, logits)
+            pooled = self.heads.head.pooled(self.select_features)
+            scores = self.gate().scores(pooled, logits)
         wrong = logits.argmax(dim=1).cpu().numpy() != self.select_labels
         area = float(augrc(scores.double().cpu().numpy(), wrong))
-        confidence = Gate(None).scores(self.select_features, logits).double().cpu().numpy()
+        confidence = Gate(None).scores(pooled, logits).double().cpu().numpy()
         return {
             "val_select/acc": float(1 - wrong.mean()),
             "val_select/augrc": area,
@@ -112,6 +117,6 @@ class GateTask:
         rate = self.config.dropout
         if rate == 0:
             return None
-        shape = (size, self.features.shape[2])
+        shape = (size, self.features.shape[-1])
         draws = step_rng(self.config.seed, step, _DROPOUT).random(shape, dtype=np.float32)
         return torch.from_numpy((draws >= rate).astype(np.float32) / (1 - rate)).to(self.world.device)

@@ -48,7 +48,7 @@ def train(
         features = features_of(classifier, parts[split], world, description=f"logits of {split}").to(world.device)
         with torch.no_grad():
             logits = classifier.head(features)
-            scores = gate.scores(features, logits)
+            scores = gate.scores(classifier.head.pooled(features), logits)
         if world.is_main:
             np.save(work / f"{split}.npy", logits.cpu().numpy(), allow_pickle=False)
             np.save(work / f"{split}-gate.npy", scores.cpu().numpy(), allow_pickle=False)

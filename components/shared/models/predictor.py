@@ -6,9 +6,7 @@ fold gives the logits before it, exact to float32 rounding (1e-6 for thresholds 
 decides on those.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 
 import numpy as np
 import numpy.typing as npt
@@ -20,9 +18,10 @@ from components.shared.data.decode import decode, resize
 from components.shared.errors import PermanentError
 from components.shared.evaluation.folding import fold_of
 from components.shared.evaluation.metrics import sigmoid
-from components.shared.models.backbone import patch_and_cls
-from components.shared.models.classifier import Classifier, ClassifierSpec, normalise
+from components.shared.models.classifier import Classifier, ClassifierSpec, Head, normalise
 from components.shared.models.gate import Gate
+
+_SPEC = ("image_size", "image_mean", "image_std", "backbone_type", "views")
 
 
 @dataclass(frozen=True)
@@ -38,25 +37,13 @@ class Predictor:
     """The model of a bundle, on the CPU."""
 
     def __init__(self, bundle: Bundle) -> None:
-        values = bundle.preprocessing
-        self._spec = ClassifierSpec(
-            class_names=bundle.policy.class_names,
-            image_size=values["image_size"],
-            image_mean=tuple(values["image_mean"]),
-            image_std=tuple(values["image_std"]),
-            backbone_type=values["backbone_type"],
-        )
         self._bundle = bundle
-        self._fold = fold_of(bundle.policy)
+        self._spec = ClassifierSpec.from_json(
+            {"class_names": bundle.policy.class_names} | {name: bundle.preprocessing.get(name) for name in _SPEC}
+        )
+        self._fold = fold_of(bundle.policy) if self._spec.views is None else None
         self._gate = Gate.load(bundle.path / GATE) if bundle.policy.kind == "gate" else None
-        self._features: Callable[[torch.Tensor], torch.Tensor]
-        if bundle.stock:
-            # The parts of the stock model, so that a gate sees the features that the head sees.
-            model = AutoModelForImageClassification.from_pretrained(bundle.path / MODEL).eval()
-            self._features, self._head = partial(patch_and_cls, model.base_model), model.classifier
-        else:
-            classifier = Classifier.load(bundle.path / MODEL)
-            self._features, self._head = classifier.features, classifier.head
+        self._classifier = _stock_parts(bundle, self._spec) if bundle.stock else Classifier.load(bundle.path / MODEL)
 
     def pixels(self, data: bytes) -> npt.NDArray[np.uint8]:
         """(S, S, 3) uint8 of an encoded image of any supported format, whatever its file is called.
@@ -83,12 +70,21 @@ class Predictor:
     def _outputs(self, pixels: npt.NDArray[np.uint8]) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64] | None]:
         """Logits before folding (B, C), and raw gate scores (B,) where the policy is a gate."""
         with torch.inference_mode():
-            features = self._features(normalise(torch.from_numpy(pixels), self._spec))
-            stored = self._head(features).double().numpy()
+            features = self._classifier.features(normalise(torch.from_numpy(pixels), self._spec))
+            logits = self._classifier.head(features).double().numpy()
             if self._bundle.stock and self._bundle.policy.positive == 0:
-                stored = stored[:, ::-1]  # the stock form has the positive class last
-            logits = self._fold.undone(stored)
+                logits = logits[:, ::-1]  # the stock form has the positive class last
+            if self._fold is not None:
+                logits = self._fold.undone(logits)
             if self._gate is None:
                 return logits, None
-            scores = self._gate.scores(features, torch.from_numpy(logits))
+            scores = self._gate.scores(self._classifier.head.pooled(features), torch.from_numpy(logits.copy()))
         return logits, scores.double().numpy()
+
+
+def _stock_parts(bundle: Bundle, spec: ClassifierSpec) -> Classifier:
+    """The parts of the stock model, so that a gate sees the features that the head sees."""
+    model = AutoModelForImageClassification.from_pretrained(bundle.path / MODEL).eval()
+    head = Head(model.classifier.in_features, model.classifier.out_features)
+    head.linear = model.classifier
+    return Classifier(model.base_model, head, spec).eval()

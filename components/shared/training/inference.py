@@ -57,7 +57,8 @@ def features_of(
     description: str = "",
     parameters: augment.Augmentation | None = None,
 ) -> torch.Tensor:
-    """(N, 2h) float32 on the CPU, equal on every rank: the head's input, of images distorted by `parameters`."""
+    """(N, 2h) or, of views, (N, V, 2h) float32 on the CPU, equal on every rank: the head's input, of images distorted
+    by `parameters`."""
 
     def extract(rows: Positions) -> torch.Tensor:
         images, spec = part.images(rows, world.device), classifier.spec
@@ -65,7 +66,7 @@ def features_of(
             return classifier.features(normalise(images, spec))
         return classifier.features(standardise(augment.apply(images, parameters.at(rows)), spec))
 
-    return infer(extract, len(part), world, description, precision)
+    return infer(extract, len(part), world, description, precision, batch_size=batch_size(classifier))
 
 
 def cached_views(
@@ -78,7 +79,7 @@ def cached_views(
     seed: int,
     precision: str = "fp32",
 ) -> torch.Tensor:
-    """(N, n_views, 2h) float32 on the CPU; view 0 is the undistorted image."""
+    """(N, n_views, ...) float32 on the CPU, each as of `features_of`; number 0 is of the undistorted image."""
     views = []
     for view in range(n_views):
         parameters = None
@@ -100,15 +101,28 @@ def predict(
         return torch.Tensor(classifier(part.pixels(rows, classifier.spec, world.device)))
 
     classifier.eval()
-    return np.asarray(infer(logits, len(part), world, description, precision).numpy())
+    size = batch_size(classifier)
+    return np.asarray(infer(logits, len(part), world, description, precision, batch_size=size).numpy())
+
+
+def batch_size(classifier: Classifier) -> int:
+    """Images at a time: so many that the backbone gets about 32 views."""
+    views = classifier.spec.views
+    return _BATCH if views is None else max(1, _BATCH // views.count)
 
 
 def infer(
-    function: Callable[[Positions], torch.Tensor], count: int, world: World, description: str, precision: str
+    function: Callable[[Positions], torch.Tensor],
+    count: int,
+    world: World,
+    description: str,
+    precision: str,
+    *,
+    batch_size: int = _BATCH,
 ) -> torch.Tensor:
     """Apply `function` to this rank's rows in batches, gather all ranks' results: (count, ...) float32 on the CPU."""
     rows = np.arange(count, dtype=np.int64)[world.rows(count)]
-    batches = np.array_split(rows, max(1, -(-len(rows) // _BATCH)))
+    batches = np.array_split(rows, max(1, -(-len(rows) // batch_size)))
     results = []
     with torch.no_grad(), torch.autocast(world.device.type, torch.bfloat16, enabled=precision == "bf16"):
         for batch in progress(batches, description, quiet=not (world.is_main and description)):

@@ -1,0 +1,142 @@
+"""Several views of an image, from training to the bundle: what the checkpoint says, the logits and the bundle say."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from components.evaluate.config import EvaluateConfig
+from components.evaluate.step import run as evaluate
+from components.export_bundle.config import ExportConfig
+from components.export_bundle.step import run as export_bundle
+from components.fit_threshold.config import FitThresholdConfig
+from components.fit_threshold.step import run as fit_threshold
+from components.shared.bundle import open_bundle
+from components.shared.data.dataset import Dataset
+from components.shared.errors import ConfigError
+from components.shared.evaluation.logits import Logits, read_logits
+from components.shared.models.classifier import Classifier, normalise
+from components.shared.models.gate import Gate
+from components.shared.models.predictor import Predictor
+from components.train_baseline.config import TrainBaselineConfig
+from components.train_baseline.step import run as train_baseline
+from components.train_gate.config import TrainGateConfig
+from components.train_gate.step import run as train_gate
+from tests.bundles import write_dataset
+from tests.components.conftest import TinyRun, train
+
+VIEWS = {"view_grid": 2, "view_overlap": 0.25, "view_size": 28, "mode": "frozen", "learning_rate": 0.0, "n_views": 2}
+
+
+def _config(tiny: TinyRun, **fields: object) -> TrainBaselineConfig:
+    return TrainBaselineConfig.from_mapping(tiny.train_config.to_json() | VIEWS | fields)
+
+
+@pytest.fixture(scope="module")
+def several(tiny: TinyRun, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A frozen multi-view training, its threshold, and the evaluation."""
+    root = tmp_path_factory.mktemp("several")
+    train(tiny, _config(tiny, aggregation="noisy_or"), root)
+    fit_threshold(
+        FitThresholdConfig(n_bootstrap=100), val_calib_logits=root / "val_calib_logits", policy=root / "policy"
+    )
+    _evaluate(tiny, root, root / "val_test_logits", root / "policy")
+    return root
+
+
+def _evaluate(tiny: TinyRun, root: Path, logits: Path, policy: Path) -> None:
+    evaluate(
+        EvaluateConfig(n_bootstrap=100),
+        val_test_logits=logits,
+        softmax_policy=policy,
+        dataset=tiny.dataset,
+        evaluation=root / "evaluation",
+        report=root / "report.html",
+    )
+
+
+def _test_pixels(tiny: TinyRun, logits: Path) -> tuple[np.ndarray, Logits]:
+    stored, _ = read_logits(logits, "VAL_TEST")
+    data = Dataset.open(tiny.dataset)
+    return data.images(np.array([data.index[sample_id] for sample_id in stored.sample_ids])), stored
+
+
+def test_an_adapter_is_trained_on_bags_and_the_checkpoint_says_what_the_logits_say(
+    tiny: TinyRun, tmp_path: Path
+) -> None:
+    train(tiny, _config(tiny, mode="lora", aggregation="attention", epochs=1), tmp_path)
+    classifier = Classifier.load(tmp_path / "checkpoint")
+    assert classifier.spec.views is not None
+    assert (classifier.spec.views.grid, classifier.spec.views.aggregation) == (2, "attention")
+    pixels, stored = _test_pixels(tiny, tmp_path / "val_test_logits")
+    with torch.inference_mode():
+        again = classifier(normalise(torch.from_numpy(pixels), classifier.spec)).numpy()
+    np.testing.assert_allclose(again, stored.logits, atol=1e-5)
+    np.testing.assert_allclose(stored.logits[:, 0], -stored.logits[:, 1])
+
+
+def test_a_grid_of_none_or_one_is_the_whole_image(tiny: TinyRun) -> None:
+    assert _config(tiny, view_grid=0).views is None
+    assert _config(tiny, view_grid=1).views is None
+    assert "views" not in json.loads((tiny.checkpoint / "classifier.json").read_text())
+
+
+def test_a_gate_sees_the_views_by_their_share(tiny: TinyRun, several: Path, tmp_path: Path) -> None:
+    train_gate(
+        TrainGateConfig(gate_epochs=2, global_batch_size=16, n_views=2, n_processes=1),
+        dataset=tiny.dataset,
+        splits=tiny.splits,
+        checkpoint=several / "checkpoint",
+        gate_checkpoint=tmp_path / "gate_checkpoint",
+        val_calib_logits=tmp_path / "calib",
+        val_test_logits=tmp_path / "test",
+    )
+    pixels, stored = _test_pixels(tiny, tmp_path / "test")
+    classifier, gate = Classifier.load(tmp_path / "gate_checkpoint"), Gate.load(tmp_path / "gate_checkpoint")
+    with torch.inference_mode():
+        features = classifier.features(normalise(torch.from_numpy(pixels), classifier.spec))
+        logits = classifier.head(features)
+        scores = gate.scores(classifier.head.pooled(features), logits)
+    assert stored.gate is not None
+    np.testing.assert_allclose(logits.numpy(), stored.logits, atol=1e-5)
+    np.testing.assert_allclose(scores.numpy(), stored.gate, atol=1e-4)
+
+
+def test_the_bundle_answers_as_the_policy_decides(tiny: TinyRun, several: Path, tmp_path: Path) -> None:
+    export_bundle(
+        ExportConfig(),
+        checkpoint=several / "checkpoint",
+        softmax_policy=several / "policy",
+        evaluation=several / "evaluation",
+        dataset=tiny.dataset,
+        bundle=tmp_path / "bundle",
+    )
+    bundle = open_bundle(tmp_path / "bundle")
+    pixels, stored = _test_pixels(tiny, several / "val_test_logits")
+    predictor = Predictor(bundle)
+    np.testing.assert_allclose(predictor.logits(pixels), stored.logits, atol=1e-5)
+    said = [answer.decision for answer in predictor.answers(pixels)]
+    assert said == bundle.policy.decide(stored.logits).tolist()
+    views = json.loads((tmp_path / "bundle/preprocessing.json").read_text())
+    assert views["tiles"] == [[0, 0, 32], [24, 0, 32], [0, 24, 32], [24, 24, 32]]
+    assert (views["views"]["aggregation"], views["views"]["size"], views["image_size"]) == ("noisy_or", 28, 56)
+    document = json.loads((tmp_path / "bundle/bundle.json").read_text())
+    assert not document["stock_pipeline"]
+    assert "5 views" in document["stock_pipeline_reason"]
+
+
+def test_more_than_two_classes_are_refused_before_a_model_is_loaded(tiny: TinyRun, tmp_path: Path) -> None:
+    write_dataset(tmp_path / "dataset", ("None", "Roadwork", "Other"))
+    with pytest.raises(ConfigError, match=r"view_grid=2 needs 2 classes, the data has 3: .* use view_grid=1"):
+        train_baseline(
+            _config(tiny),
+            dataset=tmp_path / "dataset",
+            splits=tiny.splits,
+            checkpoint=tmp_path / "checkpoint",
+            val_calib_logits=tmp_path / "calib",
+            val_test_logits=tmp_path / "test",
+        )
+    with pytest.raises(ConfigError, match="view_flips=True needs view_grid"):
+        _config(tiny, view_grid=1, view_flips=True)
