@@ -19,6 +19,12 @@ class CalibrateScrcConfig(SelectiveConfig):
         "Map from logits to probabilities; auto: the simplest within one standard error of the best cross-fitted NLL.",
         choices=("auto", "temperature", "platt", "vector", "beta", "dirichlet", "isotonic", "histogram"),
     )
+    early_exit_error: float = option(
+        0.005,
+        "Several views: largest share of decisions that the whole image alone may change; 0: exits only where sure.",
+        ge=0,
+        lt=1,
+    )
 
     def check(self) -> list[str]:
         """Class-wise control is about answers, the false negative rate about one class; sets need a coverage."""

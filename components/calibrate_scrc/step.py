@@ -16,6 +16,7 @@ from components.shared.evaluation.logits import Logits, read_logits
 from components.shared.evaluation.metrics import Bools, sigmoid
 from components.shared.evaluation.policy import ScrcPolicy, softmax_policy
 from components.shared.selective.certify import Certificate
+from components.shared.selective.early_exit import fit_early_exit
 from components.shared.selective.parts import Parts, at, draw_parts, only, samples_for
 from components.shared.selective.policy_artifact import fit_document, infeasible, write_policy
 from components.shared.selective.sets import certify_sets, selection_threshold
@@ -46,7 +47,8 @@ def run(config: CalibrateScrcConfig, *, val_calib_logits: InputDir, scrc_policy:
     rule = _policy(config, logits, calibrator, fitted)
     fit = fit_document(config, parts, fitted.certificates, fitted.delta)
     fit |= {"calibrator": calibrator.NAME, "single_from": fitted.single_from}
-    write_policy(scrc_policy, rule, fit, step="calibrate_scrc", config=config, inputs=inputs)
+    early = fit_early_exit(rule, logits, max_changed=config.early_exit_error, seed=config.seed)
+    write_policy(scrc_policy, rule, fit, step="calibrate_scrc", config=config, inputs=inputs, early_exit=early)
 
 
 @dataclass(frozen=True)

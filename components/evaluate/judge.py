@@ -1,7 +1,7 @@
 """Which policies were fitted, and what does each say about the same images of VAL_TEST?"""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +14,9 @@ from components.shared.evaluation.policy import Infeasible, Policy, SelectivePol
 from components.shared.evaluation.promises import PolicyComparison, Promise, compare_to_confidence
 from components.shared.evaluation.report import PolicyResult
 from components.shared.evaluation.risk_coverage import risk_band
+from components.shared.evaluation.saved_views import EarlyExitResult, measure_early_exit
 from components.shared.evaluation.scorecard import Predictions, measure
+from components.shared.selective.early_exit import EarlyExit, read_early_exit
 
 _BAND_COVERAGES = np.linspace(0.05, 1, 39)
 _MAX_BAND_REPLICATES = 500  # a band is drawn, not tested
@@ -26,6 +28,7 @@ class Candidates:
 
     fitted: dict[str, tuple[Logits, Policy]]
     infeasible: dict[str, Infeasible]
+    early_exits: dict[str, EarlyExit] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -35,6 +38,7 @@ class Judged:
     results: dict[str, PolicyResult]
     promises: tuple[Promise, ...]
     comparisons: tuple[PolicyComparison, ...]
+    early_exits: tuple[EarlyExitResult, ...] = ()
 
     @property
     def shown(self) -> PolicyResult:
@@ -67,6 +71,9 @@ def read_candidates(
             candidates.infeasible[kind] = found
         else:
             candidates.fitted[kind] = (of_gate if kind == "gate" else logits, found)
+            early_exit = read_early_exit(path)
+            if early_exit is not None:
+                candidates.early_exits[kind] = early_exit
     return candidates, inputs
 
 
@@ -98,7 +105,14 @@ def judge(config: EvaluateConfig, candidates: Candidates) -> Judged:
     ]
     if len(kinds) > 1:
         results = {kind: replace(result, band=_band(config, result.predictions)) for kind, result in results.items()}
-    return Judged(results, tuple(promises), tuple(comparisons))
+    exits = [
+        measure_early_exit(
+            kind, *candidates.fitted[kind], candidates.early_exits[kind], config.n_bootstrap, config.seed
+        )
+        for kind in kinds
+        if kind in candidates.early_exits
+    ]
+    return Judged(results, tuple(promises), tuple(comparisons), tuple(exits))
 
 
 def predict(logits: Logits, rule: Policy) -> Predictions:

@@ -81,6 +81,7 @@ def run(
                 n_bootstrap=config.n_bootstrap,
                 promises=judged.promises,
                 comparisons=judged.comparisons,
+                early_exits=judged.early_exits,
             )
         )
         (out / "report.html").write_text(html, encoding="utf-8")
@@ -148,6 +149,7 @@ def _document(config: EvaluateConfig, judged: Judged) -> dict[str, Any]:
         "metrics": dict(judged.shown.metrics),
         "policies": policies,
         "against_confidence": {comparison.kind: comparison.to_json() for comparison in judged.comparisons},
+        **({"early_exit": {r.kind: r.to_json() for r in judged.early_exits}} if judged.early_exits else {}),
     }
 
 

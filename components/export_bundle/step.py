@@ -17,6 +17,7 @@ from components.shared.data.view_spec import ViewSpec, tile_boxes
 from components.shared.errors import ArtifactError
 from components.shared.evaluation.folding import fold_of
 from components.shared.evaluation.policy import Policy, read_policy
+from components.shared.selective.early_exit import read_early_exit, write_early_exit
 from components.shared.step import InputDir, OutputDir, main
 
 if TYPE_CHECKING:
@@ -63,6 +64,7 @@ def run(
     _check(inputs, rule, report, checkpoint)
     with writing(bundle, kind=KIND, step="export_bundle", config=config, inputs=inputs) as out:
         shutil.copyfile(path / "policy.json", out / POLICY)
+        write_early_exit(out, read_early_exit(path))
         preprocessing, reason = _write_model(checkpoint, rule, data, out)
         card = readme(config, report, data.manifest.summary, preprocessing, reason)
         (out / "README.md").write_text(card, encoding="utf-8")

@@ -14,7 +14,7 @@ from pipelines.sources import cpu_image
 def fit_threshold(
     val_calib_logits: dsl.Input[ValCalibLogits], calibration: dsl.Input[Calibration], policy: dsl.Output[Policy],
     objective: str = "mcc", max_fnr: float = 1.0, positive_class: str = "Roadwork", n_bootstrap: int = 2000,
-    seed: int = 0,
+    early_exit_error: float = 0.005, seed: int = 0,
 ) -> None:
     """Fit the softmax policy: the threshold on P(positive) that maximises the objective on VAL_CALIB."""
     arguments = dict(locals())

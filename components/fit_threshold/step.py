@@ -14,6 +14,7 @@ from components.shared.evaluation.logits import Logits, read_logits
 from components.shared.evaluation.metrics import Bools, Floats, sigmoid
 from components.shared.evaluation.policy import KIND, softmax_policy
 from components.shared.evaluation.threshold import Best, Sweep, best_threshold, best_thresholds, sweep
+from components.shared.selective.early_exit import fit_early_exit, write_early_exit
 from components.shared.step import InputDir, OutputDir, main
 
 # Below this a threshold is decided by one or two images, and most bootstrap replicates lack a class.
@@ -39,6 +40,7 @@ def run(
     fitted = softmax_policy(logits.class_names, config.positive_class, best.threshold, calibrator)
     interval = _interval(config, truth, margin, logits.groups)
     shown = f"{interval[0]:.4f} to {interval[1]:.4f}" if interval else "none"
+    early = fit_early_exit(fitted, logits, max_changed=config.early_exit_error, seed=config.seed)
     print(
         f"threshold {fitted.threshold:.4f} (95 % interval {shown}), "
         f"{config.objective} {best.objective:.4f} on {len(truth)} samples of VAL_CALIB"
@@ -46,6 +48,7 @@ def run(
     with writing(policy, kind=KIND, step="fit_threshold", config=config, inputs=inputs) as out:
         write_json(out / "policy.json", fitted.to_json())
         write_json(out / "fit.json", _fit_document(config, best, interval, truth))
+        write_early_exit(out, early)
         _write_sweep(out / "threshold_sweep.csv", result)
         _plot(out / "threshold.png", config, result, fitted.threshold, interval)
 

@@ -13,23 +13,26 @@ from components.shared.data.dataset import Dataset
 from components.shared.data.splits import read_splits
 from components.shared.models.classifier import Classifier
 from components.shared.training.distributed import World
-from components.shared.training.inference import SplitData, predict
+from components.shared.training.inference import SplitData, predict_views
 from components.shared.training.rank import run_rank
 
 
 def predict_splits(
     config: PredictLogitsConfig, dataset: Path, splits: Path, checkpoint: Path, work: Path, world: World
 ) -> None:
-    """The main rank leaves `<split>.npy` in `work`: (N, K) float32 logits in the order of the split's ids."""
+    """The main rank leaves `<split>.npy` in `work`: (N, K) float32 logits in the order of the split's ids, and for a
+    model of several views `<split>-whole.npy`: (N,) float32 margins of whole images."""
     del config
     torch.use_deterministic_algorithms(True, warn_only=world.device.type == "cuda")
     data, assignment = Dataset.open(dataset), read_splits(splits)
     classifier = Classifier.load(checkpoint).to(world.device)
     for split in ("VAL_CALIB", "VAL_TEST"):
         part = SplitData.of(data, assignment, split)
-        logits = predict(classifier, part, world, description=f"logits of {split}")
+        logits, whole = predict_views(classifier, part, world, description=f"logits of {split}")
         if world.is_main:
             np.save(work / f"{split}.npy", logits, allow_pickle=False)
+        if world.is_main and whole is not None:
+            np.save(work / f"{split}-whole.npy", whole, allow_pickle=False)
 
 
 if __name__ == "__main__":

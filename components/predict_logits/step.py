@@ -4,6 +4,7 @@ from components.predict_logits.config import PredictLogitsConfig
 from components.shared.artifacts import verify_dir, working, write_json
 from components.shared.data.dataset import Dataset
 from components.shared.data.splits import read_splits
+from components.shared.data.view_spec import read_views
 from components.shared.errors import ArtifactError
 from components.shared.step import InputDir, OutputDir, main
 from components.shared.training.launch import launch
@@ -29,13 +30,16 @@ def run(
     if base.inputs.get("dataset") != data.manifest.content_digest or set(assignment.of) != set(data.index):
         raise ArtifactError("checkpoint or splits were made from another dataset; take all inputs from one run")
     inputs = {"dataset": data.manifest, "splits": assignment.manifest, "checkpoint": base}
+    views = read_views(checkpoint)
     with working(val_calib_logits) as work:
         paths = {"dataset": dataset, "splits": splits, "checkpoint": checkpoint, "work": work}
         job = {"config": config.to_json(), "paths": {name: str(path) for name, path in paths.items()}}
         write_json(work / "job.json", job)
         launch("components.predict_logits.predict", work / "job.json", n_processes=config.n_processes)
         for split, path in (("VAL_CALIB", val_calib_logits), ("VAL_TEST", val_test_logits)):
-            write_split_logits(path, split, work, data, assignment, step=STEP, config=config, inputs=inputs)
+            write_split_logits(
+                path, split, work, data, assignment, step=STEP, config=config, inputs=inputs, views=views
+            )
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@ model/               the classifier with calibrator and threshold folded in: P(p
 policy.json          the one policy, with its calibrator and the threshold on the calibrated probability
 gate/                the gate's weights, where the policy is a gate
 preprocessing.json   how an image becomes the model's input
+early_exit.json      when the whole image is enough, where the model looks at several views
 bundle.json          name, version, SHA-256 of every other file, lineage, library versions
 README.md, model_card.json   for readers, and for NATIX
 manifest.json        as in every artifact
@@ -18,6 +19,7 @@ from typing import Any
 from components.shared.artifacts import MANIFEST, verify_dir
 from components.shared.errors import ArtifactError
 from components.shared.evaluation.policy import Policy, parse_policy
+from components.shared.selective.early_exit import EarlyExit, read_early_exit
 
 KIND = "Bundle"
 MODEL, POLICY, PREPROCESSING, DOCUMENT = "model", "policy.json", "preprocessing.json", "bundle.json"
@@ -32,6 +34,7 @@ class Bundle:
     policy: Policy
     preprocessing: dict[str, Any]
     stock: bool
+    early_exit: EarlyExit | None = None
 
 
 def open_bundle(path: Path) -> Bundle:
@@ -51,7 +54,7 @@ def open_bundle(path: Path) -> Bundle:
     if differing:
         raise ArtifactError(f"{path / DOCUMENT}: disagrees with {MANIFEST} about {', '.join(differing)}")
     policy = parse_policy(_read(path / POLICY), str(path / POLICY))
-    return Bundle(path, policy, _read(path / PREPROCESSING), document["stock_pipeline"])
+    return Bundle(path, policy, _read(path / PREPROCESSING), document["stock_pipeline"], read_early_exit(path))
 
 
 def _read(file: Path) -> Any:

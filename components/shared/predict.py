@@ -24,6 +24,8 @@ example:
   {"image": "photo1.jpg", "decision": "roadwork", "probability": 0.913204, "threshold": 0.78374}
   {"image": "photo2.png", "error": "truncated or corrupt (...)"}
 
+A model of several views says with "views" how many it looked at: one where the whole image was enough to decide.
+
 "decision" is "roadwork" where the calibrated "probability" exceeds "threshold" and "none" elsewhere; a policy that
 defers says "defer" in either place where it cannot keep its promise, one with sets "both" where no single class is
 certain enough. The bundle is verified first: a changed,
@@ -46,7 +48,8 @@ def main() -> None:
         predictor = Predictor(bundle)
         failed = False
         for start in range(0, len(arguments.images), arguments.batch_size):
-            for line in _lines(predictor, arguments.images[start : start + arguments.batch_size]):
+            batch = arguments.images[start : start + arguments.batch_size]
+            for line in _lines(predictor, batch, all_views=arguments.all_views):
                 failed |= "error" in line
                 print(json.dumps(line, ensure_ascii=False, allow_nan=False), flush=True)
     except StreetVisionError as error:
@@ -54,7 +57,7 @@ def main() -> None:
     sys.exit(PERMANENT_EXIT_CODE if failed else 0)
 
 
-def _lines(predictor: "Predictor", images: list[Path]) -> Iterator[dict[str, Any]]:
+def _lines(predictor: "Predictor", images: list[Path], *, all_views: bool) -> Iterator[dict[str, Any]]:
     """The documents of one batch, in order: unreadable images get an error and take no part in the batch."""
     pixels, errors = [], {}
     for position, image in enumerate(images):
@@ -64,13 +67,13 @@ def _lines(predictor: "Predictor", images: list[Path]) -> Iterator[dict[str, Any
             errors[position] = one_line(error)
         except OSError as error:
             errors[position] = error.strerror or one_line(error)
-    answers = iter(predictor.answers(np.stack(pixels)) if pixels else [])
+    answers = iter(predictor.answers(np.stack(pixels), all_views=all_views) if pixels else [])
     for position, image in enumerate(images):
         line: dict[str, Any] = {"image": str(image)}
         if position in errors:
             yield line | {"error": errors[position]}
         else:
-            values = asdict(next(answers))
+            values = {name: value for name, value in asdict(next(answers)).items() if value is not None}
             yield line | {k: round(v, 6) if isinstance(v, float) else v for k, v in values.items()}
 
 
@@ -84,6 +87,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("bundle", type=Path, metavar="BUNDLE", help="the bundle directory a run printed")
     parser.add_argument("images", type=Path, nargs="+", metavar="IMAGE", help="BMP, GIF, JPEG, PNG, TIFF or WebP")
     parser.add_argument("--batch-size", type=_positive, default=16, metavar="N", help="images at a time (default: 16)")
+    parser.add_argument("--all-views", action="store_true", help="look at all views of every image, where several are")
     return parser
 
 

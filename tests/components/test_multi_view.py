@@ -1,6 +1,7 @@
 """Several views of an image, from training to the bundle: what the checkpoint says, the logits and the bundle say."""
 
 import json
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,8 @@ from components.export_bundle.config import ExportConfig
 from components.export_bundle.step import run as export_bundle
 from components.fit_threshold.config import FitThresholdConfig
 from components.fit_threshold.step import run as fit_threshold
-from components.shared.bundle import open_bundle
+from components.shared import predict
+from components.shared.bundle import Bundle, open_bundle
 from components.shared.data.dataset import Dataset
 from components.shared.errors import ConfigError
 from components.shared.evaluation.logits import Logits, read_logits
@@ -104,27 +106,62 @@ def test_a_gate_sees_the_views_by_their_share(tiny: TinyRun, several: Path, tmp_
     np.testing.assert_allclose(scores.numpy(), stored.gate, atol=1e-4)
 
 
-def test_the_bundle_answers_as_the_policy_decides(tiny: TinyRun, several: Path, tmp_path: Path) -> None:
+@pytest.fixture(scope="module")
+def bundle(tiny: TinyRun, several: Path) -> Bundle:
+    """The bundle of that training."""
     export_bundle(
         ExportConfig(),
         checkpoint=several / "checkpoint",
         softmax_policy=several / "policy",
         evaluation=several / "evaluation",
         dataset=tiny.dataset,
-        bundle=tmp_path / "bundle",
+        bundle=several / "bundle",
     )
-    bundle = open_bundle(tmp_path / "bundle")
+    return open_bundle(several / "bundle")
+
+
+def test_the_bundle_answers_as_the_policy_decides(tiny: TinyRun, several: Path, bundle: Bundle) -> None:
     pixels, stored = _test_pixels(tiny, several / "val_test_logits")
     predictor = Predictor(bundle)
     np.testing.assert_allclose(predictor.logits(pixels), stored.logits, atol=1e-5)
-    said = [answer.decision for answer in predictor.answers(pixels)]
-    assert said == bundle.policy.decide(stored.logits).tolist()
-    views = json.loads((tmp_path / "bundle/preprocessing.json").read_text())
+    answers = predictor.answers(pixels, all_views=True)
+    assert [answer.decision for answer in answers] == bundle.policy.decide(stored.logits).tolist()
+    assert {answer.views for answer in answers} == {5}
+    views = json.loads((bundle.path / "preprocessing.json").read_text())
     assert views["tiles"] == [[0, 0, 32], [24, 0, 32], [0, 24, 32], [24, 24, 32]]
     assert (views["views"]["aggregation"], views["views"]["size"], views["image_size"]) == ("noisy_or", 28, 56)
-    document = json.loads((tmp_path / "bundle/bundle.json").read_text())
+    document = json.loads((bundle.path / "bundle.json").read_text())
     assert not document["stock_pipeline"]
     assert "5 views" in document["stock_pipeline_reason"]
+
+
+def test_early_exit_looks_at_fewer_views_and_is_reported(tiny: TinyRun, several: Path, bundle: Bundle) -> None:
+    pixels, stored = _test_pixels(tiny, several / "val_test_logits")
+    predictor = Predictor(bundle)
+    # Noisy-or only grows: what is positive as a whole stays so, and on so few images nothing else is certain.
+    assert bundle.early_exit is not None
+    assert bundle.early_exit.certain_from is not None
+    assert bundle.early_exit.negative_to is None
+    assert stored.whole is not None
+    exits = stored.whole >= bundle.early_exit.certain_from
+    answers = predictor.answers(pixels)
+    assert [answer.views for answer in answers] == np.where(exits, 1, 5).tolist()
+    assert [a.decision for a in answers] == [a.decision for a in predictor.answers(pixels, all_views=True)]
+    report = json.loads((several / "evaluation/eval_report.json").read_text())["early_exit"]["softmax"]
+    assert report["equal"] == 1
+    assert report["views_per_image"] == pytest.approx(5 - 4 * exits.mean())
+    assert "Early exit" in (several / "evaluation/report.html").read_text()
+
+
+def test_predict_says_how_many_views_it_looked_at(
+    tiny: TinyRun, bundle: Bundle, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    photo = str(next((tiny.source / "img").iterdir()))
+    for option, allowed in ((["--all-views"], {5}), ([], {1, 5})):
+        monkeypatch.setattr(sys, "argv", ["predict", str(bundle.path), photo, *option])
+        with pytest.raises(SystemExit, match="0"):
+            predict.main()
+        assert json.loads(capsys.readouterr().out)["views"] in allowed
 
 
 def test_more_than_two_classes_are_refused_before_a_model_is_loaded(tiny: TinyRun, tmp_path: Path) -> None:

@@ -1,13 +1,14 @@
 """Which sample has which logits, in which split?
 
 The one format of every logits artifact: `logits.npy` (N, C) float32, `samples.csv` (one row per sample, same order),
-`logits.json` (split and class names), and `gate.npy` (N,) float32 where the model has a gate.
+`logits.json` (split and class names), `gate.npy` (N,) float32 where the model has a gate, and `whole.npy` (N,) float32
+where it looks at several views.
 Artifacts are joined by sample id, never by order.
 """
 
 import csv
 import json
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
@@ -21,10 +22,19 @@ _COLUMNS = ("sample_id", "label", "group", "source", "path")
 
 
 @dataclass(frozen=True)
+class Views:
+    """count: views of an image; lower_bound: the least that its margin is above any one view's, None without bound."""
+
+    count: int
+    lower_bound: float | None
+
+
+@dataclass(frozen=True)
 class Logits:
     """Predictions of one split. logits: (N, C) float32; labels: (N,) int64; the lists have length N.
 
-    gate: (N,) float32 raw gate scores, larger for "answer"; None where the model has no gate.
+    gate: (N,) float32 raw gate scores, larger for "answer"; None where the model has no gate. whole: (N,) float32
+    margin of the positive class that the whole image alone has, and views; None where the model looks at one view.
     """
 
     split: str
@@ -36,6 +46,8 @@ class Logits:
     sources: tuple[str, ...]
     paths: tuple[str, ...]
     gate: npt.NDArray[np.float32] | None = None
+    whole: npt.NDArray[np.float32] | None = None
+    views: Views | None = None
 
     def __post_init__(self) -> None:
         problems = _problems(self)
@@ -61,7 +73,11 @@ def write_logits(directory: Path, logits: Logits) -> None:
         writer.writerow(_COLUMNS)
         labels = logits.labels.tolist()
         writer.writerows(zip(logits.sample_ids, labels, logits.groups, logits.sources, logits.paths, strict=True))
-    write_json(directory / "logits.json", {"split": logits.split, "class_names": list(logits.class_names)})
+    header: dict[str, object] = {"split": logits.split, "class_names": list(logits.class_names)}
+    if logits.whole is not None and logits.views is not None:
+        np.save(directory / "whole.npy", logits.whole, allow_pickle=False)
+        header["views"] = asdict(logits.views)
+    write_json(directory / "logits.json", header)
 
 
 def read_logits(path: Path, split: str) -> tuple[Logits, Manifest]:
@@ -86,9 +102,15 @@ def read_logits(path: Path, split: str) -> tuple[Logits, Manifest]:
         groups=columns["group"],
         sources=columns["source"],
         paths=columns["path"],
-        gate=np.load(path / "gate.npy", allow_pickle=False) if (path / "gate.npy").is_file() else None,
+        gate=_optional(path / "gate.npy"),
+        whole=_optional(path / "whole.npy"),
+        views=Views(**header["views"]) if "views" in header else None,
     )
     return logits, manifest
+
+
+def _optional(file: Path) -> npt.NDArray[np.float32] | None:
+    return np.load(file, allow_pickle=False) if file.is_file() else None
 
 
 def _problems(data: Logits) -> list[str]:
@@ -100,11 +122,14 @@ def _problems(data: Logits) -> list[str]:
     elif not np.isfinite(data.logits).all():
         row = int(np.flatnonzero(~np.isfinite(data.logits).all(axis=1))[0])
         problems.append(f"logits[{row}] of sample {data.sample_ids[row]} is not finite")
-    if data.gate is not None and (data.gate.dtype != np.float32 or data.gate.shape != (count,)):
-        problems.append(f"gate is {data.gate.dtype} {data.gate.shape}, expected float32 {(count,)}")
-    elif data.gate is not None and not np.isfinite(data.gate).all():
-        row = int(np.flatnonzero(~np.isfinite(data.gate))[0])
-        problems.append(f"gate[{row}] of sample {data.sample_ids[row]} is not finite")
+    for name, values in (("gate", data.gate), ("whole", data.whole)):
+        if values is not None and (values.dtype != np.float32 or values.shape != (count,)):
+            problems.append(f"{name} is {values.dtype} {values.shape}, expected float32 {(count,)}")
+        elif values is not None and not np.isfinite(values).all():
+            row = int(np.flatnonzero(~np.isfinite(values))[0])
+            problems.append(f"{name}[{row}] of sample {data.sample_ids[row]} is not finite")
+    if (data.whole is None) != (data.views is None):
+        problems.append("whole.npy and the header's views must come together")
     if len(set(data.sample_ids)) != count:
         problems.append(f"sample_ids has {count - len(set(data.sample_ids))} doubled id(s)")
     outside = sorted(set(data.labels.tolist()) - set(range(len(data.class_names))))

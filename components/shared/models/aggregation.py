@@ -71,18 +71,6 @@ def neutral_margin(views: ViewSpec) -> float:
     return math.log(probability / (1 - probability))
 
 
-def lower_bound(views: ViewSpec) -> float | None:
-    """What the image's margin exceeds at least, relative to any one view's margin; None where there is no bound.
-
-    Maximum and noisy-or only grow with further views; log-sum-exp loses at most log(V) / r to views that say no.
-    """
-    if views.aggregation in ("max", "noisy_or"):
-        return 0.0
-    if views.aggregation == "lse":
-        return -math.log(views.count) / views.sharpness
-    return None
-
-
 def _noisy_or(margins: torch.Tensor) -> torch.Tensor:
     """Log-odds of 1 - prod(1 - p): log(exp(s) - 1) with s = sum of softplus(margin), finite for any margins."""
     # log(softplus(m)) is m where the exponential is all that is left of softplus.

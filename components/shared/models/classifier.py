@@ -150,15 +150,15 @@ class Classifier(nn.Module):
         return cls(load_backbone(str(directory / "backbone")), head, spec).eval()
 
 
-def normalise(images: torch.Tensor, spec: ClassifierSpec) -> torch.Tensor:
+def normalise(images: torch.Tensor, spec: ClassifierSpec, *, first: int = 0, last: int | None = None) -> torch.Tensor:
     """uint8 (B, S, S, 3) -> float32, cut, scaled and standardised; the last step before the model, as `standardise`."""
-    return standardise(images.permute(0, 3, 1, 2).float().div_(255), spec)
+    return standardise(images.permute(0, 3, 1, 2).float().div_(255), spec, first=first, last=last)
 
 
-def standardise(images: torch.Tensor, spec: ClassifierSpec) -> torch.Tensor:
-    """float32 (B, 3, S, S) in [0, 1] -> the same minus mean, over standard deviation; cut into (B, V, 3, s, s) views
-    where the classifier looks at several."""
-    parts = images if spec.views is None else cut(images, spec.views)
+def standardise(images: torch.Tensor, spec: ClassifierSpec, *, first: int = 0, last: int | None = None) -> torch.Tensor:
+    """float32 (B, 3, S, S) in [0, 1] -> the same minus mean, over standard deviation; cut into (B, V, 3, s, s) where
+    the classifier looks at several views, of which `first` to `last` are wanted."""
+    parts = images if spec.views is None else cut(images, spec.views, first=first, last=last)
     mean = torch.tensor(spec.image_mean, device=images.device).view(3, 1, 1)
     std = torch.tensor(spec.image_std, device=images.device).view(3, 1, 1)
     return (parts - mean) / std

@@ -9,6 +9,7 @@ from components.shared.errors import InfeasibleError
 from components.shared.evaluation.policy import INFEASIBLE, KIND, SelectivePolicy
 from components.shared.selective.certify import Certificate, risk_upper_bound
 from components.shared.selective.config import SelectiveConfig
+from components.shared.selective.early_exit import EarlyExit, write_early_exit
 from components.shared.selective.parts import Parts
 
 
@@ -20,8 +21,9 @@ def write_policy(
     step: str,
     config: SelectiveConfig,
     inputs: Mapping[str, Manifest],
+    early_exit: EarlyExit | None = None,
 ) -> None:
-    """policy.json and fit.json."""
+    """policy.json, fit.json and, for a model of several views, early_exit.json."""
     print(
         f"{policy.kind}: {policy.risk} <= {policy.alpha} with probability {1 - policy.delta:g}, "
         f"coverage {fit['coverage']:.3f} (at least {policy.coverage_lower_bound:.3f}) on VAL_CALIB"
@@ -29,6 +31,7 @@ def write_policy(
     with writing(path, kind=KIND, step=step, config=config, inputs=inputs) as out:
         write_json(out / "policy.json", policy.to_json())
         write_json(out / "fit.json", fit)
+        write_early_exit(out, early_exit)
 
 
 def infeasible(

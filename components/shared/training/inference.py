@@ -11,7 +11,7 @@ import torch
 from components.shared.data import augment
 from components.shared.data.dataset import Dataset
 from components.shared.data.splits import Splits
-from components.shared.models.classifier import Classifier, ClassifierSpec, normalise, standardise
+from components.shared.models.classifier import BagHead, Classifier, ClassifierSpec, normalise, standardise
 from components.shared.progress import progress
 from components.shared.training.distributed import World
 from components.shared.training.sampler import step_rng
@@ -97,12 +97,23 @@ def predict(
 ) -> npt.NDArray[np.float32]:
     """Logits (N, K) float32 of undistorted images in the order of the split's ids, each sample computed once."""
 
-    def logits(rows: Positions) -> torch.Tensor:
-        return torch.Tensor(classifier(part.pixels(rows, classifier.spec, world.device)))
+    return predict_views(classifier, part, world, precision=precision, description=description)[0]
+
+
+def predict_views(
+    classifier: Classifier, part: SplitData, world: World, *, precision: str = "fp32", description: str = ""
+) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32] | None]:
+    """Logits as of `predict`, and of a classifier of several views the margins (N,) that whole images alone have."""
+    head = classifier.head
+
+    def outputs(rows: Positions) -> torch.Tensor:
+        features = classifier.features(part.pixels(rows, classifier.spec, world.device))
+        logits = head(features)
+        return torch.cat([logits, head.margins(features)[:, :1]], dim=1) if isinstance(head, BagHead) else logits
 
     classifier.eval()
-    size = batch_size(classifier)
-    return np.asarray(infer(logits, len(part), world, description, precision, batch_size=size).numpy())
+    values = infer(outputs, len(part), world, description, precision, batch_size=batch_size(classifier)).numpy()
+    return (values[:, :-1].copy(), values[:, -1].copy()) if isinstance(head, BagHead) else (values, None)
 
 
 def batch_size(classifier: Classifier) -> int:

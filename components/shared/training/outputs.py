@@ -4,12 +4,14 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 
 from components.shared.artifacts import Manifest, writing
 from components.shared.config import Config
 from components.shared.data.dataset import Dataset
 from components.shared.data.splits import Splits
-from components.shared.evaluation.logits import KIND_OF_SPLIT, Logits, write_logits
+from components.shared.data.view_spec import ViewSpec
+from components.shared.evaluation.logits import KIND_OF_SPLIT, Logits, Views, write_logits
 
 
 def write_split_logits(
@@ -22,11 +24,12 @@ def write_split_logits(
     step: str,
     config: Config,
     inputs: Mapping[str, Manifest],
+    views: ViewSpec | None = None,
 ) -> None:
-    """Join `<split>.npy`, and `<split>-gate.npy` where there is one, with the samples in the order of their ids."""
+    """Join `<split>.npy`, and `<split>-gate.npy` and `<split>-whole.npy` where there are any, with the samples in the
+    order of their ids. `views` says how the model that made the latter cuts images."""
     ids = assignment.ids(split)
     samples = [data.samples[data.index[sample_id]] for sample_id in ids]
-    gate = work / f"{split}-gate.npy"
     logits = Logits(
         split=split,
         class_names=data.class_names,
@@ -36,8 +39,14 @@ def write_split_logits(
         groups=tuple(sample.group for sample in samples),
         sources=tuple(sample.source for sample in samples),
         paths=tuple(sample.path for sample in samples),
-        gate=np.load(gate, allow_pickle=False) if gate.is_file() else None,
+        gate=_optional(work / f"{split}-gate.npy"),
+        whole=_optional(work / f"{split}-whole.npy"),
+        views=None if views is None else Views(views.count, views.lower_bound),
     )
     kind = KIND_OF_SPLIT[split]
     with writing(path, kind=kind, step=step, config=config, inputs=inputs, split=split) as out:
         write_logits(out, logits)
+
+
+def _optional(file: Path) -> npt.NDArray[np.float32] | None:
+    return np.load(file, allow_pickle=False) if file.is_file() else None

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from components.shared.data.view_spec import AGGREGATIONS, ViewSpec
-from components.shared.models.aggregation import aggregate, lower_bound, neutral_margin, shares
+from components.shared.models.aggregation import aggregate, neutral_margin, shares
 from components.shared.models.classifier import BagHead
 
 SPEC = ViewSpec(
@@ -76,12 +76,12 @@ def test_no_further_view_takes_the_margin_below_its_bound(aggregation: str) -> N
     margins = 4 * torch.randn(2000, SPEC.count, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     margins[:1000, 1:] -= 50  # tiles that all say no
     gain = aggregate(margins, _spec(aggregation)) - margins[:, 0]
-    bound = lower_bound(_spec(aggregation))
+    bound = _spec(aggregation).lower_bound
     assert bound is not None
     assert float(gain.min()) >= bound - 1e-9
     assert float(gain.min()) == pytest.approx(bound, abs=1e-6)  # and no bound is closer
-    assert lower_bound(_spec("topk_mean")) is None
-    assert lower_bound(_spec("attention")) is None
+    assert _spec("topk_mean").lower_bound is None
+    assert _spec("attention").lower_bound is None
 
 
 @pytest.mark.parametrize("aggregation", AGGREGATIONS)
