@@ -1,0 +1,90 @@
+"""How many views does looking at the whole image first save, on days that its thresholds have not seen?
+
+Threshold (largest MCC) and exits are fitted on the out-of-fold margins of five days and applied to the sixth.
+"""
+
+from collections.abc import Iterator, Mapping
+
+import numpy as np
+import numpy.typing as npt
+
+from components.shared.evaluation.bootstrap import intervals
+from components.shared.evaluation.logits import Logits, Views
+from components.shared.evaluation.policy import Policy, softmax_policy
+from components.shared.evaluation.threshold import best_threshold, sweep
+from components.shared.selective.early_exit import decisions_alone, fit_early_exit, logits_of_margin
+from tests.studies.features import CLASSES
+from tests.studies.heads import Scores
+
+MAX_CHANGED = 0.005
+_REPLICATES = 2000
+Bools = npt.NDArray[np.bool_]
+
+
+def early_exit_table(
+    truth: Bools, days: npt.NDArray[np.str_], places: tuple[str, ...], found: Mapping[str, Scores]
+) -> Iterator[str]:
+    """Markdown: exits that are certain, and with those fitted for at most 0.5 % changed decisions."""
+    yield "| row | positive answers | exits | views looked at | 95 % | equal decisions | 95 % |"
+    yield "|---|---|---|---|---|---|---|"
+    for name, scores in found.items():
+        if scores.whole is None or scores.views is None:
+            continue
+        for label, max_changed in (("certain", 0.0), ("fitted", MAX_CHANGED)):
+            if label == "certain" and scores.views.lower_bound is None:
+                continue
+            exits, equal, positive = _across_days(truth, days, places, scores, max_changed)
+            looked = 1 - exits * (1 - 1 / scores.views.count)
+            cells = [f"{values.mean():.4f} | {_interval(values, places)}" for values in (looked, equal)]
+            yield f"| {name} | {positive:.3f} | {label} | {' | '.join(cells)} |"
+
+
+def _across_days(
+    truth: Bools, days: npt.NDArray[np.str_], places: tuple[str, ...], scores: Scores, max_changed: float
+) -> tuple[Bools, Bools, float]:
+    """(N,) whether the whole image was enough, (N,) whether the decision is that of all views, share of positives."""
+    assert scores.whole is not None
+    exits, equal, positive = np.zeros(len(truth), bool), np.ones(len(truth), bool), 0
+    for day in np.unique(days):
+        out = days == day
+        best = best_threshold(sweep(truth[~out], scores.margin[~out], "mcc"))
+        policy = softmax_policy(CLASSES, CLASSES[1], best.threshold)
+        early_exit = fit_early_exit(policy, _logits(scores, truth, places, ~out), max_changed=max_changed, seed=0)
+        assert early_exit is not None
+        exits[out] = early_exit.exits(scores.whole[out])
+        full = _decisions(policy, scores.margin[out])
+        equal[out] = ~exits[out] | (decisions_alone(policy, scores.whole[out]) == full)
+        positive += int((full == "roadwork").sum())
+    return exits, equal, positive / len(truth)
+
+
+def _decisions(policy: Policy, margin: npt.NDArray[np.float64]) -> npt.NDArray[np.str_]:
+    return policy.decide(logits_of_margin(margin, policy.positive))
+
+
+def _logits(scores: Scores, truth: Bools, places: tuple[str, ...], rows: Bools) -> Logits:
+    assert scores.whole is not None
+    assert scores.views is not None
+    chosen = np.flatnonzero(rows)
+    ids = tuple(f"{row:016x}" for row in chosen)
+    return Logits(
+        split="VAL_CALIB",
+        class_names=CLASSES,
+        sample_ids=ids,
+        labels=truth[chosen].astype(np.int64),
+        logits=logits_of_margin(scores.margin[chosen], 1).astype(np.float32),
+        groups=tuple(places[row] for row in chosen),
+        sources=("",) * len(chosen),
+        paths=ids,
+        whole=scores.whole[chosen].astype(np.float32),
+        views=Views(scores.views.count, scores.views.lower_bound),
+    )
+
+
+def _interval(values: npt.NDArray[np.generic], places: tuple[str, ...]) -> str:
+    def mean(weights: npt.NDArray[np.float64] | None) -> npt.NDArray[np.float64]:
+        found = values.mean() if weights is None else (weights @ values) / weights.sum(axis=1)
+        return np.asarray(found)
+
+    low, high = intervals({"": mean}, places, _REPLICATES, 0)[""] or (np.nan, np.nan)
+    return f"{low:.4f} to {high:.4f}"

@@ -1,0 +1,123 @@
+"""Which margin does an image get from a head that has seen no image of its day? Leave-one-day-out on cached features.
+
+Heads are trained by the project's own loop on bags of views, with the phase's recipe and no choice of an epoch; or by
+scikit-learn's logistic regression on standardised features, for comparison with what others report.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import torch
+import torch.distributed as dist
+from torch import nn
+from torch.nn import functional as F
+
+from components.shared.data.view_spec import ViewSpec
+from components.shared.models.classifier import BagHead, ClassifierSpec, new_head
+from components.shared.training.distributed import World
+from components.shared.training.loop import LoopConfig, fit
+from components.shared.training.sampler import step_rng
+from tests.studies.features import CLASSES
+
+Values = npt.NDArray[np.float32]
+Floats = npt.NDArray[np.float64]
+Bools = npt.NDArray[np.bool_]
+EPOCHS, DROPOUT, SMOOTHING, BATCH = 60, 0.3, 0.1, 64
+_DROPOUT = 0
+
+
+@dataclass(frozen=True)
+class Scores:
+    """margin (N,) of every image, and where there are `views` also of the whole image alone; both out of fold."""
+
+    margin: Floats
+    whole: Floats | None = None
+    views: ViewSpec | None = None
+
+
+Head = Callable[[Values, Bools, Values], Scores]  # features and truth to train on, features to score
+
+
+class _BagTask:
+    """Balanced, smoothed cross-entropy of bags; what the loop monitors only grows, so that the last epoch counts."""
+
+    def __init__(self, features: Values, truth: Bools, head: nn.Module) -> None:
+        self.module, self.n_samples = head, len(truth)
+        self._features = torch.from_numpy(features)
+        self._labels = torch.from_numpy(truth.astype(np.int64))
+        self._weights = torch.from_numpy((len(truth) / (2 * np.bincount(truth, minlength=2))).astype(np.float32))
+        self._epochs = 0
+
+    def loss(self, model: nn.Module, positions: np.ndarray, slots: np.ndarray, step: int) -> torch.Tensor:
+        """Summed over the bags."""
+        size = min(BATCH, self.n_samples)
+        draws = step_rng(0, step, _DROPOUT).random((size, self._features.shape[-1]), dtype=np.float32)[slots]
+        keep = torch.from_numpy((draws >= DROPOUT).astype(np.float32) / (1 - DROPOUT))
+        logits = model(self._features[positions], keep)
+        labels = self._labels[positions]
+        return F.cross_entropy(logits, labels, self._weights, label_smoothing=SMOOTHING, reduction="sum")
+
+    def evaluate(self) -> dict[str, float]:
+        """How many epochs there were."""
+        self._epochs += 1
+        return {"epochs": float(self._epochs)}
+
+
+def loop_head(views: ViewSpec | None, seed: int = 0) -> Head:
+    """A head trained by `fit` on bags; without views on the whole image."""
+
+    def head(train: Values, truth: Bools, score: Values) -> Scores:
+        torch.manual_seed(seed)
+        spec = ClassifierSpec(CLASSES, 224, (0.0,), (1.0,), "", views)
+        trained = new_head(train.shape[-1], spec)
+        squeezed = (lambda x: x) if views else (lambda x: x[:, 0])
+        config = LoopConfig(
+            epochs=EPOCHS, learning_rate=1e-3, global_batch_size=BATCH, micro_batch_size=0, weight_decay=0.01,
+            warmup_share=0.1, gradient_clip=1.0, ema_decay=0.99, patience=0, monitor="epochs", precision="fp32",
+            seed=seed,
+        )  # fmt: skip
+        fit(_BagTask(squeezed(train), truth, trained), config, World(0, 1, torch.device("cpu")))
+        with torch.inference_mode():
+            inputs = torch.from_numpy(squeezed(score))
+            logits = trained.eval()(inputs).double().numpy()
+            whole = trained.margins(inputs)[:, 0].double().numpy() if isinstance(trained, BagHead) else None
+        return Scores(logits[:, 1] - logits[:, 0], whole, views)
+
+    return head
+
+
+def logistic_regression(pool: Callable[[Values], Values]) -> Head:
+    """scikit-learn's, balanced, on standardised features (N, F) that `pool` makes of (N, V, 2h)."""
+
+    def head(train: Values, truth: Bools, score: Values) -> Scores:
+        from sklearn.linear_model import LogisticRegression
+        from sklearn.pipeline import make_pipeline
+        from sklearn.preprocessing import StandardScaler
+
+        model = make_pipeline(StandardScaler(), LogisticRegression(C=0.01, class_weight="balanced", max_iter=2000))
+        model.fit(pool(train), truth)
+        return Scores(np.asarray(model.decision_function(pool(score)), dtype=np.float64))
+
+    return head
+
+
+def leave_one_day_out(
+    features: Callable[[str], Values], truth: Bools, days: npt.NDArray[np.str_], head: Head
+) -> Scores:
+    """Every image scored by a head that was trained on the other days; `features(day)` are those for leaving it out."""
+    margin, whole, views = np.zeros(len(truth)), np.full(len(truth), np.nan), None
+    for day in np.unique(days):
+        values, out = features(str(day)), days == day
+        found = head(values[~out], truth[~out], values[out])
+        margin[out] = found.margin
+        if found.whole is not None:
+            whole[out], views = found.whole, found.views
+    return Scores(margin, whole if views else None, views)
+
+
+def join_alone() -> None:
+    """The process group of one that the loop expects."""
+    if not dist.is_initialized():
+        dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
