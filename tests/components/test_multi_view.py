@@ -14,6 +14,8 @@ from components.export_bundle.config import ExportConfig
 from components.export_bundle.step import run as export_bundle
 from components.fit_threshold.config import FitThresholdConfig
 from components.fit_threshold.step import run as fit_threshold
+from components.predict_logits.config import PredictLogitsConfig
+from components.predict_logits.step import run as predict_logits
 from components.shared import predict
 from components.shared.bundle import Bundle, open_bundle
 from components.shared.data.dataset import Dataset
@@ -41,11 +43,23 @@ def several(tiny: TinyRun, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A frozen multi-view training, its threshold, and the evaluation."""
     root = tmp_path_factory.mktemp("several")
     train(tiny, _config(tiny, aggregation="noisy_or"), root)
+    _predict(tiny, root)
     fit_threshold(
         FitThresholdConfig(n_bootstrap=100), val_calib_logits=root / "val_calib_logits", policy=root / "policy"
     )
     _evaluate(tiny, root, root / "val_test_logits", root / "policy")
     return root
+
+
+def _predict(tiny: TinyRun, root: Path) -> None:
+    predict_logits(
+        PredictLogitsConfig(n_processes=1),
+        dataset=tiny.dataset,
+        splits=tiny.splits,
+        checkpoint=root / "checkpoint",
+        val_calib_logits=root / "val_calib_logits",
+        val_test_logits=root / "val_test_logits",
+    )
 
 
 def _evaluate(tiny: TinyRun, root: Path, logits: Path, policy: Path) -> None:
@@ -69,6 +83,7 @@ def test_an_adapter_is_trained_on_bags_and_the_checkpoint_says_what_the_logits_s
     tiny: TinyRun, tmp_path: Path
 ) -> None:
     train(tiny, _config(tiny, mode="lora", aggregation="attention", epochs=1), tmp_path)
+    _predict(tiny, tmp_path)
     classifier = Classifier.load(tmp_path / "checkpoint")
     assert classifier.spec.views is not None
     assert (classifier.spec.views.grid, classifier.spec.views.aggregation) == (2, "attention")
@@ -171,9 +186,9 @@ def test_more_than_two_classes_are_refused_before_a_model_is_loaded(tiny: TinyRu
             _config(tiny),
             dataset=tmp_path / "dataset",
             splits=tiny.splits,
+            backbone=tiny.backbone,
             checkpoint=tmp_path / "checkpoint",
-            val_calib_logits=tmp_path / "calib",
-            val_test_logits=tmp_path / "test",
+            val_select_logits=tmp_path / "select",
         )
     with pytest.raises(ConfigError, match="view_flips=True needs view_grid"):
         _config(tiny, view_grid=1, view_flips=True)
