@@ -14,6 +14,7 @@ from components.shared.evaluation.policy import Infeasible, Policy, SelectivePol
 from components.shared.evaluation.promises import PolicyComparison, Promise, compare_to_confidence
 from components.shared.evaluation.report import PolicyResult
 from components.shared.evaluation.risk_coverage import risk_band
+from components.shared.evaluation.robustness import Robustness, measure_robustness
 from components.shared.evaluation.saved_views import EarlyExitResult, measure_early_exit
 from components.shared.evaluation.scorecard import Predictions, measure
 from components.shared.selective.early_exit import EarlyExit, read_early_exit
@@ -39,6 +40,7 @@ class Judged:
     promises: tuple[Promise, ...]
     comparisons: tuple[PolicyComparison, ...]
     early_exits: tuple[EarlyExitResult, ...] = ()
+    robustness: tuple[Robustness, ...] = ()
 
     @property
     def shown(self) -> PolicyResult:
@@ -112,7 +114,9 @@ def judge(config: EvaluateConfig, candidates: Candidates) -> Judged:
         for kind in kinds
         if kind in candidates.early_exits
     ]
-    return Judged(results, tuple(promises), tuple(comparisons), tuple(exits))
+    measured = [measure_robustness(kind, *candidates.fitted[kind], config.n_bootstrap, config.seed) for kind in kinds]
+    robustness = tuple(result for result in measured if result is not None)
+    return Judged(results, tuple(promises), tuple(comparisons), tuple(exits), robustness)
 
 
 def predict(logits: Logits, rule: Policy) -> Predictions:

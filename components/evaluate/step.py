@@ -82,6 +82,7 @@ def run(
                 promises=judged.promises,
                 comparisons=judged.comparisons,
                 early_exits=judged.early_exits,
+                robustness=judged.robustness,
             )
         )
         (out / "report.html").write_text(html, encoding="utf-8")
@@ -149,6 +150,7 @@ def _document(config: EvaluateConfig, judged: Judged) -> dict[str, Any]:
         "metrics": dict(judged.shown.metrics),
         "policies": policies,
         "against_confidence": {comparison.kind: comparison.to_json() for comparison in judged.comparisons},
+        **({"robustness": {r.kind: r.to_json() for r in judged.robustness}} if judged.robustness else {}),
         **({"early_exit": {r.kind: r.to_json() for r in judged.early_exits}} if judged.early_exits else {}),
     }
 

@@ -31,7 +31,7 @@ tags:
 {config.description}
 
 A {preprocessing["backbone_type"]} backbone with one linear layer on [CLS; mean patch token]. Input: RGB, upright,
-squeezed to {size} x {size} by Pillow's bicubic filter (`preprocessing.json`).
+squeezed to {size} x {size} by Pillow's bicubic filter (`preprocessing.json`).{_views(preprocessing)}
 
 ## Data
 {counts["n_samples"]} images ({per_class}) in {counts["n_groups"]} groups; {counts["n_rejected"]} files were rejected,
@@ -46,7 +46,7 @@ The 95 % intervals come from resampling groups. Neither training nor the thresho
 {rows}
 
 ## Decision
-{_decision(policy)}
+{_decision(policy, several="views" in preprocessing)}
 
 ## Use
 {_stock_use() if not reason else f"The stock pipeline cannot load it: {reason}."}
@@ -56,12 +56,38 @@ probability before the threshold was folded in.
 
 ## Intended use and limits
 Deciding whether a street photograph shows roadwork, as the first stage of a cascade. The figures hold for images like
-those above; other cameras, countries, seasons or labelling rules need their own evaluation. The whole image is looked
-at once: roadwork that covers few of the {size} x {size} pixels is easily missed. Not for safety decisions.
+those above; other cameras, countries, seasons or labelling rules need their own evaluation. {_limit(preprocessing)}
+Not for safety decisions.
 """
 
 
-def _decision(policy: dict[str, Any]) -> str:
+def _views(preprocessing: dict[str, Any]) -> str:
+    """How the image is cut and what is made of the views; nothing where it is seen as a whole."""
+    if "views" not in preprocessing:
+        return ""
+    views = preprocessing["views"]
+    mirrored = ", all of them also mirrored" if views["flips"] else ""
+    return (
+        f"\nThe model looks at the whole image and at {len(preprocessing['tiles'])} tiles of it{mirrored}, each as "
+        f"{views['size']} x {views['size']}\npixels, and aggregates their margins ({views['aggregation']}). The "
+        "metrics below are those of all views;\n`early_exit.json`, where it is there, says when the whole image is "
+        "enough."
+    )
+
+
+def _limit(preprocessing: dict[str, Any]) -> str:
+    size = preprocessing["image_size"]
+    if "views" in preprocessing:
+        side = preprocessing["tiles"][0][2]
+        return (
+            f"Roadwork that covers\nfew pixels even of a tile (a square of {side} of {size} pixels) is easily missed."
+        )
+    return (
+        f"The whole image is looked\nat once: roadwork that covers few of the {size} x {size} pixels is easily missed."
+    )
+
+
+def _decision(policy: dict[str, Any], *, several: bool) -> str:
     """The rule, and for a policy that defers its promise."""
     text = (
         f"`{policy['positive_class']}` where its probability exceeds {policy['threshold']:.6f}, fitted on VAL_CALIB "
@@ -75,6 +101,8 @@ def _decision(policy: dict[str, Any]) -> str:
             f"least {policy['coverage_lower_bound']:.3f} of the images are answered. Both hold for a random image\n"
             "of a random group, drawn as those of VAL_CALIB were; not under drift.\n"
         )
+    if several:
+        return text + "The weights in `model/` are as trained: the policy decides on the margin of all views."
     return text + (
         "The weights in `model/` carry this threshold: the probability they give is above 0.5 exactly then,\n"
         "and is not the probability that the calibration metrics above are about. They never defer."

@@ -13,7 +13,8 @@ from pipelines.sources import trainer_image
 @documented(PredictLogitsConfig)
 def predict_logits(
     dataset: dsl.Input[ImageDataset], splits: dsl.Input[Splits], checkpoint: dsl.Input[Checkpoint],
-    val_calib_logits: dsl.Output[ValCalibLogits], val_test_logits: dsl.Output[ValTestLogits], n_processes: int = 0,
+    val_calib_logits: dsl.Output[ValCalibLogits], val_test_logits: dsl.Output[ValTestLogits],
+    robustness: bool = True, seed: int = 0, n_processes: int = 0,
 ) -> None:
     """Write what the chosen model says about VAL_CALIB and VAL_TEST, the splits that nothing before has seen."""
     arguments = dict(locals())

@@ -10,10 +10,11 @@ import torch
 
 from components.predict_logits.config import PredictLogitsConfig
 from components.shared.data.dataset import Dataset
+from components.shared.data.deployment import LEVELS
 from components.shared.data.splits import read_splits
 from components.shared.models.classifier import Classifier
 from components.shared.training.distributed import World
-from components.shared.training.inference import SplitData, predict_views
+from components.shared.training.inference import SplitData, predict_distorted, predict_views
 from components.shared.training.rank import run_rank
 
 
@@ -21,8 +22,8 @@ def predict_splits(
     config: PredictLogitsConfig, dataset: Path, splits: Path, checkpoint: Path, work: Path, world: World
 ) -> None:
     """The main rank leaves `<split>.npy` in `work`: (N, K) float32 logits in the order of the split's ids, and for a
-    model of several views `<split>-whole.npy`: (N,) float32 margins of whole images."""
-    del config
+    model of several views `<split>-whole.npy`: (N,) float32 margins of whole images; `VAL_TEST-distorted.npy` has
+    (L, N, K) float32 logits under the deployment's distortions."""
     torch.use_deterministic_algorithms(True, warn_only=world.device.type == "cuda")
     data, assignment = Dataset.open(dataset), read_splits(splits)
     classifier = Classifier.load(checkpoint).to(world.device)
@@ -33,6 +34,16 @@ def predict_splits(
             np.save(work / f"{split}.npy", logits, allow_pickle=False)
         if world.is_main and whole is not None:
             np.save(work / f"{split}-whole.npy", whole, allow_pickle=False)
+    if config.robustness:
+        part = SplitData.of(data, assignment, "VAL_TEST")
+        levels = [
+            predict_distorted(
+                classifier, part, world, level=level, seed=config.seed, description=f"VAL_TEST at level {level}"
+            )
+            for level in LEVELS
+        ]
+        if world.is_main:
+            np.save(work / "VAL_TEST-distorted.npy", np.stack(levels), allow_pickle=False)
 
 
 if __name__ == "__main__":

@@ -148,6 +148,9 @@ def test_the_bundle_answers_as_the_policy_decides(tiny: TinyRun, several: Path, 
     document = json.loads((bundle.path / "bundle.json").read_text())
     assert not document["stock_pipeline"]
     assert "5 views" in document["stock_pipeline_reason"]
+    card = (bundle.path / "README.md").read_text()
+    assert "the whole image and at 4 tiles of it" in card
+    assert "decides on the margin of all views" in card
 
 
 def test_early_exit_looks_at_fewer_views_and_is_reported(tiny: TinyRun, several: Path, bundle: Bundle) -> None:
@@ -165,7 +168,19 @@ def test_early_exit_looks_at_fewer_views_and_is_reported(tiny: TinyRun, several:
     report = json.loads((several / "evaluation/eval_report.json").read_text())["early_exit"]["softmax"]
     assert report["equal"] == 1
     assert report["views_per_image"] == pytest.approx(5 - 4 * exits.mean())
-    assert "Early exit" in (several / "evaluation/report.html").read_text()
+    html = (several / "evaluation/report.html").read_text()
+    assert "Early exit" in html
+    assert "Robustness" in html
+
+
+def test_levels_of_distortion_are_reported(tiny: TinyRun, several: Path) -> None:
+    stored, _ = read_logits(several / "val_test_logits", "VAL_TEST")
+    assert stored.distorted is not None
+    assert stored.distorted.shape == (4, *stored.logits.shape)
+    assert all(not np.allclose(level, stored.logits) for level in stored.distorted)
+    levels = json.loads((several / "evaluation/eval_report.json").read_text())["robustness"]["softmax"]
+    assert list(levels) == ["as stored", "level 0", "level 1", "level 2", "level 3"]
+    assert all(0 <= entries["expected_reward"]["value"] <= 1 for entries in levels.values())
 
 
 def test_predict_says_how_many_views_it_looked_at(

@@ -11,6 +11,7 @@ Every `--backbone NAME=FOLDER` adds the rows of another backbone, such as one ad
 import argparse
 import dataclasses
 import functools
+import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -101,26 +102,30 @@ def rows(*, larger: bool) -> Iterator[Row]:
 def main() -> None:
     """Print one Markdown table for each target, and one about early exit."""
     parsed = _arguments()
-    heads.join_alone()
     records = labelled_records(parsed.data)
     for target in TARGETS:
         data = Data.of(records, target)
-        found: dict[str, Scored] = {}
-        for name, folder in [part.split("=", 1) for part in parsed.backbone]:
-            for row in rows(larger=not parsed.without_448):
-                label = row.name if name == "frozen" else f"{name}: {row.name}"
-                load = functools.lru_cache(maxsize=1)(
-                    partial(features, records, regime=row.regime, cache=parsed.cache, precision=parsed.precision)
-                )
-                found[label] = _scored(row, data, folder, load)
-                print(f"  {target}: {label}: AUROC {auroc(data.truth, found[label][0].margin):.3f}", flush=True)
+        with heads.alone():
+            found = dict(_measured(records, data, target, parsed))
         print(f"\n### {target}: {int(data.truth.sum())} of {len(data.truth)} images\n")
         print("\n".join(_table(data, found)), flush=True)
         print(f"\n### {target}: early exit\n")
-        print(
-            "\n".join(early_exit_table(data.truth, data.days, data.places, {n: s for n, (s, _, _) in found.items()})),
-            flush=True,
-        )
+        scores = {name: scores for name, (scores, _, _) in found.items()}
+        print("\n".join(early_exit_table(data.truth, data.days, data.places, scores)), flush=True)
+
+
+def _measured(
+    records: list[Record], data: Data, target: str, parsed: argparse.Namespace
+) -> Iterator[tuple[str, Scored]]:
+    for name, folder in [part.split("=", 1) for part in parsed.backbone]:
+        for row in rows(larger=not parsed.without_448):
+            label = row.name if name == "frozen" else f"{name}: {row.name}"
+            load = functools.lru_cache(maxsize=1)(
+                partial(features, records, regime=row.regime, cache=parsed.cache, precision=parsed.precision)
+            )
+            scored = _scored(row, data, folder, load)
+            print(f"  {target}: {label}: AUROC {auroc(data.truth, scored[0].margin):.3f}", file=sys.stderr, flush=True)
+            yield label, scored
 
 
 def _scored(row: Row, data: Data, folder: str, load: Callable[[Path], Features]) -> Scored:

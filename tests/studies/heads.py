@@ -4,7 +4,9 @@ Heads are trained by the project's own loop on bags of views, with the phase's r
 scikit-learn's logistic regression on standardised features, for comparison with what others report.
 """
 
-from collections.abc import Callable
+import contextlib
+import io
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -78,7 +80,8 @@ def loop_head(views: ViewSpec | None, seed: int = 0) -> Head:
             warmup_share=0.1, gradient_clip=1.0, ema_decay=0.99, patience=0, monitor="epochs", precision="fp32",
             seed=seed,
         )  # fmt: skip
-        fit(_BagTask(squeezed(train), truth, trained), config, World(0, 1, torch.device("cpu")))
+        with contextlib.redirect_stderr(io.StringIO()):  # hundreds of progress bars of a tenth of a second
+            fit(_BagTask(squeezed(train), truth, trained), config, World(0, 1, torch.device("cpu")))
         with torch.inference_mode():
             inputs = torch.from_numpy(squeezed(score))
             logits = trained.eval()(inputs).double().numpy()
@@ -117,7 +120,11 @@ def leave_one_day_out(
     return Scores(margin, whole if views else None, views)
 
 
-def join_alone() -> None:
+@contextlib.contextmanager
+def alone() -> Iterator[None]:
     """The process group of one that the loop expects."""
-    if not dist.is_initialized():
-        dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
+    dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
+    try:
+        yield
+    finally:
+        dist.destroy_process_group()

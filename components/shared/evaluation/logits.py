@@ -1,8 +1,8 @@
 """Which sample has which logits, in which split?
 
 The one format of every logits artifact: `logits.npy` (N, C) float32, `samples.csv` (one row per sample, same order),
-`logits.json` (split and class names), `gate.npy` (N,) float32 where the model has a gate, and `whole.npy` (N,) float32
-where it looks at several views.
+`logits.json` (split and class names), `gate.npy` (N,) float32 where the model has a gate, `whole.npy` (N,) float32
+where it looks at several views, and `distorted.npy` (L, N, C) float32 where robustness is measured.
 Artifacts are joined by sample id, never by order.
 """
 
@@ -35,6 +35,7 @@ class Logits:
 
     gate: (N,) float32 raw gate scores, larger for "answer"; None where the model has no gate. whole: (N,) float32
     margin of the positive class that the whole image alone has, and views; None where the model looks at one view.
+    distorted: (L, N, C) float32 logits of the images as the deployment shows them at its levels 0 to L - 1.
     """
 
     split: str
@@ -48,6 +49,7 @@ class Logits:
     gate: npt.NDArray[np.float32] | None = None
     whole: npt.NDArray[np.float32] | None = None
     views: Views | None = None
+    distorted: npt.NDArray[np.float32] | None = None
 
     def __post_init__(self) -> None:
         problems = _problems(self)
@@ -77,6 +79,8 @@ def write_logits(directory: Path, logits: Logits) -> None:
     if logits.whole is not None and logits.views is not None:
         np.save(directory / "whole.npy", logits.whole, allow_pickle=False)
         header["views"] = asdict(logits.views)
+    if logits.distorted is not None:
+        np.save(directory / "distorted.npy", logits.distorted, allow_pickle=False)
     write_json(directory / "logits.json", header)
 
 
@@ -103,6 +107,7 @@ def read_logits(path: Path, split: str) -> tuple[Logits, Manifest]:
         sources=columns["source"],
         paths=columns["path"],
         gate=_optional(path / "gate.npy"),
+        distorted=_optional(path / "distorted.npy"),
         whole=_optional(path / "whole.npy"),
         views=Views(**header["views"]) if "views" in header else None,
     )
@@ -128,6 +133,12 @@ def _problems(data: Logits) -> list[str]:
         elif values is not None and not np.isfinite(values).all():
             row = int(np.flatnonzero(~np.isfinite(values))[0])
             problems.append(f"{name}[{row}] of sample {data.sample_ids[row]} is not finite")
+    if data.distorted is not None:
+        expected = (len(data.distorted), count, len(data.class_names))
+        if data.distorted.dtype != np.float32 or data.distorted.shape != expected:
+            problems.append(f"distorted is {data.distorted.dtype} {data.distorted.shape}, expected float32 {expected}")
+        elif not np.isfinite(data.distorted).all():
+            problems.append("distorted has values that are not finite")
     if (data.whole is None) != (data.views is None):
         problems.append("whole.npy and the header's views must come together")
     if len(set(data.sample_ids)) != count:

@@ -179,3 +179,11 @@ def picture(image: npt.NDArray[np.uint8], alt: str) -> str:
     data = base64.b64encode(buffer.getvalue()).decode()
     size = f'width="{thumbnail.width}" height="{thumbnail.height}"'
     return f'<img alt="{escape(alt)}" {size} src="data:image/jpeg;base64,{data}">'
+
+
+def measured(value: float | None, interval_95: tuple[float, float] | None) -> str:
+    """A value and beside it, smaller, its interval; three decimals, "none" for what does not exist."""
+    if value is None:
+        return "none"
+    bounds = "none" if interval_95 is None else f"{interval_95[0]:.3f} to {interval_95[1]:.3f}"
+    return f"<b>{value:.3f}</b> <small>{bounds}</small>"

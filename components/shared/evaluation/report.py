@@ -11,6 +11,7 @@ from components.shared.artifacts import Manifest
 from components.shared.evaluation import metrics, page, plots
 from components.shared.evaluation.policy import Policy
 from components.shared.evaluation.promises import PolicyComparison, Promise, promises_section
+from components.shared.evaluation.robustness import Robustness, robustness_section
 from components.shared.evaluation.saved_views import EarlyExitResult, early_exit_section
 from components.shared.evaluation.scorecard import ROWS, Entry, Predictions, Row, Targets
 
@@ -87,6 +88,7 @@ class ReportData:
     promises: Sequence[Promise] = ()
     comparisons: Sequence[PolicyComparison] = ()
     early_exits: Sequence[EarlyExitResult] = ()
+    robustness: Sequence[Robustness] = ()
 
 
 def render(data: ReportData) -> str:
@@ -102,6 +104,7 @@ def render(data: ReportData) -> str:
         page.section("Metrics", _metric_table(data), note),
         promises_section(data.promises, data.comparisons),
         early_exit_section(data.early_exits),
+        robustness_section(data.robustness),
         page.section("Decisions and curves", _tiles(data, shown)),
         _gallery(data),
         page.section("How to read this", _how_to_read()),

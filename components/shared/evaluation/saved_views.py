@@ -68,8 +68,8 @@ def early_exit_section(results: Sequence[EarlyExitResult]) -> str:
             r.kind,
             [
                 f"<b>{r.views_per_image:.2f}</b> of {r.n_views}",
-                _shown(r.saved, r.saved_interval_95),
-                _shown(r.equal, r.equal_interval_95),
+                page.measured(r.saved, r.saved_interval_95),
+                page.measured(r.equal, r.equal_interval_95),
                 f"≥ {r.promised:.3f}, sure to {1 - r.delta:g}",
             ],
         )
@@ -87,7 +87,3 @@ def _mean(values: np.ndarray) -> Any:
         return np.asarray(values.mean() if weights is None else (weights @ values) / weights.sum(axis=1))
 
     return mean
-
-
-def _shown(value: float, bounds: Interval) -> str:
-    return f"<b>{value:.3f}</b> <small>{'none' if bounds is None else f'{bounds[0]:.3f} to {bounds[1]:.3f}'}</small>"

@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from components.shared.data import augment
+from components.shared.data import augment, deployment
 from components.shared.data.dataset import Dataset
 from components.shared.data.splits import Splits
 from components.shared.models.classifier import BagHead, Classifier, ClassifierSpec, normalise, standardise
@@ -17,8 +17,9 @@ from components.shared.training.distributed import World
 from components.shared.training.sampler import step_rng
 
 Positions = npt.NDArray[np.int64]
-# The random stream of cached views, with the view number in place of a step; tasks number their own from 0.
-_CACHED_VIEW = 3
+# The random streams of cached views and distortions, with the view's number or the level in place of a step; tasks
+# number their own from 0.
+_CACHED_VIEW, _DISTORTION = 3, 4
 _BATCH = 32
 
 
@@ -114,6 +115,22 @@ def predict_views(
     classifier.eval()
     values = infer(outputs, len(part), world, description, precision, batch_size=batch_size(classifier)).numpy()
     return (values[:, :-1].copy(), values[:, -1].copy()) if isinstance(head, BagHead) else (values, None)
+
+
+def predict_distorted(
+    classifier: Classifier, part: SplitData, world: World, *, level: int, seed: int, description: str = ""
+) -> npt.NDArray[np.float32]:
+    """Logits (N, K) float32 of images as the deployment shows them at a level of `deployment.LEVELS`."""
+    parameters = deployment.draw(step_rng(seed, level, _DISTORTION), len(part), level)
+
+    def logits(rows: Positions) -> torch.Tensor:
+        images = part.images(rows, world.device)
+        distorted = deployment.distort(images, parameters.at(rows), classifier.spec.image_size)
+        return torch.Tensor(classifier(standardise(distorted, classifier.spec)))
+
+    classifier.eval()
+    size = batch_size(classifier)
+    return np.asarray(infer(logits, len(part), world, description, "fp32", batch_size=size).numpy())
 
 
 def batch_size(classifier: Classifier) -> int:

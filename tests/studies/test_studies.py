@@ -1,0 +1,58 @@
+"""The study's machinery on made-up features: no head sees its day, bags find what single views miss."""
+
+import numpy as np
+import pytest
+
+from components.shared.data.records import Record
+from components.shared.evaluation.metrics import auroc
+from tests.studies import heads
+from tests.studies.early_exit import early_exit_table
+from tests.studies.gtsdb import VIEWS, Data
+
+DAYS = np.array([f"day{i % 3}" for i in range(240)])
+TRUTH = np.arange(240) % 4 == 0
+
+
+def _bags() -> np.ndarray:
+    """(240, 10, 8): positives differ in one tile, and not in the whole image."""
+    rng = np.random.default_rng(0)
+    bags = rng.normal(size=(240, 10, 8)).astype(np.float32)
+    bags[TRUTH, rng.integers(1, 10, int(TRUTH.sum())), 0] += 6
+    return bags
+
+
+def test_no_head_sees_an_image_of_the_day_it_scores() -> None:
+    bags, asked = _bags(), []
+
+    def head(train: np.ndarray, truth: np.ndarray, score: np.ndarray) -> heads.Scores:
+        assert not {row.tobytes() for row in train} & {row.tobytes() for row in score}
+        asked.append(len(score))
+        return heads.Scores(score[:, 0, 0].astype(np.float64))
+
+    scores = heads.leave_one_day_out(lambda day: bags, TRUTH, DAYS, head)
+    assert asked == [80, 80, 80]
+    np.testing.assert_array_equal(scores.margin, bags[:, 0, 0])
+
+
+def test_bags_find_what_the_whole_image_does_not_show(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(heads, "EPOCHS", 20)
+    bags = _bags()
+    with heads.alone():
+        found = {
+            name: heads.leave_one_day_out(lambda day: bags, TRUTH, DAYS, heads.loop_head(views))
+            for name, views in (("whole", None), ("parts", VIEWS))
+        }
+    assert auroc(TRUTH, found["whole"].margin) < 0.65
+    assert auroc(TRUTH, found["parts"].margin) > 0.85
+    table = list(early_exit_table(TRUTH, DAYS, tuple(map(str, range(240))), found))
+    assert [line.split(" | ")[2] for line in table[2:]] == ["certain", "fitted"]
+    assert " 1.0000 | 1.0000 to 1.0000 |" in table[2]  # what is certain changes nothing
+
+
+def test_visible_equipment_leaves_out_positives_known_by_a_sign_alone() -> None:
+    def record(label: str, evidence: str) -> Record:
+        return Record("", evidence, label, "place", {"evidence": evidence, "recording_day": "day"}, lambda: b"")
+
+    records = [record("Roadwork", e) for e in ("sign", "device", "sign+device")] + [record("None", "none")]
+    assert Data.of(records, "all positives").truth.tolist() == [True, True, True, False]
+    assert Data.of(records, "visible equipment").kept.tolist() == [1, 2, 3]
