@@ -26,6 +26,12 @@ class Backbone(dsl.Artifact):
     schema_title = "system.Backbone"
 
 
+class TrainImages(dsl.Artifact):
+    """Pixels of TRAIN and nothing else: what may be seen without labels."""
+
+    schema_title = "system.TrainImages"
+
+
 class Checkpoint(dsl.Artifact):
     """Backbone and classification head, adapters merged."""
 

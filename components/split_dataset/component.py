@@ -2,7 +2,7 @@
 
 from kfp import dsl
 
-from components.shared.artifact_types import ImageDataset, Splits
+from components.shared.artifact_types import ImageDataset, Splits, TrainImages
 from components.shared.component import documented
 from components.split_dataset.config import SplitConfig
 from pipelines.sources import cpu_image
@@ -12,7 +12,7 @@ from pipelines.sources import cpu_image
 @dsl.component(base_image=cpu_image(__name__), install_kfp_package=False)
 @documented(SplitConfig)
 def split_dataset(
-    dataset: dsl.Input[ImageDataset], splits: dsl.Output[Splits],
+    dataset: dsl.Input[ImageDataset], splits: dsl.Output[Splits], train_images: dsl.Output[TrainImages],
     train_share: float = 0.7, select_share: float = 0.1, calib_share: float = 0.1, test_share: float = 0.1,
     salt: str = "", n_salts: int = 64, min_per_class: int = 5,
     holdout_column: str = "", holdout_values: list = [], seed: int = 0,  # noqa: B006

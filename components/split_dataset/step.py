@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from components.shared.artifacts import write_json, writing
+from components.shared.data import train_images as pixels
 from components.shared.data.dataset import Dataset
 from components.shared.data.splits import KIND, SPLITS, audit
 from components.shared.errors import ConfigError
@@ -14,10 +15,13 @@ from components.shared.step import InputDir, OutputDir, main
 from components.split_dataset.balance import Counts, Groups, best_salt, refuse_missing, table
 from components.split_dataset.config import SplitConfig
 
+STEP = "split_dataset"
 
-def run(config: SplitConfig, *, dataset: InputDir, splits: OutputDir) -> None:
+
+def run(config: SplitConfig, *, dataset: InputDir, splits: OutputDir, train_images: OutputDir | None = None) -> None:
     """Choose the salt, assign, audit, and write splits.csv, split.json, summary.csv and splits.png.
 
+    `train_images` takes the pixels of TRAIN, without labels, for training that must not see more.
     Raises DataError where a split would have too few of a class, ConfigError for an unknown column or value to hold
     out, LeakageViolationError where the audit fails.
     """
@@ -35,10 +39,16 @@ def run(config: SplitConfig, *, dataset: InputDir, splits: OutputDir) -> None:
     print(table(counts, data.class_names))
     summary = {"salt": salt, "counts": dict(zip(SPLITS, counts.tolist(), strict=True))}
     inputs = {"dataset": data.manifest}
-    with writing(splits, kind=KIND, step="split_dataset", config=config, inputs=inputs, summary=summary) as out:
+    with writing(splits, kind=KIND, step=STEP, config=config, inputs=inputs, summary=summary) as out:
         _write_tables(out, data, split_by_id, counts)
         write_json(out / "split.json", _document(config, data, counts, salt, held_out))
         _plot(out / "splits.png", counts, data.class_names)
+    if train_images is not None:
+        ids = [sample_id for sample_id, split in split_by_id.items() if split == pixels.SPLIT]
+        with writing(
+            train_images, kind=pixels.KIND, step=STEP, config=config, inputs=inputs, split=pixels.SPLIT
+        ) as out:
+            pixels.write_train_images(out, data, ids)
 
 
 def _held_out_groups(config: SplitConfig, data: Dataset) -> set[str]:

@@ -8,6 +8,7 @@ from components.shared.artifacts import SCHEMA_VERSION, verify_dir
 from components.shared.bundle import open_bundle
 from components.shared.data.dataset import Dataset
 from components.shared.data.splits import read_splits
+from components.shared.data.train_images import TrainImages
 from components.shared.evaluation.logits import read_logits
 from components.shared.evaluation.policy import read_policy
 from components.shared.models.classifier import Classifier, normalise
@@ -15,13 +16,14 @@ from components.shared.models.predictor import Predictor
 from components.shared.training import checkpoint_files
 from tests.golden.make import FOLDER, KINDS, POLICIES
 
-_SPLITS = {
+_LOGITS = {
     "val_select_logits": "VAL_SELECT",
     "val_calib_logits": "VAL_CALIB",
     "val_test_logits": "VAL_TEST",
     "gate_calib_logits": "VAL_CALIB",
     "gate_test_logits": "VAL_TEST",
 }
+_SPLITS = _LOGITS | {"train_images": "TRAIN"}
 
 
 @pytest.mark.parametrize("name", KINDS)
@@ -35,7 +37,10 @@ def test_readers_give_what_was_written() -> None:
     assert (len(data.samples), data.class_names, data.image_size) == (240, ("None", "Roadwork"), 16)
     assert data.images(np.array([0, 239])).shape == (2, 16, 16, 3)
     assert sorted(read_splits(FOLDER / "splits").of) == [sample.sample_id for sample in data.samples]
-    for name, split in _SPLITS.items():
+    images = TrainImages.open(FOLDER / "train_images")
+    assert list(images.sample_ids) == read_splits(FOLDER / "splits").ids("TRAIN")
+    assert images.images(np.array([0])).shape == (1, 16, 16, 3)
+    for name, split in _LOGITS.items():
         logits, _ = read_logits(FOLDER / name, split)
         assert list(logits.sample_ids) == read_splits(FOLDER / "splits").ids(split)
     for name in POLICIES:

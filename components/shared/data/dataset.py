@@ -58,9 +58,7 @@ class Dataset:
         header = json.loads((path / "dataset.json").read_text(encoding="utf-8"))
         with (path / "samples.csv").open(newline="", encoding="utf-8") as stream:
             samples = [_sample(row) for row in csv.DictReader(stream)]
-        files = sorted(path.glob("images/*.npy"))
-        # Plain arrays on the maps: indexing a numpy.memmap itself costs several microseconds more.
-        shards = [np.asarray(np.load(file, mmap_mode="r", allow_pickle=False)) for file in files]
+        shards = map_shards(path)
         return cls(path, manifest, tuple(header["class_names"]), header["image_size"], samples, shards)
 
     @cached_property
@@ -70,10 +68,7 @@ class Dataset:
 
     def images(self, positions: npt.NDArray[np.int64]) -> npt.NDArray[np.uint8]:
         """Pixels (n, S, S, 3) uint8 of the samples at `positions` (n,)."""
-        result = np.empty((len(positions), self.image_size, self.image_size, 3), dtype=np.uint8)
-        for row, position in enumerate(positions.tolist()):
-            result[row] = self.shards[position // SHARD_SIZE][position % SHARD_SIZE]
-        return result
+        return read_shards(self.shards, positions, self.image_size)
 
     def duplicate_pairs(self) -> list[tuple[str, str]]:
         """Ids of the pairs in duplicates.csv of which both are samples."""
@@ -109,6 +104,23 @@ def write_shards(directory: Path, images: Iterable[npt.NDArray[np.uint8]], count
             file = directory / "images" / f"shard-{position // SHARD_SIZE:05d}.npy"
             shard = np.lib.format.open_memmap(file, mode="w+", dtype=np.uint8, shape=(rows, *shape))
         shard[position % SHARD_SIZE] = image
+
+
+def map_shards(path: Path) -> list[npt.NDArray[np.uint8]]:
+    """The memory-mapped shards that `write_shards` left in an artifact."""
+    files = sorted(path.glob("images/*.npy"))
+    # Plain arrays on the maps: indexing a numpy.memmap itself costs several microseconds more.
+    return [np.asarray(np.load(file, mmap_mode="r", allow_pickle=False)) for file in files]
+
+
+def read_shards(
+    shards: Sequence[npt.NDArray[np.uint8]], positions: npt.NDArray[np.int64], image_size: int
+) -> npt.NDArray[np.uint8]:
+    """Pixels (n, S, S, 3) uint8 of the images at `positions` (n,)."""
+    result = np.empty((len(positions), image_size, image_size, 3), dtype=np.uint8)
+    for row, position in enumerate(positions.tolist()):
+        result[row] = shards[position // SHARD_SIZE][position % SHARD_SIZE]
+    return result
 
 
 def _sample(row: dict[str, str]) -> Sample:
