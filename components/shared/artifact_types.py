@@ -32,6 +32,12 @@ class TrainImages(dsl.Artifact):
     schema_title = "system.TrainImages"
 
 
+class Backbone(dsl.Artifact):
+    """A pretrained vision backbone: a Hugging Face folder in safetensors."""
+
+    schema_title = "system.Backbone"
+
+
 class Checkpoint(dsl.Artifact):
     """Backbone and classification head, adapters merged."""
 

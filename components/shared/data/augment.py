@@ -25,11 +25,16 @@ class _Strength:
     p_noise: float
     p_jpeg: float
     min_quality: int
+    max_scale: float = 1.0
 
 
 LEVELS = {
     "moderate": _Strength(0.6, 10.0, 0.25, 0.1, 0.1, 0.25, 60),
     "aggressive": _Strength(0.2, 20.0, 0.5, 0.3, 0.3, 0.5, 30),
+    # Views of self-supervised training: DINOv2's large and small crops, and MAE's crop without further distortion.
+    "global": _Strength(0.32, 0.0, 0.4, 0.5, 0.0, 0.0, 95),
+    "local": _Strength(0.05, 0.0, 0.4, 0.5, 0.0, 0.0, 95, 0.32),
+    "crop": _Strength(0.2, 0.0, 0.0, 0.0, 0.0, 0.0, 95),
 }
 _MAX_BLUR_SIGMA, _MAX_NOISE = 2.0, 0.06
 _BLUR_RADIUS = 4  # pixels: two of the largest sigma
@@ -60,7 +65,7 @@ def draw(rng: np.random.Generator, count: int, level: str) -> Augmentation:
     def sometimes(probability: float, values: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
         return np.where(rng.random(count) < probability, values, 0.0)
 
-    scale = np.sqrt(rng.uniform(strength.min_scale, 1.0, count))
+    scale = np.sqrt(rng.uniform(strength.min_scale, strength.max_scale, count))
     centre = rng.uniform(-1.0, 1.0, (count, 2)) * (1.0 - scale)[:, None]
     angle = math.radians(strength.degrees)
     return Augmentation(
@@ -75,10 +80,13 @@ def draw(rng: np.random.Generator, count: int, level: str) -> Augmentation:
     )
 
 
-def apply(images: torch.Tensor, parameters: Augmentation) -> torch.Tensor:
-    """uint8 (B, S, S, 3) -> float32 (B, 3, S, S) in [0, 1], each image distorted by its own parameters."""
+def apply(images: torch.Tensor, parameters: Augmentation, size: int | None = None) -> torch.Tensor:
+    """uint8 (B, S, S, 3) -> float32 (B, 3, S, S) in [0, 1], each image distorted by its own parameters.
+
+    `size` in pixels replaces S in the result.
+    """
     x_BCHW = images.permute(0, 3, 1, 2).float().div_(255)
-    x_BCHW = _geometry(x_BCHW, parameters)
+    x_BCHW = _geometry(x_BCHW, parameters, size or images.shape[1])
     x_BCHW = _colour(x_BCHW, torch.from_numpy(parameters.colour).to(images.device))
     for values, function in ((parameters.sigma, _blur), (parameters.noise, None), (parameters.quality, jpeg)):
         chosen = np.flatnonzero(values)
@@ -90,14 +98,14 @@ def apply(images: torch.Tensor, parameters: Augmentation) -> torch.Tensor:
     return x_BCHW.clamp_(0, 1)
 
 
-def _geometry(x_BCHW: torch.Tensor, parameters: Augmentation) -> torch.Tensor:
+def _geometry(x_BCHW: torch.Tensor, parameters: Augmentation, size: int) -> torch.Tensor:
     """Crop, flip and rotation in one resampling; outside is black, as in the deployment."""
     cosine, sine = np.cos(parameters.radians), np.sin(parameters.radians)
     scale, dx, dy = parameters.crop.T
     mirror = np.where(parameters.flip, -1.0, 1.0)
     rows = [[scale * cosine * mirror, -scale * sine, dx], [scale * sine * mirror, scale * cosine, dy]]
     theta = torch.from_numpy(np.array(rows, dtype=np.float32).transpose(2, 0, 1)).to(x_BCHW.device)
-    grid = F.affine_grid(theta, list(x_BCHW.shape), align_corners=False)
+    grid = F.affine_grid(theta, [*x_BCHW.shape[:2], size, size], align_corners=False)
     return F.grid_sample(x_BCHW, grid, mode="bilinear", padding_mode="zeros", align_corners=False)
 
 

@@ -49,7 +49,7 @@ class World:
             return [code]
         codes = torch.zeros(self.size, dtype=torch.int64, device=self.device)
         codes[self.rank] = code
-        self._sum(codes)
+        self.sum(codes)
         return [int(value) for value in codes.tolist()]
 
     def gather_rows(self, share: torch.Tensor, count: int) -> torch.Tensor:
@@ -59,13 +59,16 @@ class World:
         whole = torch.zeros((count, *share.shape[1:]), dtype=share.dtype, device=self.device)
         whole[self.rows(count)] = share
         # Each row is written by one rank and zero elsewhere, so that a sum is an exact gather without padding.
-        self._sum(whole)
+        self.sum(whole)
         return whole.cpu()
 
-    def _sum(self, tensor: torch.Tensor) -> None:
-        self.beat(waiting=True)
-        dist.all_reduce(tensor)
-        self.beat()
+    def sum(self, tensor: torch.Tensor) -> torch.Tensor:
+        """The sum of every rank's `tensor`, in place and returned; a collective call."""
+        if self.size > 1:
+            self.beat(waiting=True)
+            dist.all_reduce(tensor)
+            self.beat()
+        return tensor
 
 
 @contextmanager

@@ -101,7 +101,8 @@ class _Run:
         """Metrics of a finished epoch; its averaged weights are kept where they are the best so far."""
         with self.trainer.averaged():
             metrics = self.task.evaluate()
-        position, value = self.position, metrics[self.config.monitor]
+        position, monitor = self.position, self.config.monitor
+        value = metrics[monitor] if monitor else float(epoch + 1)
         loss = float(np.mean(position.losses))
         row = {"epoch": float(epoch + 1), "train/loss": loss, "train/lr": self.trainer.learning_rate}
         position.history.append(row | metrics)

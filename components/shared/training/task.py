@@ -1,7 +1,7 @@
 """What does a phase give to the training loop, and which hyper-parameters does the loop have?"""
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
@@ -28,6 +28,20 @@ class Task(Protocol):
         """Metrics on the selection split with the module's present weights, equal on every rank."""
 
 
+@runtime_checkable
+class TeachingTask(Task, Protocol):
+    """A task whose targets come from the running average of its own weights.
+
+    `teacher` has parameters of the same names as `module`: the trainable ones hold the average, which the loop moves in
+    place after every step and keeps in checkpoints. Further state belongs into buffers of `module`.
+    """
+
+    teacher: nn.Module
+
+    def begin_step(self, positions: npt.NDArray[np.int64], slots: npt.NDArray[np.int64], step: int) -> None:
+        """Prepare the targets of this rank's samples, all of them, before `loss` sees any part; may be collective."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class LoopConfig:
     """Hyper-parameters of `fit`; sizes count samples over all processes unless said otherwise."""
@@ -41,6 +55,6 @@ class LoopConfig:
     gradient_clip: float  # global L2 norm; 0: off
     ema_decay: float  # 0: off
     patience: int  # epochs without improvement; 0: never stop early
-    monitor: str  # key of Task.evaluate, larger is better
+    monitor: str  # key of Task.evaluate, larger is better; "": the last epoch is the best
     precision: str  # fp32 or bf16 (autocast; weights stay fp32)
     seed: int

@@ -18,7 +18,7 @@ from transformers import get_cosine_schedule_with_warmup
 from components.shared.errors import PermanentError, TransientError
 from components.shared.training.distributed import World
 from components.shared.training.sampler import global_batch, steps_per_epoch
-from components.shared.training.task import LoopConfig, Task
+from components.shared.training.task import LoopConfig, Task, TeachingTask
 
 # What a rank tells the others in every step, as bits.
 _NOT_FINITE, _REQUEST = 1, 2
@@ -47,7 +47,7 @@ class Trainer:
         self.steps_per_epoch = steps_per_epoch(task.n_samples, config.global_batch_size)
         total = self.steps_per_epoch * config.epochs
         self.schedule = get_cosine_schedule_with_warmup(self.optimizer, round(total * config.warmup_share), total)
-        self.average = [p.detach().clone() for p in self.parameters]
+        self.average = self._first_average()
         share = math.ceil(min(config.global_batch_size, task.n_samples) / world.size)
         self.micro_batch_size = min(config.micro_batch_size or share, share)
         # Memory grows until the optimiser's state exists, after the first step; batches never change their shape.
@@ -65,6 +65,7 @@ class Trainer:
         batch = global_batch(self.task.n_samples, self.config.global_batch_size, self.config.seed, step)
         slots = self._slots(batch)
         self.model.train()  # type: ignore[no-untyped-call]
+        self._begin(batch, slots, step)
         if self.rehearsals_left:
             while not self._fits(batch, slots, step):
                 self._halve_micro_batch(step)
@@ -87,8 +88,21 @@ class Trainer:
         """
         if self.world.size > 1:
             batch = global_batch(self.task.n_samples, self.config.global_batch_size, self.config.seed, 0)
+            self._begin(batch, self._slots(batch), 0)
             self._accumulate(batch, self._slots(batch), 0, False)
             self.optimizer.zero_grad(set_to_none=True)
+
+    def _first_average(self) -> list[torch.Tensor]:
+        """Where the average is kept: in the task's teacher, so that this is always what the average says."""
+        if not isinstance(self.task, TeachingTask):
+            return [p.detach().clone() for p in self.parameters]
+        held = dict(self.task.teacher.named_parameters())
+        return [held[name].detach() for name in self.names]
+
+    def _begin(self, batch: npt.NDArray[np.int64], slots: npt.NDArray[np.int64], step: int) -> None:
+        if isinstance(self.task, TeachingTask):
+            with self._autocast():
+                self.task.begin_step(batch[slots], slots, step)
 
     def _slots(self, batch: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
         """Places of this rank's samples in the global batch."""

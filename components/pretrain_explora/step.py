@@ -1,0 +1,91 @@
+"""Phase 4: which backbone do the images of TRAIN alone make of a pretrained one?"""
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+from components.pretrain_explora.config import PretrainExploraConfig
+from components.shared.artifacts import Manifest, verify_dir, working, write_json, writing
+from components.shared.data.train_images import TrainImages
+from components.shared.errors import ConfigError, PermanentError, TransientError
+from components.shared.step import InputDir, OutputDir, main
+from components.shared.training.launch import launch
+from components.shared.training.resumable import ResumableTraining
+
+KIND, STEP = "Backbone", "pretrain_explora"
+_TOLERANCE = 1e-4  # of tokens in fp32; rounding explains 1e-5
+_PROJECT_ROOT = Path(__file__).resolve().parents[2]
+_NO_ROPE = ("dinov2", "dinov2_with_registers", "vit")
+
+
+def run(
+    config: PretrainExploraConfig, *, train_images: InputDir, model: InputDir, adapted: OutputDir
+) -> dict[str, float]:
+    """Train through torchrun, verify the merged backbone from disk in a fresh process, write it; returns metrics.
+
+    Interrupted and started again with the same inputs, it goes on at its last checkpoint and writes the same bytes.
+    Raises LeakageViolationError for images that are not TRAIN's alone, PermanentError where training collapsed or the
+    merged backbone differs from the trained one by more than 1e-4.
+    """
+    training = ResumableTraining(
+        config, step=STEP, inputs={"train_images": train_images, "model": model}, beside=adapted
+    )
+    training.check_history()
+    images, base = TrainImages.open(train_images), verify_dir(model, KIND)
+    _check(config, images, model)
+    with training as checkpoints, working(adapted) as work:
+        paths = {"train_images": str(train_images), "model": str(model), "work": str(work)}
+        write_json(work / "job.json", {"config": config.to_json(), "paths": paths, "checkpoints": checkpoints})
+        launch("components.pretrain_explora.train", work / "job.json", n_processes=config.n_processes)
+        summary = json.loads((work / "training.json").read_text(encoding="utf-8"))
+        summary["max_difference"] = _verified(model, work)
+        inputs: dict[str, Manifest] = {"train_images": images.manifest, "model": base}
+        with writing(adapted, kind=KIND, step=STEP, config=config, inputs=inputs, summary=summary) as out:
+            shutil.copytree(work / "backbone", out, dirs_exist_ok=True)
+            write_json(out / "training.json", summary)
+        shares = {name: float(summary[name]) for name in ("trainable_parameters", "trainable_share")}
+        return {name: float(value) for name, value in summary["last_metrics"].items()} | shares
+
+
+def _check(config: PretrainExploraConfig, images: TrainImages, model: Path) -> None:
+    """Everything that can be refused before a process is started or a model is loaded."""
+    if config.explora_objective == "none":
+        raise ConfigError("explora_objective='none': nothing to pre-train; choose dino or mae")
+    document = json.loads((model / "config.json").read_text(encoding="utf-8"))
+    if config.explora_objective == "mae" and document.get("model_type") not in _NO_ROPE:
+        raise ConfigError(
+            f"explora_objective='mae' leaves patches out, which a {document.get('model_type')!r} backbone's rotary "
+            "positions do not allow; use dino"
+        )
+    patch = int(document.get("patch_size", 1))
+    if images.image_size < 2 * patch:
+        raise ConfigError(f"image_size={images.image_size} has less than 2 x 2 patches of {patch} pixels")
+
+
+def _verified(model: Path, work: Path) -> dict[str, float]:
+    """The differences that components.pretrain_explora.verify finds, all within the tolerance."""
+    result = work / "verified.json"
+    arguments = [model, work / "backbone", work / "probe.safetensors", result]
+    command = [
+        sys.executable,
+        "-m",
+        "components.pretrain_explora.verify",
+        *(str(path.absolute()) for path in arguments),
+    ]
+    finished = subprocess.run(command, cwd=_PROJECT_ROOT, capture_output=True, text=True, check=False)
+    if finished.returncode:
+        last = " | ".join(finished.stderr.strip().splitlines()[-3:])
+        raise TransientError(f"the merged backbone could not be loaded again: {last}")
+    found: dict[str, float] = json.loads(result.read_text(encoding="utf-8"))
+    for name, difference in found.items():
+        if not difference <= _TOLERANCE:
+            raise PermanentError(
+                f"{name} backbone on disk differs from the trained one by {difference:.3g} (> {_TOLERANCE})"
+            )
+    return found
+
+
+if __name__ == "__main__":
+    main(run, PretrainExploraConfig)

@@ -1,0 +1,89 @@
+"""Which network learns by self-distillation: the backbone and a head of prototypes for CLS and patch tokens."""
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+from transformers import PreTrainedModel
+
+from components.shared.models.backbone import n_prefix_tokens
+
+_BOTTLENECK = 256
+
+
+class PrototypeHead(nn.Module):
+    """(..., D) features -> (..., K) cosines with K prototypes, after three layers (DINO's head).
+
+    Prototypes are normalised (weight normalisation with a fixed norm), so that none can win by its length.
+    """
+
+    def __init__(self, n_features: int, width: int, n_prototypes: int) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(
+            nn.Linear(n_features, width), nn.GELU(), nn.Linear(width, width), nn.GELU(), nn.Linear(width, _BOTTLENECK)
+        )
+        self.prototypes = nn.Parameter(torch.empty(n_prototypes, _BOTTLENECK))
+        nn.init.trunc_normal_(self.prototypes, std=0.02)
+        for layer in self.layers:
+            if isinstance(layer, nn.Linear):
+                nn.init.trunc_normal_(layer.weight, std=0.02)
+                nn.init.zeros_(layer.bias)  # else the start would be the same direction for every image
+
+    def forward(self, features: torch.Tensor) -> torch.Tensor:
+        """Cosines in [-1, 1]."""
+        return F.linear(F.normalize(self.layers(features), dim=-1), F.normalize(self.prototypes, dim=1))
+
+
+class Student(nn.Module):
+    """Backbone and head; also the teacher's form. `centres` (2, K): running means of CLS and patch logits."""
+
+    centres: torch.Tensor
+
+    def __init__(self, backbone: PreTrainedModel, head: PrototypeHead) -> None:
+        super().__init__()
+        self.backbone, self.head = backbone, head
+        self.n_prefix = n_prefix_tokens(backbone)
+        self.register_buffer("centres", torch.zeros(2, len(head.prototypes)))
+
+    def train(self, mode: bool = True) -> "Student":
+        """Nothing in a backbone is random while it learns: its own drop-outs would depend on the process."""
+        super().train(mode)
+        self.backbone.eval()
+        return self
+
+    def forward(
+        self, large: torch.Tensor, small: torch.Tensor, masks: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Large (n, 3, S, S) with masks (n, N) bool, small (m, 3, s, s) -> CLS features (n, D), CLS logits (n, K),
+        logits of masked patches (M, K) in the order of `masks`, CLS logits of the small ones (m, K)."""
+        tokens = tokens_of(self.backbone, large, masks)
+        cls, patches = tokens[:, 0], tokens[:, self.n_prefix :][masks]
+        small_cls = tokens_of(self.backbone, small)[:, 0] if len(small) else cls[:0]
+        logits = self.head(torch.cat([cls, patches, small_cls]))
+        return cls, *logits.split([len(cls), len(patches), len(small_cls)])
+
+    def teach(self, large: torch.Tensor, masks: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Unmasked images (n, 3, S, S) -> CLS features (n, D), CLS logits (n, K), logits (M, K) at `masks` (n, N)."""
+        tokens = tokens_of(self.backbone, large)
+        cls, patches = tokens[:, 0], tokens[:, self.n_prefix :][masks]
+        logits = self.head(torch.cat([cls, patches]))
+        return cls, logits[: len(cls)], logits[len(cls) :]
+
+
+def tokens_of(backbone: PreTrainedModel, pixels: torch.Tensor, masks: torch.Tensor | None = None) -> torch.Tensor:
+    """(n, T, D) tokens of the last, normed layer; patches in `masks` (n, N) are hidden from the backbone.
+
+    ViT has no mask token: there a hidden patch shows the mean colour.
+    """
+    extra: dict[str, object] = {}
+    if backbone.config.model_type == "vit":
+        extra = {"interpolate_pos_encoding": True}
+        pixels = pixels if masks is None else _blanked(pixels, masks)
+    elif masks is not None:
+        extra = {"bool_masked_pos": masks}
+    return torch.Tensor(backbone(pixel_values=pixels, **extra).last_hidden_state)
+
+
+def _blanked(pixels: torch.Tensor, masks: torch.Tensor) -> torch.Tensor:
+    side = round(masks.shape[1] ** 0.5)
+    shown = (~masks).view(-1, 1, side, side).to(pixels.dtype)
+    return pixels * F.interpolate(shown, size=pixels.shape[-2:], mode="nearest")

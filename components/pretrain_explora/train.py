@@ -1,0 +1,121 @@
+"""The torchrun entry of pretrain_explora: one rank of extended pre-training, then the merged backbone.
+
+python -m torch.distributed.run --standalone --nproc-per-node=N -m components.pretrain_explora.train --config job.json
+"""
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import torch
+from peft import PeftModel
+from safetensors.torch import save_file
+
+from components.pretrain_explora.config import PretrainExploraConfig
+from components.pretrain_explora.dino import DinoTask
+from components.pretrain_explora.mae import Decoder, MaeTask, MaskedAutoencoder
+from components.pretrain_explora.pixels import Pixels
+from components.pretrain_explora.student import PrototypeHead, Student
+from components.shared.artifacts import write_json
+from components.shared.data.train_images import TrainImages
+from components.shared.errors import ConfigError
+from components.shared.models import adapters
+from components.shared.models.backbone import image_statistics, load_backbone
+from components.shared.models.explora import prepare_explora
+from components.shared.training.checkpoints import Checkpoints
+from components.shared.training.distributed import World
+from components.shared.training.loop import LoopConfig, fit
+from components.shared.training.rank import run_rank
+from components.shared.training.record import write_metrics
+
+_N_PROBED = 8  # images on which the merged backbone is compared
+_PREPROCESSING = ("preprocessor_config.json", "processor_config.json", "LICENSE", "LICENSE.md", "LICENSE.txt")
+
+
+def train(
+    config: PretrainExploraConfig, train_images: Path, model: Path, work: Path, world: World, checkpoints: Checkpoints
+) -> None:
+    """Everything one rank does; the main rank leaves `backbone/`, `probe.safetensors` and `training.json` in `work`."""
+    if config.precision == "bf16" and world.device.type == "cuda" and not torch.cuda.is_bf16_supported():
+        raise ConfigError("precision='bf16' is not supported by this GPU; use fp32")
+    torch.manual_seed(config.seed)
+    torch.use_deterministic_algorithms(True, warn_only=world.device.type == "cuda")
+    images = TrainImages.open(train_images)
+    mean, std = image_statistics(str(model))
+    pixels = Pixels(images, mean, std, world.device)
+    plain = load_backbone(str(model))
+    n_all = sum(parameter.numel() for parameter in plain.parameters())
+    backbone = prepare_explora(
+        plain,
+        rank=config.explora_rank,
+        alpha=config.explora_alpha,
+        unfrozen_blocks=config.explora_unfrozen_blocks,
+    )
+    n_trained = adapters.trainable_share(backbone)[0]
+    task = _task(config, backbone, pixels, world)
+    out = work / "backbone"
+    if world.is_main:
+        out.mkdir()
+        share = f"{n_trained:,} of the backbone's {n_all:,} parameters ({n_trained / n_all:.1%})"
+        print(f"{config.explora_objective}: training {share}, {world.size} process(es)", flush=True)
+    result = fit(task, _loop_config(config), world, lambda history: write_metrics(out, history), checkpoints)
+    if world.is_main:
+        _write(out, work, model, backbone, pixels)
+        summary = {
+            "objective": config.explora_objective,
+            "epochs_run": len(result.history),
+            "last_metrics": {name: round(value, 9) for name, value in result.history[-1].items()},
+            "micro_batch_size": result.micro_batch_size,
+            "trainable_parameters": n_trained,
+            "parameters": n_all,
+            "trainable_share": round(n_trained / n_all, 6),
+            "n_processes": world.size,
+            "n_images": len(images),
+        }
+        write_json(work / "training.json", summary)
+
+
+def _task(config: PretrainExploraConfig, backbone: PeftModel, pixels: Pixels, world: World) -> DinoTask | MaeTask:
+    """The objective with its fresh head or decoder, on the device."""
+    width, patch = backbone.config.hidden_size, backbone.config.patch_size
+    if config.explora_objective == "dino":
+        head = PrototypeHead(width, config.explora_head_width, config.explora_prototypes)
+        return DinoTask(config, Student(backbone, head).to(world.device), pixels, world)
+    decoder = Decoder(width, config.explora_decoder_width, pixels.images.image_size // patch, patch)
+    return MaeTask(config, MaskedAutoencoder(backbone, decoder).to(world.device), pixels, world)
+
+
+def _loop_config(config: PretrainExploraConfig) -> LoopConfig:
+    """There are no labels to choose an epoch by: the last one is kept."""
+    return LoopConfig(
+        epochs=config.explora_epochs,
+        learning_rate=config.explora_learning_rate,
+        global_batch_size=config.explora_batch_size,
+        micro_batch_size=config.micro_batch_size,
+        weight_decay=config.explora_weight_decay,
+        warmup_share=config.warmup_share,
+        gradient_clip=config.gradient_clip,
+        ema_decay=config.explora_momentum,
+        patience=0,
+        monitor="",
+        precision=config.precision,
+        seed=config.seed,
+    )
+
+
+def _write(out: Path, work: Path, model: Path, backbone: PeftModel, pixels: Pixels) -> None:
+    """The adapter, the merged backbone, and what it says about some images, for the comparison from disk."""
+    backbone = backbone.cpu().eval()
+    adapters.save_adapter(backbone, out / "adapter")
+    probe = pixels.plain(np.arange(min(_N_PROBED, len(pixels.images)))).cpu()
+    with torch.no_grad():
+        features = backbone(pixel_values=probe).last_hidden_state
+    save_file({"pixels": probe.contiguous(), "features": features.contiguous()}, work / "probe.safetensors")
+    adapters.merge(backbone, probe).save_pretrained(out)
+    for name in _PREPROCESSING:
+        if (model / name).is_file():
+            shutil.copyfile(model / name, out / name)
+
+
+if __name__ == "__main__":
+    run_rank(train, PretrainExploraConfig, __doc__)

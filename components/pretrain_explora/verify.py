@@ -1,0 +1,43 @@
+"""Is the merged backbone on disk the one that was trained? Asked in a process that knows nothing but the files.
+
+python -m components.pretrain_explora.verify <source backbone> <merged backbone> <probe.safetensors> <verified.json>
+"""
+
+import argparse
+from pathlib import Path
+
+import torch
+from peft import PeftModel
+from safetensors.torch import load_file
+
+from components.shared.artifacts import write_json
+from components.shared.models.backbone import load_backbone
+
+
+def differences(source: Path, merged: Path, probe: Path) -> dict[str, float]:
+    """Largest absolute difference of tokens on the probe's images, in fp32: of the merged backbone, and of the source
+    with the stored adapter, to what the trained one said."""
+    tensors = load_file(probe)
+    models = {
+        "merged": load_backbone(str(merged)),
+        "adapter": PeftModel.from_pretrained(load_backbone(str(source)), merged / "adapter"),
+    }
+    result = {}
+    with torch.no_grad():
+        for name, model in models.items():
+            tokens = model.eval()(pixel_values=tensors["pixels"]).last_hidden_state
+            result[name] = float((tokens - tensors["features"]).abs().max())
+    return result
+
+
+def main() -> None:
+    """Write the differences as JSON."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n", 1)[0])
+    for name in ("source", "merged", "probe", "result"):
+        parser.add_argument(name, type=Path)
+    paths = parser.parse_args()
+    write_json(paths.result, differences(paths.source, paths.merged, paths.probe))
+
+
+if __name__ == "__main__":
+    main()
