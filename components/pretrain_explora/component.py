@@ -12,7 +12,7 @@ from pipelines.sources import trainer_image
 @dsl.component(base_image=trainer_image(__name__), install_kfp_package=False)
 @documented(PretrainExploraConfig)
 def pretrain_explora(
-    train_images: dsl.Input[TrainImages], model: dsl.Input[Backbone], adapted: dsl.Output[Backbone],
+    train_images: dsl.Input[TrainImages], pretrained: dsl.Input[Backbone], adapted: dsl.Output[Backbone],
     metrics: dsl.Output[dsl.Metrics],
     explora_objective: str = "none", explora_rank: int = 64, explora_alpha: float = 64.0,
     explora_unfrozen_blocks: int = 1, explora_epochs: int = 20, explora_learning_rate: float = 5e-4,

@@ -32,7 +32,7 @@ class PretrainExploraConfig(CheckpointConfig):
     explora_head_width: int = option(1024, "dino: hidden width of the projection head.", ge=8)
     explora_local_crops: int = option(8, "dino: small crops per image beside the two large ones.", ge=0)
     explora_teacher_temperature: float = option(
-        0.07, "dino: sharpness of the teacher, from 0.04 during the warm-up; the student's is 0.1.", gt=0
+        0.07, "dino: sharpness of the teacher, from 0.04 during the warm-up; the student's is 0.1.", gt=0, le=0.1
     )
     explora_ibot_weight: float = option(1.0, "dino: weight of predicting the teacher at masked patches.", ge=0)
     explora_koleo_weight: float = option(0.1, "dino: weight of spreading the images' features.", ge=0)

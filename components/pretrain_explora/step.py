@@ -21,7 +21,7 @@ _NO_ROPE = ("dinov2", "dinov2_with_registers", "vit")
 
 
 def run(
-    config: PretrainExploraConfig, *, train_images: InputDir, model: InputDir, adapted: OutputDir
+    config: PretrainExploraConfig, *, train_images: InputDir, pretrained: InputDir, adapted: OutputDir
 ) -> dict[str, float]:
     """Train through torchrun, verify the merged backbone from disk in a fresh process, write it; returns metrics.
 
@@ -30,18 +30,18 @@ def run(
     merged backbone differs from the trained one by more than 1e-4.
     """
     training = ResumableTraining(
-        config, step=STEP, inputs={"train_images": train_images, "model": model}, beside=adapted
+        config, step=STEP, inputs={"train_images": train_images, "pretrained": pretrained}, beside=adapted
     )
     training.check_history()
-    images, base = TrainImages.open(train_images), verify_dir(model, KIND)
-    _check(config, images, model)
+    images, base = TrainImages.open(train_images), verify_dir(pretrained, KIND)
+    _check(config, images, pretrained)
     with training as checkpoints, working(adapted) as work:
-        paths = {"train_images": str(train_images), "model": str(model), "work": str(work)}
+        paths = {"train_images": str(train_images), "pretrained": str(pretrained), "work": str(work)}
         write_json(work / "job.json", {"config": config.to_json(), "paths": paths, "checkpoints": checkpoints})
         launch("components.pretrain_explora.train", work / "job.json", n_processes=config.n_processes)
         summary = json.loads((work / "training.json").read_text(encoding="utf-8"))
-        summary["max_difference"] = _verified(model, work)
-        inputs: dict[str, Manifest] = {"train_images": images.manifest, "model": base}
+        summary["max_difference"] = _verified(pretrained, work)
+        inputs: dict[str, Manifest] = {"train_images": images.manifest, "pretrained": base}
         with writing(adapted, kind=KIND, step=STEP, config=config, inputs=inputs, summary=summary) as out:
             shutil.copytree(work / "backbone", out, dirs_exist_ok=True)
             write_json(out / "training.json", summary)
@@ -49,11 +49,11 @@ def run(
         return {name: float(value) for name, value in summary["last_metrics"].items()} | shares
 
 
-def _check(config: PretrainExploraConfig, images: TrainImages, model: Path) -> None:
+def _check(config: PretrainExploraConfig, images: TrainImages, pretrained: Path) -> None:
     """Everything that can be refused before a process is started or a model is loaded."""
     if config.explora_objective == "none":
         raise ConfigError("explora_objective='none': nothing to pre-train; choose dino or mae")
-    document = json.loads((model / "config.json").read_text(encoding="utf-8"))
+    document = json.loads((pretrained / "config.json").read_text(encoding="utf-8"))
     if config.explora_objective == "mae" and document.get("model_type") not in _NO_ROPE:
         raise ConfigError(
             f"explora_objective='mae' leaves patches out, which a {document.get('model_type')!r} backbone's rotary "
@@ -64,10 +64,10 @@ def _check(config: PretrainExploraConfig, images: TrainImages, model: Path) -> N
         raise ConfigError(f"image_size={images.image_size} has less than 2 x 2 patches of {patch} pixels")
 
 
-def _verified(model: Path, work: Path) -> dict[str, float]:
+def _verified(pretrained: Path, work: Path) -> dict[str, float]:
     """The differences that components.pretrain_explora.verify finds, all within the tolerance."""
     result = work / "verified.json"
-    arguments = [model, work / "backbone", work / "probe.safetensors", result]
+    arguments = [pretrained, work / "backbone", work / "probe.safetensors", result]
     command = [
         sys.executable,
         "-m",

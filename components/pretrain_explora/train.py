@@ -33,7 +33,12 @@ _PREPROCESSING = ("preprocessor_config.json", "processor_config.json", "LICENSE"
 
 
 def train(
-    config: PretrainExploraConfig, train_images: Path, model: Path, work: Path, world: World, checkpoints: Checkpoints
+    config: PretrainExploraConfig,
+    train_images: Path,
+    pretrained: Path,
+    work: Path,
+    world: World,
+    checkpoints: Checkpoints,
 ) -> None:
     """Everything one rank does; the main rank leaves `backbone/`, `probe.safetensors` and `training.json` in `work`."""
     if config.precision == "bf16" and world.device.type == "cuda" and not torch.cuda.is_bf16_supported():
@@ -41,9 +46,9 @@ def train(
     torch.manual_seed(config.seed)
     torch.use_deterministic_algorithms(True, warn_only=world.device.type == "cuda")
     images = TrainImages.open(train_images)
-    mean, std = image_statistics(str(model))
+    mean, std = image_statistics(str(pretrained))
     pixels = Pixels(images, mean, std, world.device)
-    plain = load_backbone(str(model))
+    plain = load_backbone(str(pretrained))
     n_all = sum(parameter.numel() for parameter in plain.parameters())
     backbone = prepare_explora(
         plain,
@@ -60,7 +65,7 @@ def train(
         print(f"{config.explora_objective}: training {share}, {world.size} process(es)", flush=True)
     result = fit(task, _loop_config(config), world, lambda history: write_metrics(out, history), checkpoints)
     if world.is_main:
-        _write(out, work, model, backbone, pixels)
+        _write(out, work, pretrained, backbone, pixels)
         summary = {
             "objective": config.explora_objective,
             "epochs_run": len(result.history),
@@ -103,7 +108,7 @@ def _loop_config(config: PretrainExploraConfig) -> LoopConfig:
     )
 
 
-def _write(out: Path, work: Path, model: Path, backbone: PeftModel, pixels: Pixels) -> None:
+def _write(out: Path, work: Path, pretrained: Path, backbone: PeftModel, pixels: Pixels) -> None:
     """The adapter, the merged backbone, and what it says about some images, for the comparison from disk."""
     backbone = backbone.cpu().eval()
     adapters.save_adapter(backbone, out / "adapter")
@@ -113,8 +118,8 @@ def _write(out: Path, work: Path, model: Path, backbone: PeftModel, pixels: Pixe
     save_file({"pixels": probe.contiguous(), "features": features.contiguous()}, work / "probe.safetensors")
     adapters.merge(backbone, probe).save_pretrained(out)
     for name in _PREPROCESSING:
-        if (model / name).is_file():
-            shutil.copyfile(model / name, out / name)
+        if (pretrained / name).is_file():
+            shutil.copyfile(pretrained / name, out / name)
 
 
 if __name__ == "__main__":

@@ -14,7 +14,9 @@ from components.shared.training.distributed import World
 from components.shared.training.inference import infer
 
 _WATCHED = 256  # images
-_LEAST_SHARE = 0.1  # of what there was at the start
+# Of what there was at the start. A new head says little about the images before it says more: a collapsed one says
+# a millionth.
+_LEAST_SHARES = {"feature_variance": 0.1, "information": 0.01}
 _SMALLEST = 1e-12
 
 Assign = Callable[[torch.Tensor], torch.Tensor]
@@ -36,11 +38,15 @@ class Watch:
 
         With a teacher also, in nats, teacher_entropy, the mean entropy of an image's prototypes, and information, how
         far the entropy of their mean is above it: how much a prototype says about the image.
-        Raises PermanentError where less than a tenth of the start's variance or information is left: then every image
-        gets the same answer, be it one prototype or all of them equally.
+        Raises PermanentError where hardly anything of the start's variance (a tenth) or information (a hundredth) is
+        left: then every image gets the same answer, be it one prototype or all of them equally.
         """
         now = self._measures(backbone)
-        lost = [name for name in ("feature_variance", "information") if name in now and self._is_lost(name, now[name])]
+        lost = [
+            name
+            for name, share in _LEAST_SHARES.items()
+            if name in now and not now[name] >= max(share * self._at_start[name], _SMALLEST)
+        ]
         if lost:
             said = ", ".join(f"{name} {now[name]:.3g} after {self._at_start[name]:.3g} at the start" for name in lost)
             raise PermanentError(
@@ -48,9 +54,6 @@ class Watch:
                 "or raise explora_koleo_weight"
             )
         return now
-
-    def _is_lost(self, name: str, value: float) -> bool:
-        return not value >= max(_LEAST_SHARE * self._at_start[name], _SMALLEST)
 
     def _measures(self, backbone: PreTrainedModel) -> dict[str, float]:
         backbone.eval()

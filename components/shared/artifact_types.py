@@ -20,12 +20,6 @@ class Splits(dsl.Artifact):
     schema_title = "system.Splits"
 
 
-class Backbone(dsl.Artifact):
-    """A pretrained vision backbone: a Hugging Face folder in safetensors."""
-
-    schema_title = "system.Backbone"
-
-
 class TrainImages(dsl.Artifact):
     """Pixels of TRAIN and nothing else: what may be seen without labels."""
 

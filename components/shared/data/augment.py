@@ -87,7 +87,8 @@ def apply(images: torch.Tensor, parameters: Augmentation, size: int | None = Non
     """
     x_BCHW = images.permute(0, 3, 1, 2).float().div_(255)
     x_BCHW = _geometry(x_BCHW, parameters, size or images.shape[1])
-    x_BCHW = _colour(x_BCHW, torch.from_numpy(parameters.colour).to(images.device))
+    if (parameters.colour != 1).any():
+        x_BCHW = _colour(x_BCHW, torch.from_numpy(parameters.colour).to(images.device))
     for values, function in ((parameters.sigma, _blur), (parameters.noise, None), (parameters.quality, jpeg)):
         chosen = np.flatnonzero(values)
         if not len(chosen):

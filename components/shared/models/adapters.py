@@ -80,6 +80,8 @@ def save_adapter(backbone: PreTrainedModel, directory: Path) -> None:
         # A set by default, written in an order that differs from process to process.
         for config in backbone.peft_config.values():
             config.target_modules = sorted(config.target_modules)
+            # Where the backbone was read from is no property of the adapter.
+            config.base_model_name_or_path = ""
         backbone.save_pretrained(directory)
 
 

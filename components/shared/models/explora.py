@@ -41,10 +41,7 @@ def prepare_explora(backbone: PreTrainedModel, *, rank: int, alpha: float, unfro
     )
     for parameter in backbone.parameters():
         parameter.requires_grad_(False)
-    adapted = get_peft_model(backbone, config)
-    # Where the backbone was read from is no property of the adapter.
-    adapted.active_peft_config.base_model_name_or_path = None
-    return adapted
+    return get_peft_model(backbone, config)
 
 
 def _blocks(backbone: PreTrainedModel) -> tuple[str, nn.ModuleList]:

@@ -173,8 +173,11 @@ class Trainer:
         return torch.autocast(self.world.device.type, torch.bfloat16, enabled=self.config.precision == "bf16")
 
     def _update_average(self, step: int) -> None:
-        # The usual warm-up of the decay: early on, the average follows the weights instead of the initialisation.
-        decay = min(self.config.ema_decay, (1 + step) / (10 + step)) if self.config.ema_decay else 0.0
+        decay = self.config.ema_decay
+        if not isinstance(self.task, TeachingTask):
+            # The usual warm-up: early on, the average follows the weights instead of the initialisation. A teacher must
+            # not: one that follows its student agrees with it on nothing.
+            decay = min(decay, (1 + step) / (10 + step)) if decay else 0.0
         current = [p.detach() for p in self.parameters]
         get_ema_multi_avg_fn(decay)(  # type: ignore[no-untyped-call]
             self.average, current, torch.tensor(step)
