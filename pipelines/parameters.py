@@ -89,7 +89,8 @@ def validated(values: Mapping[str, Any], profile: Profile | None = None) -> dict
     if problems:
         raise ConfigError("parameters: " + "; ".join(problems))
     for phase, config_class in PHASES.items():
-        config_class.from_mapping(of_phase(phase, values))
+        if config_class is not TrainBaselineConfig:
+            config_class.from_mapping(of_phase(phase, values))
     for mode in CompareAdaptationsConfig.from_mapping(of_phase("compare_adaptations", values)).modes:
         TrainBaselineConfig.from_mapping(of_phase("train_baseline", values) | {"mode": mode})
     TrainingResources.from_mapping({name: values[name] for name in chosen if name in values})

@@ -15,7 +15,7 @@ def train_baseline(
     dataset: dsl.Input[ImageDataset], splits: dsl.Input[Splits], backbone: dsl.Input[Backbone],
     checkpoint: dsl.Output[Checkpoint], val_select_logits: dsl.Output[ValSelectLogits],
     metrics: dsl.Output[dsl.Metrics],
-    mode: str = "frozen", epochs: int = 20,
+    mode: str = "frozen", epochs: int = 20, optimiser: str = "adamw", profit_reference_rate: float = 0.0,
     learning_rate: float = 0.0, global_batch_size: int = 64, micro_batch_size: int = 0, weight_decay: float = 0.01,
     warmup_share: float = 0.1, dropout: float = 0.3, label_smoothing: float = 0.1, class_weights: str = "none",
     conformal_weight: float = 0.0, conformal_alpha: float = 0.1,

@@ -11,6 +11,7 @@ from components.shared.training.modes import MODES, MONITOR_HELP, MONITORS
 # Usual starting points for AdamW: a linear head, low-rank adapters, a whole pretrained transformer.
 _LEARNING_RATE_OF_MODE = {"frozen": 1e-3, "full": 2e-5}
 _LEARNING_RATE_OF_ADAPTERS = 2e-4
+_REFERENCE_SHARE = 0.01  # PROFIT's authors: a tenth to a ten-thousandth
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,6 +25,15 @@ class TrainBaselineConfig(RecipeConfig):
     )
     epochs: int = option(20, "Passes over TRAIN; early stopping may end sooner.", ge=1)
     learning_rate: float = option(0.0, "Peak rate of AdamW; 0: 1e-3 frozen, 2e-4 adapters, 2e-5 full.", ge=0, lt=1)
+    optimiser: str = option(
+        "adamw",
+        "adamw, or profit: AdamW whose steps do not undo a reference step (PROFIT). For converged backbones; twice the "
+        "time.",
+        choices=("adamw", "profit"),
+    )
+    profit_reference_rate: float = option(
+        0.0, "profit: rate of the reference step; 0: a hundredth of the peak rate.", ge=0, lt=1
+    )
     micro_batch_size: int = option(0, "Samples per forward pass and process; 0: the whole share. Halved on OOM.", ge=0)
     label_smoothing: float = option(0.1, "Share of the target mass spread over all classes.", ge=0, lt=1)
     class_weights: str = option("none", "Loss weights: none, or inverse class frequency.", choices=("none", "balanced"))
@@ -51,10 +61,15 @@ class TrainBaselineConfig(RecipeConfig):
     precision: str = option("fp32", "fp32, or bf16 autocast where supported.", choices=("fp32", "bf16", "fp16"))
 
     def check(self) -> list[str]:
-        """fp16 is refused with its reason; adapter_options must be a JSON mapping."""
+        """fp16, and PROFIT for a fresh head alone, are refused with their reason; adapter_options must be a mapping."""
         problems = []
         if self.view_flips and self.view_grid < 2:
             problems.append("view_flips=True needs view_grid of at least 2")
+        if self.optimiser == "profit" and self.mode == "frozen":
+            problems.append(
+                "optimiser='profit' needs a converged start, and mode='frozen' trains a fresh head alone; "
+                "use adamw, or another mode"
+            )
         if self.precision == "fp16":
             problems.append("precision='fp16' is refused: DINO backbones overflow its range (65504); use fp32 or bf16")
         try:
@@ -85,3 +100,10 @@ class TrainBaselineConfig(RecipeConfig):
     def peak_learning_rate(self) -> float:
         """`learning_rate`, or the mode's usual one where it is 0."""
         return self.learning_rate or _LEARNING_RATE_OF_MODE.get(self.mode, _LEARNING_RATE_OF_ADAPTERS)
+
+    @property
+    def reference_rate(self) -> float:
+        """Rate of PROFIT's reference step; 0 without PROFIT."""
+        if self.optimiser != "profit":
+            return 0.0
+        return self.profit_reference_rate or _REFERENCE_SHARE * self.peak_learning_rate

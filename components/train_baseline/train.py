@@ -83,7 +83,8 @@ def build(config: TrainBaselineConfig, data: Dataset, folder: Path) -> Classifie
 def loop_config(config: TrainBaselineConfig) -> LoopConfig:
     """What of the configuration concerns the loop."""
     names = LoopConfig.__dataclass_fields__.keys() - {"learning_rate"}
-    return LoopConfig(learning_rate=config.peak_learning_rate, **{name: getattr(config, name) for name in names})
+    values = {name: getattr(config, name) for name in names}
+    return LoopConfig(learning_rate=config.peak_learning_rate, **values)
 
 
 def _summary(

@@ -132,11 +132,14 @@ def test_training_again_gives_the_same_bytes(tiny: TinyRun, tmp_path: Path) -> N
     assert _digests(tiny.val_select_logits) == _digests(tmp_path / "val_select_logits")
 
 
-@pytest.mark.parametrize("mode", ["full", "frozen", "lora"])
-def test_two_processes_train_the_model_of_one(tiny: TinyRun, tmp_path: Path, mode: str) -> None:
+@pytest.mark.parametrize(
+    ("mode", "optimiser"), [("full", "adamw"), ("frozen", "adamw"), ("lora", "adamw"), ("lora", "profit")]
+)
+def test_two_processes_train_the_model_of_one(tiny: TinyRun, tmp_path: Path, mode: str, optimiser: str) -> None:
     weights = []
     for n_processes in (1, 2):
-        config = dataclasses.replace(tiny.train_config, mode=mode, epochs=1, n_processes=n_processes, n_views=2)
+        changes = {"mode": mode, "optimiser": optimiser, "epochs": 1, "n_processes": n_processes, "n_views": 2}
+        config = TrainBaselineConfig.from_mapping(tiny.train_config.to_json() | changes)
         train(tiny, config, tmp_path / str(n_processes))
         weights.append(load_file(tmp_path / f"{n_processes}/checkpoint/head.safetensors"))
     one, two = (read_logits(tmp_path / f"{n}/val_select_logits", "VAL_SELECT")[0] for n in (1, 2))

@@ -203,6 +203,7 @@ def test_every_parameter_is_documented_in_the_spec(documents: list[dict[str, Any
         (["modes=[frozen, half]"], "modes='half' must be one of frozen, full, lora, dora"),
         (["modes=[lora, lora]"], "modes=['lora', 'lora'] must be at least one, none twice"),
         (["modes=lora"], "modes='lora' must be a list"),
+        (["optimiser=profit", "modes=[lora, frozen]"], "optimiser='profit' needs a converged start"),
         (["precision=fp16"], "precision='fp16' is refused"),
         (["train_share=0.9"], "must be 1"),
         (["learning_rate=2"], "learning_rate=2.0 must be < 1"),

@@ -15,11 +15,16 @@ def steps_per_epoch(n_samples: int, global_batch_size: int) -> int:
     return max(1, n_samples // global_batch_size)
 
 
-def global_batch(n_samples: int, global_batch_size: int, seed: int, step: int) -> npt.NDArray[np.int64]:
-    """Positions (B,) int64 of the samples of `step`, B = min(global_batch_size, n_samples), without repetition."""
+def global_batch(
+    n_samples: int, global_batch_size: int, seed: int, step: int, stream: int = 0
+) -> npt.NDArray[np.int64]:
+    """Positions (B,) int64 of the samples of `step`, B = min(global_batch_size, n_samples), without repetition.
+
+    Every `stream` goes through all samples in an order of its own.
+    """
     epoch, index = divmod(step, steps_per_epoch(n_samples, global_batch_size))
     size = min(global_batch_size, n_samples)
-    return _permutation(n_samples, seed, epoch)[index * size : (index + 1) * size]
+    return _permutation(n_samples, seed, epoch, stream)[index * size : (index + 1) * size]
 
 
 def step_rng(seed: int, step: int, stream: int) -> np.random.Generator:
@@ -27,6 +32,7 @@ def step_rng(seed: int, step: int, stream: int) -> np.random.Generator:
     return np.random.default_rng([seed, step, stream])
 
 
-@functools.lru_cache(maxsize=2)
-def _permutation(n_samples: int, seed: int, epoch: int) -> npt.NDArray[np.int64]:
-    return np.random.default_rng([seed, epoch, n_samples]).permutation(n_samples)
+@functools.lru_cache(maxsize=4)
+def _permutation(n_samples: int, seed: int, epoch: int, stream: int) -> npt.NDArray[np.int64]:
+    key = [seed, epoch, n_samples, stream] if stream else [seed, epoch, n_samples]
+    return np.random.default_rng(key).permutation(n_samples)

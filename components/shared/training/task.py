@@ -58,3 +58,4 @@ class LoopConfig:
     monitor: str  # key of Task.evaluate, larger is better; "": the last epoch is the best
     precision: str  # fp32 or bf16 (autocast; weights stay fp32)
     seed: int
+    reference_rate: float = 0.0  # of PROFIT's reference step; 0: without

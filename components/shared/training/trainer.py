@@ -1,6 +1,7 @@
 """What is one optimiser step on one global batch, on any number of processes?
 
-Micro-batches, gradient accumulation, DDP, AdamW with its schedule and the weight average; the loop above decides when.
+Micro-batches, gradient accumulation, DDP, AdamW with its schedule or PROFIT around it, and the weight average; the loop
+above decides when.
 """
 
 import contextlib
@@ -17,11 +18,13 @@ from transformers import get_cosine_schedule_with_warmup
 
 from components.shared.errors import PermanentError, TransientError
 from components.shared.training.distributed import World
+from components.shared.training.profit import ReferenceStep
 from components.shared.training.sampler import global_batch, steps_per_epoch
 from components.shared.training.task import LoopConfig, Task, TeachingTask
 
 # What a rank tells the others in every step, as bits.
 _NOT_FINITE, _REQUEST = 1, 2
+_REFERENCE = 1  # stream of the sampler
 
 
 class Trainer:
@@ -47,6 +50,8 @@ class Trainer:
         self.steps_per_epoch = steps_per_epoch(task.n_samples, config.global_batch_size)
         total = self.steps_per_epoch * config.epochs
         self.schedule = get_cosine_schedule_with_warmup(self.optimizer, round(total * config.warmup_share), total)
+        self.n_steps = total
+        self.reference = ReferenceStep(self.parameters, config.reference_rate) if config.reference_rate else None
         self.average = self._first_average()
         share = math.ceil(min(config.global_batch_size, task.n_samples) / world.size)
         self.micro_batch_size = min(config.micro_batch_size or share, share)
@@ -70,7 +75,12 @@ class Trainer:
             while not self._fits(batch, slots, step):
                 self._halve_micro_batch(step)
             self.rehearsals_left -= 1
+        if self.reference is not None:
+            self._reference_gradients(step)
+            self.reference.take()
         loss, requested = self._accumulate(batch, slots, step, request)
+        if self.reference is not None:
+            self.reference.undo()
         limit = self.config.gradient_clip or math.inf
         norm = float(nn.utils.clip_grad_norm_(self.parameters, limit))
         if not math.isfinite(norm):
@@ -79,6 +89,12 @@ class Trainer:
         self.schedule.step()
         self._update_average(step)
         return loss, requested
+
+    def _reference_gradients(self, step: int) -> None:
+        """Of other samples and other random draws than those of `step`; on every rank the same, as always."""
+        size, seed = self.config.global_batch_size, self.config.seed
+        batch = global_batch(self.task.n_samples, size, seed, step, stream=_REFERENCE)
+        self._accumulate(batch, self._slots(batch), self.n_steps + step, False)
 
     def settle_buckets(self) -> None:
         """Let DDP order its communication as it does after a first backward pass; the gradients are discarded.
@@ -146,7 +162,7 @@ class Trainer:
         broken = [rank for rank, code in enumerate(codes) if code & _NOT_FINITE]
         if broken:
             raise PermanentError(
-                f"loss is not finite at step {step} on rank {broken[0]}; "
+                f"loss is not finite at step {step % self.n_steps} on rank {broken[0]}; "
                 "lower learning_rate, or check the images and labels of this batch"
             )
         loss.backward()  # type: ignore[no-untyped-call]

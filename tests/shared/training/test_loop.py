@@ -13,11 +13,13 @@ from components.shared.training.launch import launch
 from tests.shared.training import toy
 
 
-def _weights(task: toy.Toy) -> dict[str, torch.Tensor]:
+def weights(task: toy.Toy) -> dict[str, torch.Tensor]:
+    """A copy of the parameters."""
     return {name: value.clone() for name, value in task.module.state_dict().items()}
 
 
-def _launch(directory: Path, n_processes: int, **job: object) -> dict[str, torch.Tensor]:
+def launch_toy(directory: Path, n_processes: int, **job: object) -> dict[str, torch.Tensor]:
+    """The weights that the main rank of a torchrun launch leaves."""
     directory.mkdir()
     file = directory / "job.json"
     file.write_text(json.dumps({"changes": {}} | job), encoding="utf-8")
@@ -33,24 +35,24 @@ def test_loss_falls_and_the_best_epochs_weights_are_kept(world: World) -> None:
     assert result.best_epoch == scores.index(max(scores)) + 1
 
 
-def test_equal_seeds_give_identical_weights(world: World) -> None:
-    first, second = _weights(toy.train(world, {})[0]), _weights(toy.train(world, {})[0])
+def test_equal_seeds_give_identicalweights(world: World) -> None:
+    first, second = weights(toy.train(world, {})[0]), weights(toy.train(world, {})[0])
     assert all(torch.equal(first[name], second[name]) for name in first)
 
 
 def test_micro_batches_give_the_same_weights_as_whole_batches(world: World) -> None:
-    whole, split = _weights(toy.train(world, {})[0]), _weights(toy.train(world, {"micro_batch_size": 4})[0])
+    whole, split = weights(toy.train(world, {})[0]), weights(toy.train(world, {"micro_batch_size": 4})[0])
     assert all(torch.allclose(whole[name], split[name], atol=1e-6) for name in whole)
 
 
 def test_out_of_memory_halves_the_micro_batch_and_keeps_the_result(
     world: World, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    expected = _weights(toy.train(world, {})[0])
+    expected = weights(toy.train(world, {})[0])
     task, result = toy.train(world, {}, memory=4)
     assert result.micro_batch_size == 4
     assert "micro-batch halved to 8" in capsys.readouterr().out
-    assert all(torch.allclose(expected[name], value, atol=1e-6) for name, value in _weights(task).items())
+    assert all(torch.allclose(expected[name], value, atol=1e-6) for name, value in weights(task).items())
 
 
 def test_one_sample_that_does_not_fit_is_a_transient_error(world: World) -> None:
@@ -70,14 +72,14 @@ def test_training_stops_after_patience_epochs_without_improvement(world: World) 
 
 
 def test_two_processes_give_the_weights_of_one(tmp_path: Path, world: World) -> None:
-    expected = _weights(toy.train(world, {})[0])
-    both = _launch(tmp_path / "two", 2)
+    expected = weights(toy.train(world, {})[0])
+    both = launch_toy(tmp_path / "two", 2)
     assert all(torch.allclose(expected[name], both[name], atol=1e-6) for name in expected)
 
 
 def test_two_processes_agree_when_one_runs_out_of_memory(tmp_path: Path, world: World) -> None:
-    expected = _weights(toy.train(world, {})[0])
-    both = _launch(tmp_path / "memory", 2, memory=4)
+    expected = weights(toy.train(world, {})[0])
+    both = launch_toy(tmp_path / "memory", 2, memory=4)
     assert all(torch.allclose(expected[name], both[name], atol=1e-6) for name in expected)
 
 
@@ -90,4 +92,4 @@ def test_two_processes_agree_when_one_runs_out_of_memory(tmp_path: Path, world: 
 )
 def test_a_failing_rank_is_named(tmp_path: Path, fault: str, kind: type[StreetVisionError], message: str) -> None:
     with pytest.raises(kind, match=message):
-        _launch(tmp_path / fault, 2, fault=fault)
+        launch_toy(tmp_path / fault, 2, fault=fault)

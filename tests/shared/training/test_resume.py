@@ -48,21 +48,26 @@ def bits(task: toy.Toy, result: FitResult) -> tuple[list[bytes], str]:
     return [value.numpy().tobytes() for value in task.module.state_dict().values()], repr(result)
 
 
-@pytest.mark.parametrize("at", range(N_STEPS))
-def test_interrupted_at_any_step_the_result_is_identical(world: World, tmp_path: Path, at: int) -> None:
+@pytest.mark.parametrize(
+    ("at", "more"), [*((at, {}) for at in range(N_STEPS)), *((at, {"reference_rate": 0.01}) for at in (1, 4))]
+)
+def test_interrupted_at_any_step_the_result_is_identical(
+    world: World, tmp_path: Path, at: int, more: dict[str, object]
+) -> None:
     _seed(5)
-    expected = bits(*toy.train(world, CHANGES, noise=True))
+    changes = CHANGES | more
+    expected = bits(*toy.train(world, changes, noise=True))
     for every in (1, 3):
         _seed(5)
         place = tmp_path / str(every)
         first = _checkpoints(place, checkpoint_steps=every)
         with pytest.raises(ValueError, match="planted"):
-            toy.train(world, CHANGES, first, fault="raise", at=at, noise=True)
+            toy.train(world, changes, first, fault="raise", at=at, noise=True)
         second = _checkpoints(place)
         steps = [checkpoint_files.read(path).step for path in checkpoint_files.all_of(place)]
         assert steps[-1:] == [at - at % every][: at >= every]
         _seed(6 if at >= every else 5)  # the checkpoint has the generators' states
-        assert bits(*toy.train(world, CHANGES, second, noise=True)) == expected
+        assert bits(*toy.train(world, changes, second, noise=True)) == expected
 
 
 def test_checkpoints_do_not_change_the_result(world: World, tmp_path: Path) -> None:
