@@ -18,6 +18,7 @@ from kfp import local
 from components.shared.errors import PermanentError, StreetVisionError, TransientError
 from components.shared.training.resumable import PLACE_VARIABLE
 from pipelines.console import readable_log
+from pipelines.local_kfp import one_of_artifacts
 from pipelines.resources import PROFILES
 from pipelines.stage1 import stage1
 
@@ -45,7 +46,7 @@ def run_local(values: Mapping[str, Any], output: Path) -> LocalRun:
     )
     before = _status_files(output)
     try:
-        with _environment(output), readable_log():
+        with _environment(output), readable_log(), one_of_artifacts():
             outputs = stage1(PROFILES["local"])(**values).outputs
     except RuntimeError as error:
         raise _step_error(_status_files(output) - before, error) from error

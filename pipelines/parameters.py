@@ -25,6 +25,7 @@ from components.fit_threshold.config import FitThresholdConfig
 from components.import_backbone.config import ImportBackboneConfig
 from components.ingest_dataset.config import IngestConfig
 from components.predict_logits.config import PredictLogitsConfig
+from components.pretrain_explora.config import PretrainExploraConfig
 from components.shared.config import Config, unknown_key
 from components.shared.errors import ConfigError
 from components.split_dataset.config import SplitConfig
@@ -37,6 +38,7 @@ PHASES: dict[str, type[Config]] = {
     "ingest_dataset": IngestConfig,
     "split_dataset": SplitConfig,
     "import_backbone": ImportBackboneConfig,
+    "pretrain_explora": PretrainExploraConfig,
     "train_baseline": TrainBaselineConfig,
     "compare_adaptations": CompareAdaptationsConfig,
     "predict_logits": PredictLogitsConfig,
@@ -88,11 +90,11 @@ def validated(values: Mapping[str, Any], profile: Profile | None = None) -> dict
     problems = [unknown_key(key, known) for key in values if key not in known]
     if problems:
         raise ConfigError("parameters: " + "; ".join(problems))
+    for mode in CompareAdaptationsConfig.from_mapping(of_phase("compare_adaptations", values)).modes:
+        TrainBaselineConfig.from_mapping(of_phase("train_baseline", values) | {"mode": mode})
     for phase, config_class in PHASES.items():
         if config_class is not TrainBaselineConfig:
             config_class.from_mapping(of_phase(phase, values))
-    for mode in CompareAdaptationsConfig.from_mapping(of_phase("compare_adaptations", values)).modes:
-        TrainBaselineConfig.from_mapping(of_phase("train_baseline", values) | {"mode": mode})
     TrainingResources.from_mapping({name: values[name] for name in chosen if name in values})
     return dict(values)
 

@@ -16,6 +16,7 @@ from components.fit_threshold.component import fit_threshold
 from components.import_backbone.component import import_backbone
 from components.ingest_dataset.component import ingest_dataset
 from components.predict_logits.component import predict_logits
+from components.pretrain_explora.component import pretrain_explora
 from components.report_outcome.component import report_outcome
 from components.shared.artifact_types import Bundle, Evaluation
 from components.shared.component import documented
@@ -74,8 +75,10 @@ class _Wiring:
         ingest = ingest_dataset(source_fingerprint=source.outputs["data_digest"], **self._of("ingest_dataset"))
         resources.with_store(self._light(ingest, memory="16Gi"))
         dataset = ingest.outputs["dataset"]
-        splits = self._light(split_dataset(dataset=dataset, **self._of("split_dataset"))).outputs["splits"]
-        checkpoint = self._classifier(dataset, splits, self._backbone(source.outputs["backbone_digest"]))
+        split = self._light(split_dataset(dataset=dataset, **self._of("split_dataset")))
+        splits = split.outputs["splits"]
+        backbone = self._backbone(source.outputs["backbone_digest"], split.outputs["train_images"])
+        checkpoint = self._classifier(dataset, splits, backbone)
         logits = predict_logits(dataset=dataset, splits=splits, checkpoint=checkpoint, **self._of("predict_logits"))
         resources.torchrun(logits, self.profile, self.gpus)
         gate = train_gate(dataset=dataset, splits=splits, checkpoint=checkpoint, **self._of("train_gate"))
@@ -100,8 +103,18 @@ class _Wiring:
         self._light(bundle, memory="16Gi")
         return Outputs(bundle.outputs["bundle"], evaluation.outputs["evaluation"], evaluation.outputs["report"])
 
-    def _backbone(self, fingerprint: Any) -> Any:
-        """What every classifier starts from."""
+    def _backbone(self, fingerprint: Any, train_images: Any) -> Any:
+        """What every classifier starts from: the pretrained backbone, or what it becomes on TRAIN without labels."""
+        with dsl.If(self.values["explora_objective"] == "none"):
+            pretrained = self._imported(fingerprint)
+        with dsl.Else():
+            adapt = pretrain_explora(
+                train_images=train_images, pretrained=self._imported(fingerprint), **self._of("pretrain_explora")
+            )
+            resources.training(adapt, self.profile, self.gpus)
+        return dsl.OneOf(pretrained, adapt.outputs["adapted"])
+
+    def _imported(self, fingerprint: Any) -> Any:
         imported = import_backbone(backbone_fingerprint=fingerprint, **self._of("import_backbone"))
         resources.with_store(self._light(imported, memory="16Gi"))
         return imported.outputs["pretrained"]

@@ -19,6 +19,7 @@ from pipelines.demo import DEMO_PARAMETERS
 from pipelines.demo.backbone import write_demo_backbone
 from pipelines.demo.dataset import write_demo_data
 from pipelines.images import Builder, build_images, missing_images, pipeline_images
+from pipelines.local_kfp import one_of_artifacts
 from pipelines.resources import PROFILES
 from pipelines.stage1 import stage1
 
@@ -64,7 +65,8 @@ def finished(engine: docker.DockerClient, tmp_path_factory: pytest.TempPathFacto
         pipeline_root=str(root),
         enable_caching=False,
     )
-    task = stage1(PROFILES["local"])(data=str(root / "data"), backbone=str(root / "backbone"), **DEMO_PARAMETERS)
+    with one_of_artifacts():
+        task = stage1(PROFILES["local"])(data=str(root / "data"), backbone=str(root / "backbone"), **DEMO_PARAMETERS)
     return {name: Path(artifact.path) for name, artifact in task.outputs.items()}
 
 

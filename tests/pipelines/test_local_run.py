@@ -13,9 +13,8 @@ import yaml
 
 from components.shared.store import embedded
 from pipelines import cli
-from pipelines.resources import PROFILES
+from pipelines.plan import plan
 from pipelines.sources import ROOT
-from pipelines.stage1 import stage1
 from tests.components.conftest import write_backbone, write_source
 
 PLANTED = ("PLANTEDACCESSKEY0001", "planted-secret-key-5f1c0a7d")
@@ -104,6 +103,20 @@ CHANGES: dict[str, tuple[str, dict[str, object], tuple[str, ...]]] = {
     "one image of the data": ("data/img/000.jpg", {}, ("ingest-dataset",)),
     "nothing any more": ("", {}, ()),
 }
+# Which steps read from which, in a run without extended pre-training.
+READS = {
+    "split-dataset": {"ingest-dataset"},
+    "train-baseline": {"ingest-dataset", "split-dataset", "import-backbone"},
+    "compare-adaptations": {"train-baseline"},
+    "predict-logits": {"compare-adaptations"},
+    "train-gate": {"compare-adaptations"},
+    "compare-calibrators": {"predict-logits"},
+    "fit-threshold": {"predict-logits", "compare-calibrators"},
+    "calibrate-gate": {"train-gate"},
+    "calibrate-scrc": {"predict-logits"},
+    "evaluate": {"predict-logits", "train-gate", "fit-threshold", "calibrate-gate", "calibrate-scrc"},
+    "export-bundle": {"compare-adaptations", "train-gate", "evaluate"},
+}
 
 
 def test_the_caching_table(finished: Finished, tree: Path) -> None:
@@ -128,6 +141,15 @@ def test_the_caching_table(finished: Finished, tree: Path) -> None:
     assert table in (ROOT / "docs/caching.md").read_text(), table
 
 
+def test_extended_pretraining_comes_between_the_backbone_and_every_training(finished: Finished, tmp_path: Path) -> None:
+    values = finished.values | {"explora_objective": "dino"}
+    steps = [f"{row.step} {row.detail}".strip() for row in plan(values, tmp_path)]
+    assert len(steps) == len(set(steps))
+    order = ["split-dataset", "import-backbone", "pretrain-explora", "train-baseline full", "train-baseline lora"]
+    assert [step for step in steps if step in order] == order
+    assert "pretrain-explora" not in {row.step for row in plan(finished.values, tmp_path)}
+
+
 def _branches_once(ran: list[str], modes: list[str]) -> list[str]:
     """Steps with the branches of a loop that run; without where all do."""
     steps: dict[str, list[str]] = {}
@@ -137,13 +159,8 @@ def _branches_once(ran: list[str], modes: list[str]) -> list[str]:
 
 
 def _downstream(first: tuple[str, ...]) -> set[str]:
-    """The steps and all that read from them, directly or not; a loop counts as the steps in it."""
-    spec = stage1(PROFILES["local"]).pipeline_spec
-    tasks = spec.root.dag.tasks
+    """The steps and all that read from them, directly or not."""
     found = set(first)
-    for _ in tasks:
-        for name, task in tasks.items():
-            inside = set(spec.components[task.component_ref.name].dag.tasks) or {name}
-            if found & (set(task.dependent_tasks) | inside):
-                found |= {name} | inside
-    return {name for name in found if not name.startswith("for-loop")}
+    for _ in READS:
+        found |= {step for step, sources in READS.items() if found & sources}
+    return found

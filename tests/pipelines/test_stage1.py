@@ -66,7 +66,7 @@ def test_choosing_a_model_by_test_logits_does_not_compile() -> None:
             )
 
 
-TORCHRUN = ["exec-predict-logits", "exec-train-baseline", "exec-train-gate"]
+TORCHRUN = ["exec-predict-logits", "exec-pretrain-explora", "exec-train-baseline", "exec-train-gate"]
 
 
 def test_training_asks_for_two_a6000(documents: list[dict[str, Any]]) -> None:
@@ -91,30 +91,20 @@ def _groups(document: dict[str, Any]) -> dict[str, dict[str, Any]]:
 
 def test_no_task_refers_to_an_input_that_its_group_does_not_have(documents: list[dict[str, Any]]) -> None:
     groups = _groups(documents[0])
-    assert {name.rstrip("0123456789") for name in groups} == {"root", "comp-exit-handler-", "comp-for-loop-"}
+    kinds = {"root", "comp-exit-handler-", "comp-for-loop-", "comp-condition-branches-", "comp-condition-"}
+    assert {name.rstrip("0123456789") for name in groups} == kinds
     for name, group in groups.items():
         has = group.get("inputDefinitions", {})
-        item = {
-            task["parameterIterator"]["itemInput"]
-            for task in group["dag"]["tasks"].values()
-            if "parameterIterator" in task
-        }
-        for task in group["dag"]["tasks"].values():
-            inputs = task.get("inputs", {})
-            wanted = {
-                i["componentInputParameter"]
-                for i in inputs.get("parameters", {}).values()
-                if "componentInputParameter" in i
-            }
-            assert wanted <= has.get("parameters", {}).keys() | item, name
-            wanted = {
-                i["componentInputArtifact"]
-                for i in inputs.get("artifacts", {}).values()
-                if "componentInputArtifact" in i
-            }
-            assert wanted <= has.get("artifacts", {}).keys(), name
+        tasks = group["dag"]["tasks"].values()
+        items = {task["parameterIterator"]["itemInput"] for task in tasks if "parameterIterator" in task}
+        for task in tasks:
+            for kind in ("Parameter", "Artifact"):
+                inputs = task.get("inputs", {}).get(f"{kind.lower()}s", {}).values()
+                wanted = {i[f"componentInput{kind}"] for i in inputs if f"componentInput{kind}" in i}
+                assert wanted <= has.get(f"{kind.lower()}s", {}).keys() | items, name
             # What a task needs besides its component's inputs: Kubernetes' settings are looked up among the group's.
-            assert name == "root" or "exit-handler" in name or "pipelinechannel--gpu_nodes" in has["parameters"]
+            trains = task["componentRef"]["name"].removeprefix("comp-") in ("train-baseline", "pretrain-explora")
+            assert not trains or "pipelinechannel--gpu_nodes" in has["parameters"]
 
 
 def test_every_mode_is_trained_on_gpu_nodes_and_compared_by_one_step(documents: list[dict[str, Any]]) -> None:
@@ -133,7 +123,9 @@ def test_every_mode_is_trained_on_gpu_nodes_and_compared_by_one_step(documents: 
 def test_every_step_retries_and_all_but_the_fingerprint_are_cached(documents: list[dict[str, Any]]) -> None:
     groups = [group for name, group in _groups(documents[0]).items() if name != "root"]
     tasks = {n: t for group in groups for n, t in group["dag"]["tasks"].items() if "parameterIterator" not in t}
-    assert tasks.keys() == {phase.replace("_", "-") for phase in PHASES}
+    tasks = {name: task for name, task in tasks.items() if "condition" not in name}
+    # Either branch of the condition imports the backbone.
+    assert tasks.keys() == {phase.replace("_", "-") for phase in PHASES} | {"import-backbone-2"}
     for name, task in tasks.items():
         assert task["retryPolicy"]["maxRetryCount"] == 3
         assert task["cachingOptions"].get("enableCache", False) is (name != "fingerprint-source")
@@ -162,8 +154,12 @@ def test_every_pod_is_labelled_unprivileged_and_has_scratch(documents: list[dict
 def test_the_store_reaches_the_steps_that_read_data_by_reference_only(documents: list[dict[str, Any]]) -> None:
     executors = documents[1]["platforms"]["kubernetes"]["deploymentSpec"]["executors"]
     holders = {name for name, executor in executors.items() if "secretAsEnv" in executor}
-    training = {"exec-train-baseline", "exec-train-gate"}
-    assert holders == {"exec-fingerprint-source", "exec-ingest-dataset", "exec-import-backbone"} | training
+    training = {"exec-pretrain-explora", "exec-train-baseline", "exec-train-gate"}
+    assert (
+        holders
+        == {"exec-fingerprint-source", "exec-ingest-dataset", "exec-import-backbone", "exec-import-backbone-2"}
+        | training
+    )
     for name in holders:
         reference = executors[name]["secretAsEnv"][0]
         variables = {entry["envVar"] for entry in reference["keyToEnv"]}
