@@ -116,6 +116,8 @@ class DinoTask:
         return torch.stack(crops, dim=1).flatten(0, 1)
 
     def _masks(self, slots: Positions, step: int) -> torch.Tensor:
+        if not self.config.explora_ibot_weight:
+            return torch.zeros((N_LARGE * len(slots), self.side**2), dtype=torch.bool, device=self.world.device)
         places = [N_LARGE * int(slot) + crop for slot in slots for crop in range(N_LARGE)]
         drawn = [masks.block_mask((self.config.seed, step, _MASKS, place), self.side) for place in places]
         return torch.from_numpy(np.stack(drawn)).to(self.world.device)

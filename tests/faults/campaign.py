@@ -58,7 +58,11 @@ def prepare(root: Path) -> None:
     write_source(root / "source", 120)
     write_backbone_artifact(root / "backbone")
     ingest_dataset(IngestConfig(data=str(root / "source"), image_size=28), dataset=root / "dataset")
-    split_dataset(SplitConfig(min_per_class=2), dataset=root / "dataset", splits=root / "splits")
+    split_dataset(
+        SplitConfig(min_per_class=2),
+        **{name: root / name for name in ("dataset", "splits", "train_images")},
+    )
+    shutil.copytree(root / "backbone", root / "pretrained")  # what pre-training calls it
     config = TrainBaselineConfig(epochs=2, n_processes=1)
     outputs = {name: root / name for name in ("checkpoint", "val_select_logits")}
     inputs = {name: root / name for name in ("dataset", "splits", "backbone")}

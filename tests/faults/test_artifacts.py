@@ -24,6 +24,8 @@ from components.fit_threshold.config import FitThresholdConfig
 from components.fit_threshold.step import run as fit_threshold
 from components.predict_logits.config import PredictLogitsConfig
 from components.predict_logits.step import run as predict_logits
+from components.pretrain_explora.config import PretrainExploraConfig
+from components.pretrain_explora.step import run as pretrain_explora
 from components.shared import predict
 from components.shared.config import Config, canonical_json
 from components.shared.step import Run, execute
@@ -53,6 +55,12 @@ def _same(*names: str) -> dict[str, str]:
 _TRAIN = Reader(
     train_baseline, TrainBaselineConfig, _same("dataset", "splits", "backbone"), ("checkpoint", "val_select_logits")
 )
+_EXPLORA = Reader(
+    pretrain_explora,
+    PretrainExploraConfig,
+    {"train_images": "train_images", "pretrained": "backbone"},
+    ("adapted",),
+)
 _PREDICT = Reader(
     predict_logits,
     PredictLogitsConfig,
@@ -76,6 +84,7 @@ _SCRC = Reader(calibrate_scrc, CalibrateScrcConfig, _same("val_calib_logits"), (
 # Who reads what: every kind of artifact, and every input of every step.
 CASES: list[tuple[Reader, str]] = [
     (Reader(split_dataset, SplitConfig, _same("dataset"), ("splits",)), "dataset"),
+    *((_EXPLORA, name) for name in _EXPLORA.inputs),
     *((_TRAIN, name) for name in _TRAIN.inputs),
     *((_PREDICT, name) for name in _PREDICT.inputs),
     *((_GATE, name) for name in _GATE.inputs),

@@ -1,6 +1,6 @@
 """However often a training is killed, it ends with the bytes of an undisturbed one.
 
-KILLS says how many per campaign: 2 in one campaign by default, 5 in each of five by `make test-faults`, 50 nightly.
+KILLS says how many per campaign: 2 in one campaign by default, 5 in each of six by `make test-faults`, 50 nightly.
 """
 
 import os
@@ -28,6 +28,26 @@ _CAMPAIGNS = [
         step="train_gate",
         inputs=("dataset", "splits", "checkpoint"),
         outputs=("gate_checkpoint", "val_calib_logits", "val_test_logits"),
+    ),
+    Campaign(
+        "explora2",
+        {
+            "explora_objective": "dino",
+            "explora_epochs": 30,
+            "explora_batch_size": 16,
+            "explora_rank": 4,
+            "explora_prototypes": 16,
+            "explora_head_width": 16,
+            "explora_local_crops": 2,
+            "explora_centring": "centre",
+            "checkpoint_steps": 10,
+            "n_processes": 2,
+        },
+        0,
+        seed=6,
+        step="pretrain_explora",
+        inputs=("train_images", "pretrained"),
+        outputs=("adapted",),
     ),
     Campaign("full2", _RECIPE | {"mode": "full", "epochs": 40, "n_processes": 2}, 0, seed=4, stored=True),
 ]
