@@ -29,10 +29,10 @@ run: $(STAMP) ## run the whole pipeline here: on demo data, or DATA=... BACKBONE
 test: $(STAMP) ## all tests
 	$(BIN)/python -m pytest
 
-test-faults: $(STAMP) ## kill trainings 25 times, tear 1,000 writes, break every artifact
+test-faults: $(STAMP) ## kill trainings 30 times, tear 1,000 writes, break every artifact
 	KILLS=$(or $(KILLS),5) $(BIN)/python -m pytest -s tests/faults
 
-test-faults-nightly: ## the same with 250 kills
+test-faults-nightly: ## the same with 300 kills
 	$(MAKE) test-faults KILLS=50
 
 # A session of its own for the engine's settings; where no engine can run, the tests are skipped and say so.

@@ -14,7 +14,7 @@ from torch import nn
 from components.pretrain_explora import masks, objectives
 from components.pretrain_explora.config import PretrainExploraConfig
 from components.pretrain_explora.pixels import Pixels, Positions
-from components.pretrain_explora.student import Student
+from components.pretrain_explora.student import Student, tokens_of
 from components.pretrain_explora.watch import Watch
 from components.shared.training.distributed import World
 from components.shared.training.sampler import steps_per_epoch
@@ -35,7 +35,7 @@ class _Lesson:
     masks: torch.Tensor  # (2n, N) bool
     cls: torch.Tensor  # (2n, K) targets
     patches: torch.Tensor  # (M, K) targets in the order of the masks
-    references: torch.Tensor  # (B, 2, D) the teacher's CLS features of the whole global batch
+    references: torch.Tensor  # (B, 2, D) the student's CLS features of the whole global batch, without gradients
 
 
 class DinoTask:
@@ -63,9 +63,7 @@ class DinoTask:
         """The teacher's answers about this rank's images, centred over the global batch."""
         large = self._crops(positions, slots, step, range(N_LARGE), self.size, "global")
         hidden = self._masks(slots, step)
-        features, cls, patches = self._teach(large, hidden)
-        n, width = len(positions), features.shape[1]
-        references = self.world.gather_rows(features.view(n, N_LARGE, width), self.batch_size)
+        cls, patches = self._taught(large, hidden)
         temperature = self.temperature(step)
         self._lesson = _Lesson(
             first_slot=int(slots[0]),
@@ -73,7 +71,7 @@ class DinoTask:
             masks=hidden,
             cls=self._targets(cls, 0, temperature),
             patches=self._targets(patches, 1, temperature),
-            references=references.to(large.device),
+            references=self._references(large, hidden),
         )
 
     def loss(self, model: nn.Module, positions: Positions, slots: Positions, step: int) -> torch.Tensor:
@@ -90,10 +88,12 @@ class DinoTask:
         ends = torch.cat([counts.new_zeros(1), counts.cumsum(0)])
         of_masked = lesson.patches[int(ends[rows.start]) : int(ends[rows.stop])]
         loss = loss + self.config.explora_ibot_weight * self._ibot(of_masked, patches, counts[rows])
+        if not self.config.explora_koleo_weight:
+            return loss
         own = torch.from_numpy(slots).to(cls.device)
         pairs = zip(cls.view(n, N_LARGE, -1).unbind(1), lesson.references.unbind(1), strict=True)
-        spread = sum(objectives.koleo(of_crop, others, own).sum() for of_crop, others in pairs)
-        return loss + self.config.explora_koleo_weight * spread
+        spread = [objectives.koleo(of_crop, others, own).sum() for of_crop, others in pairs]
+        return loss + self.config.explora_koleo_weight * sum(spread)
 
     def evaluate(self) -> dict[str, float]:
         """How far the present weights tell images apart; PermanentError where they do not any more."""
@@ -123,12 +123,22 @@ class DinoTask:
         return torch.from_numpy(np.stack(drawn)).to(self.world.device)
 
     @torch.no_grad()
-    def _teach(self, large: torch.Tensor, hidden: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    def _taught(self, large: torch.Tensor, hidden: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """The teacher's logits of CLS tokens (2n, K) and of masked patches (M, K)."""
         assert isinstance(self.teacher, Student)
         pairs = zip(torch.split(large, _TEACHER_BATCH), torch.split(hidden, _TEACHER_BATCH), strict=True)
         parts = [self.teacher.teach(pixels, mask) for pixels, mask in pairs]
-        features, cls, patches = (torch.cat(part).float() for part in zip(*parts, strict=True))
-        return features, cls, patches
+        return torch.cat([part[0] for part in parts]).float(), torch.cat([part[1] for part in parts]).float()
+
+    @torch.no_grad()
+    def _references(self, large: torch.Tensor, hidden: torch.Tensor) -> torch.Tensor:
+        """(B, 2, D): where the student has all images of the global batch at this step."""
+        if not self.config.explora_koleo_weight:
+            return large.new_empty((0, N_LARGE, 0))
+        pairs = zip(torch.split(large, _TEACHER_BATCH), torch.split(hidden, _TEACHER_BATCH), strict=True)
+        cls = torch.cat([tokens_of(self.student.backbone, pixels, mask)[:, 0] for pixels, mask in pairs]).float()
+        shares = cls.view(-1, N_LARGE, cls.shape[1])
+        return self.world.gather_rows(shares, self.batch_size).to(large.device)
 
     @torch.no_grad()
     def _targets(self, logits: torch.Tensor, index: int, temperature: float) -> torch.Tensor:
@@ -138,7 +148,7 @@ class DinoTask:
 
     def _assignments(self, pixels: torch.Tensor) -> torch.Tensor:
         hidden = torch.zeros((len(pixels), self.side**2), dtype=torch.bool, device=pixels.device)
-        logits = self.student.teach(pixels, hidden)[1] - self.student.centres[0]  # which is zero under Sinkhorn
+        logits = self.student.teach(pixels, hidden)[0] - self.student.centres[0]  # which is zero under Sinkhorn
         return torch.softmax(logits.float() / self.config.explora_teacher_temperature, dim=1)
 
     def _dino(self, targets: torch.Tensor, large: torch.Tensor, small: torch.Tensor) -> torch.Tensor:

@@ -49,9 +49,10 @@ def cross_entropy(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
 def koleo(features: torch.Tensor, references: torch.Tensor, own: torch.Tensor) -> torch.Tensor:
     """(n,) -log of the distance to the nearest reference of another image.
 
-    features (n, D) of the student; references (B, D) of the teacher over the global batch; own (n,) their rows of the
-    same image. Sablayrolles et al. 2019, equation 2, takes the student's own features of one process's batch as
-    references; the teacher's make it a function of the global batch.
+    features (n, D) of the student; references (B, D) the same without gradients, of the global batch; own (n,) their
+    rows of the same image. Sablayrolles et al. 2019, equation 2, lets the neighbour move too, and looks for it in one
+    process's batch; here the loss is a function of the global batch. (A lagging teacher's features as references would
+    let all features escape in one direction, together.)
     """
     if len(references) < 2:
         return features.sum(dim=1) * 0

@@ -61,12 +61,12 @@ class Student(nn.Module):
         logits = self.head(torch.cat([cls, patches, small_cls]))
         return cls, *logits.split([len(cls), len(patches), len(small_cls)])
 
-    def teach(self, large: torch.Tensor, masks: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Unmasked images (n, 3, S, S) -> CLS features (n, D), CLS logits (n, K), logits (M, K) at `masks` (n, N)."""
+    def teach(self, large: torch.Tensor, masks: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Unmasked images (n, 3, S, S) -> CLS logits (n, K), logits (M, K) of the patches in `masks` (n, N)."""
         tokens = tokens_of(self.backbone, large)
         cls, patches = tokens[:, 0], tokens[:, self.n_prefix :][masks]
         logits = self.head(torch.cat([cls, patches]))
-        return cls, logits[: len(cls)], logits[len(cls) :]
+        return logits[: len(cls)], logits[len(cls) :]
 
 
 def tokens_of(backbone: PreTrainedModel, pixels: torch.Tensor, masks: torch.Tensor | None = None) -> torch.Tensor:
