@@ -10,7 +10,7 @@ from components.evaluate.config import EvaluateConfig
 from components.shared.artifacts import Manifest
 from components.shared.errors import ArtifactError
 from components.shared.evaluation.logits import Logits, read_logits
-from components.shared.evaluation.policy import Infeasible, Policy, SelectivePolicy, read_fitted
+from components.shared.evaluation.policy import Infeasible, Policy, SelectivePolicy, read_fitted, read_student
 from components.shared.evaluation.promises import PolicyComparison, Promise, compare_to_confidence
 from components.shared.evaluation.report import PolicyResult
 from components.shared.evaluation.risk_coverage import risk_band
@@ -30,6 +30,7 @@ class Candidates:
     fitted: dict[str, tuple[Logits, Policy]]
     infeasible: dict[str, Infeasible]
     early_exits: dict[str, EarlyExit] = field(default_factory=dict)
+    students: list[tuple[Logits, Policy]] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -41,6 +42,7 @@ class Judged:
     comparisons: tuple[PolicyComparison, ...]
     early_exits: tuple[EarlyExitResult, ...] = ()
     robustness: tuple[Robustness, ...] = ()
+    students: tuple[PolicyResult, ...] = ()
 
     @property
     def shown(self) -> PolicyResult:
@@ -73,6 +75,9 @@ def read_candidates(
             candidates.infeasible[kind] = found
         else:
             candidates.fitted[kind] = (of_gate if kind == "gate" else logits, found)
+            rule, alone = read_student(path), logits.student
+            if rule is not None and alone is not None:
+                candidates.students.append((replace(logits, logits=alone), rule))
             early_exit = read_early_exit(path)
             if early_exit is not None:
                 candidates.early_exits[kind] = early_exit
@@ -116,7 +121,8 @@ def judge(config: EvaluateConfig, candidates: Candidates) -> Judged:
     ]
     measured = [measure_robustness(kind, *candidates.fitted[kind], config.n_bootstrap, config.seed) for kind in kinds]
     robustness = tuple(result for result in measured if result is not None)
-    return Judged(results, tuple(promises), tuple(comparisons), tuple(exits), robustness)
+    students = tuple(_result(config, *pair) for pair in candidates.students)
+    return Judged(results, tuple(promises), tuple(comparisons), tuple(exits), robustness, students)
 
 
 def predict(logits: Logits, rule: Policy) -> Predictions:

@@ -83,6 +83,7 @@ def run(
                 comparisons=judged.comparisons,
                 early_exits=judged.early_exits,
                 robustness=judged.robustness,
+                students=judged.students,
             )
         )
         (out / "report.html").write_text(html, encoding="utf-8")
@@ -151,6 +152,7 @@ def _document(config: EvaluateConfig, judged: Judged) -> dict[str, Any]:
         "policies": policies,
         "against_confidence": {comparison.kind: comparison.to_json() for comparison in judged.comparisons},
         **({"robustness": {r.kind: r.to_json() for r in judged.robustness}} if judged.robustness else {}),
+        **({"student": dict(judged.students[0].metrics)} if judged.students else {}),
         **({"early_exit": {r.kind: r.to_json() for r in judged.early_exits}} if judged.early_exits else {}),
     }
 

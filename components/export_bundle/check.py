@@ -1,10 +1,17 @@
 """Do the stored files answer as the policy does? Asked of the bundle as it lies on disk, before it is handed over."""
 
+from pathlib import Path
+
 import numpy as np
 import numpy.typing as npt
+import torch
+from PIL import Image
+from transformers import AutoModelForImageClassification
 
 from components.shared.bundle import Bundle
+from components.shared.data.decode import resize
 from components.shared.errors import PermanentError
+from components.shared.models.classifier import Classifier, normalise
 from components.shared.models.predictor import Predictor
 
 # Largest difference of a logit, relative where the logit exceeds 1, that fp32 rounding explains, with a margin of 100.
@@ -23,3 +30,17 @@ def check_logits(bundle: Bundle, pixels: npt.NDArray[np.uint8], logits: npt.NDAr
             f"exported model differs from the checkpoint by {error.max():.3g} in its logits (> {_TOLERANCE}): "
             "the checkpoint's weights are not finite, or this transformers version builds another model from them"
         )
+
+
+def check_stock(directory: Path, classifier: Classifier, images: npt.NDArray[np.uint8], positive: int) -> None:
+    """Compare a stock model as it lies on disk with the folded `classifier` it was written from, on images (B, S, S, 3)
+    resized to its size. Raises PermanentError as `check_logits`."""
+    size = classifier.spec.image_size
+    pixels = torch.from_numpy(np.stack([resize(Image.fromarray(image), size) for image in images]))
+    with torch.inference_mode():
+        inputs = normalise(pixels, classifier.spec)
+        stored = AutoModelForImageClassification.from_pretrained(directory).eval()(pixel_values=inputs).logits
+        expected = classifier(inputs)[:, [1 - positive, positive]]
+    error = float((stored - expected).abs().max())
+    if not error <= _TOLERANCE * max(1.0, float(expected.abs().max())):
+        raise PermanentError(f"exported student differs from the checkpoint by {error:.3g} in its logits")

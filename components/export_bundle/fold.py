@@ -12,6 +12,7 @@ the stored files on images of the dataset (check.py).
 """
 
 import copy
+import dataclasses
 from pathlib import Path
 from typing import Any
 
@@ -49,6 +50,16 @@ def obstacle(spec: ClassifierSpec, fold: Fold) -> str:
     if len(spec.class_names) != len(STOCK_LABELS):
         return f"the model has {len(spec.class_names)} classes, its consumers know {' and '.join(STOCK_LABELS)}"
     return "" if fold.decides else fold.reason
+
+
+def student_of(classifier: Classifier) -> Classifier:
+    """The student of a classifier of several views, as a classifier of the whole image at a view's size."""
+    spec, student = classifier.spec, classifier.student
+    if spec.views is None or student is None:
+        raise ValueError("the classifier has no student")
+    return Classifier(
+        classifier.backbone, student, dataclasses.replace(spec, image_size=spec.views.size, views=None)
+    ).eval()
 
 
 def write_model(classifier: Classifier, policy: Policy, directory: Path) -> None:

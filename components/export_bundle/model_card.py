@@ -6,7 +6,13 @@ from components.export_bundle.config import ExportConfig
 
 
 def readme(
-    config: ExportConfig, report: dict[str, Any], counts: dict[str, Any], preprocessing: dict[str, Any], reason: str
+    config: ExportConfig,
+    report: dict[str, Any],
+    counts: dict[str, Any],
+    preprocessing: dict[str, Any],
+    reason: str,
+    *,
+    student: bool,
 ) -> str:
     """Markdown with the Hub's front matter: data, metrics with intervals, use, intended use, limits.
 
@@ -19,6 +25,9 @@ def readme(
     )
     per_class = ", ".join(f"{count} {name}" for name, count in counts["n_per_class"].items())
     size = preprocessing["image_size"]
+    limit = _limit(preprocessing) + " Not for safety decisions."
+    use = _stock_use() if not reason else f"The stock pipeline cannot load it: {reason}."
+    use += _student_use(report) if student else ""
     return f"""---
 pipeline_tag: image-classification
 {"library_name: transformers" if not reason else "inference: false"}
@@ -49,15 +58,14 @@ The 95 % intervals come from resampling groups. Neither training nor the thresho
 {_decision(policy, several="views" in preprocessing)}
 
 ## Use
-{_stock_use() if not reason else f"The stock pipeline cannot load it: {reason}."}
+{use}
 
 `python -m components.shared.predict BUNDLE IMAGE...` verifies the bundle and prints one JSON line per image, with the
 probability before the threshold was folded in.
 
 ## Intended use and limits
 Deciding whether a street photograph shows roadwork, as the first stage of a cascade. The figures hold for images like
-those above; other cameras, countries, seasons or labelling rules need their own evaluation. {_limit(preprocessing)}
-Not for safety decisions.
+those above; other cameras, countries, seasons or labelling rules need their own evaluation. {limit}
 """
 
 
@@ -129,6 +137,23 @@ classify = pipeline("image-classification", model="model")
 ```
 
 As a Hub repository: the files of `model/`, this file and `model_card.json` side by side."""
+
+
+def _student_use(report: dict[str, Any]) -> str:
+    """What the stock form of one image is, and what either form scored."""
+    forms = {"all views (`model/`)": report["metrics"], "student (`student/`)": report["student"]}
+    rows = "\n".join(
+        f"| {form} | " + " | ".join(_number(values[name]["value"]) for name in ("accuracy", "mcc", "auroc")) + " |"
+        for form, values in forms.items()
+    )
+    return f"""
+
+`student/` is a stock model of the whole image alone, distilled from all views on TRAIN, with a threshold of its own
+folded in. On {report["split"]}:
+
+| form | accuracy | MCC | AUROC |
+|---|---|---|---|
+{rows}"""
 
 
 def _number(value: float | None) -> str:

@@ -11,18 +11,19 @@ import numpy as np
 from components.export_bundle.config import ExportConfig
 from components.export_bundle.model_card import natix_card, readme
 from components.shared.artifacts import Manifest, sha256_file, verify_dir, write_json, writing
-from components.shared.bundle import DOCUMENT, GATE, KIND, MODEL, POLICY, PREPROCESSING, Bundle
+from components.shared.bundle import DOCUMENT, GATE, KIND, MODEL, POLICY, PREPROCESSING, STUDENT_MODEL, Bundle
 from components.shared.data.dataset import Dataset
 from components.shared.data.view_spec import ViewSpec, tile_boxes
 from components.shared.errors import ArtifactError
 from components.shared.evaluation.folding import fold_of
-from components.shared.evaluation.policy import Policy, read_policy
+from components.shared.evaluation.policy import Policy, read_policy, read_student
 from components.shared.selective.early_exit import read_early_exit, write_early_exit
 from components.shared.step import InputDir, OutputDir, main
 
 if TYPE_CHECKING:
     from components.shared.models.classifier import ClassifierSpec
 
+_FORM_METRICS = ("accuracy", "mcc", "auroc")
 _N_CHECKED_IMAGES = 16  # a second with a small backbone, half a minute with the largest
 _LIBRARIES = ("numpy", "pillow", "safetensors", "torch", "transformers")
 
@@ -66,10 +67,12 @@ def run(
         shutil.copyfile(path / "policy.json", out / POLICY)
         write_early_exit(out, read_early_exit(path))
         preprocessing, reason = _write_model(checkpoint, rule, data, out)
-        card = readme(config, report, data.manifest.summary, preprocessing, reason)
+        student = _write_student(checkpoint, read_student(softmax_policy), data, out)
+        card = readme(config, report, data.manifest.summary, preprocessing, reason, student=student)
         (out / "README.md").write_text(card, encoding="utf-8")
         write_json(out / "model_card.json", natix_card(config))
-        write_json(out / DOCUMENT, _document(config, rule, out, inputs, reason))
+        scores = report.get("student") if student else None
+        write_json(out / DOCUMENT, _document(config, rule, out, inputs, reason) | _student_entry(scores, report))
 
 
 def _check(inputs: dict[str, Manifest], rule: Policy, report: dict[str, Any], checkpoint: Path) -> None:
@@ -123,6 +126,34 @@ def _write_model(checkpoint: Path, rule: Policy, data: Dataset, out: Path) -> tu
             shutil.copyfile(file, out / GATE / file.name)
     check_logits(Bundle(out, rule, preprocessing, stock=not reason), pixels, logits)
     return preprocessing, reason
+
+
+def _write_student(checkpoint: Path, rule: Policy | None, data: Dataset, out: Path) -> bool:
+    """Write student/, a stock model for one image, where the checkpoint has a student that the stock form can carry."""
+    if rule is None or not (checkpoint / "student.safetensors").is_file():
+        return False
+    from components.export_bundle.check import check_stock
+    from components.export_bundle.fold import obstacle, student_of, write_model
+    from components.shared.models.classifier import Classifier
+
+    student = student_of(Classifier.load(checkpoint))
+    if obstacle(student.spec, fold_of(rule)):
+        return False
+    write_model(student, rule, out / STUDENT_MODEL)
+    images = data.images(np.arange(min(_N_CHECKED_IMAGES, len(data.samples)), dtype=np.int64))
+    check_stock(out / STUDENT_MODEL, student, images, rule.positive)
+    return True
+
+
+def _student_entry(scores: dict[str, Any] | None, report: dict[str, Any]) -> dict[str, Any]:
+    """Which form scored what on VAL_TEST, for bundle.json."""
+    if scores is None:
+        return {}
+    forms = {MODEL: report["metrics"], STUDENT_MODEL: scores}
+    return {
+        "student": STUDENT_MODEL,
+        "forms": {form: {name: values[name]["value"] for name in _FORM_METRICS} for form, values in forms.items()},
+    }
 
 
 def _described(spec: "ClassifierSpec") -> dict[str, Any]:

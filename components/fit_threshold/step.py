@@ -12,7 +12,7 @@ from components.shared.errors import DataError
 from components.shared.evaluation.bootstrap import group_weights, membership, percentile_interval
 from components.shared.evaluation.logits import Logits, read_logits
 from components.shared.evaluation.metrics import Bools, Floats, sigmoid
-from components.shared.evaluation.policy import KIND, softmax_policy
+from components.shared.evaluation.policy import KIND, STUDENT, Policy, softmax_policy
 from components.shared.evaluation.threshold import Best, Sweep, best_threshold, best_thresholds, sweep
 from components.shared.selective.early_exit import fit_early_exit, write_early_exit
 from components.shared.step import InputDir, OutputDir, main
@@ -49,8 +49,18 @@ def run(
         write_json(out / "policy.json", fitted.to_json())
         write_json(out / "fit.json", _fit_document(config, best, interval, truth))
         write_early_exit(out, early)
+        if logits.student is not None:
+            write_json(out / STUDENT, _student(config, logits, truth).to_json())
         _write_sweep(out / "threshold_sweep.csv", result)
         _plot(out / "threshold.png", config, result, fitted.threshold, interval)
+
+
+def _student(config: FitThresholdConfig, logits: Logits, truth: Bools) -> Policy:
+    """The threshold of the student that sees whole images alone; without a calibrator, so that it can be folded."""
+    uncalibrated = softmax_policy(logits.class_names, config.positive_class, 0.0)
+    assert logits.student is not None
+    best = best_threshold(sweep(truth, uncalibrated.margin(logits.student), config.objective), config.max_fnr)
+    return softmax_policy(logits.class_names, config.positive_class, best.threshold)
 
 
 def _truth(config: FitThresholdConfig, logits: Logits) -> Bools:

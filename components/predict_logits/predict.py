@@ -21,19 +21,19 @@ from components.shared.training.rank import run_rank
 def predict_splits(
     config: PredictLogitsConfig, dataset: Path, splits: Path, checkpoint: Path, work: Path, world: World
 ) -> None:
-    """The main rank leaves `<split>.npy` in `work`: (N, K) float32 logits in the order of the split's ids, and for a
-    model of several views `<split>-whole.npy`: (N,) float32 margins of whole images; `VAL_TEST-distorted.npy` has
-    (L, N, K) float32 logits under the deployment's distortions."""
+    """The main rank leaves in `work`, float32, in the order of the split's ids: `<split>.npy` (N, K) logits; of a model
+    of several views `<split>-whole.npy` (N,), and of its student `<split>-student.npy` (N, 2); and under the
+    deployment's distortions `VAL_TEST-distorted.npy` (L, N, K)."""
     torch.use_deterministic_algorithms(True, warn_only=world.device.type == "cuda")
     data, assignment = Dataset.open(dataset), read_splits(splits)
     classifier = Classifier.load(checkpoint).to(world.device)
     for split in ("VAL_CALIB", "VAL_TEST"):
         part = SplitData.of(data, assignment, split)
-        logits, whole = predict_views(classifier, part, world, description=f"logits of {split}")
-        if world.is_main:
-            np.save(work / f"{split}.npy", logits, allow_pickle=False)
-        if world.is_main and whole is not None:
-            np.save(work / f"{split}-whole.npy", whole, allow_pickle=False)
+        found = predict_views(classifier, part, world, description=f"logits of {split}")
+        files = {split: found.logits, f"{split}-whole": found.whole, f"{split}-student": found.student}
+        for name, values in files.items():
+            if world.is_main and values is not None:
+                np.save(work / f"{name}.npy", values, allow_pickle=False)
     if config.robustness:
         part = SplitData.of(data, assignment, "VAL_TEST")
         levels = [

@@ -5,6 +5,7 @@ model/               the classifier with calibrator and threshold folded in: P(p
 policy.json          the one policy, with its calibrator and the threshold on the calibrated probability
 gate/                the gate's weights, where the policy is a gate
 preprocessing.json   how an image becomes the model's input
+student/             a transformers image classification model of the whole image alone, where one was distilled
 early_exit.json      when the whole image is enough, where the model looks at several views
 bundle.json          name, version, SHA-256 of every other file, lineage, library versions
 README.md, model_card.json   for readers, and for NATIX
@@ -23,7 +24,7 @@ from components.shared.selective.early_exit import EarlyExit, read_early_exit
 
 KIND = "Bundle"
 MODEL, POLICY, PREPROCESSING, DOCUMENT = "model", "policy.json", "preprocessing.json", "bundle.json"
-GATE = "gate"
+GATE, STUDENT_MODEL = "gate", "student"
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,7 @@ def train_baseline(
     ema_decay: float = 0.99, gradient_clip: float = 1.0, patience: int = 10, monitor: str = "val_select/acc",
     augmentation: str = "moderate", n_views: int = 4, view_grid: int = 1, view_overlap: float = 0.0,
     view_flips: bool = False, view_size: int = 224, aggregation: str = "lse", view_top_k: int = 3,
-    view_sharpness: float = 1.0, adapter_rank: int = 8, adapter_alpha: float = 16.0,
+    view_sharpness: float = 1.0, student: bool = False, adapter_rank: int = 8, adapter_alpha: float = 16.0,
     adapter_options: str = "", precision: str = "fp32", n_processes: int = 0, positive_class: str = "Roadwork",
     seed: int = 0, checkpoint_seconds: int = 300, checkpoint_steps: int = 0, require_durable: bool = False,
 ) -> None:

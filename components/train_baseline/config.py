@@ -54,6 +54,9 @@ class TrainBaselineConfig(RecipeConfig):
     )
     view_top_k: int = option(3, "topk_mean: how many of the largest margins are averaged.", ge=1)
     view_sharpness: float = option(1.0, "lse: from the mean (towards 0) to the maximum (large).", gt=0)
+    student: bool = option(
+        False, "Several views: also distils a head on the whole image alone, for transformers' stock pipeline."
+    )
     monitor: str = option("val_select/acc", MONITOR_HELP, choices=MONITORS)
     adapter_rank: int = option(8, "Rank of the adapters.", ge=1)
     adapter_alpha: float = option(16.0, "Adapters are scaled by adapter_alpha / adapter_rank.", gt=0)
@@ -63,6 +66,8 @@ class TrainBaselineConfig(RecipeConfig):
     def check(self) -> list[str]:
         """fp16, and PROFIT for a fresh head alone, are refused with their reason; adapter_options must be a mapping."""
         problems = []
+        if self.student and self.view_grid < 2:
+            problems.append("student=True needs view_grid of at least 2")
         if self.view_flips and self.view_grid < 2:
             problems.append("view_flips=True needs view_grid of at least 2")
         if self.optimiser == "profit" and self.mode == "frozen":

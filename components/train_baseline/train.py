@@ -23,6 +23,7 @@ from components.shared.training.loop import FitResult, LoopConfig, fit
 from components.shared.training.rank import run_rank
 from components.shared.training.record import write_metrics
 from components.train_baseline.config import TrainBaselineConfig
+from components.train_baseline.student import distil
 from components.train_baseline.tasks import FrozenTask, ImageTask
 
 
@@ -58,11 +59,17 @@ def train(
         adapters.save_adapter(classifier.backbone, out / "adapter")
     probe = parts["VAL_SELECT"].pixels(np.arange(2), classifier.spec, world.device)
     classifier.backbone = adapters.merge(classifier.backbone, probe.flatten(0, -4))
+    if config.student:
+        classifier.student, distilled = distil(
+            classifier, parts["TRAIN"], parts["VAL_SELECT"], world, loop_config(config), config.dropout
+        )
     logits = predict(classifier, parts["VAL_SELECT"], world, description="logits of VAL_SELECT")
     if world.is_main:
         np.save(work / "VAL_SELECT.npy", logits, allow_pickle=False)
         classifier.save(out)
         summary = _summary(config, result, counts, world)
+        if config.student:
+            summary["student"] = {name: round(value, 9) for name, value in distilled.items()}
         write_json(out / "training.json", summary)
         write_json(work / "training.json", summary)
 

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from transformers import AutoModelForImageClassification
 
 from components.evaluate.config import EvaluateConfig
 from components.evaluate.step import run as evaluate
@@ -21,6 +22,7 @@ from components.shared.bundle import Bundle, open_bundle
 from components.shared.data.dataset import Dataset
 from components.shared.errors import ConfigError
 from components.shared.evaluation.logits import Logits, read_logits
+from components.shared.evaluation.policy import read_student
 from components.shared.models.classifier import Classifier, normalise
 from components.shared.models.gate import Gate
 from components.shared.models.predictor import Predictor
@@ -42,7 +44,7 @@ def _config(tiny: TinyRun, **fields: object) -> TrainBaselineConfig:
 def several(tiny: TinyRun, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A frozen multi-view training, its threshold, and the evaluation."""
     root = tmp_path_factory.mktemp("several")
-    train(tiny, _config(tiny, aggregation="noisy_or"), root)
+    train(tiny, _config(tiny, aggregation="noisy_or", student=True), root)
     _predict(tiny, root)
     fit_threshold(
         FitThresholdConfig(n_bootstrap=100), val_calib_logits=root / "val_calib_logits", policy=root / "policy"
@@ -171,6 +173,32 @@ def test_early_exit_looks_at_fewer_views_and_is_reported(tiny: TinyRun, several:
     html = (several / "evaluation/report.html").read_text()
     assert "Early exit" in html
     assert "Robustness" in html
+
+
+def test_the_student_is_a_stock_model_that_decides_at_its_own_threshold(
+    tiny: TinyRun, several: Path, bundle: Bundle
+) -> None:
+    pixels, stored = _test_pixels(tiny, several / "val_test_logits")
+    rule = read_student(several / "policy")
+    assert rule is not None
+    assert stored.student is not None
+    model = AutoModelForImageClassification.from_pretrained(bundle.path / "student").eval()
+    classifier = Classifier.load(several / "checkpoint")
+    whole = normalise(torch.from_numpy(pixels), classifier.spec, last=1)[:, 0]
+    with torch.inference_mode():
+        logits = model(pixel_values=whole).logits.numpy()
+    np.testing.assert_allclose(
+        logits[:, 1] - logits[:, 0], rule.margin(stored.student) - rule.threshold_margin, atol=1e-4
+    )
+    processor = json.loads((bundle.path / "student/preprocessor_config.json").read_text())
+    assert processor["size"] == {"height": 28, "width": 28}
+    document = json.loads((bundle.path / "bundle.json").read_text())
+    report = json.loads((several / "evaluation/eval_report.json").read_text())
+    assert document["forms"]["student"]["accuracy"] == report["student"]["accuracy"]["value"]
+    assert document["forms"]["model"]["accuracy"] == report["metrics"]["accuracy"]["value"]
+    assert "| student (`student/`) |" in (bundle.path / "README.md").read_text()
+    training = json.loads((several / "checkpoint/training.json").read_text())
+    assert training["student"]["val_select/agreement"] >= 0.5
 
 
 def test_levels_of_distortion_are_reported(tiny: TinyRun, several: Path) -> None:

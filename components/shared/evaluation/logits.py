@@ -36,6 +36,7 @@ class Logits:
     gate: (N,) float32 raw gate scores, larger for "answer"; None where the model has no gate. whole: (N,) float32
     margin of the positive class that the whole image alone has, and views; None where the model looks at one view.
     distorted: (L, N, C) float32 logits of the images as the deployment shows them at its levels 0 to L - 1.
+    student: (N, C) float32 logits of the student that sees whole images alone; None where there is none.
     """
 
     split: str
@@ -50,6 +51,7 @@ class Logits:
     whole: npt.NDArray[np.float32] | None = None
     views: Views | None = None
     distorted: npt.NDArray[np.float32] | None = None
+    student: npt.NDArray[np.float32] | None = None
 
     def __post_init__(self) -> None:
         problems = _problems(self)
@@ -79,6 +81,8 @@ def write_logits(directory: Path, logits: Logits) -> None:
     if logits.whole is not None and logits.views is not None:
         np.save(directory / "whole.npy", logits.whole, allow_pickle=False)
         header["views"] = asdict(logits.views)
+    if logits.student is not None:
+        np.save(directory / "student.npy", logits.student, allow_pickle=False)
     if logits.distorted is not None:
         np.save(directory / "distorted.npy", logits.distorted, allow_pickle=False)
     write_json(directory / "logits.json", header)
@@ -107,6 +111,7 @@ def read_logits(path: Path, split: str) -> tuple[Logits, Manifest]:
         sources=columns["source"],
         paths=columns["path"],
         gate=_optional(path / "gate.npy"),
+        student=_optional(path / "student.npy"),
         distorted=_optional(path / "distorted.npy"),
         whole=_optional(path / "whole.npy"),
         views=Views(**header["views"]) if "views" in header else None,
@@ -133,6 +138,12 @@ def _problems(data: Logits) -> list[str]:
         elif values is not None and not np.isfinite(values).all():
             row = int(np.flatnonzero(~np.isfinite(values))[0])
             problems.append(f"{name}[{row}] of sample {data.sample_ids[row]} is not finite")
+    if data.student is not None and (
+        data.student.dtype != np.float32
+        or data.student.shape != data.logits.shape
+        or not np.isfinite(data.student).all()
+    ):
+        problems.append(f"student must be finite float32 {data.logits.shape}")
     if data.distorted is not None:
         expected = (len(data.distorted), count, len(data.class_names))
         if data.distorted.dtype != np.float32 or data.distorted.shape != expected:

@@ -20,6 +20,7 @@ KIND = "Policy"
 POSITIVE, NEGATIVE, DEFER, BOTH = "roadwork", "none", "defer", "both"
 RISKS = ("error", "fnr")
 INFEASIBLE = "infeasible.json"
+STUDENT = "student.json"  # the rule of a student, beside that of its teacher
 Logits = npt.NDArray[np.floating[Any]]
 
 
@@ -236,6 +237,12 @@ def read_fitted(path: Path) -> tuple[Policy | Infeasible, Manifest]:
         return read_policy(path)
     manifest = verify_dir(path, KIND)
     return Infeasible(**json.loads((path / INFEASIBLE).read_text(encoding="utf-8"))), manifest
+
+
+def read_student(path: Path) -> Policy | None:
+    """The student's rule in a verified Policy artifact; None where there is no student."""
+    file = path / STUDENT
+    return parse_policy(json.loads(file.read_text(encoding="utf-8")), str(file)) if file.is_file() else None
 
 
 def read_policy(path: Path) -> tuple[Policy, Manifest]:

@@ -89,6 +89,7 @@ class ReportData:
     comparisons: Sequence[PolicyComparison] = ()
     early_exits: Sequence[EarlyExitResult] = ()
     robustness: Sequence[Robustness] = ()
+    students: Sequence[PolicyResult] = ()
 
 
 def render(data: ReportData) -> str:
@@ -104,6 +105,7 @@ def render(data: ReportData) -> str:
         page.section("Metrics", _metric_table(data), note),
         promises_section(data.promises, data.comparisons),
         early_exit_section(data.early_exits),
+        _student_section(data),
         robustness_section(data.robustness),
         page.section("Decisions and curves", _tiles(data, shown)),
         _gallery(data),
@@ -173,6 +175,22 @@ def _detailed(row: Row, entry: Entry) -> list[str]:
 
 def _compact(entry: Entry) -> str:
     return f"<b>{number(entry['value'])}</b> <small>{interval(entry['interval_95'])}</small>"
+
+
+def _student_section(data: ReportData) -> str:
+    if not data.students:
+        return ""
+    forms = {"all views": next(iter(data.policies.values())).metrics, "student": data.students[0].metrics}
+    rows = [
+        page.row(title, [page.measured(**metrics_of[name]) for metrics_of in forms.values()])
+        for name, title in _CARDS.items()
+    ]
+    note = (
+        "The student sees the whole image alone; it is what transformers' stock pipeline runs. Both at own thresholds."
+    )
+    return page.section(
+        "Student", page.table("All views against the whole image alone", ["metric", *forms], rows), note
+    )
 
 
 def _confusion(data: ReportData, shown: PolicyResult) -> str:

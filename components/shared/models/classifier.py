@@ -22,6 +22,8 @@ from components.shared.data.views import cut
 from components.shared.models.aggregation import Attention, aggregate, neutral_margin, shares
 from components.shared.models.backbone import load_backbone, patch_and_cls
 
+STUDENT = "student.safetensors"
+
 
 @dataclass(frozen=True)
 class ClassifierSpec:
@@ -114,13 +116,17 @@ def new_head(n_features: int, spec: ClassifierSpec) -> Head:
 
 
 class Classifier(nn.Module):
-    """Backbone and head. forward: (B, 3, S, S) float32 normalised pixels, or (B, V, 3, s, s) views -> (B, K) logits."""
+    """Backbone and head; `student` is a second head of a classifier of several views, on the whole image's features.
+
+    forward: (B, 3, S, S) float32 normalised pixels, or (B, V, 3, s, s) views -> (B, K) logits.
+    """
 
     def __init__(self, backbone: PreTrainedModel, head: Head, spec: ClassifierSpec) -> None:
         super().__init__()
         self.backbone = backbone
         self.head = head
         self.spec = spec
+        self.student: Head | None = None
 
     def features(self, pixel_values: torch.Tensor) -> torch.Tensor:
         """(B, 2h) or, of views, (B, V, 2h): the head's input. All views of all images go through in one batch."""
@@ -138,6 +144,9 @@ class Classifier(nn.Module):
         state = self.head.state_dict()
         tensors = {name.removeprefix("linear."): tensor.cpu().contiguous() for name, tensor in state.items()}
         save_file(tensors, directory / "head.safetensors")
+        if self.student is not None:
+            state = self.student.linear.state_dict()
+            save_file({name: t.cpu().contiguous() for name, t in state.items()}, directory / STUDENT)
         write_json(directory / "classifier.json", self.spec.to_json())
 
     @classmethod
@@ -147,7 +156,11 @@ class Classifier(nn.Module):
         tensors = load_file(directory / "head.safetensors")
         head = new_head(tensors["weight"].shape[1], spec)
         head.load_state_dict({name if "." in name else f"linear.{name}": value for name, value in tensors.items()})
-        return cls(load_backbone(str(directory / "backbone")), head, spec).eval()
+        classifier = cls(load_backbone(str(directory / "backbone")), head, spec)
+        if (directory / STUDENT).is_file():
+            classifier.student = Head(head.linear.in_features, 2)
+            classifier.student.linear.load_state_dict(load_file(directory / STUDENT))
+        return classifier.eval()
 
 
 def normalise(images: torch.Tensor, spec: ClassifierSpec, *, first: int = 0, last: int | None = None) -> torch.Tensor:

@@ -98,23 +98,42 @@ def predict(
 ) -> npt.NDArray[np.float32]:
     """Logits (N, K) float32 of undistorted images in the order of the split's ids, each sample computed once."""
 
-    return predict_views(classifier, part, world, precision=precision, description=description)[0]
+    return predict_views(classifier, part, world, precision=precision, description=description).logits
+
+
+@dataclass(frozen=True)
+class ViewPredictions:
+    """logits (N, K) float32. Of a classifier of several views, whole (N,): margins that whole images alone have;
+    student (N, 2): logits of its student, where it has one."""
+
+    logits: npt.NDArray[np.float32]
+    whole: npt.NDArray[np.float32] | None
+    student: npt.NDArray[np.float32] | None
 
 
 def predict_views(
     classifier: Classifier, part: SplitData, world: World, *, precision: str = "fp32", description: str = ""
-) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32] | None]:
-    """Logits as of `predict`, and of a classifier of several views the margins (N,) that whole images alone have."""
-    head = classifier.head
+) -> ViewPredictions:
+    """What a classifier says of all views and of the whole image alone, in one pass; as `predict` otherwise."""
+    head, student = classifier.head, classifier.student
 
     def outputs(rows: Positions) -> torch.Tensor:
         features = classifier.features(part.pixels(rows, classifier.spec, world.device))
-        logits = head(features)
-        return torch.cat([logits, head.margins(features)[:, :1]], dim=1) if isinstance(head, BagHead) else logits
+        columns = [head(features)]
+        if isinstance(head, BagHead):
+            columns.append(head.margins(features)[:, :1])
+        if student is not None:
+            columns.append(student(features[:, 0]))
+        return torch.cat(columns, dim=1)
 
     classifier.eval()
     values = infer(outputs, len(part), world, description, precision, batch_size=batch_size(classifier)).numpy()
-    return (values[:, :-1].copy(), values[:, -1].copy()) if isinstance(head, BagHead) else (values, None)
+    n_classes = len(classifier.spec.class_names)
+    return ViewPredictions(
+        values[:, :n_classes].copy(),
+        values[:, n_classes].copy() if isinstance(head, BagHead) else None,
+        values[:, n_classes + 1 :].copy() if student is not None else None,
+    )
 
 
 def predict_distorted(

@@ -26,8 +26,8 @@ def write_split_logits(
     inputs: Mapping[str, Manifest],
     views: ViewSpec | None = None,
 ) -> None:
-    """Join `<split>.npy`, and `<split>-gate.npy`, `<split>-whole.npy` and `<split>-distorted.npy` where there are any,
-    with the samples in the order of their ids. `views` says how the model that made the latter cuts images."""
+    """Join `<split>.npy`, and `<split>-gate.npy`, `-whole`, `-student` and `-distorted` where there are any, with the
+    samples in the order of their ids. `views` says how the model that made the latter cuts images."""
     ids = assignment.ids(split)
     samples = [data.samples[data.index[sample_id]] for sample_id in ids]
     logits = Logits(
@@ -41,6 +41,7 @@ def write_split_logits(
         paths=tuple(sample.path for sample in samples),
         gate=_optional(work / f"{split}-gate.npy"),
         distorted=_optional(work / f"{split}-distorted.npy"),
+        student=_optional(work / f"{split}-student.npy"),
         whole=_optional(work / f"{split}-whole.npy"),
         views=None if views is None else Views(views.count, views.lower_bound),
     )
