@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from components.shared.config import option
-from components.shared.training.config import CheckpointConfig
+from components.shared.training.config import HALF_REFUSED, CheckpointConfig
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,11 +41,12 @@ class PretrainExploraConfig(CheckpointConfig):
     warmup_share: float = option(0.1, "Share of all steps with linearly rising rate, then cosine decay.", ge=0, lt=1)
     gradient_clip: float = option(1.0, "Largest global gradient norm; 0: no clipping.", ge=0)
     micro_batch_size: int = option(0, "Samples per forward pass and process; 0: the whole share. Halved on OOM.", ge=0)
-    precision: str = option("fp32", "fp32, or bf16 autocast where supported.", choices=("fp32", "bf16"))
+    precision: str = option("fp32", "fp32, or bf16 autocast where supported.", choices=("fp32", "bf16", "fp16"))
     n_processes: int = option(0, "Processes of torchrun; 0: one per visible GPU, one without GPU.", ge=0)
     seed: int = option(0, "Seed of initialisation, batches, augmentation, dropout, salts and resampling.", ge=0)
 
     def check(self) -> list[str]:
-        """The decoder's heads are 32 wide."""
+        """fp16 is refused with its reason; the decoder's heads are 32 wide."""
+        problems = [HALF_REFUSED] if self.precision == "fp16" else []
         width = self.explora_decoder_width
-        return [f"explora_decoder_width={width} must be a multiple of 32"] if width % 32 else []
+        return problems + ([f"explora_decoder_width={width} must be a multiple of 32"] if width % 32 else [])

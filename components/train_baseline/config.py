@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from components.shared.config import option
 from components.shared.data.view_spec import AGGREGATIONS, ViewSpec
-from components.shared.training.config import RecipeConfig
+from components.shared.training.config import HALF_REFUSED, RecipeConfig
 from components.shared.training.modes import MODES, MONITOR_HELP, MONITORS
 
 # Usual starting points for AdamW: a linear head, low-rank adapters, a whole pretrained transformer.
@@ -76,7 +76,7 @@ class TrainBaselineConfig(RecipeConfig):
                 "use adamw, or another mode"
             )
         if self.precision == "fp16":
-            problems.append("precision='fp16' is refused: DINO backbones overflow its range (65504); use fp32 or bf16")
+            problems.append(HALF_REFUSED)
         try:
             mapping = isinstance(json.loads(self.adapter_options or "{}"), dict)
         except ValueError:

@@ -4,6 +4,8 @@ from dataclasses import dataclass
 
 from components.shared.config import Config, option
 
+HALF_REFUSED = "precision='fp16' is refused: DINO backbones overflow its range (65504); use fp32 or bf16"
+
 
 @dataclass(frozen=True, kw_only=True)
 class CheckpointConfig(Config):
