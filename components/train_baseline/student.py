@@ -6,6 +6,7 @@ at temperature 1), on the fixed backbone's features of the undistorted whole ima
 
 import copy
 import dataclasses
+import math
 
 import numpy as np
 import torch
@@ -16,10 +17,11 @@ from components.shared.models.classifier import BagHead, Classifier, Head
 from components.shared.training.distributed import World
 from components.shared.training.inference import Positions, SplitData, features_of
 from components.shared.training.loop import LoopConfig, fit
-from components.shared.training.sampler import step_rng
+from components.shared.training.sampler import step_rng, steps_per_epoch
 
 MONITOR = "val_select/minus_distillation"
-_DROPOUT, _LEARNING_RATE, _EPOCHS = 0, 1e-3, 30
+_DROPOUT = 0
+_LEARNING_RATE, _STEPS = 1e-2, 1000  # a linear head on cached features: seconds, whatever the phase's own recipe is
 
 
 class StudentTask:
@@ -60,7 +62,14 @@ def distil(
 ) -> tuple[Head, dict[str, float]]:
     """The student's head, and its metrics at the best epoch. Seconds, so that no checkpoint is kept of it."""
     task = StudentTask(classifier, train, select, world, dropout)
-    own = dataclasses.replace(config, epochs=_EPOCHS, learning_rate=_LEARNING_RATE, monitor=MONITOR, micro_batch_size=0)
+    own = dataclasses.replace(
+        config,
+        epochs=math.ceil(_STEPS / steps_per_epoch(len(train), config.global_batch_size)),
+        learning_rate=_LEARNING_RATE,
+        monitor=MONITOR,
+        micro_batch_size=0,
+        patience=0,
+    )
     task.configure(own)
     result = fit(task, own, world)
     task.head.eval()
