@@ -83,12 +83,11 @@ class Data:
         )
 
 
-def rows(*, larger: bool) -> Iterator[Row]:
+def rows() -> Iterator[Row]:
     """Those of one backbone; the first is what the others are compared with."""
     yield Row("whole image, 224", WHOLE, heads.loop_head(None))
     yield Row("whole image, 224, logistic regression", WHOLE, heads.logistic_regression(lambda x: x[:, 0]))
-    if larger:
-        yield Row("whole image, 448", LARGER, heads.loop_head(None))
+    yield Row("whole image, 448", LARGER, heads.loop_head(None))
     for name, fields in AGGREGATIONS.items():
         yield Row(f"10 views, {name}", PARTS, heads.loop_head(dataclasses.replace(VIEWS, **fields)))
     yield Row(
@@ -118,7 +117,9 @@ def _measured(
     records: list[Record], data: Data, target: str, parsed: argparse.Namespace
 ) -> Iterator[tuple[str, Scored]]:
     for name, folder in [part.split("=", 1) for part in parsed.backbone]:
-        for row in rows(larger=not parsed.without_448):
+        for number, row in enumerate(rows()):
+            if number and parsed.only not in row.name:
+                continue
             label = row.name if name == "frozen" else f"{name}: {row.name}"
             load = functools.lru_cache(maxsize=1)(
                 partial(features, records, regime=row.regime, cache=parsed.cache, precision=parsed.precision)
@@ -170,7 +171,7 @@ def _arguments() -> argparse.Namespace:
         "--backbone", action="append", metavar="NAME=FOLDER", help="instead of frozen=<the DINOv2-S beside the project>"
     )
     parser.add_argument("--precision", choices=("fp32", "bf16"), default="bf16", help="of the features")
-    parser.add_argument("--without-448", action="store_true", help="leave out the larger whole image")
+    parser.add_argument("--only", default="", metavar="TEXT", help="the first row, and those whose name has TEXT in it")
     parsed = parser.parse_args()
     parsed.backbone = parsed.backbone or [f"frozen={SHARED / 'weights/dinov2-small-imgfocus'}"]
     return parsed
