@@ -147,8 +147,8 @@ def _plot(file: Path, config: CompareAdaptationsConfig, rows: Sequence[Row]) -> 
     for axes, metric in zip(figure.subplots(1, len(METRICS), sharey=True), METRICS, strict=True):
         for place, row in enumerate(row for row in rows if row["metric"] == metric):
             if row["interval_95"]:
-                axes.hlines(place, *row["interval_95"], linewidth=2)
-            axes.plot(row["value"], place, "o")
+                axes.hlines(place, *row["interval_95"], color="C0", linewidth=2)
+            axes.plot(row["value"], place, "o", color="C0")
         axes.set_title(metric.removeprefix("val_select/"), fontsize=9)
         axes.set_yticks(range(len(config.modes)), config.modes)
         axes.set_ylim(len(config.modes) - 0.5, -0.5)
