@@ -1,7 +1,5 @@
 """The deployment's reward: reference rows of the validator, and the expectation against simulation."""
 
-import time
-
 import numpy as np
 import pytest
 
@@ -93,11 +91,9 @@ def test_decisions_enter_through_their_rates_whatever_the_class_balance() -> Non
     assert np.isnan(expected_reward(truth, decision, truth.astype(float)))
 
 
-def test_two_thousand_replicates_take_a_moment() -> None:
+def test_a_batch_of_replicates_gives_what_each_gives() -> None:
     truth = np.arange(200) % 2 == 0
     decision = truth ^ (np.arange(200) % 9 == 0)
     weights = np.random.default_rng(0).integers(0, 3, (2000, 200)).astype(float)
-    started = time.perf_counter()
     values = expected_reward(truth, decision, weights)
-    assert time.perf_counter() - started < 5
     assert values[7] == pytest.approx(expected_reward(truth, decision, weights[7]), abs=1e-12)
