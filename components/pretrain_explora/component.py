@@ -21,7 +21,7 @@ def pretrain_explora(
     explora_local_crops: int = 8, explora_teacher_temperature: float = 0.07, explora_ibot_weight: float = 1.0,
     explora_koleo_weight: float = 0.1, explora_mask_ratio: float = 0.75, explora_decoder_width: int = 192,
     warmup_share: float = 0.1, gradient_clip: float = 1.0, micro_batch_size: int = 0, precision: str = "fp32",
-    n_processes: int = 0, seed: int = 0, checkpoint_seconds: int = 300, checkpoint_steps: int = 0,
+    n_processes: int = 0, seed: int = 0, checkpoint_seconds: int = 600, checkpoint_steps: int = 0,
     require_durable: bool = False,
 ) -> None:
     """Adapt a pretrained backbone to TRAIN's images without labels; verify the merged result from disk."""

@@ -24,7 +24,7 @@ def train_baseline(
     view_flips: bool = False, view_size: int = 224, aggregation: str = "lse", view_top_k: int = 3,
     view_sharpness: float = 1.0, student: bool = False, adapter_rank: int = 8, adapter_alpha: float = 16.0,
     adapter_options: str = "", precision: str = "fp32", n_processes: int = 0, positive_class: str = "Roadwork",
-    seed: int = 0, checkpoint_seconds: int = 300, checkpoint_steps: int = 0, require_durable: bool = False,
+    seed: int = 0, checkpoint_seconds: int = 600, checkpoint_steps: int = 0, require_durable: bool = False,
 ) -> None:
     """Train a classifier on TRAIN, choose the epoch on VAL_SELECT, write the logits of VAL_SELECT."""
     arguments = dict(locals())

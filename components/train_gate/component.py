@@ -20,7 +20,7 @@ def train_gate(
     warmup_share: float = 0.1, dropout: float = 0.3, conformal_weight: float = 0.0, conformal_alpha: float = 0.1,
     ema_decay: float = 0.99, gradient_clip: float = 1.0, patience: int = 10, augmentation: str = "moderate",
     n_views: int = 4, n_processes: int = 0, positive_class: str = "Roadwork", seed: int = 0,
-    checkpoint_seconds: int = 300, checkpoint_steps: int = 0, require_durable: bool = False,
+    checkpoint_seconds: int = 600, checkpoint_steps: int = 0, require_durable: bool = False,
 ) -> None:
     """Train a gate on the fixed backbone's features; write logits with gate scores of VAL_CALIB and VAL_TEST."""
     arguments = dict(locals())

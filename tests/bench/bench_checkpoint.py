@@ -1,7 +1,7 @@
-"""What do checkpoints and their mirror cost a training, at the default interval of 300 s?
+"""What do checkpoints and their mirror cost a training, at the default interval of 600 s?
 
 A model of DINOv2-S's size (22 million parameters, all trained: 440 MB of state) trains with and without one checkpoint
-that is written, synced and uploaded to a real S3 server meanwhile. What the run takes longer, over 300 s, is the cost.
+that is written, synced and uploaded to a real S3 server meanwhile. What the run takes longer, over 600 s, is the cost.
 The server has one core, as on a cluster it has a machine; training and everything that writes, hashes and sends a
 checkpoint share another one, so that none of it is hidden in a core that training leaves idle.
 """

@@ -11,7 +11,7 @@ HALF_REFUSED = "precision='fp16' is refused: DINO backbones overflow its range (
 class CheckpointConfig(Config):
     """What every training phase lets its user say about checkpoints. It never changes the result."""
 
-    checkpoint_seconds: int = option(300, "Longest time between two checkpoints, in seconds.", ge=1)
+    checkpoint_seconds: int = option(600, "Longest time between two checkpoints, in seconds.", ge=1)
     checkpoint_steps: int = option(0, "Most optimiser steps between two checkpoints; 0: only time counts.", ge=0)
     require_durable: bool = option(
         False, "Stop where a checkpoint cannot be stored safely, instead of training on with a warning."
