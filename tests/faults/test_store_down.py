@@ -55,8 +55,7 @@ def test_the_model_does_not_depend_on_the_store(root: Path, s3: StoreSettings) -
             assert proxy.n_faults
         assert digests(plan, root / "down" / name) == expected
     log = (root / "down" / "every" / "log.txt").read_text()
-    assert "warning" in log
-    assert "unprotected" in log
+    assert "warning: the store does not protect this training yet" in log
 
 
 def test_durability_that_is_required_and_cannot_be_had_ends_the_step(root: Path, s3: StoreSettings) -> None:
