@@ -44,6 +44,7 @@ p{margin:.3rem 0;max-width:46rem;overflow-wrap:anywhere}
 table{border-collapse:collapse;width:100%;font-variant-numeric:tabular-nums}
 caption{position:absolute;width:1px;height:1px;overflow:hidden;clip-path:inset(50%)}
 th,td{text-align:left;padding:.42rem .9rem;border-top:1px solid var(--line);white-space:nowrap}
+.prose{display:block;white-space:normal;width:44ch}
 thead th,.part th{background:var(--head);font-size:.85rem;color:var(--soft);font-weight:600}
 tbody th{font-weight:500}
 .part th,.matrix th{white-space:normal}

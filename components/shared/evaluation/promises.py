@@ -108,7 +108,7 @@ def promises_section(promises: Sequence[Promise], comparisons: Sequence[PolicyCo
 
 def _cells(promise: Promise, comparison: PolicyComparison | None) -> list[str]:
     if promise.infeasible is not None:
-        return [f"infeasible: {escape(promise.infeasible)}", *[""] * 4]
+        return [f'<span class="prose">infeasible: {escape(promise.infeasible)}</span>', *[""] * 4]
     assert promise.risk is not None
     assert promise.delta is not None
     promised = f"{_NAME_OF_RISK[promise.risk]} ≤ {promise.alpha:g}, sure to {1 - promise.delta:g}"
