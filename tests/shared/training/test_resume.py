@@ -105,7 +105,7 @@ def test_a_damaged_checkpoint_is_named_and_skipped(
 def test_time_alone_makes_a_checkpoint_due(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     clock = iter([100.0, 399.0, 400.0])
     monkeypatch.setattr("time.monotonic", lambda: next(clock))
-    checkpoints = _checkpoints(tmp_path / "x", checkpoint_steps=0)
+    checkpoints = _checkpoints(tmp_path / "x", checkpoint_steps=0, checkpoint_seconds=300)
     assert [checkpoints.due(1), checkpoints.due(2)] == [False, True]
 
 
