@@ -22,6 +22,11 @@ class PretrainExploraConfig(CheckpointConfig):
     explora_learning_rate: float = option(5e-4, "Peak rate of AdamW in extended pre-training.", gt=0, lt=1)
     explora_batch_size: int = option(64, "Images per optimiser step of extended pre-training.", ge=2)
     explora_weight_decay: float = option(0.04, "AdamW weight decay of matrices in extended pre-training.", ge=0, lt=1)
+    explora_crop_size: int = option(
+        224,
+        "Side of the crops it learns from, pixels; at most image_size. dino's small ones have 98 / 224 of it.",
+        ge=2,
+    )
     explora_momentum: float = option(0.992, "Decay of the weight average that teaches and is kept.", ge=0, lt=1)
     explora_centring: str = option(
         "sinkhorn",

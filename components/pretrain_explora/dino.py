@@ -51,9 +51,8 @@ class DinoTask:
         self.n_samples = len(pixels.images)
         self.batch_size = min(config.explora_batch_size, self.n_samples)
         patch = student.backbone.config.patch_size
-        self.size = pixels.images.image_size
-        self.side = self.size // patch
-        self.small_size = max(1, round(self.size * _SMALL_SHARE / patch)) * patch
+        self.side = pixels.size // patch
+        self.small_size = max(1, round(pixels.size * _SMALL_SHARE / patch)) * patch
         n_steps = config.explora_epochs * steps_per_epoch(self.n_samples, config.explora_batch_size)
         self.warmup = max(1, round(n_steps * config.warmup_share))
         self.watch = Watch(pixels, student.backbone, world, self._assignments)
@@ -61,7 +60,7 @@ class DinoTask:
 
     def begin_step(self, positions: Positions, slots: Positions, step: int) -> None:
         """The teacher's answers about this rank's images, centred over the global batch."""
-        large = self._crops(positions, slots, step, range(N_LARGE), self.size, "global")
+        large = self._crops(positions, slots, step, range(N_LARGE), self.pixels.size, "global")
         hidden = self._masks(slots, step)
         cls, patches = self._taught(large, hidden)
         temperature = self.temperature(step)

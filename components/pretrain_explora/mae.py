@@ -98,7 +98,7 @@ class MaeTask:
 
     def loss(self, model: nn.Module, positions: Positions, slots: Positions, step: int) -> torch.Tensor:
         """Summed over the images: mean squared error of the hidden patches' normalised pixels."""
-        seed, size = self.config.seed, self.pixels.images.image_size
+        seed, size = self.config.seed, self.pixels.size
         crops = self.pixels.crops(positions, slots, (seed, step, _CROP), size, "crop", self.batch_size)
         order = masks.random_order((seed, step, _ORDER), self.batch_size, self.n_patches)[slots]
         visible, hidden = np.split(order, [self.n_visible], axis=1)

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 import torch
+from torch.nn import functional as F
 
 from components.shared.data import augment
 from components.shared.data.train_images import TrainImages
@@ -15,16 +16,23 @@ Positions = npt.NDArray[np.int64]
 
 @dataclass(frozen=True)
 class Pixels:
-    """TRAIN on a device, with the mean and standard deviation per channel that the backbone expects."""
+    """TRAIN on a device, with the mean and standard deviation per channel that the backbone expects.
+
+    size: side of whole images and large crops as the backbone sees them, at most the stored images'.
+    """
 
     images: TrainImages
+    size: int
     mean: tuple[float, ...]
     std: tuple[float, ...]
     device: torch.device
 
     def plain(self, positions: Positions) -> torch.Tensor:
-        """(n, 3, S, S) float32, normalised, undistorted."""
-        return self._normalised(self._raw(positions).permute(0, 3, 1, 2).float().div_(255))
+        """(n, 3, size, size) float32, normalised, undistorted."""
+        x_BCHW = self._raw(positions).permute(0, 3, 1, 2).float().div_(255)
+        if self.size != x_BCHW.shape[-1]:
+            x_BCHW = F.interpolate(x_BCHW, (self.size, self.size), mode="bilinear", antialias=True)
+        return self._normalised(x_BCHW)
 
     def crops(
         self, positions: Positions, slots: Positions, key: tuple[int, int, int], size: int, level: str, count: int
@@ -34,7 +42,8 @@ class Pixels:
         key: (seed, step, stream); count: size of the global batch; level: of augment.LEVELS.
         """
         parameters = augment.draw(step_rng(*key), count, level).at(slots)
-        return self._normalised(augment.apply(self._raw(positions), parameters, size))
+        oversampling = self.images.image_size // self.size
+        return self._normalised(augment.apply(self._raw(positions), parameters, size, oversampling=oversampling))
 
     def _raw(self, positions: Positions) -> torch.Tensor:
         return torch.from_numpy(self.images.images(positions)).to(self.device)

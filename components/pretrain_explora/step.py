@@ -60,8 +60,9 @@ def _check(config: PretrainExploraConfig, images: TrainImages, pretrained: Path)
             "positions do not allow; use dino"
         )
     patch = int(document.get("patch_size", 1))
-    if images.image_size < 2 * patch:
-        raise ConfigError(f"image_size={images.image_size} has less than 2 x 2 patches of {patch} pixels")
+    size = min(config.explora_crop_size, images.image_size)
+    if size < 2 * patch:
+        raise ConfigError(f"explora_crop_size or image_size of {size} is less than 2 x 2 patches of {patch} pixels")
 
 
 def _verified(pretrained: Path, work: Path) -> dict[str, float]:

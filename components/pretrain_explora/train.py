@@ -47,7 +47,7 @@ def train(
     torch.use_deterministic_algorithms(True, warn_only=world.device.type == "cuda")
     images = TrainImages.open(train_images)
     mean, std = image_statistics(str(pretrained))
-    pixels = Pixels(images, mean, std, world.device)
+    pixels = Pixels(images, min(config.explora_crop_size, images.image_size), mean, std, world.device)
     plain = load_backbone(str(pretrained))
     n_all = sum(parameter.numel() for parameter in plain.parameters())
     backbone = prepare_explora(
@@ -86,7 +86,7 @@ def _task(config: PretrainExploraConfig, backbone: PeftModel, pixels: Pixels, wo
     if config.explora_objective == "dino":
         head = PrototypeHead(width, config.explora_head_width, config.explora_prototypes)
         return DinoTask(config, Student(backbone, head).to(world.device), pixels, world)
-    decoder = Decoder(width, config.explora_decoder_width, pixels.images.image_size // patch, patch)
+    decoder = Decoder(width, config.explora_decoder_width, pixels.size // patch, patch)
     return MaeTask(config, MaskedAutoencoder(backbone, decoder).to(world.device), pixels, world)
 
 

@@ -104,6 +104,30 @@ def test_masked_autoencoding_is_the_same_on_two_processes(tiny: TinyRun, tmp_pat
     assert losses[-1] < losses[0]
 
 
+@pytest.mark.parametrize("objective", ["dino", "mae"])
+def test_crops_are_as_large_as_asked_and_at_most_as_the_images(tiny: TinyRun, tmp_path: Path, objective: str) -> None:
+    found = {}
+    for size in (28, 224, 5000):
+        config = changed(explora_objective=objective, explora_crop_size=size, explora_epochs=1)
+        pretrain(tiny, config, tmp_path / f"{size}")
+        found[size] = sha256_file(tmp_path / f"{size}/model.safetensors")
+    assert found[28] != found[224] == found[5000]
+    with pytest.raises(ConfigError, match="of 27 is less than 2 x 2 patches of 14 pixels"):
+        pretrain(tiny, changed(explora_crop_size=27), tmp_path / "x")
+
+
+@pytest.mark.parametrize("objective", ["dino", "mae"])
+def test_bf16_leads_where_fp32_does(tiny: TinyRun, tmp_path: Path, objective: str) -> None:
+    for precision in ("fp32", "bf16"):
+        pretrain(tiny, changed(explora_objective=objective, precision=precision), tmp_path / precision)
+    start, wide, half = (
+        torch.cat([value.flatten() for _, value in sorted(load_file(path / "model.safetensors").items())])
+        for path in (tiny.backbone, tmp_path / "fp32", tmp_path / "bf16")
+    )
+    assert (half != wide).any()
+    assert torch.cosine_similarity(half - start, wide - start, dim=0) > 0.8
+
+
 def test_training_again_gives_the_same_bytes(tiny: TinyRun, adapted: Path, tmp_path: Path) -> None:
     pretrain(tiny, CONFIG, tmp_path / "adapted")
     files = verify_dir(adapted, "Backbone").files

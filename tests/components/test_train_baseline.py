@@ -7,14 +7,43 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
+import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
 from components.import_backbone.config import ImportBackboneConfig
 from components.import_backbone.step import run as import_backbone
+from components.shared.evaluation.logits import read_logits
+from components.train_baseline.config import TrainBaselineConfig
+from components.train_baseline.step import run
+from tests.components.conftest import TinyRun
 from tests.golden.make import FOLDER
 
 _LIMIT_SECONDS = 5.0
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"mode": "frozen", "learning_rate": 1e-2},
+        {"mode": "dora", "optimiser": "profit"},
+        {"mode": "full", "view_grid": 2, "view_size": 28, "conformal_weight": 0.5},
+    ],
+)
+def test_bf16_trains_what_fp32_trains(tiny: TinyRun, tmp_path: Path, changes: dict[str, object]) -> None:
+    found = {}
+    for precision in ("fp32", "bf16"):
+        values = {"epochs": 2, "learning_rate": 2e-3, "global_batch_size": 16, "augmentation": "aggressive"}
+        config = TrainBaselineConfig.from_mapping(values | {"precision": precision, "n_processes": 1} | changes)
+        out, logits = tmp_path / f"{precision}-checkpoint", tmp_path / f"{precision}-logits"
+        run(
+            config, dataset=tiny.dataset, splits=tiny.splits, backbone=tiny.backbone, checkpoint=out,
+            val_select_logits=logits,
+        )  # fmt: skip
+        found[precision] = read_logits(logits, "VAL_SELECT")[0].logits
+    difference = np.abs(found["bf16"] - found["fp32"]).max()
+    assert 0 < difference < 0.1 * np.ptp(found["fp32"])
 
 
 def _job(folder: Path, backbone: Path) -> Path:

@@ -27,6 +27,7 @@ from components.shared.models.classifier import Classifier, ClassifierSpec, new_
 from components.shared.progress import progress
 
 CLASSES = ("None", "Roadwork")
+LABEL_MAP = {"1": "Roadwork", "0": "None", "-1": "exclude"}
 _BATCH = 32  # views
 
 
@@ -48,7 +49,7 @@ class Features:
 
 def labelled_records(folder: Path) -> list[Record]:
     """The rows of labels.csv with label 1 or 0; those with -1 are excluded."""
-    config = SourceConfig(data=str(folder), label_map={"1": "Roadwork", "0": "None", "-1": "exclude"})
+    config = SourceConfig(data=str(folder), label_map=LABEL_MAP)
     return list(open_source(config, CLASSES).records())
 
 

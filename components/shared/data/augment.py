@@ -80,13 +80,24 @@ def draw(rng: np.random.Generator, count: int, level: str) -> Augmentation:
     )
 
 
-def apply(images: torch.Tensor, parameters: Augmentation, size: int | None = None) -> torch.Tensor:
+def apply(
+    images: torch.Tensor, parameters: Augmentation, size: int | None = None, *, oversampling: int = 1
+) -> torch.Tensor:
     """uint8 (B, S, S, 3) -> float32 (B, 3, S, S) in [0, 1], each image distorted by its own parameters.
 
-    `size` in pixels replaces S in the result.
+    `size` in pixels replaces S in the result; where that is much less than what is cropped, `oversampling` keeps fine
+    structure from turning into false coarse one: so many samples each way make a pixel. Always in float32, also under
+    autocast.
     """
+    with torch.autocast(images.device.type, enabled=False):
+        return _applied(images, parameters, size or images.shape[1], oversampling)
+
+
+def _applied(images: torch.Tensor, parameters: Augmentation, size: int, oversampling: int) -> torch.Tensor:
     x_BCHW = images.permute(0, 3, 1, 2).float().div_(255)
-    x_BCHW = _geometry(x_BCHW, parameters, size or images.shape[1])
+    x_BCHW = _geometry(x_BCHW, parameters, size * oversampling)
+    if oversampling > 1:
+        x_BCHW = F.avg_pool2d(x_BCHW, oversampling)
     if (parameters.colour != 1).any():
         x_BCHW = _colour(x_BCHW, torch.from_numpy(parameters.colour).to(images.device))
     for values, function in ((parameters.sigma, _blur), (parameters.noise, None), (parameters.quality, jpeg)):
