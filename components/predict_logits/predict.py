@@ -6,7 +6,6 @@ python -m torch.distributed.run --standalone --nproc-per-node=N -m components.pr
 from pathlib import Path
 
 import numpy as np
-import torch
 
 from components.predict_logits.config import PredictLogitsConfig
 from components.shared.data.dataset import Dataset
@@ -24,7 +23,6 @@ def predict_splits(
     """The main rank leaves in `work`, float32, in the order of the split's ids: `<split>.npy` (N, K) logits; of a model
     of several views `<split>-whole.npy` (N,), and of its student `<split>-student.npy` (N, 2); and under the
     deployment's distortions `VAL_TEST-distorted.npy` (L, N, K)."""
-    torch.use_deterministic_algorithms(True, warn_only=world.device.type == "cuda")
     data, assignment = Dataset.open(dataset), read_splits(splits)
     classifier = Classifier.load(checkpoint).to(world.device)
     for split in ("VAL_CALIB", "VAL_TEST"):

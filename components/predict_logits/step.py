@@ -3,9 +3,8 @@
 from components.predict_logits.config import PredictLogitsConfig
 from components.shared.artifacts import verify_dir, working, write_json
 from components.shared.data.dataset import Dataset
-from components.shared.data.splits import read_splits
+from components.shared.data.splits import read_splits, refuse_foreign
 from components.shared.data.view_spec import read_views
-from components.shared.errors import ArtifactError
 from components.shared.step import InputDir, OutputDir, main
 from components.shared.training.launch import launch
 from components.shared.training.outputs import write_split_logits
@@ -27,8 +26,7 @@ def run(
     Raises ArtifactError where checkpoint and splits were made from another dataset.
     """
     data, assignment, base = Dataset.open(dataset), read_splits(splits), verify_dir(checkpoint, "Checkpoint")
-    if base.inputs.get("dataset") != data.manifest.content_digest or set(assignment.of) != set(data.index):
-        raise ArtifactError("checkpoint or splits were made from another dataset; take all inputs from one run")
+    refuse_foreign(data, assignment, base)
     inputs = {"dataset": data.manifest, "splits": assignment.manifest, "checkpoint": base}
     views = read_views(checkpoint)
     with working(val_calib_logits) as work:

@@ -3,11 +3,11 @@
 from dataclasses import dataclass
 
 from components.shared.config import option
-from components.shared.training.config import HALF_REFUSED, CheckpointConfig
+from components.shared.training.config import HALF_REFUSED, LaunchConfig
 
 
 @dataclass(frozen=True, kw_only=True)
-class PretrainExploraConfig(CheckpointConfig):
+class PretrainExploraConfig(LaunchConfig):
     """Hyper-parameters of phase 4: what changes (ExPLoRA) and by which self-supervised objective."""
 
     explora_objective: str = option(
@@ -47,7 +47,6 @@ class PretrainExploraConfig(CheckpointConfig):
     gradient_clip: float = option(1.0, "Largest global gradient norm; 0: no clipping.", ge=0)
     micro_batch_size: int = option(0, "Samples per forward pass and process; 0: the whole share. Halved on OOM.", ge=0)
     precision: str = option("fp32", "fp32, or bf16 autocast where supported.", choices=("fp32", "bf16", "fp16"))
-    n_processes: int = option(0, "Processes of torchrun; 0: one per visible GPU, one without GPU.", ge=0)
     seed: int = option(0, "Seed of initialisation, batches, augmentation, dropout, salts and resampling.", ge=0)
 
     def check(self) -> list[str]:

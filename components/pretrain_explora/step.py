@@ -7,11 +7,10 @@ import sys
 from pathlib import Path
 
 from components.pretrain_explora.config import PretrainExploraConfig
-from components.shared.artifacts import Manifest, verify_dir, working, write_json, writing
+from components.shared.artifacts import Manifest, verify_dir, write_json, writing
 from components.shared.data.train_images import TrainImages
 from components.shared.errors import ConfigError, PermanentError, TransientError
 from components.shared.step import InputDir, OutputDir, main
-from components.shared.training.launch import launch
 from components.shared.training.resumable import ResumableTraining
 
 KIND, STEP = "Backbone", "pretrain_explora"
@@ -29,16 +28,12 @@ def run(
     Raises LeakageViolationError for images that are not TRAIN's alone, PermanentError where training collapsed or the
     merged backbone differs from the trained one by more than 1e-4.
     """
-    training = ResumableTraining(
-        config, step=STEP, inputs={"train_images": train_images, "pretrained": pretrained}, beside=adapted
-    )
+    sources = {"train_images": train_images, "pretrained": pretrained}
+    training = ResumableTraining(config, step=STEP, inputs=sources, beside=adapted)
     training.check_history()
     images, base = TrainImages.open(train_images), verify_dir(pretrained, KIND)
     _check(config, images, pretrained)
-    with training as checkpoints, working(adapted) as work:
-        paths = {"train_images": str(train_images), "pretrained": str(pretrained), "work": str(work)}
-        write_json(work / "job.json", {"config": config.to_json(), "paths": paths, "checkpoints": checkpoints})
-        launch("components.pretrain_explora.train", work / "job.json", n_processes=config.n_processes)
+    with training.launched("components.pretrain_explora.train") as work:
         summary = json.loads((work / "training.json").read_text(encoding="utf-8"))
         summary["max_difference"] = _verified(pretrained, work)
         inputs: dict[str, Manifest] = {"train_images": images.manifest, "pretrained": base}

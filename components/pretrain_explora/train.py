@@ -18,7 +18,6 @@ from components.pretrain_explora.pixels import Pixels
 from components.pretrain_explora.student import PrototypeHead, Student
 from components.shared.artifacts import write_json
 from components.shared.data.train_images import TrainImages
-from components.shared.errors import ConfigError
 from components.shared.models import adapters
 from components.shared.models.backbone import image_statistics, load_backbone
 from components.shared.models.explora import prepare_explora
@@ -41,10 +40,6 @@ def train(
     checkpoints: Checkpoints,
 ) -> None:
     """Everything one rank does; the main rank leaves `backbone/`, `probe.safetensors` and `training.json` in `work`."""
-    if config.precision == "bf16" and world.device.type == "cuda" and not torch.cuda.is_bf16_supported():
-        raise ConfigError("precision='bf16' is not supported by this GPU; use fp32")
-    torch.manual_seed(config.seed)
-    torch.use_deterministic_algorithms(True, warn_only=world.device.type == "cuda")
     images = TrainImages.open(train_images)
     mean, std = image_statistics(str(pretrained))
     pixels = Pixels(images, min(config.explora_crop_size, images.image_size), mean, std, world.device)

@@ -3,12 +3,11 @@
 import json
 import shutil
 
-from components.shared.artifacts import verify_dir, working, write_json, writing
+from components.shared.artifacts import verify_dir, writing
 from components.shared.data.dataset import Dataset
 from components.shared.data.splits import SPLITS, Splits, read_splits
 from components.shared.errors import ConfigError, DataError
 from components.shared.step import InputDir, OutputDir, main
-from components.shared.training.launch import launch
 from components.shared.training.outputs import write_split_logits
 from components.shared.training.resumable import ResumableTraining
 from components.train_baseline.config import TrainBaselineConfig
@@ -34,10 +33,7 @@ def run(
     training.check_history()
     data, assignment, base = Dataset.open(dataset), read_splits(splits), verify_dir(backbone, "Backbone")
     _check(config, data, assignment)
-    with training as checkpoints, working(checkpoint) as work:
-        paths = {name: str(path) for name, path in (sources | {"work": work}).items()}
-        write_json(work / "job.json", {"config": config.to_json(), "paths": paths, "checkpoints": checkpoints})
-        launch("components.train_baseline.train", work / "job.json", n_processes=config.n_processes)
+    with training.launched("components.train_baseline.train") as work:
         inputs = {"dataset": data.manifest, "splits": assignment.manifest, "backbone": base}
         summary = json.loads((work / "training.json").read_text(encoding="utf-8"))
         with writing(checkpoint, kind="Checkpoint", step=STEP, config=config, inputs=inputs, summary=summary) as out:

@@ -8,7 +8,6 @@ import copy
 import dataclasses
 import math
 
-import numpy as np
 import torch
 from torch import nn
 from torch.nn import functional as F
@@ -17,7 +16,7 @@ from components.shared.models.classifier import BagHead, Classifier, Head
 from components.shared.training.distributed import World
 from components.shared.training.inference import Positions, SplitData, features_of
 from components.shared.training.loop import LoopConfig, fit
-from components.shared.training.sampler import step_rng, steps_per_epoch
+from components.shared.training.sampler import dropout_mask, steps_per_epoch
 
 MONITOR = "val_select/minus_distillation"
 _DROPOUT = 0
@@ -28,25 +27,28 @@ class StudentTask:
     """Cross-entropy of the student's answers with the teacher's; it starts from the teacher's own weights."""
 
     def __init__(
-        self, classifier: Classifier, train: SplitData, select: SplitData, world: World, dropout: float
+        self,
+        classifier: Classifier,
+        train: SplitData,
+        select: SplitData,
+        world: World,
+        config: LoopConfig,
+        dropout: float,
     ) -> None:
         assert isinstance(classifier.head, BagHead)
         self.head = Head(classifier.head.linear.in_features, 2).to(world.device)
         self.head.linear.load_state_dict(copy.deepcopy(classifier.head.linear.state_dict()))
         self.module: nn.Module = self.head
         self.n_samples, self.world, self.dropout = len(train), world, dropout
+        self.size, self.seed = min(config.global_batch_size, self.n_samples), config.seed
         self.features, self.targets = _whole_and_targets(classifier, train, world)
         self.select_features, self.select_targets = _whole_and_targets(classifier, select, world)
-
-    def configure(self, config: LoopConfig) -> None:
-        """The sizes and seed that dropout is drawn for."""
-        self.size, self.seed = min(config.global_batch_size, self.n_samples), config.seed
 
     def loss(self, model: nn.Module, positions: Positions, slots: Positions, step: int) -> torch.Tensor:
         """Summed over the samples."""
         rows = torch.from_numpy(positions)
-        draws = step_rng(self.seed, step, _DROPOUT).random((self.size, self.features.shape[1]), dtype=np.float32)[slots]
-        keep = torch.from_numpy((draws >= self.dropout).astype(np.float32) / (1 - self.dropout)).to(self.world.device)
+        mask = dropout_mask(self.dropout, (self.size, self.features.shape[1]), self.seed, step, _DROPOUT)
+        keep = None if mask is None else torch.from_numpy(mask[slots]).to(self.world.device)
         return F.cross_entropy(model(self.features[rows], keep).float(), self.targets[rows], reduction="sum")
 
     def evaluate(self) -> dict[str, float]:
@@ -61,7 +63,6 @@ def distil(
     classifier: Classifier, train: SplitData, select: SplitData, world: World, config: LoopConfig, dropout: float
 ) -> tuple[Head, dict[str, float]]:
     """The student's head, and its metrics at the best epoch. Seconds, so that no checkpoint is kept of it."""
-    task = StudentTask(classifier, train, select, world, dropout)
     own = dataclasses.replace(
         config,
         epochs=math.ceil(_STEPS / steps_per_epoch(len(train), config.global_batch_size)),
@@ -70,7 +71,7 @@ def distil(
         micro_batch_size=0,
         patience=0,
     )
-    task.configure(own)
+    task = StudentTask(classifier, train, select, world, own, dropout)
     result = fit(task, own, world)
     task.head.eval()
     return task.head, {name: value for name, value in result.history[result.best_epoch - 1].items() if "/" in name}

@@ -11,7 +11,7 @@ from components.shared.evaluation.selection import selection_metrics
 from components.shared.models.classifier import Classifier, normalise, standardise
 from components.shared.training.distributed import World
 from components.shared.training.inference import Positions, SplitData, cached_views, features_of, predict
-from components.shared.training.sampler import step_rng
+from components.shared.training.sampler import dropout_mask, step_rng
 from components.shared.training.selective_losses import conformal_risk
 from components.train_baseline.config import TrainBaselineConfig
 
@@ -58,13 +58,9 @@ class _Task:
 
     def keep_mask(self, slots: Positions, step: int) -> torch.Tensor | None:
         """Dropout mask (n, 2h) of these places in the global batch, scaled by 1 / (1 - dropout)."""
-        rate = self.config.dropout
-        if rate == 0:
-            return None
-        size = min(self.config.global_batch_size, self.n_samples)
-        n_features = self.classifier.head.linear.in_features
-        draws = step_rng(self.config.seed, step, _DROPOUT).random((size, n_features), dtype=np.float32)[slots]
-        return torch.from_numpy((draws >= rate).astype(np.float32) / (1 - rate)).to(self.world.device)
+        shape = min(self.config.global_batch_size, self.n_samples), self.classifier.head.linear.in_features
+        mask = dropout_mask(self.config.dropout, shape, self.config.seed, step, _DROPOUT)
+        return None if mask is None else torch.from_numpy(mask[slots]).to(self.world.device)
 
     def scores(self, logits: npt.NDArray[np.float32]) -> dict[str, float]:
         """Metrics on VAL_SELECT from logits (N, K)."""

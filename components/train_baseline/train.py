@@ -7,12 +7,10 @@ import json
 from pathlib import Path
 
 import numpy as np
-import torch
 
 from components.shared.artifacts import write_json
 from components.shared.data.dataset import Dataset
 from components.shared.data.splits import read_splits
-from components.shared.errors import ConfigError
 from components.shared.models import adapters
 from components.shared.models.backbone import image_statistics, load_backbone
 from components.shared.models.classifier import Classifier, ClassifierSpec, new_head
@@ -37,10 +35,6 @@ def train(
     checkpoints: Checkpoints,
 ) -> None:
     """Everything one rank does; the main rank leaves `checkpoint/`, `VAL_SELECT.npy` and `training.json` in `work`."""
-    if config.precision == "bf16" and world.device.type == "cuda" and not torch.cuda.is_bf16_supported():
-        raise ConfigError("precision='bf16' is not supported by this GPU; use fp32")
-    torch.manual_seed(config.seed)
-    torch.use_deterministic_algorithms(True, warn_only=world.device.type == "cuda")
     data, assignment = Dataset.open(dataset), read_splits(splits)
     parts = {split: SplitData.of(data, assignment, split) for split in ("TRAIN", "VAL_SELECT")}
     classifier = build(config, data, backbone).to(world.device)

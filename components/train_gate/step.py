@@ -3,12 +3,11 @@
 import json
 import shutil
 
-from components.shared.artifacts import verify_dir, working, write_json, writing
+from components.shared.artifacts import verify_dir, writing
 from components.shared.data.dataset import Dataset
-from components.shared.data.splits import read_splits
-from components.shared.errors import ArtifactError, ConfigError
+from components.shared.data.splits import read_splits, refuse_foreign
+from components.shared.errors import ConfigError
 from components.shared.step import InputDir, OutputDir, main
-from components.shared.training.launch import launch
 from components.shared.training.outputs import write_split_logits
 from components.shared.training.resumable import ResumableTraining
 from components.train_gate.config import TrainGateConfig
@@ -37,12 +36,8 @@ def run(
     data, assignment, base = Dataset.open(dataset), read_splits(splits), verify_dir(checkpoint, "Checkpoint")
     if config.positive_class not in data.class_names:
         raise ConfigError(f"positive_class={config.positive_class!r} is not in the data's {list(data.class_names)}")
-    if base.inputs.get("dataset") != data.manifest.content_digest or set(assignment.of) != set(data.index):
-        raise ArtifactError("checkpoint or splits were made from another dataset; take all inputs from one run")
-    with training as checkpoints, working(gate_checkpoint) as work:
-        paths = {"dataset": str(dataset), "splits": str(splits), "checkpoint": str(checkpoint), "work": str(work)}
-        write_json(work / "job.json", {"config": config.to_json(), "paths": paths, "checkpoints": checkpoints})
-        launch("components.train_gate.train", work / "job.json", n_processes=config.n_processes)
+    refuse_foreign(data, assignment, base)
+    with training.launched("components.train_gate.train") as work:
         inputs = {"dataset": data.manifest, "splits": assignment.manifest, "checkpoint": base}
         summary = json.loads((work / "training.json").read_text(encoding="utf-8"))
         with writing(

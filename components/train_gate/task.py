@@ -2,7 +2,6 @@
 
 import copy
 
-import numpy as np
 import torch
 from torch import nn
 from torch.nn import functional as F
@@ -12,7 +11,7 @@ from components.shared.models.classifier import Classifier, Head
 from components.shared.models.gate import SELECTIVE_NET, Gate, GateHead
 from components.shared.training.distributed import World
 from components.shared.training.inference import Positions, SplitData, cached_views, features_of
-from components.shared.training.sampler import global_batch, step_rng
+from components.shared.training.sampler import dropout_mask, global_batch, step_rng
 from components.shared.training.selective_losses import conformal_risk, gatekeeper_losses, selective_net_loss
 from components.train_gate.config import TrainGateConfig
 
@@ -114,9 +113,5 @@ class GateTask:
         return logits.new_zeros(()) if risk is None else self.config.conformal_weight * risk
 
     def _keep_mask(self, step: int, size: int) -> torch.Tensor | None:
-        rate = self.config.dropout
-        if rate == 0:
-            return None
-        shape = (size, self.features.shape[-1])
-        draws = step_rng(self.config.seed, step, _DROPOUT).random(shape, dtype=np.float32)
-        return torch.from_numpy((draws >= rate).astype(np.float32) / (1 - rate)).to(self.world.device)
+        mask = dropout_mask(self.config.dropout, (size, self.features.shape[-1]), self.config.seed, step, _DROPOUT)
+        return None if mask is None else torch.from_numpy(mask).to(self.world.device)

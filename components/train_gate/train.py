@@ -32,8 +32,6 @@ def train(
     checkpoints: Checkpoints,
 ) -> None:
     """Everything one rank does; the main rank leaves `checkpoint/`, `<split>.npy` and `<split>-gate.npy` in `work`."""
-    torch.manual_seed(config.seed)
-    torch.use_deterministic_algorithms(True, warn_only=world.device.type == "cuda")
     data, assignment = Dataset.open(dataset), read_splits(splits)
     parts = {split: SplitData.of(data, assignment, split) for split in ("TRAIN", "VAL_SELECT", "VAL_CALIB", "VAL_TEST")}
     classifier = Classifier.load(checkpoint).to(world.device)

@@ -24,7 +24,7 @@ from torch import nn
 from components.shared.store import Store, StoreSettings
 from components.shared.store.embedded import embedded_store
 from components.shared.training.checkpoints import Checkpoints
-from components.shared.training.config import CheckpointConfig
+from components.shared.training.config import LaunchConfig
 from components.shared.training.distributed import World
 from components.shared.training.loop import LoopConfig, fit
 from components.shared.training.mirror import Mirror
@@ -92,7 +92,7 @@ class _Once(Checkpoints):
 def run() -> list[Result]:
     """One result; the weights must be the same with and without."""
     dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
-    config = CheckpointConfig()
+    config = LaunchConfig()
     runs: list[_Once] = []
     with TemporaryDirectory() as folder, _server(Path(folder)) as settings:
         torch.testing.assert_close(_with(Path(folder), config, settings, runs), _without(), rtol=0, atol=0)
@@ -128,7 +128,7 @@ def _server(folder: Path) -> Iterator[StoreSettings]:
             os.sched_setaffinity(0, before)
 
 
-def _with(folder: Path, config: CheckpointConfig, settings: StoreSettings, runs: list[_Once]) -> list[torch.Tensor]:
+def _with(folder: Path, config: LaunchConfig, settings: StoreSettings, runs: list[_Once]) -> list[torch.Tensor]:
     mirror = Mirror(Store(settings), "s3://bench/trainings", "key")
     mirror.claim()
     with TemporaryDirectory(dir=folder) as place:

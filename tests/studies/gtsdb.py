@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -35,7 +36,7 @@ VIEWS = ViewSpec(
     grid=3, overlap=0.25, flips=False, size=224, aggregation="max", top_k=3, sharpness=1.0, positive_class="Roadwork",
 )  # fmt: skip
 WHOLE, LARGER, PARTS = Regime(224), Regime(448), Regime(672, VIEWS)
-AGGREGATIONS = {
+AGGREGATIONS: dict[str, dict[str, Any]] = {
     "maximum": {"aggregation": "max"},
     "mean of the top 3": {"aggregation": "topk_mean"},
     "mean of all": {"aggregation": "topk_mean", "top_k": 10},

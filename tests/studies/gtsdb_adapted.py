@@ -56,7 +56,7 @@ def main() -> None:
     """Print a line for every day."""
     root, kind = Path(sys.argv[1]), sys.argv[2]
     changes = {name: yaml.safe_load(value) for name, value in (pair.split("=", 1) for pair in sys.argv[3:])}
-    config_class = {"explora": PretrainExploraConfig, "lora": TrainBaselineConfig}[kind]
+    config_class: type[Config] = {"explora": PretrainExploraConfig, "lora": TrainBaselineConfig}[kind]
     config = config_class.from_mapping(RECIPES[kind] | changes)
     data = Dataset.open(prepare(root, IMAGE_SIZE[kind]))
     out = root / f"{kind}-{config.digest()[:12]}"
@@ -77,8 +77,8 @@ def prepare(root: Path, image_size: int) -> Path:
         config = IngestConfig(data=str(source), label_map=LABEL_MAP, class_names=CLASSES, image_size=image_size)
         ingest_dataset(config, dataset=dataset)
     if not (root / "pretrained").exists():
-        config = ImportBackboneConfig(backbone=str(SHARED / "weights/dinov2-small-imgfocus"))
-        import_backbone(config, pretrained=root / "pretrained")
+        pretrained = ImportBackboneConfig(backbone=str(SHARED / "weights/dinov2-small-imgfocus"))
+        import_backbone(pretrained, pretrained=root / "pretrained")
     return dataset
 
 

@@ -14,7 +14,8 @@ import numpy as np
 import numpy.typing as npt
 
 from components.shared.artifacts import Manifest, verify_dir
-from components.shared.errors import LeakageViolationError
+from components.shared.data.dataset import Dataset
+from components.shared.errors import ArtifactError, LeakageViolationError
 
 SPLITS = ("TRAIN", "VAL_SELECT", "VAL_CALIB", "VAL_TEST")
 KIND = "Splits"
@@ -42,6 +43,12 @@ def read_splits(path: Path) -> Splits:
     manifest = verify_dir(path, KIND)
     with (path / "splits.csv").open(newline="", encoding="utf-8") as stream:
         return Splits(manifest, {row["sample_id"]: row["split"] for row in csv.DictReader(stream)})
+
+
+def refuse_foreign(data: Dataset, assignment: Splits, checkpoint: Manifest) -> None:
+    """Raises ArtifactError where splits or checkpoint were made from another dataset than `data`."""
+    if checkpoint.inputs.get("dataset") != data.manifest.content_digest or set(assignment.of) != set(data.index):
+        raise ArtifactError("checkpoint or splits were made from another dataset; take all inputs from one run")
 
 
 def unit_hashes(salt: str, groups: Iterable[str]) -> npt.NDArray[np.float64]:

@@ -12,7 +12,7 @@ from typing import Any, Self
 
 from components.shared.errors import TransientError, one_line
 from components.shared.training import checkpoint_files
-from components.shared.training.config import CheckpointConfig
+from components.shared.training.config import LaunchConfig
 from components.shared.training.mirror import Mirror
 from components.shared.training.state import TrainingState
 from components.shared.training.uploads import Uploads
@@ -24,7 +24,7 @@ class Checkpoints:
     def __init__(
         self,
         place: Path,
-        config: CheckpointConfig,
+        config: LaunchConfig,
         *,
         step: str,
         found: Path | None = None,
@@ -38,7 +38,7 @@ class Checkpoints:
         self._last_step, self._last_time = 0, time.monotonic()
 
     @classmethod
-    def of_job(cls, job: dict[str, Any], config: CheckpointConfig) -> Self:
+    def of_job(cls, job: dict[str, Any], config: LaunchConfig) -> Self:
         """From the "checkpoints" entry that ResumableTraining put into job.json."""
         mirror = Mirror.of_job(job["mirror"]) if job["mirror"] else None
         found = Path(job["found"]) if job["found"] else None

@@ -8,9 +8,10 @@ HALF_REFUSED = "precision='fp16' is refused: DINO backbones overflow its range (
 
 
 @dataclass(frozen=True, kw_only=True)
-class CheckpointConfig(Config):
-    """What every training phase lets its user say about checkpoints. It never changes the result."""
+class LaunchConfig(Config):
+    """How a training phase is run: processes and checkpoints. It never changes the result."""
 
+    n_processes: int = option(0, "Processes of torchrun; 0: one per visible GPU, one without GPU.", ge=0)
     checkpoint_seconds: int = option(600, "Longest time between two checkpoints, in seconds.", ge=1)
     checkpoint_steps: int = option(0, "Most optimiser steps between two checkpoints; 0: only time counts.", ge=0)
     require_durable: bool = option(
@@ -19,7 +20,7 @@ class CheckpointConfig(Config):
 
 
 @dataclass(frozen=True, kw_only=True)
-class RecipeConfig(CheckpointConfig):
+class RecipeConfig(LaunchConfig):
     """What a phase that trains a classifier's heads on labelled images has in common with the others."""
 
     global_batch_size: int = option(64, "Samples per optimiser step over all processes.", ge=1)
@@ -33,6 +34,5 @@ class RecipeConfig(CheckpointConfig):
         "moderate", "Distortions of training images.", choices=("none", "moderate", "aggressive")
     )
     n_views: int = option(4, "Frozen mode: cached feature sets per image (the first undistorted).", ge=1, le=64)
-    n_processes: int = option(0, "Processes of torchrun; 0: one per visible GPU, one without GPU.", ge=0)
     positive_class: str = option("Roadwork", "The class that P(positive) and the margin refer to.")
     seed: int = option(0, "Seed of initialisation, batches, augmentation, dropout, salts and resampling.", ge=0)

@@ -7,11 +7,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
 
+import torch
+
 from components.shared.config import Config
-from components.shared.errors import PERMANENT_EXIT_CODE
+from components.shared.errors import PERMANENT_EXIT_CODE, ConfigError
 from components.shared.training.checkpoints import Checkpoints
-from components.shared.training.config import CheckpointConfig
-from components.shared.training.distributed import leave, process_group
+from components.shared.training.config import LaunchConfig
+from components.shared.training.distributed import World, leave, process_group
 from components.shared.training.launch import report_error
 
 C = TypeVar("C", bound=Config)
@@ -19,7 +21,7 @@ C = TypeVar("C", bound=Config)
 
 def run_rank(work: Callable[..., None], config_class: type[C], description: str | None) -> None:
     """Parse `--config job.json`, call work(config, **paths, world), with `checkpoints` where the phase trains, and end
-    the process.
+    the process. Computation is deterministic, and seeded where the configuration has a seed.
 
     An error is left for the launcher with its class and message; its traceback is printed unless it is permanent.
     """
@@ -33,8 +35,9 @@ def run_rank(work: Callable[..., None], config_class: type[C], description: str 
         with process_group() as world:
             rank = world.rank
             config = config_class.from_mapping(document["config"])
+            _prepare(config, world)
             more = {}
-            if isinstance(config, CheckpointConfig):
+            if isinstance(config, LaunchConfig):
                 more["checkpoints"] = Checkpoints.of_job(document["checkpoints"], config)
             work(config, **paths, world=world, **more)
     except Exception as error:
@@ -43,3 +46,12 @@ def run_rank(work: Callable[..., None], config_class: type[C], description: str 
             traceback.print_exc()
         leave(getattr(error, "exit_code", 1))
     leave(0)
+
+
+def _prepare(config: Config, world: World) -> None:
+    """Raises ConfigError for bf16 on a GPU without it."""
+    on_gpu = world.device.type == "cuda"
+    if getattr(config, "precision", "") == "bf16" and on_gpu and not torch.cuda.is_bf16_supported():
+        raise ConfigError("precision='bf16' is not supported by this GPU; use fp32")
+    torch.use_deterministic_algorithms(True, warn_only=on_gpu)
+    torch.manual_seed(getattr(config, "seed", 0))

@@ -18,13 +18,14 @@ from types import TracebackType
 from typing import Any, TextIO
 
 from components.shared import errors
-from components.shared.artifacts import MANIFEST, code_version, read_manifest, sha256_file, write_json
+from components.shared.artifacts import MANIFEST, code_version, read_manifest, sha256_file, working, write_json
 from components.shared.config import canonical_json
 from components.shared.errors import ConfigError, PermanentError, TransientError, one_line
 from components.shared.store import Store
 from components.shared.store.errors import StoreConflictError, StoreUnavailableError
 from components.shared.training import checkpoint_files
-from components.shared.training.config import CheckpointConfig
+from components.shared.training.config import LaunchConfig
+from components.shared.training.launch import launch
 from components.shared.training.mirror import STORE_VARIABLE, Mirror
 
 # Directory that holds the checkpoints of all trainings; unset: `.checkpoints` beside the step's first output.
@@ -33,19 +34,19 @@ _FAILURE = "failed.json"
 
 
 class ResumableTraining:
-    """A training phase's protection, from its step: `with training:` around launch and writing of the outputs.
+    """A training phase's protection, from its step: `with training.launched(module)` around the writing of outputs.
 
     On success the checkpoints are removed; a permanent error is recorded and raised again by `check_history` of the
     next attempt; after anything else they stay for it.
     """
 
-    def __init__(self, config: CheckpointConfig, *, step: str, inputs: Mapping[str, Path | str], beside: Path) -> None:
+    def __init__(self, config: LaunchConfig, *, step: str, inputs: Mapping[str, Path | str], beside: Path) -> None:
         """`inputs`: everything that decides the result besides the configuration and the code: artifacts, other
         folders, or text. `beside`: the step's first output."""
         self.key = training_key(config, step, inputs)
         root = os.environ.get(PLACE_VARIABLE)
         self.place = (Path(root) if root else beside.parent / ".checkpoints").absolute() / self.key
-        self._step, self._config = step, config
+        self._step, self._config, self._inputs, self._beside = step, config, dict(inputs), beside
         self._mirror = self._connect()
         self._lock: TextIO | None = None
 
@@ -98,6 +99,17 @@ class ResumableTraining:
         if self._lock is not None:
             self._lock.close()
 
+    @contextlib.contextmanager
+    def launched(self, module: str) -> Iterator[Path]:
+        """Run `module` under torchrun, protected; yields the directory with what its main rank left, which is `work` to
+        it, while the step's outputs are written."""
+        with self as checkpoints, working(self._beside) as work:
+            paths = {name: str(path) for name, path in (self._inputs | {"work": work}).items()}
+            job = {"config": self._config.to_json(), "paths": paths, "checkpoints": checkpoints}
+            write_json(work / "job.json", job)
+            launch(module, work / "job.json", n_processes=self._config.n_processes)
+            yield work
+
     def _connect(self) -> Mirror | None:
         uri = os.environ.get(STORE_VARIABLE)
         if uri:
@@ -127,12 +139,12 @@ class ResumableTraining:
             print(f"warning: the store {consequence}: {one_line(error)}", flush=True)
 
 
-def training_key(config: CheckpointConfig, step: str, inputs: Mapping[str, Path | str]) -> str:
+def training_key(config: LaunchConfig, step: str, inputs: Mapping[str, Path | str]) -> str:
     """32 hex characters over step, inputs, configuration, code and torch version.
 
     Not in it: what does not change the trained function: when checkpoints are written, the number of processes.
     """
-    apart = {field.name for field in fields(CheckpointConfig)} | {"n_processes"}
+    apart = {field.name for field in fields(LaunchConfig)}
     values = {name: value for name, value in config.to_json().items() if name not in apart}
     digests = {name: _digest(value) for name, value in inputs.items()}
     versions = [code_version(), importlib.metadata.version("torch")]

@@ -32,6 +32,16 @@ def step_rng(seed: int, step: int, stream: int) -> np.random.Generator:
     return np.random.default_rng([seed, step, stream])
 
 
+def dropout_mask(
+    rate: float, shape: tuple[int, int], seed: int, step: int, stream: int
+) -> npt.NDArray[np.float32] | None:
+    """(B, F) of a step's global batch: 0 with probability `rate`, else 1 / (1 - rate); None at rate 0."""
+    if rate == 0:
+        return None
+    draws = step_rng(seed, step, stream).random(shape, dtype=np.float32)
+    return (draws >= rate).astype(np.float32) / np.float32(1 - rate)
+
+
 @functools.lru_cache(maxsize=4)
 def _permutation(n_samples: int, seed: int, epoch: int, stream: int) -> npt.NDArray[np.int64]:
     key = [seed, epoch, n_samples, stream] if stream else [seed, epoch, n_samples]

@@ -12,7 +12,7 @@ from components.shared.store import Store, StoreSettings
 from components.shared.store.errors import StoreUnavailableError
 from components.shared.training import checkpoint_files
 from components.shared.training.checkpoints import Checkpoints
-from components.shared.training.config import CheckpointConfig
+from components.shared.training.config import LaunchConfig
 from components.shared.training.distributed import World
 from components.shared.training.mirror import Mirror, OvertakenError
 from components.shared.training.state import TrainingState
@@ -43,7 +43,7 @@ def _mirror(settings: StoreSettings, bucket: str, **options: float) -> Mirror:
 
 def _attempt(place: Path, mirror: Mirror, found: Path | None = None, **changes: object) -> Checkpoints:
     place.mkdir(parents=True, exist_ok=True)
-    config = CheckpointConfig.from_mapping({"checkpoint_steps": 1} | changes)
+    config = LaunchConfig.from_mapping({"checkpoint_steps": 1} | changes)
     return _Waiting(place, config, step="toy", found=found, mirror=mirror)
 
 
@@ -173,7 +173,7 @@ def test_training_does_not_wait_for_a_slow_store(world: World, s3: StoreSettings
             self.uploaded += 1
 
     mirror = Slow(Store(s3), f"s3://{bucket}/x", KEY)
-    config = CheckpointConfig(checkpoint_steps=1)
+    config = LaunchConfig(checkpoint_steps=1)
     (tmp_path / "a").mkdir()
     checkpoints = Checkpoints(tmp_path / "a", config, step="toy", mirror=mirror)
     toy.train(world, {"epochs": 30}, checkpoints)

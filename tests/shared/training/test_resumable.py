@@ -10,7 +10,7 @@ from components.shared.config import Config, option
 from components.shared.errors import ConfigError, DataError, TransientError
 from components.shared.store import Store, StoreSettings
 from components.shared.training import resumable
-from components.shared.training.config import CheckpointConfig
+from components.shared.training.config import LaunchConfig
 from components.shared.training.mirror import STORE_VARIABLE
 from components.shared.training.resumable import PLACE_VARIABLE, ResumableTraining, training_key
 from tests.s3 import bucket, s3
@@ -19,11 +19,10 @@ __all__ = ["bucket", "s3"]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Settings(CheckpointConfig):
+class Settings(LaunchConfig):
     """A phase's configuration."""
 
     rate: float = option(0.1, "rate")
-    n_processes: int = option(1, "processes")
 
 
 @pytest.fixture

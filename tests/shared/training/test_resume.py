@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 from components.shared.errors import StreetVisionError, TransientError
 from components.shared.training import checkpoint_files
 from components.shared.training.checkpoints import Checkpoints
-from components.shared.training.config import CheckpointConfig
+from components.shared.training.config import LaunchConfig
 from components.shared.training.distributed import World
 from components.shared.training.launch import launch
 from components.shared.training.loop import FitResult
@@ -38,7 +38,7 @@ def _seed(seed: int) -> None:
 
 
 def _checkpoints(place: Path, **changes: object) -> Checkpoints:
-    config = CheckpointConfig.from_mapping({"checkpoint_steps": 1} | changes)
+    config = LaunchConfig.from_mapping({"checkpoint_steps": 1} | changes)
     place.mkdir(exist_ok=True)
     return _Waiting(place, config, step="toy", found=checkpoint_files.newest(place))
 

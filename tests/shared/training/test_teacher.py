@@ -9,7 +9,7 @@ from torch import nn
 
 from components.shared.training import checkpoint_files
 from components.shared.training.checkpoints import Checkpoints
-from components.shared.training.config import CheckpointConfig
+from components.shared.training.config import LaunchConfig
 from components.shared.training.distributed import World
 from components.shared.training.loop import FitResult, fit
 from components.shared.training.state import TrainingState
@@ -76,7 +76,7 @@ class _Waiting(Checkpoints):
 
 def _train(world: World, place: Path, fault: int = -1) -> tuple[Taught, FitResult]:
     place.mkdir(exist_ok=True)
-    config = CheckpointConfig(checkpoint_steps=1)
+    config = LaunchConfig(checkpoint_steps=1)
     checkpoints = _Waiting(place, config, step="toy", found=checkpoint_files.newest(place))
     task = Taught(fault)
     changes = toy.config(monitor="", micro_batch_size=4, ema_decay=0.9)

@@ -15,7 +15,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from components.shared.training.checkpoints import Checkpoints
-from components.shared.training.config import CheckpointConfig
+from components.shared.training.config import LaunchConfig
 from components.shared.training.distributed import World, leave, process_group
 from components.shared.training.launch import report_error
 from components.shared.training.loop import FitResult, LoopConfig, fit
@@ -108,7 +108,7 @@ def main() -> None:
             np.random.seed(rank)
             document = json.loads(job.read_text(encoding="utf-8"))
             entry = document.pop("checkpoints", None)
-            every = CheckpointConfig(checkpoint_steps=1)
+            every = LaunchConfig(checkpoint_steps=1)
             checkpoints = Checkpoints.of_job(entry, every) if entry else None
             task, _ = train(world, checkpoints=checkpoints, **document)
             if world.is_main:
