@@ -77,7 +77,7 @@ class _Wiring:
         dataset = ingest.outputs["dataset"]
         split = self._light(split_dataset(dataset=dataset, **self._of("split_dataset")))
         splits = split.outputs["splits"]
-        backbone = self._backbone(source.outputs["backbone_digest"], split.outputs["train_images"])
+        backbone = self._backbone(source.outputs["backbone_digest"], split)
         checkpoint = self._classifier(dataset, splits, backbone)
         logits = predict_logits(dataset=dataset, splits=splits, checkpoint=checkpoint, **self._of("predict_logits"))
         resources.torchrun(logits, self.profile, self.gpus)
@@ -103,16 +103,25 @@ class _Wiring:
         self._light(bundle, memory="16Gi")
         return Outputs(bundle.outputs["bundle"], evaluation.outputs["evaluation"], evaluation.outputs["report"])
 
-    def _backbone(self, fingerprint: Any, train_images: Any) -> Any:
-        """What every classifier starts from: the pretrained backbone, or what it becomes on TRAIN without labels."""
+    def _backbone(self, fingerprint: Any, split: dsl.PipelineTask) -> Any:
+        """What every classifier starts from: the pretrained backbone, or what it becomes on TRAIN without labels, or
+        with them where the user has said so: only then are they an input."""
         with dsl.If(self.values["explora_objective"] == "none"):
             pretrained = self._imported(fingerprint)
+        with dsl.Elif(self.values["use_labeled_data"] == True):  # noqa: E712 (a channel, compared when the run does)
+            labelled = self._adapted(fingerprint, split, train_labels=split.outputs["train_labels"])
         with dsl.Else():
-            adapt = pretrain_explora(
-                train_images=train_images, pretrained=self._imported(fingerprint), **self._of("pretrain_explora")
-            )
-            resources.training(adapt, self.profile, self.gpus)
-        return dsl.OneOf(pretrained, adapt.outputs["adapted"])
+            adapted = self._adapted(fingerprint, split)
+        return dsl.OneOf(pretrained, labelled, adapted)
+
+    def _adapted(self, fingerprint: Any, split: dsl.PipelineTask, **labels: Any) -> Any:
+        adapt = pretrain_explora(
+            train_images=split.outputs["train_images"],
+            pretrained=self._imported(fingerprint),
+            **labels,
+            **self._of("pretrain_explora"),
+        )
+        return resources.training(adapt, self.profile, self.gpus).outputs["adapted"]
 
     def _imported(self, fingerprint: Any) -> Any:
         imported = import_backbone(backbone_fingerprint=fingerprint, **self._of("import_backbone"))

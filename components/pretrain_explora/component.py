@@ -3,7 +3,7 @@
 from kfp import dsl
 
 from components.pretrain_explora.config import PretrainExploraConfig
-from components.shared.artifact_types import Backbone, TrainImages
+from components.shared.artifact_types import Backbone, TrainImages, TrainLabels
 from components.shared.component import documented
 from pipelines.sources import trainer_image
 
@@ -13,8 +13,9 @@ from pipelines.sources import trainer_image
 @documented(PretrainExploraConfig)
 def pretrain_explora(
     train_images: dsl.Input[TrainImages], pretrained: dsl.Input[Backbone], adapted: dsl.Output[Backbone],
-    metrics: dsl.Output[dsl.Metrics],
-    explora_objective: str = "none", explora_rank: int = 64, explora_alpha: float = 64.0,
+    metrics: dsl.Output[dsl.Metrics], train_labels: dsl.Input[TrainLabels] = None,
+    explora_objective: str = "none", use_labeled_data: bool = False, explora_rank: int = 64,
+    explora_alpha: float = 64.0,
     explora_unfrozen_blocks: int = 1, explora_epochs: int = 20, explora_learning_rate: float = 5e-4,
     explora_batch_size: int = 64, explora_weight_decay: float = 0.04, explora_crop_size: int = 224,
     explora_momentum: float = 0.992,

@@ -15,6 +15,9 @@ class PretrainExploraConfig(LaunchConfig):
         "Extended pre-training on TRAIN without labels: none; dino: self-distillation; mae: masked image modelling.",
         choices=("none", "dino", "mae"),
     )
+    use_labeled_data: bool = option(
+        False, "Extended pre-training also learns TRAIN's labels, which it takes as an input of their own."
+    )
     explora_rank: int = option(64, "ExPLoRA: rank of LoRA on queries and values of all blocks but the unfrozen.", ge=1)
     explora_alpha: float = option(64.0, "ExPLoRA: LoRA is scaled by alpha / rank (published: 1 / 64).", gt=0)
     explora_unfrozen_blocks: int = option(1, "ExPLoRA: last blocks that are trained in full.", ge=1)
@@ -52,5 +55,7 @@ class PretrainExploraConfig(LaunchConfig):
     def check(self) -> list[str]:
         """fp16 is refused with its reason; the decoder's heads are 32 wide."""
         problems = [HALF_REFUSED] if self.precision == "fp16" else []
+        if self.use_labeled_data and self.explora_objective == "none":
+            problems.append("use_labeled_data=True needs pre-training: set explora_objective to dino or mae")
         width = self.explora_decoder_width
         return problems + ([f"explora_decoder_width={width} must be a multiple of 32"] if width % 32 else [])

@@ -1,7 +1,8 @@
 """The DINOv2-style objective: a student that sees parts must say what the average of its past says about the whole.
 
 Two large and several small crops of every image; the teacher sees the large ones. Summed per image: DINO over pairs of
-different crops, iBOT over the masked patches of the large crops, KoLeo over the large crops' CLS features.
+different crops, iBOT over the masked patches of the large crops, KoLeo over the large crops' CLS features; and of
+labels, where it is given any, cross-entropy over the large crops.
 """
 
 import copy
@@ -80,13 +81,15 @@ class DinoTask:
         rows = slice(N_LARGE * (int(slots[0]) - lesson.first_slot), N_LARGE * (int(slots[-1]) + 1 - lesson.first_slot))
         n_small = self.config.explora_local_crops
         small = self._crops(positions, slots, step, range(N_LARGE, N_LARGE + n_small), self.small_size, "local")
-        cls, logits, patches, small_logits = model(lesson.large[rows], small, lesson.masks[rows])
+        cls, named, logits, patches, small_logits = model(lesson.large[rows], small, lesson.masks[rows])
         targets = lesson.cls[rows].view(n, N_LARGE, -1)
         loss = self._dino(targets, logits.view(n, N_LARGE, -1), small_logits.view(n, n_small, targets.shape[-1]))
         counts = lesson.masks.sum(dim=1)
         ends = torch.cat([counts.new_zeros(1), counts.cumsum(0)])
         of_masked = lesson.patches[int(ends[rows.start]) : int(ends[rows.stop])]
         loss = loss + self.config.explora_ibot_weight * self._ibot(of_masked, patches, counts[rows])
+        if named is not None:
+            loss = loss + self.pixels.label_loss(named, positions)
         if not self.config.explora_koleo_weight:
             return loss
         own = torch.from_numpy(slots).to(cls.device)

@@ -53,11 +53,11 @@ class Decoder(nn.Module):
 
 
 class MaskedAutoencoder(nn.Module):
-    """Backbone and decoder. forward: pixels (n, 3, S, S) and visible patches (n, V) -> (n, N, 3 p p)."""
+    """Backbone and decoder, and `classes`, from CLS features to labels, where there are any."""
 
-    def __init__(self, backbone: PreTrainedModel, decoder: Decoder) -> None:
+    def __init__(self, backbone: PreTrainedModel, decoder: Decoder, classes: nn.Linear | None = None) -> None:
         super().__init__()
-        self.backbone, self.decoder = backbone, decoder
+        self.backbone, self.decoder, self.classes = backbone, decoder, classes
         self.n_prefix = n_prefix_tokens(backbone)
 
     def train(self, mode: bool = True) -> "MaskedAutoencoder":
@@ -66,8 +66,9 @@ class MaskedAutoencoder(nn.Module):
         self.backbone.eval()
         return self
 
-    def forward(self, pixels: torch.Tensor, visible: torch.Tensor) -> torch.Tensor:
-        """Pixels of all patches."""
+    def forward(self, pixels: torch.Tensor, visible: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """Pixels (n, 3, S, S) and visible patches (n, V) -> pixels of all patches (n, N, 3 p p), and logits of the
+        classes (n, C) or None."""
 
         def leave_out(_module: nn.Module, _inputs: object, tokens: torch.Tensor) -> torch.Tensor:
             index = visible[:, :, None].expand(-1, -1, tokens.shape[2])
@@ -79,7 +80,7 @@ class MaskedAutoencoder(nn.Module):
             tokens = tokens_of(self.backbone, pixels)
         finally:
             handle.remove()
-        return torch.Tensor(self.decoder(tokens, visible))
+        return self.decoder(tokens, visible), None if self.classes is None else self.classes(tokens[:, 0])
 
 
 class MaeTask:
@@ -97,15 +98,18 @@ class MaeTask:
         self.watch = Watch(pixels, module.backbone, world)
 
     def loss(self, model: nn.Module, positions: Positions, slots: Positions, step: int) -> torch.Tensor:
-        """Summed over the images: mean squared error of the hidden patches' normalised pixels."""
+        """Summed over the images: mean squared error of the hidden patches' normalised pixels, and of labels, where it
+        is given any, cross-entropy."""
         seed, size = self.config.seed, self.pixels.size
         crops = self.pixels.crops(positions, slots, (seed, step, _CROP), size, "crop", self.batch_size)
         order = masks.random_order((seed, step, _ORDER), self.batch_size, self.n_patches)[slots]
         visible, hidden = np.split(order, [self.n_visible], axis=1)
-        painted = model(crops, torch.from_numpy(visible).to(crops.device)).float()
+        painted, named = model(crops, torch.from_numpy(visible).to(crops.device))
+        painted = painted.float()
         index = torch.from_numpy(hidden).to(crops.device)[:, :, None].expand(-1, -1, painted.shape[2])
         error = painted.gather(1, index) - patches_of(crops, self.patch).gather(1, index)
-        return torch.Tensor(error.square().mean(dim=(1, 2)).sum())
+        loss = error.square().mean(dim=(1, 2)).sum()
+        return torch.Tensor(loss if named is None else loss + self.pixels.label_loss(named, positions))
 
     def evaluate(self) -> dict[str, float]:
         """How far the features tell images apart; PermanentError where they do not any more."""

@@ -26,6 +26,7 @@ class Pixels:
     mean: tuple[float, ...]
     std: tuple[float, ...]
     device: torch.device
+    labels: torch.Tensor | None = None  # (N,) int64 class indices, where they may be seen
 
     def plain(self, positions: Positions) -> torch.Tensor:
         """(n, 3, size, size) float32, normalised, undistorted."""
@@ -44,6 +45,13 @@ class Pixels:
         parameters = augment.draw(step_rng(*key), count, level).at(slots)
         oversampling = self.images.image_size // self.size
         return self._normalised(augment.apply(self._raw(positions), parameters, size, oversampling=oversampling))
+
+    def label_loss(self, logits: torch.Tensor, positions: Positions) -> torch.Tensor:
+        """Cross-entropy of logits (c n, C), an image's c crops beside each other: their mean, summed over images."""
+        assert self.labels is not None
+        crops = len(logits) // len(positions)
+        labels = self.labels[torch.from_numpy(positions)].repeat_interleave(crops)
+        return F.cross_entropy(logits.float(), labels, reduction="sum") / crops
 
     def _raw(self, positions: Positions) -> torch.Tensor:
         return torch.from_numpy(self.images.images(positions)).to(self.device)

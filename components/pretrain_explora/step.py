@@ -9,7 +9,8 @@ from pathlib import Path
 from components.pretrain_explora.config import PretrainExploraConfig
 from components.shared.artifacts import Manifest, verify_dir, write_json, writing
 from components.shared.data.train_images import TrainImages
-from components.shared.errors import ConfigError, PermanentError, TransientError
+from components.shared.data.train_labels import read_train_labels
+from components.shared.errors import ConfigError, LeakageViolationError, PermanentError, TransientError
 from components.shared.step import InputDir, OutputDir, main
 from components.shared.training.resumable import ResumableTraining
 
@@ -20,23 +21,32 @@ _NO_ROPE = ("dinov2", "dinov2_with_registers", "vit")
 
 
 def run(
-    config: PretrainExploraConfig, *, train_images: InputDir, pretrained: InputDir, adapted: OutputDir
+    config: PretrainExploraConfig,
+    *,
+    train_images: InputDir,
+    pretrained: InputDir,
+    adapted: OutputDir,
+    train_labels: InputDir | None = None,
 ) -> dict[str, float]:
     """Train through torchrun, verify the merged backbone from disk in a fresh process, write it; returns metrics.
 
     Interrupted and started again with the same inputs, it goes on at its last checkpoint and writes the same bytes.
-    Raises LeakageViolationError for images that are not TRAIN's alone, PermanentError where training collapsed or the
-    merged backbone differs from the trained one by more than 1e-4.
+    `train_labels` is taken with use_labeled_data=true, and must not be there otherwise.
+    Raises LeakageViolationError for images or labels that are not TRAIN's alone, PermanentError where training
+    collapsed or the merged backbone differs from the trained one by more than 1e-4.
     """
     sources = {"train_images": train_images, "pretrained": pretrained}
+    if train_labels is not None:
+        sources["train_labels"] = train_labels
     training = ResumableTraining(config, step=STEP, inputs=sources, beside=adapted)
     training.check_history()
     images, base = TrainImages.open(train_images), verify_dir(pretrained, KIND)
     _check(config, images, pretrained)
+    inputs: dict[str, Manifest] = {"train_images": images.manifest, "pretrained": base}
+    inputs |= _labels(config, images, train_labels)
     with training.launched("components.pretrain_explora.train") as work:
         summary = json.loads((work / "training.json").read_text(encoding="utf-8"))
         summary["max_difference"] = _verified(pretrained, work)
-        inputs: dict[str, Manifest] = {"train_images": images.manifest, "pretrained": base}
         with writing(adapted, kind=KIND, step=STEP, config=config, inputs=inputs, summary=summary) as out:
             shutil.copytree(work / "backbone", out, dirs_exist_ok=True)
             write_json(out / "training.json", summary)
@@ -58,6 +68,17 @@ def _check(config: PretrainExploraConfig, images: TrainImages, pretrained: Path)
     size = min(config.explora_crop_size, images.image_size)
     if size < 2 * patch:
         raise ConfigError(f"explora_crop_size or image_size of {size} is less than 2 x 2 patches of {patch} pixels")
+
+
+def _labels(config: PretrainExploraConfig, images: TrainImages, train_labels: Path | None) -> dict[str, Manifest]:
+    """The labels' manifest, where they are to be seen; labels that nobody asked for are refused."""
+    if train_labels is None:
+        if config.use_labeled_data:
+            raise ConfigError("use_labeled_data=true needs the input train_labels, which split_dataset writes")
+        return {}
+    if not config.use_labeled_data:
+        raise LeakageViolationError("train_labels are an input of pre-training, and use_labeled_data=false")
+    return {"train_labels": read_train_labels(train_labels, images)[0]}
 
 
 def _verified(pretrained: Path, work: Path) -> dict[str, float]:

@@ -34,13 +34,16 @@ class PrototypeHead(nn.Module):
 
 
 class Student(nn.Module):
-    """Backbone and head; also the teacher's form. `centres` (2, K): running means of CLS and patch logits."""
+    """Backbone and head; also the teacher's form. `centres` (2, K): running means of CLS and patch logits.
+
+    classes: the map from CLS features to labels, of as many outputs as there are; none learns none.
+    """
 
     centres: torch.Tensor
 
-    def __init__(self, backbone: PreTrainedModel, head: PrototypeHead) -> None:
+    def __init__(self, backbone: PreTrainedModel, head: PrototypeHead, classes: nn.Linear | None = None) -> None:
         super().__init__()
-        self.backbone, self.head = backbone, head
+        self.backbone, self.head, self.classes = backbone, head, classes
         self.n_prefix = n_prefix_tokens(backbone)
         self.register_buffer("centres", torch.zeros(2, len(head.prototypes)))
 
@@ -52,14 +55,16 @@ class Student(nn.Module):
 
     def forward(
         self, large: torch.Tensor, small: torch.Tensor, masks: torch.Tensor
-    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Large (n, 3, S, S) with masks (n, N) bool, small (m, 3, s, s) -> CLS features (n, D), CLS logits (n, K),
-        logits of masked patches (M, K) in the order of `masks`, CLS logits of the small ones (m, K)."""
+    ) -> tuple[torch.Tensor, torch.Tensor | None, torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Large (n, 3, S, S) with masks (n, N) bool, small (m, 3, s, s) -> CLS features (n, D), logits of the classes
+        (n, C) or None, CLS logits (n, K), logits of masked patches (M, K) in the order of `masks`, CLS logits of the
+        small ones (m, K)."""
         tokens = tokens_of(self.backbone, large, masks)
         cls, patches = tokens[:, 0], tokens[:, self.n_prefix :][masks]
         small_cls = tokens_of(self.backbone, small)[:, 0] if len(small) else cls[:0]
         logits = self.head(torch.cat([cls, patches, small_cls]))
-        return cls, *logits.split([len(cls), len(patches), len(small_cls)])
+        named = None if self.classes is None else self.classes(cls)
+        return cls, named, *logits.split([len(cls), len(patches), len(small_cls)])
 
     def teach(self, large: torch.Tensor, masks: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Unmasked images (n, 3, S, S) -> CLS logits (n, K), logits (M, K) of the patches in `masks` (n, N)."""

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from peft import PeftModel
 from safetensors.torch import save_file
+from torch import nn
 
 from components.pretrain_explora.config import PretrainExploraConfig
 from components.pretrain_explora.dino import DinoTask
@@ -18,6 +19,7 @@ from components.pretrain_explora.pixels import Pixels
 from components.pretrain_explora.student import PrototypeHead, Student
 from components.shared.artifacts import write_json
 from components.shared.data.train_images import TrainImages
+from components.shared.data.train_labels import read_train_labels
 from components.shared.models import adapters
 from components.shared.models.backbone import image_statistics, load_backbone
 from components.shared.models.explora import prepare_explora
@@ -38,11 +40,16 @@ def train(
     work: Path,
     world: World,
     checkpoints: Checkpoints,
+    train_labels: Path | None = None,
 ) -> None:
     """Everything one rank does; the main rank leaves `backbone/`, `probe.safetensors` and `training.json` in `work`."""
     images = TrainImages.open(train_images)
     mean, std = image_statistics(str(pretrained))
-    pixels = Pixels(images, min(config.explora_crop_size, images.image_size), mean, std, world.device)
+    labels, n_classes = None, 0
+    if train_labels is not None:
+        _, classes, n_classes = read_train_labels(train_labels, images)
+        labels = torch.from_numpy(classes).to(world.device)
+    pixels = Pixels(images, min(config.explora_crop_size, images.image_size), mean, std, world.device, labels)
     plain = load_backbone(str(pretrained))
     n_all = sum(parameter.numel() for parameter in plain.parameters())
     backbone = prepare_explora(
@@ -52,7 +59,7 @@ def train(
         unfrozen_blocks=config.explora_unfrozen_blocks,
     )
     n_trained = adapters.trainable_share(backbone)[0]
-    task = _task(config, backbone, pixels, world)
+    task = _task(config, backbone, pixels, n_classes, world)
     out = work / "backbone"
     if world.is_main:
         out.mkdir()
@@ -71,18 +78,22 @@ def train(
             "trainable_share": round(n_trained / n_all, 6),
             "n_processes": world.size,
             "n_images": len(images),
+            "labels": n_classes > 0,
         }
         write_json(work / "training.json", summary)
 
 
-def _task(config: PretrainExploraConfig, backbone: PeftModel, pixels: Pixels, world: World) -> DinoTask | MaeTask:
-    """The objective with its fresh head or decoder, on the device."""
+def _task(
+    config: PretrainExploraConfig, backbone: PeftModel, pixels: Pixels, n_classes: int, world: World
+) -> DinoTask | MaeTask:
+    """The objective with its fresh heads or decoder, on the device."""
     width, patch = backbone.config.hidden_size, backbone.config.patch_size
+    classes = nn.Linear(width, n_classes) if n_classes else None
     if config.explora_objective == "dino":
         head = PrototypeHead(width, config.explora_head_width, config.explora_prototypes)
-        return DinoTask(config, Student(backbone, head).to(world.device), pixels, world)
+        return DinoTask(config, Student(backbone, head, classes).to(world.device), pixels, world)
     decoder = Decoder(width, config.explora_decoder_width, pixels.size // patch, patch)
-    return MaeTask(config, MaskedAutoencoder(backbone, decoder).to(world.device), pixels, world)
+    return MaeTask(config, MaskedAutoencoder(backbone, decoder, classes).to(world.device), pixels, world)
 
 
 def _loop_config(config: PretrainExploraConfig) -> LoopConfig:

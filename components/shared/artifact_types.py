@@ -26,6 +26,12 @@ class TrainImages(dsl.Artifact):
     schema_title = "system.TrainImages"
 
 
+class TrainLabels(dsl.Artifact):
+    """Labels of the same images, apart from them: who takes these has said so."""
+
+    schema_title = "system.TrainLabels"
+
+
 class Backbone(dsl.Artifact):
     """A pretrained vision backbone: a Hugging Face folder in safetensors."""
 

@@ -2,7 +2,7 @@
 
 from kfp import dsl
 
-from components.shared.artifact_types import ImageDataset, Splits, TrainImages
+from components.shared.artifact_types import ImageDataset, Splits, TrainImages, TrainLabels
 from components.shared.component import documented
 from components.split_dataset.config import SplitConfig
 from pipelines.sources import cpu_image
@@ -13,6 +13,7 @@ from pipelines.sources import cpu_image
 @documented(SplitConfig)
 def split_dataset(
     dataset: dsl.Input[ImageDataset], splits: dsl.Output[Splits], train_images: dsl.Output[TrainImages],
+    train_labels: dsl.Output[TrainLabels],
     train_share: float = 0.7, select_share: float = 0.1, calib_share: float = 0.1, test_share: float = 0.1,
     salt: str = "", n_salts: int = 64, min_per_class: int = 5,
     holdout_column: str = "", holdout_values: list = [], seed: int = 0,  # noqa: B006

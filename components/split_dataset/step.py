@@ -8,6 +8,7 @@ import numpy as np
 
 from components.shared.artifacts import write_json, writing
 from components.shared.data import train_images as pixels
+from components.shared.data import train_labels as labels
 from components.shared.data.dataset import Dataset
 from components.shared.data.splits import KIND, SPLITS, audit
 from components.shared.errors import ConfigError
@@ -18,10 +19,18 @@ from components.split_dataset.config import SplitConfig
 STEP = "split_dataset"
 
 
-def run(config: SplitConfig, *, dataset: InputDir, splits: OutputDir, train_images: OutputDir | None = None) -> None:
+def run(
+    config: SplitConfig,
+    *,
+    dataset: InputDir,
+    splits: OutputDir,
+    train_images: OutputDir | None = None,
+    train_labels: OutputDir | None = None,
+) -> None:
     """Choose the salt, assign, audit, and write splits.csv, split.json, summary.csv and splits.png.
 
-    `train_images` takes the pixels of TRAIN, without labels, for training that must not see more.
+    `train_images` takes the pixels of TRAIN, without labels, for training that must not see more; `train_labels` takes
+    the labels alone.
     Raises DataError where a split would have too few of a class, ConfigError for an unknown column or value to hold
     out, LeakageViolationError where the audit fails.
     """
@@ -43,12 +52,14 @@ def run(config: SplitConfig, *, dataset: InputDir, splits: OutputDir, train_imag
         _write_tables(out, data, split_by_id, counts)
         write_json(out / "split.json", _document(config, data, counts, salt, held_out))
         _plot(out / "splits.png", counts, data.class_names)
-    if train_images is not None:
-        ids = [sample_id for sample_id, split in split_by_id.items() if split == pixels.SPLIT]
-        with writing(
-            train_images, kind=pixels.KIND, step=STEP, config=config, inputs=inputs, split=pixels.SPLIT
-        ) as out:
-            pixels.write_train_images(out, data, ids)
+    ids = [sample_id for sample_id, split in split_by_id.items() if split == "TRAIN"]
+    for path, part, write in (
+        (train_images, pixels, pixels.write_train_images),
+        (train_labels, labels, labels.write_train_labels),
+    ):
+        if path is not None:
+            with writing(path, kind=part.KIND, step=STEP, config=config, inputs=inputs, split="TRAIN") as out:
+                write(out, data, ids)
 
 
 def _held_out_groups(config: SplitConfig, data: Dataset) -> set[str]:

@@ -84,7 +84,10 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> TinyRun:
     config = TrainBaselineConfig(mode="full", epochs=3, learning_rate=2e-3, global_batch_size=16, n_processes=1)
     run = TinyRun(root, root / "source", config)
     ingest_dataset(IngestConfig(data=str(run.source), image_size=56), dataset=run.dataset)
-    split_dataset(SplitConfig(min_per_class=2), dataset=run.dataset, splits=run.splits, train_images=run.train_images)
+    split_dataset(
+        SplitConfig(min_per_class=2), dataset=run.dataset, splits=run.splits, train_images=run.train_images,
+        train_labels=run.train_labels,
+    )  # fmt: skip
     train(run, config, root)
     predict(run, root)
     fit_threshold(FitThresholdConfig(n_bootstrap=100), val_calib_logits=run.val_calib_logits, policy=run.policy)

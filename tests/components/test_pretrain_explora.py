@@ -23,6 +23,7 @@ from components.pretrain_explora.step import run
 from components.pretrain_explora.verify import differences
 from components.shared.artifacts import sha256_file, verify_dir
 from components.shared.data.dataset import Dataset
+from components.shared.data.splits import read_splits
 from components.shared.data.train_images import TrainImages, write_train_images
 from components.shared.errors import ArtifactError, ConfigError, LeakageViolationError, PermanentError
 from components.split_dataset.component import split_dataset
@@ -134,6 +135,49 @@ def test_training_again_gives_the_same_bytes(tiny: TinyRun, adapted: Path, tmp_p
     assert {name: sha256_file(tmp_path / "adapted" / name) for name in files} == {
         name: entry["sha256"] for name, entry in files.items()
     }
+
+
+@pytest.mark.parametrize("objective", ["dino", "mae"])
+def test_labels_are_learned_where_they_are_an_input_and_said_to_be(
+    tiny: TinyRun, tmp_path: Path, objective: str
+) -> None:
+    config = changed(explora_objective=objective, explora_epochs=8, explora_learning_rate=3e-3)
+    data = Dataset.open(tiny.dataset)
+    rows = np.array([data.index[i] for i in read_splits(tiny.splits).ids("TRAIN")])
+    labels = np.array([data.samples[row].label for row in rows])
+    pixels = torch.from_numpy(data.images(rows)).permute(0, 3, 1, 2).float() / 255
+    apart = {}
+    for labelled in (False, True):
+        out = tmp_path / str(labelled)
+        run(
+            dataclasses.replace(config, use_labeled_data=labelled), train_images=tiny.train_images,
+            pretrained=tiny.backbone, adapted=out, train_labels=tiny.train_labels if labelled else None,
+        )  # fmt: skip
+        with torch.no_grad():
+            cls = AutoModel.from_pretrained(out).eval()(pixel_values=pixels).last_hidden_state[:, 0].numpy()
+        between = cls[labels == 1].mean(axis=0) - cls[labels == 0].mean(axis=0)
+        apart[labelled] = np.square(between).sum() / cls.var(axis=0).sum()
+        assert ("train_labels" in verify_dir(out, "Backbone").inputs) == labelled
+    assert apart[True] > 1.1 * apart[False]
+
+
+def test_labels_must_be_both_given_and_asked_for(tiny: TinyRun, tmp_path: Path) -> None:
+    inputs = {"train_images": tiny.train_images, "pretrained": tiny.backbone, "adapted": tmp_path / "x"}
+    with pytest.raises(LeakageViolationError, match=r"train_labels are an input .* use_labeled_data=false"):
+        run(CONFIG, **inputs, train_labels=tiny.train_labels)
+    with pytest.raises(ConfigError, match="use_labeled_data=true needs the input train_labels"):
+        run(changed(use_labeled_data=True), **inputs)
+    with pytest.raises(ConfigError, match="set explora_objective to dino or mae"):
+        changed(use_labeled_data=True, explora_objective="none")
+    with pytest.raises(LeakageViolationError, match="this step may only see 'TRAIN'"):
+        run(changed(use_labeled_data=True), **inputs, train_labels=tiny.val_test_logits)
+    other = Path(shutil.copytree(tiny.train_labels, tmp_path / "other"))
+    lines = (other / "train_labels.csv").read_text().splitlines(keepends=True)
+    (other / "train_labels.csv").write_text("".join(lines[:-1]))
+    signed_again(other)
+    with pytest.raises(ArtifactError, match="has labels of other images"):
+        run(changed(use_labeled_data=True), **inputs, train_labels=other)
+    assert not (tmp_path / "x").exists()
 
 
 @pytest.mark.parametrize("name", ["dataset", "splits", "val_test_logits", "checkpoint"])

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import yaml
 
+from components.shared.artifacts import verify_dir
 from components.shared.store import embedded
 from pipelines import cli
 from pipelines.plan import plan
@@ -148,6 +149,16 @@ def test_extended_pretraining_comes_between_the_backbone_and_every_training(fini
     order = ["split-dataset", "import-backbone", "pretrain-explora", "train-baseline full", "train-baseline lora"]
     assert [step for step in steps if step in order] == order
     assert "pretrain-explora" not in {row.step for row in plan(finished.values, tmp_path)}
+
+
+def test_pre_training_with_labels_runs_here(finished: Finished, capfd: pytest.CaptureFixture[str]) -> None:
+    changes = {"explora_objective": "mae", "use_labeled_data": True, "explora_epochs": 1, "explora_decoder_width": 32}
+    (finished.root / "labelled.yaml").write_text(yaml.safe_dump(finished.values | changes | {"modes": ["frozen"]}))
+    options = ["--params", str(finished.root / "labelled.yaml"), "--output", str(finished.root / "runs")]
+    cli.main(["run", *options, "--store", "embedded"])
+    assert "mae: training" in capfd.readouterr().out
+    adapted = max((finished.root / "runs").glob("streetvision-*/pretrain-explora*/adapted"))
+    assert verify_dir(adapted, "Backbone").summary["labels"] is True
 
 
 def _branches_once(ran: list[str], modes: list[str]) -> list[str]:

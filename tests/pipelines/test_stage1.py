@@ -66,7 +66,9 @@ def test_choosing_a_model_by_test_logits_does_not_compile() -> None:
             )
 
 
-TORCHRUN = ["exec-predict-logits", "exec-pretrain-explora", "exec-train-baseline", "exec-train-gate"]
+# Pre-training with labels is a task of its own, so that without them it has no such input.
+PRETRAINING = ["exec-pretrain-explora", "exec-pretrain-explora-2"]
+TORCHRUN = ["exec-predict-logits", *PRETRAINING, "exec-train-baseline", "exec-train-gate"]
 
 
 def test_training_asks_for_two_a6000(documents: list[dict[str, Any]]) -> None:
@@ -103,8 +105,14 @@ def test_no_task_refers_to_an_input_that_its_group_does_not_have(documents: list
                 wanted = {i[f"componentInput{kind}"] for i in inputs if f"componentInput{kind}" in i}
                 assert wanted <= has.get(f"{kind.lower()}s", {}).keys() | items, name
             # What a task needs besides its component's inputs: Kubernetes' settings are looked up among the group's.
-            trains = task["componentRef"]["name"].removeprefix("comp-") in ("train-baseline", "pretrain-explora")
+            trains = task["componentRef"]["name"].startswith(("comp-train-baseline", "comp-pretrain-explora"))
             assert not trains or "pipelinechannel--gpu_nodes" in has["parameters"]
+
+
+def test_labels_reach_pre_training_in_a_branch_of_their_own(documents: list[dict[str, Any]]) -> None:
+    tasks = [t for group in _groups(documents[0]).values() for n, t in group["dag"]["tasks"].items() if "pretrain" in n]
+    inputs = [set(task["inputs"]["artifacts"]) for task in tasks]
+    assert sorted(inputs, key=len) == [{"train_images", "pretrained"}, {"train_images", "pretrained", "train_labels"}]
 
 
 def test_every_mode_is_trained_on_gpu_nodes_and_compared_by_one_step(documents: list[dict[str, Any]]) -> None:
@@ -124,8 +132,9 @@ def test_every_step_retries_and_all_but_the_fingerprint_are_cached(documents: li
     groups = [group for name, group in _groups(documents[0]).items() if name != "root"]
     tasks = {n: t for group in groups for n, t in group["dag"]["tasks"].items() if "parameterIterator" not in t}
     tasks = {name: task for name, task in tasks.items() if "condition" not in name}
-    # Either branch of the condition imports the backbone.
-    assert tasks.keys() == {phase.replace("_", "-") for phase in PHASES} | {"import-backbone-2"}
+    # Every branch of the condition imports the backbone.
+    again = {"import-backbone-2", "import-backbone-3", "pretrain-explora-2"}
+    assert tasks.keys() == {phase.replace("_", "-") for phase in PHASES} | again
     for name, task in tasks.items():
         assert task["retryPolicy"]["maxRetryCount"] == 3
         assert task["cachingOptions"].get("enableCache", False) is (name != "fingerprint-source")
@@ -154,12 +163,9 @@ def test_every_pod_is_labelled_unprivileged_and_has_scratch(documents: list[dict
 def test_the_store_reaches_the_steps_that_read_data_by_reference_only(documents: list[dict[str, Any]]) -> None:
     executors = documents[1]["platforms"]["kubernetes"]["deploymentSpec"]["executors"]
     holders = {name for name, executor in executors.items() if "secretAsEnv" in executor}
-    training = {"exec-pretrain-explora", "exec-train-baseline", "exec-train-gate"}
-    assert (
-        holders
-        == {"exec-fingerprint-source", "exec-ingest-dataset", "exec-import-backbone", "exec-import-backbone-2"}
-        | training
-    )
+    training = {*PRETRAINING, "exec-train-baseline", "exec-train-gate"}
+    imports = {"exec-import-backbone", "exec-import-backbone-2", "exec-import-backbone-3"}
+    assert holders == {"exec-fingerprint-source", "exec-ingest-dataset"} | imports | training
     for name in holders:
         reference = executors[name]["secretAsEnv"][0]
         variables = {entry["envVar"] for entry in reference["keyToEnv"]}
