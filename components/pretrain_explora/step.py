@@ -41,9 +41,9 @@ def run(
     training = ResumableTraining(config, step=STEP, inputs=sources, beside=adapted)
     training.check_history()
     images, base = TrainImages.open(train_images), verify_dir(pretrained, KIND)
-    _check(config, images, pretrained)
     inputs: dict[str, Manifest] = {"train_images": images.manifest, "pretrained": base}
     inputs |= _labels(config, images, train_labels)
+    _check(config, images, pretrained)
     with training.launched("components.pretrain_explora.train") as work:
         summary = json.loads((work / "training.json").read_text(encoding="utf-8"))
         summary["max_difference"] = _verified(pretrained, work)

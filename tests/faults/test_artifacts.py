@@ -5,7 +5,7 @@ import json
 import shutil
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
@@ -40,12 +40,13 @@ from tests.golden.make import BUNDLED, EVALUATED, FOLDER
 
 @dataclass(frozen=True)
 class Reader:
-    """A step, its configuration, its inputs with the stored artifact of each, and its outputs."""
+    """A step, its configuration, its inputs with the stored artifact of each, its outputs, and what is not default."""
 
     run: Run
     config: type[Config]
     inputs: dict[str, str]
     outputs: tuple[str, ...]
+    settings: dict[str, object] = field(default_factory=dict)
 
 
 def _same(*names: str) -> dict[str, str]:
@@ -60,6 +61,13 @@ _EXPLORA = Reader(
     PretrainExploraConfig,
     {"train_images": "train_images", "pretrained": "backbone"},
     ("adapted",),
+)
+_LABELLED = Reader(
+    pretrain_explora,
+    PretrainExploraConfig,
+    {"train_images": "train_images", "train_labels": "train_labels", "pretrained": "backbone"},
+    ("adapted",),
+    {"explora_objective": "dino", "use_labeled_data": True},
 )
 _PREDICT = Reader(
     predict_logits,
@@ -85,6 +93,7 @@ _SCRC = Reader(calibrate_scrc, CalibrateScrcConfig, _same("val_calib_logits"), (
 CASES: list[tuple[Reader, str]] = [
     (Reader(split_dataset, SplitConfig, _same("dataset"), ("splits",)), "dataset"),
     *((_EXPLORA, name) for name in _EXPLORA.inputs),
+    (_LABELLED, "train_labels"),
     *((_TRAIN, name) for name in _TRAIN.inputs),
     *((_PREDICT, name) for name in _PREDICT.inputs),
     *((_GATE, name) for name in _GATE.inputs),
@@ -184,7 +193,7 @@ def test_a_damaged_artifact_is_refused_before_anything_is_computed(
     paths[name] = Path(shutil.copytree(paths[name], tmp_path / "damaged"))
     expected = damage(paths[name])
     paths |= {output: tmp_path / "task" / output for output in reader.outputs}
-    arguments: dict[str, object] = {part: _Artifact(path) for part, path in paths.items()}
+    arguments = {part: _Artifact(path) for part, path in paths.items()} | reader.settings
     if reader is _EXPORT and name.startswith(("gate", "scrc")):
         arguments["policy"] = name.split("_")[0]  # of three policies, it reads the one it bundles
     with pytest.raises(SystemExit) as caught:

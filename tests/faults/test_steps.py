@@ -64,7 +64,10 @@ def _reading(run: Callable[..., Any], config: Any, *same: str, **inputs: str) ->
 # Step -> (how it is run, its outputs).
 STEPS: dict[str, tuple[Callable[..., Any], tuple[str, ...]]] = {
     "ingest_dataset": (_ingest, ("dataset",)),
-    "split_dataset": (_reading(split_dataset, SplitConfig(min_per_class=2), "dataset"), ("splits", "train_images")),
+    "split_dataset": (
+        _reading(split_dataset, SplitConfig(min_per_class=2), "dataset"),
+        ("splits", "train_images", "train_labels"),
+    ),
     "compare_calibrators": (
         _reading(compare_calibrators, CompareCalibratorsConfig(n_bootstrap=100), "val_calib_logits"),
         ("calibration",),

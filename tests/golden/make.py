@@ -48,6 +48,7 @@ KINDS = {
     "splits": "Splits",
     "backbone": "Backbone",
     "train_images": "TrainImages",
+    "train_labels": "TrainLabels",
     "checkpoint": "Checkpoint",
     "val_select_logits": "ValSelectLogits",
     "chosen_checkpoint": "Checkpoint",
@@ -87,7 +88,7 @@ def _run(root: Path) -> None:
     write_source(root / "source", 240)
     write_backbone_artifact(root / "backbone")
     ingest_dataset(IngestConfig(data=str(root / "source"), image_size=16), dataset=root / "dataset")
-    split_dataset(SplitConfig(min_per_class=2), **_paths(root, "dataset", "splits", "train_images"))
+    split_dataset(SplitConfig(min_per_class=2), **_paths(root, "dataset", "splits", "train_images", "train_labels"))
     data = _paths(root, "dataset", "splits")
     config = TrainBaselineConfig(mode="lora", epochs=2, n_processes=1)
     train_baseline(config, **data, **_paths(root, "backbone", "checkpoint", "val_select_logits"))

@@ -9,6 +9,7 @@ from components.shared.bundle import open_bundle
 from components.shared.data.dataset import Dataset
 from components.shared.data.splits import read_splits
 from components.shared.data.train_images import TrainImages
+from components.shared.data.train_labels import read_train_labels
 from components.shared.evaluation.logits import read_logits
 from components.shared.evaluation.policy import read_policy
 from components.shared.models.classifier import Classifier, normalise
@@ -23,7 +24,7 @@ _LOGITS = {
     "gate_calib_logits": "VAL_CALIB",
     "gate_test_logits": "VAL_TEST",
 }
-_SPLITS = _LOGITS | {"train_images": "TRAIN"}
+_SPLITS = _LOGITS | {"train_images": "TRAIN", "train_labels": "TRAIN"}
 
 
 @pytest.mark.parametrize("name", KINDS)
@@ -40,6 +41,9 @@ def test_readers_give_what_was_written() -> None:
     images = TrainImages.open(FOLDER / "train_images")
     assert list(images.sample_ids) == read_splits(FOLDER / "splits").ids("TRAIN")
     assert images.images(np.array([0])).shape == (1, 16, 16, 3)
+    _, labels, n_classes = read_train_labels(FOLDER / "train_labels", images)
+    assert [data.samples[data.index[i]].label for i in images.sample_ids] == labels.tolist()
+    assert n_classes == 2
     for name, split in _LOGITS.items():
         logits, _ = read_logits(FOLDER / name, split)
         assert list(logits.sample_ids) == read_splits(FOLDER / "splits").ids(split)
