@@ -15,7 +15,7 @@ from torch import nn
 from components.pretrain_explora import masks, objectives
 from components.pretrain_explora.config import PretrainExploraConfig
 from components.pretrain_explora.pixels import Pixels, Positions
-from components.pretrain_explora.student import Student, tokens_of
+from components.pretrain_explora.student import Student, masked_tokens
 from components.pretrain_explora.watch import Watch
 from components.shared.training.distributed import World
 from components.shared.training.sampler import steps_per_epoch
@@ -138,7 +138,7 @@ class DinoTask:
         if not self.config.explora_koleo_weight:
             return large.new_empty((0, N_LARGE, 0))
         pairs = zip(torch.split(large, _TEACHER_BATCH), torch.split(hidden, _TEACHER_BATCH), strict=True)
-        cls = torch.cat([tokens_of(self.student.backbone, pixels, mask)[:, 0] for pixels, mask in pairs]).float()
+        cls = torch.cat([masked_tokens(self.student.backbone, pixels, mask)[:, 0] for pixels, mask in pairs]).float()
         shares = cls.view(-1, N_LARGE, cls.shape[1])
         return self.world.gather_rows(shares, self.batch_size).to(large.device)
 

@@ -14,9 +14,8 @@ from transformers import PreTrainedModel
 from components.pretrain_explora import masks
 from components.pretrain_explora.config import PretrainExploraConfig
 from components.pretrain_explora.pixels import Pixels, Positions
-from components.pretrain_explora.student import tokens_of
 from components.pretrain_explora.watch import Watch
-from components.shared.models.backbone import n_prefix_tokens
+from components.shared.models.backbone import n_prefix_tokens, tokens_of
 from components.shared.training.distributed import World
 
 _DEPTH, _HEAD_WIDTH = 2, 32

@@ -5,7 +5,7 @@ from torch import nn
 from torch.nn import functional as F
 from transformers import PreTrainedModel
 
-from components.shared.models.backbone import n_prefix_tokens
+from components.shared.models.backbone import n_prefix_tokens, tokens_of
 
 _BOTTLENECK = 256
 
@@ -59,7 +59,7 @@ class Student(nn.Module):
         """Large (n, 3, S, S) with masks (n, N) bool, small (m, 3, s, s) -> CLS features (n, D), logits of the classes
         (n, C) or None, CLS logits (n, K), logits of masked patches (M, K) in the order of `masks`, CLS logits of the
         small ones (m, K)."""
-        tokens = tokens_of(self.backbone, large, masks)
+        tokens = masked_tokens(self.backbone, large, masks)
         cls, patches = tokens[:, 0], tokens[:, self.n_prefix :][masks]
         small_cls = tokens_of(self.backbone, small)[:, 0] if len(small) else cls[:0]
         logits = self.head(torch.cat([cls, patches, small_cls]))
@@ -74,18 +74,14 @@ class Student(nn.Module):
         return logits[: len(cls)], logits[len(cls) :]
 
 
-def tokens_of(backbone: PreTrainedModel, pixels: torch.Tensor, masks: torch.Tensor | None = None) -> torch.Tensor:
-    """(n, T, D) tokens of the last, normed layer; patches in `masks` (n, N) are hidden from the backbone.
+def masked_tokens(backbone: PreTrainedModel, pixels: torch.Tensor, masks: torch.Tensor) -> torch.Tensor:
+    """`tokens_of` images of which the patches in `masks` (n, N) are hidden from the backbone.
 
     ViT has no mask token: there a hidden patch shows the mean colour.
     """
-    extra: dict[str, object] = {}
     if backbone.config.model_type == "vit":
-        extra = {"interpolate_pos_encoding": True}
-        pixels = pixels if masks is None else _blanked(pixels, masks)
-    elif masks is not None:
-        extra = {"bool_masked_pos": masks}
-    return torch.Tensor(backbone(pixel_values=pixels, **extra).last_hidden_state)
+        return tokens_of(backbone, _blanked(pixels, masks))
+    return tokens_of(backbone, pixels, bool_masked_pos=masks)
 
 
 def _blanked(pixels: torch.Tensor, masks: torch.Tensor) -> torch.Tensor:

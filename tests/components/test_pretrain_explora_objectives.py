@@ -79,7 +79,7 @@ def test_masks_are_blocks_of_the_wanted_size_in_half_of_the_crops() -> None:
 
 
 def _pixels() -> Pixels:
-    return Pixels(TrainImages.open(FOLDER / "train_images"), 56, (0.5,) * 3, (0.25,) * 3, WORLD.device)
+    return Pixels(TrainImages.open(FOLDER / "train_images"), 16, (0.5,) * 3, (0.25,) * 3, WORLD.device)
 
 
 @pytest.mark.parametrize("level", ["global", "local", "crop"])

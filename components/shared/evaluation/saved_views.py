@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -10,7 +11,7 @@ from components.shared.errors import ArtifactError
 from components.shared.evaluation import page
 from components.shared.evaluation.bootstrap import Interval, intervals
 from components.shared.evaluation.logits import Logits
-from components.shared.evaluation.metrics import Floats
+from components.shared.evaluation.metrics import weighted_mean
 from components.shared.evaluation.policy import Policy
 from components.shared.selective.early_exit import EarlyExit, decisions_alone
 
@@ -42,9 +43,10 @@ def measure_early_exit(
         raise ArtifactError(f"{kind}_policy was fitted for several views, the logits of VAL_TEST are of one")
     whole = logits.whole.astype(np.float64)
     exits = early_exit.exits(whole)
-    saved = exits * (1 - 1 / early_exit.n_views)
+    saved = np.where(exits, 1 - 1 / early_exit.n_views, 0.0)
     equal = ~exits | (decisions_alone(policy, whole) == policy.decide(logits.logits))
-    found = intervals({"saved": _mean(saved), "equal": _mean(equal)}, logits.groups, n_replicates, seed)
+    metrics = {"saved": partial(weighted_mean, saved), "equal": partial(weighted_mean, equal)}
+    found = intervals(metrics, logits.groups, n_replicates, seed)
     return EarlyExitResult(
         kind=kind,
         n_views=early_exit.n_views,
@@ -80,10 +82,3 @@ def early_exit_section(results: Sequence[EarlyExitResult]) -> str:
         "are those of all views."
     )
     return page.section("Early exit", page.table("Views looked at, and decisions kept", head, rows), note)
-
-
-def _mean(values: np.ndarray) -> Any:
-    def mean(weights: Floats | None) -> Floats:
-        return np.asarray(values.mean() if weights is None else (weights @ values) / weights.sum(axis=1))
-
-    return mean

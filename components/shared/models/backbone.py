@@ -60,12 +60,17 @@ def n_prefix_tokens(backbone: PreTrainedModel) -> int:
     return 1 + int(getattr(backbone.config, "num_register_tokens", 0) or 0)
 
 
+def tokens_of(backbone: PreTrainedModel, pixel_values: torch.Tensor, **extra: Any) -> torch.Tensor:
+    """(B, 3, S, S) float32 normalised -> (B, T, h) tokens of the last, normed layer; `extra` goes to the backbone."""
+    if backbone.config.model_type == "vit":  # it refuses any size but its own unless told to interpolate
+        extra["interpolate_pos_encoding"] = True
+    return torch.Tensor(backbone(pixel_values=pixel_values, **extra).last_hidden_state)
+
+
 def patch_and_cls(backbone: PreTrainedModel, pixel_values: torch.Tensor) -> torch.Tensor:
     """(B, 3, S, S) float32 normalised -> (B, 2h) float: CLS token and mean patch token of the last, normed layer.
 
     The same features as transformers' `Dinov2ForImageClassification` feeds to its head.
     """
-    # ViT refuses any size but its own unless told to interpolate; the others need not be told.
-    extra = {"interpolate_pos_encoding": True} if backbone.config.model_type == "vit" else {}
-    tokens = backbone(pixel_values=pixel_values, **extra).last_hidden_state
+    tokens = tokens_of(backbone, pixel_values)
     return torch.cat([tokens[:, 0], tokens[:, n_prefix_tokens(backbone) :].mean(dim=1)], dim=1)

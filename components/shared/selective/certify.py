@@ -19,7 +19,7 @@ from components.shared.selective.bounds import (
 from components.shared.selective.multiple_testing import certified
 
 # More candidates would not move the threshold by more than half a percent of coverage.
-_MAX_CANDIDATES = 200
+MAX_CANDIDATES = 200
 
 
 @dataclass(frozen=True)
@@ -105,8 +105,8 @@ def certify(
 def candidates(tuning: Samples, n_samples: int, alpha: float, delta: float) -> Floats:
     """(J,) thresholds in testing order, descending: from the one most likely to pass with `n_samples`, downwards."""
     distinct = np.unique(tuning.confidence)
-    if len(distinct) > _MAX_CANDIDATES:
-        levels = np.linspace(0, 1, _MAX_CANDIDATES)
+    if len(distinct) > MAX_CANDIDATES:
+        levels = np.linspace(0, 1, MAX_CANDIDATES)
         distinct = np.unique(np.quantile(tuning.confidence, levels, method="lower"))
     thresholds = distinct[::-1]
     n_accepted, n_errors = tuning.counts(thresholds)

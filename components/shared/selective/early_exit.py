@@ -6,7 +6,6 @@ fitted on VAL_CALIB, so that the share of all images whose decision changes is a
 """
 
 import json
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -15,11 +14,11 @@ import numpy as np
 
 from components.shared.artifacts import write_json
 from components.shared.errors import ArtifactError, one_line
-from components.shared.evaluation.bootstrap import membership
 from components.shared.evaluation.logits import Logits
-from components.shared.evaluation.metrics import Bools, Floats, Integers
+from components.shared.evaluation.metrics import Bools, Floats
 from components.shared.evaluation.policy import NEGATIVE, POSITIVE, Policy
 from components.shared.selective.bounds import clopper_pearson_upper
+from components.shared.selective.parts import one_per_group
 
 DOCUMENT = "early_exit.json"
 DELTA = 0.1  # of the fitted bound, as of other promises
@@ -128,14 +127,6 @@ def decision_edges(policy: Policy) -> tuple[float | None, float | None]:
         float(_GRID[np.flatnonzero(no)[-1]]) if no.any() else None,
         float(_GRID[np.flatnonzero(yes)[0]]) if yes.any() else None,
     )
-
-
-def one_per_group(groups: Sequence[str], seed: int) -> Integers:
-    """Rows (G,) int64: one image of each group, drawn at random; images of one place are not independent."""
-    member = membership(groups, len(groups))
-    order = np.random.default_rng([seed, len(groups)]).permutation(len(groups))
-    _, first = np.unique(member[order], return_index=True)
-    return np.sort(order[first])
 
 
 def _distance(whole: Floats, negative_to: float | None, positive_from: float | None) -> Floats:

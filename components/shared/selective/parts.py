@@ -38,8 +38,19 @@ def draw_parts(groups: Sequence[str], tuning_share: float, seed: int) -> Parts:
     tuning_groups = rng.permutation(n_groups)[:n_tuning]
     in_tuning = np.isin(member, tuning_groups)
     rest = rng.permutation(np.flatnonzero(~in_tuning))
-    _, first = np.unique(member[rest], return_index=True)
-    return Parts(np.flatnonzero(in_tuning), np.sort(rest[first]))
+    return Parts(np.flatnonzero(in_tuning), _first_of_each(member, rest))
+
+
+def one_per_group(groups: Sequence[str], seed: int) -> Integers:
+    """Rows (G,) int64: one image of each group, drawn at random."""
+    order = np.random.default_rng([seed, len(groups)]).permutation(len(groups))
+    return _first_of_each(membership(groups, len(groups)), order)
+
+
+def _first_of_each(member: Integers, order: Integers) -> Integers:
+    """Sorted, of the rows in `order`, the first of each group."""
+    _, first = np.unique(member[order], return_index=True)
+    return np.sort(order[first])
 
 
 def samples_for(risk: str, truth: Bools, decision: Bools, confidence: Floats) -> Samples:

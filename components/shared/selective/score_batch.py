@@ -8,13 +8,11 @@ import json
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from components.shared.artifacts import read_manifest
 from components.shared.errors import ConfigError, DataError, InfeasibleError, StreetVisionError
-from components.shared.evaluation.bootstrap import membership
 from components.shared.evaluation.logits import Logits, read_logits
-from components.shared.evaluation.metrics import Integers, softmax
+from components.shared.evaluation.metrics import softmax
+from components.shared.selective.parts import one_per_group
 from components.shared.selective.scrc import scrc_joint
 from components.shared.step import fail
 
@@ -43,7 +41,7 @@ def score(calibration: Logits, batch: Logits, *, coverage: float, alpha: float, 
             raise ConfigError(f"{name}={value:g} must lie between 0 and 1")
     if calibration.class_names != batch.class_names:
         raise DataError(f"class_names are {list(calibration.class_names)} and {list(batch.class_names)}: of two models")
-    rows = _one_per_group(calibration, seed)
+    rows = one_per_group(calibration.groups, seed)
     of_calibration, of_batch = softmax(calibration.logits[rows]), softmax(batch.logits)
     confidence, labels = of_calibration.max(axis=1), calibration.labels[rows]
     documents: list[dict[str, Any]] = []
@@ -65,13 +63,6 @@ def score(calibration: Logits, batch: Logits, *, coverage: float, alpha: float, 
         members = [batch.class_names[k] for k in found.prediction_set]
         documents.append({"sample_id": sample_id, "accepted": found.accepted, "prediction_set": members})
     return documents
-
-
-def _one_per_group(logits: Logits, seed: int) -> Integers:
-    """(G,) rows: one drawn at random from each group."""
-    order = np.random.default_rng(seed).permutation(len(logits.labels))
-    _, first = np.unique(membership(logits.groups, len(logits.groups))[order], return_index=True)
-    return np.sort(order[first])
 
 
 def main() -> None:

@@ -9,10 +9,8 @@ import numpy as np
 
 from components.shared.evaluation.metrics import Floats
 from components.shared.selective.bounds import binomial_p_value, dkw_one_sided
-from components.shared.selective.certify import Certificate
+from components.shared.selective.certify import MAX_CANDIDATES, Certificate
 from components.shared.selective.multiple_testing import certified
-
-_MAX_CANDIDATES = 200
 
 
 def selection_threshold(tuning: Floats, n_samples: int, min_coverage: float, delta: float) -> float:
@@ -44,7 +42,7 @@ def certify_sets(
     """
     (tuning_confidence, tuning_truth), (confidence, truth) = tuning, samples
     accepted = truth[confidence >= threshold]
-    levels = np.linspace(0, 1, _MAX_CANDIDATES)
+    levels = np.linspace(0, 1, MAX_CANDIDATES)
     near = np.quantile(tuning_truth[tuning_confidence >= threshold], levels, method="lower")
     # From sets of both classes, which miss nothing, to single ones.
     candidates = np.unique(np.append(near[near < 0.5], [0.0, 0.5]))

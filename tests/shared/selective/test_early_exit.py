@@ -13,8 +13,8 @@ from components.shared.selective.early_exit import (
     decisions_alone,
     fit_early_exit,
     logits_of_margin,
-    one_per_group,
 )
+from components.shared.selective.parts import one_per_group
 
 NAMES = ("None", "Roadwork")
 COUNT = 10
