@@ -21,7 +21,7 @@ from components.shared.artifacts import write_json
 from components.shared.data.train_images import TrainImages
 from components.shared.data.train_labels import read_train_labels
 from components.shared.models import adapters
-from components.shared.models.backbone import image_statistics, load_backbone
+from components.shared.models.backbone import exact_tokens, image_statistics, load_backbone
 from components.shared.models.explora import prepare_explora
 from components.shared.training.checkpoints import Checkpoints
 from components.shared.training.distributed import World
@@ -119,9 +119,8 @@ def _write(out: Path, work: Path, pretrained: Path, backbone: PeftModel, pixels:
     backbone = backbone.cpu().eval()
     adapters.save_adapter(backbone, out / "adapter")
     probe = pixels.plain(np.arange(min(_N_PROBED, len(pixels.images)))).cpu()
-    with torch.no_grad():
-        features = backbone(pixel_values=probe).last_hidden_state
-    save_file({"pixels": probe.contiguous(), "features": features.contiguous()}, work / "probe.safetensors")
+    tokens = exact_tokens(backbone, probe)
+    save_file({"pixels": probe.contiguous(), "tokens": tokens.contiguous()}, work / "probe.safetensors")
     adapters.merge(backbone, probe).save_pretrained(out)
     for name in _PREPROCESSING:
         if (pretrained / name).is_file():

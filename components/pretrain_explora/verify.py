@@ -6,28 +6,25 @@ python -m components.pretrain_explora.verify <source backbone> <merged backbone>
 import argparse
 from pathlib import Path
 
-import torch
 from peft import PeftModel
 from safetensors.torch import load_file
 
 from components.shared.artifacts import write_json
-from components.shared.models.backbone import load_backbone
+from components.shared.models.backbone import exact_tokens, load_backbone
 
 
 def differences(source: Path, merged: Path, probe: Path) -> dict[str, float]:
-    """Largest absolute difference of tokens on the probe's images, in fp32: of the merged backbone, and of the source
-    with the stored adapter, to what the trained one said."""
+    """Largest absolute difference of tokens on the probe's images: of the merged backbone, and of the source with the
+    stored adapter, both of fp32 weights, to what the trained one said."""
     tensors = load_file(probe)
     models = {
         "merged": load_backbone(str(merged)),
         "adapter": PeftModel.from_pretrained(load_backbone(str(source)), merged / "adapter"),
     }
-    result = {}
-    with torch.no_grad():
-        for name, model in models.items():
-            tokens = model.eval()(pixel_values=tensors["pixels"]).last_hidden_state
-            result[name] = float((tokens - tensors["features"]).abs().max())
-    return result
+    return {
+        name: float((exact_tokens(model.eval(), tensors["pixels"]) - tensors["tokens"]).abs().max())
+        for name, model in models.items()
+    }
 
 
 def main() -> None:

@@ -5,7 +5,8 @@ whole image at 224 pixels, early exit, and the time of each row. On two cores wi
 hour the first time and are kept in FOLDER; the rest takes about ten minutes.
 
 Every `--backbone NAME=FOLDER` adds the rows of another backbone, such as one adapted by pretrain_explora or by LoRA;
-`{day}` in FOLDER stands for the day left out, for backbones that were adapted with labels of the others.
+`{day}` in FOLDER stands for the day left out, for backbones that were adapted to the others. `--margins NAME=FILE` adds
+the row of a model that was trained elsewhere; `python -m tests.studies.gtsdb_adapted` makes both.
 """
 
 import argparse
@@ -46,7 +47,8 @@ AGGREGATIONS: dict[str, dict[str, Any]] = {
 }
 _REPLICATES = 2000
 METRICS = {"AUROC": auroc, "AP": average_precision}
-Scored = tuple[heads.Scores, float, float]  # seconds of the features, and of the heads with reading them
+# Seconds of the features, and of the heads with reading them; None where others measured them.
+Scored = tuple[heads.Scores, float | None, float | None]
 TARGETS = ("all positives", "visible equipment")
 
 
@@ -128,6 +130,8 @@ def _measured(
             scored = _scored(row, data, folder, load)
             print(f"  {target}: {label}: AUROC {auroc(data.truth, scored[0].margin):.3f}", file=sys.stderr, flush=True)
             yield label, scored
+    for name, file in [part.split("=", 1) for part in parsed.margins]:
+        yield name, (heads.Scores(np.load(file, allow_pickle=False)[data.kept]), None, None)
 
 
 def _scored(row: Row, data: Data, folder: str, load: Callable[[Path], Features]) -> Scored:
@@ -161,7 +165,8 @@ def _table(data: Data, found: dict[str, Scored]) -> Iterator[str]:
             difference = paired_difference(ours, theirs, member, _REPLICATES, 0)
             low, high = difference.percentile or (np.nan, np.nan)
             cells += [f"{difference.value:+.3f}", f"{low:+.3f} to {high:+.3f}"]
-        yield f"| {name} | {' | '.join(cells)} | {features_seconds:.0f} | {head_seconds:.0f} |"
+        times = ["" if seconds is None else f"{seconds:.0f}" for seconds in (features_seconds, head_seconds)]
+        yield f"| {name} | {' | '.join([*cells, *times])} |"
 
 
 def _arguments() -> argparse.Namespace:
@@ -170,6 +175,9 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--data", type=Path, default=SHARED / "data/gtsdb", metavar="FOLDER")
     parser.add_argument(
         "--backbone", action="append", metavar="NAME=FOLDER", help="instead of frozen=<the DINOv2-S beside the project>"
+    )
+    parser.add_argument(
+        "--margins", action="append", default=[], metavar="NAME=FILE", help="margins.npy of models trained elsewhere"
     )
     parser.add_argument("--precision", choices=("fp32", "bf16"), default="bf16", help="of the features")
     parser.add_argument("--only", default="", metavar="TEXT", help="the first row, and those whose name has TEXT in it")

@@ -9,6 +9,7 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from components.shared.errors import ConfigError, PermanentError, one_line
+from components.shared.models.backbone import exact_tokens
 from components.shared.models.doran import with_doran
 
 # What peft's LoRA is called with particular options: Hu et al. 2021, Liu et al. 2024 (DoRA), Kalajdzievski 2023
@@ -22,7 +23,7 @@ LORA_VARIANTS: dict[str, dict[str, Any]] = {
     "doran": {"use_dora": True},
 }
 _TARGETS = ("q_proj", "v_proj", "query", "value")
-# Largest difference of merged and unmerged features that fp32 rounding explains, with a margin of 100.
+# Largest difference of merged and unmerged tokens that storing fp32 weights explains, with a margin of 100.
 _MERGE_TOLERANCE = 1e-4
 
 
@@ -58,17 +59,16 @@ def _config(mode: str, rank: int, alpha: float, options: dict[str, Any]) -> Peft
 
 
 def merge(backbone: PreTrainedModel, probe: torch.Tensor) -> PreTrainedModel:
-    """Fold the adapters into the weights (fp32) and check the features of `probe` (B, 3, S, S) before and after.
+    """Fold the adapters into the weights (fp32) and check the tokens of `probe` (B, 3, S, S) before and after.
 
     Raises PermanentError where they differ by more than 1e-4 or are not finite.
     """
     if not isinstance(backbone, PeftModel):
         return backbone
+    before = exact_tokens(backbone, probe)
     with torch.no_grad():
-        before = backbone(pixel_values=probe).last_hidden_state
         merged = backbone.merge_and_unload(safe_merge=True)
-        after = merged(pixel_values=probe).last_hidden_state
-    difference = float((before - after).abs().max())
+    difference = float((before - exact_tokens(merged, probe)).abs().max())
     if not difference <= _MERGE_TOLERANCE:
         raise PermanentError(f"merged backbone differs from the adapted one by {difference:.3g} (> {_MERGE_TOLERANCE})")
     return merged

@@ -67,6 +67,18 @@ def tokens_of(backbone: PreTrainedModel, pixel_values: torch.Tensor, **extra: An
     return torch.Tensor(backbone(pixel_values=pixel_values, **extra).last_hidden_state)
 
 
+def exact_tokens(backbone: PreTrainedModel, pixel_values: torch.Tensor) -> torch.Tensor:
+    """`tokens_of` in float64, for comparing weights: in fp32 two orders of the same sums differ by up to 1e-4.
+
+    The weights are fp32 before and after, and lose nothing on the way.
+    """
+    try:
+        with torch.no_grad():
+            return tokens_of(backbone.double(), pixel_values.double())
+    finally:
+        backbone.float()
+
+
 def patch_and_cls(backbone: PreTrainedModel, pixel_values: torch.Tensor) -> torch.Tensor:
     """(B, 3, S, S) float32 normalised -> (B, 2h) float: CLS token and mean patch token of the last, normed layer.
 
