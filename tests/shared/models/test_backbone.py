@@ -4,42 +4,23 @@ from pathlib import Path
 
 import pytest
 import torch
-from transformers import (
-    BertConfig,
-    BertModel,
-    Dinov2Config,
-    Dinov2Model,
-    Dinov2WithRegistersConfig,
-    Dinov2WithRegistersModel,
-    DINOv3ViTConfig,
-    DINOv3ViTModel,
-    PreTrainedModel,
-    ViTConfig,
-    ViTModel,
-)
+from transformers import BertConfig, BertModel
 
 from components.shared.errors import DataError
-from components.shared.models.backbone import image_statistics, load_backbone, n_prefix_tokens, patch_and_cls
-
-SHAPE = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "image_size": 56}
-
-
-def model(family: str) -> PreTrainedModel:
-    torch.manual_seed(0)
-    if family == "dinov2":
-        return Dinov2Model(Dinov2Config(**SHAPE, patch_size=14, mlp_ratio=2))
-    if family == "dinov2_with_registers":
-        return Dinov2WithRegistersModel(
-            Dinov2WithRegistersConfig(**SHAPE, patch_size=14, mlp_ratio=2, num_register_tokens=4)
-        )
-    if family == "dinov3_vit":
-        return DINOv3ViTModel(DINOv3ViTConfig(**SHAPE, patch_size=14, intermediate_size=64, num_register_tokens=4))
-    return ViTModel(ViTConfig(**SHAPE, patch_size=14, intermediate_size=64))
+from components.shared.models.backbone import (
+    exact_tokens,
+    image_statistics,
+    load_backbone,
+    n_prefix_tokens,
+    patch_and_cls,
+    tokens_of,
+)
+from tests.shared.models.families import FAMILIES, small
 
 
-@pytest.mark.parametrize("family", ["dinov2", "dinov2_with_registers", "dinov3_vit", "vit"])
+@pytest.mark.parametrize("family", FAMILIES)
 def test_each_family_loads_and_its_patches_are_its_own(family: str, tmp_path: Path) -> None:
-    model(family).save_pretrained(tmp_path)
+    small(family).save_pretrained(tmp_path)
     backbone = load_backbone(str(tmp_path)).eval()
     pixels = torch.randn(2, 3, 70, 70)  # another size than the pretrained one: 25 patches
     with torch.no_grad():
@@ -50,10 +31,10 @@ def test_each_family_loads_and_its_patches_are_its_own(family: str, tmp_path: Pa
     torch.testing.assert_close(features, torch.cat([tokens[:, 0], tokens[:, -25:].mean(dim=1)], dim=1))
 
 
-@pytest.mark.parametrize("family", ["dinov2", "dinov2_with_registers", "dinov3_vit", "vit"])
+@pytest.mark.parametrize("family", FAMILIES)
 def test_every_trainable_parameter_takes_part(family: str, tmp_path: Path) -> None:
     """DDP without find_unused_parameters needs a gradient for each."""
-    model(family).save_pretrained(tmp_path)
+    small(family).save_pretrained(tmp_path)
     backbone = load_backbone(str(tmp_path)).train()
     patch_and_cls(backbone, torch.randn(1, 3, 56, 56)).sum().backward()
     assert [name for name, p in backbone.named_parameters() if p.requires_grad and p.grad is None] == []
@@ -81,3 +62,14 @@ def test_the_real_backbone_gives_its_features(dinov2_small: Path) -> None:
     backbone = load_backbone(str(dinov2_small)).eval()
     with torch.no_grad():
         assert patch_and_cls(backbone, torch.zeros(1, 3, 224, 224)).shape == (1, 768)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_exact_tokens_are_those_of_the_same_weights_without_rounding(family: str) -> None:
+    backbone, pixels = small(family), torch.randn(2, 3, 70, 70)
+    before = {name: value.clone() for name, value in backbone.state_dict().items()}
+    exact = exact_tokens(backbone, pixels)
+    assert exact.dtype == torch.float64
+    torch.testing.assert_close(exact.float(), tokens_of(backbone, pixels), rtol=0, atol=1e-4)
+    after = backbone.state_dict()
+    assert all(value.dtype == after[name].dtype and torch.equal(value, after[name]) for name, value in before.items())

@@ -5,41 +5,14 @@ from pathlib import Path
 import pytest
 import torch
 from peft import PeftModel
-from transformers import (
-    Dinov2Config,
-    Dinov2Model,
-    Dinov2WithRegistersConfig,
-    Dinov2WithRegistersModel,
-    DINOv3ViTConfig,
-    DINOv3ViTModel,
-    PreTrainedModel,
-    ViTConfig,
-    ViTModel,
-)
+from transformers import Dinov2Config, Dinov2Model
 
 from components.shared.errors import ConfigError
 from components.shared.models import adapters
 from components.shared.models.explora import prepare_explora
+from tests.shared.models.families import FAMILIES, small
 
 PIXELS = torch.linspace(-1, 1, 2 * 3 * 56 * 56).view(2, 3, 56, 56)
-_SMALL = {
-    "hidden_size": 32, "num_hidden_layers": 3, "num_attention_heads": 2, "intermediate_size": 64, "patch_size": 14,
-    "image_size": 56,
-}  # fmt: skip
-ARCHITECTURES = {
-    "dinov2": (Dinov2Model, Dinov2Config),
-    "dinov2_with_registers": (Dinov2WithRegistersModel, Dinov2WithRegistersConfig),
-    "dinov3_vit": (DINOv3ViTModel, DINOv3ViTConfig),
-    "vit": (ViTModel, ViTConfig),
-}
-
-
-def small(kind: str) -> PreTrainedModel:
-    """A random backbone of three blocks."""
-    torch.manual_seed(0)
-    model, config = ARCHITECTURES[kind]
-    values = {name: value for name, value in _SMALL.items() if kind != "dinov2" or name != "intermediate_size"}
-    return model(config(**values)).eval()
 
 
 def features(model: torch.nn.Module) -> torch.Tensor:
@@ -66,10 +39,10 @@ def test_the_published_numbers_of_parameters_are_trained(
     assert sum(trained.values()) == everything
 
 
-@pytest.mark.parametrize("kind", ARCHITECTURES)
+@pytest.mark.parametrize("kind", FAMILIES)
 def test_every_architecture_starts_as_it_was_reloads_and_merges(kind: str, tmp_path: Path) -> None:
-    before = features(small(kind))
-    adapted = prepare_explora(small(kind), rank=4, alpha=8.0, unfrozen_blocks=1)
+    before = features(small(kind, 3))
+    adapted = prepare_explora(small(kind, 3), rank=4, alpha=8.0, unfrozen_blocks=1)
     torch.testing.assert_close(features(adapted), before, rtol=0, atol=0)
     trained = {name for name, p in adapted.named_parameters() if p.requires_grad}
     assert not any("mask_token" in name or "embeddings" in name for name in trained)
@@ -82,11 +55,11 @@ def test_every_architecture_starts_as_it_was_reloads_and_merges(kind: str, tmp_p
     after = features(adapted)
     assert (after - before).abs().max() > 1e-2
     adapters.save_adapter(adapted, tmp_path)
-    torch.testing.assert_close(features(PeftModel.from_pretrained(small(kind), tmp_path)), after, rtol=0, atol=1e-6)
+    torch.testing.assert_close(features(PeftModel.from_pretrained(small(kind, 3), tmp_path)), after, rtol=0, atol=1e-6)
     torch.testing.assert_close(features(adapters.merge(adapted, PIXELS)), after, rtol=0, atol=1e-5)
 
 
 @pytest.mark.parametrize("unfrozen", [0, 3])
 def test_some_blocks_must_be_adapted_and_some_unfrozen(unfrozen: int) -> None:
     with pytest.raises(ConfigError, match=f"explora_unfrozen_blocks={unfrozen} of a backbone with 3 blocks"):
-        prepare_explora(small("vit"), rank=4, alpha=8.0, unfrozen_blocks=unfrozen)
+        prepare_explora(small("vit", 3), rank=4, alpha=8.0, unfrozen_blocks=unfrozen)
