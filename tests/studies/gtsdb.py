@@ -12,6 +12,7 @@ the row of a model that was trained elsewhere; `python -m tests.studies.gtsdb_ad
 import argparse
 import dataclasses
 import functools
+import re
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -123,7 +124,7 @@ def _measured(
 ) -> Iterator[tuple[str, Scored]]:
     for name, folder in [part.split("=", 1) for part in parsed.backbone]:
         for number, row in enumerate(rows()):
-            if number and parsed.only not in row.name:
+            if number and not re.search(parsed.only, row.name):
                 continue
             label = row.name if name == "frozen" else f"{name}: {row.name}"
             load = functools.lru_cache(maxsize=1)(
@@ -182,7 +183,7 @@ def _arguments() -> argparse.Namespace:
         "--margins", action="append", default=[], metavar="NAME=FILE", help="margins.npy of models trained elsewhere"
     )
     parser.add_argument("--precision", choices=("fp32", "bf16"), default="bf16", help="of the features")
-    parser.add_argument("--only", default="", metavar="TEXT", help="the first row, and those whose name has TEXT in it")
+    parser.add_argument("--only", default="", metavar="PATTERN", help="the first row, and those whose name matches")
     parsed = parser.parse_args()
     parsed.backbone = parsed.backbone or [f"frozen={SHARED / 'weights/dinov2-small-imgfocus'}"]
     return parsed
