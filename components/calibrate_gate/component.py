@@ -14,7 +14,7 @@ from pipelines.sources import cpu_image
 def calibrate_gate(
     val_calib_logits: dsl.Input[ValCalibLogits], gate_policy: dsl.Output[Policy],
     policy: str = "softmax", risk: str = "error", alpha: float = 0.05, delta: float = 0.1, min_coverage: float = 0.0,
-    multiple_testing: str = "fixed_sequence", tuning_share: float = 0.3, calibrator: str = "auto",
+    multiple_testing: str = "fixed_sequence", tuning_fraction: float = 0.3, calibrator: str = "auto",
     positive_class: str = "Roadwork", seed: int = 0,
 ) -> None:
     """Fit the gate's policy: defer below the gate score from which a risk of at most alpha is certified."""

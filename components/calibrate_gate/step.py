@@ -32,7 +32,7 @@ def run(config: CalibrateGateConfig, *, val_calib_logits: InputDir, gate_policy:
         raise ArtifactError(f"{val_calib_logits}: has no gate.npy; use the logits of train_gate")
     if config.positive_class not in logits.class_names:
         raise DataError(f"positive_class={config.positive_class!r} is not in {list(logits.class_names)}")
-    parts = draw_parts(logits.groups, config.tuning_share, config.seed)
+    parts = draw_parts(logits.groups, config.tuning_fraction, config.seed)
     rows = parts.tuning
     calibrator = fit_named(
         config.calibrator, logits.logits[rows], logits.labels[rows], [logits.groups[r] for r in rows], config.seed

@@ -14,7 +14,7 @@ from pipelines.sources import cpu_image
 def calibrate_scrc(
     val_calib_logits: dsl.Input[ValCalibLogits], scrc_policy: dsl.Output[Policy],
     policy: str = "softmax", risk: str = "error", alpha: float = 0.05, delta: float = 0.1, min_coverage: float = 0.0,
-    multiple_testing: str = "fixed_sequence", tuning_share: float = 0.3, class_wise: bool = False,
+    multiple_testing: str = "fixed_sequence", tuning_fraction: float = 0.3, class_wise: bool = False,
     set_valued: bool = False, calibrator: str = "auto", early_exit_error: float = 0.005,
     positive_class: str = "Roadwork", seed: int = 0,
 ) -> None:

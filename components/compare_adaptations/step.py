@@ -69,7 +69,7 @@ def _check(config: CompareAdaptationsConfig, logits: Logits) -> None:
     if not 0 < n_positive < len(logits.labels):
         raise DataError(
             f"VAL_SELECT has {n_positive} of {config.positive_class!r} among {len(logits.labels)} samples, "
-            "a comparison needs both classes; use more data or a larger select_share"
+            "a comparison needs both classes; use more data or a larger select_fraction"
         )
 
 

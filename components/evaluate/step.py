@@ -115,7 +115,7 @@ def _check(config: EvaluateConfig, logits: Logits, rule: Policy, data: Dataset) 
     if not 0 < n_positive < len(labels):
         raise DataError(
             f"VAL_TEST has {n_positive} of {config.positive_class!r} among {len(labels)} samples, "
-            "an evaluation needs both classes; use more data or a larger test_share"
+            "an evaluation needs both classes; use more data or a larger test_fraction"
         )
 
 

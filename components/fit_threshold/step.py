@@ -71,7 +71,7 @@ def _truth(config: FitThresholdConfig, logits: Logits) -> Bools:
     if min(positives, negatives) < _MIN_PER_CLASS:
         raise DataError(
             f"VAL_CALIB has {positives} samples of {config.positive_class!r} and {negatives} others, a threshold "
-            f"needs at least {_MIN_PER_CLASS} of each; use more data or a larger calib_share"
+            f"needs at least {_MIN_PER_CLASS} of each; use more data or a larger calib_fraction"
         )
     return truth
 

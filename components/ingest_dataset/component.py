@@ -16,7 +16,7 @@ def ingest_dataset(
     data: str = "", extra_sources: str = "", source_name: str = "", source_fingerprint: str = "",
     csv: str = "labels.csv", path_column: str = "path", label_column: str = "label", group_column: str = "group",
     timestamp_column: str = "", label_map: dict = {"0": "None", "1": "Roadwork", "-1": "exclude"},  # noqa: B006
-    class_names: list = ["None", "Roadwork"], image_size: int = 224, max_reject_share: float = 0.01,  # noqa: B006
+    class_names: list = ["None", "Roadwork"], image_size: int = 224, max_reject_fraction: float = 0.01,  # noqa: B006
     max_pixels: int = 100_000_000, near_duplicate_distance: int = 8,
 ) -> None:
     """Decode and check every image once, find duplicates, and store the usable ones in shards."""

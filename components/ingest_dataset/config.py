@@ -15,7 +15,7 @@ class IngestConfig(SourceConfig):
     source_fingerprint: str = option("", "Digest of the source's listing; set by the pipeline for its cache.")
     class_names: tuple[str, ...] = option(("None", "Roadwork"), "Classes in the order of the model's outputs.")
     image_size: int = option(224, "Side of the stored square image, pixels.", ge=16, le=2048)
-    max_reject_share: float = option(0.01, "Largest share of unusable files before the step fails.", ge=0, le=1)
+    max_reject_fraction: float = option(0.01, "Largest share of unusable files before the step fails.", ge=0, le=1)
     # The bound is where Pillow itself refuses.
     max_pixels: int = option(
         100_000_000, "Images of more pixels are refused as decompression bombs.", ge=1, le=178_956_970

@@ -19,7 +19,7 @@ _DUPLICATE_COLUMNS = ("sample_id", "source", "path", "label")
 def run(config: IngestConfig, *, dataset: OutputDir) -> None:
     """Read all sources, check every image, group duplicates, write the ImageDataset.
 
-    Raises DataError for wrong tables and when more than `max_reject_share` of the files are unusable. Needs disk for
+    Raises DataError for wrong tables and when more than `max_reject_fraction` of the files are unusable. Needs disk for
     the pixels twice (0.3 MB an image at 224), not memory.
     """
     if not config.data:
@@ -49,9 +49,9 @@ def run(config: IngestConfig, *, dataset: OutputDir) -> None:
 
 
 def _refuse_too_many(config: IngestConfig, total: int, rejected: Sequence[Checked]) -> None:
-    if len(rejected) > config.max_reject_share * total or len(rejected) == total:
+    if len(rejected) > config.max_reject_fraction * total or len(rejected) == total:
         named = "; ".join(f"{item.source}/{item.path}: {item.reason}" for item in rejected)
-        limit = f"more than max_reject_share={config.max_reject_share}"
+        limit = f"more than max_reject_fraction={config.max_reject_fraction}"
         raise DataError(f"{len(rejected)} of {total} images are unusable, {limit}; repair or remove them: {named}")
 
 

@@ -19,10 +19,10 @@ def pretrain_explora(
     explora_unfrozen_blocks: int = 1, explora_epochs: int = 20, explora_learning_rate: float = 5e-4,
     explora_batch_size: int = 64, explora_weight_decay: float = 0.04, explora_crop_size: int = 224,
     explora_momentum: float = 0.992,
-    explora_centring: str = "sinkhorn", explora_prototypes: int = 1024, explora_head_width: int = 1024,
+    explora_centering: str = "sinkhorn", explora_prototypes: int = 1024, explora_head_width: int = 1024,
     explora_local_crops: int = 8, explora_teacher_temperature: float = 0.07, explora_ibot_weight: float = 1.0,
     explora_koleo_weight: float = 0.1, explora_mask_ratio: float = 0.75, explora_decoder_width: int = 192,
-    warmup_share: float = 0.1, gradient_clip: float = 1.0, micro_batch_size: int = 0, precision: str = "fp32",
+    warmup_ratio: float = 0.1, gradient_clip: float = 1.0, micro_batch_size: int = 0, precision: str = "fp32",
     n_processes: int = 0, seed: int = 0, checkpoint_seconds: int = 600, checkpoint_steps: int = 0,
     require_durable: bool = False,
 ) -> None:

@@ -31,10 +31,10 @@ class PretrainExploraConfig(LaunchConfig):
         ge=2,
     )
     explora_momentum: float = option(0.992, "Decay of the weight average that teaches and is kept.", ge=0, lt=1)
-    explora_centring: str = option(
+    explora_centering: str = option(
         "sinkhorn",
         "dino: what keeps the teacher from collapsing: Sinkhorn-Knopp over the batch, or a running centre.",
-        choices=("sinkhorn", "centre"),
+        choices=("sinkhorn", "center"),
     )
     explora_prototypes: int = option(1024, "dino: classes that student and teacher must agree on.", ge=2)
     explora_head_width: int = option(1024, "dino: hidden width of the projection head.", ge=8)
@@ -46,7 +46,7 @@ class PretrainExploraConfig(LaunchConfig):
     explora_koleo_weight: float = option(0.1, "dino: weight of spreading the images' features.", ge=0)
     explora_mask_ratio: float = option(0.75, "mae: share of patches that must be reconstructed.", gt=0, lt=1)
     explora_decoder_width: int = option(192, "mae: width of the decoder's two blocks; a multiple of 32.", ge=32)
-    warmup_share: float = option(0.1, "Share of all steps with linearly rising rate, then cosine decay.", ge=0, lt=1)
+    warmup_ratio: float = option(0.1, "Share of all steps with linearly rising rate, then cosine decay.", ge=0, lt=1)
     gradient_clip: float = option(1.0, "Largest global gradient norm; 0: no clipping.", ge=0)
     micro_batch_size: int = option(0, "Samples per forward pass and process; 0: the whole share. Halved on OOM.", ge=0)
     precision: str = option("fp32", "fp32, or bf16 autocast where supported.", choices=("fp32", "bf16", "fp16"))

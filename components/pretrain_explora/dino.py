@@ -55,7 +55,7 @@ class DinoTask:
         self.side = pixels.size // patch
         self.small_size = max(1, round(pixels.size * _SMALL_SHARE / patch)) * patch
         n_steps = config.explora_epochs * steps_per_epoch(self.n_samples, config.explora_batch_size)
-        self.warmup = max(1, round(n_steps * config.warmup_share))
+        self.warmup = max(1, round(n_steps * config.warmup_ratio))
         self.watch = Watch(pixels, student.backbone, world, self._assignments)
         self._lesson: _Lesson | None = None
 
@@ -144,7 +144,7 @@ class DinoTask:
 
     @torch.no_grad()
     def _targets(self, logits: torch.Tensor, index: int, temperature: float) -> torch.Tensor:
-        if self.config.explora_centring == "sinkhorn":
+        if self.config.explora_centering == "sinkhorn":
             return objectives.sinkhorn(logits, temperature, self.world)
         return objectives.centred(logits, self.student.centres[index], temperature, self.world)
 

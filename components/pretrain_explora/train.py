@@ -104,7 +104,7 @@ def _loop_config(config: PretrainExploraConfig) -> LoopConfig:
         global_batch_size=config.explora_batch_size,
         micro_batch_size=config.micro_batch_size,
         weight_decay=config.explora_weight_decay,
-        warmup_share=config.warmup_share,
+        warmup_ratio=config.warmup_ratio,
         gradient_clip=config.gradient_clip,
         ema_decay=config.explora_momentum,
         patience=0,

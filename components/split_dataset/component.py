@@ -14,7 +14,7 @@ from pipelines.sources import cpu_image
 def split_dataset(
     dataset: dsl.Input[ImageDataset], splits: dsl.Output[Splits], train_images: dsl.Output[TrainImages],
     train_labels: dsl.Output[TrainLabels],
-    train_share: float = 0.7, select_share: float = 0.1, calib_share: float = 0.1, test_share: float = 0.1,
+    train_fraction: float = 0.7, select_fraction: float = 0.1, calib_fraction: float = 0.1, test_fraction: float = 0.1,
     salt: str = "", n_salts: int = 64, min_per_class: int = 5,
     holdout_column: str = "", holdout_values: list = [], seed: int = 0,  # noqa: B006
 ) -> None:

@@ -9,10 +9,10 @@ from components.shared.config import Config, option
 class SplitConfig(Config):
     """Parameters of phase 0, split."""
 
-    train_share: float = option(0.7, "Share of TRAIN.", gt=0, lt=1)
-    select_share: float = option(0.1, "Share of VAL_SELECT (model selection).", gt=0, lt=1)
-    calib_share: float = option(0.1, "Share of VAL_CALIB (policy fitting).", gt=0, lt=1)
-    test_share: float = option(0.1, "Share of VAL_TEST (final evaluation).", gt=0, lt=1)
+    train_fraction: float = option(0.7, "Share of TRAIN.", gt=0, lt=1)
+    select_fraction: float = option(0.1, "Share of VAL_SELECT (model selection).", gt=0, lt=1)
+    calib_fraction: float = option(0.1, "Share of VAL_CALIB (policy fitting).", gt=0, lt=1)
+    test_fraction: float = option(0.1, "Share of VAL_TEST (final evaluation).", gt=0, lt=1)
     salt: str = option("", "Salt of the group hash, to repeat an earlier assignment; empty: the best of n_salts.")
     n_salts: int = option(64, "Candidates among which the best balanced salt is chosen.", ge=1, le=4096)
     min_per_class: int = option(5, "Fewest samples of every class in every split.", ge=1)
@@ -23,9 +23,11 @@ class SplitConfig(Config):
     def check(self) -> list[str]:
         """Shares add up to 1; a held-out column comes with values."""
         problems = []
-        total = self.train_share + self.select_share + self.calib_share + self.test_share
+        total = self.train_fraction + self.select_fraction + self.calib_fraction + self.test_fraction
         if abs(total - 1) > 1e-6:
-            problems.append(f"train_share + select_share + calib_share + test_share = {total:.6g}, must be 1")
+            problems.append(
+                f"train_fraction + select_fraction + calib_fraction + test_fraction = {total:.6g}, must be 1"
+            )
         if bool(self.holdout_column) != bool(self.holdout_values):
             problems.append("holdout_column and holdout_values must be given together")
         return problems
@@ -33,5 +35,5 @@ class SplitConfig(Config):
     @property
     def shares(self) -> dict[str, float]:
         """Split -> share."""
-        values = (self.train_share, self.select_share, self.calib_share, self.test_share)
+        values = (self.train_fraction, self.select_fraction, self.calib_fraction, self.test_fraction)
         return dict(zip(("TRAIN", "VAL_SELECT", "VAL_CALIB", "VAL_TEST"), values, strict=True))

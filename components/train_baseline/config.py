@@ -25,7 +25,7 @@ class TrainBaselineConfig(RecipeConfig):
     )
     epochs: int = option(20, "Passes over TRAIN; early stopping may end sooner.", ge=1)
     learning_rate: float = option(0.0, "Peak rate of AdamW; 0: 1e-3 frozen, 2e-4 adapters, 2e-5 full.", ge=0, lt=1)
-    optimiser: str = option(
+    optimizer: str = option(
         "adamw",
         "adamw, or profit: AdamW whose steps do not undo a reference step (PROFIT). For converged backbones; twice the "
         "time.",
@@ -43,18 +43,18 @@ class TrainBaselineConfig(RecipeConfig):
     conformal_alpha: float = option(
         0.1, "False negative rate of that threshold; half of a batch needs 1 / alpha positives.", gt=0, lt=1
     )
-    view_grid: int = option(
-        1, "Looks at the whole image and at view_grid x view_grid tiles of it; 0 or 1: at the whole only.", ge=0, le=8
+    tile_grid: int = option(
+        1, "Looks at the whole image and at tile_grid x tile_grid tiles of it; 0 or 1: at the whole only.", ge=0, le=8
     )
-    view_overlap: float = option(0.0, "Share of a tile's side that its neighbour covers too.", ge=0, lt=1)
-    view_flips: bool = option(False, "Also looks at every view mirrored; doubles the cost.")
-    view_size: int = option(224, "Side of each view in pixels, where there are several.", ge=1)
+    tile_overlap: float = option(0.0, "Share of a tile's side that its neighbour covers too.", ge=0, lt=1)
+    tile_flips: bool = option(False, "Also looks at every view mirrored; doubles the cost.")
+    tile_size: int = option(224, "Side of each view in pixels, where there are several.", ge=1)
     aggregation: str = option(
         "lse", "How margins of views become the image's: topk_mean, lse (log-sum-exp), ...", choices=AGGREGATIONS
     )
-    view_top_k: int = option(3, "topk_mean: how many of the largest margins are averaged.", ge=1)
-    view_sharpness: float = option(1.0, "lse: from the mean (towards 0) to the maximum (large).", gt=0)
-    student: bool = option(
+    aggregation_top_k: int = option(3, "topk_mean: how many of the largest margins are averaged.", ge=1)
+    aggregation_sharpness: float = option(1.0, "lse: from the mean (towards 0) to the maximum (large).", gt=0)
+    distilled_head: bool = option(
         False, "Several views: also distils a head on the whole image alone, for transformers' stock pipeline."
     )
     monitor: str = option("val_select/acc", MONITOR_HELP, choices=MONITORS)
@@ -66,13 +66,13 @@ class TrainBaselineConfig(RecipeConfig):
     def check(self) -> list[str]:
         """fp16, and PROFIT for a fresh head alone, are refused with their reason; adapter_options must be a mapping."""
         problems = []
-        if self.student and self.view_grid < 2:
-            problems.append("student=True needs view_grid of at least 2")
-        if self.view_flips and self.view_grid < 2:
-            problems.append("view_flips=True needs view_grid of at least 2")
-        if self.optimiser == "profit" and self.mode == "frozen":
+        if self.distilled_head and self.tile_grid < 2:
+            problems.append("distilled_head=True needs tile_grid of at least 2")
+        if self.tile_flips and self.tile_grid < 2:
+            problems.append("tile_flips=True needs tile_grid of at least 2")
+        if self.optimizer == "profit" and self.mode == "frozen":
             problems.append(
-                "optimiser='profit' needs a converged start, and mode='frozen' trains a fresh head alone; "
+                "optimizer='profit' needs a converged start, and mode='frozen' trains a fresh head alone; "
                 "use adamw, or another mode"
             )
         if self.precision == "fp16":
@@ -88,16 +88,16 @@ class TrainBaselineConfig(RecipeConfig):
     @property
     def views(self) -> ViewSpec | None:
         """How images are cut; None where they are seen as a whole."""
-        if self.view_grid < 2:
+        if self.tile_grid < 2:
             return None
         return ViewSpec(
-            grid=self.view_grid,
-            overlap=self.view_overlap,
-            flips=self.view_flips,
-            size=self.view_size,
+            grid=self.tile_grid,
+            overlap=self.tile_overlap,
+            flips=self.tile_flips,
+            size=self.tile_size,
             aggregation=self.aggregation,
-            top_k=self.view_top_k,
-            sharpness=self.view_sharpness,
+            top_k=self.aggregation_top_k,
+            sharpness=self.aggregation_sharpness,
             positive_class=self.positive_class,
         )
 
@@ -109,6 +109,6 @@ class TrainBaselineConfig(RecipeConfig):
     @property
     def reference_rate(self) -> float:
         """Rate of PROFIT's reference step; 0 without PROFIT."""
-        if self.optimiser != "profit":
+        if self.optimizer != "profit":
             return 0.0
         return self.profit_reference_rate or _REFERENCE_SHARE * self.peak_learning_rate

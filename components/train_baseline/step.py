@@ -50,8 +50,8 @@ def _check(config: TrainBaselineConfig, data: Dataset, assignment: Splits) -> No
         raise ConfigError(f"positive_class={config.positive_class!r} is not in the data's {list(data.class_names)}")
     if config.views is not None and len(data.class_names) != 2:
         raise ConfigError(
-            f"view_grid={config.view_grid} needs 2 classes, the data has {len(data.class_names)}: views are aggregated "
-            "by the margin of one class against the other; use view_grid=1"
+            f"tile_grid={config.tile_grid} needs 2 classes, the data has {len(data.class_names)}: views are aggregated "
+            "by the margin of one class against the other; use tile_grid=1"
         )
     unknown = sorted(set(assignment.of) ^ set(data.index))
     if unknown:

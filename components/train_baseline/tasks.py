@@ -69,14 +69,14 @@ class _Task:
 
 
 class FrozenTask(_Task):
-    """The head on features that are computed once: `n_views` per training image, the first undistorted."""
+    """The head on features that are computed once: `n_cached_augmentations` per image, the first undistorted."""
 
     def __init__(
         self, config: TrainBaselineConfig, classifier: Classifier, train: SplitData, select: SplitData, world: World
     ) -> None:
         super().__init__(config, classifier, train, select, world)
         self.module: nn.Module = classifier.head
-        n_views = 1 if config.augmentation == "none" else config.n_views
+        n_views = 1 if config.augmentation == "none" else config.n_cached_augmentations
         # (N, k, 2h) and (M, 2h)
         self.features = cached_views(
             classifier,

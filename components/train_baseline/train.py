@@ -53,7 +53,7 @@ def train(
         adapters.save_adapter(classifier.backbone, out / "adapter")
     probe = parts["VAL_SELECT"].pixels(np.arange(2), classifier.spec, world.device)
     classifier.backbone = adapters.merge(classifier.backbone, probe.flatten(0, -4))
-    if config.student:
+    if config.distilled_head:
         classifier.student, distilled = distil(
             classifier, parts["TRAIN"], parts["VAL_SELECT"], world, loop_config(config), config.dropout
         )
@@ -62,7 +62,7 @@ def train(
         np.save(work / "VAL_SELECT.npy", logits, allow_pickle=False)
         classifier.save(out)
         summary = _summary(config, result, counts, world)
-        if config.student:
+        if config.distilled_head:
             summary["student"] = {name: round(value, 9) for name, value in distilled.items()}
         write_json(out / "training.json", summary)
         write_json(work / "training.json", summary)
@@ -101,7 +101,9 @@ def _summary(
         "trainable_parameters": counts[0],
         "parameters": counts[1],
         "n_processes": world.size,
-        "cached_views": config.n_views if config.mode == "frozen" and config.augmentation != "none" else 0,
+        "cached_views": config.n_cached_augmentations
+        if config.mode == "frozen" and config.augmentation != "none"
+        else 0,
     }
 
 

@@ -16,7 +16,7 @@ class TrainGateConfig(RecipeConfig):
         choices=("selectivenet", "gatekeeper"),
     )
     gate_coverage: float = option(0.8, "SelectiveNet: share of images the gate is trained to accept.", gt=0, le=1)
-    gatekeeper_share: float = option(
+    gatekeeper_weight: float = option(
         0.5, "Gatekeeper: weight of fitting right answers against unlearning wrong ones; low defers better.", ge=0, le=1
     )
     gate_epochs: int = option(20, "Passes of the gate over TRAIN; early stopping may end sooner.", ge=1)

@@ -57,7 +57,7 @@ class GateTask:
         self.n_samples = len(train)
         self.labels = torch.from_numpy(train.labels).to(world.device)
         self.positive = classifier.spec.class_names.index(config.positive_class)
-        n_views = 1 if config.augmentation == "none" else config.n_views
+        n_views = 1 if config.augmentation == "none" else config.n_cached_augmentations
         self.features = cached_views(
             classifier, train, world, n_views=n_views, augmentation=config.augmentation, seed=config.seed
         ).to(world.device)
@@ -78,7 +78,7 @@ class GateTask:
         features, labels = self.features[rows, torch.from_numpy(view)], self.labels[rows]
         logits, scores, auxiliary = model(features, self._keep_mask(step, len(batch)))
         if scores is None:
-            mean = gatekeeper_losses(logits, labels, self.config.gatekeeper_share).mean()
+            mean = gatekeeper_losses(logits, labels, self.config.gatekeeper_weight).mean()
         else:
             losses = F.cross_entropy(logits, labels, reduction="none")
             auxiliary_losses = F.cross_entropy(auxiliary, labels, reduction="none")

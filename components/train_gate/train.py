@@ -59,7 +59,7 @@ def train(
 
 
 def _loop_config(config: TrainGateConfig) -> LoopConfig:
-    shared = ("global_batch_size", "weight_decay", "warmup_share", "gradient_clip", "ema_decay", "patience", "seed")
+    shared = ("global_batch_size", "weight_decay", "warmup_ratio", "gradient_clip", "ema_decay", "patience", "seed")
     return LoopConfig(
         epochs=config.gate_epochs,
         learning_rate=config.gate_learning_rate,

@@ -13,7 +13,7 @@ DEMO_PARAMETERS: dict[str, object] = {
     "epochs": 8,
     "learning_rate": 1e-3,
     "global_batch_size": 32,
-    "warmup_share": 0.1,
+    "warmup_ratio": 0.1,
     "augmentation": "moderate",
     "dropout": 0.1,
     "ema_decay": 0.98,

@@ -34,7 +34,7 @@ from tests.bench.measure import Result, interleaved
 _WIDTH, _LAYERS, _BATCH, _STEPS = 2096, 5, 8, 120
 _ROUNDS = 2
 _LOOP = LoopConfig(
-    epochs=1, learning_rate=1e-4, global_batch_size=_BATCH, micro_batch_size=0, weight_decay=0.01, warmup_share=0.1,
+    epochs=1, learning_rate=1e-4, global_batch_size=_BATCH, micro_batch_size=0, weight_decay=0.01, warmup_ratio=0.1,
     gradient_clip=1.0, ema_decay=0.99, patience=0, monitor="score", precision="fp32", seed=0,
 )  # fmt: skip
 

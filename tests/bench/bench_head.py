@@ -45,7 +45,7 @@ def run() -> list[Result]:
             lambda: _head(FrozenTask, _CONFIG, *parts), lambda: _head(ImageTask, _CONFIG, *parts), rounds=3
         )
     dist.destroy_process_group()
-    name = f"frozen head, {_CONFIG.epochs} epochs, {_CONFIG.n_views} cached views"
+    name = f"frozen head, {_CONFIG.epochs} epochs, {_CONFIG.n_cached_augmentations} cached views"
     return [Result(name, "end-to-end loop", *seconds, goal=4)]
 
 

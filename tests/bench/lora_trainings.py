@@ -136,7 +136,7 @@ def ours() -> Record:
 
     config = LoopConfig(
         epochs=1, learning_rate=_RATE, global_batch_size=BATCH, micro_batch_size=0, weight_decay=0.01,
-        warmup_share=0.1, gradient_clip=_CLIP, ema_decay=0.0, patience=0, monitor="score", precision="fp32", seed=0,
+        warmup_ratio=0.1, gradient_clip=_CLIP, ema_decay=0.0, patience=0, monitor="score", precision="fp32", seed=0,
     )  # fmt: skip
     fit(Task(), config, World(0, 1, torch.device("cpu")))
     # The first two steps are rehearsed, to find out whether the batch fits into memory.

@@ -55,7 +55,7 @@ def test_every_kind_of_broken_file_is_listed_with_its_reason(tmp_path: Path) -> 
         if data is not None:
             (folder / name).write_bytes(data)
     (folder / "labels.csv").write_text("\n".join(lines) + "\n", encoding="utf-8")
-    config = IngestConfig(data=str(folder), image_size=32, max_pixels=2500, max_reject_share=0.9)
+    config = IngestConfig(data=str(folder), image_size=32, max_pixels=2500, max_reject_fraction=0.9)
     ingest(config, dataset=tmp_path / "dataset")
     with (tmp_path / "dataset/rejects.csv").open(newline="", encoding="utf-8") as stream:
         reasons = {row["path"]: row["reason"] for row in csv.DictReader(stream)}

@@ -33,7 +33,14 @@ from components.train_gate.step import run as train_gate
 from tests.bundles import write_dataset
 from tests.components.conftest import TinyRun, train
 
-VIEWS = {"view_grid": 2, "view_overlap": 0.25, "view_size": 28, "mode": "frozen", "learning_rate": 0.0, "n_views": 2}
+VIEWS = {
+    "tile_grid": 2,
+    "tile_overlap": 0.25,
+    "tile_size": 28,
+    "mode": "frozen",
+    "learning_rate": 0.0,
+    "n_cached_augmentations": 2,
+}
 
 
 def _config(tiny: TinyRun, **fields: object) -> TrainBaselineConfig:
@@ -44,7 +51,7 @@ def _config(tiny: TinyRun, **fields: object) -> TrainBaselineConfig:
 def several(tiny: TinyRun, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A frozen multi-view training, its threshold, and the evaluation."""
     root = tmp_path_factory.mktemp("several")
-    train(tiny, _config(tiny, aggregation="noisy_or", student=True), root)
+    train(tiny, _config(tiny, aggregation="noisy_or", distilled_head=True), root)
     _predict(tiny, root)
     fit_threshold(
         FitThresholdConfig(n_bootstrap=100), val_calib_logits=root / "val_calib_logits", policy=root / "policy"
@@ -97,14 +104,14 @@ def test_an_adapter_is_trained_on_bags_and_the_checkpoint_says_what_the_logits_s
 
 
 def test_a_grid_of_none_or_one_is_the_whole_image(tiny: TinyRun) -> None:
-    assert _config(tiny, view_grid=0).views is None
-    assert _config(tiny, view_grid=1).views is None
+    assert _config(tiny, tile_grid=0).views is None
+    assert _config(tiny, tile_grid=1).views is None
     assert "views" not in json.loads((tiny.checkpoint / "classifier.json").read_text())
 
 
 def test_a_gate_sees_the_views_by_their_share(tiny: TinyRun, several: Path, tmp_path: Path) -> None:
     train_gate(
-        TrainGateConfig(gate_epochs=2, global_batch_size=16, n_views=2, n_processes=1),
+        TrainGateConfig(gate_epochs=2, global_batch_size=16, n_cached_augmentations=2, n_processes=1),
         dataset=tiny.dataset,
         splits=tiny.splits,
         checkpoint=several / "checkpoint",
@@ -224,7 +231,7 @@ def test_predict_says_how_many_views_it_looked_at(
 
 def test_more_than_two_classes_are_refused_before_a_model_is_loaded(tiny: TinyRun, tmp_path: Path) -> None:
     write_dataset(tmp_path / "dataset", ("None", "Roadwork", "Other"))
-    with pytest.raises(ConfigError, match=r"view_grid=2 needs 2 classes, the data has 3: .* use view_grid=1"):
+    with pytest.raises(ConfigError, match=r"tile_grid=2 needs 2 classes, the data has 3: .* use tile_grid=1"):
         train_baseline(
             _config(tiny),
             dataset=tmp_path / "dataset",
@@ -233,5 +240,5 @@ def test_more_than_two_classes_are_refused_before_a_model_is_loaded(tiny: TinyRu
             checkpoint=tmp_path / "checkpoint",
             val_select_logits=tmp_path / "select",
         )
-    with pytest.raises(ConfigError, match="view_flips=True needs view_grid"):
-        _config(tiny, view_grid=1, view_flips=True)
+    with pytest.raises(ConfigError, match="tile_flips=True needs tile_grid"):
+        _config(tiny, tile_grid=1, tile_flips=True)

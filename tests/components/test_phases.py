@@ -133,12 +133,18 @@ def test_training_again_gives_the_same_bytes(tiny: TinyRun, tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize(
-    ("mode", "optimiser"), [("full", "adamw"), ("frozen", "adamw"), ("lora", "adamw"), ("lora", "profit")]
+    ("mode", "optimizer"), [("full", "adamw"), ("frozen", "adamw"), ("lora", "adamw"), ("lora", "profit")]
 )
-def test_two_processes_train_the_model_of_one(tiny: TinyRun, tmp_path: Path, mode: str, optimiser: str) -> None:
+def test_two_processes_train_the_model_of_one(tiny: TinyRun, tmp_path: Path, mode: str, optimizer: str) -> None:
     weights = []
     for n_processes in (1, 2):
-        changes = {"mode": mode, "optimiser": optimiser, "epochs": 1, "n_processes": n_processes, "n_views": 2}
+        changes = {
+            "mode": mode,
+            "optimizer": optimizer,
+            "epochs": 1,
+            "n_processes": n_processes,
+            "n_cached_augmentations": 2,
+        }
         config = TrainBaselineConfig.from_mapping(tiny.train_config.to_json() | changes)
         train(tiny, config, tmp_path / str(n_processes))
         weights.append(load_file(tmp_path / f"{n_processes}/checkpoint/head.safetensors"))

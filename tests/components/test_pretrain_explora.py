@@ -244,7 +244,7 @@ def test_what_cannot_be_done_is_said(tiny: TinyRun, tmp_path: Path, changes: dic
 def test_a_collapsed_training_ends_with_a_permanent_error(tiny: TinyRun, tmp_path: Path) -> None:
     # Its own teacher at every step, and nothing that spreads the features.
     config = changed(
-        explora_learning_rate=5e-3, explora_momentum=0.0, explora_koleo_weight=0.0, explora_centring="centre"
+        explora_learning_rate=5e-3, explora_momentum=0.0, explora_koleo_weight=0.0, explora_centering="center"
     )
     with pytest.raises(PermanentError, match=r"pre-training collapsed: .* at the start; lower explora_learning_rate"):
         pretrain(tiny, config, tmp_path / "x")

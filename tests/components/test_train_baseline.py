@@ -27,8 +27,8 @@ _LIMIT_SECONDS = 5.0
     "changes",
     [
         {"mode": "frozen", "learning_rate": 1e-2},
-        {"mode": "dora", "optimiser": "profit"},
-        {"mode": "full", "view_grid": 2, "view_size": 28, "conformal_weight": 0.5},
+        {"mode": "dora", "optimizer": "profit"},
+        {"mode": "full", "tile_grid": 2, "tile_size": 28, "conformal_weight": 0.5},
     ],
 )
 def test_bf16_trains_what_fp32_trains(tiny: TinyRun, tmp_path: Path, changes: dict[str, object]) -> None:

@@ -79,7 +79,7 @@ def test_no_broken_image_is_accepted_and_each_is_named(tmp_path: Path) -> None:
     rows = [(name, index % 2) for index, name in enumerate(sorted([*broken, *sound]))]
     with (source / "labels.csv").open("w", newline="") as stream:
         csv.writer(stream).writerows([("path", "label"), *rows])
-    run(IngestConfig(data=str(source), image_size=28, max_reject_share=1.0), dataset=tmp_path / "dataset")
+    run(IngestConfig(data=str(source), image_size=28, max_reject_fraction=1.0), dataset=tmp_path / "dataset")
     with (tmp_path / "dataset/rejects.csv").open(newline="") as stream:
         rejected = {row["path"]: row["reason"] for row in csv.DictReader(stream)}
     assert sorted(rejected) == sorted(broken)

@@ -39,7 +39,7 @@ _CAMPAIGNS = [
             "explora_prototypes": 16,
             "explora_head_width": 16,
             "explora_local_crops": 2,
-            "explora_centring": "centre",
+            "explora_centering": "center",
             "checkpoint_steps": 10,
             "n_processes": 2,
         },

@@ -75,7 +75,7 @@ def loop_head(views: ViewSpec | None, seed: int = 0) -> Head:
         squeezed = (lambda x: x) if views else (lambda x: x[:, 0])
         config = LoopConfig(
             epochs=EPOCHS, learning_rate=1e-3, global_batch_size=BATCH, micro_batch_size=0, weight_decay=0.01,
-            warmup_share=0.1, gradient_clip=1.0, ema_decay=0.99, patience=0, monitor="", precision="fp32",
+            warmup_ratio=0.1, gradient_clip=1.0, ema_decay=0.99, patience=0, monitor="", precision="fp32",
             seed=seed,
         )  # fmt: skip
         with contextlib.redirect_stderr(io.StringIO()):  # hundreds of progress bars of a tenth of a second

@@ -29,7 +29,7 @@ class SelectiveConfig(Config):
     multiple_testing: str = option(
         "fixed_sequence", "How many thresholds are tested at once.", choices=("fixed_sequence", "holm", "bonferroni")
     )
-    tuning_share: float = option(
+    tuning_fraction: float = option(
         0.3, "Share of VAL_CALIB's groups that fit calibrator and gate scale and propose thresholds.", gt=0, lt=1
     )
     positive_class: str = option("Roadwork", "The class that P(positive) and the margin refer to.")

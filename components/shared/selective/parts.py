@@ -24,8 +24,8 @@ class Parts:
     calibration: Integers
 
 
-def draw_parts(groups: Sequence[str], tuning_share: float, seed: int) -> Parts:
-    """Draw `tuning_share` of the groups into the tuning part, and one image of each other group.
+def draw_parts(groups: Sequence[str], tuning_fraction: float, seed: int) -> Parts:
+    """Draw `tuning_fraction` of the groups into the tuning part, and one image of each other group.
 
     Raises DataError with fewer than 4 groups.
     """
@@ -34,7 +34,7 @@ def draw_parts(groups: Sequence[str], tuning_share: float, seed: int) -> Parts:
     if n_groups < 4:
         raise DataError(f"VAL_CALIB has {n_groups} group(s), a policy that promises something needs at least 4")
     rng = np.random.default_rng([seed, n_groups, len(member)])
-    n_tuning = min(max(round(tuning_share * n_groups), 2), n_groups - 2)
+    n_tuning = min(max(round(tuning_fraction * n_groups), 2), n_groups - 2)
     tuning_groups = rng.permutation(n_groups)[:n_tuning]
     in_tuning = np.isin(member, tuning_groups)
     rest = rng.permutation(np.flatnonzero(~in_tuning))

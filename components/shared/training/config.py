@@ -25,7 +25,7 @@ class RecipeConfig(LaunchConfig):
 
     global_batch_size: int = option(64, "Samples per optimiser step over all processes.", ge=1)
     weight_decay: float = option(0.01, "AdamW weight decay of matrices.", ge=0, lt=1)
-    warmup_share: float = option(0.1, "Share of all steps with linearly rising rate, then cosine decay.", ge=0, lt=1)
+    warmup_ratio: float = option(0.1, "Share of all steps with linearly rising rate, then cosine decay.", ge=0, lt=1)
     dropout: float = option(0.3, "Dropout on the head's input.", ge=0, lt=1)
     ema_decay: float = option(0.99, "Decay of the weight average that is evaluated and kept; 0: off.", ge=0, lt=1)
     gradient_clip: float = option(1.0, "Largest global gradient norm; 0: no clipping.", ge=0)
@@ -33,6 +33,8 @@ class RecipeConfig(LaunchConfig):
     augmentation: str = option(
         "moderate", "Distortions of training images.", choices=("none", "moderate", "aggressive")
     )
-    n_views: int = option(4, "Frozen mode: cached feature sets per image (the first undistorted).", ge=1, le=64)
+    n_cached_augmentations: int = option(
+        4, "Frozen mode: cached feature sets per image (the first undistorted).", ge=1, le=64
+    )
     positive_class: str = option("Roadwork", "The class that P(positive) and the margin refer to.")
     seed: int = option(0, "Seed of initialisation, batches, augmentation, dropout, salts and resampling.", ge=0)

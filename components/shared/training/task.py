@@ -51,7 +51,7 @@ class LoopConfig:
     global_batch_size: int
     micro_batch_size: int  # per process; 0: the process's whole share of the global batch
     weight_decay: float
-    warmup_share: float  # of all steps
+    warmup_ratio: float  # of all steps
     gradient_clip: float  # global L2 norm; 0: off
     ema_decay: float  # 0: off
     patience: int  # epochs without improvement; 0: never stop early

@@ -49,7 +49,7 @@ class Trainer:
         self.optimizer = torch.optim.AdamW([g for g in groups if g["params"]], lr=config.learning_rate)
         self.steps_per_epoch = steps_per_epoch(task.n_samples, config.global_batch_size)
         total = self.steps_per_epoch * config.epochs
-        self.schedule = get_cosine_schedule_with_warmup(self.optimizer, round(total * config.warmup_share), total)
+        self.schedule = get_cosine_schedule_with_warmup(self.optimizer, round(total * config.warmup_ratio), total)
         self.n_steps = total
         self.reference = ReferenceStep(self.parameters, config.reference_rate) if config.reference_rate else None
         self.average = self._first_average()

@@ -41,7 +41,7 @@ def test_a_gradient_along_the_displacement_is_kept_whole() -> None:
 
 def test_a_step_of_the_trainer_is_profits(world: World) -> None:
     task = toy.Toy(world)
-    trainer = Trainer(task, toy.config(**PROFIT, gradient_clip=0.0, warmup_share=0.0), world)
+    trainer = Trainer(task, toy.config(**PROFIT, gradient_clip=0.0, warmup_ratio=0.0), world)
     twin = nn.Linear(5, 1)
     twin.load_state_dict(task.module.state_dict())
     optimiser = torch.optim.AdamW(twin.parameters(), lr=0.02, weight_decay=0.0)

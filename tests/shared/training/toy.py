@@ -81,7 +81,7 @@ def config(**changes: object) -> LoopConfig:
     """A short recipe."""
     values: dict[str, object] = {
         "epochs": 4, "learning_rate": 0.05, "global_batch_size": 15, "micro_batch_size": 0, "weight_decay": 0.0,
-        "warmup_share": 0.1, "gradient_clip": 1.0, "ema_decay": 0.9, "patience": 0, "monitor": "score",
+        "warmup_ratio": 0.1, "gradient_clip": 1.0, "ema_decay": 0.9, "patience": 0, "monitor": "score",
         "precision": "fp32", "seed": 0,
     }  # fmt: skip
     return LoopConfig(**(values | changes))  # type: ignore[arg-type]
