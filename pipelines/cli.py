@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from components.shared.errors import ConfigError, StreetVisionError
 from components.shared.step import fail
-from pipelines import cluster_cli
+from pipelines import cluster_cli, options
 
 if TYPE_CHECKING:
     from pipelines.local_store import LocalStore
@@ -39,12 +39,14 @@ def _parser() -> argparse.ArgumentParser:
             "examples:\n"
             "  python -m pipelines run --demo\n"
             "  python -m pipelines run --param data=photos --param backbone=facebook/dinov2-small\n"
-            "  python -m pipelines run --params run.yaml --param epochs=5 --dry-run\n\n"
-            "`python -m pipelines parameters` lists every parameter with its default and meaning."
+            "  python -m pipelines run --demo --param epochs=5 --dry-run\n"
+            "  python -m pipelines run --demo --modes full,frozen,lora\n\n"
+            "`python -m pipelines parameters` lists every option with its default and meaning."
         ),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    cluster_cli.add_parameter_options(run)
+    options.add_parameter_options(run)
+    options.add_variant_options(run)
     run.add_argument("--demo", action="store_true", help="generated street scenes and a small random backbone")
     run.add_argument("--output", type=Path, default=Path("runs"), help="folder of runs and cache (default: runs)")
     run.add_argument(
@@ -57,7 +59,8 @@ def _parser() -> argparse.ArgumentParser:
     run.set_defaults(verb=_run)
     compile_ = verbs.add_parser("compile", help="write the pipeline spec for Kubeflow (YAML)")
     compile_.add_argument("--output", type=Path, default=Path("build/stage1.yaml"), help="default: build/stage1.yaml")
-    cluster_cli.add_profile_options(compile_)
+    options.add_profile_options(compile_)
+    options.add_variant_options(compile_)
     compile_.set_defaults(verb=_compile)
     cluster_cli.add_verbs(verbs)
     listing = verbs.add_parser("parameters", help="list the pipeline's parameters with defaults and meaning")
@@ -67,12 +70,13 @@ def _parser() -> argparse.ArgumentParser:
 
 def _run(parsed: argparse.Namespace) -> None:
     from pipelines.local import run_local
-    from pipelines.parameters import read_parameters
+    from pipelines.parameters import read_parameters, validated
     from pipelines.plan import plan
 
-    values = read_parameters(parsed.params, parsed.param)
+    variant = options.variant_of(parsed)
+    values = read_parameters(parsed.params, parsed.param, variant)
     if parsed.demo:
-        values = _demo_values(parsed.output) | values
+        values = validated(_demo_values(parsed.output) | values, variant)
     if not values.get("data"):
         raise ConfigError("data is not set; add --param data=FOLDER_OR_PARQUET, or --demo for generated scenes")
     if not values.get("backbone"):
@@ -84,10 +88,10 @@ def _run(parsed: argparse.Namespace) -> None:
         if store is not None:
             values["data"] = store.mirror(values["data"])
         if parsed.dry_run:
-            for planned in plan(values, parsed.output):
-                print(f"{f'{planned.step} {planned.detail}':28} {planned.state}")
+            for planned in plan(values, parsed.output, variant):
+                print(f"{planned.step:28} {planned.state}")
             return
-        finished = run_local(values, parsed.output)
+        finished = run_local(values, parsed.output, variant)
         registered = store.register(finished.bundle) if store is not None else ""
     print(_summary(json.loads((finished.evaluation / "eval_report.json").read_text(encoding="utf-8"))))
     print(f"report: {_shown(finished.report)}\nbundle: {_shown(finished.bundle)}")
@@ -102,30 +106,35 @@ def _store(parsed: argparse.Namespace) -> contextlib.AbstractContextManager["Loc
 
 
 def _demo_values(output: Path) -> dict[str, Any]:
-    from pipelines.demo import DEMO_PARAMETERS
     from pipelines.demo.backbone import write_demo_backbone
     from pipelines.demo.dataset import write_demo_data
 
     data, backbone = output / "demo" / "data", output / "demo" / "backbone"
     write_demo_data(data)
     write_demo_backbone(backbone)
-    return {**DEMO_PARAMETERS, "data": str(data), "backbone": str(backbone)}
+    return {"recipe": "demo", "data": str(data), "backbone": str(backbone)}
 
 
 def _compile(parsed: argparse.Namespace) -> None:
     from pipelines.package import write_package
 
-    version = write_package(parsed.output, parsed.profile, parsed.queue)
+    version = write_package(parsed.output, options.profile_of(parsed), options.variant_of(parsed))
     print(f"wrote {parsed.output} ({version})")
 
 
 def _list_parameters(parsed: argparse.Namespace) -> None:
     del parsed
-    from pipelines.parameters import PHASES, pipeline_parameters
+    from components.configure.config import RunForm
+    from components.configure.phases import PHASES, SET_BY_PIPELINE
+    from components.shared.config import Config
 
-    helps = {n: f.metadata["help"] for cls in PHASES.values() for n, f in cls.__dataclass_fields__.items()}
-    for parameter in pipeline_parameters():
-        print(f"{parameter.name} = {json.dumps(parameter.default)}\n    {helps[parameter.name]}")
+    sections: dict[str, type[Config]] = {"form": RunForm, **PHASES}
+    for title, config_class in sections.items():
+        print(f"{title}:")
+        defaults = config_class().to_json()
+        for name, field in config_class.__dataclass_fields__.items():
+            if name not in SET_BY_PIPELINE:
+                print(f"  {name} = {json.dumps(defaults[name])}\n      {field.metadata['help']}")
 
 
 def _summary(report: dict[str, Any]) -> str:

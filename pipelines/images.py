@@ -1,9 +1,5 @@
-"""Which images does the pipeline need, and how are they built?
+"""Images of the phases: their list, how they are built and pushed."""
 
-The list is the compiled components' own: whatever `components/<phase>/component.py` names is built, under that name.
-"""
-
-import importlib
 import os
 import shutil
 import subprocess
@@ -13,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from components.shared.errors import ConfigError, PermanentError
-from pipelines.sources import ROOT, phase_sources, source_digest
+from pipelines.sources import ROOT, kind_of, phase_image, phase_sources, phases, source_digest
 
 _BUILD_TIMEOUT_SECONDS = 3600
 
@@ -51,19 +47,7 @@ class Builder:
 
 def pipeline_images() -> list[PhaseImage]:
     """One image for each phase, sorted by kind and phase."""
-    images = []
-    for file in sorted((ROOT / "components").glob("*/component.py")):
-        phase = file.parent.name
-        component = getattr(importlib.import_module(f"components.{phase}.component"), phase, None)
-        if component is not None:  # components/shared has a component.py that is no phase
-            reference = component.component_spec.implementation.container.image
-            images.append(PhaseImage(kind_of(reference), phase, reference))
-    return sorted(images)
-
-
-def kind_of(reference: str) -> str:
-    """The kind in `<registry>[:port]/.../<kind>:<tag>`."""
-    return reference.rpartition(":")[0].rpartition("/")[2]
+    return sorted(PhaseImage(kind_of(phase), phase, phase_image(phase)) for phase in phases())
 
 
 def missing_images(images: Sequence[PhaseImage], builder: Builder) -> list[PhaseImage]:

@@ -1,4 +1,4 @@
-"""How does the very same pipeline run on a laptop?
+"""Local runs of the very same pipeline.
 
 `kfp.local` executes the compiled components as subprocesses, in order, with the same cache semantics as a cluster:
 steps whose image (a digest of the source), inputs and parameters are unchanged are not run again.
@@ -18,8 +18,8 @@ from kfp import local
 from components.shared.errors import PermanentError, StreetVisionError, TransientError
 from components.shared.training.resumable import PLACE_VARIABLE
 from pipelines.console import readable_log
-from pipelines.local_kfp import one_of_artifacts
-from pipelines.resources import PROFILES
+from pipelines.parameters import Variant
+from pipelines.resources import LOCAL
 from pipelines.stage1 import stage1
 
 _ROOT = Path(__file__).resolve().parent.parent
@@ -34,7 +34,7 @@ class LocalRun:
     report: Path
 
 
-def run_local(values: Mapping[str, Any], output: Path) -> LocalRun:
+def run_local(values: Mapping[str, Any], output: Path, variant: Variant) -> LocalRun:
     """Run the pipeline with `values` below `output`; a failed step's own error is raised again."""
     output.mkdir(parents=True, exist_ok=True)
     output = output.resolve()
@@ -46,8 +46,8 @@ def run_local(values: Mapping[str, Any], output: Path) -> LocalRun:
     )
     before = _status_files(output)
     try:
-        with _environment(output), readable_log(), one_of_artifacts():
-            outputs = stage1(PROFILES["local"])(**values).outputs
+        with _environment(output), readable_log():
+            outputs = stage1(LOCAL, variant)(**values).outputs
     except RuntimeError as error:
         raise _step_error(_status_files(output) - before, error) from error
     report = Path(outputs["report"].path)
@@ -78,8 +78,8 @@ def cache_root(output: Path) -> Path:
 
 
 def _status_files(output: Path) -> set[Path]:
-    """Of the steps of all runs; those in a loop are one folder deeper."""
-    return {file for depth in ("*/*", "*/*/*") for file in output.glob(f"{depth}/status.json")}
+    """Of the steps of all runs."""
+    return set(output.glob("*/*/status.json"))
 
 
 def _step_error(status_files: set[Path], fallback: RuntimeError) -> StreetVisionError:

@@ -1,144 +1,272 @@
-"""What does each step run on: GPUs, nodes, memory, disk, time, retries, user? The only place for such decisions."""
+"""Resources of the steps: a profile, and its translation into KFP's task settings.
+
+A profile is chosen when the pipeline is compiled and is in no cache key, so that a resize makes no step run again.
+Shipped profiles are the YAML files of `pipelines/profiles`; a user's own file has the same keys.
+"""
 
 import dataclasses
-import inspect
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar
 
+import yaml
 from kfp import dsl, kubernetes
-from kfp.dsl.pipeline_channel import PipelineChannel
 from kubernetes.utils import parse_quantity
 
-from components.shared.config import Config, option
+from components.shared.config import Config, option, unknown_key
+from components.shared.errors import ConfigError
+
+PROFILES = Path(__file__).with_name("profiles")
+PROFILE_NAMES = tuple(sorted(file.stem for file in PROFILES.glob("*.yaml")))
+STORE_CONFIG = "streetvision-store"
+# Settings of the object store that are no secrets; keys of STORE_CONFIG and variables of the same name.
+STORE_VARIABLES = ("STREETVISION_S3_ENDPOINT", "STREETVISION_S3_SECURE", "STREETVISION_S3_REGION")
+CHECKPOINT_STORE = "STREETVISION_CHECKPOINT_STORE"  # components/shared/training/mirror.py, whose import is slow
+HUB_TOKEN = "HF_TOKEN"  # noqa: S105 - the name of a variable
+PULL_POLICIES = ("Always", "IfNotPresent", "Never")
+GPU = "nvidia.com/gpu"
+_USER = 10001  # that of images/Dockerfile
+_BACKOFF_SECONDS, _BACKOFF_FACTOR = 30, 2
+_QUANTITIES = ("cpu_request", "cpu_limit", "memory_request", "memory_limit", "scratch", "shared_memory")
+
+C = TypeVar("C", bound=Config)
 
 
 @dataclass(frozen=True, kw_only=True)
-class TrainingResources(Config):
-    """What of training's resources can be chosen when a run is started. As text: KFP's driver reads no numbers here."""
+class StepResources(Config):
+    """Requests and limits of one kind of step; quantities as Kubernetes writes them."""
 
-    n_gpus: str = option("2", "GPUs of the training step, all on one node.")
-    gpu_nodes: dict[str, str] = option(
-        {"nvidia.com/gpu.product": "NVIDIA-RTX-A6000"}, "Labels of the nodes that may train (GPU feature discovery)."
-    )
-    train_cpu: str = option("16", "CPUs of the training step, request and limit.")
-    train_memory: str = option("96Gi", "Memory of the training step, request and limit.")
+    cpu_request: str = option("250m", "CPUs the scheduler reserves.")
+    cpu_limit: str = option("4", "CPUs the step may use.")
+    memory_request: str = option("1Gi", "Memory the scheduler reserves.")
+    memory_limit: str = option("8Gi", "Memory above which the kernel ends the step.")
+    scratch: str = option("20Gi", "Size of /tmp.")
+    timeout_seconds: int = option(7200, "Time after which Kubernetes ends the step.", ge=60)
 
     def check(self) -> list[str]:
-        """Quantities must be Kubernetes', GPUs whole."""
-        problems = [] if self.n_gpus.isdecimal() else [f"n_gpus={self.n_gpus!r} must be a whole number"]
-        for name in ("train_cpu", "train_memory"):
-            try:
-                parse_quantity(getattr(self, name))
-            except ValueError:
-                problems.append(f"{name}={getattr(self, name)!r} must be a quantity of Kubernetes, such as 16 or 96Gi")
+        """Quantities must be Kubernetes', and no request above its limit."""
+        problems = []
+        for name in _QUANTITIES:
+            if hasattr(self, name) and _amount(getattr(self, name)) is None:
+                problems.append(f"{name}={getattr(self, name)!r} must be a Kubernetes quantity, such as 500m or 96Gi")
+
+        if not problems:
+            for kind in ("cpu", "memory"):
+                request, limit = getattr(self, f"{kind}_request"), getattr(self, f"{kind}_limit")
+                if parse_quantity(request) > parse_quantity(limit):
+                    problems.append(f"{kind}_request={request!r} must not exceed {kind}_limit={limit!r}")
         return problems
 
 
 @dataclass(frozen=True, kw_only=True)
-class Profile:
-    """Resources of a run. `training` may be changed when a run is started; memory and storage in Kubernetes units,
-    times in seconds.
+class TrainingResources(StepResources):
+    """Requests and limits of a step that runs torchrun, and the nodes it may run on."""
 
-    queue: Kueue's LocalQueue in which training waits, "" without Kueue. on_cluster: whether Kubernetes runs the steps.
+    gpus: int = option(0, "GPUs of the step, all on one node; torchrun starts one rank for each.", ge=0)
+    node_labels: dict[str, str] = option({}, "Labels that a node must have.")
+    tolerations: tuple[dict[str, Any], ...] = option((), "Taints that a node may have, as Kubernetes writes them.")
+    shared_memory: str = option("8Gi", "Size of /dev/shm, which is memory.")
+
+    def check(self) -> list[str]:
+        """Tolerations have Kubernetes' fields."""
+        known = {"key", "operator", "value", "effect", "tolerationSeconds"}
+        unknown = sorted({name for toleration in self.tolerations for name in toleration} - known)
+        return super().check() + ([f"tolerations have unknown field(s) {unknown}"] if unknown else [])
+
+
+@dataclass(frozen=True, kw_only=True)
+class Secrets(Config):
+    """Names of Secrets in the namespace of the runs, and of the keys in them; never a value."""
+
+    store: str = option("mlpipeline-minio-artifact", "Secret with the object store's credentials; KFP's own.")
+    store_access_key: str = option("accesskey", "Key of the access key in it.")
+    store_secret_key: str = option("secretkey", "Key of the secret key in it.")
+    hub: str = option("streetvision-hub", f"Optional Secret with {HUB_TOKEN}, for gated backbones of the hub.")
+    image_pull: tuple[str, ...] = option((), "Secrets of private registries.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Profile:
+    """Resources of all steps of a pipeline.
+
+    light: steps that read tables; heavy: steps that hold images or weights in memory; training: steps that run
+    torchrun. n_retries: how often Argo starts a step's pod again. queue: Kueue's LocalQueue for training, "" without
+    Kueue; the label has an effect only where Kueue manages pods. on_cluster: whether Kubernetes runs the steps.
     """
 
+    name: str
+    light: StepResources = field(default_factory=StepResources)
+    heavy: StepResources = field(default_factory=lambda: StepResources(memory_limit="16Gi"))
     training: TrainingResources
-    train_scratch: str = "100Gi"
-    shared_memory: str = "16Gi"
-    train_timeout_seconds: int = 24 * 3600
+    secrets: Secrets = field(default_factory=Secrets)
     n_retries: int = 3
     queue: str = ""
+    image_pull_policy: str = "IfNotPresent"
     on_cluster: bool = True
 
-    @property
-    def n_gpus(self) -> int:
-        """GPUs of training where nothing else is asked for; 0: the profile has none."""
-        return int(self.training.n_gpus)
 
+def load_profile(name: str, *, queue: str = "", store_secret: str = "") -> Profile:
+    """Read a shipped profile by its name, or a YAML file; `queue` and `store_secret` replace the profile's where given.
 
-PROFILES = {
-    "a6000x2": Profile(training=TrainingResources()),
-    "a6000x1": Profile(training=TrainingResources(n_gpus="1", train_cpu="8", train_memory="48Gi"), shared_memory="8Gi"),
-    "cpu": Profile(training=TrainingResources(n_gpus="0", train_cpu="8", train_memory="32Gi"), shared_memory="8Gi"),
-    # On a laptop an error should be seen at once, not after three retries.
-    "local": Profile(training=TrainingResources(n_gpus="0"), n_retries=0, on_cluster=False),
-}
-_LIGHT_TIMEOUT_SECONDS = 2 * 3600
-_LIGHT_SCRATCH = "20Gi"
-_USER = 10001  # that of images/Dockerfile
-STORE_SECRET = "streetvision-s3"  # noqa: S105 - the name of manifests/overlays' secret, not a secret
-CHECKPOINT_STORE = "STREETVISION_CHECKPOINT_STORE"  # components/shared/training/mirror.py, whose import is slow
-STORE_VARIABLES = ("ENDPOINT", "ACCESS_KEY", "SECRET_KEY", "SECURE", "REGION")
-
-
-def runtime_parameters(profile: Profile) -> list[inspect.Parameter]:
-    """Pipeline parameters for the resources that a run may choose, with the profile's defaults; none off a cluster."""
-    names = ["train_cpu", "train_memory", *(["n_gpus", "gpu_nodes"] if profile.n_gpus else [])]
-    kinds = {"gpu_nodes": dict}
-    defaults = profile.training.to_json()
-    return [
-        inspect.Parameter(
-            name, inspect.Parameter.POSITIONAL_OR_KEYWORD, default=defaults[name], annotation=kinds.get(name, str)
-        )
-        for name in (names if profile.on_cluster else [])
-    ]
-
-
-def light(task: dsl.PipelineTask, profile: Profile, *, memory: str = "8Gi") -> dsl.PipelineTask:
-    """A step on CPU: a small request, scratch space, a timeout, retries."""
-    task.set_cpu_request("2").set_cpu_limit("4").set_memory_request("2Gi").set_memory_limit(memory)
-    kubernetes.set_timeout(task, _LIGHT_TIMEOUT_SECONDS)
-    return _any_step(task, profile, scratch=_LIGHT_SCRATCH, cost="light")
-
-
-def training(task: dsl.PipelineTask, profile: Profile, chosen: Mapping[str, Any]) -> dsl.PipelineTask:
-    """A torchrun step that trains: its checkpoints outlive the pod where the store's secret says where to."""
-    return with_store(torchrun(task, profile, chosen), CHECKPOINT_STORE)
-
-
-def torchrun(task: dsl.PipelineTask, profile: Profile, chosen: Mapping[str, Any]) -> dsl.PipelineTask:
-    """A torchrun step: GPUs on the right nodes, memory-backed /dev/shm for NCCL and data loading, timeout, retries.
-
-    `chosen` has the pipeline's parameters of `runtime_parameters`; what it lacks is the profile's.
+    Raises ConfigError that names the file, the field and the value.
     """
-    wanted = {**dataclasses.asdict(profile.training), **chosen}
-    # KFP hands a group, such as a loop, only the parameters that it knows its tasks to use, and resources do not count.
-    task.register_pipeline_channels([value for value in chosen.values() if isinstance(value, PipelineChannel)])
-    task.set_cpu_request(wanted["train_cpu"]).set_cpu_limit(wanted["train_cpu"])
-    task.set_memory_request(wanted["train_memory"]).set_memory_limit(wanted["train_memory"])
-    if profile.n_gpus:
-        task.set_accelerator_type("nvidia.com/gpu").set_accelerator_limit(wanted["n_gpus"])
-        kubernetes.add_node_selector_json(task, wanted["gpu_nodes"])
-        kubernetes.add_toleration(task, key="nvidia.com/gpu", operator="Exists", effect="NoSchedule")
-    _empty_dir(task, "dshm", "/dev/shm", profile.shared_memory, medium="Memory")  # noqa: S108
-    kubernetes.set_timeout(task, profile.train_timeout_seconds)
+    file = PROFILES / f"{name}.yaml" if name in PROFILE_NAMES else Path(name)
+    if file.suffix not in (".yaml", ".yml"):
+        raise ConfigError(f"--profile {name!r} is neither of {', '.join(PROFILE_NAMES)} nor a .yaml file")
+
+    try:
+        profile = _profile(file.stem, _mapping(yaml.safe_load(file.read_text(encoding="utf-8"))))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError, ConfigError) as error:
+        raise ConfigError(f"profile {file}: {error}") from error
+
+    secrets = dataclasses.replace(profile.secrets, store=store_secret) if store_secret else profile.secrets
+    return dataclasses.replace(profile, queue=queue or profile.queue, secrets=secrets)
+
+
+def light(task: dsl.PipelineTask, profile: Profile) -> dsl.PipelineTask:
+    """Set a step that reads tables: small requests, scratch space, a timeout, retries."""
+    return _any_step(task, profile, profile.light, cost="light")
+
+
+def heavy(task: dsl.PipelineTask, profile: Profile) -> dsl.PipelineTask:
+    """Set a step without a GPU that holds images or weights in memory."""
+    return _any_step(task, profile, profile.heavy, cost="light")
+
+
+def torchrun(task: dsl.PipelineTask, profile: Profile) -> dsl.PipelineTask:
+    """Set a torchrun step: GPUs on the right nodes, memory-backed /dev/shm for NCCL and data loading."""
+    wanted = profile.training
+    if wanted.gpus:
+        task.set_accelerator_type(GPU).set_accelerator_limit(wanted.gpus)
+    if wanted.node_labels:
+        for key, value in wanted.node_labels.items():
+            kubernetes.add_node_selector(task, key, value)
+    for toleration in wanted.tolerations:
+        kubernetes.add_toleration_json(task, dict(toleration))
+
+    kubernetes.empty_dir_mount(
+        task,
+        volume_name="dshm",
+        mount_path="/dev/shm",  # noqa: S108
+        medium="Memory",
+        size_limit=wanted.shared_memory,
+    )
     if profile.queue:
         kubernetes.add_pod_label(task, "kueue.x-k8s.io/queue-name", profile.queue)
-    return _any_step(task, profile, scratch=profile.train_scratch, cost="training")
+    return _any_step(task, profile, wanted, cost="training")
 
 
-def with_store(task: dsl.PipelineTask, *further: str) -> dsl.PipelineTask:
-    """Give a step the object store's address and credentials; a cluster without the secret runs it without.
+def training(task: dsl.PipelineTask, profile: Profile) -> dsl.PipelineTask:
+    """Set a torchrun step that trains: its checkpoints outlive the pod where STORE_CONFIG says where to."""
+    return with_store(torchrun(task, profile), profile, CHECKPOINT_STORE)
 
-    `further` are other keys of the secret that become variables of the same name.
+
+def with_store(task: dsl.PipelineTask, profile: Profile, *further: str) -> dsl.PipelineTask:
+    """Give a step the object store's address and credentials by reference; without them in the namespace it runs too.
+
+    `further` are other keys of STORE_CONFIG that become variables of the same name.
     """
-    names = {name: name for name in (*(f"STREETVISION_S3_{name}" for name in STORE_VARIABLES), *further)}
-    kubernetes.use_secret_as_env(task, secret_name=STORE_SECRET, secret_key_to_env=names, optional=True)
+    settings = {name: name for name in (*STORE_VARIABLES, *further)}
+    kubernetes.use_config_map_as_env(task, STORE_CONFIG, settings, optional=True)
+
+    keys = {
+        profile.secrets.store_access_key: "STREETVISION_S3_ACCESS_KEY",
+        profile.secrets.store_secret_key: "STREETVISION_S3_SECRET_KEY",
+    }
+    kubernetes.use_secret_as_env(task, profile.secrets.store, keys, optional=True)
     return task
 
 
-def _any_step(task: dsl.PipelineTask, profile: Profile, *, scratch: str, cost: str) -> dsl.PipelineTask:
-    # Labels by which a cluster's bill is split: whose pod, which step, light or on the nodes for training.
+def with_hub_token(task: dsl.PipelineTask, profile: Profile) -> dsl.PipelineTask:
+    """Give a step the Hugging Face Hub's token by reference, where the namespace has one."""
+    kubernetes.use_secret_as_env(task, profile.secrets.hub, {HUB_TOKEN: HUB_TOKEN}, optional=True)
+    return task
+
+
+def retry_window_seconds(n_retries: int, timeout_seconds: int) -> int:
+    """Return the time that all attempts and the waits between them can take.
+
+    Argo counts `backoff.maxDuration` from the first attempt's start and ends an attempt that runs past it.
+    """
+    waits = [_BACKOFF_SECONDS * _BACKOFF_FACTOR**attempt for attempt in range(n_retries)]
+    return (n_retries + 1) * timeout_seconds + int(sum(waits))
+
+
+def _any_step(task: dsl.PipelineTask, profile: Profile, wanted: StepResources, *, cost: str) -> dsl.PipelineTask:
+    task.set_cpu_request(wanted.cpu_request).set_cpu_limit(wanted.cpu_limit)
+    task.set_memory_request(wanted.memory_request).set_memory_limit(wanted.memory_limit)
+
+    # Labels by which network policies find the pods and a cluster's bill is split: whose, which step, which nodes.
     kubernetes.add_pod_label(task, "app.kubernetes.io/part-of", "streetvision")
     kubernetes.add_pod_label(task, "app.kubernetes.io/component", task.name)
     kubernetes.add_pod_label(task, "streetvision/cost", cost)
+
     kubernetes.set_security_context(task, run_as_user=_USER, run_as_group=_USER, run_as_non_root=True)
-    _empty_dir(task, "scratch", "/tmp", scratch)  # noqa: S108 - the images keep all scratch there
+    # The images keep all scratch below /tmp.
+    kubernetes.empty_dir_mount(task, volume_name="scratch", mount_path="/tmp", size_limit=wanted.scratch)  # noqa: S108
+    kubernetes.set_timeout(task, wanted.timeout_seconds)
+    kubernetes.set_image_pull_policy(task, profile.image_pull_policy)
+    if profile.secrets.image_pull:
+        kubernetes.set_image_pull_secrets(task, list(profile.secrets.image_pull))
+
     if profile.n_retries:
-        task.set_retry(profile.n_retries, backoff_duration="30s", backoff_factor=2.0, backoff_max_duration="600s")
+        window = retry_window_seconds(profile.n_retries, wanted.timeout_seconds)
+        task.set_retry(profile.n_retries, f"{_BACKOFF_SECONDS}s", float(_BACKOFF_FACTOR), f"{window}s")
     return task
 
 
-def _empty_dir(task: dsl.PipelineTask, name: str, path: str, size: str, *, medium: str | None = None) -> None:
-    kubernetes.empty_dir_mount(task, volume_name=name, mount_path=path, medium=medium, size_limit=size)
+def _profile(name: str, document: Mapping[str, Any]) -> Profile:
+    sections = {"light": StepResources, "heavy": StepResources, "training": TrainingResources, "secrets": Secrets}
+    scalars = {"n_retries": int, "queue": str, "image_pull_policy": str}
+    for key in document:
+        if key not in sections and key not in scalars:
+            raise ConfigError(unknown_key(key, [*sections, *scalars]))
+    if "training" not in document:
+        raise ConfigError("training is missing: the requests of the steps that run torchrun")
+
+    values: dict[str, Any] = {"name": name}
+    for key, config_class in sections.items():
+        if key in document:
+            values[key] = _section(key, config_class, _mapping(document[key]))
+    for key, kind in scalars.items():
+        if key in document:
+            if not isinstance(document[key], kind) or isinstance(document[key], bool):
+                raise ConfigError(f"{key}={document[key]!r} must be {kind.__name__}")
+            values[key] = document[key]
+
+    profile = Profile(**values)
+    if profile.n_retries < 0:
+        raise ConfigError(f"n_retries={profile.n_retries} must be >= 0")
+    if profile.image_pull_policy not in PULL_POLICIES:
+        raise ConfigError(f"image_pull_policy={profile.image_pull_policy!r} must be one of {', '.join(PULL_POLICIES)}")
+    return profile
+
+
+def _section(name: str, config_class: type[C], values: Mapping[str, Any]) -> C:
+    """Read one section; quantities that YAML reads as numbers, such as `cpu_request: 1`, are text to Kubernetes."""
+    texts = {
+        key: str(value) if key in _QUANTITIES and type(value) in (int, float) else value
+        for key, value in values.items()
+    }
+    try:
+        return config_class.from_mapping(texts)
+    except ConfigError as error:
+        raise ConfigError(f"{name}: {str(error).partition(': ')[2]}") from None
+
+
+def _mapping(document: Any) -> Mapping[str, Any]:
+    if not isinstance(document, dict) or not all(isinstance(key, str) for key in document):
+        raise ConfigError("must be a mapping of names to values")
+    return document
+
+
+def _amount(quantity: str) -> Any:
+    try:
+        return parse_quantity(quantity)
+    except ValueError:
+        return None
+
+
+# On a laptop an error is shown at once: nothing is retried.
+LOCAL = Profile(name="local", training=TrainingResources(), n_retries=0, on_cluster=False)

@@ -1,4 +1,4 @@
-"""Which sources does a phase run, and what is the name of the image that holds exactly these?
+"""The sources that a phase runs, and the name of the image that holds exactly these.
 
 A phase's image holds the modules its component imports, directly or not, and nothing else of ours. So the digest in
 its name changes when code that the phase can reach changes, and KFP's cache reruns that phase and what follows it.
@@ -7,25 +7,33 @@ its name changes when code that the phase can reach changes, and KFP's cache rer
 import ast
 import functools
 import hashlib
+import importlib
 import os
 from collections.abc import Iterator
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-CPU, TRAINER = "cpu", "trainer"
 _REGISTRY = os.environ.get("STREETVISION_REGISTRY", "streetvision")
 # What both kinds of images are built from, besides their own requirements.
 _COMMON = ("constraints.txt", "images/Dockerfile", "images/cpu/requirements.txt")
 
 
-def cpu_image(module: str) -> str:
-    """Image without torch of the phase whose component module has this `__name__`."""
-    return reference(CPU, _phase(module))
+def phase_image(phase: str) -> str:
+    """Image of a phase; its kind is the `base_image` of the phase's component."""
+    return reference(kind_of(phase), phase)
 
 
-def trainer_image(module: str) -> str:
-    """Image with torch, transformers and peft of the phase whose component module has this `__name__`."""
-    return reference(TRAINER, _phase(module))
+@functools.cache
+def kind_of(phase: str) -> str:
+    """Kind of a phase's image, "cpu" or "trainer"."""
+    component = getattr(importlib.import_module(f"components.{phase}.component"), phase)
+    return str(component.component_spec.implementation.container.image).rpartition("/")[2]
+
+
+def phases() -> list[str]:
+    """Names of all phases, sorted."""
+    files = sorted((ROOT / "components").glob("*/component.py"))
+    return [file.parent.name for file in files if file.parent.name != "shared"]
 
 
 def reference(kind: str, phase: str, root: Path = ROOT) -> str:
@@ -87,7 +95,3 @@ def _mentioned(file: Path, modified: int) -> frozenset[str]:
         elif isinstance(node, ast.Constant) and isinstance(node.value, str):
             names.add(node.value)
     return frozenset(name for name in names if name.startswith("components."))
-
-
-def _phase(module: str) -> str:
-    return module.split(".")[-2]

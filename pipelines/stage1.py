@@ -1,32 +1,50 @@
-"""The stage-1 pipeline: from a data source to a deployable bundle."""
+"""The stage-1 pipeline: from a data source to a deployable bundle.
 
+The graph has no conditions, loops or exit handler: on a real back end a branch whose tasks are all cached never counts
+as finished. What is optional is a `Variant`, chosen when the pipeline is compiled. Two groups (nested pipelines) keep
+the root on one screen; each further group would cost a driver pod.
+"""
+
+import dataclasses
 import inspect
 from typing import Any, NamedTuple
 
 from kfp import dsl
+from kfp.dsl.python_component import PythonComponent
 
 from components.calibrate_gate.component import calibrate_gate
 from components.calibrate_scrc.component import calibrate_scrc
 from components.compare_adaptations.component import compare_adaptations
 from components.compare_calibrators.component import compare_calibrators
+from components.configure.component import configure
+from components.configure.config import RunForm
 from components.evaluate.component import evaluate
 from components.export_bundle.component import export_bundle
-from components.fingerprint_source.component import fingerprint_source
 from components.fit_threshold.component import fit_threshold
 from components.import_backbone.component import import_backbone
 from components.ingest_dataset.component import ingest_dataset
 from components.predict_logits.component import predict_logits
 from components.pretrain_explora.component import pretrain_explora
-from components.report_outcome.component import report_outcome
-from components.shared.artifact_types import Bundle, Evaluation
-from components.shared.component import documented
+from components.shared.artifact_types import (
+    Backbone,
+    Bundle,
+    Checkpoint,
+    Evaluation,
+    ImageDataset,
+    Splits,
+    ValCalibLogits,
+    ValTestLogits,
+)
 from components.split_dataset.component import split_dataset
 from components.train_baseline.component import train_baseline
 from components.train_gate.component import train_gate
 from pipelines import resources
-from pipelines.parameters import PHASES, of_phase, pipeline_parameters
+from pipelines.parameters import Variant
+from pipelines.resources import Profile
+from pipelines.sources import phase_image
 
 NAME = "streetvision-stage1"
+DESCRIPTION = "Train, calibrate, evaluate and bundle a selective roadwork classifier."
 
 
 class Outputs(NamedTuple):
@@ -37,141 +55,215 @@ class Outputs(NamedTuple):
     report: dsl.HTML
 
 
-def stage1(profile: resources.Profile) -> Any:
-    """The pipeline for the resources of `profile`, as a KFP graph component.
+class Trained(NamedTuple):
+    """What the group `train` hands on."""
 
-    On a cluster an exit handler closes the run. KFP lets no output leave an exit handler's group and its local runner
-    has none, so that a local run has outputs instead.
-    """
+    checkpoint: Checkpoint
+    val_calib_logits: ValCalibLogits
+    val_test_logits: ValTestLogits
+    gate_checkpoint: Checkpoint
+    gate_calib_logits: ValCalibLogits
+    gate_test_logits: ValTestLogits
 
-    def phases(values: dict[str, Any]) -> Outputs:
-        return _Wiring(profile, values).phases()
 
-    def closed(values: dict[str, Any]) -> None:
-        with dsl.ExitHandler(resources.light(report_outcome(), profile)):
-            phases(values)
+def stage1(profile: Profile, variant: Variant = Variant()) -> Any:  # noqa: B008 - frozen
+    """Return the pipeline of `variant` for the resources of `profile`, as a KFP graph component."""
+    train, deliver = _train(profile, variant), _evaluate_and_deliver(profile)
 
-    parameters = [*pipeline_parameters(), *resources.runtime_parameters(profile)]
-    function = (
-        _with_signature(closed, parameters, None)
-        if profile.on_cluster
-        else _with_signature(phases, parameters, Outputs)
+    def wire(form: dict[str, Any]) -> Outputs:
+        run = configure(**form, pretrain=variant.pretrain, modes=list(variant.modes))
+        run.set_caching_options(enable_caching=False)  # the step that notices that the data changed
+        resources.with_store(_set(resources.light, run, profile), profile)
+        config = run.outputs
+
+        ingest = ingest_dataset(config=config["ingest_dataset"])
+        resources.with_store(_set(resources.heavy, ingest, profile), profile)
+        split = split_dataset(dataset=ingest.outputs["dataset"], config=config["split_dataset"])
+        _set(resources.light, split, profile)
+
+        trained = train(
+            dataset=ingest.outputs["dataset"],
+            splits=split.outputs["splits"],
+            backbone=_backbone(profile, variant, config, split),
+            train_config=config["train_baseline"],
+            compare_config=config["compare_adaptations"],
+            predict_config=config["predict_logits"],
+            gate_config=config["train_gate"],
+        )
+        delivered = deliver(
+            dataset=ingest.outputs["dataset"],
+            **trained.outputs,
+            calibrators_config=config["compare_calibrators"],
+            threshold_config=config["fit_threshold"],
+            gate_config=config["calibrate_gate"],
+            scrc_config=config["calibrate_scrc"],
+            evaluate_config=config["evaluate"],
+            export_config=config["export_bundle"],
+        )
+        outputs = delivered.outputs
+        return Outputs(outputs["bundle"], outputs["evaluation"], outputs["report"])
+
+    return dsl.pipeline(name=NAME, description=DESCRIPTION)(_with_form(wire, variant))
+
+
+def _backbone(profile: Profile, variant: Variant, config: Any, split: dsl.PipelineTask) -> Any:
+    """The pretrained backbone, or what extended pre-training on TRAIN makes of it; labels only where compiled in."""
+    imported = import_backbone(config=config["import_backbone"])
+    resources.with_store(_set(resources.heavy, imported, profile), profile)
+    resources.with_hub_token(imported, profile)
+    if variant.pretrain == "none":
+        return imported.outputs["pretrained"]
+
+    labels = {"train_labels": split.outputs["train_labels"]} if variant.pretrain == "labelled" else {}
+    adapt = pretrain_explora(
+        train_images=split.outputs["train_images"],
+        pretrained=imported.outputs["pretrained"],
+        config=config["pretrain_explora"],
+        **labels,
     )
-    return dsl.pipeline(name=NAME)(documented(*PHASES.values(), resources.TrainingResources)(function))
+    return _set(resources.training, adapt, profile).outputs["adapted"]
 
 
-class _Wiring:
-    """One compilation: which output goes into which input. `values` are the pipeline's parameters."""
+def _train(profile: Profile, variant: Variant) -> Any:
+    """The group that trains the classifier and the gate, and predicts VAL_CALIB and VAL_TEST."""
 
-    def __init__(self, profile: resources.Profile, values: dict[str, Any]) -> None:
-        self.profile, self.values = profile, values
-        self.gpus = {parameter.name: values[parameter.name] for parameter in resources.runtime_parameters(profile)}
+    @dsl.pipeline(name="train", description="Train the classifier and the gate; predict VAL_CALIB and VAL_TEST.")
+    def train(
+        dataset: dsl.Input[ImageDataset],
+        splits: dsl.Input[Splits],
+        backbone: dsl.Input[Backbone],
+        train_config: dict,
+        compare_config: dict,
+        predict_config: dict,
+        gate_config: dict,
+    ) -> Trained:
+        inputs = {"dataset": dataset, "splits": splits}
+        tasks = [
+            _named(train_baseline, f"train-{mode}")(**inputs, backbone=backbone, config=train_config, mode=mode)
+            for mode in variant.modes
+        ] or [train_baseline(**inputs, backbone=backbone, config=train_config)]
+        for task in tasks:
+            _set(resources.training, task, profile, train_baseline)
+        checkpoint = _best(tasks, compare_config, profile) if variant.modes else tasks[0].outputs["checkpoint"]
 
-    def phases(self) -> Outputs:
-        """All phases."""
-        source = self._light(fingerprint_source(**self._of("fingerprint_source")))
-        resources.with_store(source)
-        source.set_caching_options(enable_caching=False)  # it is what notices that the data changed
-        ingest = ingest_dataset(source_fingerprint=source.outputs["data_digest"], **self._of("ingest_dataset"))
-        resources.with_store(self._light(ingest, memory="16Gi"))
-        dataset = ingest.outputs["dataset"]
-        split = self._light(split_dataset(dataset=dataset, **self._of("split_dataset")))
-        splits = split.outputs["splits"]
-        backbone = self._backbone(source.outputs["backbone_digest"], split)
-        checkpoint = self._classifier(dataset, splits, backbone)
-        logits = predict_logits(dataset=dataset, splits=splits, checkpoint=checkpoint, **self._of("predict_logits"))
-        resources.torchrun(logits, self.profile, self.gpus)
-        gate = train_gate(dataset=dataset, splits=splits, checkpoint=checkpoint, **self._of("train_gate"))
-        resources.training(gate, self.profile, self.gpus)
-        policies = self._policies(logits.outputs["val_calib_logits"], gate.outputs["val_calib_logits"])
+        logits = predict_logits(**inputs, checkpoint=checkpoint, config=predict_config)
+        _set(resources.torchrun, logits, profile)
+        gate = train_gate(**inputs, checkpoint=checkpoint, config=gate_config)
+        _set(resources.training, gate, profile)
+        return Trained(
+            checkpoint,
+            logits.outputs["val_calib_logits"],
+            logits.outputs["val_test_logits"],
+            gate.outputs["gate_checkpoint"],
+            gate.outputs["val_calib_logits"],
+            gate.outputs["val_test_logits"],
+        )
+
+    return train
+
+
+def _best(tasks: list[dsl.PipelineTask], config: Any, profile: Profile) -> Any:
+    """The best checkpoint of several trainings on VAL_SELECT."""
+    candidates = {}
+    for number, task in enumerate(tasks, start=1):
+        candidates[f"checkpoint_{number}"] = task.outputs["checkpoint"]
+        candidates[f"val_select_logits_{number}"] = task.outputs["val_select_logits"]
+    compared = compare_adaptations(**candidates, config=config)
+    return _set(resources.light, compared, profile).outputs["checkpoint"]
+
+
+def _evaluate_and_deliver(profile: Profile) -> Any:
+    """The group that fits the policies on VAL_CALIB, evaluates them on VAL_TEST, and writes the bundle."""
+
+    @dsl.pipeline(
+        name="evaluate-and-deliver",
+        description="Fit the policies on VAL_CALIB, evaluate them on VAL_TEST, write the bundle.",
+    )
+    def evaluate_and_deliver(
+        dataset: dsl.Input[ImageDataset],
+        checkpoint: dsl.Input[Checkpoint],
+        val_calib_logits: dsl.Input[ValCalibLogits],
+        val_test_logits: dsl.Input[ValTestLogits],
+        gate_checkpoint: dsl.Input[Checkpoint],
+        gate_calib_logits: dsl.Input[ValCalibLogits],
+        gate_test_logits: dsl.Input[ValTestLogits],
+        calibrators_config: dict,
+        threshold_config: dict,
+        gate_config: dict,
+        scrc_config: dict,
+        evaluate_config: dict,
+        export_config: dict,
+    ) -> Outputs:
+        calibration = compare_calibrators(val_calib_logits=val_calib_logits, config=calibrators_config)
+        softmax = fit_threshold(
+            val_calib_logits=val_calib_logits,
+            calibration=calibration.outputs["calibration"],
+            config=threshold_config,
+        )
+        gate = calibrate_gate(val_calib_logits=gate_calib_logits, config=gate_config)
+        scrc = calibrate_scrc(val_calib_logits=val_calib_logits, config=scrc_config)
+        policies = {
+            "softmax_policy": softmax.outputs["policy"],
+            "gate_policy": gate.outputs["gate_policy"],
+            "scrc_policy": scrc.outputs["scrc_policy"],
+        }
+
         evaluation = evaluate(
-            val_test_logits=logits.outputs["val_test_logits"],
-            gate_test_logits=gate.outputs["val_test_logits"],
+            val_test_logits=val_test_logits,
+            gate_test_logits=gate_test_logits,
             dataset=dataset,
             **policies,
-            **self._of("evaluate"),
+            config=evaluate_config,
         )
-        self._light(evaluation)
         bundle = export_bundle(
             checkpoint=checkpoint,
-            gate_checkpoint=gate.outputs["gate_checkpoint"],
+            gate_checkpoint=gate_checkpoint,
             evaluation=evaluation.outputs["evaluation"],
             dataset=dataset,
             **policies,
-            **self._of("export_bundle"),
+            config=export_config,
         )
-        self._light(bundle, memory="16Gi")
+        for task in (calibration, softmax, gate, scrc, evaluation):
+            _set(resources.light, task, profile)
+        _set(resources.heavy, bundle, profile)
         return Outputs(bundle.outputs["bundle"], evaluation.outputs["evaluation"], evaluation.outputs["report"])
 
-    def _backbone(self, fingerprint: Any, split: dsl.PipelineTask) -> Any:
-        """What every classifier starts from: the pretrained backbone, or what it becomes on TRAIN without labels, or
-        with them where the user has said so: only then are they an input."""
-        with dsl.If(self.values["explora_objective"] == "none"):
-            pretrained = self._imported(fingerprint)
-        with dsl.Elif(self.values["use_labeled_data"] == True):  # noqa: E712 (a channel, compared when the run does)
-            labelled = self._adapted(fingerprint, split, train_labels=split.outputs["train_labels"])
-        with dsl.Else():
-            adapted = self._adapted(fingerprint, split)
-        return dsl.OneOf(pretrained, labelled, adapted)
+    return evaluate_and_deliver
 
-    def _adapted(self, fingerprint: Any, split: dsl.PipelineTask, **labels: Any) -> Any:
-        adapt = pretrain_explora(
-            train_images=split.outputs["train_images"],
-            pretrained=self._imported(fingerprint),
-            **labels,
-            **self._of("pretrain_explora"),
+
+def _set(kind: Any, task: dsl.PipelineTask, profile: Profile, component: Any = None) -> dsl.PipelineTask:
+    """Give a task the resources of its kind and the image of exactly its phase's sources."""
+    phase = (component.name if component else task.name).replace("-", "_")
+    task.set_container_image(phase_image(phase))
+    return kind(task, profile)
+
+
+def _named(component: PythonComponent, name: str) -> PythonComponent:
+    """`component` under another name, so that its task is found by that name in the graph, in logs and in `status`."""
+    spec = dataclasses.replace(component.component_spec, name=name)
+    return PythonComponent(component_spec=spec, python_func=component.python_func)
+
+
+def _with_form(wire: Any, variant: Variant) -> Any:
+    """`wire` as the function KFP expects: one annotated and documented parameter per field of the form."""
+    kinds = {"overrides": dict}
+    defaults = RunForm().to_json()
+    parameters = [
+        inspect.Parameter(
+            name,
+            inspect.Parameter.POSITIONAL_OR_KEYWORD,
+            default=defaults[name],
+            annotation=kinds.get(name, str),
         )
-        return resources.training(adapt, self.profile, self.gpus).outputs["adapted"]
-
-    def _imported(self, fingerprint: Any) -> Any:
-        imported = import_backbone(backbone_fingerprint=fingerprint, **self._of("import_backbone"))
-        resources.with_store(self._light(imported, memory="16Gi"))
-        return imported.outputs["pretrained"]
-
-    def _classifier(self, dataset: Any, splits: Any, backbone: Any) -> Any:
-        """The best of all `modes` on VAL_SELECT, trained side by side on a cluster, one after the other elsewhere."""
-        with dsl.ParallelFor(self.values["modes"], parallelism=None if self.profile.on_cluster else 1) as mode:
-            train = train_baseline(
-                dataset=dataset, splits=splits, backbone=backbone, mode=mode, **self._of("train_baseline")
-            )
-            resources.training(train, self.profile, self.gpus)
-        chosen = compare_adaptations(
-            checkpoints=dsl.Collected(train.outputs["checkpoint"]),
-            val_select_logits=dsl.Collected(train.outputs["val_select_logits"]),
-            **self._of("compare_adaptations"),
-        )
-        return self._light(chosen).outputs["checkpoint"]
-
-    def _policies(self, logits: Any, gate_logits: Any) -> dict[str, Any]:
-        """All three policies fitted on VAL_CALIB, by the name of the input that takes them."""
-        calibration = compare_calibrators(val_calib_logits=logits, **self._of("compare_calibrators"))
-        softmax = fit_threshold(
-            val_calib_logits=logits,
-            calibration=self._light(calibration).outputs["calibration"],
-            **self._of("fit_threshold"),
-        )
-        gate = calibrate_gate(val_calib_logits=gate_logits, **self._of("calibrate_gate"))
-        scrc = calibrate_scrc(val_calib_logits=logits, **self._of("calibrate_scrc"))
-        return {
-            "softmax_policy": self._light(softmax).outputs["policy"],
-            "gate_policy": self._light(gate).outputs["gate_policy"],
-            "scrc_policy": self._light(scrc).outputs["scrc_policy"],
-        }
-
-    def _of(self, phase: str) -> dict[str, Any]:
-        return of_phase(phase, self.values)
-
-    def _light(self, task: dsl.PipelineTask, *, memory: str = "8Gi") -> dsl.PipelineTask:
-        return resources.light(task, self.profile, memory=memory)
-
-
-def _with_signature(wire: Any, parameters: list[inspect.Parameter], returned: Any) -> Any:
-    """`wire` as the function KFP expects: one annotated parameter per pipeline parameter, called by position."""
+        for name in variant.form
+    ]
 
     def pipeline(*channels: Any) -> Any:
-        """Train, calibrate, evaluate and bundle a selective roadwork classifier."""
-        names = [parameter.name for parameter in parameters]
-        return wire(dict(zip(names, channels, strict=True)))
+        return wire(dict(zip(variant.form, channels, strict=True)))
 
-    pipeline.__signature__ = inspect.Signature(parameters, return_annotation=returned)  # type: ignore[attr-defined]
+    helps = [f"    {name}: {RunForm.__dataclass_fields__[name].metadata['help']}" for name in variant.form]
+    pipeline.__doc__ = "\n".join([DESCRIPTION, "", "Args:", *helps])
+    pipeline.__signature__ = inspect.Signature(  # type: ignore[attr-defined]
+        parameters, return_annotation=Outputs
+    )
     return pipeline

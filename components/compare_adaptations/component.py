@@ -1,25 +1,62 @@
-"""KFP interface of compare_adaptations."""
+"""KFP interface of compare_adaptations.
+
+A back end fetches a `dsl.Collected` list by its first artifact's bucket alone, and fails where some are cached and some
+new. So each candidate has inputs of its own; those that a pipeline does not connect are None.
+"""
 
 from kfp import dsl
 
-from components.compare_adaptations.config import CompareAdaptationsConfig
-from components.shared import artifact_types  # of a list, KFP finds the type by its module only
-from components.shared.artifact_types import Checkpoint, Comparison
-from components.shared.component import documented
-from pipelines.sources import cpu_image
+from components.shared.artifact_types import Checkpoint, Comparison, ValSelectLogits
+from components.shared.component import CPU
+
+MAX_CANDIDATES = 6
 
 
-# fmt: off
-@dsl.component(base_image=cpu_image(__name__), install_kfp_package=False)
-@documented(CompareAdaptationsConfig)
+@dsl.component(base_image=CPU, install_kfp_package=False)
 def compare_adaptations(
-    checkpoints: dsl.Input[artifact_types.Checkpoints], val_select_logits: dsl.Input[artifact_types.AllValSelectLogits],
-    checkpoint: dsl.Output[Checkpoint], comparison: dsl.Output[Comparison], table: dsl.Output[dsl.Markdown],
-    modes: list = ["frozen"], monitor: str = "val_select/acc", positive_class: str = "Roadwork",  # noqa: B006
-    n_bootstrap: int = 2000, seed: int = 0,
+    checkpoint_1: dsl.Input[Checkpoint],
+    val_select_logits_1: dsl.Input[ValSelectLogits],
+    checkpoint_2: dsl.Input[Checkpoint],
+    val_select_logits_2: dsl.Input[ValSelectLogits],
+    checkpoint: dsl.Output[Checkpoint],
+    comparison: dsl.Output[Comparison],
+    table: dsl.Output[dsl.Markdown],
+    config: dict,
+    checkpoint_3: dsl.Input[Checkpoint] = None,
+    val_select_logits_3: dsl.Input[ValSelectLogits] = None,
+    checkpoint_4: dsl.Input[Checkpoint] = None,
+    val_select_logits_4: dsl.Input[ValSelectLogits] = None,
+    checkpoint_5: dsl.Input[Checkpoint] = None,
+    val_select_logits_5: dsl.Input[ValSelectLogits] = None,
+    checkpoint_6: dsl.Input[Checkpoint] = None,
+    val_select_logits_6: dsl.Input[ValSelectLogits] = None,
 ) -> None:
-    """Compare adaptations of the backbone on VAL_SELECT with paired intervals; the best one's checkpoint goes on."""
-    arguments = dict(locals())
-    from components.compare_adaptations import config, step
+    """Compare adaptations of the backbone on VAL_SELECT with paired intervals; select the best checkpoint."""
+    from components.compare_adaptations.step import run
     from components.shared.step import execute
-    execute(step.run, config.CompareAdaptationsConfig, arguments)
+
+    checkpoints = [
+        checkpoint_1,
+        checkpoint_2,
+        checkpoint_3,
+        checkpoint_4,
+        checkpoint_5,
+        checkpoint_6,
+    ]
+    logits = [
+        val_select_logits_1,
+        val_select_logits_2,
+        val_select_logits_3,
+        val_select_logits_4,
+        val_select_logits_5,
+        val_select_logits_6,
+    ]
+    execute(
+        run,
+        config,
+        checkpoints=[artifact for artifact in checkpoints if artifact is not None],
+        val_select_logits=[artifact for artifact in logits if artifact is not None],
+        checkpoint=checkpoint,
+        comparison=comparison,
+        table=table,
+    )

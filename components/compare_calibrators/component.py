@@ -2,21 +2,18 @@
 
 from kfp import dsl
 
-from components.compare_calibrators.config import CompareCalibratorsConfig
 from components.shared.artifact_types import Calibration, ValCalibLogits
-from components.shared.component import documented
-from pipelines.sources import cpu_image
+from components.shared.component import CPU
 
 
-# fmt: off
-@dsl.component(base_image=cpu_image(__name__), install_kfp_package=False)
-@documented(CompareCalibratorsConfig)
+@dsl.component(base_image=CPU, install_kfp_package=False)
 def compare_calibrators(
-    val_calib_logits: dsl.Input[ValCalibLogits], calibration: dsl.Output[Calibration],
-    calibrator: str = "auto", positive_class: str = "Roadwork", n_bootstrap: int = 2000, seed: int = 0,
+    val_calib_logits: dsl.Input[ValCalibLogits],
+    calibration: dsl.Output[Calibration],
+    config: dict,
 ) -> None:
     """Compare calibrators by cross-fitting on VAL_CALIB, and fit the chosen one."""
-    arguments = dict(locals())
-    from components.compare_calibrators import config, step
+    from components.compare_calibrators.step import run
     from components.shared.step import execute
-    execute(step.run, config.CompareCalibratorsConfig, arguments)
+
+    execute(run, config, val_calib_logits=val_calib_logits, calibration=calibration)

@@ -2,22 +2,19 @@
 
 from kfp import dsl
 
-from components.fit_threshold.config import FitThresholdConfig
 from components.shared.artifact_types import Calibration, Policy, ValCalibLogits
-from components.shared.component import documented
-from pipelines.sources import cpu_image
+from components.shared.component import CPU
 
 
-# fmt: off
-@dsl.component(base_image=cpu_image(__name__), install_kfp_package=False)
-@documented(FitThresholdConfig)
+@dsl.component(base_image=CPU, install_kfp_package=False)
 def fit_threshold(
-    val_calib_logits: dsl.Input[ValCalibLogits], calibration: dsl.Input[Calibration], policy: dsl.Output[Policy],
-    objective: str = "mcc", max_fnr: float = 1.0, positive_class: str = "Roadwork", n_bootstrap: int = 2000,
-    early_exit_error: float = 0.005, seed: int = 0,
+    val_calib_logits: dsl.Input[ValCalibLogits],
+    calibration: dsl.Input[Calibration],
+    policy: dsl.Output[Policy],
+    config: dict,
 ) -> None:
     """Fit the softmax policy: the threshold on P(positive) that maximises the objective on VAL_CALIB."""
-    arguments = dict(locals())
-    from components.fit_threshold import config, step
+    from components.fit_threshold.step import run
     from components.shared.step import execute
-    execute(step.run, config.FitThresholdConfig, arguments)
+
+    execute(run, config, val_calib_logits=val_calib_logits, calibration=calibration, policy=policy)

@@ -2,20 +2,17 @@
 
 from kfp import dsl
 
-from components.import_backbone.config import ImportBackboneConfig
 from components.shared.artifact_types import Backbone
-from components.shared.component import documented
-from pipelines.sources import trainer_image
+from components.shared.component import TRAINER
 
 
-# fmt: off
-@dsl.component(base_image=trainer_image(__name__), install_kfp_package=False)
-@documented(ImportBackboneConfig)
+@dsl.component(base_image=TRAINER, install_kfp_package=False)
 def import_backbone(
-    pretrained: dsl.Output[Backbone], backbone: str = "", backbone_fingerprint: str = "",
+    pretrained: dsl.Output[Backbone],
+    config: dict,
 ) -> None:
     """Copy a pretrained backbone from a folder, an object store or the Hugging Face hub, and load it once."""
-    arguments = dict(locals())
-    from components.import_backbone import config, step
+    from components.import_backbone.step import run
     from components.shared.step import execute
-    execute(step.run, config.ImportBackboneConfig, arguments)
+
+    execute(run, config, pretrained=pretrained)

@@ -2,25 +2,17 @@
 
 from kfp import dsl
 
-from components.ingest_dataset.config import IngestConfig
 from components.shared.artifact_types import ImageDataset
-from components.shared.component import documented
-from pipelines.sources import cpu_image
+from components.shared.component import CPU
 
 
-# fmt: off
-@dsl.component(base_image=cpu_image(__name__), install_kfp_package=False)
-@documented(IngestConfig)
+@dsl.component(base_image=CPU, install_kfp_package=False)
 def ingest_dataset(
     dataset: dsl.Output[ImageDataset],
-    data: str = "", extra_sources: str = "", source_name: str = "", source_fingerprint: str = "",
-    csv: str = "labels.csv", path_column: str = "path", label_column: str = "label", group_column: str = "group",
-    timestamp_column: str = "", label_map: dict = {"0": "None", "1": "Roadwork", "-1": "exclude"},  # noqa: B006
-    class_names: list = ["None", "Roadwork"], image_size: int = 224, max_reject_fraction: float = 0.01,  # noqa: B006
-    max_pixels: int = 100_000_000, near_duplicate_distance: int = 8,
+    config: dict,
 ) -> None:
     """Decode and check every image once, find duplicates, and store the usable ones in shards."""
-    arguments = dict(locals())
-    from components.ingest_dataset import config, step
+    from components.ingest_dataset.step import run
     from components.shared.step import execute
-    execute(step.run, config.IngestConfig, arguments)
+
+    execute(run, config, dataset=dataset)

@@ -11,9 +11,9 @@ class PretrainExploraConfig(LaunchConfig):
     """Hyper-parameters of phase 4: what changes (ExPLoRA) and by which self-supervised objective."""
 
     explora_objective: str = option(
-        "none",
-        "Extended pre-training on TRAIN without labels: none; dino: self-distillation; mae: masked image modelling.",
-        choices=("none", "dino", "mae"),
+        "dino",
+        "Objective of extended pre-training: dino, self-distillation; mae, masked autoencoding (not for DINOv3).",
+        choices=("dino", "mae"),
     )
     use_labeled_data: bool = option(
         False, "Extended pre-training also learns TRAIN's labels, which it takes as an input of their own."
@@ -55,7 +55,5 @@ class PretrainExploraConfig(LaunchConfig):
     def check(self) -> list[str]:
         """fp16 is refused with its reason; the decoder's heads are 32 wide."""
         problems = [HALF_REFUSED] if self.precision == "fp16" else []
-        if self.use_labeled_data and self.explora_objective == "none":
-            problems.append("use_labeled_data=True needs pre-training: set explora_objective to dino or mae")
         width = self.explora_decoder_width
         return problems + ([f"explora_decoder_width={width} must be a multiple of 32"] if width % 32 else [])

@@ -56,8 +56,6 @@ def run(
 
 def _check(config: PretrainExploraConfig, images: TrainImages, pretrained: Path) -> None:
     """Everything that can be refused before a process is started or a model is loaded."""
-    if config.explora_objective == "none":
-        raise ConfigError("explora_objective='none': nothing to pre-train; choose dino or mae")
     document = json.loads((pretrained / "config.json").read_text(encoding="utf-8"))
     if config.explora_objective == "mae" and document.get("model_type") not in _NO_ROPE:
         raise ConfigError(

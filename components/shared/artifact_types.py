@@ -1,4 +1,4 @@
-"""Which kinds of artifact flow between the phases?
+"""Kinds of artifact that flow between the phases, as KFP types.
 
 One KFP type per kind, and per data split for everything that carries predictions, so that the KFP compiler refuses
 a pipeline that wires VAL_TEST logits into a fitting step (InconsistentTypeException). KFP accepts custom types only
@@ -27,7 +27,7 @@ class TrainImages(dsl.Artifact):
 
 
 class TrainLabels(dsl.Artifact):
-    """Labels of the same images, apart from them: who takes these has said so."""
+    """Labels of the images in `TrainImages`. A separate type, so that a component that uses labels must declare it."""
 
     schema_title = "system.TrainLabels"
 
@@ -90,8 +90,3 @@ class Bundle(dsl.Artifact):
     """The deployable model directory with exactly one policy."""
 
     schema_title = "system.Bundle"
-
-
-# Of the branches of a loop. KFP imports an input's type by the first name of its annotation, which must not be `list`.
-Checkpoints = list[Checkpoint]
-AllValSelectLogits = list[ValSelectLogits]

@@ -43,7 +43,7 @@ class Config:
     def __post_init__(self) -> None:
         problems = list(_coerce_fields(self)) or list(self.check())
         if problems:
-            raise ConfigError(f"{type(self).__name__}: " + "; ".join(problems))
+            raise ConfigError(f"{type(self).__name__}: " + "; ".join(problems), problems)
 
     def check(self) -> list[str]:
         """Problems that concern several fields at once; overridden by phases that have any."""
@@ -55,7 +55,7 @@ class Config:
         known = [field.name for field in dataclasses.fields(cls)]
         problems = [unknown_key(key, known) for key in values if key not in known]
         if problems:
-            raise ConfigError(f"{cls.__name__}: " + "; ".join(problems))
+            raise ConfigError(f"{cls.__name__}: " + "; ".join(problems), problems)
         return cls(**values)
 
     def to_json(self) -> dict[str, Any]:

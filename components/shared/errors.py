@@ -1,8 +1,10 @@
-"""Which failures may be retried, and with which exit code does a step tell so?
+"""Errors raised on purpose, and the exit codes that tell whether a retry can help.
 
 Permanent errors (bad input, broken contract, infeasible target) exit with 42: a retry meets the same check and
-fails again within seconds. Everything else is transient and exits with 1.
+fails again within seconds. Everything else is transient and exits with 1. Who retries what: docs/failures.md.
 """
+
+from collections.abc import Sequence
 
 PERMANENT_EXIT_CODE = 42
 TRANSIENT_EXIT_CODE = 1
@@ -18,6 +20,18 @@ class TransientError(StreetVisionError):
     """Something outside the step failed (store, GPU, another rank); a retry may succeed."""
 
 
+class MemoryExhaustedError(TransientError):
+    """A process of the step ran out of memory; a retry with less of it in use may succeed."""
+
+
+class OvertakenError(TransientError):
+    """Another attempt of the same training has taken over; this one must stop."""
+
+
+class NotDurableError(TransientError):
+    """A checkpoint cannot be stored safely, and `require_durable` is set."""
+
+
 class PermanentError(StreetVisionError):
     """The inputs cannot be processed; a retry with the same inputs fails again."""
 
@@ -25,7 +39,11 @@ class PermanentError(StreetVisionError):
 
 
 class ConfigError(PermanentError):
-    """A configuration field is unknown, of the wrong type or out of range."""
+    """A configuration field is unknown, of the wrong type or out of range; `problems` lists each of several."""
+
+    def __init__(self, message: str = "", problems: Sequence[str] = ()) -> None:
+        super().__init__(message)
+        self.problems = list(problems) or [message]
 
 
 class DataError(PermanentError):

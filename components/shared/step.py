@@ -1,4 +1,4 @@
-"""How is a phase's `run()` called, alone or from KFP, and how does it report its end?
+"""Entry points of a phase's `run()`: from a KFP component, or alone from a JSON file.
 
 `run(config, *, dataset: InputDir, checkpoint: OutputDir, ...)` is plain Python on local paths. `execute` calls it
 from a KFP component, `main` from `python -m components.<phase>.step config.json`; both write `status.json` beside
@@ -33,21 +33,24 @@ OutputFile = Annotated[Path, "output file"]
 Run = Callable[..., Any]
 
 
-def execute(run: Run, config_class: type[Config], arguments: Mapping[str, Any]) -> Any:
-    """Run a step from a KFP component's `locals()`: config fields, artifacts (with a `.path`) or lists of them by name.
+def execute(run: Run, config: Mapping[str, Any], **artifacts: Any) -> Any:
+    """Run a step from its KFP component: `config` as a mapping, artifacts (with a `.path`) or lists of them by name.
 
-    Ends the process with the error's exit code on failure, after one line on stderr and in status.json.
+    An artifact is None where the pipeline does not connect an optional input. Ends the process with the error's exit
+    code on failure, after one line on stderr and in status.json.
     """
-    fields = {field.name for field in dataclasses.fields(config_class)}
-    values = {name: value for name, value in arguments.items() if name in fields}
     roles = path_parameters(run)
-    paths = {name: _path_of(arguments[name]) for name in roles if name in arguments}
+    connected = {name: artifact for name, artifact in artifacts.items() if artifact is not None}
+
     # Metrics live in metadata and leave no file; kfp.local takes a missing file for an outdated cache entry.
-    for name, value in arguments.items():
-        if name not in roles and hasattr(value, "path"):
-            Path(value.path).parent.mkdir(parents=True, exist_ok=True)
-            Path(value.path).touch()
-    return _run_reporting(run, config_class, values, {name: path for name, path in paths.items() if path})
+    for name, artifact in connected.items():
+        if name not in roles:
+            Path(artifact.path).parent.mkdir(parents=True, exist_ok=True)
+            Path(artifact.path).touch()
+
+    paths = {name: _path_of(artifact) for name, artifact in connected.items() if name in roles}
+    config_class = typing.get_type_hints(run)["config"]
+    return _run_reporting(run, config_class, config, paths)
 
 
 def main(run: Run, config_class: type[Config]) -> None:
@@ -112,8 +115,8 @@ def _write_status(status: Path | None, run: Run, error: BaseException | None) ->
 
 
 def _path_of(value: Any) -> Any:
-    """Of an artifact, or of each of a list of them; None where it is neither."""
-    return [artifact.path for artifact in value] if isinstance(value, list) else getattr(value, "path", None)
+    """Of an artifact, or of each of a list of them."""
+    return [artifact.path for artifact in value] if isinstance(value, list) else value.path
 
 
 def _as_path(value: Any) -> Path | tuple[Path, ...]:

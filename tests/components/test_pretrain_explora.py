@@ -168,8 +168,6 @@ def test_labels_must_be_both_given_and_asked_for(tiny: TinyRun, tmp_path: Path) 
         run(CONFIG, **inputs, train_labels=tiny.train_labels)
     with pytest.raises(ConfigError, match="use_labeled_data=true needs the input train_labels"):
         run(changed(use_labeled_data=True), **inputs)
-    with pytest.raises(ConfigError, match="set explora_objective to dino or mae"):
-        changed(use_labeled_data=True, explora_objective="none")
     with pytest.raises(LeakageViolationError, match="this step may only see 'TRAIN'"):
         run(changed(use_labeled_data=True), **inputs, train_labels=tiny.val_test_logits)
     other = Path(shutil.copytree(tiny.train_labels, tmp_path / "other"))
@@ -221,17 +219,18 @@ def test_wiring_predictions_on_val_test_into_pre_training_does_not_compile() -> 
 
         @dsl.pipeline(name="leak")
         def leak() -> None:
-            dataset, backbone = ingest_dataset().outputs["dataset"], import_backbone().outputs["pretrained"]
-            splits = split_dataset(dataset=dataset).outputs["splits"]
-            train = train_baseline(dataset=dataset, splits=splits, backbone=backbone)
-            gate = train_gate(dataset=dataset, splits=splits, checkpoint=train.outputs["checkpoint"])
-            pretrain_explora(train_images=gate.outputs["val_test_logits"], pretrained=backbone)
+            dataset = ingest_dataset(config={}).outputs["dataset"]
+            backbone = import_backbone(config={}).outputs["pretrained"]
+            splits = split_dataset(dataset=dataset, config={}).outputs["splits"]
+            train = train_baseline(dataset=dataset, splits=splits, backbone=backbone, config={})
+            checkpoint = train.outputs["checkpoint"]
+            gate = train_gate(dataset=dataset, splits=splits, checkpoint=checkpoint, config={})
+            pretrain_explora(train_images=gate.outputs["val_test_logits"], pretrained=backbone, config={})
 
 
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"explora_objective": "none"}, "explora_objective='none': nothing to pre-train; choose dino or mae"),
         ({"explora_unfrozen_blocks": 2}, "explora_unfrozen_blocks=2 of a backbone with 2 blocks; give 1 to 1"),
     ],
 )

@@ -10,40 +10,28 @@ from pathlib import Path
 
 import pytest
 
-from components.calibrate_gate.config import CalibrateGateConfig
 from components.calibrate_gate.step import run as calibrate_gate
-from components.calibrate_scrc.config import CalibrateScrcConfig
 from components.calibrate_scrc.step import run as calibrate_scrc
-from components.compare_calibrators.config import CompareCalibratorsConfig
 from components.compare_calibrators.step import run as compare_calibrators
-from components.evaluate.config import EvaluateConfig
 from components.evaluate.step import run as evaluate
-from components.export_bundle.config import ExportConfig
 from components.export_bundle.step import run as export_bundle
-from components.fit_threshold.config import FitThresholdConfig
 from components.fit_threshold.step import run as fit_threshold
-from components.predict_logits.config import PredictLogitsConfig
 from components.predict_logits.step import run as predict_logits
-from components.pretrain_explora.config import PretrainExploraConfig
 from components.pretrain_explora.step import run as pretrain_explora
 from components.shared import predict
-from components.shared.config import Config, canonical_json
+from components.shared.config import canonical_json
 from components.shared.step import Run, execute
-from components.split_dataset.config import SplitConfig
 from components.split_dataset.step import run as split_dataset
-from components.train_baseline.config import TrainBaselineConfig
 from components.train_baseline.step import run as train_baseline
-from components.train_gate.config import TrainGateConfig
 from components.train_gate.step import run as train_gate
 from tests.golden.make import BUNDLED, EVALUATED, FOLDER
 
 
 @dataclass(frozen=True)
 class Reader:
-    """A step, its configuration, its inputs with the stored artifact of each, its outputs, and what is not default."""
+    """A step, its inputs with the stored artifact of each, its outputs, and what is not default."""
 
     run: Run
-    config: type[Config]
     inputs: dict[str, str]
     outputs: tuple[str, ...]
     settings: dict[str, object] = field(default_factory=dict)
@@ -53,45 +41,37 @@ def _same(*names: str) -> dict[str, str]:
     return {name: name for name in names}
 
 
-_TRAIN = Reader(
-    train_baseline, TrainBaselineConfig, _same("dataset", "splits", "backbone"), ("checkpoint", "val_select_logits")
-)
+_TRAIN = Reader(train_baseline, _same("dataset", "splits", "backbone"), ("checkpoint", "val_select_logits"))
 _EXPLORA = Reader(
     pretrain_explora,
-    PretrainExploraConfig,
     {"train_images": "train_images", "pretrained": "backbone"},
     ("adapted",),
 )
 _LABELLED = Reader(
     pretrain_explora,
-    PretrainExploraConfig,
     {"train_images": "train_images", "train_labels": "train_labels", "pretrained": "backbone"},
     ("adapted",),
     {"explora_objective": "dino", "use_labeled_data": True},
 )
 _PREDICT = Reader(
     predict_logits,
-    PredictLogitsConfig,
     _same("dataset", "splits", "checkpoint"),
     ("val_calib_logits", "val_test_logits"),
 )
 _GATE = Reader(
     train_gate,
-    TrainGateConfig,
     _same("dataset", "splits", "checkpoint"),
     ("gate_checkpoint", "val_calib_logits", "val_test_logits"),
 )
-_EVALUATE = Reader(evaluate, EvaluateConfig, _same(*EVALUATED), ("evaluation", "report"))
-_EXPORT = Reader(export_bundle, ExportConfig, _same(*BUNDLED), ("bundle",))
-_THRESHOLD = Reader(fit_threshold, FitThresholdConfig, _same("val_calib_logits", "calibration"), ("policy",))
-_CALIBRATE_GATE = Reader(
-    calibrate_gate, CalibrateGateConfig, {"val_calib_logits": "gate_calib_logits"}, ("gate_policy",)
-)
-_COMPARE = Reader(compare_calibrators, CompareCalibratorsConfig, _same("val_calib_logits"), ("calibration",))
-_SCRC = Reader(calibrate_scrc, CalibrateScrcConfig, _same("val_calib_logits"), ("scrc_policy",))
+_EVALUATE = Reader(evaluate, _same(*EVALUATED), ("evaluation", "report"))
+_EXPORT = Reader(export_bundle, _same(*BUNDLED), ("bundle",))
+_THRESHOLD = Reader(fit_threshold, _same("val_calib_logits", "calibration"), ("policy",))
+_CALIBRATE_GATE = Reader(calibrate_gate, {"val_calib_logits": "gate_calib_logits"}, ("gate_policy",))
+_COMPARE = Reader(compare_calibrators, _same("val_calib_logits"), ("calibration",))
+_SCRC = Reader(calibrate_scrc, _same("val_calib_logits"), ("scrc_policy",))
 # Who reads what: every kind of artifact, and every input of every step.
 CASES: list[tuple[Reader, str]] = [
-    (Reader(split_dataset, SplitConfig, _same("dataset"), ("splits",)), "dataset"),
+    (Reader(split_dataset, _same("dataset"), ("splits",)), "dataset"),
     *((_EXPLORA, name) for name in _EXPLORA.inputs),
     (_LABELLED, "train_labels"),
     *((_TRAIN, name) for name in _TRAIN.inputs),
@@ -99,10 +79,10 @@ CASES: list[tuple[Reader, str]] = [
     *((_GATE, name) for name in _GATE.inputs),
     *((_THRESHOLD, name) for name in _THRESHOLD.inputs),
     (
-        Reader(compare_calibrators, CompareCalibratorsConfig, _same("val_calib_logits"), ("calibration",)),
+        Reader(compare_calibrators, _same("val_calib_logits"), ("calibration",)),
         "val_calib_logits",
     ),
-    (Reader(calibrate_scrc, CalibrateScrcConfig, _same("val_calib_logits"), ("scrc_policy",)), "val_calib_logits"),
+    (Reader(calibrate_scrc, _same("val_calib_logits"), ("scrc_policy",)), "val_calib_logits"),
     (_CALIBRATE_GATE, "val_calib_logits"),
     *((_EVALUATE, name) for name in _EVALUATE.inputs),
     *((_EXPORT, name) for name in _EXPORT.inputs),
@@ -176,7 +156,7 @@ DAMAGES: list[Callable[[Path], str]] = [_flip, _truncate, _remove, _add, _swap, 
 
 
 def _label(value: Reader | str) -> str:
-    return value if isinstance(value, str) else value.config.__name__.removesuffix("Config")
+    return value if isinstance(value, str) else value.run.__module__.split(".")[-2]
 
 
 class _Artifact:
@@ -193,11 +173,11 @@ def test_a_damaged_artifact_is_refused_before_anything_is_computed(
     paths[name] = Path(shutil.copytree(paths[name], tmp_path / "damaged"))
     expected = damage(paths[name])
     paths |= {output: tmp_path / "task" / output for output in reader.outputs}
-    arguments = {part: _Artifact(path) for part, path in paths.items()} | reader.settings
+    settings = dict(reader.settings)
     if reader is _EXPORT and name.startswith(("gate", "scrc")):
-        arguments["policy"] = name.split("_")[0]  # of three policies, it reads the one it bundles
+        settings["policy"] = name.split("_")[0]  # of three policies, it reads the one it bundles
     with pytest.raises(SystemExit) as caught:
-        execute(reader.run, reader.config, arguments)
+        execute(reader.run, settings, **{part: _Artifact(path) for part, path in paths.items()})
     assert caught.value.code == 42
     message = capsys.readouterr().err
     assert str(paths[name]) in message
@@ -229,6 +209,6 @@ def test_the_other_splits_logits_are_refused_by_their_own_manifest(
     paths[name] = FOLDER / ("val_test_logits" if name == "val_calib_logits" else "val_calib_logits")
     paths |= {output: tmp_path / output for output in reader.outputs}
     with pytest.raises(SystemExit) as caught:
-        execute(reader.run, reader.config, {part: _Artifact(path) for part, path in paths.items()})
+        execute(reader.run, {}, **{part: _Artifact(path) for part, path in paths.items()})
     assert caught.value.code == 42
     assert "this step may only see" in capsys.readouterr().err

@@ -15,12 +15,10 @@ from kfp import local
 
 from components.shared.artifacts import verify_dir
 from components.shared.bundle import open_bundle
-from pipelines.demo import DEMO_PARAMETERS
 from pipelines.demo.backbone import write_demo_backbone
 from pipelines.demo.dataset import write_demo_data
 from pipelines.images import Builder, build_images, missing_images, pipeline_images
-from pipelines.local_kfp import one_of_artifacts
-from pipelines.resources import PROFILES
+from pipelines.resources import LOCAL
 from pipelines.stage1 import stage1
 
 USER = "10001:10001"
@@ -65,8 +63,7 @@ def finished(engine: docker.DockerClient, tmp_path_factory: pytest.TempPathFacto
         pipeline_root=str(root),
         enable_caching=False,
     )
-    with one_of_artifacts():
-        task = stage1(PROFILES["local"])(data=str(root / "data"), backbone=str(root / "backbone"), **DEMO_PARAMETERS)
+    task = stage1(LOCAL)(data=str(root / "data"), backbone=str(root / "backbone"), recipe="demo")
     return {name: Path(artifact.path) for name, artifact in task.outputs.items()}
 
 

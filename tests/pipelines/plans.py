@@ -1,7 +1,8 @@
-"""What would run after each of several changes of the code? A program of its own, since it imports changed code.
+"""Plans of runs after each of several changes of the code: a program of its own, since it imports changed code.
 
 Usage: python plans.py OUTPUT < changes.json, started with the changeable tree on PYTHONPATH. A change is
-{"file": path or "", "data": folder, "values": parameters}: the file gets one more line for the length of one plan.
+{"file": path or "", "data": folder, "params": file, "changed": options, "modes": names}: the file gets one more line
+for the length of one plan.
 """
 
 import importlib
@@ -25,9 +26,12 @@ def main() -> None:
             data = store.mirror(change["data"])
             for name in [name for name in sys.modules if name.split(".")[0] in ("pipelines", "components")]:
                 del sys.modules[name]
-            plan = importlib.import_module("pipelines.plan").plan
-            rows = plan({**change["values"], "data": data}, output)
-            results.append([f"{row.step} {row.detail}".strip() for row in rows if row.state != "cached"])
+            parameters = importlib.import_module("pipelines.parameters")
+            variant = parameters.parse_variant("none", change["modes"])
+            pairs = [f"{name}={value}" for name, value in change["changed"].items()]
+            values = parameters.read_parameters(Path(change["params"]), [*pairs, f"data={data}"], variant)
+            rows = importlib.import_module("pipelines.plan").plan(values, output, variant)
+            results.append([row.step for row in rows if row.state != "cached"])
             if file:
                 file.write_bytes(before)
     print(json.dumps(results))

@@ -14,10 +14,12 @@ import yaml
 from components.shared.artifacts import verify_dir
 from components.shared.store import embedded
 from pipelines import cli
+from pipelines.parameters import parse_variant, read_parameters
 from pipelines.plan import plan
 from pipelines.sources import ROOT
 from tests.components.conftest import write_backbone, write_source
 
+MODES = "full,lora"
 PLANTED = ("PLANTEDACCESSKEY0001", "planted-secret-key-5f1c0a7d")
 
 
@@ -38,10 +40,11 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Finished:
     write_backbone(root / "backbone")
     values: dict[str, Any] = {
         "data": str(root / "data"), "backbone": str(root / "backbone"), "image_size": 56, "epochs": 1,
-        "modes": ["full", "lora"], "learning_rate": 0.002, "min_per_class": 2, "n_bootstrap": 100, "n_processes": 1,
+        "learning_rate": 0.002, "min_per_class": 2, "n_bootstrap": 100, "n_processes": 1,
     }  # fmt: skip
     (root / "run.yaml").write_text(yaml.safe_dump(values))
     options = ["run", "--params", str(root / "run.yaml"), "--output", str(root / "runs"), "--store", "embedded"]
+    options += ["--modes", MODES]
     tokens = {10: PLANTED[0], 20: PLANTED[1]}
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(embedded.secrets, "token_hex", lambda n: tokens[n])
@@ -82,7 +85,7 @@ def tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return copy
 
 
-ALWAYS = "fingerprint-source"
+ALWAYS = "configure"
 # What changed: file of the tree or of the data, parameters, and the first steps that run again.
 _SOURCES = ("ingest-dataset", "import-backbone")
 CHANGES: dict[str, tuple[str, dict[str, object], tuple[str, ...]]] = {
@@ -90,7 +93,7 @@ CHANGES: dict[str, tuple[str, dict[str, object], tuple[str, ...]]] = {
     "README.md": ("README.md", {}, ()),
     "code of `evaluate`": ("components/evaluate/step.py", {}, ("evaluate",)),
     "code of `fit_threshold`": ("components/fit_threshold/step.py", {}, ("fit-threshold",)),
-    "code of `train_baseline`": ("components/train_baseline/tasks.py", {}, ("train-baseline",)),
+    "code of `train_baseline`": ("components/train_baseline/tasks.py", {}, ("train-full", "train-lora")),
     "code of `split_dataset`": ("components/split_dataset/balance.py", {}, ("split-dataset",)),
     "code of `ingest_dataset`": ("components/ingest_dataset/step.py", {}, ("ingest-dataset",)),
     "code of `import_backbone`": ("components/import_backbone/places.py", {}, ("import-backbone",)),
@@ -99,16 +102,17 @@ CHANGES: dict[str, tuple[str, dict[str, object], tuple[str, ...]]] = {
     "the Dockerfile": ("images/Dockerfile", {}, _SOURCES),
     "parameter `model_version`": ("", {"model_version": "9.9.9"}, ("export-bundle",)),
     "parameter `max_fnr`": ("", {"max_fnr": 0.5}, ("fit-threshold",)),
-    "parameter `epochs`": ("", {"epochs": 2}, ("train-baseline",)),
-    "parameter `modes`: one more": ("", {"modes": ["full", "lora", "frozen"]}, ("train-baseline",)),
+    "parameter `epochs`": ("", {"epochs": 2}, ("train-full", "train-lora")),
+    "`--modes`: one more": ("", {"--modes": "full,lora,frozen"}, ("train-frozen",)),
     "one image of the data": ("data/img/000.jpg", {}, ("ingest-dataset",)),
     "nothing any more": ("", {}, ()),
 }
 # Which steps read from which, in a run without extended pre-training.
 READS = {
     "split-dataset": {"ingest-dataset"},
-    "train-baseline": {"ingest-dataset", "split-dataset", "import-backbone"},
-    "compare-adaptations": {"train-baseline"},
+    "train-full": {"ingest-dataset", "split-dataset", "import-backbone"},
+    "train-lora": {"ingest-dataset", "split-dataset", "import-backbone"},
+    "compare-adaptations": {"train-full", "train-lora", "train-frozen"},
     "predict-logits": {"compare-adaptations"},
     "train-gate": {"compare-adaptations"},
     "compare-calibrators": {"predict-logits"},
@@ -125,8 +129,17 @@ def test_the_caching_table(finished: Finished, tree: Path) -> None:
     changes = []
     for file, values, _ in CHANGES.values():
         place = finished.root if file.startswith("data/") else tree
-        more = {**finished.values, **values}
-        changes.append({"file": str(place / file) if file else "", "data": finished.values["data"], "values": more})
+        options = dict(values)
+        modes = options.pop("--modes", MODES)
+        changes.append(
+            {
+                "file": str(place / file) if file else "",
+                "data": finished.values["data"],
+                "params": str(finished.root / "run.yaml"),
+                "changed": options,
+                "modes": modes,
+            }
+        )
     done = subprocess.run(
         [sys.executable, Path(__file__).with_name("plans.py"), finished.root / "runs"],
         env={"PYTHONPATH": str(tree), "PATH": "/usr/bin:/bin", "HOME": str(tree)},
@@ -134,39 +147,35 @@ def test_the_caching_table(finished: Finished, tree: Path) -> None:
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     lines = []
-    for (what, (_, values, first)), ran in zip(CHANGES.items(), json.loads(done.stdout), strict=True):
-        assert {step.split()[0] for step in ran} == {ALWAYS} | _downstream(first), what
-        shown = _branches_once(ran[1:], {**finished.values, **values}["modes"])
-        lines.append(f"| {what} | {', '.join(shown) or 'nothing'} |")
+    for (what, (_, _, first)), ran in zip(CHANGES.items(), json.loads(done.stdout), strict=True):
+        assert set(ran) == {ALWAYS} | _downstream(first), what
+        lines.append(f"| {what} | {', '.join(ran[1:]) or 'nothing'} |")
     table = "\n".join(lines)
     assert table in (ROOT / "docs/caching.md").read_text(), table
 
 
 def test_extended_pretraining_comes_between_the_backbone_and_every_training(finished: Finished, tmp_path: Path) -> None:
-    values = finished.values | {"explora_objective": "dino"}
-    steps = [f"{row.step} {row.detail}".strip() for row in plan(values, tmp_path)]
-    assert len(steps) == len(set(steps))
-    order = ["split-dataset", "import-backbone", "pretrain-explora", "train-baseline full", "train-baseline lora"]
-    assert [step for step in steps if step in order] == order
-    assert "pretrain-explora" not in {row.step for row in plan(finished.values, tmp_path)}
+    def steps(pretrain: str) -> list[str]:
+        variant = parse_variant(pretrain, MODES)
+        values = read_parameters(finished.root / "run.yaml", [], variant)
+        return [row.step for row in plan(values, tmp_path, variant)]
+
+    found = steps("unlabelled")
+    assert len(found) == len(set(found))
+    first, *rest = ["split-dataset", "pretrain-explora", "train-full", "train-lora"]
+    assert all(found.index(first) < found.index(step) for step in rest)
+    assert found.index("import-backbone") < found.index("pretrain-explora") < found.index("train-full")
+    assert "pretrain-explora" not in steps("none")
 
 
 def test_pre_training_with_labels_runs_here(finished: Finished, capfd: pytest.CaptureFixture[str]) -> None:
-    changes = {"explora_objective": "mae", "use_labeled_data": True, "explora_epochs": 1, "explora_decoder_width": 32}
-    (finished.root / "labelled.yaml").write_text(yaml.safe_dump(finished.values | changes | {"modes": ["frozen"]}))
-    options = ["--params", str(finished.root / "labelled.yaml"), "--output", str(finished.root / "runs")]
-    cli.main(["run", *options, "--store", "embedded"])
+    options = ["--params", str(finished.root / "run.yaml"), "--output", str(finished.root / "runs")]
+    for pair in ("explora_objective=mae", "explora_epochs=1", "explora_decoder_width=32", "mode=frozen"):
+        options += ["--param", pair]
+    cli.main(["run", *options, "--store", "embedded", "--pretrain", "labelled"])
     assert "mae: training" in capfd.readouterr().out
     adapted = max((finished.root / "runs").glob("streetvision-*/pretrain-explora*/adapted"))
     assert verify_dir(adapted, "Backbone").summary["labels"] is True
-
-
-def _branches_once(ran: list[str], modes: list[str]) -> list[str]:
-    """Steps with the branches of a loop that run; without where all do."""
-    steps: dict[str, list[str]] = {}
-    for name in ran:
-        steps.setdefault(name.split()[0], []).append(name)
-    return [name for step, names in steps.items() for name in ([step] if len(names) == len(modes) else names)]
 
 
 def _downstream(first: tuple[str, ...]) -> set[str]:

@@ -1,46 +1,79 @@
-"""The compiled pipeline: interfaces that cannot drift, leakage refused, resources asked for."""
+"""The compiled pipeline: leaks do not compile, resources and secrets are where they belong, no constant of a cluster."""
 
 import dataclasses
 import importlib
 import inspect
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
-from google.protobuf import json_format
 from kfp import compiler, dsl
 from kfp.dsl.types.type_utils import InconsistentTypeException
 
 from components.compare_adaptations.component import compare_adaptations
+from components.configure.config import RunForm
+from components.configure.phases import PHASES
 from components.fit_threshold.component import fit_threshold
 from components.predict_logits.component import predict_logits
-from components.shared.errors import ConfigError
+from components.pretrain_explora.component import pretrain_explora
 from components.shared.store import StoreSettings
 from components.shared.training.mirror import STORE_VARIABLE
+from components.split_dataset.component import split_dataset
 from components.train_baseline.component import train_baseline
-from pipelines import resources
 from pipelines.images import pipeline_images
-from pipelines.parameters import PHASES, pipeline_parameters, read_parameters
+from pipelines.package import write_package
+from pipelines.parameters import Variant
+from pipelines.resources import Profile, load_profile
 from pipelines.stage1 import stage1
+
+Documents = tuple[dict[str, Any], dict[str, Any]]
+Compile = Callable[..., Documents]
+
+PROFILE = load_profile("a6000x2")
+MODES = Variant(modes=("full", "frozen", "lora", "dora"))
+TRAINING = {"train-baseline", "train-gate"}
 
 
 @pytest.fixture(scope="module")
-def documents(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
-    file = tmp_path_factory.mktemp("spec") / "stage1.yaml"
-    compiler.Compiler().compile(stage1(resources.PROFILES["a6000x2"]), str(file))
-    return list(yaml.safe_load_all(file.read_text()))
+def compiled(tmp_path_factory: pytest.TempPathFactory) -> Compile:
+    """Compile a variant, once for each."""
+    known: dict[tuple[str, Variant], Documents] = {}
+
+    def documents(variant: Variant = Variant(), profile: Profile = PROFILE) -> Documents:  # noqa: B008 - frozen
+        key = (profile.name + profile.queue + profile.secrets.store, variant)
+        if key not in known:
+            file = tmp_path_factory.mktemp("spec") / "stage1.yaml"
+            compiler.Compiler().compile(stage1(profile, variant), str(file))
+            spec, platform = yaml.safe_load_all(file.read_text())
+            known[key] = spec, platform
+        return known[key]
+
+    return documents
 
 
-@pytest.mark.parametrize("phase", list(PHASES))
-def test_component_and_configuration_agree(phase: str) -> None:
+def _executors(platform: dict[str, Any]) -> dict[str, Any]:
+    """Kubernetes settings by task."""
+    found = platform["platforms"]["kubernetes"]["deploymentSpec"]["executors"]
+    return {name.removeprefix("exec-"): executor for name, executor in found.items()}
+
+
+def _tasks(spec: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """Tasks of all groups by name."""
+    groups = [spec["root"], *(c for c in spec["components"].values() if "dag" in c)]
+    return {name: task for group in groups for name, task in group["dag"]["tasks"].items()}
+
+
+@pytest.mark.parametrize("phase", ["configure", *PHASES])
+def test_a_component_is_its_artifacts_and_one_configuration(phase: str) -> None:
     component = getattr(importlib.import_module(f"components.{phase}.component"), phase)
-    defaults = PHASES[phase]().to_json()
-    inputs = {name: spec for name, spec in component.component_spec.inputs.items() if name in defaults}
-    assert inputs.keys() == defaults.keys()
-    assert {name: spec.default for name, spec in inputs.items()} == defaults
-    assert all(field.metadata["help"] for field in dataclasses.fields(PHASES[phase]))
-    assert len(inspect.getsource(inspect.getmodule(component.python_func)).splitlines()) <= 40  # type: ignore[arg-type]
+    parameters = [
+        name for name, spec in component.component_spec.inputs.items() if not spec.type.startswith("system.")
+    ]
+    assert phase == "configure" or parameters in (["config"], ["config", "mode"])
+    assert inspect.getdoc(component.python_func)
+    assert component.component_spec.description
 
 
 def test_wiring_test_logits_into_fitting_does_not_compile() -> None:
@@ -48,204 +81,178 @@ def test_wiring_test_logits_into_fitting_does_not_compile() -> None:
 
         @dsl.pipeline(name="leak")
         def leak(dataset: dsl.Input[dsl.Artifact]) -> None:
-            logits = predict_logits(dataset=dataset, splits=dataset, checkpoint=dataset)
-            fit_threshold(val_calib_logits=logits.outputs["val_test_logits"], calibration=dataset)
+            logits = predict_logits(dataset=dataset, splits=dataset, checkpoint=dataset, config={})
+            fit_threshold(val_calib_logits=logits.outputs["val_test_logits"], calibration=dataset, config={})
 
 
 def test_choosing_a_model_by_test_logits_does_not_compile() -> None:
     with pytest.raises(InconsistentTypeException, match="ValTestLogits"):
 
         @dsl.pipeline(name="leak")
-        def leak(dataset: dsl.Input[dsl.Artifact], modes: list) -> None:  # type: ignore[type-arg]
-            with dsl.ParallelFor(modes) as mode:
-                train = train_baseline(dataset=dataset, splits=dataset, backbone=dataset, mode=mode)
-                logits = predict_logits(dataset=dataset, splits=dataset, checkpoint=train.outputs["checkpoint"])
+        def leak(dataset: dsl.Input[dsl.Artifact]) -> None:
+            train = train_baseline(dataset=dataset, splits=dataset, backbone=dataset, config={})
+            checkpoint = train.outputs["checkpoint"]
+            logits = predict_logits(dataset=dataset, splits=dataset, checkpoint=checkpoint, config={})
             compare_adaptations(
-                checkpoints=dsl.Collected(train.outputs["checkpoint"]),
-                val_select_logits=dsl.Collected(logits.outputs["val_test_logits"]),
+                checkpoint_1=checkpoint,
+                val_select_logits_1=logits.outputs["val_test_logits"],
+                checkpoint_2=checkpoint,
+                val_select_logits_2=train.outputs["val_select_logits"],
+                config={},
             )
 
 
-# Pre-training with labels is a task of its own, so that without them it has no such input.
-PRETRAINING = ["exec-pretrain-explora", "exec-pretrain-explora-2"]
-TORCHRUN = ["exec-predict-logits", *PRETRAINING, "exec-train-baseline", "exec-train-gate"]
+def test_pre_training_on_labels_in_the_place_of_pixels_does_not_compile() -> None:
+    with pytest.raises(InconsistentTypeException, match="TrainLabels"):
+
+        @dsl.pipeline(name="leak")
+        def leak(dataset: dsl.Input[dsl.Artifact]) -> None:
+            split = split_dataset(dataset=dataset, config={})
+            pretrain_explora(train_images=split.outputs["train_labels"], pretrained=dataset, config={})
 
 
-def test_training_asks_for_two_a6000(documents: list[dict[str, Any]]) -> None:
-    spec, platform = documents
-    container = spec["deploymentSpec"]["executors"]["exec-train-baseline"]["container"]
-    defaults = {name: p["defaultValue"] for name, p in spec["root"]["inputDefinitions"]["parameters"].items()}
-    assert "n_gpus" in container["resources"]["accelerator"]["resourceCount"]
-    assert (defaults["n_gpus"], defaults["train_cpu"], defaults["train_memory"]) == ("2", "16", "96Gi")
-    assert container["resources"]["accelerator"]["resourceType"] == "nvidia.com/gpu"
-    kubernetes = platform["platforms"]["kubernetes"]["deploymentSpec"]["executors"]["exec-train-baseline"]
-    assert "gpu_nodes" in kubernetes["nodeSelector"]["nodeSelectorJson"]["componentInputParameter"]
-    assert defaults["gpu_nodes"] == {"nvidia.com/gpu.product": "NVIDIA-RTX-A6000"}
-    mediums = {mount["mountPath"]: mount.get("medium") for mount in kubernetes["emptyDirMounts"]}
-    assert mediums == {"/dev/shm": "Memory", "/tmp": None}
-    assert kubernetes["activeDeadlineSeconds"] == str(24 * 3600) or kubernetes["activeDeadlineSeconds"] == 24 * 3600
+def test_training_asks_for_two_a6000(compiled: Compile) -> None:
+    spec, platform = compiled()
+    for task in ("train-baseline", "train-gate", "predict-logits"):
+        resources = spec["deploymentSpec"]["executors"][f"exec-{task}"]["container"]["resources"]
+        assert resources["accelerator"]["resourceType"] == "nvidia.com/gpu"
+        assert resources["accelerator"]["resourceCount"] == "2"
+        assert (resources["resourceCpuRequest"], resources["resourceMemoryLimit"]) == ("16", "96Gi")
+
+        settings = _executors(platform)[task]
+        assert settings["nodeSelector"]["labels"] == {"nvidia.com/gpu.product": "NVIDIA-RTX-A6000"}
+        assert settings["tolerations"] == [{"effect": "NoSchedule", "key": "nvidia.com/gpu", "operator": "Exists"}]
+        mediums = {mount["mountPath"]: mount.get("medium") for mount in settings["emptyDirMounts"]}
+        assert mediums == {"/dev/shm": "Memory", "/tmp": None}
 
 
-def _groups(document: dict[str, Any]) -> dict[str, dict[str, Any]]:
-    """The pipeline and all groups of it (exit handler, loops), by name."""
-    return {"root": document["root"]} | {n: c for n, c in document["components"].items() if "dag" in c}
+def test_resources_are_in_no_input_of_a_step(compiled: Compile) -> None:
+    """An input is part of the cache key: a resize would train again."""
+    large, small = compiled()[0], compiled(profile=load_profile("cpu"))[0]
+    assert large["root"] == small["root"]
+    assert large["components"] == small["components"]
 
 
-def test_no_task_refers_to_an_input_that_its_group_does_not_have(documents: list[dict[str, Any]]) -> None:
-    groups = _groups(documents[0])
-    kinds = {"root", "comp-exit-handler-", "comp-for-loop-", "comp-condition-branches-", "comp-condition-"}
-    assert {name.rstrip("0123456789") for name in groups} == kinds
-    for name, group in groups.items():
-        has = group.get("inputDefinitions", {})
-        tasks = group["dag"]["tasks"].values()
-        items = {task["parameterIterator"]["itemInput"] for task in tasks if "parameterIterator" in task}
-        for task in tasks:
-            for kind in ("Parameter", "Artifact"):
-                inputs = task.get("inputs", {}).get(f"{kind.lower()}s", {}).values()
-                wanted = {i[f"componentInput{kind}"] for i in inputs if f"componentInput{kind}" in i}
-                assert wanted <= has.get(f"{kind.lower()}s", {}).keys() | items, name
-            # What a task needs besides its component's inputs: Kubernetes' settings are looked up among the group's.
-            trains = task["componentRef"]["name"].startswith(("comp-train-baseline", "comp-pretrain-explora"))
-            assert not trains or "pipelinechannel--gpu_nodes" in has["parameters"]
+def test_the_form_has_a_default_and_a_description_for_every_field(compiled: Compile) -> None:
+    parameters = compiled()[0]["root"]["inputDefinitions"]["parameters"]
+    assert parameters.keys() == {field.name for field in dataclasses.fields(RunForm)}
+    assert len(parameters) <= 15
+    for parameter in parameters.values():
+        assert parameter["description"]
+        assert "defaultValue" in parameter
 
 
-def test_labels_reach_pre_training_in_a_branch_of_their_own(documents: list[dict[str, Any]]) -> None:
-    tasks = [t for group in _groups(documents[0]).values() for n, t in group["dag"]["tasks"].items() if "pretrain" in n]
-    inputs = [set(task["inputs"]["artifacts"]) for task in tasks]
-    assert sorted(inputs, key=len) == [{"train_images", "pretrained"}, {"train_images", "pretrained", "train_labels"}]
+def test_one_training_task_by_default_and_one_named_task_for_each_compared_mode(compiled: Compile) -> None:
+    assert {name for name in _tasks(compiled()[0]) if name.startswith("train-")} == TRAINING
+    tasks = _tasks(compiled(MODES)[0])
+    named = {"train-full", "train-frozen", "train-lora", "train-dora"}
+    assert {name for name in tasks if name.startswith("train-")} == named | {"train-gate"}
+    assert set(tasks["compare-adaptations"]["dependentTasks"]) == named
+    for name in named:
+        constant = tasks[name]["inputs"]["parameters"]["mode"]["runtimeValue"]["constant"]
+        assert f"train-{constant}" == name
+    assert "mode" not in compiled(MODES)[0]["root"]["inputDefinitions"]["parameters"]
 
 
-def test_every_mode_is_trained_on_gpu_nodes_and_compared_by_one_step(documents: list[dict[str, Any]]) -> None:
-    groups = _groups(documents[0])
-    ((loop, group),) = [(name, group) for name, group in groups.items() if "for-loop" in name]
-    assert list(group["dag"]["tasks"]) == ["train-baseline"]
-    tasks = groups["comp-exit-handler-1"]["dag"]["tasks"]
-    iterator = tasks[loop.removeprefix("comp-")]["parameterIterator"]
-    assert iterator["items"] == {"inputParameter": "pipelinechannel--modes"}
-    mode = group["dag"]["tasks"]["train-baseline"]["inputs"]["parameters"]["mode"]
-    assert mode == {"componentInputParameter": iterator["itemInput"]}
-    readers = {name for name, task in tasks.items() if loop.removeprefix("comp-") in task.get("dependentTasks", [])}
-    assert readers == {"compare-adaptations"}
+def test_pre_training_is_a_task_only_where_it_was_compiled_in_and_sees_labels_only_where_asked(
+    compiled: Compile,
+) -> None:
+    assert "pretrain-explora" not in _tasks(compiled()[0])
+    for pretrain, artifacts in {
+        "unlabelled": {"train_images", "pretrained"},
+        "labelled": {"train_images", "pretrained", "train_labels"},
+    }.items():
+        task = _tasks(compiled(Variant(pretrain))[0])["pretrain-explora"]
+        assert task["inputs"]["artifacts"].keys() == artifacts
 
 
-def test_every_step_retries_and_all_but_the_fingerprint_are_cached(documents: list[dict[str, Any]]) -> None:
-    groups = [group for name, group in _groups(documents[0]).items() if name != "root"]
-    tasks = {n: t for group in groups for n, t in group["dag"]["tasks"].items() if "parameterIterator" not in t}
-    tasks = {name: task for name, task in tasks.items() if "condition" not in name}
-    # Every branch of the condition imports the backbone.
-    again = {"import-backbone-2", "import-backbone-3", "pretrain-explora-2"}
-    assert tasks.keys() == {phase.replace("_", "-") for phase in PHASES} | again
-    for name, task in tasks.items():
-        assert task["retryPolicy"]["maxRetryCount"] == 3
-        assert task["cachingOptions"].get("enableCache", False) is (name != "fingerprint-source")
+def test_every_step_is_retried_within_a_window_that_covers_all_attempts(compiled: Compile) -> None:
+    spec, platform = compiled()
+    for name, task in _tasks(spec).items():
+        if name in _executors(platform):
+            policy = task["retryPolicy"]
+            timeout = int(_executors(platform)[name]["activeDeadlineSeconds"])
+            attempts = policy["maxRetryCount"] + 1
+            assert int(policy["backoffMaxDuration"].removesuffix("s")) >= attempts * timeout + 30 + 60 + 120
 
 
-def test_the_exit_handler_waits_for_all_and_runs_whatever_happened(documents: list[dict[str, Any]]) -> None:
-    tasks = documents[0]["root"]["dag"]["tasks"]
-    assert tasks.keys() == {"exit-handler-1", "report-outcome"}
-    assert tasks["report-outcome"]["dependentTasks"] == ["exit-handler-1"]
-    assert tasks["report-outcome"]["triggerPolicy"]["strategy"] == "ALL_UPSTREAM_TASKS_COMPLETED"
+def test_every_step_but_the_first_is_cached(compiled: Compile) -> None:
+    steps = _executors(compiled()[1])
+    for name, task in _tasks(compiled()[0]).items():
+        if name in steps:
+            assert task["cachingOptions"].get("enableCache", False) is (name != "configure")
 
 
-def test_every_pod_is_labelled_unprivileged_and_has_scratch(documents: list[dict[str, Any]]) -> None:
-    executors = documents[1]["platforms"]["kubernetes"]["deploymentSpec"]["executors"]
-    assert executors.keys() == documents[0]["deploymentSpec"]["executors"].keys()
+def test_every_pod_is_labelled_unprivileged_and_has_scratch(compiled: Compile) -> None:
+    spec, platform = compiled()
+    executors = _executors(platform)
+    assert executors.keys() == {name.removeprefix("exec-") for name in spec["deploymentSpec"]["executors"]}
     for name, executor in executors.items():
         labels = executor["podMetadata"]["labels"]
         assert labels["app.kubernetes.io/part-of"] == "streetvision"
-        assert labels["app.kubernetes.io/component"] == name.removeprefix("exec-")
-        assert labels["streetvision/cost"] == ("training" if name in TORCHRUN else "light")
+        assert labels["app.kubernetes.io/component"] == name
+        assert labels["streetvision/cost"] == ("training" if name in TRAINING | {"predict-logits"} else "light")
         assert executor["securityContext"] == {"runAsUser": "10001", "runAsGroup": "10001", "runAsNonRoot": True}
         assert {"/tmp"} <= {mount["mountPath"] for mount in executor["emptyDirMounts"]}
         assert int(executor["activeDeadlineSeconds"]) > 0
+        assert executor["imagePullPolicy"] == "IfNotPresent"
 
 
-def test_the_store_reaches_the_steps_that_read_data_by_reference_only(documents: list[dict[str, Any]]) -> None:
-    executors = documents[1]["platforms"]["kubernetes"]["deploymentSpec"]["executors"]
-    holders = {name for name, executor in executors.items() if "secretAsEnv" in executor}
-    training = {*PRETRAINING, "exec-train-baseline", "exec-train-gate"}
-    imports = {"exec-import-backbone", "exec-import-backbone-2", "exec-import-backbone-3"}
-    assert holders == {"exec-fingerprint-source", "exec-ingest-dataset"} | imports | training
-    for name in holders:
-        reference = executors[name]["secretAsEnv"][0]
-        variables = {entry["envVar"] for entry in reference["keyToEnv"]}
+def test_the_store_reaches_the_steps_that_need_it_by_reference_only(compiled: Compile) -> None:
+    executors = _executors(compiled()[1])
+    with_store = {name for name, executor in executors.items() if "configMapAsEnv" in executor}
+    assert with_store == {"configure", "ingest-dataset", "import-backbone"} | TRAINING
+    for name in with_store:
+        settings, secret = executors[name]["configMapAsEnv"][0], executors[name]["secretAsEnv"][0]
+        assert settings["configMapName"] == "streetvision-store"
+        assert secret["secretName"] == "mlpipeline-minio-artifact"
+        assert {entry["secretKey"] for entry in secret["keyToEnv"]} == {"accesskey", "secretkey"}
+
+        variables = {entry["envVar"] for entry in [*settings["keyToEnv"], *secret["keyToEnv"]]}
         assert set(StoreSettings(endpoint="e", access_key="a", secret_key="s").to_environment()) <= variables
-        assert (STORE_VARIABLE in variables) == (name in training)
-        assert reference["optional"] is True
+        assert (STORE_VARIABLE in variables) == (name in TRAINING)
+        assert settings["optional"] is True
+        assert secret["optional"] is True
 
 
-def test_training_waits_in_kueue_where_a_queue_is_named() -> None:
-    pipeline = stage1(dataclasses.replace(resources.PROFILES["a6000x2"], queue="team"))
-    platform = json_format.MessageToDict(pipeline.platform_spec)["platforms"]["kubernetes"]
-    executors = platform["deploymentSpec"]["executors"]
-    labels = {name: executor["podMetadata"]["labels"] for name, executor in executors.items()}
-    queued = sorted(name for name in labels if "kueue.x-k8s.io/queue-name" in labels[name])
-    assert queued == TORCHRUN
+def test_another_secret_is_named_when_the_pipeline_is_compiled(compiled: Compile) -> None:
+    own = load_profile("a6000x2", store_secret="streetvision-s3")
+    executors = _executors(compiled(profile=own)[1])
+    assert executors["ingest-dataset"]["secretAsEnv"][0]["secretName"] == "streetvision-s3"
 
 
-def test_every_step_runs_in_the_image_of_its_phase(documents: list[dict[str, Any]]) -> None:
-    named = {e["container"]["image"] for e in documents[0]["deploymentSpec"]["executors"].values()}
+def test_the_hub_token_reaches_the_import_alone(compiled: Compile) -> None:
+    executors = _executors(compiled()[1])
+    holders = {
+        name: reference
+        for name, executor in executors.items()
+        for reference in executor.get("secretAsEnv", [])
+        if reference["secretName"] == "streetvision-hub"
+    }
+    assert holders.keys() == {"import-backbone"}
+    assert holders["import-backbone"]["keyToEnv"] == [{"envVar": "HF_TOKEN", "secretKey": "HF_TOKEN"}]
+    assert holders["import-backbone"]["optional"] is True
+
+
+def test_training_waits_in_kueue_where_a_queue_is_named(compiled: Compile) -> None:
+    executors = _executors(compiled(profile=load_profile("a6000x2", queue="team"))[1])
+    queued = {n for n, e in executors.items() if "kueue.x-k8s.io/queue-name" in e["podMetadata"]["labels"]}
+    assert queued == TRAINING | {"predict-logits"}
+
+
+def test_every_step_runs_in_the_image_of_its_phase(compiled: Compile) -> None:
+    named = set()
+    for variant in (Variant("labelled"), MODES):
+        executors = compiled(variant)[0]["deploymentSpec"]["executors"].values()
+        named |= {executor["container"]["image"] for executor in executors}
     assert named == {image.reference for image in pipeline_images()}
 
 
-def test_every_parameter_is_documented_in_the_spec(documents: list[dict[str, Any]]) -> None:
-    parameters = documents[0]["root"]["inputDefinitions"]["parameters"]
-    chosen = resources.runtime_parameters(resources.PROFILES["a6000x2"])
-    assert parameters.keys() == {parameter.name for parameter in [*pipeline_parameters(), *chosen]}
-    assert all(parameter["description"] for parameter in parameters.values())
-
-
-@pytest.mark.parametrize(
-    ("pairs", "message"),
-    [
-        (["epoch=3"], "unknown key 'epoch', did you mean 'epochs'?"),
-        (["epochs=0"], "epochs=0 must be >= 1"),
-        (["epochs=many"], "epochs='many' must be int, got str"),
-        (["adapter_options=[]"], "adapter_options='[]' must be a JSON mapping"),
-        (["modes=[frozen, half]"], "modes='half' must be one of frozen, full, lora, dora"),
-        (["modes=[lora, lora]"], "modes=['lora', 'lora'] must be at least one, none twice"),
-        (["modes=lora"], "modes='lora' must be a list"),
-        (["optimizer=profit", "modes=[lora, frozen]"], "optimizer='profit' needs a converged start"),
-        (["precision=fp16"], "precision='fp16' is refused"),
-        (["train_fraction=0.9"], "must be 1"),
-        (["learning_rate=2"], "learning_rate=2.0 must be < 1"),
-        (["max_fnr=-0.1"], "max_fnr=-0.1 must be >= 0"),
-        (["model_version=1.0"], "model_version='1.0' must be X.Y.Z"),
-        (["holdout_column=day"], "holdout_column and holdout_values must be given together"),
-        (["label_map={0: Nothing}"], "label_map"),
-        (["epochs"], "--param 'epochs' must be key=value"),
-    ],
-)
-def test_wrong_parameters_are_refused_before_anything_runs(pairs: list[str], message: str) -> None:
-    with pytest.raises(ConfigError) as caught:
-        read_parameters(None, pairs)
-    assert message in str(caught.value)
-
-
-@pytest.mark.parametrize(
-    ("profile", "pair", "message"),
-    [
-        ("a6000x2", "n_gpus=two", "n_gpus='two' must be a whole number"),
-        ("a6000x2", "train_memory=96 GB", "train_memory='96 GB' must be a quantity of Kubernetes"),
-        ("cpu", "n_gpus=1", "unknown key 'n_gpus'"),
-        ("local", "train_cpu=4", "unknown key 'train_cpu'"),
-    ],
-)
-def test_wrong_resources_are_refused_before_anything_is_sent(profile: str, pair: str, message: str) -> None:
-    with pytest.raises(ConfigError) as caught:
-        read_parameters(None, [pair], resources.PROFILES[profile])
-    assert message in str(caught.value)
-
-
-def test_resources_are_chosen_when_a_run_is_started() -> None:
-    pairs = ["n_gpus=1", "train_cpu=8", "gpu_nodes={pool: fast}"]
-    values = read_parameters(None, pairs, resources.PROFILES["a6000x2"])
-    assert values == {"n_gpus": "1", "train_cpu": "8", "gpu_nodes": {"pool": "fast"}}
-
-
-def test_pairs_win_over_the_file(tmp_path: Path) -> None:
-    file = tmp_path / "run.yaml"
-    file.write_text("epochs: 7\nmodes: [lora]\n")
-    assert read_parameters(file, ["epochs=9", "learning_rate=1e-4"]) == {
-        "epochs": 9, "modes": ["lora"], "learning_rate": 1e-4,
-    }  # fmt: skip
+def test_the_same_content_has_the_same_version_name_and_a_variant_another(tmp_path: Path) -> None:
+    file = tmp_path / "stage1.yaml"
+    first = write_package(file, PROFILE, Variant())
+    assert write_package(file, PROFILE, Variant()) == first
+    assert first.startswith("a6000x2-")
+    other = write_package(file, PROFILE, Variant("labelled", ("full", "lora")))
+    assert other.startswith("a6000x2-pretrain-labelled-full-lora-")
+    assert len(other) <= 127

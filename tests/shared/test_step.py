@@ -40,8 +40,10 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def _arguments(folder: Path, count: int) -> dict[str, object]:
-    return {"source": _Artifact(folder / "in"), "result": _Artifact(folder / "task/out"), "count": count}
+def _execute(folder: Path, count: int, **more: _Artifact) -> object:
+    """Run the step as its KFP component does."""
+    artifacts = {"source": _Artifact(folder / "in"), "result": _Artifact(folder / "task/out"), "extra": None}
+    return execute(run, {"count": count}, **artifacts, **more)
 
 
 def _status(folder: Path) -> dict[str, object]:
@@ -55,18 +57,18 @@ def test_path_parameters_and_their_roles() -> None:
 
 
 def test_success_returns_the_result_and_writes_the_status(folder: Path) -> None:
-    assert execute(run, Settings, _arguments(folder, 2)) == 3
+    assert _execute(folder, 2) == 3
     assert _status(folder)["state"] == "succeeded"
 
 
 def test_outputs_that_are_metadata_only_leave_an_empty_file_for_the_local_cache(folder: Path) -> None:
-    execute(run, Settings, _arguments(folder, 2) | {"metrics": _Artifact(folder / "task/metrics")})
+    _execute(folder, 2, metrics=_Artifact(folder / "task/metrics"))
     assert (folder / "task/metrics").read_bytes() == b""
 
 
 def test_a_permanent_error_exits_with_42_and_one_line(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as caught:
-        execute(run, Settings, _arguments(folder, 13))
+        _execute(folder, 13)
     assert caught.value.code == 42
     assert capsys.readouterr().err == "error: count=13 is unlucky; use 12\n"
     status = _status(folder)
@@ -75,7 +77,7 @@ def test_a_permanent_error_exits_with_42_and_one_line(folder: Path, capsys: pyte
 
 def test_an_unexpected_error_is_transient_and_keeps_its_traceback(folder: Path) -> None:
     with pytest.raises(RuntimeError, match="surprise"):
-        execute(run, Settings, _arguments(folder, 99))
+        _execute(folder, 99)
     assert _status(folder)["permanent"] is False
 
 

@@ -1,0 +1,67 @@
+"""KFP interface of configure. KFP reads parameters from a component's source, which repeats `ConfigureConfig`."""
+
+from typing import NamedTuple
+
+from kfp import dsl
+
+from components.shared.component import CPU
+
+
+@dsl.component(base_image=CPU, install_kfp_package=False)
+def configure(
+    data: str = "",
+    backbone: str = "",
+    recipe: str = "default",
+    mode: str = "",
+    policy: str = "",
+    alpha: str = "",
+    risk: str = "",
+    epochs: str = "",
+    learning_rate: str = "",
+    image_size: str = "",
+    seed: str = "",
+    model_version: str = "",
+    overrides: dict = {},  # noqa: B006 - KFP's default value
+    pretrain: str = "none",
+    modes: list = [],  # noqa: B006
+) -> NamedTuple(  # type: ignore[valid-type]
+    "PhaseConfigs",
+    [
+        ("ingest_dataset", dict),
+        ("split_dataset", dict),
+        ("import_backbone", dict),
+        ("pretrain_explora", dict),
+        ("train_baseline", dict),
+        ("compare_adaptations", dict),
+        ("predict_logits", dict),
+        ("train_gate", dict),
+        ("compare_calibrators", dict),
+        ("fit_threshold", dict),
+        ("calibrate_gate", dict),
+        ("calibrate_scrc", dict),
+        ("evaluate", dict),
+        ("export_bundle", dict),
+    ],
+):
+    """Validate every option of the run, fingerprint the data and the backbone, and configure each phase."""
+    from components.configure.step import run
+    from components.shared.step import execute
+
+    form = {
+        "data": data,
+        "backbone": backbone,
+        "recipe": recipe,
+        "mode": mode,
+        "policy": policy,
+        "alpha": alpha,
+        "risk": risk,
+        "epochs": epochs,
+        "learning_rate": learning_rate,
+        "image_size": image_size,
+        "seed": seed,
+        "model_version": model_version,
+        "overrides": overrides,
+        "pretrain": pretrain,
+        "modes": modes,
+    }
+    return execute(run, form)

@@ -1,0 +1,71 @@
+"""Digests of the listings of the places that a run reads from.
+
+A listing has names and sizes, with modification times of files and ETags of stored objects; no bytes are read. KFP's
+cache keys hold paths and URIs but not the bytes behind them, so the steps that read a place take its digest as well.
+"""
+
+import hashlib
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from components.shared.config import canonical_json
+from components.shared.errors import ConfigError, DataError
+
+
+class Fingerprints(NamedTuple):
+    """Hex digests; the backbone's is its id where it is a hub repository: the id's commit is not asked for."""
+
+    data: str
+    backbone: str
+
+
+def fingerprint(data: str, backbone: str, extra_sources: str = "") -> Fingerprints:
+    """Digest the listings of `data` with the sources in the JSON list `extra_sources`, and of `backbone`.
+
+    Raises ConfigError or DataError where a source is not set or does not exist.
+    """
+    if not data:
+        raise ConfigError("data='' is not set; give a folder with a CSV, or a Parquet file or folder")
+    if not backbone:
+        raise ConfigError("backbone='' is not set; give a Hugging Face folder, local or s3://, or a hub id")
+
+    sources = [data, *_extra_places(extra_sources)]
+    found = _digest([[place, _listing("data", place)] for place in sources])
+    in_hub = not backbone.startswith("s3://") and not Path(backbone).exists()
+    return Fingerprints(found, backbone if in_hub else _digest(_listing("backbone", backbone)))
+
+
+def _listing(name: str, place: str) -> list[list[str | int]]:
+    if place.startswith("s3://"):
+        return _stored_listing(name, place)
+    root = Path(place)
+    if not root.exists():
+        raise DataError(f"{name}={place!r} does not exist")
+    files = sorted(entry for entry in root.rglob("*") if entry.is_file()) if root.is_dir() else [root]
+    described = ((file.relative_to(root).as_posix(), file.stat()) for file in files)
+    return [[name, status.st_size, status.st_mtime_ns] for name, status in described]
+
+
+def _stored_listing(name: str, place: str) -> list[list[str | int]]:
+    from components.shared.store import Store, split_uri
+
+    bucket, prefix = split_uri(place)
+    found = Store.from_environment().list(bucket, prefix)
+    if not found:
+        raise DataError(f"{name}={place!r} holds no objects; is the prefix right?")
+    return [[item.key, item.size, item.etag] for item in found]
+
+
+def _extra_places(extra_sources: str) -> list[str]:
+    if not extra_sources:
+        return []
+    try:
+        return [str(source["data"]) for source in json.loads(extra_sources)]
+    except (ValueError, TypeError, KeyError) as error:
+        raise ConfigError(f"extra_sources={extra_sources!r} is not a JSON list of mappings with 'data'") from error
+
+
+def _digest(listing: Sequence[object]) -> str:
+    return hashlib.sha256(canonical_json(listing).encode()).hexdigest()

@@ -1,0 +1,41 @@
+"""The phases that take a configuration, in the pipeline's order, with the class that declares their options."""
+
+from components.calibrate_gate.config import CalibrateGateConfig
+from components.calibrate_scrc.config import CalibrateScrcConfig
+from components.compare_adaptations.config import CompareAdaptationsConfig
+from components.compare_calibrators.config import CompareCalibratorsConfig
+from components.evaluate.config import EvaluateConfig
+from components.export_bundle.config import ExportConfig
+from components.fit_threshold.config import FitThresholdConfig
+from components.import_backbone.config import ImportBackboneConfig
+from components.ingest_dataset.config import IngestConfig
+from components.predict_logits.config import PredictLogitsConfig
+from components.pretrain_explora.config import PretrainExploraConfig
+from components.shared.config import Config
+from components.split_dataset.config import SplitConfig
+from components.train_baseline.config import TrainBaselineConfig
+from components.train_gate.config import TrainGateConfig
+
+PHASES: dict[str, type[Config]] = {
+    "ingest_dataset": IngestConfig,
+    "split_dataset": SplitConfig,
+    "import_backbone": ImportBackboneConfig,
+    "pretrain_explora": PretrainExploraConfig,
+    "train_baseline": TrainBaselineConfig,
+    "compare_adaptations": CompareAdaptationsConfig,
+    "predict_logits": PredictLogitsConfig,
+    "train_gate": TrainGateConfig,
+    "compare_calibrators": CompareCalibratorsConfig,
+    "fit_threshold": FitThresholdConfig,
+    "calibrate_gate": CalibrateGateConfig,
+    "calibrate_scrc": CalibrateScrcConfig,
+    "evaluate": EvaluateConfig,
+    "export_bundle": ExportConfig,
+}
+# Options that are no user's: the fingerprints of the run's sources, and choices of the compiled pipeline.
+SET_BY_PIPELINE = {
+    "source_fingerprint": "is computed from the data",
+    "backbone_fingerprint": "is computed from the backbone",
+    "use_labeled_data": "is chosen when the pipeline is compiled: --pretrain labelled",
+    "modes": "is chosen when the pipeline is compiled: --modes full,lora",
+}

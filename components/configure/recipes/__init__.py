@@ -1,0 +1,17 @@
+"""Recipes shipped by name: YAML files that set options, grouped by phase. They hold no resources and no data."""
+
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+_FOLDER = Path(__file__).parent
+
+NAMES = tuple(sorted(file.stem for file in _FOLDER.glob("*.yaml")))
+
+
+def read_recipe(name: str) -> dict[str, dict[str, Any]]:
+    """Return the options of the recipe `name` by phase."""
+    text = (_FOLDER / f"{name}.yaml").read_text(encoding="utf-8")
+    document: dict[str, dict[str, Any]] = yaml.safe_load(text) or {}
+    return document

@@ -1,0 +1,187 @@
+"""Resolution of the run form: recipe, then the form's fields, then overrides, into one configuration per phase."""
+
+import dataclasses
+import difflib
+import json
+import typing
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from components.configure.config import ConfigureConfig, RunForm
+from components.configure.phases import PHASES, SET_BY_PIPELINE
+from components.configure.recipes import read_recipe
+from components.ingest_dataset.config import IngestConfig
+from components.shared.config import Config
+from components.shared.errors import ConfigError
+from components.train_baseline.config import TrainBaselineConfig
+
+Options = dict[str, dict[str, Any]]
+
+# Fields of the form that are options of phases; the others say where options come from.
+_DIRECT = [field.name for field in dataclasses.fields(RunForm) if field.name not in ("recipe", "overrides")]
+# Phases that are part of some pipelines only, and the flag that compiles them in.
+_OPTIONAL = {"pretrain_explora": "--pretrain unlabelled", "compare_adaptations": "--modes full,lora"}
+_RENAMED = {
+    "calib_share": "calib_fraction",
+    "explora_centring": "explora_centering",
+    "gatekeeper_share": "gatekeeper_weight",
+    "max_reject_share": "max_reject_fraction",
+    "n_views": "n_cached_augmentations",
+    "optimiser": "optimizer",
+    "select_share": "select_fraction",
+    "student": "distilled_head",
+    "test_share": "test_fraction",
+    "train_share": "train_fraction",
+    "tuning_share": "tuning_fraction",
+    "view_flips": "tile_flips",
+    "view_grid": "tile_grid",
+    "view_overlap": "tile_overlap",
+    "view_sharpness": "aggregation_sharpness",
+    "view_size": "tile_size",
+    "view_top_k": "aggregation_top_k",
+    "warmup_share": "warmup_ratio",
+}
+
+
+def resolve(config: ConfigureConfig) -> dict[str, Config]:
+    """Return every phase's configuration. Raises ConfigError that names all invalid options."""
+    problems: list[str] = []
+    options: Options = {phase: {} for phase in PHASES}
+    absent = _absent(config)
+
+    given: list[tuple[str, Mapping[str, Any]]] = [
+        (f"recipe {config.recipe!r}", read_recipe(config.recipe)),
+        ("", _form_values(config)),
+        ("overrides", config.overrides),
+    ]
+    for origin, values in given:
+        label = f"{origin}: " if origin else ""
+        for phase, name, value in _assignments(values, absent, label, problems):
+            options[phase][name] = value
+
+    if config.modes and config.mode:
+        problems.append(f"mode={config.mode!r}: this pipeline compares {', '.join(config.modes)}; leave mode empty")
+    if problems:
+        raise ConfigError("; ".join(problems))
+    return _built(config, options)
+
+
+def option_names() -> list[str]:
+    """Names by which an option can be set, sorted: `option` in every phase that has it, `phase.option` in one."""
+    bare = {name for config_class in PHASES.values() for name in _fields(config_class)}
+    qualified = {f"{phase}.{name}" for phase, config_class in PHASES.items() for name in _fields(config_class)}
+    return sorted((bare | qualified) - SET_BY_PIPELINE.keys())
+
+
+def phases_with(option: str) -> list[str]:
+    """Phases that have the option, in the pipeline's order."""
+    return [phase for phase, config_class in PHASES.items() if option in _fields(config_class)]
+
+
+def _absent(config: ConfigureConfig) -> dict[str, str]:
+    """Phases that this pipeline does not have, with the flag that would compile them in."""
+    present = {"pretrain_explora": config.pretrain != "none", "compare_adaptations": bool(config.modes)}
+    return {phase: flag for phase, flag in _OPTIONAL.items() if not present[phase]}
+
+
+def _form_values(config: ConfigureConfig) -> dict[str, Any]:
+    """Fields of the form that are filled in, as values of their options' types."""
+    values = {}
+    for name in _DIRECT:
+        text = getattr(config, name)
+        if text != "":
+            phase = phases_with(name)[0]
+            hint = typing.get_type_hints(PHASES[phase])[name]
+            values[name] = _number(text) if hint in (int, float) else text
+    return values
+
+
+def _number(text: str) -> Any:
+    """Return the number that the text is, or the text, which the option then refuses."""
+    try:
+        return json.loads(text)
+    except ValueError:
+        return text
+
+
+def _assignments(
+    values: Mapping[str, Any], absent: Mapping[str, str], label: str, problems: list[str]
+) -> Iterator[tuple[str, str, Any]]:
+    """Yield phase, option and value for each entry; what cannot be assigned is added to `problems`."""
+    flat: dict[str, Any] = {}
+    for key, value in values.items():
+        if key in PHASES and isinstance(value, Mapping):
+            flat |= {f"{key}.{name}": inner for name, inner in value.items()}
+        else:
+            flat[key] = value
+
+    for key, value in flat.items():
+        phase, _, name = key.rpartition(".")
+        phases = [phase] if phase in PHASES and name in _fields(PHASES[phase]) else []
+        if not phase:
+            phases = phases_with(name)
+
+        if name in SET_BY_PIPELINE and phases:
+            problems.append(f"{label}{key!r} {SET_BY_PIPELINE[name]}")
+        elif not phases:
+            problems.append(label + _unknown(key))
+        elif all(found in absent for found in phases):
+            problems.append(f"{label}{key!r} is an option of {phases[0]}, which is compiled in by {absent[phases[0]]}")
+        for found in phases:
+            yield found, name, value
+
+
+def _unknown(key: str) -> str:
+    phase, _, name = key.rpartition(".")
+    if name in _RENAMED:
+        new = f"{phase}.{_RENAMED[name]}" if phase else _RENAMED[name]
+        return f"{key!r} is now named {new!r}"
+    close = difflib.get_close_matches(key, option_names(), n=1)
+    hint = f"did you mean {close[0]!r}?" if close else "`python -m pipelines parameters` lists all options"
+    return f"unknown option {key!r}, {hint}"
+
+
+def _built(config: ConfigureConfig, options: Options) -> dict[str, Config]:
+    """Construct and check every configuration, each mode's too."""
+    options["pretrain_explora"]["use_labeled_data"] = config.pretrain == "labelled"
+    if config.modes:
+        options["compare_adaptations"]["modes"] = list(config.modes)
+        options["train_baseline"]["mode"] = config.modes[0]
+
+    built: dict[str, Config] = {}
+    problems: dict[str, list[str]] = {}
+    for phase, config_class in PHASES.items():
+        try:
+            built[phase] = config_class.from_mapping(options[phase])
+            for mode in config.modes if phase == "train_baseline" else ():
+                config_class.from_mapping({**options[phase], "mode": mode})
+        except ConfigError as error:
+            for problem in error.problems:
+                problems.setdefault(problem, []).append(phase)
+
+    if not problems:
+        problems = {problem: ["configure"] for problem in _between_phases(built)}
+    if problems:
+        raise ConfigError("; ".join(f"{_listed(phases)}: {problem}" for problem, phases in problems.items()))
+    return built
+
+
+def _between_phases(built: Mapping[str, Config]) -> Iterator[str]:
+    """Yield problems between options of different phases."""
+    ingest, train = built["ingest_dataset"], built["train_baseline"]
+    assert isinstance(ingest, IngestConfig)
+    assert isinstance(train, TrainBaselineConfig)
+
+    classes = list(ingest.class_names)
+    if train.positive_class not in classes:
+        yield f"positive_class={train.positive_class!r} is not in class_names={classes}"
+    if train.views is not None and len(classes) != 2:
+        yield f"tile_grid={train.tile_grid} needs 2 classes, class_names={classes} has {len(classes)}; use tile_grid=1"
+
+
+def _listed(phases: list[str]) -> str:
+    return phases[0] if len(phases) == 1 else f"{phases[0]} and {len(phases) - 1} more"
+
+
+def _fields(config_class: type[Config]) -> list[str]:
+    return [field.name for field in dataclasses.fields(config_class)]

@@ -1,0 +1,47 @@
+"""The first step: resolve and validate every option, and fingerprint the data and the backbone.
+
+Never cached: its configurations hold the fingerprints, so that a change of the data reaches the cache keys, and a wrong
+option ends the run within seconds, before a pod with a GPU is asked for.
+"""
+
+import dataclasses
+from typing import Any, NamedTuple, cast
+
+from components.configure.config import ConfigureConfig
+from components.configure.fingerprint import fingerprint
+from components.configure.phases import PHASES
+from components.configure.resolve import resolve
+from components.import_backbone.config import ImportBackboneConfig
+from components.ingest_dataset.config import IngestConfig
+from components.shared.step import main
+
+PhaseConfigs = NamedTuple("PhaseConfigs", [(phase, dict[str, Any]) for phase in PHASES])  # type: ignore[misc]
+
+
+def run(config: ConfigureConfig) -> PhaseConfigs:
+    """Return each phase's configuration as JSON-compatible values, by the phase's name; print what was fingerprinted.
+
+    Raises ConfigError or DataError where an option is invalid, or a source is not set or does not exist.
+    """
+    configs = configured(config)
+    by_phase = configs._asdict()
+    data = by_phase["ingest_dataset"]["source_fingerprint"]
+    backbone = by_phase["import_backbone"]["backbone_fingerprint"]
+    print(f"recipe {config.recipe}, data {data[:16]}, backbone {backbone[:64]}")
+    return configs
+
+
+def configured(config: ConfigureConfig) -> PhaseConfigs:
+    """Return each phase's configuration; raises as `run`."""
+    phases = resolve(config)
+    ingest = cast(IngestConfig, phases["ingest_dataset"])
+    backbone = cast(ImportBackboneConfig, phases["import_backbone"])
+
+    found = fingerprint(config.data, config.backbone, ingest.extra_sources)
+    phases["ingest_dataset"] = dataclasses.replace(ingest, source_fingerprint=found.data)
+    phases["import_backbone"] = dataclasses.replace(backbone, backbone_fingerprint=found.backbone)
+    return PhaseConfigs(**{phase: phases[phase].to_json() for phase in PHASES})
+
+
+if __name__ == "__main__":
+    main(run, ConfigureConfig)

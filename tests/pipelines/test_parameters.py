@@ -1,0 +1,94 @@
+"""Options of the command line become parameters of a run, or a message that names option, value and fix."""
+
+from pathlib import Path
+
+import pytest
+
+from components.shared.errors import ConfigError
+from pipelines.parameters import Variant, parse_variant, read_parameters
+
+NONE = Variant()
+
+
+def test_every_option_is_reached_by_its_name() -> None:
+    pairs = ["data=photos", "epochs=5", "dropout=0.2", "train_gate.dropout=1e-1", "label_map={0: None, 1: Roadwork}"]
+    assert read_parameters(None, pairs, NONE) == {
+        "data": "photos",
+        "epochs": "5",
+        "overrides": {
+            "dropout": 0.2,
+            "train_gate.dropout": 0.1,
+            "label_map": {"0": "None", "1": "Roadwork"},
+        },
+    }
+
+
+def test_pairs_win_over_the_file_which_may_group_options_by_phase(tmp_path: Path) -> None:
+    file = tmp_path / "run.yaml"
+    file.write_text("epochs: 7\nlearning_rate: 1e-4\ntrain_gate: {gate_epochs: 3}\noverrides: {dropout: 0.5}\n")
+    assert read_parameters(file, ["epochs=9"], NONE) == {
+        "epochs": "9",
+        "learning_rate": "1e-4",
+        "overrides": {"train_gate": {"gate_epochs": 3}, "dropout": 0.5},
+    }
+
+
+@pytest.mark.parametrize(
+    ("pairs", "message"),
+    [
+        (["epoch=3"], "unknown option 'epoch', did you mean 'epochs'?"),
+        (["epochs=0"], "epochs=0 must be >= 1"),
+        (["epochs=many"], "epochs='many' must be int, got str"),
+        (["adapter_options=[]"], "adapter_options='[]' must be a JSON mapping"),
+        (["mode=half"], "mode='half' must be one of frozen, full, lora, dora"),
+        (["modes=[lora]"], "'modes' is chosen when the pipeline is compiled: --modes full,lora"),
+        (["use_labeled_data=true"], "'use_labeled_data' is chosen when the pipeline is compiled: --pretrain labelled"),
+        (["explora_epochs=3"], "compiled in by --pretrain unlabelled"),
+        (["optimizer=profit"], "optimizer='profit' needs a converged start"),
+        (["precision=fp16"], "precision='fp16' is refused"),
+        (["train_fraction=0.9"], "must be 1"),
+        (["learning_rate=2"], "learning_rate=2.0 must be < 1"),
+        (["max_fnr=-0.1"], "max_fnr=-0.1 must be >= 0"),
+        (["model_version=1.0"], "model_version='1.0' must be X.Y.Z"),
+        (["holdout_column=day"], "holdout_column and holdout_values must be given together"),
+        (["label_map={0: Nothing}"], "label_map"),
+        (["epochs"], "--param 'epochs' must be key=value"),
+        (["dropout=[1"], "--param dropout='[1' is not a number"),
+        (["warmup_share=0.2"], "'warmup_share' is now named 'warmup_ratio'"),
+    ],
+)
+def test_wrong_options_are_refused_before_anything_runs(pairs: list[str], message: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        read_parameters(None, pairs, NONE)
+    assert message in str(caught.value)
+
+
+@pytest.mark.parametrize("text", ["[1, 2]", "1: 2", "a: [", ""])
+def test_a_file_that_is_no_mapping_of_names_is_refused(tmp_path: Path, text: str) -> None:
+    file = tmp_path / "run.yaml"
+    file.write_text(text)
+    with pytest.raises(ConfigError, match=r"parameter file .*run\.yaml"):
+        read_parameters(file, [], NONE)
+
+
+@pytest.mark.parametrize(
+    ("pretrain", "modes", "message"),
+    [
+        ("yes", "", "--pretrain 'yes' must be one of none, unlabelled, labelled"),
+        ("none", "full,half", "--modes 'full,half': 'half' must be one of frozen"),
+        ("none", "lora,lora", "--modes 'lora,lora' must be without duplicates"),
+        ("none", "lora", "--modes 'lora' compares nothing; for one adaptation set the run's mode=lora"),
+        ("none", "frozen,full,lora,dora,rslora,pissa,olora", "must be at most 6"),
+    ],
+)
+def test_a_graph_that_cannot_be_compiled_is_refused(pretrain: str, modes: str, message: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        parse_variant(pretrain, modes)
+    assert message in str(caught.value)
+
+
+def test_the_form_of_a_comparison_has_no_mode() -> None:
+    assert "mode" in NONE.form
+    assert "mode" not in parse_variant("none", "full, lora").form
+    with pytest.raises(ConfigError, match="this pipeline compares full, lora"):
+        read_parameters(None, ["mode=lora"], parse_variant("none", "full,lora"))
