@@ -116,10 +116,21 @@ def _demo_values(output: Path) -> dict[str, Any]:
 
 
 def _compile(parsed: argparse.Namespace) -> None:
+    import yaml
+
+    from pipelines.graph import critical_path, steps_of
     from pipelines.package import write_package
 
     version = write_package(parsed.output, options.profile_of(parsed), options.variant_of(parsed))
     print(f"wrote {parsed.output} ({version})")
+
+    spec = next(yaml.safe_load_all(parsed.output.read_text(encoding="utf-8")))
+    path = critical_path(spec)
+    n_fields = len(spec["root"]["inputDefinitions"]["parameters"])
+    print(
+        f"{len(steps_of(spec))} steps, a form of {n_fields} fields, {parsed.output.stat().st_size / 1000:.0f} kB, "
+        f"{path.pods} pods on the critical path, {path.driver_only} of them only open a group"
+    )
 
 
 def _list_parameters(parsed: argparse.Namespace) -> None:

@@ -17,6 +17,8 @@ from components.train_baseline.config import TrainBaselineConfig
 
 Options = dict[str, dict[str, Any]]
 
+_MAX_INTEGER = 2**53
+
 # Fields of the form that are options of phases; the others say where options come from.
 _DIRECT = [field.name for field in dataclasses.fields(RunForm) if field.name not in ("recipe", "overrides")]
 # Phases that are part of some pipelines only, and the flag that compiles them in.
@@ -167,7 +169,12 @@ def _built(config: ConfigureConfig, options: Options) -> dict[str, Config]:
 
 
 def _between_phases(built: Mapping[str, Config]) -> Iterator[str]:
-    """Yield problems between options of different phases."""
+    """Yield problems between options of different phases, and of values that KFP cannot hand over."""
+    for phase, config in built.items():
+        for name, value in config.to_json().items():
+            if isinstance(value, int) and abs(value) > _MAX_INTEGER:
+                yield f"{phase}.{name}={value} must be at most {_MAX_INTEGER}: KFP hands numbers over as doubles"
+
     ingest, train = built["ingest_dataset"], built["train_baseline"]
     assert isinstance(ingest, IngestConfig)
     assert isinstance(train, TrainBaselineConfig)

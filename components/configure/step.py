@@ -40,7 +40,11 @@ def configured(config: ConfigureConfig) -> PhaseConfigs:
     found = fingerprint(config.data, config.backbone, ingest.extra_sources)
     phases["ingest_dataset"] = dataclasses.replace(ingest, source_fingerprint=found.data)
     phases["import_backbone"] = dataclasses.replace(backbone, backbone_fingerprint=found.backbone)
-    return PhaseConfigs(**{phase: phases[phase].to_json() for phase in PHASES})
+    values = {phase: phases[phase].to_json() for phase in PHASES}
+    if config.modes:
+        # Each compared training has its own: one more mode, or another order, must not train the others again.
+        del values["train_baseline"]["mode"]
+    return PhaseConfigs(**values)
 
 
 if __name__ == "__main__":

@@ -73,6 +73,7 @@ def test_every_shipped_recipe_resolves(name: str) -> None:
         ({"epochs": "many"}, "train_baseline: epochs='many' must be int, got str"),
         ({"epochs": "2.5"}, "train_baseline: epochs=2.5 must be int, got float"),
         ({"seed": "-1"}, "split_dataset and 10 more: seed=-1 must be >= 0"),
+        ({"seed": str(2**60)}, "split_dataset.seed=1152921504606846976 must be at most 9007199254740992"),
         ({"mode": "half"}, "train_baseline: mode='half' must be one of frozen, full, lora, dora"),
         ({"policy": "best"}, "policy='best' must be one of softmax, gate, scrc"),
         ({"recipe": "demos"}, "recipe='demos' must be one of default, demo"),
@@ -85,7 +86,10 @@ def test_every_shipped_recipe_resolves(name: str) -> None:
             "is an option of compare_adaptations, which is compiled in by --modes full,lora",
         ),
         ({"overrides": {"source_fingerprint": "0"}}, "'source_fingerprint' is computed from the data"),
-        ({"modes": ["full", "lora"], "mode": "lora"}, "mode='lora': this pipeline compares full, lora; leave mode empty"),
+        (
+            {"modes": ["full", "lora"], "mode": "lora"},
+            "mode='lora': this pipeline compares full, lora; leave mode empty",
+        ),
         (
             {"modes": ["full", "frozen"], "overrides": {"optimizer": "profit"}},
             "optimizer='profit' needs a converged start",
@@ -124,6 +128,16 @@ def test_configurations_are_json_and_change_with_the_data_alone_where_it_is_read
     assert before["import_backbone"]["backbone_fingerprint"] == "org/name"
     for phase, config_class in PHASES.items():
         assert config_class.from_mapping(before[phase]).to_json() == before[phase]
+
+
+@pytest.mark.parametrize("modes", [("full", "lora"), ("lora", "full"), ("frozen", "full", "lora")])
+def test_a_compared_training_has_the_same_configuration_whichever_others_there_are(
+    tmp_path: Path, modes: tuple[str, ...]
+) -> None:
+    form = {"data": str(tmp_path), "backbone": "org/name"}
+    config = run(ConfigureConfig(**form, modes=modes))._asdict()["train_baseline"]  # type: ignore[arg-type]
+    assert config == run(ConfigureConfig(**form, modes=("full", "lora")))._asdict()["train_baseline"]  # type: ignore[arg-type]
+    assert "mode" not in config
 
 
 @pytest.mark.parametrize("missing", ["data", "backbone"])

@@ -1,4 +1,4 @@
-"""The compiled pipeline: leaks do not compile, resources and secrets are where they belong, no constant of a cluster."""
+"""The compiled pipeline: leaks do not compile, resources and secrets are where they belong, variants add tasks."""
 
 import dataclasses
 import importlib
