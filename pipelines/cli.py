@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from components.shared.errors import ConfigError, StreetVisionError
 from components.shared.step import fail
 from pipelines import cluster_cli, options
+from pipelines.output import ending_quietly
 
 if TYPE_CHECKING:
     from pipelines.local_store import LocalStore
@@ -19,7 +20,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Parse and run one verb; every deliberate error is one line, exit code 42 where a retry cannot help."""
     parsed = _parser().parse_args(arguments)
     try:
-        parsed.verb(parsed)
+        with ending_quietly():
+            parsed.verb(parsed)
     except StreetVisionError as error:
         fail(error)
 

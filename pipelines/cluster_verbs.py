@@ -1,20 +1,27 @@
-"""What do the verbs do that need a container engine or a cluster?
+"""The verbs that need a container engine or change something in Kubeflow.
 
 Heavy imports stand inside the functions: `--help` and wrong options answer at once.
 """
 
 import argparse
+import contextlib
 import json
+import re
 import sys
-import time
 from datetime import UTC, datetime
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from components.shared.errors import ConfigError
+from pipelines import options
+from pipelines.api_options import PIPELINE
 
-PIPELINE = "streetvision-stage1"
-_EXIT_CODES = {"SUCCEEDED": 0, "SKIPPED": 0, "FAILED": 1, "CANCELED": 2}
-_STILL_RUNNING = 124  # as `timeout` has it
+if TYPE_CHECKING:
+    from pipelines.cluster import Cluster
+    from pipelines.connection import Mode
+    from pipelines.run_store import RunStore
+
+_PIPELINE_NAME = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")  # part of the names of pods
 
 
 def images(parsed: argparse.Namespace) -> None:
@@ -34,81 +41,108 @@ def images(parsed: argparse.Namespace) -> None:
         print(f"{len(missing)} built, {len(images) - len(missing)} were there")
 
 
-def _cluster(parsed: argparse.Namespace) -> Any:
-    from pipelines.cluster import Cluster
-    from pipelines.connection import Connection
-
-    return Cluster(Connection.resolve(parsed.host, parsed.namespace, parsed.ca_file))
-
-
 def upload(parsed: argparse.Namespace) -> None:
     """Upload the pipeline as it is here."""
-    from pipelines.package import package
+    from pipelines.cluster import connect
 
-    file, version = package(parsed.profile, parsed.queue)
+    file, version = _package(parsed)
     if parsed.dry_run:
-        _show({"pipeline": PIPELINE, "version": version, "package": str(file)})
+        _show({"pipeline": parsed.pipeline, "version": version, "package": str(file)})
         return
-    uploaded = _cluster(parsed).upload(file, PIPELINE, version)
+    uploaded = connect(parsed).upload(file, parsed.pipeline, version)
     print(f"version {version} uploaded" if uploaded.created else f"version {version} is there already, nothing to do")
 
 
 def submit(parsed: argparse.Namespace) -> None:
     """Start a run, and wait for it where asked."""
-    from pipelines.package import package
+    from pipelines.cluster import connect
 
-    values = _run_values(parsed)
-    file, version = package(parsed.profile, parsed.queue)
-    name = parsed.name or f"{PIPELINE} {datetime.now(UTC):%Y-%m-%d %H:%M:%S}"
+    cluster = connect(parsed) if parsed.demo else None
+    demo = _demo_store(parsed, cluster.mode) if cluster else None
+    values = _run_values(parsed, demo)
+    file, version = _package(parsed)
+    name = parsed.name or f"{parsed.pipeline} {datetime.now(UTC):%Y-%m-%d %H:%M:%S}"
     if parsed.dry_run:
         _show(_request(parsed, name, version, values))
         return
-    cluster = _cluster(parsed)
-    uploaded = cluster.upload(file, PIPELINE, version)
-    run_id = cluster.submit(uploaded, parsed.experiment, name, values, parsed.service_account)
-    print(f"run {run_id} started")
+
+    cluster = cluster or connect(parsed)
+    if demo is not None:
+        _upload_demo(demo)
+    _check_target(parsed, values, cluster)
+    uploaded = cluster.upload(file, parsed.pipeline, version)
+    run_id = cluster.submit(
+        uploaded,
+        parsed.experiment,
+        name,
+        values,
+        parsed.service_account,
+        pipeline_root=_pipeline_root(parsed, cluster),
+    )
+    print(f"run {run_id} started", flush=True)
     if parsed.wait:
-        sys.exit(_wait(cluster, run_id, parsed.timeout, parsed.poll))
+        from pipelines.run_report import RunReader
+        from pipelines.run_verbs import wait_for
 
-
-def _wait(cluster: Any, run_id: str, timeout: float, poll: float) -> int:
-    """Print every change of a step's state until the run has ended; returns the exit code."""
-    seen: dict[str, str] = {}
-    ends = time.monotonic() + timeout
-    while True:
-        _, state, steps = cluster.run(run_id)
-        for step in steps:
-            if seen.get(step.name) != step.state:
-                seen[step.name] = step.state
-                print(f"{datetime.now(UTC):%H:%M:%S}  {step.name:20} {step.state}  {step.error}".rstrip(), flush=True)
-        if state in _EXIT_CODES:
-            print(f"run {run_id} {state}")
-            return _EXIT_CODES[state]
-        if time.monotonic() > ends:
-            print(f"run {run_id} still {state} after {timeout:g} s; see: python -m pipelines status {run_id}")
-            return _STILL_RUNNING
-        time.sleep(poll)
+        sys.exit(wait_for(RunReader(parsed, cluster), run_id, parsed.timeout, parsed.poll))
 
 
 def schedule(parsed: argparse.Namespace) -> None:
     """Create or replace a recurring run."""
-    from pipelines.cluster import Trigger
-    from pipelines.package import package
+    from pipelines.cluster import Trigger, connect
 
     _check_trigger(parsed)
     values = _run_values(parsed)
-    file, version = package(parsed.profile, parsed.queue)
+    file, version = _package(parsed)
     if parsed.dry_run:
         when = {"cron": parsed.cron, "every_seconds": parsed.every, "enabled": not parsed.disabled}
         _show(_request(parsed, parsed.name, version, values) | when)
         return
-    cluster = _cluster(parsed)
-    uploaded = cluster.upload(file, PIPELINE, version)
+
+    cluster = connect(parsed)
+    _check_target(parsed, values, cluster)
+    uploaded = cluster.upload(file, parsed.pipeline, version)
     trigger = Trigger(parsed.cron, parsed.every)
     replaced = cluster.schedule(
-        uploaded, parsed.experiment, parsed.name, trigger, values, parsed.service_account, enabled=not parsed.disabled
+        uploaded,
+        parsed.experiment,
+        parsed.name,
+        trigger,
+        values,
+        parsed.service_account,
+        enabled=not parsed.disabled,
+        pipeline_root=_pipeline_root(parsed, cluster),
     )
     print(f"schedule {parsed.name} {'replaced' if replaced else 'created'}{' (disabled)' if parsed.disabled else ''}")
+
+
+def schedules(parsed: argparse.Namespace) -> None:
+    """List the recurring runs of the pipeline."""
+    from pipelines.cluster import connect
+
+    for item in connect(parsed).schedules(parsed.pipeline):
+        trigger = item.trigger
+        when = trigger.cron_schedule.cron if trigger.cron_schedule else f"{trigger.periodic_schedule.interval_second} s"
+        print(f"{item.display_name:24} {item.status or item.mode:10} {when}")
+
+
+def change_schedule(parsed: argparse.Namespace) -> None:
+    """Enable, disable or delete one; deleting is refused while a run of it is active."""
+    from pipelines.cluster import connect
+
+    cluster = connect(parsed)
+    active = cluster.active_runs_of_schedule(parsed.pipeline, parsed.name) if parsed.change == "delete" else []
+    if active and not parsed.force:
+        ids = " and ".join(run.run_id for run in active)
+        raise ConfigError(
+            f"schedule {parsed.name!r} has an active run, {ids}: with the schedule Kubernetes removes the run's "
+            "Workflow and pods, and KFP shows the run as RUNNING for ever; cancel it first: python -m pipelines "
+            f"cancel {active[0].run_id}, wait for its end, or add --force"
+        )
+    cluster.change_schedule(parsed.pipeline, parsed.name, parsed.change)
+    print(f"schedule {parsed.name} {parsed.change}d")
+    for run in active:
+        print(f"run {run.run_id} ends with it: its Workflow and pods are removed, and KFP shows it as RUNNING for ever")
 
 
 def _check_trigger(parsed: argparse.Namespace) -> None:
@@ -118,85 +152,85 @@ def _check_trigger(parsed: argparse.Namespace) -> None:
         raise ConfigError(f"--every {parsed.every} must be at least 60 seconds")
 
 
-def schedules(parsed: argparse.Namespace) -> None:
-    """List the recurring runs."""
-    for item in _cluster(parsed).schedules():
-        trigger = item.trigger
-        when = trigger.cron_schedule.cron if trigger.cron_schedule else f"{trigger.periodic_schedule.interval_second} s"
-        print(f"{item.display_name:24} {item.status or item.mode:10} {when}")
+def _package(parsed: argparse.Namespace) -> tuple[Path, str]:
+    """The compiled pipeline under the name of `--pipeline`, and its version."""
+    from pipelines.package import package
+
+    if not _PIPELINE_NAME.fullmatch(parsed.pipeline):
+        raise ConfigError(f"--pipeline {parsed.pipeline!r} must be lower case letters, digits and hyphens, at most 63")
+    file, version = package(options.profile_of(parsed), options.variant_of(parsed))
+    if parsed.pipeline != PIPELINE:
+        _rename(file, parsed.pipeline)
+    return file, version
 
 
-def change_schedule(parsed: argparse.Namespace) -> None:
-    """Enable, disable or delete one."""
-    _cluster(parsed).change_schedule(parsed.name, parsed.change)
-    print(f"schedule {parsed.name} {parsed.change}d")
+def _rename(file: Path, name: str) -> None:
+    """Give a compiled pipeline another name, which is part of KFP's cache keys and of the pipeline root."""
+    import yaml
+
+    documents = list(yaml.safe_load_all(file.read_text(encoding="utf-8")))
+    documents[0]["pipelineInfo"]["name"] = name
+    file.write_text(yaml.safe_dump_all(documents), encoding="utf-8")
 
 
-def status(parsed: argparse.Namespace) -> None:
-    """Show a run and its steps."""
-    cluster = _cluster(parsed)
-    run_id = parsed.run or cluster.latest_run()
-    name, state, steps = cluster.run(run_id)
-    print(f"{name} ({run_id}): {state}")
-    for step in steps:
-        seconds = f"{(step.end - step.start).total_seconds():.0f} s" if step.start and step.end else ""
-        print(f"  {step.name:20} {step.state:10} {seconds:>8}  {step.error}".rstrip())
+def _run_values(parsed: argparse.Namespace, demo: "RunStore | None" = None) -> dict[str, Any]:
+    """The run's parameters; ends the process where pods could not read the places that they name."""
+    from pipelines.parameters import read_parameters, validated
+    from pipelines.preflight import check_places
 
+    variant = options.variant_of(parsed)
+    values = read_parameters(parsed.params, parsed.param, variant)
+    if demo is not None:
+        from pipelines.upload_data.demo import demo_values
 
-def logs(parsed: argparse.Namespace) -> None:
-    """Show what a run's steps wrote."""
-    cluster = _cluster(parsed)
-    run_id = parsed.run or cluster.latest_run()
-    _, _, steps = cluster.run(run_id)
-    names = [step.name for step in steps]
-    if parsed.step and parsed.step not in names:
-        raise ConfigError(f"run {run_id} has no step {parsed.step!r}; it has: {', '.join(names) or 'none yet'}")
-    for step in steps:
-        if step.pod and parsed.step in (None, step.name):
-            print(f"== {step.name}\n{cluster.log(run_id, step)}")
-
-
-def download(parsed: argparse.Namespace) -> None:
-    """Copy a run's artifacts from the store."""
-    from components.shared.store import Store
-    from pipelines.download import download_run
-
-    store = Store.from_environment()  # first: without it nothing need be asked
-    run_id = parsed.run or _cluster(parsed).latest_run()
-    for path, verified in download_run(store, parsed.root, PIPELINE, run_id, parsed.output / run_id):
-        print(f"{path}  {'verified' if verified else 'not an artifact of ours, copied'}")
-
-
-def doctor(parsed: argparse.Namespace) -> None:
-    """Print a table of what a run needs; exit code 1 where something is missing."""
-    from pipelines.doctor import examine, kubernetes_api
-    from pipelines.resources import PROFILES
-
-    profile = PROFILES[parsed.profile]
-    missing = 0
-    for line in examine(kubernetes_api(), parsed.namespace, parsed.kfp_namespace, profile, parsed.store_endpoint):
-        print(f"{'ok     ' if line.passed else 'MISSING'}  {line.check:24}{line.found}")
-        if not line.passed:
-            missing += 1
-            print(f"{'':9}{'':24}-> {line.fix}")
-    if missing:
-        sys.exit(1)
-
-
-def _run_values(parsed: argparse.Namespace) -> dict[str, Any]:
-    from pipelines.parameters import read_parameters
-    from pipelines.resources import PROFILES
-
-    values = read_parameters(parsed.params, parsed.param, PROFILES[parsed.profile])
+        values = validated(demo_values(demo.bucket) | values, variant)
     for key in ("data", "backbone"):
         if not values.get(key):
             raise ConfigError(f"{key} is not set; add --param {key}=..., or set it in the file of --params")
+    check_places(values, variant).report()
     return values
+
+
+def _demo_store(parsed: argparse.Namespace, mode: "Mode") -> "RunStore":
+    """The store of the pipeline root, whose bucket takes the demo's data and backbone."""
+    from pipelines.upload_data.location import store_of_runs
+
+    return store_of_runs(parsed, mode)
+
+
+def _upload_demo(runs: "RunStore") -> None:
+    from pipelines.upload_data.demo import PREFIX, upload_demo
+    from pipelines.upload_data.verb import megabytes
+
+    done = upload_demo(runs.store, runs.bucket)
+    print(
+        f"demo: {done.n_files} files, {megabytes(done.n_bytes)}, at s3://{runs.bucket}/{PREFIX}; "
+        f"{megabytes(done.sent_bytes)} of them sent",
+        flush=True,
+    )
+
+
+def _check_target(parsed: argparse.Namespace, values: dict[str, Any], cluster: "Cluster") -> None:
+    """End the process where a run would fail for what can be looked at from here."""
+    from pipelines.preflight import check_target
+
+    check_target(parsed, values, options.variant_of(parsed), options.profile_of(parsed), cluster.mode).report()
+
+
+def _pipeline_root(parsed: argparse.Namespace, cluster: "Cluster") -> str:
+    """The root that the run's artifacts go below; "" for KFP's default."""
+    from pipelines.run_pods import open_cluster
+    from pipelines.run_store import root_for_runs
+
+    reader = None
+    with contextlib.suppress(ConfigError):  # without Kubernetes the environment may say where the store is
+        reader = open_cluster(cluster.mode.namespace)[1]
+    return root_for_runs(parsed, reader)
 
 
 def _request(parsed: argparse.Namespace, name: str, version: str, values: dict[str, Any]) -> dict[str, Any]:
     return {
-        "pipeline": PIPELINE,
+        "pipeline": parsed.pipeline,
         "version": version,
         "experiment": parsed.experiment,
         "name": name,

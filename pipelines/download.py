@@ -1,4 +1,4 @@
-"""Which artifacts did a run leave in the object store, and are they what the steps wrote?"""
+"""Download of a run's artifacts from the object store, verified against their manifests."""
 
 import json
 from collections.abc import Iterator
@@ -6,9 +6,10 @@ from pathlib import Path, PurePosixPath
 
 from components.shared.artifacts import MANIFEST
 from components.shared.errors import ArtifactError
-from components.shared.store import Store, split_uri
+from components.shared.store import Store
 from components.shared.store.artifacts import download_artifact
 from components.shared.store.errors import ObjectNotFoundError
+from pipelines.run_store import split_root
 
 
 def download_run(store: Store, root: str, pipeline: str, run_id: str, output: Path) -> Iterator[tuple[Path, bool]]:
@@ -18,23 +19,25 @@ def download_run(store: Store, root: str, pipeline: str, run_id: str, output: Pa
     ours (reports, KFP's own) are copied as they are. Raises ObjectNotFoundError where nothing is there, ArtifactError
     where an artifact differs from its manifest.
     """
-    bucket, prefix = split_uri(root)
-    place = "/".join(part for part in (prefix.strip("/"), pipeline, run_id) if part)
-    keys = [item.key for item in store.list(bucket, place + "/")]
+    bucket, prefix = split_root(root)
+    folder = "/".join(part for part in (prefix.strip("/"), pipeline, run_id) if part)
+    keys = [item.key for item in store.list(bucket, folder + "/")]
     if not keys:
         raise ObjectNotFoundError(
-            f"{store.endpoint}: nothing below s3://{bucket}/{place}/; is --root KFP's pipeline root, and the id right?"
+            f"{store.endpoint}: nothing below s3://{bucket}/{folder}/; is --root KFP's pipeline root, and the id right?"
         )
+
     artifacts = [key.removesuffix("/" + MANIFEST) for key in keys if key.endswith("/" + MANIFEST)]
     for artifact in artifacts:
-        path = _below(output, artifact.removeprefix(place + "/"))
+        path = _below(output, artifact.removeprefix(folder + "/"))
         path.parent.mkdir(parents=True, exist_ok=True)
         kind = json.loads(store.read(bucket, f"{artifact}/{MANIFEST}"))["kind"]
         download_artifact(store, bucket, artifact, path, kind=kind)
         yield path, True
+
     for key in keys:
         if not any(key.startswith(artifact + "/") for artifact in artifacts):
-            path = _below(output, key.removeprefix(place + "/"))
+            path = _below(output, key.removeprefix(folder + "/"))
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_bytes(store.read(bucket, key))
             yield path, False

@@ -1,10 +1,9 @@
-"""How does a run on this machine use an object store as a run on a cluster would?
+"""An object store for a run on this machine, so that its steps read and register as they do on a cluster.
 
 SeaweedFS serves S3 on loopback for the length of the run; what it holds stays below the run's folder.
 """
 
 import contextlib
-import hashlib
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -12,6 +11,8 @@ from pathlib import Path
 
 from components.shared.store import BundleRegistry, Store
 from components.shared.store.embedded import embedded_store
+from pipelines.upload_data.selection import files_below
+from pipelines.upload_data.transfer import transfer
 
 BUCKET = "streetvision"
 
@@ -23,16 +24,12 @@ class LocalStore:
     store: Store
 
     def mirror(self, source: str) -> str:
-        """Make s3://streetvision/data equal to a local folder or file; returns where it can be read."""
+        """Make s3://streetvision/data equal to a local folder or file; returns where it can be read.
+
+        Raises DataError for what cannot become an object, and the store's errors.
+        """
         root = Path(source)
-        files = [root] if root.is_file() else [file for file in sorted(root.rglob("*")) if file.is_file()]
-        names = {f"data/{file.relative_to(root.parent if root.is_file() else root).as_posix()}": file for file in files}
-        held = {item.key: item.etag for item in self.store.list(BUCKET, "data/")}
-        for key, file in names.items():
-            if held.get(key) != hashlib.md5(file.read_bytes(), usedforsecurity=False).hexdigest():
-                self.store.put(BUCKET, key, file)
-        for key in held.keys() - names.keys():
-            self.store.delete(BUCKET, key)
+        transfer(self.store, files_below(root), BUCKET, "data", delete=True)
         return f"s3://{BUCKET}/data" + (f"/{root.name}" if root.is_file() else "")
 
     def register(self, bundle: Path) -> str:

@@ -12,6 +12,7 @@ from minio.lifecycleconfig import Expiration, LifecycleConfig, NoncurrentVersion
 
 from components.shared.store import StoreSettings
 from pipelines.resources import CHECKPOINT_STORE, STORE_CONFIG, STORE_VARIABLES, load_profile
+from pipelines.run_store import PIPELINE_ROOT
 from tests.manifests.conftest import MANIFESTS, Object, Variant, named, parse, render, switch_options
 from tests.manifests.launcher import store_session
 
@@ -21,12 +22,14 @@ Rendered = Callable[..., list[Object]]
 
 def test_the_steps_settings_are_there_by_the_names_that_they_are_read_by(objects: list[Object]) -> None:
     data = named(objects, "ConfigMap")[STORE_CONFIG]["data"]
-    assert data.keys() == {*STORE_VARIABLES, CHECKPOINT_STORE, "STREETVISION_PIPELINE_ROOT"}
+    assert data.keys() - {PIPELINE_ROOT} == {*STORE_VARIABLES, CHECKPOINT_STORE}
     secrets = {"STREETVISION_S3_ACCESS_KEY": "access", "STREETVISION_S3_SECRET_KEY": "secret"}
     settings = StoreSettings.from_environment(data | secrets)
     assert settings.endpoint.rpartition(":")[2].isdigit()
-    assert data["STREETVISION_PIPELINE_ROOT"].startswith("minio://")
     assert data[CHECKPOINT_STORE].startswith("s3://")
+    # A run is given the root of a store of the pipeline's own; without one it goes below KFP's.
+    own = not data[CHECKPOINT_STORE].startswith("s3://mlpipeline/")
+    assert data.get(PIPELINE_ROOT, "").startswith("minio://") == own
 
 
 def test_single_user_mode_uses_kfps_own_store_by_default(rendered: Rendered, kfp_objects: dict[str, set[str]]) -> None:
@@ -38,7 +41,7 @@ def test_single_user_mode_uses_kfps_own_store_by_default(rendered: Rendered, kfp
     secrets = load_profile("a6000x2").secrets
     assert {f"Service/kubeflow/{service}", f"Secret/kubeflow/{secrets.store}"} <= kfp_objects["single-user"]
     assert (secrets.store_access_key, secrets.store_secret_key) == ("accesskey", "secretkey")
-    assert data["STREETVISION_PIPELINE_ROOT"] == "minio://mlpipeline/v2/artifacts"
+    assert PIPELINE_ROOT not in data, "KFP's own root, whatever it is"
     assert data[CHECKPOINT_STORE].startswith("s3://mlpipeline/")
 
 
@@ -79,7 +82,7 @@ def test_address_port_and_bucket_of_an_external_store_stand_in_one_place(
         "STREETVISION_S3_SECURE": "false",
         "STREETVISION_S3_REGION": "eu-lab-2",
         "STREETVISION_CHECKPOINT_STORE": "s3://road-team/checkpoints",
-        "STREETVISION_PIPELINE_ROOT": "minio://road-team/runs",
+        PIPELINE_ROOT: "minio://road-team/runs",
     }
     launcher = named(objects if mode == "profile" else parse(render(overlay / "launcher")), "ConfigMap")["kfp-launcher"]
     session = store_session(launcher["data"]["providers"], "minio://road-team/runs")

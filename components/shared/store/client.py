@@ -4,10 +4,10 @@ import contextlib
 import hashlib
 import io
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from minio import Minio
 from minio.error import InvalidResponseError, MinioException, S3Error
@@ -82,6 +82,13 @@ class Store:
                 StoredObject(o.object_name, o.size, o.etag.strip('"')) for o in found if not o.object_name.endswith("/")
             )
 
+    def first(self, bucket: str, prefix: str = "") -> StoredObject | None:
+        """An object whose key starts with `prefix`, by one page of the listing; None where there is none."""
+        with self._operation("list", bucket, prefix):
+            found = self._client.list_objects(bucket, prefix=prefix, recursive=True)
+            objects = (StoredObject(o.object_name, o.size, o.etag.strip('"')) for o in found)
+            return next((item for item in objects if not item.key.endswith("/")), None)
+
     def fingerprint(self, bucket: str, prefix: str = "") -> str:
         """Hex SHA-256 of the listing: changes when an object is added, removed, renamed or rewritten."""
         listing = [[o.key, o.size, o.etag] for o in self.list(bucket, prefix)]
@@ -119,23 +126,48 @@ class Store:
         finally:
             partial.unlink(missing_ok=True)
 
-    def put(self, bucket: str, key: str, path: Path) -> None:
-        """Upload a file, in parts where it is larger than PART_BYTES. An existing object is replaced."""
+    def put(
+        self,
+        bucket: str,
+        key: str,
+        path: Path,
+        *,
+        metadata: Mapping[str, str] | None = None,
+        on_read: Callable[[int], None] | None = None,
+    ) -> str:
+        """Upload a file, in parts where it is larger than PART_BYTES; returns the ETag. An existing object is replaced.
+
+        `on_read` is called with the number of bytes whenever some were read from the file. An exception that it raises
+        ends the upload and removes its parts: there is a whole object afterwards or none.
+        """
         size = path.stat().st_size
         with self._operation("put", bucket, key):
-            if size <= PART_BYTES:
-                self._client.put_object(bucket, key, io.BytesIO(path.read_bytes()), size, part_size=PART_BYTES)
-                return
-            part_size = max(PART_BYTES, -(-size // _MOST_PARTS))
             for attempt in range(1, _MULTIPART_ATTEMPTS + 1):
-                try:
-                    # One part at a time: the deadline is kept per thread.
-                    self._client.fput_object(bucket, key, str(path), part_size=part_size, num_parallel_uploads=1)
-                    return
-                except S3Error as error:
-                    # The answer to a completed upload was lost, so that the repeated request finds no upload.
-                    if error.code != "NoSuchUpload" or attempt == _MULTIPART_ATTEMPTS:
-                        raise
+                with path.open("rb") as stream:
+                    try:
+                        # One part at a time: the deadline is kept per thread.
+                        written = self._client.put_object(
+                            bucket,
+                            key,
+                            _Observed(stream, on_read or _ignore),
+                            size,
+                            metadata=dict(metadata or {}),
+                            part_size=part_bytes(size),
+                            num_parallel_uploads=1,
+                        )
+                        return str(written.etag).strip('"')
+                    except S3Error as error:
+                        # The answer to a completed upload was lost, so that the repeated request finds no upload.
+                        if error.code != "NoSuchUpload" or attempt == _MULTIPART_ATTEMPTS:
+                            raise
+        raise AssertionError("every attempt returns or raises")
+
+    def metadata(self, bucket: str, key: str) -> dict[str, str]:
+        """What `put` was given as metadata, names in lower case. Raises ObjectNotFoundError."""
+        with self._operation("look at", bucket, key):
+            headers = self._client.stat_object(bucket, key).metadata
+        prefix = "x-amz-meta-"
+        return {name.lower().removeprefix(prefix): value for name, value in headers.items() if prefix in name.lower()}
 
     def put_if_absent(self, bucket: str, key: str, data: bytes) -> bool:
         """Create an object; False where it exists already with other bytes. Of racing writers one gets True.
@@ -209,6 +241,27 @@ class Store:
             raise StoreRefusedError(f"{where}: {_brief(error)}") from None
         except (StoreUnavailableError, StoreRefusedError) as error:
             raise type(error)(f"{where}: {error}") from None
+
+
+def part_bytes(size: int) -> int:
+    """Size of the parts in which `Store.put` sends a file of `size` bytes; the ETag of the object depends on it."""
+    return max(PART_BYTES, -(-size // _MOST_PARTS))
+
+
+class _Observed:
+    """A binary stream whose reads are counted."""
+
+    def __init__(self, stream: BinaryIO, on_read: Callable[[int], None]) -> None:
+        self._stream, self._on_read = stream, on_read
+
+    def read(self, size: int = -1) -> bytes:
+        data = self._stream.read(size)
+        self._on_read(len(data))
+        return data
+
+
+def _ignore(n_bytes: int) -> None:
+    del n_bytes
 
 
 def split_uri(uri: str) -> tuple[str, str]:

@@ -1,14 +1,16 @@
-"""How does exactly one of several writers win, and does this store keep that promise?
+"""Conditional writes, by which one of several writers wins, and a probe of whether a store honours them.
 
 The minio client has no argument for conditions; a presigned PUT with If-None-Match or If-Match has.
 """
 
+import contextlib
 import uuid
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
 from minio.error import S3Error
 
+from components.shared.errors import StreetVisionError
 from components.shared.store.errors import ObjectNotFoundError, StoreConflictError, StoreUnsuitableError
 
 if TYPE_CHECKING:
@@ -35,24 +37,35 @@ def write(store: "Store", bucket: str, key: str, data: bytes, etag: str | None) 
 def probe(store: "Store", bucket: str, prefix: str) -> None:
     """Raise StoreUnsuitableError unless both conditions are honoured in both directions."""
     key = f"{prefix}.probe-{uuid.uuid4().hex}"
-    place = f"{store.endpoint} bucket {bucket!r}"
-    fix = "use a store that honours conditional writes (MinIO, AWS S3, SeaweedFS)"
     try:
-        etag = store.compare_and_swap(bucket, key, b"first", None)
-        if store.put_if_absent(bucket, key, b"second"):
-            raise StoreUnsuitableError(f"{place} ignores If-None-Match on PUT; {fix}")
-        try:
-            store.compare_and_swap(bucket, key, b"third", "0" * 32)
-        except StoreConflictError:
-            pass
-        else:
-            raise StoreUnsuitableError(f"{place} ignores If-Match on PUT; {fix}")
-        try:
-            store.compare_and_swap(bucket, key, b"fourth", etag)
-        except StoreConflictError:
-            raise StoreUnsuitableError(f"{place} refuses an If-Match that matches; {fix}") from None
-    finally:
-        store.delete(bucket, key)
+        _check_conditions(store, bucket, key)
+    except BaseException:
+        # What failed first is the reason to show: a store that refused the write refuses the clean-up as well.
+        with contextlib.suppress(StreetVisionError):
+            store.delete(bucket, key)
+        raise
+    store.delete(bucket, key)
+
+
+def _check_conditions(store: "Store", bucket: str, key: str) -> None:
+    where = f"{store.endpoint} bucket {bucket!r}"
+    fix = "use a store that honours conditional writes (MinIO, AWS S3, SeaweedFS)"
+
+    etag = store.compare_and_swap(bucket, key, b"first", None)
+    if store.put_if_absent(bucket, key, b"second"):
+        raise StoreUnsuitableError(f"{where} ignores If-None-Match on PUT; {fix}")
+
+    try:
+        store.compare_and_swap(bucket, key, b"third", "0" * 32)
+    except StoreConflictError:
+        pass
+    else:
+        raise StoreUnsuitableError(f"{where} ignores If-Match on PUT; {fix}")
+
+    try:
+        store.compare_and_swap(bucket, key, b"fourth", etag)
+    except StoreConflictError:
+        raise StoreUnsuitableError(f"{where} refuses an If-Match that matches; {fix}") from None
 
 
 def _etag_if_ours(store: "Store", bucket: str, key: str, data: bytes) -> str | None:

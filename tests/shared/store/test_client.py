@@ -11,6 +11,7 @@ import pytest
 from components.shared.errors import ConfigError
 from components.shared.store import Store, StoreSettings, split_uri
 from components.shared.store.client import PART_BYTES
+from components.shared.store.digests import digests_of
 from components.shared.store.errors import (
     DigestMismatchError,
     ObjectNotFoundError,
@@ -110,3 +111,42 @@ def test_the_embedded_server_listens_on_loopback_only(s3: StoreSettings) -> None
     listening = [c.laddr for server in servers for c in server.net_connections("inet") if c.status == "LISTEN"]
     assert int(s3.endpoint.rpartition(":")[2]) in {address.port for address in listening}
     assert {address.ip for address in listening} == {"127.0.0.1"}
+
+
+@pytest.mark.parametrize("size", [0, 1, PART_BYTES, PART_BYTES + 1, 2 * PART_BYTES])
+def test_a_files_digests_are_those_that_the_store_reports(store: Store, bucket: str, tmp_path: Path, size: int) -> None:
+    file = _file(tmp_path / "up", hashlib.shake_128(b"digest").digest(size))
+    digests = digests_of(file)
+    etag = store.put(bucket, "k", file, metadata={"sha256": digests.sha256})
+    assert etag == digests.etag == store.list(bucket, "k")[0].etag
+    assert digests.sha256 == hashlib.sha256(file.read_bytes()).hexdigest() == store.metadata(bucket, "k")["sha256"]
+
+
+def test_an_upload_that_is_stopped_leaves_no_object_and_no_parts(store: Store, bucket: str, tmp_path: Path) -> None:
+    class StoppedError(Exception):
+        pass
+
+    reads: list[int] = []
+
+    def read(n_bytes: int) -> None:
+        reads.append(n_bytes)
+        if len(reads) == 2:
+            raise StoppedError
+
+    with pytest.raises(StoppedError):
+        store.put(bucket, "k", _file(tmp_path / "up", bytes(3 * PART_BYTES)), on_read=read)
+    assert reads == [PART_BYTES, PART_BYTES]
+    assert store.list(bucket) == []
+    assert store._client._list_multipart_uploads(bucket).uploads == []
+
+
+def test_one_object_below_a_prefix_is_found_without_listing_all(store: Store, bucket: str, tmp_path: Path) -> None:
+    file = _file(tmp_path / "up", b"data")
+    for key in ("d/2", "d/1", "e"):
+        store.put(bucket, key, file)
+    found = store.first(bucket, "d/")
+    assert found is not None
+    assert (found.key, found.size) == ("d/1", 4)
+    assert store.first(bucket, "nothing/") is None
+    with pytest.raises(ObjectNotFoundError, match="'nothing'"):
+        store.metadata(bucket, "nothing")

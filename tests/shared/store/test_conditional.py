@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from components.shared.store import BundleRegistry, Store, StoreSettings
-from components.shared.store.errors import StoreConflictError, StoreUnsuitableError
+from components.shared.store.errors import StoreConflictError, StoreRefusedError, StoreUnsuitableError
 from tests.fault_proxy import fault_proxy
 
 N_WRITERS = 24
@@ -98,3 +98,11 @@ def test_a_store_that_ignores_conditions_is_refused_for_promotion(s3: StoreSetti
             BundleRegistry(Store(dataclasses.replace(s3, endpoint=proxy.endpoint)), bucket)
     Store(s3).require_conditional_writes(bucket)
     assert Store(s3).list(bucket) == []  # the probe cleans up
+
+
+def test_the_probe_shows_what_failed_first_and_not_its_clean_up(s3: StoreSettings, bucket: str) -> None:
+    wrong_key = Store(dataclasses.replace(s3, secret_key="wrong-secret-key"))
+    with pytest.raises(StoreRefusedError, match=f"cannot swap .*{bucket}.*SignatureDoesNotMatch"):
+        wrong_key.require_conditional_writes(bucket)
+    with pytest.raises(StoreRefusedError, match=r"cannot swap .*no-such-bucket.*NoSuchBucket"):
+        Store(s3).require_conditional_writes("no-such-bucket")

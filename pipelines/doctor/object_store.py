@@ -1,0 +1,196 @@
+"""Checks of the object store: the pipeline root, conditional writes for checkpoints, and their expiry."""
+
+import re
+import socket
+from urllib.parse import urlsplit
+
+from minio import Minio
+from minio.error import MinioException, S3Error
+
+from components.shared.store import Store, StoreSettings, split_uri
+from components.shared.store.errors import ObjectNotFoundError
+from components.shared.store.retry import RetryingPool
+from pipelines.doctor.findings import Check, Passed, missing, unknown
+from pipelines.doctor.launcher import LauncherStore, service_of
+from pipelines.doctor.namespace import resolved_launcher
+from pipelines.doctor.reader import ClusterReader, if_allowed
+from pipelines.doctor.target import Target
+from pipelines.resources import CHECKPOINT_STORE, STORE_CONFIG, STORE_VARIABLES
+
+_CONNECT_SECONDS = 3.0
+_DEADLINE_SECONDS = 10.0
+_OUR_SERVICE = "streetvision-minio"  # manifests/components/minio
+_ENDPOINT = "STREETVISION_S3_ENDPOINT"
+_NO_CHECKPOINTS = f"{CHECKPOINT_STORE} is not set, nothing to check"
+
+
+class StoreChecks:
+    """The store as KFP's launcher sees it (pipeline root), and as the steps do (checkpoints)."""
+
+    def __init__(self, reader: ClusterReader, target: Target) -> None:
+        self._reader = reader
+        self._target = target
+        self._away: set[str] = set()  # endpoints that were found to be out of reach
+
+    def checks(self) -> dict[str, Check]:
+        """Return the checks by name, in the order in which they are shown."""
+        return {
+            "pipeline root": self.pipeline_root,
+            "checkpoints": self.checkpoints,
+            "checkpoint expiry": self.checkpoint_expiry,
+        }
+
+    def pipeline_root(self) -> Passed:
+        """The bucket in which KFP keeps artifacts exists, and the launcher's credentials open it."""
+        store = resolved_launcher(self._reader)
+        where = f"{store.root} at {store.endpoint}"
+        if not store.secret:
+            raise unknown(
+                f"{where}: pods take the credentials from their environment",
+                "see the log of a first run",
+            )
+
+        settings = self._reachable(self._launcher_settings(store))
+        client = Store(settings, deadline_seconds=_DEADLINE_SECONDS)
+        try:
+            client.read(store.bucket, f"{store.prefix}.no-such-object")
+        except ObjectNotFoundError:
+            return Passed(f"{where}, bucket {store.bucket} opened with Secret {store.secret}")
+        return Passed(where)
+
+    def checkpoints(self) -> Passed:
+        """The store honours conditional writes, by which one of two pods of the same training goes on.
+
+        Writes one small object below the checkpoint prefix and deletes it.
+        """
+        location = self._checkpoint_location()
+        if location is None:
+            return Passed(_NO_CHECKPOINTS)
+
+        bucket, prefix = location
+        settings = self._reachable(self._step_settings())
+        Store(settings, deadline_seconds=_DEADLINE_SECONDS).require_conditional_writes(bucket, prefix)
+        return Passed(f"s3://{bucket}/{prefix} can be written, and the store honours conditional writes")
+
+    def checkpoint_expiry(self) -> Passed:
+        """Old checkpoints expire by a lifecycle rule of their prefix; none but our own store must have it."""
+        location = self._checkpoint_location()
+        if location is None:
+            return Passed(_NO_CHECKPOINTS)
+
+        bucket, prefix = location
+        days = _expiry_days(self._reachable(self._step_settings()), bucket, prefix)
+        if days is not None:
+            return Passed(f"objects below s3://{bucket}/{prefix} expire after {days} days")
+
+        found = f"no lifecycle rule for s3://{bucket}/{prefix}: checkpoints of ended trainings stay"
+        if self._is_ours():
+            delete = f"kubectl delete job {_OUR_SERVICE}-setup --namespace {self._target.namespace}"
+            raise missing(found, f"{delete}; {self._target.apply_store}")
+        return Passed(found, f"mc ilm rule add ALIAS/{bucket} --prefix {prefix} --expire-days 30")
+
+    def _store_config(self) -> dict[str, str]:
+        found = self._reader.config_map(STORE_CONFIG)
+        return found.data if found else {}
+
+    def _checkpoint_location(self) -> tuple[str, str] | None:
+        """Bucket and prefix, with a slash at its end, of the checkpoints."""
+        uri = self._store_config().get(CHECKPOINT_STORE, "")
+        if not uri:
+            return None
+        bucket, prefix = split_uri(uri)
+        return bucket, prefix.rstrip("/") + "/" if prefix else ""
+
+    def _step_settings(self) -> StoreSettings:
+        config, secrets = self._store_config(), self._target.profile.secrets
+        values = {name: config[name] for name in STORE_VARIABLES if name in config}
+        values |= self._credentials(secrets.store, secrets.store_access_key, secrets.store_secret_key)
+        if self._target.store_endpoint:
+            values[_ENDPOINT] = self._target.store_endpoint
+        return StoreSettings.from_environment(values)
+
+    def _launcher_settings(self, store: LauncherStore) -> StoreSettings:
+        """Settings of the root's store; a forwarded port stands for it where the steps use the same one."""
+        endpoint = re.sub("^https?://", "", store.endpoint)
+        of_steps, forwarded = self._store_config().get(_ENDPOINT, ""), self._target.store_endpoint
+        if forwarded and (not of_steps or self._service(endpoint) == self._service(of_steps)):
+            endpoint = forwarded
+        values = {
+            _ENDPOINT: endpoint,
+            "STREETVISION_S3_SECURE": "true" if store.secure else "false",
+            "STREETVISION_S3_REGION": store.region,
+        }
+        values |= self._credentials(store.secret, store.access_key, store.secret_key)
+        return StoreSettings.from_environment(values)
+
+    def _credentials(self, name: str, access_key: str, secret_key: str) -> dict[str, str]:
+        values = self._reader.secret(name)
+        if values is None or not values.get(access_key) or not values.get(secret_key):
+            needed = f"Secret {name} with {access_key} and {secret_key}"
+            if name == self._target.profile.secrets.store:  # the check of the store's Secret has said so
+                raise unknown(f"needs {needed}")
+            raise missing(f"{needed} is not there", "create it, or correct the ConfigMap kfp-launcher")
+        return {
+            "STREETVISION_S3_ACCESS_KEY": values[access_key],
+            "STREETVISION_S3_SECRET_KEY": values[secret_key],
+        }
+
+    def _reachable(self, settings: StoreSettings) -> StoreSettings:
+        """Return the settings where something listens there; raises CheckError otherwise, soon."""
+        endpoint = settings.endpoint
+        service = self._service(endpoint)
+        if service in self._away:
+            raise unknown(f"{endpoint} cannot be reached from here")
+
+        parts = urlsplit(f"//{endpoint}")
+        port = parts.port or (443 if settings.secure else 80)
+        try:
+            socket.create_connection((parts.hostname or "", port), _CONNECT_SECONDS).close()
+        except OSError as error:
+            self._away.add(service)
+            reason = error.strerror or type(error).__name__
+            if endpoint == self._target.store_endpoint:
+                raise missing(f"{endpoint} cannot be reached ({reason})", "is the port forwarded?") from None
+            name, _, namespace = service.partition(":")[0].partition(".")
+            raise unknown(
+                f"{endpoint} cannot be reached from here ({reason}); pods may reach it",
+                f"kubectl port-forward --namespace {namespace} service/{name} {port}, then "
+                f"--store-endpoint localhost:{port}",
+            ) from None
+        return settings
+
+    def _service(self, endpoint: str) -> str:
+        return service_of(endpoint, self._target.namespace)
+
+    def _is_ours(self) -> bool:
+        """Whether the steps' store is the MinIO of manifests/components/minio."""
+        service = if_allowed(lambda: self._reader.service(_OUR_SERVICE), None)
+        endpoint = self._store_config().get(_ENDPOINT, "")
+        return service is not None and re.split("[.:]", endpoint)[0] == _OUR_SERVICE
+
+
+def _expiry_days(settings: StoreSettings, bucket: str, prefix: str) -> int | None:
+    """After how many days objects with this prefix expire; None where no rule says so."""
+    pool = RetryingPool(ca_file=settings.ca_file, deadline_seconds=_DEADLINE_SECONDS)
+    store = Minio(
+        settings.endpoint,
+        access_key=settings.access_key,
+        secret_key=settings.secret_key,
+        region=settings.region,
+        secure=settings.secure,
+        http_client=pool,
+    )
+    try:
+        with pool.operation():
+            lifecycle = store.get_bucket_lifecycle(bucket)
+    except S3Error as error:
+        advice = f"mc ilm rule list ALIAS/{bucket}, with credentials that may look"
+        raise unknown(f"lifecycle rules of bucket {bucket} cannot be looked at ({error.code})", advice) from None
+    except (MinioException, ValueError) as error:
+        raise unknown(f"lifecycle rules of bucket {bucket} cannot be read ({type(error).__name__})") from None
+
+    for rule in lifecycle.rules if lifecycle else ():
+        applies = prefix.startswith((rule.rule_filter and rule.rule_filter.prefix) or "")
+        if rule.status == "Enabled" and applies and rule.expiration and rule.expiration.days:
+            return int(rule.expiration.days)
+    return None

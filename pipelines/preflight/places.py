@@ -1,0 +1,118 @@
+"""The places that a run reads from: whether pods can read such a place at all, and whether anything is there."""
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+from components.configure.config import ConfigureConfig
+from components.configure.resolve import resolve
+from components.ingest_dataset.config import IngestConfig
+from components.shared.errors import ConfigError, one_line
+from components.shared.store import Store, split_uri
+from components.shared.store.errors import StoreRefusedError, StoreUnavailableError
+from pipelines.parameters import Variant
+from pipelines.preflight.findings import Preflight
+
+_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")  # huggingface_hub's rule for a repository id
+_UPLOAD = "python -m pipelines upload-data"
+_MODEL_CONFIG = "config.json"
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a run reads from. field: the run's parameter that says so."""
+
+    field: str
+    uri: str
+
+    @property
+    def is_stored(self) -> bool:
+        """Whether it is in the object store."""
+        return self.uri.startswith("s3://")
+
+    def __str__(self) -> str:
+        return f"{self.field}={self.uri!r}"
+
+
+def check_places(values: Mapping[str, Any], variant: Variant) -> Preflight:
+    """Judge the places in a run's parameters by their form; nothing is asked of anybody. Raises ConfigError."""
+    found = Preflight()
+    for place in places(values, variant):
+        if place.is_stored:
+            found.refusals += _malformed(place)
+        elif place.field == "backbone" and _HUB_ID.fullmatch(place.uri) and not Path(place.uri).exists():
+            found.remarks.append(
+                f"{place} is taken from the Hugging Face Hub, which the pods must reach; a gated one needs the Secret "
+                "streetvision-hub"
+            )
+        else:
+            found.refusals.append(_unreadable(place))
+    return found
+
+
+def check_objects(store: Store, wanted: Sequence[Place]) -> Preflight:
+    """Look whether something is at each stored place; at most one page of a listing is read for each."""
+    found = Preflight()
+    for place in wanted:
+        bucket, prefix = split_uri(place.uri)
+        try:
+            if not _exists(store, place.field, bucket, prefix.rstrip("/")):
+                found.refusals.append(_absent(store, place))
+        except StoreRefusedError as error:
+            if "NoSuchBucket" in str(error):
+                found.refusals.append(f"{place}: {store.endpoint} has no bucket {bucket!r}; correct the address")
+            else:
+                found.remarks.append(f"{place} was not looked for: {one_line(error)}")
+        except StoreUnavailableError as error:
+            found.remarks.append(f"{place} was not looked for: {one_line(error)}")
+            break
+    return found
+
+
+def places(values: Mapping[str, Any], variant: Variant) -> Iterator[Place]:
+    """Yield the places that are set: the data, further sources, the backbone. Raises ConfigError."""
+    phases = resolve(ConfigureConfig.from_mapping({**values, "pretrain": variant.pretrain, "modes": variant.modes}))
+    sources = cast(IngestConfig, phases["ingest_dataset"]).sources()
+    for number, source in enumerate(sources):
+        if source.data:
+            yield Place(f"extra_sources[{number - 1}].data" if number else "data", source.data)
+    if values.get("backbone"):
+        yield Place("backbone", values["backbone"])
+
+
+def _malformed(place: Place) -> list[str]:
+    try:
+        split_uri(place.uri)
+    except ConfigError as error:
+        return [f"{place.field}: {one_line(error)}"]
+    return []
+
+
+def _unreadable(place: Place) -> str:
+    """Why pods cannot read the place, and what to do."""
+    scheme, separator, rest = place.uri.partition("://")
+    if separator and scheme == "minio":
+        return f"{place}: the steps know s3:// addresses; write s3://{rest}"
+    if separator:
+        return f"{place}: the steps read s3:// only; copy it there: {_UPLOAD} FOLDER s3://bucket/prefix"
+    return (
+        f"{place}: local folders are not available inside pods; copy it to the object store: "
+        f"{_UPLOAD} {place.uri} s3://bucket/prefix"
+    )
+
+
+def _exists(store: Store, field: str, bucket: str, prefix: str) -> bool:
+    folder = f"{prefix}/" if prefix else ""
+    if field == "backbone":
+        return store.first(bucket, folder + _MODEL_CONFIG) is not None
+    if store.first(bucket, folder) is not None:
+        return True
+    single = store.first(bucket, prefix)  # a Parquet file
+    return single is not None and single.key == prefix
+
+
+def _absent(store: Store, place: Place) -> str:
+    what = f"no {_MODEL_CONFIG} is there" if place.field == "backbone" else "nothing is there"
+    return f"{place}: {what} ({store.endpoint}); correct the address, or copy it: {_UPLOAD} FOLDER {place.uri}"

@@ -1,0 +1,62 @@
+"""The look at where a run would go: the object store and the namespace, as far as they can be reached from here."""
+
+import argparse
+from collections.abc import Mapping
+from typing import Any
+
+from components.shared.errors import ConfigError, TransientError, one_line
+from pipelines.connection import KFP_NAMESPACE, Mode
+from pipelines.doctor.reader import ClusterReader
+from pipelines.doctor.target import Target
+from pipelines.parameters import Variant
+from pipelines.preflight.findings import Preflight
+from pipelines.preflight.namespace import check_namespace
+from pipelines.preflight.places import check_objects, places
+from pipelines.resources import Profile
+from pipelines.run_pods import open_cluster
+from pipelines.upload_data.location import reachable_store
+
+_STORE_SECONDS = 5.0
+
+
+def check_target(
+    parsed: argparse.Namespace, values: Mapping[str, Any], variant: Variant, profile: Profile, mode: Mode
+) -> Preflight:
+    """Look for the run's data and backbone in the store, and for what its pods need in the namespace.
+
+    `parsed` has `service_account`, `root` and `store_endpoint`.
+    """
+    reader = _reader(mode.namespace)
+    found = Preflight()
+    if reader is not None:
+        target = Target(
+            namespace=mode.namespace,
+            kfp_namespace=KFP_NAMESPACE if mode.multi_user else mode.namespace,
+            multi_user=mode.multi_user,
+            profile=profile,
+        )
+        found.add(check_namespace(reader, target, parsed.service_account))
+    found.add(_stored(parsed, values, variant, mode, reader))
+    return found
+
+
+def _stored(
+    parsed: argparse.Namespace, values: Mapping[str, Any], variant: Variant, mode: Mode, reader: ClusterReader | None
+) -> Preflight:
+    stored = [place for place in places(values, variant) if place.is_stored]
+    if not stored:
+        return Preflight()
+    try:
+        runs = reachable_store(parsed, mode, reader, _STORE_SECONDS)
+    except (ConfigError, TransientError) as error:
+        shown = " and ".join(place.field for place in stored)
+        return Preflight(remarks=[f"{shown} not looked for: {one_line(error)}"])
+    return check_objects(runs.store, stored)
+
+
+def _reader(namespace: str) -> ClusterReader | None:
+    """Kubernetes, as kubectl reaches it; None where it does not."""
+    try:
+        return open_cluster(namespace)[1]
+    except ConfigError:
+        return None

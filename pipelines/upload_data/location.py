@@ -1,0 +1,68 @@
+"""The object store that a new run reads from and writes to, as it is reached from this machine."""
+
+import argparse
+import contextlib
+import os
+import socket
+from urllib.parse import urlsplit
+
+from components.shared.errors import ConfigError, TransientError
+from components.shared.store import Store
+from components.shared.store.retry import DEADLINE_SECONDS
+from pipelines.connection import HOST, Connection, Mode, find_mode
+from pipelines.doctor.reader import ClusterReader
+from pipelines.run_pods import open_cluster
+from pipelines.run_store import RunStore, has_credentials, open_store, root_for_runs
+
+_CONNECT_SECONDS = 3.0
+
+
+def find_store(parsed: argparse.Namespace) -> RunStore:
+    """Return the store of STREETVISION_S3_*, else that of the cluster's pipeline root.
+
+    KFP's API is asked for its mode only where its address is known. Raises ConfigError that says what to set, and
+    TransientError where nothing listens.
+    """
+    if has_credentials(os.environ):
+        return reachable_store(parsed, None, None)
+    if parsed.host or HOST in os.environ:
+        return store_of_runs(parsed, find_mode(parsed))
+    namespace, _ = Connection(host="", namespace=parsed.namespace).find_namespace(multi_user=False)
+    return reachable_store(parsed, None, _reader(namespace))
+
+
+def store_of_runs(parsed: argparse.Namespace, mode: Mode) -> RunStore:
+    """Return the store of the pipeline root of a cluster whose mode is known. Raises as `find_store` does."""
+    return reachable_store(parsed, mode, _reader(mode.namespace))
+
+
+def reachable_store(
+    parsed: argparse.Namespace,
+    mode: Mode | None,
+    reader: ClusterReader | None,
+    deadline_seconds: float = DEADLINE_SECONDS,
+) -> RunStore:
+    """Open the store of the root that a new run is given. Raises as `find_store` does."""
+    runs = open_store(parsed, mode, reader, root_for_runs(parsed, reader), deadline_seconds)
+    _require_listening(runs.store)
+    return runs
+
+
+def _require_listening(store: Store) -> None:
+    """Raise TransientError where nothing listens at the address, sooner than the store's own deadline."""
+    address = urlsplit(f"//{store.endpoint}")
+    try:
+        socket.create_connection((address.hostname or "", address.port or 443), _CONNECT_SECONDS).close()
+    except OSError as error:
+        reason = error.strerror or type(error).__name__
+        raise TransientError(
+            f"object store {store.endpoint} cannot be reached from here ({reason}); forward its port (kubectl "
+            "port-forward) and add --store-endpoint localhost:PORT"
+        ) from None
+
+
+def _reader(namespace: str) -> ClusterReader | None:
+    """Kubernetes as kubectl reaches it; without it the environment may say where the store is."""
+    with contextlib.suppress(ConfigError):
+        return open_cluster(namespace)[1]
+    return None
