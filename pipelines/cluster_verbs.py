@@ -45,7 +45,7 @@ def upload(parsed: argparse.Namespace) -> None:
     """Upload the pipeline as it is here."""
     from pipelines.cluster import connect
 
-    file, version = _package(parsed)
+    file, version = package_of(parsed)
     if parsed.dry_run:
         _show({"pipeline": parsed.pipeline, "version": version, "package": str(file)})
         return
@@ -60,7 +60,7 @@ def submit(parsed: argparse.Namespace) -> None:
     cluster = connect(parsed) if parsed.demo else None
     demo = _demo_store(parsed, cluster.mode) if cluster else None
     values = _run_values(parsed, demo)
-    file, version = _package(parsed)
+    file, version = package_of(parsed)
     name = parsed.name or f"{parsed.pipeline} {datetime.now(UTC):%Y-%m-%d %H:%M:%S}"
     if parsed.dry_run:
         _show(_request(parsed, name, version, values))
@@ -68,6 +68,7 @@ def submit(parsed: argparse.Namespace) -> None:
 
     cluster = cluster or connect(parsed)
     if demo is not None:
+        _check_target(parsed, {}, cluster)  # before 22 MB are sent
         _upload_demo(demo)
     _check_target(parsed, values, cluster)
     uploaded = cluster.upload(file, parsed.pipeline, version)
@@ -77,7 +78,7 @@ def submit(parsed: argparse.Namespace) -> None:
         name,
         values,
         parsed.service_account,
-        pipeline_root=_pipeline_root(parsed, cluster),
+        pipeline_root=root_of_runs(parsed, cluster),
     )
     print(f"run {run_id} started", flush=True)
     if parsed.wait:
@@ -93,7 +94,7 @@ def schedule(parsed: argparse.Namespace) -> None:
 
     _check_trigger(parsed)
     values = _run_values(parsed)
-    file, version = _package(parsed)
+    file, version = package_of(parsed)
     if parsed.dry_run:
         when = {"cron": parsed.cron, "every_seconds": parsed.every, "enabled": not parsed.disabled}
         _show(_request(parsed, parsed.name, version, values) | when)
@@ -111,7 +112,7 @@ def schedule(parsed: argparse.Namespace) -> None:
         values,
         parsed.service_account,
         enabled=not parsed.disabled,
-        pipeline_root=_pipeline_root(parsed, cluster),
+        pipeline_root=root_of_runs(parsed, cluster),
     )
     print(f"schedule {parsed.name} {'replaced' if replaced else 'created'}{' (disabled)' if parsed.disabled else ''}")
 
@@ -152,7 +153,7 @@ def _check_trigger(parsed: argparse.Namespace) -> None:
         raise ConfigError(f"--every {parsed.every} must be at least 60 seconds")
 
 
-def _package(parsed: argparse.Namespace) -> tuple[Path, str]:
+def package_of(parsed: argparse.Namespace) -> tuple[Path, str]:
     """The compiled pipeline under the name of `--pipeline`, and its version."""
     from pipelines.package import package
 
@@ -217,7 +218,7 @@ def _check_target(parsed: argparse.Namespace, values: dict[str, Any], cluster: "
     check_target(parsed, values, options.variant_of(parsed), options.profile_of(parsed), cluster.mode).report()
 
 
-def _pipeline_root(parsed: argparse.Namespace, cluster: "Cluster") -> str:
+def root_of_runs(parsed: argparse.Namespace, cluster: "Cluster") -> str:
     """The root that the run's artifacts go below; "" for KFP's default."""
     from pipelines.run_pods import open_cluster
     from pipelines.run_store import root_for_runs

@@ -1,13 +1,13 @@
-"""What does the chosen model say about VAL_CALIB and VAL_TEST?"""
+"""Logits of the chosen model on VAL_CALIB and VAL_TEST."""
 
 from components.predict_logits.config import PredictLogitsConfig
-from components.shared.artifacts import verify_dir, working, write_json
+from components.shared.artifacts import verify_dir, working
 from components.shared.data.dataset import Dataset
 from components.shared.data.splits import read_splits, refuse_foreign
 from components.shared.data.view_spec import read_views
 from components.shared.step import InputDir, OutputDir, main
-from components.shared.training.launch import launch
 from components.shared.training.outputs import write_split_logits
+from components.shared.training.restarts import run_module
 
 STEP = "predict_logits"
 
@@ -21,7 +21,7 @@ def run(
     val_calib_logits: OutputDir,
     val_test_logits: OutputDir,
 ) -> None:
-    """Predict through torchrun and write both logits artifacts.
+    """Predict through torchrun and write both logits artifacts; interrupted, it begins again.
 
     Raises ArtifactError where checkpoint and splits were made from another dataset.
     """
@@ -30,10 +30,8 @@ def run(
     inputs = {"dataset": data.manifest, "splits": assignment.manifest, "checkpoint": base}
     views = read_views(checkpoint)
     with working(val_calib_logits) as work:
-        paths = {"dataset": dataset, "splits": splits, "checkpoint": checkpoint, "work": work}
-        job = {"config": config.to_json(), "paths": {name: str(path) for name, path in paths.items()}}
-        write_json(work / "job.json", job)
-        launch("components.predict_logits.predict", work / "job.json", n_processes=config.n_processes)
+        paths = {"dataset": dataset, "splits": splits, "checkpoint": checkpoint}
+        run_module("components.predict_logits.predict", config, paths, work)
         for split, path in (("VAL_CALIB", val_calib_logits), ("VAL_TEST", val_test_logits)):
             write_split_logits(
                 path, split, work, data, assignment, step=STEP, config=config, inputs=inputs, views=views

@@ -36,7 +36,10 @@ def check_target(
             profile=profile,
         )
         found.add(check_namespace(reader, target, parsed.service_account))
-    found.add(_stored(parsed, values, variant, mode, reader))
+    stored = _stored(parsed, values, variant, mode, reader)
+    if found != Preflight():  # why the store could not be found follows from it
+        stored.remarks.clear()
+    found.add(stored)
     return found
 
 

@@ -102,7 +102,7 @@ class Backend(Protocol):
         """Return the pod that trains now, None where none does."""
 
     def delete_pod(self, name: str) -> None:
-        """Delete a pod, as a drained node does."""
+        """Delete a pod with next to no notice, as a node that is lost does."""
 
     def kill_rank(self, name: str) -> str:
         """Kill the training's first process in a pod; return its process id there."""
@@ -221,10 +221,10 @@ class RealBackend:
             return TrainingPod(running[-1].metadata.name, tuple(pods.log(running[-1]))) if running else None
 
     def delete_pod(self, name: str) -> None:
-        """Delete a pod, as a drained node does."""
+        """Delete a pod with a second's notice, in which a quick training cannot end."""
         with _kubernetes(f"delete pod {name}") as api:
             client.CoreV1Api(api).delete_namespaced_pod(
-                name, self._cluster.mode.namespace, _request_timeout=_TIMEOUT_SECONDS
+                name, self._cluster.mode.namespace, grace_period_seconds=1, _request_timeout=_TIMEOUT_SECONDS
             )
 
     def kill_rank(self, name: str) -> str:

@@ -46,7 +46,7 @@ def add_smoke(parsers: SubParsers) -> None:
 
 def smoke(parsed: argparse.Namespace) -> None:
     """Make the checks; the exit code tells whether one failed."""
-    from pipelines.cluster_verbs import _package, _pipeline_root
+    from pipelines.cluster_verbs import package_of, root_of_runs
     from pipelines.preflight import check_target
     from pipelines.smoke import run_smoke, selected_checks
     from pipelines.smoke.backend import RealBackend
@@ -54,7 +54,7 @@ def smoke(parsed: argparse.Namespace) -> None:
     from pipelines.upload_data.location import store_of_runs
 
     names = selected_checks(parsed.only, parsed.skip)
-    file, version = _package(parsed)
+    file, version = package_of(parsed)
     cluster = RealBackend.connect(parsed)
     mode = cluster.mode
     check_target(parsed, {}, options.variant_of(parsed), options.profile_of(parsed), mode).report()
@@ -62,7 +62,7 @@ def smoke(parsed: argparse.Namespace) -> None:
     runs = store_of_runs(parsed, mode)
     with contextlib.redirect_stdout(sys.stderr):  # kfp prints the version's address
         uploaded = cluster.upload(file, parsed.pipeline, version)
-    backend = RealBackend(parsed, cluster, uploaded, runs, _pipeline_root(parsed, cluster))
+    backend = RealBackend(parsed, cluster, uploaded, runs, root_of_runs(parsed, cluster))
     print(f"{mode.host}, namespace {mode.namespace}, {runs.root.uri} at {runs.store.endpoint}, version {version}")
 
     # A job that is ended cleans up as after Ctrl-C.

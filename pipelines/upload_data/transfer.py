@@ -51,6 +51,7 @@ def transfer(
 ) -> Transferred:
     """Make `prefix`/ hold `files`, and with `delete` nothing else.
 
+    Without `delete` other objects stay: an address is easily mistyped, and others may have put them there.
     Files by which steps find a data set or a backbone are sent last. Raises DataError where other such objects are
     below `prefix` and `delete` is not set or where a file cannot be read, DigestMismatchError where the store has other
     bytes than were sent, and the store's errors. KeyboardInterrupt leaves whole objects only.

@@ -1,9 +1,13 @@
 """Kill a training again and again, and compare what it ends with to an undisturbed one's.
 
-Targets and moments are drawn: any process of the attempt (a rank, torchrun, the step) at any time, or the main rank
-inside the thread that writes checkpoints or the one that uploads them.
+`run` loses pods: every kill ends the step, and the next attempt is another process, on an empty machine where `wiped`.
+`run_in_one_pod` kills what one step has started, and the step goes on. Targets and moments are drawn: any process (a
+rank, torchrun; of a lost pod also the step) at any time, or the main rank inside the thread that writes checkpoints or
+the one that uploads them.
 """
 
+import contextlib
+import importlib
 import json
 import os
 import random
@@ -11,14 +15,20 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
+import typing
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from unittest import mock
 
 from components.ingest_dataset.config import IngestConfig
 from components.ingest_dataset.step import run as ingest_dataset
 from components.shared.artifacts import sha256_file
 from components.shared.store import Store, StoreSettings
+from components.shared.training import restarts
+from components.shared.training.liveness import Pulse
 from components.shared.training.mirror import STORE_VARIABLE
 from components.shared.training.resumable import PLACE_VARIABLE
 from components.split_dataset.config import SplitConfig
@@ -71,11 +81,7 @@ def prepare(root: Path) -> None:
 
 def run(campaign: Campaign, root: Path, settings: StoreSettings | None = None) -> None:
     """Undisturbed first, then killed until all kills are delivered; raises AssertionError where any byte differs."""
-    environment = {}
-    if campaign.stored:
-        assert settings is not None
-        Store(settings).make_bucket("faults")
-        environment = settings.to_environment() | {STORE_VARIABLE: "s3://faults/trainings"}
+    environment = _store(campaign, settings)
     started = time.monotonic()
     assert attempt(campaign, root, "undisturbed", {}) is None
     usual = time.monotonic() - started
@@ -91,6 +97,146 @@ def run(campaign: Campaign, root: Path, settings: StoreSettings | None = None) -
         assert digests(campaign, root / campaign.name / f"killed{finished}") == expected
         _assert_clean(campaign, root, settings)
         finished += 1
+
+
+def run_in_one_pod(campaign: Campaign, root: Path, settings: StoreSettings | None = None) -> list[str]:
+    """Undisturbed first, then killed `campaign.kills` times in one run of the step; the moments of the kills.
+
+    Raises AssertionError where any byte differs, or where a kill came too late.
+    """
+    chance = random.Random(campaign.seed)
+    started = time.monotonic()
+    with _Killer(_output(campaign, root, "whole") / campaign.work, [], chance) as watcher:
+        _step(campaign, root, "whole", {})
+    usual = time.monotonic() - started
+    expected = digests(campaign, _output(campaign, root, "whole"))
+
+    moments = _moments(chance, campaign, watcher.last_step, usual)
+    output = _output(campaign, root, "killed0")
+    with _Killer(output / campaign.work, moments, chance) as killer:
+        _step(campaign, root, "killed0", _store(campaign, settings) | killer.environment)
+    campaign.delivered += killer.delivered
+    assert killer.delivered == moments, f"delivered {killer.delivered} of {moments}"
+    assert digests(campaign, output) == expected
+    _assert_gone(campaign, output)
+    _assert_clean(campaign, root, settings)
+    return moments
+
+
+def _store(campaign: Campaign, settings: StoreSettings | None) -> dict[str, str]:
+    if not campaign.stored:
+        return {}
+    assert settings is not None
+    Store(settings).make_bucket("faults")
+    return settings.to_environment() | {STORE_VARIABLE: "s3://faults/trainings"}
+
+
+def _output(campaign: Campaign, root: Path, folder: str) -> Path:
+    return root / campaign.name / folder
+
+
+def _step(campaign: Campaign, root: Path, folder: str, environment: dict[str, str]) -> None:
+    """The step in this process, whose processes are started again after hardly a wait."""
+    run = importlib.import_module(f"components.{campaign.step}.step").run
+    config = typing.get_type_hints(run)["config"].from_mapping(campaign.config)
+    paths = {name: root / name for name in campaign.inputs}
+    paths |= {name: _output(campaign, root, folder) / name for name in campaign.outputs}
+    place = root / campaign.name / "places" / folder
+    variables = environment | {PLACE_VARIABLE: str(place), "OMP_NUM_THREADS": "1"}
+    with mock.patch.dict(os.environ, variables), mock.patch.object(restarts, "_FIRST_WAIT_SECONDS", 0.1):
+        run(config, **paths)
+
+
+def _moments(chance: random.Random, campaign: Campaign, last_step: int, usual: float) -> list[str]:
+    """One for each start: "seconds:<after it began>", "step:<n>", or "<thread>:<n-th call>".
+
+    In the first seconds nothing is trained yet, and in the last step a rank may be killed in what follows training.
+    """
+    if last_step < 0:  # nothing is trained
+        # Well before the end, which comes sooner on a machine that does nothing else.
+        return [f"seconds:{chance.uniform(0, 0.4) * usual:.2f}" for _ in range(campaign.kills)]
+    threads = ["checkpoint", "uploads"] if campaign.stored else ["checkpoint"]
+    chosen = ["seconds:1", *(f"{thread}:{chance.randint(1, 2 * _CALLS[thread])}" for thread in threads)]
+    chosen = chosen[: max(0, campaign.kills - 1)]
+    steps = sorted(chance.randint(last_step // 4, last_step) for _ in range(campaign.kills - len(chosen) - 1))
+    return [*chosen, *(f"step:{step}" for step in (*steps, last_step))]
+
+
+class _Killer:
+    """Kills one process in each start of a step's processes, at the moments given; `last_step`: the latest seen."""
+
+    def __init__(self, work: Path, moments: list[str], chance: random.Random) -> None:
+        self.last_step = -1
+        self.delivered: list[str] = []
+        self._work, self._moments, self._chance = work, moments, chance
+        self._fault = work.with_name("fault")
+        self._ended = threading.Event()
+        self._thread = threading.Thread(target=self._run, daemon=True)
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """What has the main rank look for the moments that are inside its threads."""
+        path = f"{SHIM}{os.pathsep}{os.environ.get('PYTHONPATH', '')}"
+        return {"FAULT": f"@{self._fault}", "PYTHONPATH": path}
+
+    def __enter__(self) -> "_Killer":
+        self._work.parent.mkdir(parents=True)
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._ended.set()
+        self._thread.join()
+        self._fault.unlink(missing_ok=True)
+
+    def _run(self) -> None:
+        agent = 0
+        for moment in [*self._moments, ""]:
+            self._fault.write_text(moment)
+            agent = self._next_agent(agent)
+            kind, _, value = moment.partition(":")
+            if self._until(kind, value, agent) and (kind in _CALLS or self._kill()):
+                self.delivered.append(moment)
+
+    def _kill(self) -> bool:
+        pids = sorted(_torchrun(self._work))
+        with contextlib.suppress(ProcessLookupError):
+            if pids:
+                os.kill(self._chance.choice(pids), signal.SIGKILL)
+                return True
+        return False
+
+    def _next_agent(self, previous: int) -> int:
+        while not self._ended.wait(0.02):
+            agents = [pid for pid, command in _torchrun(self._work).items() if "training.agent" in command]
+            if agents and agents[0] != previous:
+                return agents[0]
+        return 0
+
+    def _until(self, kind: str, value: str, agent: int) -> bool:
+        """Wait for the moment; whether it came before the step ended."""
+        began = time.monotonic()
+        if kind == "step":
+            self.last_step = -1
+        while not self._ended.wait(0.01):
+            self._look()
+            if kind == "seconds" and time.monotonic() - began >= float(value):
+                return True
+            if kind == "step" and self.last_step >= int(value):
+                return True
+            if kind in _CALLS and not Path(f"/proc/{agent}").exists():
+                return True
+        return False
+
+    def _look(self) -> None:
+        with contextlib.suppress(OSError, ValueError):  # not there, or being made anew
+            words = Pulse(self._work / "pulse").last_step(0).split()
+            self.last_step = int(words[-1]) if words[-1].isdigit() else -1
+
+
+def _torchrun(work: Path) -> dict[int, str]:
+    """torchrun and its ranks by process id, with their command lines."""
+    return {pid: command for pid, command in _command_lines(str(work)) if "--config" in command}
 
 
 def digests(campaign: Campaign, folder: Path) -> dict[str, str]:
@@ -175,14 +321,15 @@ def _kill_at(
 
 def processes(marker: str) -> list[int]:
     """Processes whose command line has `marker`, sorted."""
-    found = []
+    return sorted(pid for pid, _ in _command_lines(marker))
+
+
+def _command_lines(marker: str) -> Iterator[tuple[int, str]]:
     for entry in Path("/proc").iterdir():
-        try:
-            if entry.name.isdigit() and marker in (entry / "cmdline").read_text():
-                found.append(int(entry.name))
-        except OSError:
-            continue
-    return sorted(found)
+        with contextlib.suppress(OSError):
+            command = (entry / "cmdline").read_text() if entry.name.isdigit() else ""
+            if marker in command:
+                yield int(entry.name), command
 
 
 def _assert_gone(campaign: Campaign, output: Path) -> None:
@@ -195,9 +342,8 @@ def _assert_gone(campaign: Campaign, output: Path) -> None:
 def _assert_clean(campaign: Campaign, root: Path, settings: StoreSettings | None) -> None:
     """Nothing is left after success: no scratch beside the outputs, no checkpoint, no object."""
     last = sorted((root / campaign.name).glob("killed*"))[-1]
-    assert sorted(entry.name for entry in last.iterdir()) == sorted(
-        [*campaign.outputs, "job.json", "log.txt", "status.json"]
-    )
+    reports = {"job.json", "log.txt", "status.json"}  # of an attempt in a process of its own
+    assert {entry.name for entry in last.iterdir()} - reports == set(campaign.outputs)
     assert not list((root / campaign.name).glob("places/*/*"))
     if campaign.stored and settings is not None:
         left = Store(settings).list("faults")

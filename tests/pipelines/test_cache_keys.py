@@ -292,9 +292,7 @@ def test_a_queue_and_another_secret_run_nothing_again(cluster: Cluster) -> None:
 
 
 @pytest.mark.parametrize("modes", [("full", "lora", "frozen"), ("frozen", "lora", "full")])
-def test_one_more_mode_trains_that_one_and_compares_again(
-    cluster: Cluster, modes: tuple[str, ...]
-) -> None:
+def test_one_more_mode_trains_that_one_and_compares_again(cluster: Cluster, modes: tuple[str, ...]) -> None:
     two = cluster.compiled(variant=Variant(modes=("full", "lora")))
     assert cluster.run(two) == {"train-full", "train-lora", "compare-adaptations"} | AFTER_TRAINING
     three = cluster.compiled(variant=Variant(modes=modes))

@@ -22,7 +22,7 @@ from components.shared.store import Store, StoreSettings
 from components.shared.training import loop, restarts
 from components.train_baseline import step as train_step
 from components.train_baseline.config import TrainBaselineConfig
-from pipelines import cli
+from pipelines import cli, cluster_verbs
 from pipelines.demo.dataset import write_demo_data
 from pipelines.graph import nodes
 from pipelines.package import package
@@ -143,9 +143,16 @@ class ScriptedCluster:
         self.store.put_if_absent(self.bucket, key, text.encode())
 
 
+@pytest.fixture(scope="module")
+def compiled() -> tuple[Path, str]:
+    """The pipeline, compiled once."""
+    return package(load_profile("cpu"), Variant())
+
+
 @pytest.fixture(params=["single-user", "profile"])
 def cluster(
     request: pytest.FixtureRequest,
+    compiled: tuple[Path, str],
     s3: StoreSettings,
     bucket: str,
     tmp_path: Path,
@@ -155,6 +162,7 @@ def cluster(
     for name in ("STREETVISION_S3_ACCESS_KEY", "STREETVISION_S3_SECRET_DIR", "STREETVISION_PIPELINE_ROOT"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(cluster_verbs, "package_of", lambda parsed: compiled)
     monkeypatch.setattr(demo, "write_demo_data", lambda folder: write_demo_data(folder, n_images=40))
     monkeypatch.setattr(demo, "write_demo_backbone", _write_backbone)
     monkeypatch.setenv("STREETVISION_KFP_TOKEN", "planted-token")
@@ -246,6 +254,33 @@ def test_the_demo_is_one_command(
     assert len(cluster.api.runs) == 2
 
 
+def test_data_reach_the_clusters_store_without_credentials_on_this_machine(
+    cluster: ScriptedCluster,
+    s3: StoreSettings,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "photos/labels.csv").write_text("path,label\n")
+    command = ["upload-data", "photos", f"s3://{cluster.bucket}/photos"]
+    cli.main([*command, "--store-endpoint", s3.endpoint])
+    assert "1 file sent" in capsys.readouterr().out
+
+    monkeypatch.delenv("KF_PIPELINES_ENDPOINT")  # kubectl alone leads there
+    cli.main([*command, "--namespace", cluster.namespace, "--store-endpoint", s3.endpoint])
+    assert "0 files sent (0.0 MB), 1 were there" in capsys.readouterr().out
+
+    unreachable = ["--namespace", cluster.namespace, "--store-endpoint", "127.0.0.1:1"]
+    for options, message in (
+        (unreachable, "object store 127.0.0.1:1 cannot be reached from here .* add --store-endpoint localhost:PORT"),
+        (["--namespace", "other"], "no Secret mlpipeline-minio-artifact .* in namespace 'other'; set STREETVISION_S3"),
+    ):
+        with pytest.raises(SystemExit):
+            cli.main([*command, *options])
+        assert re.search(message, capsys.readouterr().err)
+
+
 def test_submit_refuses_what_a_run_would_fail_for_before_it_sends_anything(
     cluster: ScriptedCluster, s3: StoreSettings, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -309,13 +344,9 @@ def test_a_killed_command_cleans_up(cluster: ScriptedCluster, s3: StoreSettings)
     assert cluster.archived == ["pod-deleted"]
 
 
-def test_the_training_that_is_disturbed_is_that_of_the_pipeline(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
+def test_the_training_that_is_disturbed_is_that_of_the_pipeline(compiled: tuple[Path, str]) -> None:
     """Names and log lines that the checks look for are those of the code that runs in pods."""
-    spec_file, _ = package(load_profile("cpu"), Variant())
-    text = spec_file.read_text()
-    assert f"{TRAINING}:" in text
+    assert f"{TRAINING}:" in compiled[0].read_text()
     assert TRAINING_MODULE in Path(train_step.__file__).read_text()
     assert f'"{AGENT_MODULE}"' in Path(restarts.__file__).with_name("launch.py").read_text()
     assert "resumed at step {" in Path(loop.__file__).read_text()

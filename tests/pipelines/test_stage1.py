@@ -68,9 +68,7 @@ def _tasks(spec: dict[str, Any]) -> dict[str, dict[str, Any]]:
 @pytest.mark.parametrize("phase", ["configure", *PHASES])
 def test_a_component_is_its_artifacts_and_one_configuration(phase: str) -> None:
     component = getattr(importlib.import_module(f"components.{phase}.component"), phase)
-    parameters = [
-        name for name, spec in component.component_spec.inputs.items() if not spec.type.startswith("system.")
-    ]
+    parameters = [name for name, spec in component.component_spec.inputs.items() if not spec.type.startswith("system.")]
     assert phase == "configure" or parameters in (["config"], ["config", "mode"])
     assert inspect.getdoc(component.python_func)
     assert component.component_spec.description

@@ -1,4 +1,4 @@
-"""When is a checkpoint written, and what if that fails?
+"""When a checkpoint is written, and what happens where that fails.
 
 Every `checkpoint_steps` steps or `checkpoint_seconds` seconds, whichever comes first, by a thread: training only waits
 for a copy in memory. A second thread mirrors them to the store. A checkpoint that cannot be written or stored is a
@@ -10,7 +10,7 @@ import time
 from pathlib import Path
 from typing import Any, Self
 
-from components.shared.errors import TransientError, one_line
+from components.shared.errors import NotDurableError, OvertakenError, one_line
 from components.shared.training import checkpoint_files
 from components.shared.training.config import LaunchConfig
 from components.shared.training.mirror import Mirror
@@ -29,8 +29,11 @@ class Checkpoints:
         step: str,
         found: Path | None = None,
         mirror: Mirror | None = None,
+        micro_batch_limit: int = 0,
     ) -> None:
-        """`place`: directory of this training alone; `found`: the verified checkpoint to go on from."""
+        """`place`: directory of this training alone; `found`: the verified checkpoint to go on from;
+        `micro_batch_limit`: most samples at a time after an attempt that ran out of memory, 0: no limit."""
+        self.micro_batch_limit = micro_batch_limit
         self._place, self._config, self._step, self._found = place, config, step, found
         self._writer: threading.Thread | None = None
         self._failure = ""
@@ -39,10 +42,17 @@ class Checkpoints:
 
     @classmethod
     def of_job(cls, job: dict[str, Any], config: LaunchConfig) -> Self:
-        """From the "checkpoints" entry that ResumableTraining put into job.json."""
+        """From the "checkpoints" entry of job.json, as ResumableTraining and `run_module` write it."""
         mirror = Mirror.of_job(job["mirror"]) if job["mirror"] else None
         found = Path(job["found"]) if job["found"] else None
-        return cls(Path(job["place"]), config, step=job["step"], found=found, mirror=mirror)
+        return cls(
+            Path(job["place"]),
+            config,
+            step=job["step"],
+            found=found,
+            mirror=mirror,
+            micro_batch_limit=job["micro_batch_limit"],
+        )
 
     def found(self) -> TrainingState | None:
         """What to go on from."""
@@ -55,8 +65,8 @@ class Checkpoints:
     def due(self, step: int) -> bool:
         """Whether to save after `step` finished steps; never while the last one is still being written.
 
-        Raises TransientError where an earlier one failed and `require_durable` is set, or where another attempt has
-        taken this training over.
+        Raises NotDurableError where an earlier one failed and `require_durable` is set, OvertakenError where another
+        attempt has taken this training over.
         """
         if self._writer is not None and self._writer.is_alive():
             return False
@@ -93,11 +103,11 @@ class Checkpoints:
         self._failure = ""
         if self._uploads is not None:
             if self._uploads.overtaken:
-                raise TransientError(self._uploads.overtaken)
+                raise OvertakenError(self._uploads.overtaken)
             failures.append(self._uploads.failure)
             self._uploads.failure = ""
         failure = "; ".join(filter(None, failures))
         if failure and self._config.require_durable:
-            raise TransientError(f"{failure}; require_durable=true stops training here")
+            raise NotDurableError(f"{failure}; require_durable=true stops training here")
         if failure:
             print(f"warning: {failure}; training goes on unprotected", flush=True)

@@ -1,4 +1,4 @@
-"""Which parameters do all training phases share?"""
+"""Options that the phases under torchrun share."""
 
 from dataclasses import dataclass
 
@@ -8,10 +8,19 @@ HALF_REFUSED = "precision='fp16' is refused: DINO backbones overflow its range (
 
 
 @dataclass(frozen=True, kw_only=True)
-class LaunchConfig(Config):
-    """How a training phase is run: processes and checkpoints. It never changes the result."""
+class TorchrunConfig(Config):
+    """How a phase's processes are started, and started again. It never changes the result."""
 
     n_processes: int = option(0, "Processes of torchrun; 0: one per visible GPU, one without GPU.", ge=0)
+    max_restarts: int = option(
+        3, "Restarts of torchrun inside the pod, all together, after failures that are not permanent; 0: none.", ge=0
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class LaunchConfig(TorchrunConfig):
+    """How a training phase is run: processes, restarts and checkpoints. It never changes the result."""
+
     checkpoint_seconds: int = option(600, "Longest time between two checkpoints, in seconds.", ge=1)
     checkpoint_steps: int = option(0, "Most optimiser steps between two checkpoints; 0: only time counts.", ge=0)
     require_durable: bool = option(

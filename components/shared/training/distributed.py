@@ -1,4 +1,4 @@
-"""Which rank am I, and how do ranks agree?
+"""A rank's place in the torchrun group, and how ranks agree.
 
 The same code runs with one process and with many: gloo on CPU, NCCL on GPU. Nothing is exchanged as pickled objects.
 """
@@ -42,6 +42,11 @@ class World:
         """Tell the launcher that this rank is alive: at the start of a step, and now and then in other long work."""
         if self.pulse is not None:
             self.pulse.beat(self.rank, step, waiting=waiting)
+
+    def note_micro_batch(self, size: int) -> None:
+        """Tell the launcher how many samples this rank works on at a time."""
+        if self.pulse is not None:
+            self.pulse.note_micro_batch(self.rank, size)
 
     def gather_codes(self, code: int) -> list[int]:
         """One small integer per rank, known to all: how ranks agree on a problem before a collective call."""

@@ -1,4 +1,4 @@
-"""How does a step start its training processes, and how does it see to it that they end?"""
+"""One start of a module under torchrun: its ranks are watched, and all of them end."""
 
 import os
 import socket
@@ -9,6 +9,7 @@ from pathlib import Path
 
 from components.shared.errors import TransientError
 from components.shared.training.liveness import PARENT_VARIABLE, PULSE_VARIABLE, Pulse
+from components.shared.training.memory import n_oom_kills
 from components.shared.training.reports import DIRECTORY_VARIABLE, report_error, reported_error
 
 __all__ = ["HANG_SECONDS", "launch", "report_error"]
@@ -26,7 +27,8 @@ def launch(module: str, job: Path, *, n_processes: int, hang_seconds: float = HA
     """Run `module` under torchrun with `--config job` and `n_processes` ranks (0: one per visible GPU, else one).
 
     A rank's own error (class and one-line message) is raised here again; a rank that was killed, or shows no sign of
-    life for `hang_seconds`, is a TransientError that names it and its last step. No process outlives the call.
+    life for `hang_seconds`, is a TransientError that names it and its last step, and where the kernel says that memory
+    was exhausted, a MemoryExhaustedError. No process outlives the call.
     """
     count = n_processes or _n_gpus() or 1
     pulse = Pulse(job.parent / "pulse", count)
@@ -34,6 +36,7 @@ def launch(module: str, job: Path, *, n_processes: int, hang_seconds: float = HA
     command = [sys.executable, "-m", "components.shared.training.agent", f"--nproc-per-node={count}"]
     command += ["--rdzv-backend=static", f"--master-addr={_HOST}", f"--master-port={_free_port()}"]
     command += ["--log-dir", str(job.parent / "torchrun"), "-m", module, "--config", str(job)]
+    kills_before = n_oom_kills()
     process = subprocess.Popen(command, env=_environment(job.parent, count))
     try:
         while process.poll() is None:
@@ -43,7 +46,9 @@ def launch(module: str, job: Path, *, n_processes: int, hang_seconds: float = HA
     finally:
         _end(process, pulse)
     if process.returncode != 0:
-        raise reported_error(job.parent, process.returncode, pulse)
+        kills = n_oom_kills()
+        out_of_memory = None if kills is None or kills_before is None else kills > kills_before
+        raise reported_error(job.parent, process.returncode, pulse, out_of_memory=out_of_memory)
 
 
 def _environment(directory: Path, count: int) -> dict[str, str]:

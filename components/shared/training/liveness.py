@@ -1,4 +1,4 @@
-"""Is every rank alive, what was its last step, and does it end with its parent?
+"""Signs of life of the ranks: their last step and micro-batch; and their end with their parent.
 
 Each rank notes its progress in a small file mapped into memory, at no cost to a step; the launcher reads it.
 """
@@ -17,19 +17,20 @@ PARENT_VARIABLE = "STREETVISION_PARENT"
 _PR_SET_PDEATHSIG = 1  # linux/prctl.h
 # Before its first sign of life a rank imports torch and may download a backbone.
 _START_SECONDS = 1800.0
-_STEP, _TIME, _WAITING, _PID = range(4)
+_STEP, _TIME, _WAITING, _PID, _MICRO_BATCH = range(5)
 
 
 class Pulse:
-    """Signs of life of all ranks: (R, 4) int64 of step (-1: none yet), monotonic ns, waiting for others, pid."""
+    """Signs of life of all ranks: (R, 5) int64 of step (-1: none yet), monotonic ns, waiting for others, pid, and
+    samples per micro-batch (0: does not train)."""
 
     def __init__(self, file: Path, n_processes: int = 0) -> None:
         """Open `file`; with `n_processes`, create it."""
         if n_processes:
-            rows = np.zeros((n_processes, 4), dtype=np.int64)
+            rows = np.zeros((n_processes, 5), dtype=np.int64)
             rows[:, _STEP] = -1
             file.write_bytes(rows.tobytes())
-        self._rows = np.memmap(file, dtype=np.int64, mode="r+").reshape(-1, 4)
+        self._rows = np.memmap(file, dtype=np.int64, mode="r+").reshape(-1, 5)
         self._created = time.monotonic()
 
     def beat(self, rank: int, step: int | None = None, *, waiting: bool = False) -> None:
@@ -38,6 +39,14 @@ class Pulse:
         if step is not None:
             row[_STEP] = step
         row[_WAITING], row[_PID], row[_TIME] = waiting, os.getpid(), time.monotonic_ns()
+
+    def note_micro_batch(self, rank: int, size: int) -> None:
+        """`rank` works on `size` samples at a time from here on."""
+        self._rows[rank, _MICRO_BATCH] = size
+
+    def micro_batch(self) -> int:
+        """Samples that a rank works on at a time; 0 where none has begun to train."""
+        return int(self._rows[:, _MICRO_BATCH].max())
 
     def last_step(self, rank: int) -> str:
         """Where the rank was, in words."""

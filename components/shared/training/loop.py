@@ -1,4 +1,4 @@
-"""The one training loop: how does a task's loss become trained weights, on any number of processes?
+"""The one training loop, from a task's loss to trained weights, on any number of processes.
 
 `fit` runs every phase that trains. The task says what a sample's loss is; the loop owns epochs, weight averaging, early
 stopping, the record of metrics and checkpoints. Interrupted at any step and started again, it ends with the same bits.
@@ -77,7 +77,12 @@ class _Run:
 
     def resume(self) -> None:
         """Go on from the checkpoint that was found at the start, if any."""
-        state = self.checkpoints.found() if self.checkpoints is not None else None
+        if self.checkpoints is None:
+            return
+        if self.checkpoints.micro_batch_limit:
+            self.trainer.limit_micro_batch(self.checkpoints.micro_batch_limit)
+
+        state = self.checkpoints.found()
         if state is not None:
             exactness = restore(state, self.trainer, self.position, self.world)
             if self.world.is_main:

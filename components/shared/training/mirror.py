@@ -1,4 +1,4 @@
-"""How do checkpoints survive the machine they were written on, and which of two pods may go on?
+"""Checkpoints in the object store: how they outlive their machine, and which of two pods may go on.
 
 Below `s3://bucket/prefix/<key>/` each checkpoint is an artifact of its own, its manifest uploaded last. `latest` names
 the newest and its owner. It is moved by conditional writes only: an attempt that starts takes it over, and an older one
@@ -12,7 +12,7 @@ from collections.abc import Collection
 from pathlib import Path
 from typing import Any, Self
 
-from components.shared.errors import ArtifactError, TransientError, one_line
+from components.shared.errors import ArtifactError, OvertakenError, one_line
 from components.shared.store import Store, split_uri
 from components.shared.store.artifacts import download_artifact, upload_artifact
 from components.shared.store.errors import DigestMismatchError, ObjectNotFoundError, StoreConflictError
@@ -22,10 +22,6 @@ from components.shared.training.checkpoint_files import KIND
 STORE_VARIABLE = "STREETVISION_CHECKPOINT_STORE"
 _POINTER, _FAILURE, _MANIFEST = "latest", "failed.json", "/manifest.json"
 _CLAIM_ATTEMPTS = 5
-
-
-class OvertakenError(TransientError):
-    """Another attempt trains on; this one must stop."""
 
 
 class Mirror:
@@ -52,7 +48,16 @@ class Mirror:
         return cls(Store.from_environment(), **job)
 
     def claim(self) -> None:
-        """Become the owner, whoever was. Raises StoreConflictError where others claim all the time."""
+        """Become the owner, whoever was; once that was done, make sure that nobody else has become it.
+
+        Raises StoreConflictError where others claim all the time, OvertakenError where another attempt is the owner.
+        """
+        if self._claimed:
+            self._join()
+        else:
+            self._take_over()
+
+    def _take_over(self) -> None:
         for attempt in range(1, _CLAIM_ATTEMPTS + 1):
             pointer, etag = self._pointer()
             try:
@@ -121,10 +126,10 @@ class Mirror:
             self._store.delete(self._bucket, self._prefix + _POINTER)
 
     def _join(self) -> None:
-        """Find our pointer; claim it where that was not possible before (the store was away)."""
+        """Find our pointer; take it over where that was not done before (at the start, or the store was away)."""
         pointer, etag = self._pointer()
         if not pointer or not self._claimed:
-            self.claim()
+            self._take_over()
         elif pointer["owner"] != self.owner:
             raise OvertakenError(f"{self.place}: {pointer['owner']} has taken this training over; this attempt stops")
         else:

@@ -1,7 +1,7 @@
-"""Where are the checkpoints of a training with these inputs, and did it fail for good before?
+"""A training that goes on where an earlier attempt with the same inputs was, or repeats its permanent error.
 
-Both are found by a key made from the inputs, not from the run or the pod: a retry, or a new run with the same inputs,
-goes on there; any changed input, configuration or line of code has another key.
+Checkpoints and errors are found by a key made from the inputs, not from the run or the pod: a retry, or a new run with
+the same inputs, goes on there; any changed input, configuration or line of code has another key.
 """
 
 import contextlib
@@ -15,7 +15,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import fields
 from pathlib import Path
 from types import TracebackType
-from typing import Any, TextIO
+from typing import Any, Self, TextIO
 
 from components.shared import errors
 from components.shared.artifacts import MANIFEST, code_version, read_manifest, sha256_file, working, write_json
@@ -25,8 +25,8 @@ from components.shared.store import Store
 from components.shared.store.errors import StoreConflictError, StoreUnavailableError
 from components.shared.training import checkpoint_files
 from components.shared.training.config import LaunchConfig
-from components.shared.training.launch import launch
 from components.shared.training.mirror import STORE_VARIABLE, Mirror
+from components.shared.training.restarts import run_module
 
 # Directory that holds the checkpoints of all trainings; unset: `.checkpoints` beside the step's first output.
 PLACE_VARIABLE = "STREETVISION_CHECKPOINTS"
@@ -61,13 +61,18 @@ class ResumableTraining:
             kind = getattr(errors, record["class"], PermanentError)
             raise kind(f"{record['message']} (as before with the same inputs; to try it again, delete {where})")
 
-    def __enter__(self) -> dict[str, Any]:
-        """The entry "checkpoints" of job.json, for `Checkpoints.of_job`.
-
-        Raises TransientError where the same training runs on this machine already.
-        """
+    def __enter__(self) -> Self:
+        """Raises TransientError where the same training runs on this machine already."""
         self.place.mkdir(parents=True, exist_ok=True)
         self._lock = self._locked()
+        return self
+
+    def find_checkpoint(self) -> dict[str, Any]:
+        """The entry "checkpoints" of job.json, for `Checkpoints.of_job`; asked before every start of the processes.
+
+        The first call takes the training over from other attempts, a later one raises OvertakenError where that
+        happened to this one.
+        """
         checkpoint_files.remove_partial(self.place)
         found = checkpoint_files.newest(self.place)
         if self._mirror is not None:
@@ -103,11 +108,8 @@ class ResumableTraining:
     def launched(self, module: str) -> Iterator[Path]:
         """Run `module` under torchrun, protected; yields the directory with what its main rank left, which is `work` to
         it, while the step's outputs are written."""
-        with self as checkpoints, working(self._beside) as work:
-            paths = {name: str(path) for name, path in (self._inputs | {"work": work}).items()}
-            job = {"config": self._config.to_json(), "paths": paths, "checkpoints": checkpoints}
-            write_json(work / "job.json", job)
-            launch(module, work / "job.json", n_processes=self._config.n_processes)
+        with self, working(self._beside) as work:
+            run_module(module, self._config, self._inputs, work, self.find_checkpoint)
             yield work
 
     def _connect(self) -> Mirror | None:
@@ -142,7 +144,7 @@ class ResumableTraining:
 def training_key(config: LaunchConfig, step: str, inputs: Mapping[str, Path | str]) -> str:
     """32 hex characters over step, inputs, configuration, code and torch version.
 
-    Not in it: what does not change the trained function: when checkpoints are written, the number of processes.
+    Not in it is what does not change the trained function: when checkpoints are written, processes, restarts.
     """
     apart = {field.name for field in fields(LaunchConfig)}
     values = {name: value for name, value in config.to_json().items() if name not in apart}

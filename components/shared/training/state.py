@@ -1,4 +1,4 @@
-"""What must be remembered so that an interrupted training ends with the very same model?
+"""What an interrupted training remembers to end with the very same model.
 
 Everything that a step reads and that is not derived from (inputs, seed, step): weights, their average and the best
 ones, optimiser, schedule, generators of every rank, position in the epoch, metrics so far. Floating point numbers are
@@ -76,7 +76,7 @@ def restore(state: TrainingState, trainer: Trainer, position: Position, world: W
     """Put everything back; returns in words how exact the continuation is."""
     tensors, document = state.tensors, state.document
     same = (document["n_processes"], document["device"]) == (world.size, world.device.type)
-    trainer.micro_batch_size = min(trainer.micro_batch_size, document["micro_batch_size"])
+    trainer.limit_micro_batch(document["micro_batch_size"])
     trainer.settle_buckets()
     with torch.no_grad():
         for group, values in _groups(trainer, position).items():
@@ -94,6 +94,8 @@ def restore(state: TrainingState, trainer: Trainer, position: Position, world: W
         before = f"{document['n_processes']} process(es) on {document['device']}"
         return f"equivalent, not identical: it was trained with {before} before"
     rng.restore(tensors["generators"][world.rank], world.device)
+    if trainer.micro_batch_size != document["micro_batch_size"]:
+        return f"equivalent, not identical: it was trained with micro-batches of {document['micro_batch_size']} before"
     return "identical to an uninterrupted training"
 
 

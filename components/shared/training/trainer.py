@@ -1,4 +1,4 @@
-"""What is one optimiser step on one global batch, on any number of processes?
+"""One optimiser step on one global batch, on any number of processes.
 
 Micro-batches, gradient accumulation, DDP, AdamW with its schedule or PROFIT around it, and the weight average; the loop
 above decides when.
@@ -54,7 +54,8 @@ class Trainer:
         self.reference = ReferenceStep(self.parameters, config.reference_rate) if config.reference_rate else None
         self.average = self._first_average()
         share = math.ceil(min(config.global_batch_size, task.n_samples) / world.size)
-        self.micro_batch_size = min(config.micro_batch_size or share, share)
+        self.micro_batch_size = share
+        self.limit_micro_batch(config.micro_batch_size or share)
         # Memory grows until the optimiser's state exists, after the first step; batches never change their shape.
         self.rehearsals_left = 2
 
@@ -62,6 +63,11 @@ class Trainer:
     def learning_rate(self) -> float:
         """The rate of the next step."""
         return float(self.schedule.get_last_lr()[0])
+
+    def limit_micro_batch(self, size: int) -> None:
+        """Take at most `size` samples at a time from here on; the launcher is told, for the case of a failure."""
+        self.micro_batch_size = min(self.micro_batch_size, size)
+        self.world.note_micro_batch(self.micro_batch_size)
 
     def step(self, step: int, request: bool = False) -> tuple[float, bool]:
         """One optimiser step on one global batch: this rank's part of the mean loss, and whether any rank made a
@@ -175,7 +181,7 @@ class Trainer:
     def _halve_micro_batch(self, step: int) -> None:
         if self.micro_batch_size == 1:
             raise TransientError(f"out of memory at step {step} with one sample; use a smaller backbone or image_size")
-        self.micro_batch_size = (self.micro_batch_size + 1) // 2
+        self.limit_micro_batch((self.micro_batch_size + 1) // 2)
         if self.world.device.type == "cuda":
             torch.cuda.empty_cache()
         if self.world.is_main:

@@ -1,4 +1,4 @@
-"""How do checkpoints reach the store while training goes on?
+"""Upload of checkpoints to the store while training goes on.
 
 One thread uploads the newest; one that comes while it is busy waits, and takes the place of an older one that waits.
 """
@@ -6,9 +6,9 @@ One thread uploads the newest; one that comes while it is busy waits, and takes 
 import threading
 from pathlib import Path
 
-from components.shared.errors import StreetVisionError, one_line
+from components.shared.errors import OvertakenError, StreetVisionError, one_line
 from components.shared.training import checkpoint_files
-from components.shared.training.mirror import Mirror, OvertakenError
+from components.shared.training.mirror import Mirror
 
 _STOP_SECONDS = 10.0
 

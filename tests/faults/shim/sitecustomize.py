@@ -1,12 +1,14 @@
 """Loaded by every Python process of an attempt: kills the main rank inside a chosen thread at the n-th system call.
 
-FAULT="<thread>:<n>"; the calls counted are those that write a checkpoint or send it to the store.
+FAULT="<thread>:<n>", or "@<file>" with that in it; the calls counted are those that write a checkpoint or send it to
+the store.
 """
 
 import os
 import signal
 import socket
 import threading
+from pathlib import Path
 from typing import Any
 
 
@@ -29,5 +31,10 @@ def _plant(thread: str, number: int) -> None:
     socket.socket.sendall = counting(socket.socket.sendall)
 
 
-if os.environ.get("FAULT") and os.environ.get("RANK") == "0":
-    _plant(os.environ["FAULT"].split(":")[0], int(os.environ["FAULT"].split(":")[1]))
+def _fault() -> str:
+    value = os.environ.get("FAULT", "")
+    return Path(value[1:]).read_text() if value.startswith("@") else value
+
+
+if os.environ.get("RANK") == "0" and _fault().startswith(("checkpoint:", "uploads:")):
+    _plant(_fault().split(":")[0], int(_fault().split(":")[1]))

@@ -7,14 +7,14 @@ from pathlib import Path
 
 import pytest
 
-from components.shared.errors import TransientError
+from components.shared.errors import OvertakenError, TransientError
 from components.shared.store import Store, StoreSettings
 from components.shared.store.errors import StoreUnavailableError
 from components.shared.training import checkpoint_files
 from components.shared.training.checkpoints import Checkpoints
 from components.shared.training.config import LaunchConfig
 from components.shared.training.distributed import World
-from components.shared.training.mirror import Mirror, OvertakenError
+from components.shared.training.mirror import Mirror
 from components.shared.training.state import TrainingState
 from tests.fault_proxy import fault_proxy
 from tests.s3 import bucket, s3

@@ -7,7 +7,7 @@ import pytest
 
 from components.shared import artifacts
 from components.shared.config import Config, option
-from components.shared.errors import ConfigError, DataError, TransientError
+from components.shared.errors import ConfigError, DataError, OvertakenError, TransientError
 from components.shared.store import Store, StoreSettings
 from components.shared.training import resumable
 from components.shared.training.config import LaunchConfig
@@ -58,20 +58,22 @@ def test_any_changed_input_has_another_key(
 
 
 def test_what_does_not_change_the_model_keeps_the_key(inputs: dict[str, Path | str]) -> None:
-    changed = Settings(n_processes=2, checkpoint_seconds=7, checkpoint_steps=3, require_durable=True)
+    changed = Settings(n_processes=2, max_restarts=0, checkpoint_seconds=7, checkpoint_steps=3, require_durable=True)
     assert training_key(changed, "toy", inputs) == training_key(Settings(), "toy", inputs)
 
 
 def test_success_leaves_nothing(inputs: dict[str, Path | str], tmp_path: Path) -> None:
     (tmp_path / "run").mkdir()
-    with _training(inputs, tmp_path) as job:
+    with _training(inputs, tmp_path) as training:
+        job = training.find_checkpoint()
         (Path(job["place"]) / "step-000000001").mkdir()
     assert not list((tmp_path / "run").iterdir())
 
 
 def test_an_interrupted_attempt_leaves_its_checkpoints(inputs: dict[str, Path | str], tmp_path: Path) -> None:
     def interrupted() -> None:
-        with _training(inputs, tmp_path) as job:
+        with _training(inputs, tmp_path) as training:
+            job = training.find_checkpoint()
             (Path(job["place"]) / "step-000000001").mkdir()
             raise TransientError("preempted")
 
@@ -127,13 +129,29 @@ def test_the_store_knows_the_failure_and_is_left_clean_after_success(
         with _training(inputs, tmp_path / "pod1"):
             raise DataError("loss is not finite at step 7")
 
-    with _training(inputs, tmp_path / "pod0", rate=0.5):
+    with _training(inputs, tmp_path / "pod0", rate=0.5) as training:
+        training.find_checkpoint()
         assert len(Store(s3).list(bucket)) == 1  # the pointer
     assert Store(s3).list(bucket) == []
     with pytest.raises(DataError):
         failing()
     with pytest.raises(DataError, match=r"as before .* delete s3://.*failed\.json"):
         _training(inputs, tmp_path / "pod2").check_history()
+
+
+def test_a_restart_stays_the_owner_and_finds_out_where_another_pod_took_over(
+    inputs: dict[str, Path | str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, s3: StoreSettings, bucket: str
+) -> None:
+    for name, value in (s3.to_environment() | {STORE_VARIABLE: f"s3://{bucket}/trainings"}).items():
+        monkeypatch.setenv(name, value)
+    with _training(inputs, tmp_path / "pod1") as older:
+        owners = {older.find_checkpoint()["mirror"]["owner"] for _ in range(3)}
+        assert len(owners) == 1
+        with _training(inputs, tmp_path / "pod2") as newer:
+            newer.find_checkpoint()
+            with pytest.raises(OvertakenError, match="has taken this training over; this attempt stops"):
+                older.find_checkpoint()
+            newer.find_checkpoint()
 
 
 @pytest.mark.parametrize("durable", [False, True])
@@ -153,6 +171,6 @@ def test_a_store_that_is_away_at_the_start(
             training.check_history()
     else:
         training.check_history()
-        with training as job:
-            assert job["mirror"]["claimed"] is False
+        with training:
+            assert training.find_checkpoint()["mirror"]["claimed"] is False
         assert "warning: the store does not protect this training yet" in capsys.readouterr().out

@@ -134,7 +134,7 @@ def launch_toy(directory: Path, n_processes: int, place: Path, **job: object) ->
     directory.mkdir()
     place.mkdir(exist_ok=True)
     found = checkpoint_files.newest(place)
-    entry = {"place": str(place), "step": "toy", "found": str(found or ""), "mirror": None}
+    entry = {"place": str(place), "step": "toy", "found": str(found or ""), "mirror": None, "micro_batch_limit": 0}
     file = directory / "job.json"
     file.write_text(json.dumps({"changes": CHANGES, "checkpoints": entry, "noise": True} | job), encoding="utf-8")
     launch("tests.shared.training.toy", file, n_processes=n_processes)
