@@ -1,4 +1,4 @@
-"""Phase 3: from which gate score on may stage 1 answer, so that coverage and risk are both as promised?
+"""Phase 3: the gate score from which on stage 1 may answer, with coverage and risk certified.
 
 Gate scores become log-odds of being right (Platt) on the tuning groups of VAL_CALIB; the other groups certify the
 threshold, as for SCRC.

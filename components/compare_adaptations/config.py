@@ -1,4 +1,4 @@
-"""Which adaptations of the backbone compete, and what decides between them?"""
+"""Options of the comparison of adaptations: which compete, and the metric that decides."""
 
 from dataclasses import dataclass
 
@@ -24,5 +24,5 @@ class CompareAdaptationsConfig(Config):
     def check(self) -> list[str]:
         """At least one mode, none twice."""
         if not self.modes or len(set(self.modes)) != len(self.modes):
-            return [f"modes={list(self.modes)} must be at least one, none twice"]
+            return [f"modes={list(self.modes)} must be a non-empty list without duplicates"]
         return []

@@ -1,4 +1,4 @@
-"""Which adaptation of the backbone goes on, and by how much is it better than the others on VAL_SELECT?"""
+"""Comparison of adaptations of the backbone on VAL_SELECT; selects the checkpoint that goes on."""
 
 import csv
 import shutil

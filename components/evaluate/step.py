@@ -1,4 +1,4 @@
-"""How good is the model under its policy on VAL_TEST, the split that nothing before has seen?"""
+"""Evaluation of the model and its policies on VAL_TEST, the split that no earlier phase reads."""
 
 import csv
 from collections.abc import Mapping, Sequence

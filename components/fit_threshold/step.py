@@ -1,4 +1,4 @@
-"""Phase 2: above which probability does stage 1 say roadwork?"""
+"""Phase 2: the probability above which stage 1 answers roadwork."""
 
 import csv
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Where do the data come from, and what is accepted?"""
+"""Options of ingest: sources, classes, and limits of what is accepted."""
 
 from dataclasses import dataclass
 

@@ -1,4 +1,4 @@
-"""Phase 0: which of the user's images are usable, which show the same picture, and under which label?"""
+"""Phase 0: checks and stores the user's images, finds duplicates, and maps labels to classes."""
 
 import csv
 from collections.abc import Sequence

@@ -1,4 +1,4 @@
-"""How is a backbone adapted to street scenes without labels?"""
+"""Options of phase 4: extended pre-training of a backbone on street scenes."""
 
 from dataclasses import dataclass
 

@@ -1,4 +1,4 @@
-"""Phase 4: which backbone do the images of TRAIN alone make of a pretrained one?"""
+"""Phase 4: extended pre-training of a backbone on the images of TRAIN."""
 
 import json
 import shutil

@@ -1,4 +1,4 @@
-"""How does a phase declare its parameters once, so that KFP form, command line and code cannot drift?
+"""Declaration of a phase's options: one frozen dataclass, from which form, command line and checks are derived.
 
 Each phase has one frozen dataclass derived from `Config`. A field is declared with `option(default, help, ...)`;
 types, ranges and choices are checked on construction, all problems in one error.

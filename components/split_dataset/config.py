@@ -1,4 +1,4 @@
-"""How are groups shared out among the splits?"""
+"""Options of the split: fractions, salt, limits, and held-out values."""
 
 from dataclasses import dataclass
 

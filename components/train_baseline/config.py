@@ -1,4 +1,4 @@
-"""How far into the backbone is trained, and with which recipe?"""
+"""Options of phase 1: what is trained, and how."""
 
 import json
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""Phase 1: which classifier do TRAIN and VAL_SELECT give in one mode, and what does it say about VAL_SELECT?"""
+"""Phase 1: training of a classifier in one mode, and its logits on VAL_SELECT."""
 
 import json
 import shutil

@@ -1,4 +1,4 @@
-"""How does stage 1 learn when not to answer?"""
+"""Options of phase 3: training of the gate."""
 
 from dataclasses import dataclass
 

@@ -131,5 +131,5 @@ def test_a_split_without_a_class_cannot_choose(tmp_path: Path) -> None:
     candidate(tmp_path, "full", _margin(1.0), np.zeros(N, dtype=bool))
     with pytest.raises(DataError, match="VAL_SELECT has 0 of 'Roadwork' among 240 samples"):
         _compare(tmp_path, CompareAdaptationsConfig(modes=("full",)))
-    with pytest.raises(ConfigError, match="must be at least one, none twice"):
+    with pytest.raises(ConfigError, match="must be a non-empty list without duplicates"):
         CompareAdaptationsConfig(modes=())

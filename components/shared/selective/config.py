@@ -1,4 +1,4 @@
-"""What does a policy that defers promise, and which samples decide?"""
+"""Options of the policies that defer: what they guarantee, and which samples decide."""
 
 from dataclasses import dataclass
 
