@@ -15,6 +15,7 @@ from typing import Any
 
 from kfp import local
 
+from components.configure.step import configured
 from components.shared.errors import PermanentError, StreetVisionError, TransientError
 from components.shared.training.resumable import PLACE_VARIABLE
 from pipelines.console import readable_log
@@ -35,7 +36,11 @@ class LocalRun:
 
 
 def run_local(values: Mapping[str, Any], output: Path, variant: Variant) -> LocalRun:
-    """Run the pipeline with `values` below `output`; a failed step's own error is raised again."""
+    """Run the pipeline with `values` below `output`; a failed step's own error is raised again.
+
+    What the first step would refuse (an option, a source that is not there) is refused before anything is made.
+    """
+    configured(variant.with_form(values))
     output.mkdir(parents=True, exist_ok=True)
     output = output.resolve()
     local.init(

@@ -55,6 +55,10 @@ class Variant:
         parts = [f"pretrain-{self.pretrain}"] if self.pretrain != "none" else []
         return "-".join([*parts, *self.modes])
 
+    def with_form(self, values: Mapping[str, Any]) -> ConfigureConfig:
+        """Return what the run's first step gets: the run's parameters and this choice. Raises ConfigError."""
+        return ConfigureConfig.from_mapping({**values, "pretrain": self.pretrain, "modes": self.modes})
+
     @property
     def form(self) -> tuple[str, ...]:
         """Names of the run's parameters, in the order of their declaration."""
@@ -83,7 +87,7 @@ def read_parameters(file: Path | None, pairs: Sequence[str], variant: Variant) -
 
 def validated(values: Mapping[str, Any], variant: Variant) -> dict[str, Any]:
     """Check a run's parameters as the run's first step will; return them. Raises ConfigError."""
-    resolve(ConfigureConfig.from_mapping({**values, "pretrain": variant.pretrain, "modes": variant.modes}))
+    resolve(variant.with_form(values))
     return dict(values)
 
 

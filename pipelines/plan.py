@@ -45,7 +45,7 @@ def plan(values: Mapping[str, Any], output: Path, variant: Variant) -> list[Plan
     for name, value in arguments.items():
         store.put_parent_input(name, value)
 
-    form = ConfigureConfig.from_mapping({**values, "pretrain": variant.pretrain, "modes": variant.modes})
+    form = variant.with_form(values)
     walk = _Walk(spec, LocalCache(str(cache_root(output))), form)
     walk.tasks(spec.root.dag, store)
     return walk.rows

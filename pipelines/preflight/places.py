@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
-from components.configure.config import ConfigureConfig
 from components.configure.resolve import resolve
 from components.ingest_dataset.config import IngestConfig
 from components.shared.errors import ConfigError, one_line
@@ -73,7 +72,7 @@ def check_objects(store: Store, wanted: Sequence[Place]) -> Preflight:
 
 def places(values: Mapping[str, Any], variant: Variant) -> Iterator[Place]:
     """Yield the places that are set: the data, further sources, the backbone. Raises ConfigError."""
-    phases = resolve(ConfigureConfig.from_mapping({**values, "pretrain": variant.pretrain, "modes": variant.modes}))
+    phases = resolve(variant.with_form(values))
     sources = cast(IngestConfig, phases["ingest_dataset"]).sources()
     for number, source in enumerate(sources):
         if source.data:

@@ -57,6 +57,19 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Finished:
     return Finished(root, values, log.read_text())
 
 
+def test_data_that_are_not_there_are_refused_before_anything_is_made(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    nowhere = tmp_path / "nowhere"
+    with pytest.raises(SystemExit) as caught:
+        cli.main(
+            ["run", "--param", f"data={nowhere}", "--param", "backbone=org/name", "--output", str(tmp_path / "runs")]
+        )
+    assert caught.value.code == 42
+    assert capsys.readouterr().err == f"error: data='{nowhere}' does not exist\n"
+    assert not (tmp_path / "runs").exists()
+
+
 def test_data_come_from_the_store_and_the_bundle_goes_there(finished: Finished) -> None:
     assert "registered: s3://streetvision/registry/bundles/" in finished.printed
     documents = [file.read_text() for file in (finished.root / "runs").glob("streetvision-*/*/executor_input.json")]
