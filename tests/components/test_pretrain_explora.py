@@ -209,9 +209,11 @@ def test_wiring_labels_into_pre_training_does_not_compile(other: str) -> None:
 
         @dsl.pipeline(name="leak")
         def leak() -> None:
-            dataset, backbone = ingest_dataset().outputs["dataset"], import_backbone().outputs["pretrained"]
-            found = {"dataset": dataset, "splits": split_dataset(dataset=dataset).outputs["splits"]}[other]
-            pretrain_explora(train_images=found, pretrained=backbone)
+            dataset = ingest_dataset(config={}).outputs["dataset"]
+            backbone = import_backbone(config={}).outputs["pretrained"]
+            splits = split_dataset(dataset=dataset, config={}).outputs["splits"]
+            found = {"dataset": dataset, "splits": splits}[other]
+            pretrain_explora(train_images=found, pretrained=backbone, config={})
 
 
 def test_wiring_predictions_on_val_test_into_pre_training_does_not_compile() -> None:

@@ -9,7 +9,7 @@ from tests.components.conftest import write_backbone, write_source
 
 AUDIT = Path(__file__).parent / "audit"
 PARAMETERS = {
-    "image_size": 28, "min_per_class": 2, "modes": ["lora"], "epochs": 2, "global_batch_size": 16, "n_processes": 2,
+    "image_size": 28, "min_per_class": 2, "mode": "lora", "epochs": 2, "global_batch_size": 16, "n_processes": 2,
     "checkpoint_steps": 1, "n_bootstrap": 100,
 }  # fmt: skip
 
