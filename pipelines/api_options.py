@@ -4,8 +4,9 @@ import argparse
 from collections.abc import Callable
 from typing import Any
 
+from pipelines.names import PIPELINE
+
 SubParsers = Any  # argparse's own type of sub-parsers is private
-PIPELINE = "streetvision-stage1"  # pipelines/stage1.py, whose import is slow
 _API = (
     "The API's address is --host or KF_PIPELINES_ENDPOINT; in a pod of the cluster it is found. Authentication: none,\n"
     "a bearer token (STREETVISION_KFP_TOKEN), a Dex session cookie (STREETVISION_KFP_COOKIE:\n"

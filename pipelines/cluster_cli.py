@@ -4,8 +4,9 @@ import argparse
 
 from pipelines import cluster_verbs as verbs
 from pipelines import options, run_cli
-from pipelines.api_options import PIPELINE, SubParsers, add_store_options, add_waiting_options, api_parser
+from pipelines.api_options import SubParsers, add_store_options, add_waiting_options, api_parser
 from pipelines.doctor_verb import add_doctor
+from pipelines.names import PIPELINE
 from pipelines.smoke.verb import add_smoke
 from pipelines.upload_data.verb import add_upload_data
 

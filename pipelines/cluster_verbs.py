@@ -4,7 +4,6 @@ Heavy imports stand inside the functions: `--help` and wrong options answer at o
 """
 
 import argparse
-import contextlib
 import json
 import re
 import sys
@@ -14,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from components.shared.errors import ConfigError
 from pipelines import options
-from pipelines.api_options import PIPELINE
+from pipelines.names import PIPELINE
 
 if TYPE_CHECKING:
     from pipelines.cluster import Cluster
@@ -220,13 +219,10 @@ def _check_target(parsed: argparse.Namespace, values: dict[str, Any], cluster: "
 
 def root_of_runs(parsed: argparse.Namespace, cluster: "Cluster") -> str:
     """The root that the run's artifacts go below; "" for KFP's default."""
-    from pipelines.run_pods import open_cluster
+    from pipelines.run_pods import reader_or_none
     from pipelines.run_store import root_for_runs
 
-    reader = None
-    with contextlib.suppress(ConfigError):  # without Kubernetes the environment may say where the store is
-        reader = open_cluster(cluster.mode.namespace)[1]
-    return root_for_runs(parsed, reader)
+    return root_for_runs(parsed, reader_or_none(cluster.mode.namespace))
 
 
 def _request(parsed: argparse.Namespace, name: str, version: str, values: dict[str, Any]) -> dict[str, Any]:

@@ -21,11 +21,11 @@ from components.configure.config import ConfigureConfig
 from components.configure.step import configured
 from pipelines.graph import order_of
 from pipelines.local import cache_root
+from pipelines.names import CONFIGURE
 from pipelines.parameters import Variant
 from pipelines.resources import LOCAL
 from pipelines.stage1 import stage1
 
-_ALWAYS = "configure"
 Outputs = dict[str, Any]
 
 
@@ -72,7 +72,7 @@ class _Walk:
                 store.put_task_output(name, key, value)
 
     def _step(self, name: str, task: Any, store: io.IOStore) -> Outputs | None:
-        if name == _ALWAYS:
+        if name == CONFIGURE:
             self.rows.append(Planned(name, "run, always"))
             # As kfp.local reads the outputs of a step, where every number is a float.
             outputs = json_format.ParseDict(configured(self.form)._asdict(), struct_pb2.Struct())

@@ -23,6 +23,8 @@ STORE_CONFIG = "streetvision-store"
 # Settings of the object store that are no secrets; keys of STORE_CONFIG and variables of the same name.
 STORE_VARIABLES = ("STREETVISION_S3_ENDPOINT", "STREETVISION_S3_SECURE", "STREETVISION_S3_REGION")
 CHECKPOINT_STORE = "STREETVISION_CHECKPOINT_STORE"  # components/shared/training/mirror.py, whose import is slow
+PIPELINE_ROOT = "STREETVISION_PIPELINE_ROOT"  # the key of STORE_CONFIG with the root that new runs are given
+OWN_STORE_SECRET = "streetvision-s3"  # noqa: S105 - a name: with the components minio and external-s3
 HUB_TOKEN = "HF_TOKEN"  # noqa: S105 - the name of a variable
 PULL_POLICIES = ("Always", "IfNotPresent", "Never")
 GPU = "nvidia.com/gpu"
@@ -92,7 +94,7 @@ class Profile:
 
     light: steps that read tables; heavy: steps that hold images or weights in memory; training: steps that run
     torchrun. n_retries: how often Argo starts a step's pod again. queue: Kueue's LocalQueue for training, "" without
-    Kueue; the label has an effect only where Kueue manages pods. on_cluster: whether Kubernetes runs the steps.
+    Kueue; the label has an effect only where Kueue manages pods.
     """
 
     name: str
@@ -103,7 +105,6 @@ class Profile:
     n_retries: int = 3
     queue: str = ""
     image_pull_policy: str = "IfNotPresent"
-    on_cluster: bool = True
 
 
 def load_profile(name: str, *, queue: str = "", store_secret: str = "") -> Profile:
@@ -269,4 +270,4 @@ def _amount(quantity: str) -> Any:
 
 
 # On a laptop an error is shown at once: nothing is retried.
-LOCAL = Profile(name="local", training=TrainingResources(), n_retries=0, on_cluster=False)
+LOCAL = Profile(name="local", training=TrainingResources(), n_retries=0)

@@ -123,6 +123,13 @@ def open_cluster(namespace: str) -> tuple[ApiClient, ClusterReader]:
     return api, reader
 
 
+def reader_or_none(namespace: str) -> ClusterReader | None:
+    """Return a reader of the namespace; None where Kubernetes cannot be asked, for whoever can go on without it."""
+    with contextlib.suppress(ConfigError):
+        return open_cluster(namespace)[1]
+    return None
+
+
 def attempt_of(pod: Any) -> int:
     """Return the number of the attempt that the pod is, from 0."""
     found = re.search(r"\((\d+)\)$", _node_of(pod))

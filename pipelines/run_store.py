@@ -22,12 +22,10 @@ from pipelines.connection import Mode
 from pipelines.doctor.findings import CheckError
 from pipelines.doctor.launcher import CONFIG_MAP, KFP_SECRET, launcher_store
 from pipelines.doctor.reader import ClusterReader
-from pipelines.resources import STORE_CONFIG
+from pipelines.resources import OWN_STORE_SECRET, PIPELINE_ROOT, STORE_CONFIG
 
 _CONNECT_SECONDS = 3.0
-PIPELINE_ROOT = "STREETVISION_PIPELINE_ROOT"
 _PREFIX = "STREETVISION_S3_"
-_OWN_SECRET = "streetvision-s3"  # noqa: S105 - the name of the Secret of an own or external store
 _KEYS = ("accesskey", "secretkey")
 _ROOT = re.compile(r"(?:s3|minio)://([^/?]+)/?([^?]*)(?:\?.*)?")
 
@@ -187,7 +185,7 @@ def _from_cluster(
     if found.secret:
         return values | _credentials(reader, [found.secret], (found.access_key, found.secret_key))
     values |= {name: value for name, value in store_config.items() if name in values}
-    return values | _credentials(reader, [_OWN_SECRET, KFP_SECRET], _KEYS)
+    return values | _credentials(reader, [OWN_STORE_SECRET, KFP_SECRET], _KEYS)
 
 
 def _credentials(reader: ClusterReader, secrets: list[str], keys: tuple[str, str]) -> dict[str, str]:

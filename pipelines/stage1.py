@@ -39,11 +39,11 @@ from components.split_dataset.component import split_dataset
 from components.train_baseline.component import train_baseline
 from components.train_gate.component import train_gate
 from pipelines import resources
+from pipelines.names import PIPELINE
 from pipelines.parameters import Variant
 from pipelines.resources import Profile
 from pipelines.sources import phase_image
 
-NAME = "streetvision-stage1"
 DESCRIPTION = "Train, calibrate, evaluate and bundle a selective roadwork classifier."
 
 
@@ -103,7 +103,7 @@ def stage1(profile: Profile, variant: Variant = Variant()) -> Any:  # noqa: B008
         outputs = delivered.outputs
         return Outputs(outputs["bundle"], outputs["evaluation"], outputs["report"])
 
-    return dsl.pipeline(name=NAME, description=DESCRIPTION)(_with_form(wire, variant))
+    return dsl.pipeline(name=PIPELINE, description=DESCRIPTION)(_with_form(wire, variant))
 
 
 def _backbone(profile: Profile, variant: Variant, config: Any, split: dsl.PipelineTask) -> Any:

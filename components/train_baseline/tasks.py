@@ -1,4 +1,4 @@
-"""What is the loss of a sample: on cached features (frozen backbone) or on augmented images (full, adapters)?"""
+"""Losses of a sample: on cached features (frozen backbone) or on augmented images (full, adapters)."""
 
 import numpy as np
 import numpy.typing as npt

@@ -10,11 +10,10 @@ from pipelines.doctor.launcher import (
 )
 from pipelines.doctor.reader import ClusterReader
 from pipelines.doctor.target import RUNNER, Target
-from pipelines.resources import CHECKPOINT_STORE, HUB_TOKEN, STORE_CONFIG
+from pipelines.resources import CHECKPOINT_STORE, HUB_TOKEN, OWN_STORE_SECRET, PIPELINE_ROOT, STORE_CONFIG
 
 PROFILE_LABEL = ("app.kubernetes.io/part-of", "kubeflow-profile")
 _PROFILE_LABELS = (PROFILE_LABEL, ("pipelines.kubeflow.org/enabled", "true"))
-OWN_SECRET = "streetvision-s3"  # noqa: S105 - the name, with the components minio and external-s3
 _SECURITY_LEVEL = "pod-security.kubernetes.io/enforce"
 _API_SERVICE = "ml-pipeline"  # drivers ask this Service of KFP's namespace
 # What KFP's driver and launcher and Argo's executor ask of the Kubernetes API as the steps' service account.
@@ -162,7 +161,7 @@ def resolved_launcher(reader: ClusterReader) -> LauncherStore:
     """Where KFP's launcher keeps the artifacts of runs; `submit` gives a run the root of STORE_CONFIG, if any."""
     found, ours = reader.config_map(CONFIG_MAP), reader.config_map(STORE_CONFIG)
     data = dict(found.data) if found else {}
-    if root := (ours.data.get("STREETVISION_PIPELINE_ROOT") if ours else ""):
+    if root := (ours.data.get(PIPELINE_ROOT) if ours else ""):
         data["defaultPipelineRoot"] = root
     return launcher_store(data)
 
@@ -187,13 +186,13 @@ def _compare_with_launcher(endpoint: str, launcher: LauncherStore, target: Targe
 
 
 def _secret_advice(reader: ClusterReader, target: Target) -> str:
-    if reader.secret(OWN_SECRET) is not None:
-        return f"{OWN_SECRET} is there: compile with --store-secret {OWN_SECRET}"
+    if reader.secret(OWN_STORE_SECRET) is not None:
+        return f"{OWN_STORE_SECRET} is there: compile with --store-secret {OWN_STORE_SECRET}"
     if target.profile.secrets.store != KFP_SECRET:
         return f"{target.apply_store}, with the component minio or external-s3, which makes it"
     if target.multi_user:
         return (
             "KFP's profile controller makes it where the namespace has the label pipelines.kubeflow.org/enabled=true; "
-            f"with a store of your own compile with --store-secret {OWN_SECRET}"
+            f"with a store of your own compile with --store-secret {OWN_STORE_SECRET}"
         )
-    return f"it is KFP's own; with another store compile with --store-secret {OWN_SECRET}"
+    return f"it is KFP's own; with another store compile with --store-secret {OWN_STORE_SECRET}"

@@ -7,7 +7,6 @@ from kubernetes.client import ApiException
 from urllib3.exceptions import HTTPError
 
 from components.shared.errors import ConfigError, StreetVisionError
-from pipelines.api_options import PIPELINE
 from pipelines.connection import KFP_NAMESPACE, Connection, Mode
 from pipelines.doctor.argo import argo_checks
 from pipelines.doctor.findings import Check, Finding, Status, evaluate, from_error
@@ -18,6 +17,7 @@ from pipelines.doctor.object_store import StoreChecks
 from pipelines.doctor.reader import ClusterReader, if_allowed, kubernetes_api
 from pipelines.doctor.scheduling import scheduling_checks
 from pipelines.doctor.target import Target
+from pipelines.names import PIPELINE
 from pipelines.resources import Profile
 
 

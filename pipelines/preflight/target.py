@@ -13,7 +13,7 @@ from pipelines.preflight.findings import Preflight
 from pipelines.preflight.namespace import check_namespace
 from pipelines.preflight.places import check_objects, places
 from pipelines.resources import Profile
-from pipelines.run_pods import open_cluster
+from pipelines.run_pods import reader_or_none
 from pipelines.upload_data.location import reachable_store
 
 _STORE_SECONDS = 5.0
@@ -26,7 +26,7 @@ def check_target(
 
     `parsed` has `service_account`, `root` and `store_endpoint`.
     """
-    reader = _reader(mode.namespace)
+    reader = reader_or_none(mode.namespace)
     found = Preflight()
     if reader is not None:
         target = Target(
@@ -55,11 +55,3 @@ def _stored(
         shown = " and ".join(place.field for place in stored)
         return Preflight(remarks=[f"{shown} not looked for: {one_line(error)}"])
     return check_objects(runs.store, stored)
-
-
-def _reader(namespace: str) -> ClusterReader | None:
-    """Kubernetes, as kubectl reaches it; None where it does not."""
-    try:
-        return open_cluster(namespace)[1]
-    except ConfigError:
-        return None

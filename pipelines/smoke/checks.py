@@ -7,12 +7,12 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from components.shared.errors import TransientError, one_line
+from pipelines.names import CONFIGURE
 from pipelines.run_status import RunState, RunStatus, StepState
 from pipelines.smoke.backend import TRAINING, Backend, TrainingPod
 from pipelines.smoke.waiting import FailedError, Waiting
 from pipelines.upload_data.demo import PREFIX, demo_values
 
-CONFIGURE = "configure"  # the step that is never cached
 CACHED_RUN_SECONDS = 180
 SCHEDULE_SECONDS = 60  # the shortest that KFP's controller of schedules keeps
 _FIRST_FIRE_SECONDS = 5 * SCHEDULE_SECONDS

@@ -1,17 +1,16 @@
 """The object store that a new run reads from and writes to, as it is reached from this machine."""
 
 import argparse
-import contextlib
 import os
 import socket
 from urllib.parse import urlsplit
 
-from components.shared.errors import ConfigError, TransientError
+from components.shared.errors import TransientError
 from components.shared.store import Store
 from components.shared.store.retry import DEADLINE_SECONDS
 from pipelines.connection import HOST, Connection, Mode, find_mode
 from pipelines.doctor.reader import ClusterReader
-from pipelines.run_pods import open_cluster
+from pipelines.run_pods import reader_or_none
 from pipelines.run_store import RunStore, has_credentials, open_store, root_for_runs
 
 _CONNECT_SECONDS = 3.0
@@ -28,12 +27,12 @@ def find_store(parsed: argparse.Namespace) -> RunStore:
     if parsed.host or HOST in os.environ:
         return store_of_runs(parsed, find_mode(parsed))
     namespace, _ = Connection(host="", namespace=parsed.namespace).find_namespace(multi_user=False)
-    return reachable_store(parsed, None, _reader(namespace))
+    return reachable_store(parsed, None, reader_or_none(namespace))
 
 
 def store_of_runs(parsed: argparse.Namespace, mode: Mode) -> RunStore:
     """Return the store of the pipeline root of a cluster whose mode is known. Raises as `find_store` does."""
-    return reachable_store(parsed, mode, _reader(mode.namespace))
+    return reachable_store(parsed, mode, reader_or_none(mode.namespace))
 
 
 def reachable_store(
@@ -59,10 +58,3 @@ def _require_listening(store: Store) -> None:
             f"object store {store.endpoint} cannot be reached from here ({reason}); forward its port (kubectl "
             "port-forward) and add --store-endpoint localhost:PORT"
         ) from None
-
-
-def _reader(namespace: str) -> ClusterReader | None:
-    """Kubernetes as kubectl reaches it; without it the environment may say where the store is."""
-    with contextlib.suppress(ConfigError):
-        return open_cluster(namespace)[1]
-    return None

@@ -1,4 +1,4 @@
-"""What do checkpoints and their mirror cost a training, at the default interval of 600 s?
+"""Cost of checkpoints and their mirror to a training, at the default interval of 600 s.
 
 A model of DINOv2-S's size (22 million parameters, all trained: 440 MB of state) trains with and without one checkpoint
 that is written, synced and uploaded to a real S3 server meanwhile. What the run takes longer, over 600 s, is the cost.

@@ -1,4 +1,4 @@
-"""How much faster is a head trained on cached features than in a loop that passes the images in every epoch?
+"""Speed of a head trained on cached features, beside a loop that passes the images in every epoch.
 
 The peer is the end-to-end loop over the same frozen backbone: batches are augmented and passed anew in every epoch,
 VAL_SELECT too. Ours is mode `frozen` with the default 20 epochs and 4 cached views; extracting them is part of its

@@ -11,8 +11,7 @@ from minio.commonconfig import Filter
 from minio.lifecycleconfig import Expiration, LifecycleConfig, NoncurrentVersionExpiration, Rule
 
 from components.shared.store import StoreSettings
-from pipelines.resources import CHECKPOINT_STORE, STORE_CONFIG, STORE_VARIABLES, load_profile
-from pipelines.run_store import PIPELINE_ROOT
+from pipelines.resources import CHECKPOINT_STORE, PIPELINE_ROOT, STORE_CONFIG, STORE_VARIABLES, load_profile
 from tests.manifests.conftest import MANIFESTS, Object, Variant, named, parse, render, switch_options
 from tests.manifests.launcher import store_session
 

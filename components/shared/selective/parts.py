@@ -1,4 +1,4 @@
-"""Which samples may shape a selection rule, and which may test it?
+"""The parts of VAL_CALIB: samples that shape a selection rule, and samples that test it.
 
 Whole groups are exchangeable, images of one place are not. So groups are drawn into two parts: all images of the
 tuning groups fit the calibrator and propose thresholds; of every other group one image, drawn at random, takes part in

@@ -1,4 +1,4 @@
-"""How are objects listed, read and written, so that a step can rely on what it got?"""
+"""Client of an S3 object store: listing, reading and writing objects, checked."""
 
 import contextlib
 import hashlib

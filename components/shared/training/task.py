@@ -1,4 +1,4 @@
-"""What does a phase give to the training loop, and which hyper-parameters does the loop have?"""
+"""What a phase gives to the training loop, and the hyper-parameters of the loop."""
 
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable

@@ -1,0 +1,4 @@
+"""Names that the compiled pipeline and the command line share; importing them is fast, since kfp is not."""
+
+PIPELINE = "streetvision-stage1"
+CONFIGURE = "configure"  # the first step, which is never cached
