@@ -1,6 +1,6 @@
-"""`python -m pipelines`: see pipelines/cli.py."""
+"""`python -m pipelines`: see pipelines/cli/app.py."""
 
-from pipelines.cli import main
+from pipelines.cli.app import main
 
 if __name__ == "__main__":
     main()

@@ -1,4 +1,6 @@
-"""The graph of a compiled pipeline: its steps in order, its levels on the critical path, and its picture."""
+"""The graph of a compiled pipeline: its steps in order, its levels on the critical path, and its
+picture.
+"""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -10,7 +12,9 @@ Spec = Mapping[str, Any]
 
 @dataclass(frozen=True)
 class Node:
-    """A task of the graph. group: path of the groups around it, outermost first; after: tasks of the same group."""
+    """A task of the graph. group: path of the groups around it, outermost first; after: tasks of
+    the same group.
+    """
 
     name: str
     group: tuple[str, ...]
@@ -22,8 +26,8 @@ class Node:
 class CriticalPath:
     """The longest chain of pods that wait for each other.
 
-    KFP starts a driver pod for every task and every group, and an executor pod for every task; a driver that only opens
-    a group is driver-only.
+    KFP starts a driver pod for every task and every group, and an executor pod for every task; a
+    driver that only opens a group is driver-only.
     """
 
     names: tuple[str, ...]
@@ -32,7 +36,9 @@ class CriticalPath:
 
 
 def nodes(spec: Spec) -> list[Node]:
-    """Return all tasks and groups in an order in which they can run; a group stands before its tasks."""
+    """Return all tasks and groups in an order in which they can run; a group stands before its
+    tasks.
+    """
     return list(_nodes(spec, spec["root"], ()))
 
 
@@ -70,7 +76,9 @@ def _nodes(spec: Spec, component: Spec, group: tuple[str, ...]) -> Iterator[Node
 
 
 def _longest(spec: Spec, component: Spec) -> tuple[tuple[str, ...], int, int]:
-    """The chain through one group, with the group's own driver: names of steps, pods, drivers of groups."""
+    """The chain through one group, with the group's own driver: names of steps, pods, drivers of
+    groups.
+    """
     best: dict[str, tuple[tuple[str, ...], int, int]] = {}
     for name, task in _ordered(component):
         inner = _component(spec, task)
@@ -98,7 +106,10 @@ def _mermaid_group(spec: Spec, component: Spec, indent: str) -> Iterator[str]:
 
 def _ordered(component: Spec) -> list[tuple[str, Any]]:
     tasks = component["dag"]["tasks"]
-    return [(name, tasks[name]) for name in order_of({n: t.get("dependentTasks", []) for n, t in tasks.items()})]
+    return [
+        (name, tasks[name])
+        for name in order_of({n: t.get("dependentTasks", []) for n, t in tasks.items()})
+    ]
 
 
 def _component(spec: Spec, task: Spec) -> Any:

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from components.shared.errors import ConfigError, PermanentError
+from components.shared.contracts.errors import ConfigError, PermanentError
 from pipelines.sources import ROOT, kind_of, phase_image, phase_sources, phases, source_digest
 
 _BUILD_TIMEOUT_SECONDS = 3600
@@ -25,8 +25,10 @@ class PhaseImage:
 
 @dataclass(frozen=True, kw_only=True)
 class Builder:
-    """How to call docker. base_image: "" for the pinned one; wheels: folder of packages preferred to the index's;
-    ca_file: PEM bundle that the package index needs, given as a build secret so that no layer holds it."""
+    """How to call docker. base_image: "" for the pinned one; wheels: folder of packages preferred
+    to the index's; ca_file: PEM bundle that the package index needs, given as a build secret so
+    that no layer holds it.
+    """
 
     docker: str = "docker"
     base_image: str = ""
@@ -35,7 +37,9 @@ class Builder:
 
     @classmethod
     def from_environment(cls) -> "Builder":
-        """DOCKER and STREETVISION_BASE_IMAGE are ours, PIP_FIND_LINKS (a folder) and PIP_CERT are pip's."""
+        """DOCKER and STREETVISION_BASE_IMAGE are ours, PIP_FIND_LINKS (a folder) and PIP_CERT are
+        pip's.
+        """
         wheels, ca_file = Path(os.environ.get("PIP_FIND_LINKS", "")), os.environ.get("PIP_CERT")
         return cls(
             docker=os.environ.get("DOCKER") or "docker",
@@ -57,7 +61,9 @@ def missing_images(images: Sequence[PhaseImage], builder: Builder) -> list[Phase
 
 
 def build_images(images: Sequence[PhaseImage], builder: Builder) -> None:
-    """Build all `images`, those of a kind from one context. Raises PermanentError with docker's last lines."""
+    """Build all `images`, those of a kind from one context. Raises PermanentError with docker's
+    last lines.
+    """
     with tempfile.TemporaryDirectory(prefix="streetvision-images-") as folder:
         context = Path(folder)
         write_context(context, images, builder.wheels)
@@ -72,7 +78,9 @@ def push_images(images: Sequence[PhaseImage], builder: Builder) -> None:
 
 
 def write_context(folder: Path, images: Sequence[PhaseImage], wheels: Path | None = None) -> None:
-    """What the Dockerfile copies from: pins, requirements, wheels/ and app/<phase>/ with the phase's sources."""
+    """What the Dockerfile copies from: pins, requirements, wheels/ and app/<phase>/ with the
+    phase's sources.
+    """
     shutil.copy(ROOT / "constraints.txt", folder)
     shutil.copy(ROOT / "images/Dockerfile", folder)
     for requirements in sorted((ROOT / "images").glob("*/requirements.txt")):
@@ -112,10 +120,17 @@ def _docker(builder: Builder, *arguments: str) -> str:
     command = [builder.docker, *arguments]
     try:
         finished = subprocess.run(
-            command, env=environment, capture_output=True, text=True, timeout=_BUILD_TIMEOUT_SECONDS, check=False
+            command,
+            env=environment,
+            capture_output=True,
+            text=True,
+            timeout=_BUILD_TIMEOUT_SECONDS,
+            check=False,
         )
     except FileNotFoundError as error:
-        raise ConfigError(f"{builder.docker!r} is not installed; install a Docker client or set DOCKER") from error
+        raise ConfigError(
+            f"{builder.docker!r} is not installed; install a Docker client or set DOCKER"
+        ) from error
     if finished.returncode:
         last = " | ".join(finished.stderr.strip().splitlines()[-5:])
         kind = ConfigError if "docker daemon" in finished.stderr else PermanentError

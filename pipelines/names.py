@@ -1,4 +1,6 @@
-"""Names that the compiled pipeline and the command line share; importing them is fast, since kfp is not."""
+"""Names that the compiled pipeline and the command line share; importing them is fast, since kfp is
+not.
+"""
 
 PIPELINE = "streetvision-stage1"
 CONFIGURE = "configure"  # the first step, which is never cached

@@ -7,16 +7,18 @@ from pathlib import Path
 import yaml
 from kfp import compiler
 
-from components.shared.config import canonical_json
+from components.shared.contracts.config import canonical_json
 from pipelines.parameters import Variant
 from pipelines.resources import Profile
 from pipelines.stage1 import stage1
 
 
 def write_package(output: Path, profile: Profile, variant: Variant) -> str:
-    """Compile the pipeline to `output`; return the version's name, which is the same for the same content.
+    """Compile the pipeline to `output`; return the version's name, which is the same for the same
+    content.
 
-    The content names every image by a digest of its sources, so the version changes with the code of any step.
+    The content names every image by a digest of its sources, so the version changes with the code
+    of any step.
     """
     output.parent.mkdir(parents=True, exist_ok=True)
     compiler.Compiler().compile(stage1(profile, variant), str(output))

@@ -1,4 +1,6 @@
-"""Parameters of a run from the command line: every option by its name, as fields of the form or as overrides."""
+"""Parameters of a run from the command line: every option by its name, as fields of the form or as
+overrides.
+"""
 
 import dataclasses
 import json
@@ -14,8 +16,8 @@ from components.compare_adaptations.component import MAX_CANDIDATES
 from components.configure.config import PRETRAIN, ConfigureConfig, RunForm
 from components.configure.phases import PHASES
 from components.configure.resolve import phases_with, resolve
-from components.shared.errors import ConfigError
-from components.shared.training.modes import MODES
+from components.shared.contracts.adaptations import MODES
+from components.shared.contracts.errors import ConfigError
 
 FORM = tuple(field.name for field in dataclasses.fields(RunForm))
 
@@ -24,8 +26,9 @@ FORM = tuple(field.name for field in dataclasses.fields(RunForm))
 class Variant:
     """What of the pipeline's graph is chosen when it is compiled.
 
-    pretrain: whether extended pre-training is a task, and whether it sees labels. modes: adaptations that are trained
-    side by side and compared; empty: one training task, of the run's `mode`.
+    pretrain: whether extended pre-training is a task, and whether it sees labels. modes:
+    adaptations that are trained side by side and compared; empty: one training task, of the run's
+    `mode`.
     """
 
     pretrain: str = "none"
@@ -43,7 +46,9 @@ class Variant:
         if len(set(self.modes)) != len(self.modes):
             problems.append(f"--modes {shown!r} must be without duplicates")
         if len(self.modes) == 1:
-            problems.append(f"--modes {shown!r} compares nothing; for one adaptation set the run's mode={shown}")
+            problems.append(
+                f"--modes {shown!r} compares nothing; for one adaptation set the run's mode={shown}"
+            )
         if len(self.modes) > MAX_CANDIDATES:
             problems.append(f"--modes {shown!r} must be at most {MAX_CANDIDATES}")
         if problems:
@@ -56,8 +61,12 @@ class Variant:
         return "-".join([*parts, *self.modes])
 
     def with_form(self, values: Mapping[str, Any]) -> ConfigureConfig:
-        """Return what the run's first step gets: the run's parameters and this choice. Raises ConfigError."""
-        return ConfigureConfig.from_mapping({**values, "pretrain": self.pretrain, "modes": self.modes})
+        """Return what the run's first step gets: the run's parameters and this choice. Raises
+        ConfigError.
+        """
+        return ConfigureConfig.from_mapping(
+            {**values, "pretrain": self.pretrain, "modes": self.modes}
+        )
 
     @property
     def form(self) -> tuple[str, ...]:
@@ -71,10 +80,12 @@ def parse_variant(pretrain: str, modes: str) -> Variant:
 
 
 def read_parameters(file: Path | None, pairs: Sequence[str], variant: Variant) -> dict[str, Any]:
-    """Return a run's parameters from a YAML or JSON file, overridden by `key=value` pairs (values are read as YAML).
+    """Return a run's parameters from a YAML or JSON file, overridden by `key=value` pairs (values
+    are read as YAML).
 
-    A key is a field of the form, the name of an option (set in every phase that has it), or `phase.option`; a file may
-    also group options by phase, as recipes do. Raises ConfigError before anything runs.
+    A key is a field of the form, the name of an option (set in every phase that has it), or
+    `phase.option`; a file may also group options by phase, as recipes do. Raises ConfigError before
+    anything runs.
     """
     given = _read_file(file) if file is not None else {}
     for pair in pairs:
@@ -92,7 +103,9 @@ def validated(values: Mapping[str, Any], variant: Variant) -> dict[str, Any]:
 
 
 def _as_form(given: Mapping[str, Any]) -> dict[str, Any]:
-    """Fields of the form as text, everything else as overrides; a field that a phase's option shares is the form's."""
+    """Fields of the form as text, everything else as overrides; a field that a phase's option
+    shares is the form's.
+    """
     values: dict[str, Any] = {}
     overrides: dict[str, Any] = {}
     for key, value in given.items():
@@ -126,7 +139,9 @@ def _parse(key: str, text: str) -> Any:
     try:
         value = yaml.safe_load(text)
     except yaml.YAMLError as error:
-        raise ConfigError(f"--param {key}={text!r} is not a number, true/false, YAML list or mapping") from error
+        raise ConfigError(
+            f"--param {key}={text!r} is not a number, true/false, YAML list or mapping"
+        ) from error
 
     # YAML 1.1 reads 1e-3 as text; JSON reads it as a number.
     if isinstance(value, str) and hint in (int, float):

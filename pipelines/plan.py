@@ -1,6 +1,7 @@
 """The plan of a local run: which steps would run, and which would come from the cache.
 
-Walks the graph as kfp.local does, but looks each task up in the cache instead of running it; only `configure` runs.
+Walks the graph as kfp.local does, but looks each task up in the cache instead of running it; only
+`configure` runs.
 """
 
 import contextlib
@@ -20,7 +21,7 @@ from kfp.pipeline_spec import pipeline_spec_pb2
 from components.configure.config import ConfigureConfig
 from components.configure.step import configured
 from pipelines.graph import order_of
-from pipelines.local import cache_root
+from pipelines.local.run import cache_root
 from pipelines.names import CONFIGURE
 from pipelines.parameters import Variant
 from pipelines.resources import LOCAL
@@ -41,7 +42,9 @@ def plan(values: Mapping[str, Any], output: Path, variant: Variant) -> list[Plan
     """Return the steps of a run with `values` below `output`, in the order in which they run."""
     spec = stage1(LOCAL, variant).pipeline_spec
     store = io.IOStore()
-    arguments = OrchestratorUtils.join_user_inputs_and_defaults(dict(values), spec.root.input_definitions)
+    arguments = OrchestratorUtils.join_user_inputs_and_defaults(
+        dict(values), spec.root.input_definitions
+    )
     for name, value in arguments.items():
         store.put_parent_input(name, value)
 
@@ -53,7 +56,9 @@ def plan(values: Mapping[str, Any], output: Path, variant: Variant) -> list[Plan
 
 @dataclass
 class _Walk:
-    """A walk through the graph. A store holds the outputs that are known; a task that needs others is to be run."""
+    """A walk through the graph. A store holds the outputs that are known; a task that needs others
+    is to be run.
+    """
 
     spec: pipeline_spec_pb2.PipelineSpec
     cache: LocalCache
@@ -62,7 +67,9 @@ class _Walk:
 
     def tasks(self, dag: Any, store: io.IOStore) -> None:
         """Visit everything in one group."""
-        for name in order_of({name: list(task.dependent_tasks) for name, task in dag.tasks.items()}):
+        for name in order_of(
+            {name: list(task.dependent_tasks) for name, task in dag.tasks.items()}
+        ):
             task = dag.tasks[name]
             if self._component(task).WhichOneof("implementation") == "dag":
                 outputs = self._group(task, store)
@@ -89,7 +96,9 @@ class _Walk:
                 wanted = pipeline_spec_pb2.TaskInputsSpec()
                 getattr(wanted, kind)[name].CopyFrom(source)
                 with contextlib.suppress(ValueError):  # not known yet
-                    inner.put_parent_input(name, OrchestratorUtils.make_task_arguments(wanted, store)[name])
+                    inner.put_parent_input(
+                        name, OrchestratorUtils.make_task_arguments(wanted, store)[name]
+                    )
 
         dag = self._component(task).dag
         self.tasks(dag, inner)
@@ -99,7 +108,9 @@ class _Walk:
             return None
 
     def _cached(self, task: Any, store: io.IOStore) -> Outputs | None:
-        """Return the outputs that kfp.local would take from its cache; the key is made as kfp.local makes it."""
+        """Return the outputs that kfp.local would take from its cache; the key is made as kfp.local
+        makes it.
+        """
         try:
             arguments = OrchestratorUtils.make_task_arguments(task.inputs, store)
         except ValueError:  # of what must be run before

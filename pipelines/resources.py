@@ -1,7 +1,8 @@
 """Resources of the steps: a profile, and its translation into KFP's task settings.
 
-A profile is chosen when the pipeline is compiled and is in no cache key, so that a resize makes no step run again.
-Shipped profiles are the YAML files of `pipelines/profiles`; a user's own file has the same keys.
+A profile is chosen when the pipeline is compiled and is in no cache key, so that a resize makes no
+step run again. Shipped profiles are the YAML files of `pipelines/profiles`; a user's own file has
+the same keys.
 """
 
 import dataclasses
@@ -14,23 +15,35 @@ import yaml
 from kfp import dsl, kubernetes
 from kubernetes.utils import parse_quantity
 
-from components.shared.config import Config, option, unknown_key
-from components.shared.errors import ConfigError
+from components.shared.contracts.config import Config, option, unknown_key
+from components.shared.contracts.errors import ConfigError
 
 PROFILES = Path(__file__).with_name("profiles")
 PROFILE_NAMES = tuple(sorted(file.stem for file in PROFILES.glob("*.yaml")))
 STORE_CONFIG = "streetvision-store"
-# Settings of the object store that are no secrets; keys of STORE_CONFIG and variables of the same name.
+# Settings of the object store that are no secrets; keys of STORE_CONFIG and variables of the same
+# name.
 STORE_VARIABLES = ("STREETVISION_S3_ENDPOINT", "STREETVISION_S3_SECURE", "STREETVISION_S3_REGION")
-CHECKPOINT_STORE = "STREETVISION_CHECKPOINT_STORE"  # components/shared/training/mirror.py, whose import is slow
-PIPELINE_ROOT = "STREETVISION_PIPELINE_ROOT"  # the key of STORE_CONFIG with the root that new runs are given
+CHECKPOINT_STORE = (  # components/shared/training/checkpoint/remote.py, whose import is slow
+    "STREETVISION_CHECKPOINT_STORE"
+)
+PIPELINE_ROOT = (  # the key of STORE_CONFIG with the root that new runs are given
+    "STREETVISION_PIPELINE_ROOT"
+)
 OWN_STORE_SECRET = "streetvision-s3"  # noqa: S105 - a name: with the components minio and external-s3
 HUB_TOKEN = "HF_TOKEN"  # noqa: S105 - the name of a variable
 PULL_POLICIES = ("Always", "IfNotPresent", "Never")
 GPU = "nvidia.com/gpu"
 _USER = 10001  # that of images/Dockerfile
 _BACKOFF_SECONDS, _BACKOFF_FACTOR = 30, 2
-_QUANTITIES = ("cpu_request", "cpu_limit", "memory_request", "memory_limit", "scratch", "shared_memory")
+_QUANTITIES = (
+    "cpu_request",
+    "cpu_limit",
+    "memory_request",
+    "memory_limit",
+    "scratch",
+    "shared_memory",
+)
 
 C = TypeVar("C", bound=Config)
 
@@ -51,13 +64,18 @@ class StepResources(Config):
         problems = []
         for name in _QUANTITIES:
             if hasattr(self, name) and _amount(getattr(self, name)) is None:
-                problems.append(f"{name}={getattr(self, name)!r} must be a Kubernetes quantity, such as 500m or 96Gi")
+                problems.append(
+                    f"{name}={getattr(self, name)!r} must be a Kubernetes quantity, such as 500m or"
+                    " 96Gi"
+                )
 
         if not problems:
             for kind in ("cpu", "memory"):
                 request, limit = getattr(self, f"{kind}_request"), getattr(self, f"{kind}_limit")
                 if parse_quantity(request) > parse_quantity(limit):
-                    problems.append(f"{kind}_request={request!r} must not exceed {kind}_limit={limit!r}")
+                    problems.append(
+                        f"{kind}_request={request!r} must not exceed {kind}_limit={limit!r}"
+                    )
         return problems
 
 
@@ -65,26 +83,36 @@ class StepResources(Config):
 class TrainingResources(StepResources):
     """Requests and limits of a step that runs torchrun, and the nodes it may run on."""
 
-    gpus: int = option(0, "GPUs of the step, all on one node; torchrun starts one rank for each.", ge=0)
+    gpus: int = option(
+        0, "GPUs of the step, all on one node; torchrun starts one rank for each.", ge=0
+    )
     node_labels: dict[str, str] = option({}, "Labels that a node must have.")
-    tolerations: tuple[dict[str, Any], ...] = option((), "Taints that a node may have, as Kubernetes writes them.")
+    tolerations: tuple[dict[str, Any], ...] = option(
+        (), "Taints that a node may have, as Kubernetes writes them."
+    )
     shared_memory: str = option("8Gi", "Size of /dev/shm, which is memory.")
 
     def check(self) -> list[str]:
         """Tolerations have Kubernetes' fields."""
         known = {"key", "operator", "value", "effect", "tolerationSeconds"}
         unknown = sorted({name for toleration in self.tolerations for name in toleration} - known)
-        return super().check() + ([f"tolerations have unknown field(s) {unknown}"] if unknown else [])
+        return super().check() + (
+            [f"tolerations have unknown field(s) {unknown}"] if unknown else []
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
 class Secrets(Config):
     """Names of Secrets in the namespace of the runs, and of the keys in them; never a value."""
 
-    store: str = option("mlpipeline-minio-artifact", "Secret with the object store's credentials; KFP's own.")
+    store: str = option(
+        "mlpipeline-minio-artifact", "Secret with the object store's credentials; KFP's own."
+    )
     store_access_key: str = option("accesskey", "Key of the access key in it.")
     store_secret_key: str = option("secretkey", "Key of the secret key in it.")
-    hub: str = option("streetvision-hub", f"Optional Secret with {HUB_TOKEN}, for gated backbones of the hub.")
+    hub: str = option(
+        "streetvision-hub", f"Optional Secret with {HUB_TOKEN}, for gated backbones of the hub."
+    )
     image_pull: tuple[str, ...] = option((), "Secrets of private registries.")
 
 
@@ -92,9 +120,10 @@ class Secrets(Config):
 class Profile:
     """Resources of all steps of a pipeline.
 
-    light: steps that read tables; heavy: steps that hold images or weights in memory; training: steps that run
-    torchrun. n_retries: how often Argo starts a step's pod again. queue: Kueue's LocalQueue for training, "" without
-    Kueue; the label has an effect only where Kueue manages pods.
+    light: steps that read tables; heavy: steps that hold images or weights in memory; training:
+    steps that run torchrun. n_retries: how often Argo starts a step's pod again. queue: Kueue's
+    LocalQueue for training, "" without Kueue; the label has an effect only where Kueue manages
+    pods.
     """
 
     name: str
@@ -108,20 +137,27 @@ class Profile:
 
 
 def load_profile(name: str, *, queue: str = "", store_secret: str = "") -> Profile:
-    """Read a shipped profile by its name, or a YAML file; `queue` and `store_secret` replace the profile's where given.
+    """Read a shipped profile by its name, or a YAML file; `queue` and `store_secret` replace the
+    profile's where given.
 
     Raises ConfigError that names the file, the field and the value.
     """
     file = PROFILES / f"{name}.yaml" if name in PROFILE_NAMES else Path(name)
     if file.suffix not in (".yaml", ".yml"):
-        raise ConfigError(f"--profile {name!r} is neither of {', '.join(PROFILE_NAMES)} nor a .yaml file")
+        raise ConfigError(
+            f"--profile {name!r} is neither of {', '.join(PROFILE_NAMES)} nor a .yaml file"
+        )
 
     try:
         profile = _profile(file.stem, _mapping(yaml.safe_load(file.read_text(encoding="utf-8"))))
     except (OSError, UnicodeDecodeError, yaml.YAMLError, ConfigError) as error:
         raise ConfigError(f"profile {file}: {error}") from error
 
-    secrets = dataclasses.replace(profile.secrets, store=store_secret) if store_secret else profile.secrets
+    secrets = (
+        dataclasses.replace(profile.secrets, store=store_secret)
+        if store_secret
+        else profile.secrets
+    )
     return dataclasses.replace(profile, queue=queue or profile.queue, secrets=secrets)
 
 
@@ -136,7 +172,9 @@ def heavy(task: dsl.PipelineTask, profile: Profile) -> dsl.PipelineTask:
 
 
 def torchrun(task: dsl.PipelineTask, profile: Profile) -> dsl.PipelineTask:
-    """Set a torchrun step: GPUs on the right nodes, memory-backed /dev/shm for NCCL and data loading."""
+    """Set a torchrun step: GPUs on the right nodes, memory-backed /dev/shm for NCCL and data
+    loading.
+    """
     wanted = profile.training
     if wanted.gpus:
         task.set_accelerator_type(GPU).set_accelerator_limit(wanted.gpus)
@@ -159,12 +197,15 @@ def torchrun(task: dsl.PipelineTask, profile: Profile) -> dsl.PipelineTask:
 
 
 def training(task: dsl.PipelineTask, profile: Profile) -> dsl.PipelineTask:
-    """Set a torchrun step that trains: its checkpoints outlive the pod where STORE_CONFIG says where to."""
+    """Set a torchrun step that trains: its checkpoints outlive the pod where STORE_CONFIG says
+    where to.
+    """
     return with_store(torchrun(task, profile), profile, CHECKPOINT_STORE)
 
 
 def with_store(task: dsl.PipelineTask, profile: Profile, *further: str) -> dsl.PipelineTask:
-    """Give a step the object store's address and credentials by reference; without them in the namespace it runs too.
+    """Give a step the object store's address and credentials by reference; without them in the
+    namespace it runs too.
 
     `further` are other keys of STORE_CONFIG that become variables of the same name.
     """
@@ -188,24 +229,35 @@ def with_hub_token(task: dsl.PipelineTask, profile: Profile) -> dsl.PipelineTask
 def retry_window_seconds(n_retries: int, timeout_seconds: int) -> int:
     """Return the time that all attempts and the waits between them can take.
 
-    Argo counts `backoff.maxDuration` from the first attempt's start and ends an attempt that runs past it.
+    Argo counts `backoff.maxDuration` from the first attempt's start and ends an attempt that runs
+    past it.
     """
     waits = [_BACKOFF_SECONDS * _BACKOFF_FACTOR**attempt for attempt in range(n_retries)]
     return (n_retries + 1) * timeout_seconds + int(sum(waits))
 
 
-def _any_step(task: dsl.PipelineTask, profile: Profile, wanted: StepResources, *, cost: str) -> dsl.PipelineTask:
+def _any_step(
+    task: dsl.PipelineTask, profile: Profile, wanted: StepResources, *, cost: str
+) -> dsl.PipelineTask:
     task.set_cpu_request(wanted.cpu_request).set_cpu_limit(wanted.cpu_limit)
     task.set_memory_request(wanted.memory_request).set_memory_limit(wanted.memory_limit)
 
-    # Labels by which network policies find the pods and a cluster's bill is split: whose, which step, which nodes.
+    # Labels by which network policies find the pods and a cluster's bill is split: whose, which
+    # step, which nodes.
     kubernetes.add_pod_label(task, "app.kubernetes.io/part-of", "streetvision")
     kubernetes.add_pod_label(task, "app.kubernetes.io/component", task.name)
     kubernetes.add_pod_label(task, "streetvision/cost", cost)
 
-    kubernetes.set_security_context(task, run_as_user=_USER, run_as_group=_USER, run_as_non_root=True)
+    kubernetes.set_security_context(
+        task, run_as_user=_USER, run_as_group=_USER, run_as_non_root=True
+    )
     # The images keep all scratch below /tmp.
-    kubernetes.empty_dir_mount(task, volume_name="scratch", mount_path="/tmp", size_limit=wanted.scratch)  # noqa: S108
+    kubernetes.empty_dir_mount(
+        task,
+        volume_name="scratch",
+        mount_path="/tmp",  # noqa: S108
+        size_limit=wanted.scratch,
+    )
     kubernetes.set_timeout(task, wanted.timeout_seconds)
     kubernetes.set_image_pull_policy(task, profile.image_pull_policy)
     if profile.secrets.image_pull:
@@ -213,12 +265,19 @@ def _any_step(task: dsl.PipelineTask, profile: Profile, wanted: StepResources, *
 
     if profile.n_retries:
         window = retry_window_seconds(profile.n_retries, wanted.timeout_seconds)
-        task.set_retry(profile.n_retries, f"{_BACKOFF_SECONDS}s", float(_BACKOFF_FACTOR), f"{window}s")
+        task.set_retry(
+            profile.n_retries, f"{_BACKOFF_SECONDS}s", float(_BACKOFF_FACTOR), f"{window}s"
+        )
     return task
 
 
 def _profile(name: str, document: Mapping[str, Any]) -> Profile:
-    sections = {"light": StepResources, "heavy": StepResources, "training": TrainingResources, "secrets": Secrets}
+    sections = {
+        "light": StepResources,
+        "heavy": StepResources,
+        "training": TrainingResources,
+        "secrets": Secrets,
+    }
     scalars = {"n_retries": int, "queue": str, "image_pull_policy": str}
     for key in document:
         if key not in sections and key not in scalars:
@@ -240,12 +299,17 @@ def _profile(name: str, document: Mapping[str, Any]) -> Profile:
     if profile.n_retries < 0:
         raise ConfigError(f"n_retries={profile.n_retries} must be >= 0")
     if profile.image_pull_policy not in PULL_POLICIES:
-        raise ConfigError(f"image_pull_policy={profile.image_pull_policy!r} must be one of {', '.join(PULL_POLICIES)}")
+        raise ConfigError(
+            f"image_pull_policy={profile.image_pull_policy!r} must be one of"
+            f" {', '.join(PULL_POLICIES)}"
+        )
     return profile
 
 
 def _section(name: str, config_class: type[C], values: Mapping[str, Any]) -> C:
-    """Read one section; quantities that YAML reads as numbers, such as `cpu_request: 1`, are text to Kubernetes."""
+    """Read one section; quantities that YAML reads as numbers, such as `cpu_request: 1`, are text
+    to Kubernetes.
+    """
     texts = {
         key: str(value) if key in _QUANTITIES and type(value) in (int, float) else value
         for key, value in values.items()

@@ -1,7 +1,8 @@
 """The sources that a phase runs, and the name of the image that holds exactly these.
 
-A phase's image holds the modules its component imports, directly or not, and nothing else of ours. So the digest in
-its name changes when code that the phase can reach changes, and KFP's cache reruns that phase and what follows it.
+A phase's image holds the modules its component imports, directly or not, and nothing else of ours.
+So the digest in its name changes when code that the phase can reach changes, and KFP's cache reruns
+that phase and what follows it.
 """
 
 import ast
@@ -37,24 +38,31 @@ def phases() -> list[str]:
 
 
 def reference(kind: str, phase: str, root: Path = ROOT) -> str:
-    """`<registry>/<kind>:<phase>-src-<16 hex characters over everything that goes into the image>`."""
+    """`<registry>/<kind>:<phase>-src-<16 hex characters over everything that goes into the
+    image>`.
+    """
     return f"{_REGISTRY}/{kind}:{phase}-src-{source_digest(kind, phase, root)}"
 
 
 def source_digest(kind: str, phase: str, root: Path = ROOT) -> str:
-    """16 hex characters over the phase's modules, the pinned versions, the requirements and the Dockerfile."""
+    """16 hex characters over the phase's modules, the pinned versions, the requirements and the
+    Dockerfile.
+    """
     build = {root / name for name in (*_COMMON, f"images/{kind}/requirements.txt")}
     digest = hashlib.sha256()
     for file in sorted({*build, *phase_sources(phase, root)}):
-        digest.update(file.relative_to(root).as_posix().encode() + b"\0" + file.read_bytes() + b"\0")
+        digest.update(
+            file.relative_to(root).as_posix().encode() + b"\0" + file.read_bytes() + b"\0"
+        )
     return digest.hexdigest()[:16]
 
 
 def phase_sources(phase: str, root: Path = ROOT) -> list[Path]:
-    """Files of `components/` that the phase's component reaches, sorted; the component's own file is in the spec.
+    """Files of `components/` that the phase's component reaches, sorted; the component's own file
+    is in the spec.
 
-    Imports count wherever they stand, and so do strings that are a module's name: torchrun is handed one. A package
-    comes with its `__init__.py` and its files that are no Python.
+    Imports count wherever they stand, and so do strings that are a module's name: torchrun is
+    handed one. A package comes with its `__init__.py` and its files that are no Python.
     """
     component = root / "components" / phase / "component.py"
     found: set[Path] = set()
@@ -65,7 +73,12 @@ def phase_sources(phase: str, root: Path = ROOT) -> list[Path]:
             continue
         found.add(file)
         waiting += _imported(file, root)
-    folders = {folder for file in found for folder in file.parents if folder.is_relative_to(root / "components")}
+    folders = {
+        folder
+        for file in found
+        for folder in file.parents
+        if folder.is_relative_to(root / "components")
+    }
     found |= {file for folder in folders for file in folder.iterdir() if _belongs(file)}
     return sorted(found - {component})
 
@@ -77,14 +90,19 @@ def _belongs(file: Path) -> bool:
 def _imported(file: Path, root: Path) -> Iterator[Path]:
     for name in _mentioned(file, file.stat().st_mtime_ns):
         parts = name.split(".")
-        for candidate in (root.joinpath(*parts).with_suffix(".py"), root.joinpath(*parts, "__init__.py")):
+        for candidate in (
+            root.joinpath(*parts).with_suffix(".py"),
+            root.joinpath(*parts, "__init__.py"),
+        ):
             if candidate.is_file():
                 yield candidate
 
 
 @functools.cache
 def _mentioned(file: Path, modified: int) -> frozenset[str]:
-    """Dotted names below `components` that the file imports or names in a string; `modified` keeps the cache fresh."""
+    """Dotted names below `components` that the file imports or names in a string; `modified` keeps
+    the cache fresh.
+    """
     del modified
     names = set()
     for node in ast.walk(ast.parse(file.read_bytes(), str(file))):

@@ -1,8 +1,9 @@
 """The stage-1 pipeline: from a data source to a deployable bundle.
 
-The graph has no conditions, loops or exit handler: on a real back end a branch whose tasks are all cached never counts
-as finished. What is optional is a `Variant`, chosen when the pipeline is compiled. Two groups (nested pipelines) keep
-the root on one screen; each further group would cost a driver pod.
+The graph has no conditions, loops or exit handler: on a real back end a branch whose tasks are all
+cached never counts as finished. What is optional is a `Variant`, chosen when the pipeline is
+compiled. Two groups (nested pipelines) keep the root on one screen; each further group would cost a
+driver pod.
 """
 
 import dataclasses
@@ -12,6 +13,16 @@ from typing import Any, NamedTuple
 from kfp import dsl
 from kfp.dsl.python_component import PythonComponent
 
+from components.artifact_types import (
+    Backbone,
+    Bundle,
+    Checkpoint,
+    Evaluation,
+    ImageDataset,
+    Splits,
+    ValCalibLogits,
+    ValTestLogits,
+)
 from components.calibrate_gate.component import calibrate_gate
 from components.calibrate_scrc.component import calibrate_scrc
 from components.compare_adaptations.component import compare_adaptations
@@ -25,16 +36,6 @@ from components.import_backbone.component import import_backbone
 from components.ingest_dataset.component import ingest_dataset
 from components.predict_logits.component import predict_logits
 from components.pretrain_explora.component import pretrain_explora
-from components.shared.artifact_types import (
-    Backbone,
-    Bundle,
-    Checkpoint,
-    Evaluation,
-    ImageDataset,
-    Splits,
-    ValCalibLogits,
-    ValTestLogits,
-)
 from components.split_dataset.component import split_dataset
 from components.train_baseline.component import train_baseline
 from components.train_gate.component import train_gate
@@ -107,14 +108,18 @@ def stage1(profile: Profile, variant: Variant = Variant()) -> Any:  # noqa: B008
 
 
 def _backbone(profile: Profile, variant: Variant, config: Any, split: dsl.PipelineTask) -> Any:
-    """The pretrained backbone, or what extended pre-training on TRAIN makes of it; labels only where compiled in."""
+    """The pretrained backbone, or what extended pre-training on TRAIN makes of it; labels only
+    where compiled in.
+    """
     imported = import_backbone(config=config["import_backbone"])
     resources.with_store(_set(resources.heavy, imported, profile), profile)
     resources.with_hub_token(imported, profile)
     if variant.pretrain == "none":
         return imported.outputs["pretrained"]
 
-    labels = {"train_labels": split.outputs["train_labels"]} if variant.pretrain == "labelled" else {}
+    labels = (
+        {"train_labels": split.outputs["train_labels"]} if variant.pretrain == "labelled" else {}
+    )
     adapt = pretrain_explora(
         train_images=split.outputs["train_images"],
         pretrained=imported.outputs["pretrained"],
@@ -127,7 +132,10 @@ def _backbone(profile: Profile, variant: Variant, config: Any, split: dsl.Pipeli
 def _train(profile: Profile, variant: Variant) -> Any:
     """The group that trains the classifier and the gate, and predicts VAL_CALIB and VAL_TEST."""
 
-    @dsl.pipeline(name="train", description="Train the classifier and the gate; predict VAL_CALIB and VAL_TEST.")
+    @dsl.pipeline(
+        name="train",
+        description="Train the classifier and the gate; predict VAL_CALIB and VAL_TEST.",
+    )
     def train(
         dataset: dsl.Input[ImageDataset],
         splits: dsl.Input[Splits],
@@ -139,12 +147,18 @@ def _train(profile: Profile, variant: Variant) -> Any:
     ) -> Trained:
         inputs = {"dataset": dataset, "splits": splits}
         tasks = [
-            _named(train_baseline, f"train-{mode}")(**inputs, backbone=backbone, config=train_config, mode=mode)
+            _named(train_baseline, f"train-{mode}")(
+                **inputs, backbone=backbone, config=train_config, mode=mode
+            )
             for mode in variant.modes
         ] or [train_baseline(**inputs, backbone=backbone, config=train_config)]
         for task in tasks:
             _set(resources.training, task, profile, train_baseline)
-        checkpoint = _best(tasks, compare_config, profile) if variant.modes else tasks[0].outputs["checkpoint"]
+        checkpoint = (
+            _best(tasks, compare_config, profile)
+            if variant.modes
+            else tasks[0].outputs["checkpoint"]
+        )
 
         logits = predict_logits(**inputs, checkpoint=checkpoint, config=predict_config)
         _set(resources.torchrun, logits, profile)
@@ -173,7 +187,9 @@ def _best(tasks: list[dsl.PipelineTask], config: Any, profile: Profile) -> Any:
 
 
 def _evaluate_and_deliver(profile: Profile) -> Any:
-    """The group that fits the policies on VAL_CALIB, evaluates them on VAL_TEST, and writes the bundle."""
+    """The group that fits the policies on VAL_CALIB, evaluates them on VAL_TEST, and writes the
+    bundle.
+    """
 
     @dsl.pipeline(
         name="evaluate-and-deliver",
@@ -194,7 +210,9 @@ def _evaluate_and_deliver(profile: Profile) -> Any:
         evaluate_config: dict,
         export_config: dict,
     ) -> Outputs:
-        calibration = compare_calibrators(val_calib_logits=val_calib_logits, config=calibrators_config)
+        calibration = compare_calibrators(
+            val_calib_logits=val_calib_logits, config=calibrators_config
+        )
         softmax = fit_threshold(
             val_calib_logits=val_calib_logits,
             calibration=calibration.outputs["calibration"],
@@ -226,12 +244,16 @@ def _evaluate_and_deliver(profile: Profile) -> Any:
         for task in (calibration, softmax, gate, scrc, evaluation):
             _set(resources.light, task, profile)
         _set(resources.heavy, bundle, profile)
-        return Outputs(bundle.outputs["bundle"], evaluation.outputs["evaluation"], evaluation.outputs["report"])
+        return Outputs(
+            bundle.outputs["bundle"], evaluation.outputs["evaluation"], evaluation.outputs["report"]
+        )
 
     return evaluate_and_deliver
 
 
-def _set(kind: Any, task: dsl.PipelineTask, profile: Profile, component: Any = None) -> dsl.PipelineTask:
+def _set(
+    kind: Any, task: dsl.PipelineTask, profile: Profile, component: Any = None
+) -> dsl.PipelineTask:
     """Give a task the resources of its kind and the image of exactly its phase's sources."""
     phase = (component.name if component else task.name).replace("-", "_")
     task.set_container_image(phase_image(phase))
@@ -239,13 +261,17 @@ def _set(kind: Any, task: dsl.PipelineTask, profile: Profile, component: Any = N
 
 
 def _named(component: PythonComponent, name: str) -> PythonComponent:
-    """`component` under another name, so that its task is found by that name in the graph, in logs and in `status`."""
+    """`component` under another name, so that its task is found by that name in the graph, in logs
+    and in `status`.
+    """
     spec = dataclasses.replace(component.component_spec, name=name)
     return PythonComponent(component_spec=spec, python_func=component.python_func)
 
 
 def _with_form(wire: Any, variant: Variant) -> Any:
-    """`wire` as the function KFP expects: one annotated and documented parameter per field of the form."""
+    """`wire` as the function KFP expects: one annotated and documented parameter per field of the
+    form.
+    """
     kinds = {"overrides": dict}
     defaults = RunForm().to_json()
     parameters = [
@@ -261,7 +287,10 @@ def _with_form(wire: Any, variant: Variant) -> Any:
     def pipeline(*channels: Any) -> Any:
         return wire(dict(zip(variant.form, channels, strict=True)))
 
-    helps = [f"    {name}: {RunForm.__dataclass_fields__[name].metadata['help']}" for name in variant.form]
+    helps = [
+        f"    {name}: {RunForm.__dataclass_fields__[name].metadata['help']}"
+        for name in variant.form
+    ]
     pipeline.__doc__ = "\n".join([DESCRIPTION, "", "Args:", *helps])
     pipeline.__signature__ = inspect.Signature(  # type: ignore[attr-defined]
         parameters, return_annotation=Outputs

@@ -1,4 +1,6 @@
-"""Inputs of the export made without training: a random classifier, a policy, an evaluation and a few images."""
+"""Inputs of the export made without training: a random classifier, a policy, an evaluation and a
+few images.
+"""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,24 +10,32 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from PIL import Image
-from transformers import AutoModel, Dinov2Config, Dinov2WithRegistersConfig, PretrainedConfig, ViTConfig
+from transformers import (
+    AutoModel,
+    Dinov2Config,
+    Dinov2WithRegistersConfig,
+    PretrainedConfig,
+    ViTConfig,
+)
 
 from components.export_bundle.config import ExportConfig
 from components.export_bundle.step import run
-from components.shared.artifacts import verify_dir, write_json, writing
 from components.shared.calibration.calibrator import class_log_odds
-from components.shared.config import Config
+from components.shared.contracts.artifacts import verify_dir, write_json, writing
+from components.shared.contracts.config import Config
 from components.shared.data.dataset import Sample, write_header, write_samples, write_shards
-from components.shared.evaluation.folding import fold_of
-from components.shared.evaluation.policy import Policy, read_policy, softmax_policy
 from components.shared.models.classifier import Classifier, ClassifierSpec, Head, normalise
 from components.shared.models.gate import Gate, GateHead
+from components.shared.policies.logit_affine import fold_of
+from components.shared.policies.policy import Policy, read_policy, softmax_policy
 
 SIZE = 56
 _SMALL = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "image_size": SIZE}
 CONFIGS: dict[str, PretrainedConfig] = {
     "dinov2": Dinov2Config(patch_size=14, mlp_ratio=2, **_SMALL),
-    "dinov2_with_registers": Dinov2WithRegistersConfig(patch_size=14, mlp_ratio=2, num_register_tokens=2, **_SMALL),
+    "dinov2_with_registers": Dinov2WithRegistersConfig(
+        patch_size=14, mlp_ratio=2, num_register_tokens=2, **_SMALL
+    ),
     "vit": ViTConfig(patch_size=14, intermediate_size=64, **_SMALL),
 }
 
@@ -63,7 +73,9 @@ class Inputs:
 
 
 def noise(count: int, seed: int = 0) -> npt.NDArray[np.uint8]:
-    """(count, SIZE, SIZE, 3) uint8: smooth noise, of which no two images have the same mean colour."""
+    """(count, SIZE, SIZE, 3) uint8: smooth noise, of which no two images have the same mean
+    colour.
+    """
     rng = np.random.default_rng(seed)
     coarse = rng.integers(0, 256, (count, 5, 5, 3), dtype=np.uint8)
     return np.stack([np.asarray(Image.fromarray(image).resize((SIZE, SIZE))) for image in coarse])
@@ -80,7 +92,8 @@ def make_inputs(
 ) -> Inputs:
     """Write the four artifacts; the head's bias is such that margins scatter around the threshold.
 
-    `policy` takes the place of a softmax policy of the other arguments; a gate's checkpoint gets a random gate head.
+    `policy` takes the place of a softmax policy of the other arguments; a gate's checkpoint gets a
+    random gate head.
     """
     inputs = Inputs(root)
     rule = policy or softmax_policy(class_names, positive_class, threshold_margin)
@@ -90,26 +103,36 @@ def make_inputs(
         write_json(out / "policy.json", rule.to_json())
     classifier = random_classifier(family, class_names)
     for _ in range(2):  # once as drawn, then centred on the threshold
-        with writing(root / "checkpoint", kind="Checkpoint", step="train", config=Config(), inputs=dataset) as out:
+        with writing(
+            root / "checkpoint", kind="Checkpoint", step="train", config=Config(), inputs=dataset
+        ) as out:
             classifier.save(out)
             if rule.kind == "gate":
                 torch.manual_seed(1)
                 Gate(GateHead(classifier.head.linear.in_features)).save(out)
         middle = float(np.median(inputs.raw_margin(noise(32))))
         with torch.no_grad():
-            classifier.head.linear.bias[class_names.index(positive_class)] += _raw_threshold(rule) - middle
+            classifier.head.linear.bias[class_names.index(positive_class)] += (
+                _raw_threshold(rule) - middle
+            )
     write_evaluation(root / "evaluation", rule)
     return inputs
 
 
 def _raw_threshold(rule: Policy) -> float:
-    """The log-odds before calibration at which the decision changes, from how it is folded into weights."""
+    """The log-odds before calibration at which the decision changes, from how it is folded into
+    weights.
+    """
     fold = fold_of(rule)
-    return float((fold.offset[1 - rule.positive] - fold.offset[rule.positive]) / fold.scale[rule.positive])
+    return float(
+        (fold.offset[1 - rule.positive] - fold.offset[rule.positive]) / fold.scale[rule.positive]
+    )
 
 
 def random_classifier(family: str, class_names: tuple[str, ...]) -> Classifier:
-    """Two blocks of the family, weights from seed 0, a head that tells noise images apart by several log-odds."""
+    """Two blocks of the family, weights from seed 0, a head that tells noise images apart by
+    several log-odds.
+    """
     torch.manual_seed(0)
     extra = {"add_pooling_layer": False} if family == "vit" else {}
     backbone = AutoModel.from_config(CONFIGS[family], **extra)
@@ -119,13 +142,24 @@ def random_classifier(family: str, class_names: tuple[str, ...]) -> Classifier:
     return Classifier(backbone, head, spec).eval()
 
 
-def write_dataset(path: Path, class_names: tuple[str, ...], n_images: int = 20, size: int = SIZE) -> None:
+def write_dataset(
+    path: Path, class_names: tuple[str, ...], n_images: int = 20, size: int = SIZE
+) -> None:
     """An ImageDataset of noise."""
-    samples = [Sample(f"{i:016x}", i % 2, f"g{i}", "source", f"{i}.jpg", f"{i:064x}", {}) for i in range(n_images)]
-    counts = {"n_samples": n_images, "n_groups": n_images, "n_per_class": dict.fromkeys(class_names, n_images // 2)}
+    samples = [
+        Sample(f"{i:016x}", i % 2, f"g{i}", "source", f"{i}.jpg", f"{i:064x}", {})
+        for i in range(n_images)
+    ]
+    counts = {
+        "n_samples": n_images,
+        "n_groups": n_images,
+        "n_per_class": dict.fromkeys(class_names, n_images // 2),
+    }
     summary = counts | {"n_rejected": 3, "n_exact_duplicates": 1}
     images = [np.asarray(Image.fromarray(image).resize((size, size))) for image in noise(n_images)]
-    with writing(path, kind="ImageDataset", step="ingest_dataset", config=Config(), summary=summary) as out:
+    with writing(
+        path, kind="ImageDataset", step="ingest_dataset", config=Config(), summary=summary
+    ) as out:
         write_header(out, class_names, size)
         write_samples(out, samples)
         write_shards(out, images, n_images, size)
@@ -137,7 +171,13 @@ def write_evaluation(path: Path, rule: Policy) -> None:
         "accuracy": {"value": 0.8125, "interval_95": [0.75, 0.875]},
         "coverage_at_precision": {"value": None, "interval_95": None},
     }
-    report = {"split": "VAL_TEST", "n_samples": 16, "n_positive": 8, "n_groups": 4, "policy": rule.to_json()}
+    report = {
+        "split": "VAL_TEST",
+        "n_samples": 16,
+        "n_positive": 8,
+        "n_groups": 4,
+        "policy": rule.to_json(),
+    }
     with writing(path, kind="Evaluation", step="evaluate", config=Config()) as out:
         write_json(out / "eval_report.json", report | {"metrics": metrics})
 

@@ -13,20 +13,38 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 FAULTS = ("error500", "slow_down", "reset_before", "reset_after", "stall", "partial")
-_SLOW_DOWN = b'<?xml version="1.0"?><Error><Code>SlowDown</Code><Message>Reduce your request rate</Message></Error>'
+_SLOW_DOWN = (
+    b'<?xml version="1.0"?><Error><Code>SlowDown</Code><Message>Reduce your request'
+    b" rate</Message></Error>"
+)
 _CONDITIONS = ("if-match", "if-none-match")
 
 
 class FaultProxy(ThreadingHTTPServer):
-    """Forwards to `upstream`; a share `rate` of the calls meets one of `faults`. `counts` says how often which."""
+    """Forwards to `upstream`; a share `rate` of the calls meets one of `faults`. `counts` says how
+    often which.
+    """
 
     daemon_threads = True
     block_on_close = False
     request_queue_size = 128
 
-    def __init__(self, upstream: str, *, rate: float, faults: tuple[str, ...], stall_seconds: float, seed: int) -> None:
+    def __init__(
+        self,
+        upstream: str,
+        *,
+        rate: float,
+        faults: tuple[str, ...],
+        stall_seconds: float,
+        seed: int,
+    ) -> None:
         super().__init__(("127.0.0.1", 0), _Handler)
-        self.upstream, self.rate, self.faults, self.stall_seconds = upstream, rate, faults, stall_seconds
+        self.upstream, self.rate, self.faults, self.stall_seconds = (
+            upstream,
+            rate,
+            faults,
+            stall_seconds,
+        )
         self.ignore_conditions = False
         self.counts: Counter[str] = Counter()
         self.lines: list[str] = []
@@ -44,7 +62,9 @@ class FaultProxy(ThreadingHTTPServer):
     def draw(self, line: str) -> str:
         """The fault of the next call, or "none"."""
         with self._lock:
-            fault = self._random.choice(self.faults) if self._random.random() < self.rate else "none"
+            fault = (
+                self._random.choice(self.faults) if self._random.random() < self.rate else "none"
+            )
             self.counts["calls"] += 1
             self.counts[fault] += 1
             self.lines.append(line)
@@ -82,21 +102,33 @@ class _Handler(BaseHTTPRequestHandler):
         connection = http.client.HTTPConnection(self.server.upstream, timeout=30)
         headers = dict(self.headers.items())
         if self.server.ignore_conditions and self.command == "PUT":
-            headers = {name: value for name, value in headers.items() if name.lower() not in _CONDITIONS}
+            headers = {
+                name: value for name, value in headers.items() if name.lower() not in _CONDITIONS
+            }
         try:
             connection.request(self.command, self.path, body or None, headers)
             response = connection.getresponse()
-            kept = [(n, v) for n, v in response.getheaders() if n.lower() not in ("transfer-encoding", "connection")]
+            kept = [
+                (n, v)
+                for n, v in response.getheaders()
+                if n.lower() not in ("transfer-encoding", "connection")
+            ]
             return response.status, kept, response.read()
         finally:
             connection.close()
 
-    def _answer(self, status: int, headers: list[tuple[str, str]], body: bytes, fault: str = "none") -> None:
+    def _answer(
+        self, status: int, headers: list[tuple[str, str]], body: bytes, fault: str = "none"
+    ) -> None:
         self.send_response_only(status)
         for name, value in headers:
             if name.lower() != "content-length":
                 self.send_header(name, value)
-        length = {n.lower(): v for n, v in headers}.get("content-length") if self.command == "HEAD" else None
+        length = (
+            {n.lower(): v for n, v in headers}.get("content-length")
+            if self.command == "HEAD"
+            else None
+        )
         self.send_header("Content-Length", length or str(len(body)))
         self.end_headers()
         if self.command == "HEAD":
@@ -132,10 +164,16 @@ def fault_proxy(
     tls: ssl.SSLContext | None = None,
 ) -> Iterator[FaultProxy]:
     """Run a FaultProxy, speaking TLS where a context is given."""
-    with FaultProxy(upstream, rate=rate, faults=faults, stall_seconds=stall_seconds, seed=seed) as server:
+    with FaultProxy(
+        upstream, rate=rate, faults=faults, stall_seconds=stall_seconds, seed=seed
+    ) as server:
         if tls is not None:
-            server.socket = tls.wrap_socket(server.socket, server_side=True, do_handshake_on_connect=False)
-        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True)
+            server.socket = tls.wrap_socket(
+                server.socket, server_side=True, do_handshake_on_connect=False
+            )
+        thread = threading.Thread(
+            target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True
+        )
         thread.start()
         try:
             yield server

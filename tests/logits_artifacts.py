@@ -6,15 +6,17 @@ from typing import Any
 
 import numpy as np
 
-from components.shared.artifacts import writing
-from components.shared.config import Config
-from components.shared.evaluation.logits import KIND_OF_SPLIT, Logits, write_logits
-from components.shared.evaluation.metrics import Bools, Floats
+from components.shared.contracts.artifacts import writing
+from components.shared.contracts.config import Config
+from components.shared.policies.logits import KIND_OF_SPLIT, Logits, write_logits
+from components.shared.stats.metrics import Bools, Floats
 from components.train_baseline.config import TrainBaselineConfig
-from tests.shared.evaluation.cal40 import MARGIN, TRUTH
+from tests.components.shared.stats.cal40 import MARGIN, TRUTH
 
 
-def binary_logits(truth: Bools, margin: Floats, split: str, groups: Sequence[str] | None = None) -> Logits:
+def binary_logits(
+    truth: Bools, margin: Floats, split: str, groups: Sequence[str] | None = None
+) -> Logits:
     """Logits (0, margin) of None and Roadwork; two samples a group unless given."""
     count = len(truth)
     return Logits(
@@ -40,7 +42,9 @@ def logits_artifact(
 ) -> Path:
     """A logits artifact of `split`; its manifest claims to be of `claimed`."""
     claimed = claimed or split
-    with writing(path, kind=KIND_OF_SPLIT[claimed], step="test", config=Config(), split=claimed) as out:
+    with writing(
+        path, kind=KIND_OF_SPLIT[claimed], step="test", config=Config(), split=claimed
+    ) as out:
         write_logits(out, binary_logits(truth, margin, split, groups))
     return path
 
@@ -50,11 +54,25 @@ TRAINED_ON = {"dataset": "d" * 64, "splits": "s" * 64, "backbone": "b" * 64}
 
 
 def candidate(
-    root: Path, mode: str, margin: Floats = MARGIN, truth: Bools = TRUTH, inputs: Mapping[str, str] = TRAINED_ON
+    root: Path,
+    mode: str,
+    margin: Floats = MARGIN,
+    truth: Bools = TRUTH,
+    inputs: Mapping[str, str] = TRAINED_ON,
 ) -> None:
-    """<mode>/checkpoint and <mode>/logits of VAL_SELECT, as train_baseline leaves them; the checkpoint is no model."""
-    common: dict[str, Any] = {"step": "train_baseline", "config": TrainBaselineConfig(mode=mode), "inputs": inputs}
-    with writing(root / f"{mode}/checkpoint", kind="Checkpoint", summary={"best_epoch": 3}, **common) as out:
+    """<mode>/checkpoint and <mode>/logits of VAL_SELECT, as train_baseline leaves them; the
+    checkpoint is no model.
+    """
+    common: dict[str, Any] = {
+        "step": "train_baseline",
+        "config": TrainBaselineConfig(mode=mode),
+        "inputs": inputs,
+    }
+    with writing(
+        root / f"{mode}/checkpoint", kind="Checkpoint", summary={"best_epoch": 3}, **common
+    ) as out:
         (out / "weights").write_text(mode)
-    with writing(root / f"{mode}/logits", kind="ValSelectLogits", split="VAL_SELECT", **common) as out:
+    with writing(
+        root / f"{mode}/logits", kind="ValSelectLogits", split="VAL_SELECT", **common
+    ) as out:
         write_logits(out, binary_logits(truth, margin, "VAL_SELECT"))

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from components.shared.store import Store, StoreSettings
-from components.shared.store.embedded import embedded_store
+from components.shared.storage import Store, StoreSettings
+from pipelines.local.embedded_store import embedded_store
 
 
 @pytest.fixture(scope="session")

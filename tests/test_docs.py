@@ -37,7 +37,10 @@ def test_the_form_is_documented_field_by_field() -> None:
 def test_the_number_of_pods_is_the_default_graphs() -> None:
     path = critical_path(_spec(Variant()))
     assert f"has {path.pods} pods one after the other" in PIPELINE
-    assert f"({len(path.names)} steps of two pods, {path.driver_only} that only open a group)" in PIPELINE
+    assert (
+        f"({len(path.names)} steps of two pods, {path.driver_only} that only open a group)"
+        in PIPELINE
+    )
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -1,8 +1,9 @@
-"""Every command of the documents' Kubeflow parts, as a new user types them, to a second run that is cached.
+"""Every command of the documents' Kubeflow parts, as a new user types them, to a second run that is
+cached.
 
-The API, Kubernetes and the steps' pods are stood in for by the servers of tests/pipelines, whose answers are compared
-with recorded ones there; the object store is a real S3 server. `kubectl`'s objects are looked at in tests/manifests,
-images are built in tests/images.
+The API, Kubernetes and the steps' pods are stood in for by the servers of tests/pipelines, whose
+answers are compared with recorded ones there; the object store is a real S3 server. `kubectl`'s
+objects are looked at in tests/manifests, images are built in tests/images.
 """
 
 import re
@@ -15,8 +16,8 @@ from typing import Any
 
 import pytest
 
-from components.shared.store import Store, StoreSettings
-from pipelines import cli
+from components.shared.storage import Store, StoreSettings
+from pipelines.cli import app as cli
 from pipelines.graph import nodes
 from pipelines.sources import ROOT
 from pipelines.upload_data import demo
@@ -30,8 +31,13 @@ from tests.s3 import s3
 
 __all__ = ["manifests", "overlay", "rendered", "s3"]
 TOKEN = "planted-token"
-SINGLE, PROFILE, README = "docs/guides/kubeflow-single-user.md", "docs/guides/kubeflow-profile.md", "README.md"
-# The namespace, bucket and folder of the pipeline root, and the Secret with the store's credentials.
+SINGLE, PROFILE, README = (
+    "docs/guides/kubeflow-single-user.md",
+    "docs/guides/kubeflow-profile.md",
+    "README.md",
+)
+# The namespace, bucket and folder of the pipeline root, and the Secret with the store's
+# credentials.
 _KFPS_STORE = ("kubeflow", "mlpipeline", "v2/artifacts", "mlpipeline-minio-artifact")
 CLUSTERS = {
     SINGLE: _KFPS_STORE,
@@ -39,11 +45,19 @@ CLUSTERS = {
     PROFILE: ("streetvision", "streetvision", "runs", "streetvision-s3"),
 }
 # What a cluster or a shell does; what these commands lead to is tested beside what they need.
-ELSEWHERE = ("kubectl ", "cp ", "export STREETVISION_", "export KF_PIPELINES_ENDPOINT=", "--audience ")
+ELSEWHERE = (
+    "kubectl ",
+    "cp ",
+    "export STREETVISION_",
+    "export KF_PIPELINES_ENDPOINT=",
+    "--audience ",
+)
 
 
 def commands(document: str) -> list[str]:
-    """The shell commands of the Kubeflow part, each on one line, without comments and pasted objects."""
+    """The shell commands of the Kubeflow part, each on one line, without comments and pasted
+    objects.
+    """
     text = (ROOT / document).read_text(encoding="utf-8")
     if document == README:
         text = text[text.index("## On Kubeflow") : text.index("## Layout")]
@@ -70,7 +84,13 @@ class NewUser:
                 command = _made(command)
 
             if " -m pipelines " in command:
-                _run(shlex.split(command.replace("localhost:9000", self.endpoint).partition(" -m pipelines ")[2]))
+                _run(
+                    shlex.split(
+                        command.replace("localhost:9000", self.endpoint).partition(
+                            " -m pipelines "
+                        )[2]
+                    )
+                )
             elif command.startswith(("export PREFIX=", "export STORE=")):
                 name, _, value = command.removeprefix("export ").partition("=")
                 self.variables[name] = value.strip("'")
@@ -81,7 +101,11 @@ class NewUser:
 def _made(command: str) -> str:
     """What make would run."""
     shown = subprocess.run(
-        ["make", "-n", *shlex.split(command)[1:]], cwd=ROOT, capture_output=True, text=True, check=True
+        ["make", "-n", *shlex.split(command)[1:]],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
     )
     return next(line for line in shown.stdout.splitlines() if " -m pipelines " in line)
 
@@ -111,7 +135,9 @@ def cluster(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> Iterator[kfp.KfpServer]:
-    """A cluster after its `kubectl apply`; runs end at once, the second one with every step but the first cached."""
+    """A cluster after its `kubectl apply`; runs end at once, the second one with every step but the
+    first cached.
+    """
     namespace, bucket, folder, secret = CLUSTERS[document]
     multi_user = document == PROFILE
     Store(s3).make_bucket(bucket)
@@ -126,10 +152,14 @@ def cluster(
         keys = {"accesskey": s3.access_key, "secretkey": s3.secret_key}
         kubernetes.hold_ready_namespace(namespace, bucket, secret, keys)
         if multi_user:
-            applied = named(rendered(Variant("profile", frozenset({"minio"})), "editor"), "ConfigMap")
+            applied = named(
+                rendered(Variant("profile", frozenset({"minio"})), "editor"), "ConfigMap"
+            )
             for name in ("kfp-launcher", "streetvision-store"):
                 kubernetes.hold(namespace, "configmaps", name, data=applied[name]["data"])
-        monkeypatch.setenv("KUBECONFIG", RunObjects(kubernetes, namespace).kubeconfig(tmp_path / "kubeconfig"))
+        monkeypatch.setenv(
+            "KUBECONFIG", RunObjects(kubernetes, namespace).kubeconfig(tmp_path / "kubeconfig")
+        )
         monkeypatch.setenv("KF_PIPELINES_ENDPOINT", api.host)
         monkeypatch.setenv("STREETVISION_KFP_TOKEN", TOKEN)
 

@@ -1,4 +1,6 @@
-"""Nothing that comes from a file is ever unpickled or executed: by the source, and by watching a whole local run."""
+"""Nothing that comes from a file is ever unpickled or executed: by the source, and by watching a
+whole local run.
+"""
 
 import ast
 from collections.abc import Iterator
@@ -7,13 +9,40 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
-SOURCES = sorted(file for folder in ("components", "pipelines") for file in (ROOT / folder).rglob("*.py"))
-_MODULES = {"pickle", "cPickle", "_pickle", "dill", "cloudpickle", "joblib", "marshal", "shelve", "jsonpickle"}
+SOURCES = sorted(
+    file for folder in ("components", "pipelines") for file in (ROOT / folder).rglob("*.py")
+)
+_MODULES = {
+    "pickle",
+    "cPickle",
+    "_pickle",
+    "dill",
+    "cloudpickle",
+    "joblib",
+    "marshal",
+    "shelve",
+    "jsonpickle",
+}
 _CALLS = {
-    "eval", "exec", "compile", "torch.load", "torch.jit.load", "torch.hub.load", "torch.package.PackageImporter",
-    "yaml.load", "yaml.unsafe_load", "yaml.full_load", "pd.read_pickle", "pandas.read_pickle", "os.system", "os.popen",
-    "dist.all_gather_object", "dist.broadcast_object_list", "dist.gather_object", "dist.scatter_object_list",
-}  # fmt: skip
+    "eval",
+    "exec",
+    "compile",
+    "torch.load",
+    "torch.jit.load",
+    "torch.hub.load",
+    "torch.package.PackageImporter",
+    "yaml.load",
+    "yaml.unsafe_load",
+    "yaml.full_load",
+    "pd.read_pickle",
+    "pandas.read_pickle",
+    "os.system",
+    "os.popen",
+    "dist.all_gather_object",
+    "dist.broadcast_object_list",
+    "dist.gather_object",
+    "dist.scatter_object_list",
+}
 
 
 def findings(source: str) -> Iterator[str]:
@@ -50,14 +79,28 @@ def test_the_source_reads_nothing_unsafely(file: Path) -> None:
 @pytest.mark.parametrize(
     "line",
     [
-        "import pickle", "from joblib import load", "torch.load(f)", "np.load(f)", "np.load(f, allow_pickle=True)",
-        "yaml.load(f, Loader)", "eval(x)", "dist.all_gather_object(a, b)", "from_pretrained(x, trust_remote_code=True)",
+        "import pickle",
+        "from joblib import load",
+        "torch.load(f)",
+        "np.load(f)",
+        "np.load(f, allow_pickle=True)",
+        "yaml.load(f, Loader)",
+        "eval(x)",
+        "dist.all_gather_object(a, b)",
+        "from_pretrained(x, trust_remote_code=True)",
         "subprocess.run(c, shell=True)",
     ],
-)  # fmt: skip
+)
 def test_the_rule_finds_what_it_is_for(line: str) -> None:
     assert len(list(findings(line))) == 1
 
 
 def test_safe_forms_are_not_reported() -> None:
-    assert list(findings("np.load(f, allow_pickle=False); yaml.safe_load(f); model.eval(); re.compile(x)")) == []
+    assert (
+        list(
+            findings(
+                "np.load(f, allow_pickle=False); yaml.safe_load(f); model.eval(); re.compile(x)"
+            )
+        )
+        == []
+    )

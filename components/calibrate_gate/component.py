@@ -2,8 +2,8 @@
 
 from kfp import dsl
 
-from components.shared.artifact_types import Policy, ValCalibLogits
-from components.shared.component import CPU
+from components.artifact_types import Policy, ValCalibLogits
+from components.base_images import CPU
 
 
 @dsl.component(base_image=CPU, install_kfp_package=False)
@@ -12,8 +12,10 @@ def calibrate_gate(
     gate_policy: dsl.Output[Policy],
     config: dict,
 ) -> None:
-    """Fit the gate's policy: defer below the gate score from which a risk of at most alpha is certified."""
+    """Fit the gate's policy: defer below the gate score from which a risk of at most alpha is
+    certified.
+    """
     from components.calibrate_gate.step import run
-    from components.shared.step import execute
+    from components.shared.contracts.step import execute
 
     execute(run, config, val_calib_logits=val_calib_logits, gate_policy=gate_policy)

@@ -2,8 +2,8 @@
 
 from dataclasses import dataclass
 
-from components.shared.config import option
-from components.shared.selective.config import SelectiveConfig
+from components.shared.contracts.config import option
+from components.shared.policies.config import SelectiveConfig
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -12,6 +12,16 @@ class CalibrateGateConfig(SelectiveConfig):
 
     calibrator: str = option(
         "auto",
-        "Map from logits to probabilities; auto: the simplest within one standard error of the best cross-fitted NLL.",
-        choices=("auto", "temperature", "platt", "vector", "beta", "dirichlet", "isotonic", "histogram"),
+        "Map from logits to probabilities; auto: the simplest within one standard error of the best"
+        " cross-fitted NLL.",
+        choices=(
+            "auto",
+            "temperature",
+            "platt",
+            "vector",
+            "beta",
+            "dirichlet",
+            "isotonic",
+            "histogram",
+        ),
     )

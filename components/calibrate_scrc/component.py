@@ -2,8 +2,8 @@
 
 from kfp import dsl
 
-from components.shared.artifact_types import Policy, ValCalibLogits
-from components.shared.component import CPU
+from components.artifact_types import Policy, ValCalibLogits
+from components.base_images import CPU
 
 
 @dsl.component(base_image=CPU, install_kfp_package=False)
@@ -12,8 +12,10 @@ def calibrate_scrc(
     scrc_policy: dsl.Output[Policy],
     config: dict,
 ) -> None:
-    """Fit the SCRC policy: defer where a risk of at most alpha among the answered cannot be certified."""
+    """Fit the SCRC policy: defer where a risk of at most alpha among the answered cannot be
+    certified.
+    """
     from components.calibrate_scrc.step import run
-    from components.shared.step import execute
+    from components.shared.contracts.step import execute
 
     execute(run, config, val_calib_logits=val_calib_logits, scrc_policy=scrc_policy)

@@ -1,7 +1,9 @@
-"""Phase 5: above which confidence may stage 1 answer, with a guarantee? Selective conformal risk control.
+"""Phase 5: above which confidence may stage 1 answer, with a guarantee? Selective conformal risk
+control.
 
-The inductive form (SCRC-I): everything is decided on VAL_CALIB, so that a bundle can carry it. Tuning groups fit the
-calibrator and propose thresholds, the others certify them (see shared/selective).
+The inductive form (SCRC-I): everything is decided on VAL_CALIB, so that a bundle can carry it.
+Tuning groups fit the calibrator and propose thresholds, the others certify them (see
+shared/selective).
 """
 
 from dataclasses import dataclass
@@ -9,34 +11,47 @@ from dataclasses import dataclass
 import numpy as np
 
 from components.calibrate_scrc.config import CalibrateScrcConfig
+from components.calibrate_scrc.sets import certify_sets, selection_threshold
 from components.shared.calibration.calibrator import Calibrator
 from components.shared.calibration.compare import fit_named
-from components.shared.errors import DataError
-from components.shared.evaluation.logits import Logits, read_logits
-from components.shared.evaluation.metrics import Bools, sigmoid
-from components.shared.evaluation.policy import ScrcPolicy, softmax_policy
-from components.shared.selective.certify import Certificate
-from components.shared.selective.early_exit import fit_early_exit
-from components.shared.selective.parts import Parts, at, draw_parts, only, samples_for
-from components.shared.selective.policy_artifact import fit_document, infeasible, write_policy
-from components.shared.selective.sets import certify_sets, selection_threshold
-from components.shared.selective.targets import Target, certified, obstacle_of, too_few, too_little_coverage
-from components.shared.step import InputDir, OutputDir, main
+from components.shared.contracts.errors import DataError
+from components.shared.contracts.step import InputDir, OutputDir, main
+from components.shared.policies.calibration_split import Parts, at, draw_parts, only, samples_for
+from components.shared.policies.certify import Certificate
+from components.shared.policies.early_exit import fit_early_exit
+from components.shared.policies.logits import Logits, read_logits
+from components.shared.policies.policy import ScrcPolicy, softmax_policy
+from components.shared.policies.policy_artifact import fit_document, infeasible, write_policy
+from components.shared.policies.targets import (
+    Target,
+    certified,
+    obstacle_of,
+    too_few,
+    too_little_coverage,
+)
+from components.shared.stats.metrics import Bools, sigmoid
 
 
 def run(config: CalibrateScrcConfig, *, val_calib_logits: InputDir, scrc_policy: OutputDir) -> None:
-    """Write policy.json and fit.json, or, where SCRC is not what the bundle carries, infeasible.json.
+    """Write policy.json and fit.json, or, where SCRC is not what the bundle carries,
+    infeasible.json.
 
-    Raises InfeasibleError where the target cannot be certified and policy="scrc"; DataError for data that cannot be
-    calibrated on.
+    Raises InfeasibleError where the target cannot be certified and policy="scrc"; DataError for
+    data that cannot be calibrated on.
     """
     logits, manifest = read_logits(val_calib_logits, "VAL_CALIB")
     if config.positive_class not in logits.class_names:
-        raise DataError(f"positive_class={config.positive_class!r} is not in {list(logits.class_names)}")
+        raise DataError(
+            f"positive_class={config.positive_class!r} is not in {list(logits.class_names)}"
+        )
     parts = draw_parts(logits.groups, config.tuning_fraction, config.seed)
     rows = parts.tuning
     calibrator = fit_named(
-        config.calibrator, logits.logits[rows], logits.labels[rows], [logits.groups[r] for r in rows], config.seed
+        config.calibrator,
+        logits.logits[rows],
+        logits.labels[rows],
+        [logits.groups[r] for r in rows],
+        config.seed,
     )
     fitted = (_sets if config.set_valued else _single)(config, logits, parts, calibrator)
     inputs = {"val_calib_logits": manifest}
@@ -48,12 +63,22 @@ def run(config: CalibrateScrcConfig, *, val_calib_logits: InputDir, scrc_policy:
     fit = fit_document(config, parts, fitted.certificates, fitted.delta)
     fit |= {"calibrator": calibrator.NAME, "single_from": fitted.single_from}
     early = fit_early_exit(rule, logits, max_changed=config.early_exit_error, seed=config.seed)
-    write_policy(scrc_policy, rule, fit, step="calibrate_scrc", config=config, inputs=inputs, early_exit=early)
+    write_policy(
+        scrc_policy,
+        rule,
+        fit,
+        step="calibrate_scrc",
+        config=config,
+        inputs=inputs,
+        early_exit=early,
+    )
 
 
 @dataclass(frozen=True)
 class _Fitted:
-    """Certificates by answer ("all" or each), each at `delta`; or why there are none, and the best level."""
+    """Certificates by answer ("all" or each), each at `delta`; or why there are none, and the best
+    level.
+    """
 
     certificates: dict[str, Certificate]
     delta: float
@@ -61,21 +86,32 @@ class _Fitted:
     single_from: float | None = None
 
 
-def _single(config: CalibrateScrcConfig, logits: Logits, parts: Parts, calibrator: Calibrator) -> _Fitted:
+def _single(
+    config: CalibrateScrcConfig, logits: Logits, parts: Parts, calibrator: Calibrator
+) -> _Fitted:
     """One class for an answer."""
     targets = _targets(config, logits, parts, calibrator)
     delta = config.risk_delta / len(targets)
     found = {target.name: certified(config, target, delta) for target in targets}
-    certificates = {name: certificate for name, certificate in found.items() if certificate is not None}
+    certificates = {
+        name: certificate for name, certificate in found.items() if certificate is not None
+    }
     return _Fitted(certificates, delta, obstacle_of(config, targets, certificates, delta))
 
 
-def _sets(config: CalibrateScrcConfig, logits: Logits, parts: Parts, calibrator: Calibrator) -> _Fitted:
+def _sets(
+    config: CalibrateScrcConfig, logits: Logits, parts: Parts, calibrator: Calibrator
+) -> _Fitted:
     """One class or both for an answer; what is deferred is only what `min_coverage` leaves."""
-    rule, delta = softmax_policy(logits.class_names, config.positive_class, 0.0, calibrator), config.risk_delta
+    rule, delta = (
+        softmax_policy(logits.class_names, config.positive_class, 0.0, calibrator),
+        config.risk_delta,
+    )
     margin = rule.margin(logits.logits)
     of_truth = sigmoid(np.where(logits.labels == rule.positive, margin, -margin))
-    tuning, samples = ((np.abs(margin[rows]), of_truth[rows]) for rows in (parts.tuning, parts.calibration))
+    tuning, samples = (
+        (np.abs(margin[rows]), of_truth[rows]) for rows in (parts.tuning, parts.calibration)
+    )
     threshold = selection_threshold(tuning[0], len(samples[0]), config.min_coverage, delta)
     found = certify_sets(
         tuning,
@@ -93,7 +129,9 @@ def _sets(config: CalibrateScrcConfig, logits: Logits, parts: Parts, calibrator:
     return _Fitted(certificates, delta, too_little_coverage(config, certificates), 1 - least)
 
 
-def _targets(config: CalibrateScrcConfig, logits: Logits, parts: Parts, calibrator: Calibrator) -> list[Target]:
+def _targets(
+    config: CalibrateScrcConfig, logits: Logits, parts: Parts, calibrator: Calibrator
+) -> list[Target]:
     rule = softmax_policy(logits.class_names, config.positive_class, 0.0, calibrator)
     truth: Bools = logits.labels == rule.positive
     decision = rule.decision(logits.logits)
@@ -105,9 +143,13 @@ def _targets(config: CalibrateScrcConfig, logits: Logits, parts: Parts, calibrat
     return [Target(n, at(s, parts.tuning), at(s, parts.calibration)) for n, s in samples.items()]
 
 
-def _policy(config: CalibrateScrcConfig, logits: Logits, calibrator: Calibrator, fitted: _Fitted) -> ScrcPolicy:
+def _policy(
+    config: CalibrateScrcConfig, logits: Logits, calibrator: Calibrator, fitted: _Fitted
+) -> ScrcPolicy:
     certificates = fitted.certificates
-    positive, negative = (certificates.get(name) or certificates["all"] for name in ("roadwork", "none"))
+    positive, negative = (
+        certificates.get(name) or certificates["all"] for name in ("roadwork", "none")
+    )
     return ScrcPolicy(
         kind="scrc",
         class_names=logits.class_names,

@@ -1,13 +1,14 @@
 """KFP interface of compare_adaptations.
 
-A back end fetches a `dsl.Collected` list by its first artifact's bucket alone, and fails where some are cached and some
-new. So each candidate has inputs of its own; those that a pipeline does not connect are None.
+A back end fetches a `dsl.Collected` list by its first artifact's bucket alone, and fails where some
+are cached and some new. So each candidate has inputs of its own; those that a pipeline does not
+connect are None.
 """
 
 from kfp import dsl
 
-from components.shared.artifact_types import Checkpoint, Comparison, ValSelectLogits
-from components.shared.component import CPU
+from components.artifact_types import Checkpoint, Comparison, ValSelectLogits
+from components.base_images import CPU
 
 MAX_CANDIDATES = 6
 
@@ -31,9 +32,11 @@ def compare_adaptations(
     checkpoint_6: dsl.Input[Checkpoint] = None,
     val_select_logits_6: dsl.Input[ValSelectLogits] = None,
 ) -> None:
-    """Compare adaptations of the backbone on VAL_SELECT with paired intervals; select the best checkpoint."""
+    """Compare adaptations of the backbone on VAL_SELECT with paired intervals; select the best
+    checkpoint.
+    """
     from components.compare_adaptations.step import run
-    from components.shared.step import execute
+    from components.shared.contracts.step import execute
 
     checkpoints = [
         checkpoint_1,

@@ -2,8 +2,8 @@
 
 from dataclasses import dataclass
 
-from components.shared.config import Config, option
-from components.shared.training.modes import MODES, MONITOR_HELP, MONITORS
+from components.shared.contracts.adaptations import MODES, MONITOR_HELP, MONITORS
+from components.shared.contracts.config import Config, option
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -12,14 +12,16 @@ class CompareAdaptationsConfig(Config):
 
     modes: tuple[str, ...] = option(
         ("frozen",),
-        "Adaptations to train side by side: frozen, full, adapters. The best on VAL_SELECT goes on; the first is the "
-        "one the others are compared with, and wins ties.",
+        "Adaptations to train side by side: frozen, full, adapters. The best on VAL_SELECT goes on;"
+        " the first is the one the others are compared with, and wins ties.",
         choices=MODES,
     )
     monitor: str = option("val_select/acc", MONITOR_HELP, choices=MONITORS)
     positive_class: str = option("Roadwork", "The class that P(positive) and the margin refer to.")
     n_bootstrap: int = option(2000, "Bootstrap replicates of every interval.", ge=100, le=100_000)
-    seed: int = option(0, "Seed of initialisation, batches, augmentation, dropout, salts and resampling.", ge=0)
+    seed: int = option(
+        0, "Seed of initialisation, batches, augmentation, dropout, salts and resampling.", ge=0
+    )
 
     def check(self) -> list[str]:
         """At least one mode, none twice."""

@@ -11,15 +11,16 @@ import numpy as np
 
 from components.compare_adaptations.candidates import Candidate, read_candidates
 from components.compare_adaptations.config import CompareAdaptationsConfig
-from components.shared.artifacts import MANIFEST, Manifest, write_json, writing
-from components.shared.errors import DataError
-from components.shared.evaluation.bootstrap import Statistic, intervals, membership, paired_difference
-from components.shared.evaluation.logits import Logits
-from components.shared.evaluation.selection import METRICS
-from components.shared.step import InputDirs, OutputDir, OutputFile, main
+from components.shared.calibration.model_selection import METRICS
+from components.shared.contracts.artifacts import MANIFEST, Manifest, write_json, writing
+from components.shared.contracts.errors import DataError
+from components.shared.contracts.step import InputDirs, OutputDir, OutputFile, main
+from components.shared.policies.logits import Logits
+from components.shared.stats.bootstrap import Statistic, intervals, membership, paired_difference
 
 STEP, KIND = "compare_adaptations", "Comparison"
-# Row of a table: mode and metric with value and 95 % interval, the same of its difference to the first mode.
+# Row of a table: mode and metric with value and 95 % interval, the same of its difference to the
+# first mode.
 Row = dict[str, Any]
 
 
@@ -32,10 +33,12 @@ def run(
     comparison: OutputDir,
     table: OutputFile,
 ) -> None:
-    """Copy the best checkpoint by `monitor` on VAL_SELECT, ties to the earlier mode; write how all compare.
+    """Copy the best checkpoint by `monitor` on VAL_SELECT, ties to the earlier mode; write how all
+    compare.
 
-    The interval of a difference is of the same groups drawn for both (paired); that the best of several was chosen on
-    these very images is not in it. Raises ArtifactError where the candidates are not those of one run.
+    The interval of a difference is of the same groups drawn for both (paired); that the best of
+    several was chosen on these very images is not in it. Raises ArtifactError where the candidates
+    are not those of one run.
     """
     candidates = read_candidates(config.modes, checkpoints, val_select_logits)
     _check(config, candidates[0].logits)
@@ -47,13 +50,20 @@ def run(
         "because": f"largest {config.monitor} on VAL_SELECT, ties to the earlier mode",
         "candidates": values,
     }
-    print(f"{chosen.mode} goes on: " + ", ".join(f"{mode} {value:.4f}" for mode, value in values.items()))
+    print(
+        f"{chosen.mode} goes on: "
+        + ", ".join(f"{mode} {value:.4f}" for mode, value in values.items())
+    )
     inputs = _inputs(candidates)
     summary = chosen.manifest.summary | {"adaptations": verdict}
     # Inputs of the chosen training too: who reads a checkpoint asks of which data it was made.
     lineage = dict(chosen.manifest.inputs) | inputs
-    with writing(checkpoint, kind="Checkpoint", step=STEP, config=config, inputs=lineage, summary=summary) as out:
-        shutil.copytree(chosen.checkpoint, out, dirs_exist_ok=True, ignore=shutil.ignore_patterns(MANIFEST))
+    with writing(
+        checkpoint, kind="Checkpoint", step=STEP, config=config, inputs=lineage, summary=summary
+    ) as out:
+        shutil.copytree(
+            chosen.checkpoint, out, dirs_exist_ok=True, ignore=shutil.ignore_patterns(MANIFEST)
+        )
     with writing(comparison, kind=KIND, step=STEP, config=config, inputs=inputs) as out:
         write_json(out / "comparison.json", verdict | {"split": "VAL_SELECT", "rows": rows})
         _write_csv(out / "comparison.csv", rows)
@@ -64,12 +74,14 @@ def run(
 
 def _check(config: CompareAdaptationsConfig, logits: Logits) -> None:
     if config.positive_class not in logits.class_names:
-        raise DataError(f"positive_class={config.positive_class!r} is not in {list(logits.class_names)}")
+        raise DataError(
+            f"positive_class={config.positive_class!r} is not in {list(logits.class_names)}"
+        )
     n_positive = int((logits.labels == logits.class_names.index(config.positive_class)).sum())
     if not 0 < n_positive < len(logits.labels):
         raise DataError(
-            f"VAL_SELECT has {n_positive} of {config.positive_class!r} among {len(logits.labels)} samples, "
-            "a comparison needs both classes; use more data or a larger select_fraction"
+            f"VAL_SELECT has {n_positive} of {config.positive_class!r} among {len(logits.labels)}"
+            " samples, a comparison needs both classes; use more data or a larger select_fraction"
         )
 
 
@@ -88,7 +100,12 @@ def _rows(config: CompareAdaptationsConfig, candidate: Candidate, first: Candida
     bounds = intervals(ours, groups, count, config.seed)
     rows = []
     for name, statistic in ours.items():
-        row: Row = {"mode": candidate.mode, "metric": name, "value": _value(statistic), "interval_95": bounds[name]}
+        row: Row = {
+            "mode": candidate.mode,
+            "metric": name,
+            "value": _value(statistic),
+            "interval_95": bounds[name],
+        }
         if candidate is not first:
             member = membership(groups, len(groups))
             found = paired_difference(statistic, theirs[name], member, count, config.seed)
@@ -101,7 +118,9 @@ def _statistics(config: CompareAdaptationsConfig, candidate: Candidate) -> Mappi
     logits = candidate.logits
     positive = logits.class_names.index(config.positive_class)
     wide = logits.logits.astype(np.float64)
-    return {name: partial(metric, wide, logits.labels, positive) for name, metric in METRICS.items()}
+    return {
+        name: partial(metric, wide, logits.labels, positive) for name, metric in METRICS.items()
+    }
 
 
 def _value(statistic: Statistic) -> float:
@@ -113,14 +132,37 @@ def _write_csv(file: Path, rows: Sequence[Row]) -> None:
     with file.open("w", newline="", encoding="utf-8") as stream:
         writer = csv.writer(stream, lineterminator="\n")
         writer.writerow(
-            ["mode", "metric", "value", "low_95", "high_95", "difference", "difference_low_95", "difference_high_95"]
+            [
+                "mode",
+                "metric",
+                "value",
+                "low_95",
+                "high_95",
+                "difference",
+                "difference_low_95",
+                "difference_high_95",
+            ]
         )
         for row in rows:
-            bounds, apart = row["interval_95"] or ("", ""), row.get("difference_interval_95") or ("", "")
-            writer.writerow([row["mode"], row["metric"], row["value"], *bounds, row.get("difference", ""), *apart])
+            bounds, apart = (
+                row["interval_95"] or ("", ""),
+                row.get("difference_interval_95") or ("", ""),
+            )
+            writer.writerow(
+                [
+                    row["mode"],
+                    row["metric"],
+                    row["value"],
+                    *bounds,
+                    row.get("difference", ""),
+                    *apart,
+                ]
+            )
 
 
-def _markdown(config: CompareAdaptationsConfig, verdict: Mapping[str, Any], rows: Sequence[Row]) -> str:
+def _markdown(
+    config: CompareAdaptationsConfig, verdict: Mapping[str, Any], rows: Sequence[Row]
+) -> str:
     """What the KFP UI shows: one line for each mode and metric."""
     lines = [
         f"**{verdict['chosen']}** goes on: {verdict['because']}.",
@@ -129,21 +171,33 @@ def _markdown(config: CompareAdaptationsConfig, verdict: Mapping[str, Any], rows
         "|---|---|---|---|",
     ]
     for row in rows:
-        apart = _shown(row["difference"], row["difference_interval_95"], "+.4f") if "difference" in row else ""
+        apart = (
+            _shown(row["difference"], row["difference_interval_95"], "+.4f")
+            if "difference" in row
+            else ""
+        )
         value = _shown(row["value"], row["interval_95"], ".4f")
-        lines.append(f"| {row['mode']} | {row['metric'].removeprefix('val_select/')} | {value} | {apart} |")
+        lines.append(
+            f"| {row['mode']} | {row['metric'].removeprefix('val_select/')} | {value} | {apart} |"
+        )
     return "\n".join(lines) + "\n"
 
 
 def _shown(value: float, bounds: tuple[float, float] | None, form: str) -> str:
-    return f"{value:{form}} ({bounds[0]:{form}} to {bounds[1]:{form}})" if bounds else f"{value:{form}}"
+    return (
+        f"{value:{form}} ({bounds[0]:{form}} to {bounds[1]:{form}})"
+        if bounds
+        else f"{value:{form}}"
+    )
 
 
 def _plot(file: Path, config: CompareAdaptationsConfig, rows: Sequence[Row]) -> None:
     """A panel for each metric: every mode's value with its interval."""
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(2.6 * len(METRICS), 1.2 + 0.4 * len(config.modes)), layout="constrained")
+    figure = Figure(
+        figsize=(2.6 * len(METRICS), 1.2 + 0.4 * len(config.modes)), layout="constrained"
+    )
     for axes, metric in zip(figure.subplots(1, len(METRICS), sharey=True), METRICS, strict=True):
         for place, row in enumerate(row for row in rows if row["metric"] == metric):
             if row["interval_95"]:

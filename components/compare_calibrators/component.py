@@ -2,8 +2,8 @@
 
 from kfp import dsl
 
-from components.shared.artifact_types import Calibration, ValCalibLogits
-from components.shared.component import CPU
+from components.artifact_types import Calibration, ValCalibLogits
+from components.base_images import CPU
 
 
 @dsl.component(base_image=CPU, install_kfp_package=False)
@@ -14,6 +14,6 @@ def compare_calibrators(
 ) -> None:
     """Compare calibrators by cross-fitting on VAL_CALIB, and fit the chosen one."""
     from components.compare_calibrators.step import run
-    from components.shared.step import execute
+    from components.shared.contracts.step import execute
 
     execute(run, config, val_calib_logits=val_calib_logits, calibration=calibration)

@@ -1,10 +1,12 @@
-"""KFP interface of configure. KFP reads parameters from a component's source, which repeats `ConfigureConfig`."""
+"""KFP interface of configure. KFP reads parameters from a component's source, which repeats
+`ConfigureConfig`.
+"""
 
 from typing import NamedTuple
 
 from kfp import dsl
 
-from components.shared.component import CPU
+from components.base_images import CPU
 
 
 @dsl.component(base_image=CPU, install_kfp_package=False)
@@ -43,9 +45,11 @@ def configure(
         ("export_bundle", dict),
     ],
 ):
-    """Validate every option of the run, fingerprint the data and the backbone, and configure each phase."""
+    """Validate every option of the run, fingerprint the data and the backbone, and configure each
+    phase.
+    """
     from components.configure.step import run
-    from components.shared.step import execute
+    from components.shared.contracts.step import execute
 
     form = {
         "data": data,

@@ -1,7 +1,8 @@
 """Digests of the listings of the places that a run reads from.
 
-A listing has names and sizes, with modification times of files and ETags of stored objects; no bytes are read. KFP's
-cache keys hold paths and URIs but not the bytes behind them, so the steps that read a place take its digest as well.
+A listing has names and sizes, with modification times of files and ETags of stored objects; no
+bytes are read. KFP's cache keys hold paths and URIs but not the bytes behind them, so the steps
+that read a place take its digest as well.
 """
 
 import hashlib
@@ -10,26 +11,33 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from components.shared.config import canonical_json
-from components.shared.errors import ConfigError, DataError
+from components.shared.contracts.config import canonical_json
+from components.shared.contracts.errors import ConfigError, DataError
 
 
 class Fingerprints(NamedTuple):
-    """Hex digests; the backbone's is its id where it is a hub repository: the id's commit is not asked for."""
+    """Hex digests; the backbone's is its id where it is a hub repository: the id's commit is not
+    asked for.
+    """
 
     data: str
     backbone: str
 
 
 def fingerprint(data: str, backbone: str, extra_sources: str = "") -> Fingerprints:
-    """Digest the listings of `data` with the sources in the JSON list `extra_sources`, and of `backbone`.
+    """Digest the listings of `data` with the sources in the JSON list `extra_sources`, and of
+    `backbone`.
 
     Raises ConfigError or DataError where a source is not set or does not exist.
     """
     if not data:
-        raise ConfigError("data='' is not set; give a folder with a CSV, or a Parquet file or folder")
+        raise ConfigError(
+            "data='' is not set; give a folder with a CSV, or a Parquet file or folder"
+        )
     if not backbone:
-        raise ConfigError("backbone='' is not set; give a Hugging Face folder, local or s3://, or a hub id")
+        raise ConfigError(
+            "backbone='' is not set; give a Hugging Face folder, local or s3://, or a hub id"
+        )
 
     sources = [data, *_extra_places(extra_sources)]
     found = _digest([[place, _listing("data", place)] for place in sources])
@@ -43,13 +51,15 @@ def _listing(name: str, place: str) -> list[list[str | int]]:
     root = Path(place)
     if not root.exists():
         raise DataError(f"{name}={place!r} does not exist")
-    files = sorted(entry for entry in root.rglob("*") if entry.is_file()) if root.is_dir() else [root]
+    files = (
+        sorted(entry for entry in root.rglob("*") if entry.is_file()) if root.is_dir() else [root]
+    )
     described = ((file.relative_to(root).as_posix(), file.stat()) for file in files)
     return [[name, status.st_size, status.st_mtime_ns] for name, status in described]
 
 
 def _stored_listing(name: str, place: str) -> list[list[str | int]]:
-    from components.shared.store import Store, split_uri
+    from components.shared.storage import Store, split_uri
 
     bucket, prefix = split_uri(place)
     found = Store.from_environment().list(bucket, prefix)
@@ -64,7 +74,9 @@ def _extra_places(extra_sources: str) -> list[str]:
     try:
         return [str(source["data"]) for source in json.loads(extra_sources)]
     except (ValueError, TypeError, KeyError) as error:
-        raise ConfigError(f"extra_sources={extra_sources!r} is not a JSON list of mappings with 'data'") from error
+        raise ConfigError(
+            f"extra_sources={extra_sources!r} is not a JSON list of mappings with 'data'"
+        ) from error
 
 
 def _digest(listing: Sequence[object]) -> str:

@@ -1,4 +1,6 @@
-"""The phases that take a configuration, in the pipeline's order, with the class that declares their options."""
+"""The phases that take a configuration, in the pipeline's order, with the class that declares their
+options.
+"""
 
 from components.calibrate_gate.config import CalibrateGateConfig
 from components.calibrate_scrc.config import CalibrateScrcConfig
@@ -11,7 +13,7 @@ from components.import_backbone.config import ImportBackboneConfig
 from components.ingest_dataset.config import IngestConfig
 from components.predict_logits.config import PredictLogitsConfig
 from components.pretrain_explora.config import PretrainExploraConfig
-from components.shared.config import Config
+from components.shared.contracts.config import Config
 from components.split_dataset.config import SplitConfig
 from components.train_baseline.config import TrainBaselineConfig
 from components.train_gate.config import TrainGateConfig
@@ -32,7 +34,8 @@ PHASES: dict[str, type[Config]] = {
     "evaluate": EvaluateConfig,
     "export_bundle": ExportConfig,
 }
-# Options that are no user's: the fingerprints of the run's sources, and choices of the compiled pipeline.
+# Options that are no user's: the fingerprints of the run's sources, and choices of the compiled
+# pipeline.
 SET_BY_PIPELINE = {
     "source_fingerprint": "is computed from the data",
     "backbone_fingerprint": "is computed from the backbone",

@@ -1,4 +1,6 @@
-"""Resolution of the run form: recipe, then the form's fields, then overrides, into one configuration per phase."""
+"""Resolution of the run form: recipe, then the form's fields, then overrides, into one
+configuration per phase.
+"""
 
 import dataclasses
 import difflib
@@ -11,8 +13,8 @@ from components.configure.config import ConfigureConfig, RunForm
 from components.configure.phases import PHASES, SET_BY_PIPELINE
 from components.configure.recipes import read_recipe
 from components.ingest_dataset.config import IngestConfig
-from components.shared.config import Config
-from components.shared.errors import ConfigError
+from components.shared.contracts.config import Config
+from components.shared.contracts.errors import ConfigError
 from components.train_baseline.config import TrainBaselineConfig
 
 Options = dict[str, dict[str, Any]]
@@ -20,9 +22,14 @@ Options = dict[str, dict[str, Any]]
 _MAX_INTEGER = 2**53
 
 # Fields of the form that are options of phases; the others say where options come from.
-_DIRECT = [field.name for field in dataclasses.fields(RunForm) if field.name not in ("recipe", "overrides")]
+_DIRECT = [
+    field.name for field in dataclasses.fields(RunForm) if field.name not in ("recipe", "overrides")
+]
 # Phases that are part of some pipelines only, and the flag that compiles them in.
-_OPTIONAL = {"pretrain_explora": "--pretrain unlabelled", "compare_adaptations": "--modes full,lora"}
+_OPTIONAL = {
+    "pretrain_explora": "--pretrain unlabelled",
+    "compare_adaptations": "--modes full,lora",
+}
 _RENAMED = {
     "calib_share": "calib_fraction",
     "explora_centring": "explora_centering",
@@ -62,16 +69,25 @@ def resolve(config: ConfigureConfig) -> dict[str, Config]:
             options[phase][name] = value
 
     if config.modes and config.mode:
-        problems.append(f"mode={config.mode!r}: this pipeline compares {', '.join(config.modes)}; leave mode empty")
+        problems.append(
+            f"mode={config.mode!r}: this pipeline compares {', '.join(config.modes)}; leave mode"
+            " empty"
+        )
     if problems:
         raise ConfigError("; ".join(problems))
     return _built(config, options)
 
 
 def option_names() -> list[str]:
-    """Names by which an option can be set, sorted: `option` in every phase that has it, `phase.option` in one."""
+    """Names by which an option can be set, sorted: `option` in every phase that has it,
+    `phase.option` in one.
+    """
     bare = {name for config_class in PHASES.values() for name in _fields(config_class)}
-    qualified = {f"{phase}.{name}" for phase, config_class in PHASES.items() for name in _fields(config_class)}
+    qualified = {
+        f"{phase}.{name}"
+        for phase, config_class in PHASES.items()
+        for name in _fields(config_class)
+    }
     return sorted((bare | qualified) - SET_BY_PIPELINE.keys())
 
 
@@ -82,7 +98,10 @@ def phases_with(option: str) -> list[str]:
 
 def _absent(config: ConfigureConfig) -> dict[str, str]:
     """Phases that this pipeline does not have, with the flag that would compile them in."""
-    present = {"pretrain_explora": config.pretrain != "none", "compare_adaptations": bool(config.modes)}
+    present = {
+        "pretrain_explora": config.pretrain != "none",
+        "compare_adaptations": bool(config.modes),
+    }
     return {phase: flag for phase, flag in _OPTIONAL.items() if not present[phase]}
 
 
@@ -109,7 +128,9 @@ def _number(text: str) -> Any:
 def _assignments(
     values: Mapping[str, Any], absent: Mapping[str, str], label: str, problems: list[str]
 ) -> Iterator[tuple[str, str, Any]]:
-    """Yield phase, option and value for each entry; what cannot be assigned is added to `problems`."""
+    """Yield phase, option and value for each entry; what cannot be assigned is added to
+    `problems`.
+    """
     flat: dict[str, Any] = {}
     for key, value in values.items():
         if key in PHASES and isinstance(value, Mapping):
@@ -128,7 +149,10 @@ def _assignments(
         elif not phases:
             problems.append(label + _unknown(key))
         elif all(found in absent for found in phases):
-            problems.append(f"{label}{key!r} is an option of {phases[0]}, which is compiled in by {absent[phases[0]]}")
+            problems.append(
+                f"{label}{key!r} is an option of {phases[0]}, which is compiled in by"
+                f" {absent[phases[0]]}"
+            )
         for found in phases:
             yield found, name, value
 
@@ -139,7 +163,11 @@ def _unknown(key: str) -> str:
         new = f"{phase}.{_RENAMED[name]}" if phase else _RENAMED[name]
         return f"{key!r} is now named {new!r}"
     close = difflib.get_close_matches(key, option_names(), n=1)
-    hint = f"did you mean {close[0]!r}?" if close else "`python -m pipelines parameters` lists all options"
+    hint = (
+        f"did you mean {close[0]!r}?"
+        if close
+        else "`python -m pipelines parameters` lists all options"
+    )
     return f"unknown option {key!r}, {hint}"
 
 
@@ -164,16 +192,23 @@ def _built(config: ConfigureConfig, options: Options) -> dict[str, Config]:
     if not problems:
         problems = {problem: ["configure"] for problem in _between_phases(built)}
     if problems:
-        raise ConfigError("; ".join(f"{_listed(phases)}: {problem}" for problem, phases in problems.items()))
+        raise ConfigError(
+            "; ".join(f"{_listed(phases)}: {problem}" for problem, phases in problems.items())
+        )
     return built
 
 
 def _between_phases(built: Mapping[str, Config]) -> Iterator[str]:
-    """Yield problems between options of different phases, and of values that KFP cannot hand over."""
+    """Yield problems between options of different phases, and of values that KFP cannot hand
+    over.
+    """
     for phase, config in built.items():
         for name, value in config.to_json().items():
             if isinstance(value, int) and abs(value) > _MAX_INTEGER:
-                yield f"{phase}.{name}={value} must be at most {_MAX_INTEGER}: KFP hands numbers over as doubles"
+                yield (
+                    f"{phase}.{name}={value} must be at most {_MAX_INTEGER}: KFP hands numbers over"
+                    " as doubles"
+                )
 
     ingest, train = built["ingest_dataset"], built["train_baseline"]
     assert isinstance(ingest, IngestConfig)
@@ -183,7 +218,10 @@ def _between_phases(built: Mapping[str, Config]) -> Iterator[str]:
     if train.positive_class not in classes:
         yield f"positive_class={train.positive_class!r} is not in class_names={classes}"
     if train.views is not None and len(classes) != 2:
-        yield f"tile_grid={train.tile_grid} needs 2 classes, class_names={classes} has {len(classes)}; use tile_grid=1"
+        yield (
+            f"tile_grid={train.tile_grid} needs 2 classes, class_names={classes} has"
+            f" {len(classes)}; use tile_grid=1"
+        )
 
 
 def _listed(phases: list[str]) -> str:

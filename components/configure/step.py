@@ -1,7 +1,7 @@
 """The first step: resolve and validate every option, and fingerprint the data and the backbone.
 
-Never cached: its configurations hold the fingerprints, so that a change of the data reaches the cache keys, and a wrong
-option ends the run within seconds, before a pod with a GPU is asked for.
+Never cached: its configurations hold the fingerprints, so that a change of the data reaches the
+cache keys, and a wrong option ends the run within seconds, before a pod with a GPU is asked for.
 """
 
 import dataclasses
@@ -13,15 +13,17 @@ from components.configure.phases import PHASES
 from components.configure.resolve import resolve
 from components.import_backbone.config import ImportBackboneConfig
 from components.ingest_dataset.config import IngestConfig
-from components.shared.step import main
+from components.shared.contracts.step import main
 
 PhaseConfigs = NamedTuple("PhaseConfigs", [(phase, dict[str, Any]) for phase in PHASES])  # type: ignore[misc]
 
 
 def run(config: ConfigureConfig) -> PhaseConfigs:
-    """Return each phase's configuration as JSON-compatible values, by the phase's name; print what was fingerprinted.
+    """Return each phase's configuration as JSON-compatible values, by the phase's name; print what
+    was fingerprinted.
 
-    Raises ConfigError or DataError where an option is invalid, or a source is not set or does not exist.
+    Raises ConfigError or DataError where an option is invalid, or a source is not set or does not
+    exist.
     """
     configs = configured(config)
     by_phase = configs._asdict()
@@ -42,7 +44,8 @@ def configured(config: ConfigureConfig) -> PhaseConfigs:
     phases["import_backbone"] = dataclasses.replace(backbone, backbone_fingerprint=found.backbone)
     values = {phase: phases[phase].to_json() for phase in PHASES}
     if config.modes:
-        # Each compared training has its own: one more mode, or another order, must not train the others again.
+        # Each compared training has its own: one more mode, or another order, must not train the
+        # others again.
         del values["train_baseline"]["mode"]
     return PhaseConfigs(**values)
 

@@ -2,8 +2,8 @@
 
 from kfp import dsl
 
-from components.shared.artifact_types import Evaluation, ImageDataset, Policy, ValTestLogits
-from components.shared.component import CPU
+from components.artifact_types import Evaluation, ImageDataset, Policy, ValTestLogits
+from components.base_images import CPU
 
 
 @dsl.component(base_image=CPU, install_kfp_package=False)
@@ -20,9 +20,11 @@ def evaluate(
     classification: dsl.Output[dsl.ClassificationMetrics],
     config: dict,
 ) -> None:
-    """Compare the policies on VAL_TEST with 95 % intervals; ROC, confusion, hard examples of the bundled one."""
+    """Compare the policies on VAL_TEST with 95 % intervals; ROC, confusion, hard examples of the
+    bundled one.
+    """
     from components.evaluate.step import run
-    from components.shared.step import execute
+    from components.shared.contracts.step import execute
 
     result = execute(
         run,

@@ -9,17 +9,17 @@ from typing import Any
 import numpy as np
 
 from components.evaluate.config import EvaluateConfig
-from components.evaluate.judge import Judged, judge, read_candidates
-from components.shared.artifacts import write_json, writing
+from components.evaluate.policies import Judged, judge, read_candidates
+from components.evaluate.report.plots import thinned
+from components.evaluate.report.report import HardExample, ReportData, render
+from components.evaluate.report.scorecard import Entry, Predictions
+from components.shared.contracts.artifacts import write_json, writing
+from components.shared.contracts.errors import ArtifactError, DataError
+from components.shared.contracts.step import InputDir, OutputDir, OutputFile, main
 from components.shared.data.dataset import Dataset, Sample
-from components.shared.errors import ArtifactError, DataError
-from components.shared.evaluation import metrics
-from components.shared.evaluation.logits import Logits
-from components.shared.evaluation.plots import thinned
-from components.shared.evaluation.policy import Policy
-from components.shared.evaluation.report import HardExample, ReportData, render
-from components.shared.evaluation.scorecard import Entry, Predictions
-from components.shared.step import InputDir, OutputDir, OutputFile, main
+from components.shared.policies.logits import Logits
+from components.shared.policies.policy import Policy
+from components.shared.stats import metrics
 
 KIND = "Evaluation"
 _MAX_ROC_POINTS = 200  # what the KFP UI draws without delay
@@ -27,7 +27,9 @@ _MAX_ROC_POINTS = 200  # what the KFP UI draws without delay
 
 @dataclass(frozen=True)
 class Result:
-    """What the KFP UI shows: scalars, (fpr, tpr, finite thresholds), confusion matrix with a row per true class."""
+    """What the KFP UI shows: scalars, (fpr, tpr, finite thresholds), confusion matrix with a row
+    per true class.
+    """
 
     metrics: dict[str, float]
     roc: tuple[list[float], list[float], list[float]]
@@ -47,10 +49,11 @@ def run(
     gate_policy: InputDir | None = None,
     scrc_policy: InputDir | None = None,
 ) -> Result:
-    """Write the Evaluation artifact and the HTML report; `config.policy` is the one shown in detail.
+    """Write the Evaluation artifact and the HTML report; `config.policy` is the one shown in
+    detail.
 
-    Raises LeakageViolationError for any other split's logits, ArtifactError where logits, policies and dataset do not
-    belong together, DataError where VAL_TEST lacks a class.
+    Raises LeakageViolationError for any other split's logits, ArtifactError where logits, policies
+    and dataset do not belong together, DataError where VAL_TEST lacks a class.
     """
     data = Dataset.open(dataset)
     paths = {"softmax": softmax_policy, "gate": gate_policy, "scrc": scrc_policy}
@@ -62,7 +65,9 @@ def run(
     rule, predictions, values = judged.shown.policy, judged.shown.predictions, judged.shown.metrics
     logits = candidates.fitted[rule.kind][0]
     names, hard = _class_names(logits, rule), _worst_errors(config, predictions)
-    tn, fp, fn, tp = (int(cell) for cell in metrics.confusion(predictions.truth, predictions.decision))
+    tn, fp, fn, tp = (
+        int(cell) for cell in metrics.confusion(predictions.truth, predictions.decision)
+    )
     matrix = [[tn, fp], [fn, tp]]
     samples = [data.samples[data.index[logits.sample_ids[row]]] for row in hard]
     with writing(evaluation, kind=KIND, step="evaluate", config=config, inputs=inputs) as out:
@@ -97,18 +102,33 @@ def _check(config: EvaluateConfig, logits: Logits, rule: Policy, data: Dataset) 
     """Do logits, policy and dataset belong together? Samples are joined by id."""
     problems = []
     if rule.class_names != logits.class_names:
-        problems.append(f"policy has class_names {list(rule.class_names)}, logits have {list(logits.class_names)}")
+        problems.append(
+            f"policy has class_names {list(rule.class_names)}, logits have"
+            f" {list(logits.class_names)}"
+        )
     if data.class_names != logits.class_names:
-        problems.append(f"dataset has class_names {list(data.class_names)}, logits have {list(logits.class_names)}")
+        problems.append(
+            f"dataset has class_names {list(data.class_names)}, logits have"
+            f" {list(logits.class_names)}"
+        )
     if config.positive_class != rule.positive_class:
-        problems.append(f"positive_class={config.positive_class!r}, but the policy's is {rule.positive_class!r}")
+        problems.append(
+            f"positive_class={config.positive_class!r}, but the policy's is {rule.positive_class!r}"
+        )
     labels = dict(zip(logits.sample_ids, logits.labels.tolist(), strict=True))
     unknown = [sample_id for sample_id in labels if sample_id not in data.index]
     if unknown:
-        problems.append(f"{len(unknown)} sample(s) of the logits are not in the dataset, first {unknown[0]}")
-    differing = [i for i in labels if i in data.index and data.samples[data.index[i]].label != labels[i]]
+        problems.append(
+            f"{len(unknown)} sample(s) of the logits are not in the dataset, first {unknown[0]}"
+        )
+    differing = [
+        i for i in labels if i in data.index and data.samples[data.index[i]].label != labels[i]
+    ]
     if differing:
-        problems.append(f"{len(differing)} label(s) of the logits differ from the dataset's, first {differing[0]}")
+        problems.append(
+            f"{len(differing)} label(s) of the logits differ from the dataset's, first"
+            f" {differing[0]}"
+        )
     if problems:
         raise ArtifactError("; ".join(problems) + ": take all inputs from one run")
     n_positive = int((logits.labels == logits.class_names.index(config.positive_class)).sum())
@@ -139,7 +159,9 @@ def _document(config: EvaluateConfig, judged: Judged) -> dict[str, Any]:
         kind: {"policy": result.policy.to_json(), "metrics": dict(result.metrics)}
         for kind, result in judged.results.items()
     }
-    policies |= {p.kind: {"infeasible": p.infeasible} for p in judged.promises if p.infeasible is not None}
+    policies |= {
+        p.kind: {"infeasible": p.infeasible} for p in judged.promises if p.infeasible is not None
+    }
     return {
         "split": "VAL_TEST",
         "n_samples": len(predictions.truth),
@@ -150,10 +172,20 @@ def _document(config: EvaluateConfig, judged: Judged) -> dict[str, Any]:
         "policy": judged.shown.policy.to_json(),
         "metrics": dict(judged.shown.metrics),
         "policies": policies,
-        "against_confidence": {comparison.kind: comparison.to_json() for comparison in judged.comparisons},
-        **({"robustness": {r.kind: r.to_json() for r in judged.robustness}} if judged.robustness else {}),
+        "against_confidence": {
+            comparison.kind: comparison.to_json() for comparison in judged.comparisons
+        },
+        **(
+            {"robustness": {r.kind: r.to_json() for r in judged.robustness}}
+            if judged.robustness
+            else {}
+        ),
         **({"student": dict(judged.students[0].metrics)} if judged.students else {}),
-        **({"early_exit": {r.kind: r.to_json() for r in judged.early_exits}} if judged.early_exits else {}),
+        **(
+            {"early_exit": {r.kind: r.to_json() for r in judged.early_exits}}
+            if judged.early_exits
+            else {}
+        ),
     }
 
 
@@ -166,15 +198,23 @@ def _write_metrics(file: Path, values: Mapping[str, Entry]) -> None:
 
 
 def _write_hard_examples(
-    file: Path, rows: Sequence[int], samples: Sequence[Sample], predictions: Predictions, names: tuple[str, str]
+    file: Path,
+    rows: Sequence[int],
+    samples: Sequence[Sample],
+    predictions: Predictions,
+    names: tuple[str, str],
 ) -> None:
     with file.open("w", newline="", encoding="utf-8") as stream:
         writer = csv.writer(stream, lineterminator="\n")
-        writer.writerow(["sample_id", "source", "path", "group", "label", "decision", "probability", "margin"])
+        writer.writerow(
+            ["sample_id", "source", "path", "group", "label", "decision", "probability", "margin"]
+        )
         for row, sample in zip(rows, samples, strict=True):
             said = names[int(predictions.decision[row])], f"{predictions.probability[row]:.6f}"
             truth, margin = names[int(predictions.truth[row])], f"{predictions.margin[row]:.6f}"
-            writer.writerow([sample.sample_id, sample.source, sample.path, sample.group, truth, *said, margin])
+            writer.writerow(
+                [sample.sample_id, sample.source, sample.path, sample.group, truth, *said, margin]
+            )
 
 
 def _gallery(
@@ -184,7 +224,9 @@ def _gallery(
     names: tuple[str, str],
     data: Dataset,
 ) -> list[HardExample]:
-    images = data.images(np.array([data.index[sample.sample_id] for sample in samples], dtype=np.int64))
+    images = data.images(
+        np.array([data.index[sample.sample_id] for sample in samples], dtype=np.int64)
+    )
     return [
         HardExample(
             sample_id=sample.sample_id,

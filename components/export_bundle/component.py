@@ -2,8 +2,8 @@
 
 from kfp import dsl
 
-from components.shared.artifact_types import Bundle, Checkpoint, Evaluation, ImageDataset, Policy
-from components.shared.component import TRAINER
+from components.artifact_types import Bundle, Checkpoint, Evaluation, ImageDataset, Policy
+from components.base_images import TRAINER
 
 
 @dsl.component(base_image=TRAINER, install_kfp_package=False)
@@ -18,9 +18,11 @@ def export_bundle(
     bundle: dsl.Output[Bundle],
     config: dict,
 ) -> None:
-    """Write the deployable directory: model with the threshold folded in, one policy, model cards, checksums."""
+    """Write the deployable directory: model with the threshold folded in, one policy, model cards,
+    checksums.
+    """
     from components.export_bundle.step import run
-    from components.shared.step import execute
+    from components.shared.contracts.step import execute
 
     execute(
         run,

@@ -14,9 +14,11 @@ def readme(
     *,
     student: bool,
 ) -> str:
-    """Markdown with the Hub's front matter: data, metrics with intervals, use, intended use, limits.
+    """Markdown with the Hub's front matter: data, metrics with intervals, use, intended use,
+    limits.
 
-    `report` is eval_report.json, `counts` the dataset's summary, `reason` why the stock pipeline cannot load the model.
+    `report` is eval_report.json, `counts` the dataset's summary, `reason` why the stock pipeline
+    cannot load the model.
     """
     policy = report["policy"]
     rows = "\n".join(
@@ -60,7 +62,7 @@ The 95 % intervals come from resampling groups. Neither training nor the thresho
 ## Use
 {use}
 
-`python -m components.shared.predict BUNDLE IMAGE...` verifies the bundle and prints one JSON line per image, with the
+`python -m components.shared.serving.predict BUNDLE IMAGE...` verifies the bundle and prints one JSON line per image, with the
 probability before the threshold was folded in.
 
 ## Intended use and limits
@@ -76,10 +78,10 @@ def _views(preprocessing: dict[str, Any]) -> str:
     views = preprocessing["views"]
     mirrored = ", all of them also mirrored" if views["flips"] else ""
     return (
-        f"\nThe model looks at the whole image and at {len(preprocessing['tiles'])} tiles of it{mirrored}, each as "
-        f"{views['size']} x {views['size']}\npixels, and aggregates their margins ({views['aggregation']}). The "
-        "metrics below are those of all views;\n`early_exit.json`, where it is there, says when the whole image is "
-        "enough."
+        f"\nThe model looks at the whole image and at {len(preprocessing['tiles'])} tiles of"
+        f" it{mirrored}, each as {views['size']} x {views['size']}\npixels, and aggregates their"
+        f" margins ({views['aggregation']}). The metrics below are those of all"
+        " views;\n`early_exit.json`, where it is there, says when the whole image is enough."
     )
 
 
@@ -88,32 +90,41 @@ def _limit(preprocessing: dict[str, Any]) -> str:
     if "views" in preprocessing:
         side = preprocessing["tiles"][0][2]
         return (
-            f"Roadwork that covers\nfew pixels even of a tile (a square of {side} of {size} pixels) is easily missed."
+            f"Roadwork that covers\nfew pixels even of a tile (a square of {side} of {size} pixels)"
+            " is easily missed."
         )
     return (
-        f"The whole image is looked\nat once: roadwork that covers few of the {size} x {size} pixels is easily missed."
+        f"The whole image is looked\nat once: roadwork that covers few of the {size} x {size}"
+        " pixels is easily missed."
     )
 
 
 def _decision(policy: dict[str, Any], *, several: bool) -> str:
     """The rule, and for a policy that defers its promise."""
     text = (
-        f"`{policy['positive_class']}` where its probability exceeds {policy['threshold']:.6f}, fitted on VAL_CALIB "
-        "(`policy.json`).\n"
+        f"`{policy['positive_class']}` where its probability exceeds {policy['threshold']:.6f},"
+        " fitted on VAL_CALIB (`policy.json`).\n"
     )
     if policy["kind"] != "softmax":
         what = "error rate" if policy["risk"] == "error" else "false negative rate"
         text += (
-            f"The policy `{policy['kind']}` defers images to stage 2. With probability {1 - policy['delta']:g} the\n"
-            f"{what} among answered images is at most {policy['alpha']:g}, and with that probability at\n"
-            f"least {policy['coverage_lower_bound']:.3f} of the images are answered. Both hold for a random image\n"
-            "of a random group, drawn as those of VAL_CALIB were; not under drift.\n"
+            f"The policy `{policy['kind']}` defers images to stage 2. With probability"
+            f" {1 - policy['delta']:g} the\n{what} among answered images is at most"
+            f" {policy['alpha']:g}, and with that probability at\nleast"
+            f" {policy['coverage_lower_bound']:.3f} of the images are answered. Both hold for a"
+            " random image\nof a random group, drawn as those of VAL_CALIB were; not under"
+            " drift.\n"
         )
     if several:
-        return text + "The weights in `model/` are as trained: the policy decides on the margin of all views."
-    return text + (
-        "The weights in `model/` carry this threshold: the probability they give is above 0.5 exactly then,\n"
-        "and is not the probability that the calibration metrics above are about. They never defer."
+        return (
+            text + "The weights in `model/` are as trained: the policy decides on the margin of all"
+            " views."
+        )
+    return (
+        text
+        + "The weights in `model/` carry this threshold: the probability they give is above 0.5"
+        " exactly then,\nand is not the probability that the calibration metrics above are about."
+        " They never defer."
     )
 
 
@@ -143,7 +154,9 @@ def _student_use(report: dict[str, Any]) -> str:
     """What the stock form of one image is, and what either form scored."""
     forms = {"all views (`model/`)": report["metrics"], "student (`student/`)": report["student"]}
     rows = "\n".join(
-        f"| {form} | " + " | ".join(_number(values[name]["value"]) for name in ("accuracy", "mcc", "auroc")) + " |"
+        f"| {form} | "
+        + " | ".join(_number(values[name]["value"]) for name in ("accuracy", "mcc", "auroc"))
+        + " |"
         for form, values in forms.items()
     )
     return f"""

@@ -1,4 +1,6 @@
-"""Phase 6: what is deployed? One directory with the model, exactly one policy, and everything to check them by."""
+"""Phase 6: what is deployed? One directory with the model, exactly one policy, and everything to
+check them by.
+"""
 
 import json
 import shutil
@@ -10,15 +12,30 @@ import numpy as np
 
 from components.export_bundle.config import ExportConfig
 from components.export_bundle.model_card import natix_card, readme
-from components.shared.artifacts import Manifest, sha256_file, verify_dir, write_json, writing
-from components.shared.bundle import DOCUMENT, GATE, KIND, MODEL, POLICY, PREPROCESSING, STUDENT_MODEL, Bundle
+from components.shared.contracts.artifacts import (
+    Manifest,
+    sha256_file,
+    verify_dir,
+    write_json,
+    writing,
+)
+from components.shared.contracts.errors import ArtifactError
+from components.shared.contracts.step import InputDir, OutputDir, main
 from components.shared.data.dataset import Dataset
-from components.shared.data.view_spec import ViewSpec, tile_boxes
-from components.shared.errors import ArtifactError
-from components.shared.evaluation.folding import fold_of
-from components.shared.evaluation.policy import Policy, read_policy, read_student
-from components.shared.selective.early_exit import read_early_exit, write_early_exit
-from components.shared.step import InputDir, OutputDir, main
+from components.shared.policies.early_exit import read_early_exit, write_early_exit
+from components.shared.policies.logit_affine import fold_of
+from components.shared.policies.policy import Policy, read_policy, read_student
+from components.shared.serving.bundle import (
+    DOCUMENT,
+    GATE,
+    KIND,
+    MODEL,
+    POLICY,
+    PREPROCESSING,
+    STUDENT_MODEL,
+    Bundle,
+)
+from components.shared.vision.view_spec import ViewSpec, tile_boxes
 
 if TYPE_CHECKING:
     from components.shared.models.classifier import ClassifierSpec
@@ -40,20 +57,28 @@ def run(
     gate_policy: InputDir | None = None,
     scrc_policy: InputDir | None = None,
 ) -> None:
-    """Fold the policy named by `config.policy` into its model, write the bundle, and compare it with the checkpoint.
+    """Fold the policy named by `config.policy` into its model, write the bundle, and compare it
+    with the checkpoint.
 
-    Raises ArtifactError for none or several policies and for inputs of different runs, all before a model is loaded.
+    Raises ArtifactError for none or several policies and for inputs of different runs, all before a
+    model is loaded.
     """
     path = {"softmax": softmax_policy, "gate": gate_policy, "scrc": scrc_policy}[config.policy]
     if config.policy == "gate":
         checkpoint = gate_checkpoint or checkpoint
     if path is None:
-        raise ArtifactError(f"policy={config.policy!r} is to be bundled, but {config.policy}_policy was not given")
+        raise ArtifactError(
+            f"policy={config.policy!r} is to be bundled, but {config.policy}_policy was not given"
+        )
     rule, policy_manifest = read_policy(path)
     if rule.kind != config.policy:
-        raise ArtifactError(f"{path}: holds a policy of kind {rule.kind!r}, expected {config.policy!r}")
+        raise ArtifactError(
+            f"{path}: holds a policy of kind {rule.kind!r}, expected {config.policy!r}"
+        )
     if rule.kind == "gate" and not (checkpoint / "gate.json").is_file():
-        raise ArtifactError(f"{checkpoint}: has no gate.json; a gate needs the checkpoint of train_gate")
+        raise ArtifactError(
+            f"{checkpoint}: has no gate.json; a gate needs the checkpoint of train_gate"
+        )
     data = Dataset.open(dataset)
     inputs = {
         "checkpoint": verify_dir(checkpoint, "Checkpoint"),
@@ -72,28 +97,49 @@ def run(
         (out / "README.md").write_text(card, encoding="utf-8")
         write_json(out / "model_card.json", natix_card(config))
         scores = report.get("student") if student else None
-        write_json(out / DOCUMENT, _document(config, rule, out, inputs, reason) | _student_entry(scores, report))
+        write_json(
+            out / DOCUMENT,
+            _document(config, rule, out, inputs, reason) | _student_entry(scores, report),
+        )
 
 
-def _check(inputs: dict[str, Manifest], rule: Policy, report: dict[str, Any], checkpoint: Path) -> None:
+def _check(
+    inputs: dict[str, Manifest], rule: Policy, report: dict[str, Any], checkpoint: Path
+) -> None:
     """Refuse parts that do not belong together."""
     if report["policy"] != rule.to_json():
-        raise ArtifactError("evaluation was made with another policy; evaluate the one that is bundled")
-    names = tuple(json.loads((checkpoint / "classifier.json").read_text(encoding="utf-8"))["class_names"])
+        raise ArtifactError(
+            "evaluation was made with another policy; evaluate the one that is bundled"
+        )
+    names = tuple(
+        json.loads((checkpoint / "classifier.json").read_text(encoding="utf-8"))["class_names"]
+    )
     if names != rule.class_names:
-        raise ArtifactError(f"checkpoint has class_names {list(names)}, the policy has {list(rule.class_names)}")
+        raise ArtifactError(
+            f"checkpoint has class_names {list(names)}, the policy has {list(rule.class_names)}"
+        )
     digest = inputs["dataset"].content_digest
-    others = [name for name in ("checkpoint", "evaluation") if inputs[name].inputs.get("dataset", digest) != digest]
+    others = [
+        name
+        for name in ("checkpoint", "evaluation")
+        if inputs[name].inputs.get("dataset", digest) != digest
+    ]
     if others:
-        raise ArtifactError(f"{' and '.join(others)} were made from another dataset; the model card would be wrong")
+        raise ArtifactError(
+            f"{' and '.join(others)} were made from another dataset; the model card would be wrong"
+        )
 
 
-def _write_model(checkpoint: Path, rule: Policy, data: Dataset, out: Path) -> tuple[dict[str, Any], str]:
-    """Write model/ and preprocessing.json and check them; returns the latter, and why the stock pipeline cannot."""
+def _write_model(
+    checkpoint: Path, rule: Policy, data: Dataset, out: Path
+) -> tuple[dict[str, Any], str]:
+    """Write model/ and preprocessing.json and check them; returns the latter, and why the stock
+    pipeline cannot.
+    """
     import torch  # seconds, so only once the inputs are known to be good
 
     from components.export_bundle.check import check_logits
-    from components.export_bundle.fold import obstacle, write_model
+    from components.export_bundle.fuse_head import obstacle, write_model
     from components.shared.models.classifier import Classifier, normalise
     from components.shared.models.gate import gate_files
 
@@ -102,7 +148,9 @@ def _write_model(checkpoint: Path, rule: Policy, data: Dataset, out: Path) -> tu
     fold = fold_of(rule)
     reason = obstacle(spec, fold)
     if spec.image_size != data.image_size:
-        raise ArtifactError(f"checkpoint has image_size {spec.image_size}, the dataset has {data.image_size}")
+        raise ArtifactError(
+            f"checkpoint has image_size {spec.image_size}, the dataset has {data.image_size}"
+        )
     positions = np.linspace(0, len(data.samples) - 1, min(_N_CHECKED_IMAGES, len(data.samples)))
     pixels = data.images(positions.round().astype(np.int64))
     with torch.inference_mode():
@@ -129,11 +177,13 @@ def _write_model(checkpoint: Path, rule: Policy, data: Dataset, out: Path) -> tu
 
 
 def _write_student(checkpoint: Path, rule: Policy | None, data: Dataset, out: Path) -> bool:
-    """Write student/, a stock model for one image, where the checkpoint has a student that the stock form can carry."""
+    """Write student/, a stock model for one image, where the checkpoint has a student that the
+    stock form can carry.
+    """
     if rule is None or not (checkpoint / "student.safetensors").is_file():
         return False
     from components.export_bundle.check import check_stock
-    from components.export_bundle.fold import obstacle, student_of, write_model
+    from components.export_bundle.fuse_head import obstacle, student_of, write_model
     from components.shared.models.classifier import Classifier
 
     student = student_of(Classifier.load(checkpoint))
@@ -152,7 +202,10 @@ def _student_entry(scores: dict[str, Any] | None, report: dict[str, Any]) -> dic
     forms = {MODEL: report["metrics"], STUDENT_MODEL: scores}
     return {
         "student": STUDENT_MODEL,
-        "forms": {form: {name: values[name]["value"] for name in _FORM_METRICS} for form, values in forms.items()},
+        "forms": {
+            form: {name: values[name]["value"] for name in _FORM_METRICS}
+            for form, values in forms.items()
+        },
     }
 
 
@@ -160,8 +213,10 @@ def _described(spec: "ClassifierSpec") -> dict[str, Any]:
     """What preprocessing.json says of views."""
     views = spec.to_json()["views"]
     return {
-        "cut": "after the resize: the whole image, then every tile (left, top, side) by rows, then all mirrored if "
-        "flips; each by antialiased bicubic interpolation to views.size",
+        "cut": (
+            "after the resize: the whole image, then every tile (left, top, side) by rows, then all"
+            " mirrored if flips; each by antialiased bicubic interpolation to views.size"
+        ),
         "tiles": [list(box) for box in tile_boxes(spec.image_size, ViewSpec(**views))],
         "views": views,
     }
@@ -172,7 +227,11 @@ def _document(
 ) -> dict[str, Any]:
     files = sorted(path for path in out.rglob("*") if path.is_file())
     several = "views" in json.loads((out / PREPROCESSING).read_text(encoding="utf-8"))
-    unfolded = "the policy decides on the views' common margin; the weights are those of one view" if several else ""
+    unfolded = (
+        "the policy decides on the views' common margin; the weights are those of one view"
+        if several
+        else ""
+    )
     unfolded = unfolded or fold_of(rule).reason
     return {
         "name": config.model_name,

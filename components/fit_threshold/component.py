@@ -2,8 +2,8 @@
 
 from kfp import dsl
 
-from components.shared.artifact_types import Calibration, Policy, ValCalibLogits
-from components.shared.component import CPU
+from components.artifact_types import Calibration, Policy, ValCalibLogits
+from components.base_images import CPU
 
 
 @dsl.component(base_image=CPU, install_kfp_package=False)
@@ -13,8 +13,10 @@ def fit_threshold(
     policy: dsl.Output[Policy],
     config: dict,
 ) -> None:
-    """Fit the softmax policy: the threshold on P(positive) that maximises the objective on VAL_CALIB."""
+    """Fit the softmax policy: the threshold on P(positive) that maximises the objective on
+    VAL_CALIB.
+    """
     from components.fit_threshold.step import run
-    from components.shared.step import execute
+    from components.shared.contracts.step import execute
 
     execute(run, config, val_calib_logits=val_calib_logits, calibration=calibration, policy=policy)

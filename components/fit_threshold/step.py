@@ -6,27 +6,34 @@ from pathlib import Path
 import numpy as np
 
 from components.fit_threshold.config import FitThresholdConfig
-from components.shared.artifacts import write_json, writing
+from components.fit_threshold.sweep import Best, Sweep, best_threshold, best_thresholds, sweep
 from components.shared.calibration.artifact import read_calibrator
-from components.shared.errors import DataError
-from components.shared.evaluation.bootstrap import group_weights, membership, percentile_interval
-from components.shared.evaluation.logits import Logits, read_logits
-from components.shared.evaluation.metrics import Bools, Floats, sigmoid
-from components.shared.evaluation.policy import KIND, STUDENT, Policy, softmax_policy
-from components.shared.evaluation.threshold import Best, Sweep, best_threshold, best_thresholds, sweep
-from components.shared.selective.early_exit import fit_early_exit, write_early_exit
-from components.shared.step import InputDir, OutputDir, main
+from components.shared.contracts.artifacts import write_json, writing
+from components.shared.contracts.errors import DataError
+from components.shared.contracts.step import InputDir, OutputDir, main
+from components.shared.policies.early_exit import fit_early_exit, write_early_exit
+from components.shared.policies.logits import Logits, read_logits
+from components.shared.policies.policy import KIND, STUDENT, Policy, softmax_policy
+from components.shared.stats.bootstrap import group_weights, membership, percentile_interval
+from components.shared.stats.metrics import Bools, Floats, sigmoid
 
-# Below this a threshold is decided by one or two images, and most bootstrap replicates lack a class.
+# Below this a threshold is decided by one or two images, and most bootstrap replicates lack a
+# class.
 _MIN_PER_CLASS = 3
 
 
 def run(
-    config: FitThresholdConfig, *, val_calib_logits: InputDir, policy: OutputDir, calibration: InputDir | None = None
+    config: FitThresholdConfig,
+    *,
+    val_calib_logits: InputDir,
+    policy: OutputDir,
+    calibration: InputDir | None = None,
 ) -> None:
-    """Sweep all thresholds on VAL_CALIB; write policy.json, fit.json, threshold_sweep.csv and threshold.png.
+    """Sweep all thresholds on VAL_CALIB; write policy.json, fit.json, threshold_sweep.csv and
+    threshold.png.
 
-    The threshold is on the probability of `calibration`'s calibrator; without one, on the model's own.
+    The threshold is on the probability of `calibration`'s calibrator; without one, on the model's
+    own.
     """
     logits, manifest = read_logits(val_calib_logits, "VAL_CALIB")
     truth = _truth(config, logits)
@@ -34,7 +41,9 @@ def run(
     calibrator = None
     if calibration is not None:
         calibrator, inputs["calibration"] = read_calibrator(calibration, inputs["val_calib_logits"])
-    margin = softmax_policy(logits.class_names, config.positive_class, 0.0, calibrator).margin(logits.logits)
+    margin = softmax_policy(logits.class_names, config.positive_class, 0.0, calibrator).margin(
+        logits.logits
+    )
     result = sweep(truth, margin, config.objective)
     best = best_threshold(result, config.max_fnr)
     fitted = softmax_policy(logits.class_names, config.positive_class, best.threshold, calibrator)
@@ -56,22 +65,29 @@ def run(
 
 
 def _student(config: FitThresholdConfig, logits: Logits, truth: Bools) -> Policy:
-    """The threshold of the student that sees whole images alone; without a calibrator, so that it can be folded."""
+    """The threshold of the student that sees whole images alone; without a calibrator, so that it
+    can be folded.
+    """
     uncalibrated = softmax_policy(logits.class_names, config.positive_class, 0.0)
     assert logits.student is not None
-    best = best_threshold(sweep(truth, uncalibrated.margin(logits.student), config.objective), config.max_fnr)
+    best = best_threshold(
+        sweep(truth, uncalibrated.margin(logits.student), config.objective), config.max_fnr
+    )
     return softmax_policy(logits.class_names, config.positive_class, best.threshold)
 
 
 def _truth(config: FitThresholdConfig, logits: Logits) -> Bools:
     if config.positive_class not in logits.class_names:
-        raise DataError(f"positive_class={config.positive_class!r} is not in {list(logits.class_names)}")
+        raise DataError(
+            f"positive_class={config.positive_class!r} is not in {list(logits.class_names)}"
+        )
     truth: Bools = logits.labels == logits.class_names.index(config.positive_class)
     positives, negatives = int(truth.sum()), int((~truth).sum())
     if min(positives, negatives) < _MIN_PER_CLASS:
         raise DataError(
-            f"VAL_CALIB has {positives} samples of {config.positive_class!r} and {negatives} others, a threshold "
-            f"needs at least {_MIN_PER_CLASS} of each; use more data or a larger calib_fraction"
+            f"VAL_CALIB has {positives} samples of {config.positive_class!r} and {negatives}"
+            f" others, a threshold needs at least {_MIN_PER_CLASS} of each; use more data or a"
+            " larger calib_fraction"
         )
     return truth
 
@@ -81,7 +97,9 @@ def _interval(
 ) -> tuple[float, float] | None:
     """95 % bootstrap interval of the threshold on the probability scale, over groups."""
     batches = group_weights(membership(groups, len(groups)), config.n_bootstrap, config.seed)
-    thresholds = [best_thresholds(sweep(truth, margin, config.objective, w), config.max_fnr) for w in batches]
+    thresholds = [
+        best_thresholds(sweep(truth, margin, config.objective, w), config.max_fnr) for w in batches
+    ]
     return percentile_interval(sigmoid(np.concatenate(thresholds)))
 
 
@@ -105,12 +123,21 @@ def _write_sweep(path: Path, result: Sweep) -> None:
     with path.open("w", newline="", encoding="utf-8") as stream:
         writer = csv.writer(stream, lineterminator="\n")
         writer.writerow(["threshold", "objective", "false_negative_rate", "false_positive_rate"])
-        columns = (sigmoid(result.thresholds), result.objective, result.false_negative_rate, result.false_positive_rate)
+        columns = (
+            sigmoid(result.thresholds),
+            result.objective,
+            result.false_negative_rate,
+            result.false_positive_rate,
+        )
         writer.writerows([f"{value:.9g}" for value in row] for row in zip(*columns, strict=True))
 
 
 def _plot(
-    path: Path, config: FitThresholdConfig, result: Sweep, threshold: float, interval: tuple[float, float] | None
+    path: Path,
+    config: FitThresholdConfig,
+    result: Sweep,
+    threshold: float,
+    interval: tuple[float, float] | None,
 ) -> None:
     from matplotlib.figure import Figure
 
@@ -118,8 +145,20 @@ def _plot(
     axes = figure.subplots()
     probability = sigmoid(result.thresholds)
     axes.step(probability, result.objective, where="mid", label=config.objective)
-    axes.step(probability, result.false_negative_rate, where="mid", label="false negative rate", linewidth=1)
-    axes.step(probability, result.false_positive_rate, where="mid", label="false positive rate", linewidth=1)
+    axes.step(
+        probability,
+        result.false_negative_rate,
+        where="mid",
+        label="false negative rate",
+        linewidth=1,
+    )
+    axes.step(
+        probability,
+        result.false_positive_rate,
+        where="mid",
+        label="false positive rate",
+        linewidth=1,
+    )
     axes.axvline(threshold, color="black", linewidth=1)
     if interval is not None:
         axes.axvspan(*interval, alpha=0.15, label="95 % interval of the threshold")

@@ -2,8 +2,8 @@
 
 from kfp import dsl
 
-from components.shared.artifact_types import Backbone
-from components.shared.component import TRAINER
+from components.artifact_types import Backbone
+from components.base_images import TRAINER
 
 
 @dsl.component(base_image=TRAINER, install_kfp_package=False)
@@ -11,8 +11,10 @@ def import_backbone(
     pretrained: dsl.Output[Backbone],
     config: dict,
 ) -> None:
-    """Copy a pretrained backbone from a folder, an object store or the Hugging Face hub, and load it once."""
+    """Copy a pretrained backbone from a folder, an object store or the Hugging Face hub, and load
+    it once.
+    """
     from components.import_backbone.step import run
-    from components.shared.step import execute
+    from components.shared.contracts.step import execute
 
     execute(run, config, pretrained=pretrained)

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from components.shared.config import Config, option
+from components.shared.contracts.config import Config, option
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -10,6 +10,9 @@ class ImportBackboneConfig(Config):
     """Parameters of the import."""
 
     backbone: str = option(
-        "", "Backbone (DINOv2, DINOv3, ViT): Hugging Face folder, local or s3://, or hub id. Required."
+        "",
+        "Backbone (DINOv2, DINOv3, ViT): Hugging Face folder, local or s3://, or hub id. Required.",
     )
-    backbone_fingerprint: str = option("", "Digest of the backbone's files; set by the pipeline for its cache.")
+    backbone_fingerprint: str = option(
+        "", "Digest of the backbone's files; set by the pipeline for its cache."
+    )

@@ -1,10 +1,10 @@
 """Which backbone does everything start from, and can it be loaded at all?"""
 
+from components.import_backbone.backbone_sources import copy_backbone
 from components.import_backbone.config import ImportBackboneConfig
-from components.import_backbone.places import copy_backbone
-from components.shared.artifacts import writing
-from components.shared.errors import ConfigError
-from components.shared.step import OutputDir, main
+from components.shared.contracts.artifacts import writing
+from components.shared.contracts.errors import ConfigError
+from components.shared.contracts.step import OutputDir, main
 
 KIND, STEP = "Backbone", "import_backbone"
 
@@ -12,11 +12,13 @@ KIND, STEP = "Backbone", "import_backbone"
 def run(config: ImportBackboneConfig, *, pretrained: OutputDir) -> None:
     """Write the backbone as it is at its place, in Hugging Face's folder layout, and load it once.
 
-    Raises ConfigError or DataError where it is not set, not there, not in safetensors, of an unsupported architecture,
-    or lacks weights.
+    Raises ConfigError or DataError where it is not set, not there, not in safetensors, of an
+    unsupported architecture, or lacks weights.
     """
     if not config.backbone:
-        raise ConfigError("backbone='' is not set; give a Hugging Face folder, local or s3://, or a hub id")
+        raise ConfigError(
+            "backbone='' is not set; give a Hugging Face folder, local or s3://, or a hub id"
+        )
     summary: dict[str, object] = {}
     with writing(pretrained, kind=KIND, step=STEP, config=config, summary=summary) as out:
         summary["source"] = copy_backbone(config.backbone, out)

@@ -10,20 +10,22 @@ from typing import BinaryIO
 import numpy as np
 import numpy.typing as npt
 
+from components.ingest_dataset import duplicates
 from components.ingest_dataset.config import IngestConfig
-from components.shared.data import duplicates
+from components.ingest_dataset.parallel import ordered_map
+from components.ingest_dataset.sources.open import open_source
+from components.ingest_dataset.sources.records import Record
+from components.shared.contracts.progress import progress
 from components.shared.data.decode import ImageRejectedError, decode_resized
-from components.shared.data.parallel import ordered_map
-from components.shared.data.records import Record
-from components.shared.data.sources import open_source
-from components.shared.progress import progress
 
 Pixels = npt.NDArray[np.uint8]
 
 
 @dataclass(frozen=True)
 class Checked:
-    """A record after decoding. `reason` is set for rejects; `position` is the row of the pixels in `PixelFile`."""
+    """A record after decoding. `reason` is set for rejects; `position` is the row of the pixels in
+    `PixelFile`.
+    """
 
     source: str
     path: str
@@ -37,7 +39,9 @@ class Checked:
 
     @property
     def order(self) -> tuple[str, str, str, list[tuple[str, str]]]:
-        """By what the listing order is replaced; the last two tell rows of Parquet without paths apart."""
+        """By what the listing order is replaced; the last two tell rows of Parquet without paths
+        apart.
+        """
         return self.source, self.path, self.sha256, sorted(self.attributes.items())
 
 
@@ -63,7 +67,9 @@ class PixelFile:
     def read(self) -> Pixels:
         """(n, S, S, 3) uint8, memory-mapped."""
         self.close()
-        return np.memmap(self._path, dtype=np.uint8, mode="r", shape=(len(self._rows), *self._shape))
+        return np.memmap(
+            self._path, dtype=np.uint8, mode="r", shape=(len(self._rows), *self._shape)
+        )
 
 
 def check_all(config: IngestConfig, pixels: PixelFile) -> list[Checked]:
@@ -76,9 +82,12 @@ def check_all(config: IngestConfig, pixels: PixelFile) -> list[Checked]:
     results = ordered_map(lambda record: _check(record, config), records)
     checked = []
     with warnings.catch_warnings():
-        # Pillow's remarks on damaged metadata and large images: the pixels are fine, the size is checked by us.
+        # Pillow's remarks on damaged metadata and large images: the pixels are fine, the size is
+        # checked by us.
         warnings.simplefilter("ignore")
-        for item, image in progress(results, "images", total=sum(source.count for source in sources)):
+        for item, image in progress(
+            results, "images", total=sum(source.count for source in sources)
+        ):
             position = -1 if image is None else pixels.add(item.sha256, image)
             checked.append(replace(item, position=position))
     return sorted(checked, key=lambda item: item.order)
@@ -88,7 +97,9 @@ def _check(record: Record, config: IngestConfig) -> tuple[Checked, Pixels | None
     described = (record.source, record.path, record.label, record.group, record.attributes)
     try:
         data = record.read()
-        image = decode_resized(data, name=record.path, size=config.image_size, max_pixels=config.max_pixels)
+        image = decode_resized(
+            data, name=record.path, size=config.image_size, max_pixels=config.max_pixels
+        )
     except ImageRejectedError as error:
         return Checked(*described, reason=str(error)), None
     digest = hashlib.sha256(data).hexdigest()

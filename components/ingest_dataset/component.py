@@ -2,8 +2,8 @@
 
 from kfp import dsl
 
-from components.shared.artifact_types import ImageDataset
-from components.shared.component import CPU
+from components.artifact_types import ImageDataset
+from components.base_images import CPU
 
 
 @dsl.component(base_image=CPU, install_kfp_package=False)
@@ -13,6 +13,6 @@ def ingest_dataset(
 ) -> None:
     """Decode and check every image once, find duplicates, and store the usable ones in shards."""
     from components.ingest_dataset.step import run
-    from components.shared.step import execute
+    from components.shared.contracts.step import execute
 
     execute(run, config, dataset=dataset)

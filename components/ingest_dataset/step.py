@@ -7,10 +7,10 @@ from pathlib import Path
 from components.ingest_dataset.check import Checked, PixelFile, check_all
 from components.ingest_dataset.config import IngestConfig
 from components.ingest_dataset.grouping import Pair, near_duplicates, united_groups, without_copies
-from components.shared.artifacts import working, writing
+from components.shared.contracts.artifacts import working, writing
+from components.shared.contracts.errors import ConfigError, DataError
+from components.shared.contracts.step import OutputDir, main
 from components.shared.data.dataset import KIND, Sample, write_header, write_samples, write_shards
-from components.shared.errors import ConfigError, DataError
-from components.shared.step import OutputDir, main
 
 _NAMED = 50
 _DUPLICATE_COLUMNS = ("sample_id", "source", "path", "label")
@@ -19,11 +19,14 @@ _DUPLICATE_COLUMNS = ("sample_id", "source", "path", "label")
 def run(config: IngestConfig, *, dataset: OutputDir) -> None:
     """Read all sources, check every image, group duplicates, write the ImageDataset.
 
-    Raises DataError for wrong tables and when more than `max_reject_fraction` of the files are unusable. Needs disk for
-    the pixels twice (0.3 MB an image at 224), not memory.
+    Raises DataError for wrong tables and when more than `max_reject_fraction` of the files are
+    unusable. Needs disk for the pixels twice (0.3 MB an image at 224), not memory.
     """
     if not config.data:
-        raise ConfigError("data='' is not set; give a folder with a CSV, a Parquet file or folder, or an s3:// address")
+        raise ConfigError(
+            "data='' is not set; give a folder with a CSV, a Parquet file or folder, or an s3://"
+            " address"
+        )
     with working(dataset) as scratch:
         pixels = PixelFile(scratch / "pixels", config.image_size)
         try:
@@ -38,11 +41,15 @@ def run(config: IngestConfig, *, dataset: OutputDir) -> None:
         rows = sorted(zip(kept, groups, strict=True), key=lambda row: row[0].sha256)
         samples = [_sample(config, item, group) for item, group in rows]
         summary = _summary(config, samples, rejected, exact, near)
-        with writing(dataset, kind=KIND, step="ingest_dataset", config=config, summary=summary) as out:
+        with writing(
+            dataset, kind=KIND, step="ingest_dataset", config=config, summary=summary
+        ) as out:
             write_header(out, config.class_names, config.image_size)
             write_samples(out, samples)
             stored = pixels.read()
-            write_shards(out, (stored[item.position] for item, _ in rows), len(rows), config.image_size)
+            write_shards(
+                out, (stored[item.position] for item, _ in rows), len(rows), config.image_size
+            )
             _write_rejects(out / "rejects.csv", rejected)
             _write_duplicates(out / "duplicates.csv", [*exact, *near])
     _report(summary, rejected, [*exact, *near])
@@ -52,7 +59,10 @@ def _refuse_too_many(config: IngestConfig, total: int, rejected: Sequence[Checke
     if len(rejected) > config.max_reject_fraction * total or len(rejected) == total:
         named = "; ".join(f"{item.source}/{item.path}: {item.reason}" for item in rejected)
         limit = f"more than max_reject_fraction={config.max_reject_fraction}"
-        raise DataError(f"{len(rejected)} of {total} images are unusable, {limit}; repair or remove them: {named}")
+        raise DataError(
+            f"{len(rejected)} of {total} images are unusable, {limit}; repair or remove them:"
+            f" {named}"
+        )
 
 
 def _sample(config: IngestConfig, item: Checked, group: str) -> Sample:
@@ -68,14 +78,21 @@ def _sample(config: IngestConfig, item: Checked, group: str) -> Sample:
 
 
 def _summary(
-    config: IngestConfig, samples: Sequence[Sample], rejected: Sequence[Checked], exact: list[Pair], near: list[Pair]
+    config: IngestConfig,
+    samples: Sequence[Sample],
+    rejected: Sequence[Checked],
+    exact: list[Pair],
+    near: list[Pair],
 ) -> dict[str, object]:
     labels = [sample.label for sample in samples]
     return {
         "n_samples": len(samples),
         "n_groups": len({sample.group for sample in samples}),
         "n_per_class": {name: labels.count(index) for index, name in enumerate(config.class_names)},
-        "n_per_source": {name: sum(s.source == name for s in samples) for name in sorted({s.source for s in samples})},
+        "n_per_source": {
+            name: sum(s.source == name for s in samples)
+            for name in sorted({s.source for s in samples})
+        },
         "n_rejected": len(rejected),
         "n_exact_duplicates": len(exact),
         "n_near_duplicate_pairs": len(near),
@@ -97,20 +114,27 @@ def _write_duplicates(path: Path, pairs: Sequence[Pair]) -> None:
         sides = [f"{column}_{side}" for side in ("a", "b") for column in _DUPLICATE_COLUMNS]
         writer.writerow(["kind", "distance", "label_conflict", *sides])
         for pair in pairs:
-            described = [(i.sha256[:16], i.source, i.path, i.label) for i in (pair.first, pair.second)]
-            writer.writerow([pair.kind, pair.distance, int(pair.conflict), *described[0], *described[1]])
+            described = [
+                (i.sha256[:16], i.source, i.path, i.label) for i in (pair.first, pair.second)
+            ]
+            writer.writerow(
+                [pair.kind, pair.distance, int(pair.conflict), *described[0], *described[1]]
+            )
 
 
 def _report(summary: dict[str, object], rejected: Sequence[Checked], pairs: Sequence[Pair]) -> None:
     print(
-        f"{summary['n_samples']} samples in {summary['n_groups']} groups, {summary['n_per_class']}; "
-        f"{summary['n_rejected']} rejected, {summary['n_exact_duplicates']} exact copies, "
-        f"{summary['n_near_duplicate_pairs']} near-duplicate pairs, {summary['n_label_conflicts']} label conflicts"
+        f"{summary['n_samples']} samples in {summary['n_groups']} groups, {summary['n_per_class']};"
+        f" {summary['n_rejected']} rejected, {summary['n_exact_duplicates']} exact copies,"
+        f" {summary['n_near_duplicate_pairs']} near-duplicate pairs, {summary['n_label_conflicts']}"
+        " label conflicts"
     )
     lines = [f"rejected {item.source}/{item.path}: {item.reason}" for item in rejected]
     for pair in pairs:
         if pair.conflict:
-            sides = " and ".join(f"{i.source}/{i.path} ({i.label})" for i in (pair.first, pair.second))
+            sides = " and ".join(
+                f"{i.source}/{i.path} ({i.label})" for i in (pair.first, pair.second)
+            )
             left_out = ", both left out" if pair.kind == "exact" else ""
             lines.append(f"{pair.kind} duplicates with different labels{left_out}: {sides}")
     for line in lines[:_NAMED]:

@@ -2,8 +2,14 @@
 
 from kfp import dsl
 
-from components.shared.artifact_types import Checkpoint, ImageDataset, Splits, ValCalibLogits, ValTestLogits
-from components.shared.component import TRAINER
+from components.artifact_types import (
+    Checkpoint,
+    ImageDataset,
+    Splits,
+    ValCalibLogits,
+    ValTestLogits,
+)
+from components.base_images import TRAINER
 
 
 @dsl.component(base_image=TRAINER, install_kfp_package=False)
@@ -15,9 +21,11 @@ def predict_logits(
     val_test_logits: dsl.Output[ValTestLogits],
     config: dict,
 ) -> None:
-    """Write what the chosen model says about VAL_CALIB and VAL_TEST, the splits that nothing before has seen."""
+    """Write what the chosen model says about VAL_CALIB and VAL_TEST, the splits that nothing before
+    has seen.
+    """
     from components.predict_logits.step import run
-    from components.shared.step import execute
+    from components.shared.contracts.step import execute
 
     execute(
         run,

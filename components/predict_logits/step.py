@@ -1,13 +1,13 @@
 """Logits of the chosen model on VAL_CALIB and VAL_TEST."""
 
 from components.predict_logits.config import PredictLogitsConfig
-from components.shared.artifacts import verify_dir, working
+from components.shared.contracts.artifacts import verify_dir, working
+from components.shared.contracts.step import InputDir, OutputDir, main
 from components.shared.data.dataset import Dataset
 from components.shared.data.splits import read_splits, refuse_foreign
-from components.shared.data.view_spec import read_views
-from components.shared.step import InputDir, OutputDir, main
-from components.shared.training.outputs import write_split_logits
-from components.shared.training.restarts import run_module
+from components.shared.training.session.outputs import write_split_logits
+from components.shared.training.session.restarts import run_module
+from components.shared.vision.view_spec import read_views
 
 STEP = "predict_logits"
 
@@ -25,7 +25,11 @@ def run(
 
     Raises ArtifactError where checkpoint and splits were made from another dataset.
     """
-    data, assignment, base = Dataset.open(dataset), read_splits(splits), verify_dir(checkpoint, "Checkpoint")
+    data, assignment, base = (
+        Dataset.open(dataset),
+        read_splits(splits),
+        verify_dir(checkpoint, "Checkpoint"),
+    )
     refuse_foreign(data, assignment, base)
     inputs = {"dataset": data.manifest, "splits": assignment.manifest, "checkpoint": base}
     views = read_views(checkpoint)
@@ -34,7 +38,15 @@ def run(
         run_module("components.predict_logits.predict", config, paths, work)
         for split, path in (("VAL_CALIB", val_calib_logits), ("VAL_TEST", val_test_logits)):
             write_split_logits(
-                path, split, work, data, assignment, step=STEP, config=config, inputs=inputs, views=views
+                path,
+                split,
+                work,
+                data,
+                assignment,
+                step=STEP,
+                config=config,
+                inputs=inputs,
+                views=views,
             )
 
 

@@ -2,8 +2,8 @@
 
 from kfp import dsl
 
-from components.shared.artifact_types import Backbone, TrainImages, TrainLabels
-from components.shared.component import TRAINER
+from components.artifact_types import Backbone, TrainImages, TrainLabels
+from components.base_images import TRAINER
 
 
 @dsl.component(base_image=TRAINER, install_kfp_package=False)
@@ -15,9 +15,11 @@ def pretrain_explora(
     config: dict,
     train_labels: dsl.Input[TrainLabels] = None,
 ) -> None:
-    """Adapt a pretrained backbone to TRAIN's images without labels; verify the merged result from disk."""
+    """Adapt a pretrained backbone to TRAIN's images without labels; verify the merged result from
+    disk.
+    """
     from components.pretrain_explora.step import run
-    from components.shared.step import execute
+    from components.shared.contracts.step import execute
 
     best = execute(
         run,

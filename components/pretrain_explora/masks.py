@@ -9,7 +9,8 @@ _ATTEMPTS = 20
 
 
 def block_mask(key: tuple[int, int, int, int], side: int) -> npt.NDArray[np.bool_]:
-    """(side * side,) blocks of hidden patches, as in BEiT and iBOT; nothing is hidden in every second crop.
+    """(side * side,) blocks of hidden patches, as in BEiT and iBOT; nothing is hidden in every
+    second crop.
 
     key: (seed, step, stream, place of the crop in the global batch).
     """

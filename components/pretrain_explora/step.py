@@ -7,12 +7,17 @@ import sys
 from pathlib import Path
 
 from components.pretrain_explora.config import PretrainExploraConfig
-from components.shared.artifacts import Manifest, verify_dir, write_json, writing
+from components.shared.contracts.artifacts import Manifest, verify_dir, write_json, writing
+from components.shared.contracts.errors import (
+    ConfigError,
+    LeakageViolationError,
+    PermanentError,
+    TransientError,
+)
+from components.shared.contracts.step import InputDir, OutputDir, main
 from components.shared.data.train_images import TrainImages
 from components.shared.data.train_labels import read_train_labels
-from components.shared.errors import ConfigError, LeakageViolationError, PermanentError, TransientError
-from components.shared.step import InputDir, OutputDir, main
-from components.shared.training.resumable import ResumableTraining
+from components.shared.training.session.resumable import ResumableTraining
 
 KIND, STEP = "Backbone", "pretrain_explora"
 _TOLERANCE = 1e-4  # of tokens; storing fp32 weights explains 1e-6
@@ -28,12 +33,14 @@ def run(
     adapted: OutputDir,
     train_labels: InputDir | None = None,
 ) -> dict[str, float]:
-    """Train through torchrun, verify the merged backbone from disk in a fresh process, write it; returns metrics.
+    """Train through torchrun, verify the merged backbone from disk in a fresh process, write it;
+    returns metrics.
 
-    Interrupted and started again with the same inputs, it goes on at its last checkpoint and writes the same bytes.
-    `train_labels` is taken with use_labeled_data=true, and must not be there otherwise.
-    Raises LeakageViolationError for images or labels that are not TRAIN's alone, PermanentError where training
-    collapsed or the merged backbone differs from the trained one by more than 1e-4.
+    Interrupted and started again with the same inputs, it goes on at its last checkpoint and writes
+    the same bytes. `train_labels` is taken with use_labeled_data=true, and must not be there
+    otherwise. Raises LeakageViolationError for images or labels that are not TRAIN's alone,
+    PermanentError where training collapsed or the merged backbone differs from the trained one by
+    more than 1e-4.
     """
     sources = {"train_images": train_images, "pretrained": pretrained}
     if train_labels is not None:
@@ -47,10 +54,14 @@ def run(
     with training.launched("components.pretrain_explora.train") as work:
         summary = json.loads((work / "training.json").read_text(encoding="utf-8"))
         summary["max_difference"] = _verified(pretrained, work)
-        with writing(adapted, kind=KIND, step=STEP, config=config, inputs=inputs, summary=summary) as out:
+        with writing(
+            adapted, kind=KIND, step=STEP, config=config, inputs=inputs, summary=summary
+        ) as out:
             shutil.copytree(work / "backbone", out, dirs_exist_ok=True)
             write_json(out / "training.json", summary)
-        shares = {name: float(summary[name]) for name in ("trainable_parameters", "trainable_share")}
+        shares = {
+            name: float(summary[name]) for name in ("trainable_parameters", "trainable_share")
+        }
         return {name: float(value) for name, value in summary["last_metrics"].items()} | shares
 
 
@@ -59,23 +70,32 @@ def _check(config: PretrainExploraConfig, images: TrainImages, pretrained: Path)
     document = json.loads((pretrained / "config.json").read_text(encoding="utf-8"))
     if config.explora_objective == "mae" and document.get("model_type") not in _NO_ROPE:
         raise ConfigError(
-            f"explora_objective='mae' leaves patches out, which a {document.get('model_type')!r} backbone's rotary "
-            "positions do not allow; use dino"
+            f"explora_objective='mae' leaves patches out, which a {document.get('model_type')!r}"
+            " backbone's rotary positions do not allow; use dino"
         )
     patch = int(document.get("patch_size", 1))
     size = min(config.explora_crop_size, images.image_size)
     if size < 2 * patch:
-        raise ConfigError(f"explora_crop_size or image_size of {size} is less than 2 x 2 patches of {patch} pixels")
+        raise ConfigError(
+            f"explora_crop_size or image_size of {size} is less than 2 x 2 patches of {patch}"
+            " pixels"
+        )
 
 
-def _labels(config: PretrainExploraConfig, images: TrainImages, train_labels: Path | None) -> dict[str, Manifest]:
+def _labels(
+    config: PretrainExploraConfig, images: TrainImages, train_labels: Path | None
+) -> dict[str, Manifest]:
     """The labels' manifest, where they are to be seen; labels that nobody asked for are refused."""
     if train_labels is None:
         if config.use_labeled_data:
-            raise ConfigError("use_labeled_data=true needs the input train_labels, which split_dataset writes")
+            raise ConfigError(
+                "use_labeled_data=true needs the input train_labels, which split_dataset writes"
+            )
         return {}
     if not config.use_labeled_data:
-        raise LeakageViolationError("train_labels are an input of pre-training, and use_labeled_data=false")
+        raise LeakageViolationError(
+            "train_labels are an input of pre-training, and use_labeled_data=false"
+        )
     return {"train_labels": read_train_labels(train_labels, images)[0]}
 
 
@@ -89,7 +109,9 @@ def _verified(pretrained: Path, work: Path) -> dict[str, float]:
         "components.pretrain_explora.verify",
         *(str(path.absolute()) for path in arguments),
     ]
-    finished = subprocess.run(command, cwd=_PROJECT_ROOT, capture_output=True, text=True, check=False)
+    finished = subprocess.run(
+        command, cwd=_PROJECT_ROOT, capture_output=True, text=True, check=False
+    )
     if finished.returncode:
         last = " | ".join(finished.stderr.strip().splitlines()[-3:])
         raise TransientError(f"the merged backbone could not be loaded again: {last}")
@@ -97,7 +119,8 @@ def _verified(pretrained: Path, work: Path) -> dict[str, float]:
     for name, difference in found.items():
         if not difference <= _TOLERANCE:
             raise PermanentError(
-                f"{name} backbone on disk differs from the trained one by {difference:.3g} (> {_TOLERANCE})"
+                f"{name} backbone on disk differs from the trained one by {difference:.3g} (>"
+                f" {_TOLERANCE})"
             )
     return found
 

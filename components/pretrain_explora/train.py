@@ -1,6 +1,8 @@
-"""The torchrun entry of pretrain_explora: one rank of extended pre-training, then the merged backbone.
+r"""The torchrun entry of pretrain_explora: one rank of extended pre-training, then the merged
+backbone.
 
-python -m torch.distributed.run --standalone --nproc-per-node=N -m components.pretrain_explora.train --config job.json
+python -m torch.distributed.run --standalone --nproc-per-node=N \
+    -m components.pretrain_explora.train --config job.json
 """
 
 import shutil
@@ -14,23 +16,29 @@ from torch import nn
 
 from components.pretrain_explora.config import PretrainExploraConfig
 from components.pretrain_explora.dino import DinoTask
+from components.pretrain_explora.explora import prepare_explora
 from components.pretrain_explora.mae import Decoder, MaeTask, MaskedAutoencoder
-from components.pretrain_explora.pixels import Pixels
 from components.pretrain_explora.student import PrototypeHead, Student
-from components.shared.artifacts import write_json
+from components.pretrain_explora.train_crops import Pixels
+from components.shared.contracts.artifacts import write_json
 from components.shared.data.train_images import TrainImages
 from components.shared.data.train_labels import read_train_labels
 from components.shared.models import adapters
 from components.shared.models.backbone import exact_tokens, image_statistics, load_backbone
-from components.shared.models.explora import prepare_explora
-from components.shared.training.checkpoints import Checkpoints
-from components.shared.training.distributed import World
-from components.shared.training.loop import LoopConfig, fit
-from components.shared.training.rank import run_rank
-from components.shared.training.record import write_metrics
+from components.shared.training.checkpoint.writer import Checkpoints
+from components.shared.training.loop.distributed import World
+from components.shared.training.loop.record import write_metrics
+from components.shared.training.session.fit import LoopConfig, fit
+from components.shared.training.session.rank import run_rank
 
 _N_PROBED = 8  # images on which the merged backbone is compared
-_PREPROCESSING = ("preprocessor_config.json", "processor_config.json", "LICENSE", "LICENSE.md", "LICENSE.txt")
+_PREPROCESSING = (
+    "preprocessor_config.json",
+    "processor_config.json",
+    "LICENSE",
+    "LICENSE.md",
+    "LICENSE.txt",
+)
 
 
 def train(
@@ -42,14 +50,18 @@ def train(
     checkpoints: Checkpoints,
     train_labels: Path | None = None,
 ) -> None:
-    """Everything one rank does; the main rank leaves `backbone/`, `probe.safetensors` and `training.json` in `work`."""
+    """Everything one rank does; the main rank leaves `backbone/`, `probe.safetensors` and
+    `training.json` in `work`.
+    """
     images = TrainImages.open(train_images)
     mean, std = image_statistics(str(pretrained))
     labels, n_classes = None, 0
     if train_labels is not None:
         _, classes, n_classes = read_train_labels(train_labels, images)
         labels = torch.from_numpy(classes).to(world.device)
-    pixels = Pixels(images, min(config.explora_crop_size, images.image_size), mean, std, world.device, labels)
+    pixels = Pixels(
+        images, min(config.explora_crop_size, images.image_size), mean, std, world.device, labels
+    )
     plain = load_backbone(str(pretrained))
     n_all = sum(parameter.numel() for parameter in plain.parameters())
     backbone = prepare_explora(
@@ -65,7 +77,9 @@ def train(
         out.mkdir()
         share = f"{n_trained:,} of the backbone's {n_all:,} parameters ({n_trained / n_all:.1%})"
         print(f"{config.explora_objective}: training {share}, {world.size} process(es)", flush=True)
-    result = fit(task, _loop_config(config), world, lambda history: write_metrics(out, history), checkpoints)
+    result = fit(
+        task, _loop_config(config), world, lambda history: write_metrics(out, history), checkpoints
+    )
     if world.is_main:
         _write(out, work, pretrained, backbone, pixels)
         summary = {
@@ -93,7 +107,9 @@ def _task(
         head = PrototypeHead(width, config.explora_head_width, config.explora_prototypes)
         return DinoTask(config, Student(backbone, head, classes).to(world.device), pixels, world)
     decoder = Decoder(width, config.explora_decoder_width, pixels.size // patch, patch)
-    return MaeTask(config, MaskedAutoencoder(backbone, decoder, classes).to(world.device), pixels, world)
+    return MaeTask(
+        config, MaskedAutoencoder(backbone, decoder, classes).to(world.device), pixels, world
+    )
 
 
 def _loop_config(config: PretrainExploraConfig) -> LoopConfig:
@@ -115,12 +131,16 @@ def _loop_config(config: PretrainExploraConfig) -> LoopConfig:
 
 
 def _write(out: Path, work: Path, pretrained: Path, backbone: PeftModel, pixels: Pixels) -> None:
-    """The adapter, the merged backbone, and what it says about some images, for the comparison from disk."""
+    """The adapter, the merged backbone, and what it says about some images, for the comparison from
+    disk.
+    """
     backbone = backbone.cpu().eval()
     adapters.save_adapter(backbone, out / "adapter")
     probe = pixels.plain(np.arange(min(_N_PROBED, len(pixels.images)))).cpu()
     tokens = exact_tokens(backbone, probe)
-    save_file({"pixels": probe.contiguous(), "tokens": tokens.contiguous()}, work / "probe.safetensors")
+    save_file(
+        {"pixels": probe.contiguous(), "tokens": tokens.contiguous()}, work / "probe.safetensors"
+    )
     adapters.merge(backbone, probe).save_pretrained(out)
     for name in _PREPROCESSING:
         if (pretrained / name).is_file():

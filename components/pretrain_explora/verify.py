@@ -1,6 +1,7 @@
-"""Is the merged backbone on disk the one that was trained? Asked in a process that knows nothing but the files.
+r"""Verification, in a process of its own, that the merged backbone on disk is the trained one.
 
-python -m components.pretrain_explora.verify <source backbone> <merged backbone> <probe.safetensors> <verified.json>
+python -m components.pretrain_explora.verify \
+    <source backbone> <merged backbone> <probe.safetensors> <verified.json>
 """
 
 import argparse
@@ -9,13 +10,13 @@ from pathlib import Path
 from peft import PeftModel
 from safetensors.torch import load_file
 
-from components.shared.artifacts import write_json
+from components.shared.contracts.artifacts import write_json
 from components.shared.models.backbone import exact_tokens, load_backbone
 
 
 def differences(source: Path, merged: Path, probe: Path) -> dict[str, float]:
-    """Largest absolute difference of tokens on the probe's images: of the merged backbone, and of the source with the
-    stored adapter, both of fp32 weights, to what the trained one said."""
+    """Largest absolute difference of tokens on the probe's images: of the merged backbone, and of
+    the source with the stored adapter, both of fp32 weights, to what the trained one said."""
     tensors = load_file(probe)
     models = {
         "merged": load_backbone(str(merged)),

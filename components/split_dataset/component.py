@@ -2,8 +2,8 @@
 
 from kfp import dsl
 
-from components.shared.artifact_types import ImageDataset, Splits, TrainImages, TrainLabels
-from components.shared.component import CPU
+from components.artifact_types import ImageDataset, Splits, TrainImages, TrainLabels
+from components.base_images import CPU
 
 
 @dsl.component(base_image=CPU, install_kfp_package=False)
@@ -14,8 +14,10 @@ def split_dataset(
     train_labels: dsl.Output[TrainLabels],
     config: dict,
 ) -> None:
-    """Assign every sample to TRAIN, VAL_SELECT, VAL_CALIB or VAL_TEST by a salted hash of its group."""
-    from components.shared.step import execute
+    """Assign every sample to TRAIN, VAL_SELECT, VAL_CALIB or VAL_TEST by a salted hash of its
+    group.
+    """
+    from components.shared.contracts.step import execute
     from components.split_dataset.step import run
 
     execute(

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from components.shared.config import Config, option
+from components.shared.contracts.config import Config, option
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -13,20 +13,31 @@ class SplitConfig(Config):
     select_fraction: float = option(0.1, "Share of VAL_SELECT (model selection).", gt=0, lt=1)
     calib_fraction: float = option(0.1, "Share of VAL_CALIB (policy fitting).", gt=0, lt=1)
     test_fraction: float = option(0.1, "Share of VAL_TEST (final evaluation).", gt=0, lt=1)
-    salt: str = option("", "Salt of the group hash, to repeat an earlier assignment; empty: the best of n_salts.")
-    n_salts: int = option(64, "Candidates among which the best balanced salt is chosen.", ge=1, le=4096)
+    salt: str = option(
+        "", "Salt of the group hash, to repeat an earlier assignment; empty: the best of n_salts."
+    )
+    n_salts: int = option(
+        64, "Candidates among which the best balanced salt is chosen.", ge=1, le=4096
+    )
     min_per_class: int = option(5, "Fewest samples of every class in every split.", ge=1)
-    holdout_column: str = option("", "Column whose values decide VAL_TEST, e.g. recording_day; empty: by hash.")
+    holdout_column: str = option(
+        "", "Column whose values decide VAL_TEST, e.g. recording_day; empty: by hash."
+    )
     holdout_values: tuple[str, ...] = option((), "Values of holdout_column that form VAL_TEST.")
-    seed: int = option(0, "Seed of initialisation, batches, augmentation, dropout, salts and resampling.", ge=0)
+    seed: int = option(
+        0, "Seed of initialisation, batches, augmentation, dropout, salts and resampling.", ge=0
+    )
 
     def check(self) -> list[str]:
         """Shares add up to 1; a held-out column comes with values."""
         problems = []
-        total = self.train_fraction + self.select_fraction + self.calib_fraction + self.test_fraction
+        total = (
+            self.train_fraction + self.select_fraction + self.calib_fraction + self.test_fraction
+        )
         if abs(total - 1) > 1e-6:
             problems.append(
-                f"train_fraction + select_fraction + calib_fraction + test_fraction = {total:.6g}, must be 1"
+                f"train_fraction + select_fraction + calib_fraction + test_fraction = {total:.6g},"
+                " must be 1"
             )
         if bool(self.holdout_column) != bool(self.holdout_values):
             problems.append("holdout_column and holdout_values must be given together")
@@ -35,5 +46,10 @@ class SplitConfig(Config):
     @property
     def shares(self) -> dict[str, float]:
         """Split -> share."""
-        values = (self.train_fraction, self.select_fraction, self.calib_fraction, self.test_fraction)
+        values = (
+            self.train_fraction,
+            self.select_fraction,
+            self.calib_fraction,
+            self.test_fraction,
+        )
         return dict(zip(("TRAIN", "VAL_SELECT", "VAL_CALIB", "VAL_TEST"), values, strict=True))

@@ -6,13 +6,13 @@ from pathlib import Path
 
 import numpy as np
 
-from components.shared.artifacts import write_json, writing
+from components.shared.contracts.artifacts import write_json, writing
+from components.shared.contracts.errors import ConfigError
+from components.shared.contracts.step import InputDir, OutputDir, main
 from components.shared.data import train_images as pixels
 from components.shared.data import train_labels as labels
 from components.shared.data.dataset import Dataset
 from components.shared.data.splits import KIND, SPLITS, audit
-from components.shared.errors import ConfigError
-from components.shared.step import InputDir, OutputDir, main
 from components.split_dataset.balance import Counts, Groups, best_salt, refuse_missing, table
 from components.split_dataset.config import SplitConfig
 
@@ -29,26 +29,36 @@ def run(
 ) -> None:
     """Choose the salt, assign, audit, and write splits.csv, split.json, summary.csv and splits.png.
 
-    `train_images` takes the pixels of TRAIN, without labels, for training that must not see more; `train_labels` takes
-    the labels alone.
-    Raises DataError where a split would have too few of a class, ConfigError for an unknown column or value to hold
-    out, LeakageViolationError where the audit fails.
+    `train_images` takes the pixels of TRAIN, without labels, for training that must not see more;
+    `train_labels` takes the labels alone. Raises DataError where a split would have too few of a
+    class, ConfigError for an unknown column or value to hold out, LeakageViolationError where the
+    audit fails.
     """
     data = Dataset.open(dataset)
     held_out = _held_out_groups(config, data)
     of_sample = [sample.group for sample in data.samples]
-    groups = Groups.of(of_sample, [sample.label for sample in data.samples], len(data.class_names), held_out)
+    groups = Groups.of(
+        of_sample, [sample.label for sample in data.samples], len(data.class_names), held_out
+    )
     salt = config.salt or best_salt(groups, config.shares, config.seed, config.n_salts)
     of_group = groups.splits(salt, config.shares)
     counts = groups.counts(of_group)
     refuse_missing(counts, data.class_names, config.min_per_class, salt)
-    split_by_group = {name: SPLITS[split] for name, split in zip(groups.names, of_group.tolist(), strict=True)}
+    split_by_group = {
+        name: SPLITS[split] for name, split in zip(groups.names, of_group.tolist(), strict=True)
+    }
     split_by_id = {sample.sample_id: split_by_group[sample.group] for sample in data.samples}
-    audit(split_by_id, {sample.sample_id: sample.group for sample in data.samples}, data.duplicate_pairs())
+    audit(
+        split_by_id,
+        {sample.sample_id: sample.group for sample in data.samples},
+        data.duplicate_pairs(),
+    )
     print(table(counts, data.class_names))
     summary = {"salt": salt, "counts": dict(zip(SPLITS, counts.tolist(), strict=True))}
     inputs = {"dataset": data.manifest}
-    with writing(splits, kind=KIND, step=STEP, config=config, inputs=inputs, summary=summary) as out:
+    with writing(
+        splits, kind=KIND, step=STEP, config=config, inputs=inputs, summary=summary
+    ) as out:
         _write_tables(out, data, split_by_id, counts)
         write_json(out / "split.json", _document(config, data, counts, salt, held_out))
         _plot(out / "splits.png", counts, data.class_names)
@@ -58,7 +68,9 @@ def run(
         (train_labels, labels, labels.write_train_labels),
     ):
         if path is not None:
-            with writing(path, kind=part.KIND, step=STEP, config=config, inputs=inputs, split="TRAIN") as out:
+            with writing(
+                path, kind=part.KIND, step=STEP, config=config, inputs=inputs, split="TRAIN"
+            ) as out:
                 write(out, data, ids)
 
 
@@ -70,19 +82,26 @@ def _held_out_groups(config: SplitConfig, data: Dataset) -> set[str]:
     if config.holdout_column not in columns:
         close = difflib.get_close_matches(config.holdout_column, columns, n=1)
         hint = f"did you mean {close[0]!r}? " if close else ""
-        raise ConfigError(f"holdout_column={config.holdout_column!r} is not in the data; {hint}columns: {columns}")
+        raise ConfigError(
+            f"holdout_column={config.holdout_column!r} is not in the data; {hint}columns: {columns}"
+        )
     value_of = [sample.attributes.get(config.holdout_column, "") for sample in data.samples]
     unknown = sorted(set(config.holdout_values) - set(value_of))
     if unknown:
         known = sorted(set(value_of))[:20]
-        raise ConfigError(f"holdout_values={unknown} do not occur in {config.holdout_column!r}, which has {known}")
+        raise ConfigError(
+            f"holdout_values={unknown} do not occur in {config.holdout_column!r}, which has {known}"
+        )
     chosen = zip(data.samples, value_of, strict=True)
     return {sample.group for sample, value in chosen if value in config.holdout_values}
 
 
-def _document(config: SplitConfig, data: Dataset, counts: Counts, salt: str, held_out: set[str]) -> dict[str, object]:
+def _document(
+    config: SplitConfig, data: Dataset, counts: Counts, salt: str, held_out: set[str]
+) -> dict[str, object]:
     per_class = {
-        split: dict(zip(data.class_names, row, strict=True)) for split, row in zip(SPLITS, counts.tolist(), strict=True)
+        split: dict(zip(data.class_names, row, strict=True))
+        for split, row in zip(SPLITS, counts.tolist(), strict=True)
     }
     return {
         "salt": salt,
@@ -99,7 +118,10 @@ def _write_tables(out: Path, data: Dataset, split_by_id: dict[str, str], counts:
         writer = csv.writer(stream, lineterminator="\n")
         writer.writerow(["sample_id", "split", "group"])
         writer.writerows((s.sample_id, split_by_id[s.sample_id], s.group) for s in data.samples)
-    n_groups = {split: len({s.group for s in data.samples if split_by_id[s.sample_id] == split}) for split in SPLITS}
+    n_groups = {
+        split: len({s.group for s in data.samples if split_by_id[s.sample_id] == split})
+        for split in SPLITS
+    }
     with (out / "summary.csv").open("w", newline="", encoding="utf-8") as stream:
         writer = csv.writer(stream, lineterminator="\n")
         writer.writerow(["split", *data.class_names, "all", "groups"])

@@ -2,8 +2,8 @@
 
 from kfp import dsl
 
-from components.shared.artifact_types import Backbone, Checkpoint, ImageDataset, Splits, ValSelectLogits
-from components.shared.component import TRAINER
+from components.artifact_types import Backbone, Checkpoint, ImageDataset, Splits, ValSelectLogits
+from components.base_images import TRAINER
 
 
 @dsl.component(base_image=TRAINER, install_kfp_package=False)
@@ -23,7 +23,7 @@ def train_baseline(
         config: The step's configuration, from `configure`.
         mode: Adaptation of this task where several are compared; empty: the configuration's.
     """
-    from components.shared.step import execute
+    from components.shared.contracts.step import execute
     from components.train_baseline.step import run
 
     best = execute(

@@ -3,10 +3,10 @@
 import json
 from dataclasses import dataclass
 
-from components.shared.config import option
-from components.shared.data.view_spec import AGGREGATIONS, ViewSpec
-from components.shared.training.config import HALF_REFUSED, RecipeConfig
-from components.shared.training.modes import MODES, MONITOR_HELP, MONITORS
+from components.shared.contracts.adaptations import MODES, MONITOR_HELP, MONITORS
+from components.shared.contracts.config import option
+from components.shared.contracts.options import HALF_REFUSED, RecipeConfig
+from components.shared.vision.view_spec import AGGREGATIONS, ViewSpec
 
 # Usual starting points for AdamW: a linear head, low-rank adapters, a whole pretrained transformer.
 _LEARNING_RATE_OF_MODE = {"frozen": 1e-3, "full": 2e-5}
@@ -20,51 +20,88 @@ class TrainBaselineConfig(RecipeConfig):
 
     mode: str = option(
         "frozen",
-        "What is trained besides the head: nothing (features are computed once and cached), everything, adapters.",
+        "What is trained besides the head: nothing (features are computed once and cached),"
+        " everything, adapters.",
         choices=MODES,
     )
     epochs: int = option(20, "Passes over TRAIN; early stopping may end sooner.", ge=1)
-    learning_rate: float = option(0.0, "Peak rate of AdamW; 0: 1e-3 frozen, 2e-4 adapters, 2e-5 full.", ge=0, lt=1)
+    learning_rate: float = option(
+        0.0, "Peak rate of AdamW; 0: 1e-3 frozen, 2e-4 adapters, 2e-5 full.", ge=0, lt=1
+    )
     optimizer: str = option(
         "adamw",
-        "adamw, or profit: AdamW whose steps do not undo a reference step (PROFIT). For converged backbones; twice the "
-        "time.",
+        "adamw, or profit: AdamW whose steps do not undo a reference step (PROFIT). For converged"
+        " backbones; twice the time.",
         choices=("adamw", "profit"),
     )
     profit_reference_rate: float = option(
         0.0, "profit: rate of the reference step; 0: a hundredth of the peak rate.", ge=0, lt=1
     )
-    micro_batch_size: int = option(0, "Samples per forward pass and process; 0: the whole share. Halved on OOM.", ge=0)
-    label_smoothing: float = option(0.1, "Share of the target mass spread over all classes.", ge=0, lt=1)
-    class_weights: str = option("none", "Loss weights: none, or inverse class frequency.", choices=("none", "balanced"))
+    micro_batch_size: int = option(
+        0, "Samples per forward pass and process; 0: the whole share. Halved on OOM.", ge=0
+    )
+    label_smoothing: float = option(
+        0.1, "Share of the target mass spread over all classes.", ge=0, lt=1
+    )
+    class_weights: str = option(
+        "none", "Loss weights: none, or inverse class frequency.", choices=("none", "balanced")
+    )
     conformal_weight: float = option(
-        0.0, "Weight of conformal risk training: the smoothed false positive rate at the conformal threshold.", ge=0
+        0.0,
+        "Weight of conformal risk training: the smoothed false positive rate at the conformal"
+        " threshold.",
+        ge=0,
     )
     conformal_alpha: float = option(
-        0.1, "False negative rate of that threshold; half of a batch needs 1 / alpha positives.", gt=0, lt=1
+        0.1,
+        "False negative rate of that threshold; half of a batch needs 1 / alpha positives.",
+        gt=0,
+        lt=1,
     )
     tile_grid: int = option(
-        1, "Looks at the whole image and at tile_grid x tile_grid tiles of it; 0 or 1: at the whole only.", ge=0, le=8
+        1,
+        "Looks at the whole image and at tile_grid x tile_grid tiles of it; 0 or 1: at the whole"
+        " only.",
+        ge=0,
+        le=8,
     )
-    tile_overlap: float = option(0.0, "Share of a tile's side that its neighbour covers too.", ge=0, lt=1)
+    tile_overlap: float = option(
+        0.0, "Share of a tile's side that its neighbour covers too.", ge=0, lt=1
+    )
     tile_flips: bool = option(False, "Also looks at every view mirrored; doubles the cost.")
     tile_size: int = option(224, "Side of each view in pixels, where there are several.", ge=1)
     aggregation: str = option(
-        "lse", "How margins of views become the image's: topk_mean, lse (log-sum-exp), ...", choices=AGGREGATIONS
+        "lse",
+        "How margins of views become the image's: topk_mean, lse (log-sum-exp), ...",
+        choices=AGGREGATIONS,
     )
-    aggregation_top_k: int = option(3, "topk_mean: how many of the largest margins are averaged.", ge=1)
-    aggregation_sharpness: float = option(1.0, "lse: from the mean (towards 0) to the maximum (large).", gt=0)
+    aggregation_top_k: int = option(
+        3, "topk_mean: how many of the largest margins are averaged.", ge=1
+    )
+    aggregation_sharpness: float = option(
+        1.0, "lse: from the mean (towards 0) to the maximum (large).", gt=0
+    )
     distilled_head: bool = option(
-        False, "Several views: also distils a head on the whole image alone, for transformers' stock pipeline."
+        False,
+        "Several views: also distils a head on the whole image alone, for transformers' stock"
+        " pipeline.",
     )
     monitor: str = option("val_select/acc", MONITOR_HELP, choices=MONITORS)
     adapter_rank: int = option(8, "Rank of the adapters.", ge=1)
-    adapter_alpha: float = option(16.0, "Adapters are scaled by adapter_alpha / adapter_rank.", gt=0)
-    adapter_options: str = option("", "JSON mapping of further fields of peft's configuration of the adapter.")
-    precision: str = option("fp32", "fp32, or bf16 autocast where supported.", choices=("fp32", "bf16", "fp16"))
+    adapter_alpha: float = option(
+        16.0, "Adapters are scaled by adapter_alpha / adapter_rank.", gt=0
+    )
+    adapter_options: str = option(
+        "", "JSON mapping of further fields of peft's configuration of the adapter."
+    )
+    precision: str = option(
+        "fp32", "fp32, or bf16 autocast where supported.", choices=("fp32", "bf16", "fp16")
+    )
 
     def check(self) -> list[str]:
-        """fp16, and PROFIT for a fresh head alone, are refused with their reason; adapter_options must be a mapping."""
+        """fp16, and PROFIT for a fresh head alone, are refused with their reason; adapter_options
+        must be a mapping.
+        """
         problems = []
         if self.distilled_head and self.tile_grid < 2:
             problems.append("distilled_head=True needs tile_grid of at least 2")
@@ -72,8 +109,8 @@ class TrainBaselineConfig(RecipeConfig):
             problems.append("tile_flips=True needs tile_grid of at least 2")
         if self.optimizer == "profit" and self.mode == "frozen":
             problems.append(
-                "optimizer='profit' needs a converged start, and mode='frozen' trains a fresh head alone; "
-                "use adamw, or another mode"
+                "optimizer='profit' needs a converged start, and mode='frozen' trains a fresh head"
+                " alone; use adamw, or another mode"
             )
         if self.precision == "fp16":
             problems.append(HALF_REFUSED)
@@ -82,7 +119,10 @@ class TrainBaselineConfig(RecipeConfig):
         except ValueError:
             mapping = False
         if not mapping:
-            problems.append(f'adapter_options={self.adapter_options!r} must be a JSON mapping, like {{"bias": "all"}}')
+            problems.append(
+                f'adapter_options={self.adapter_options!r} must be a JSON mapping, like {{"bias":'
+                ' "all"}'
+            )
         return problems
 
     @property
@@ -104,7 +144,9 @@ class TrainBaselineConfig(RecipeConfig):
     @property
     def peak_learning_rate(self) -> float:
         """`learning_rate`, or the mode's usual one where it is 0."""
-        return self.learning_rate or _LEARNING_RATE_OF_MODE.get(self.mode, _LEARNING_RATE_OF_ADAPTERS)
+        return self.learning_rate or _LEARNING_RATE_OF_MODE.get(
+            self.mode, _LEARNING_RATE_OF_ADAPTERS
+        )
 
     @property
     def reference_rate(self) -> float:

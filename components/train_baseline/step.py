@@ -3,13 +3,13 @@
 import json
 import shutil
 
-from components.shared.artifacts import verify_dir, writing
+from components.shared.contracts.artifacts import verify_dir, writing
+from components.shared.contracts.errors import ConfigError, DataError
+from components.shared.contracts.step import InputDir, OutputDir, main
 from components.shared.data.dataset import Dataset
 from components.shared.data.splits import SPLITS, Splits, read_splits
-from components.shared.errors import ConfigError, DataError
-from components.shared.step import InputDir, OutputDir, main
-from components.shared.training.outputs import write_split_logits
-from components.shared.training.resumable import ResumableTraining
+from components.shared.training.session.outputs import write_split_logits
+from components.shared.training.session.resumable import ResumableTraining
 from components.train_baseline.config import TrainBaselineConfig
 
 STEP = "train_baseline"
@@ -24,22 +24,37 @@ def run(
     checkpoint: OutputDir,
     val_select_logits: OutputDir,
 ) -> dict[str, float]:
-    """Train through torchrun and write the checkpoint and its logits of VAL_SELECT; returns the best epoch's metrics.
+    """Train through torchrun and write the checkpoint and its logits of VAL_SELECT; returns the
+    best epoch's metrics.
 
-    Interrupted and started again with the same inputs, it goes on at its last checkpoint and writes the same bytes.
+    Interrupted and started again with the same inputs, it goes on at its last checkpoint and writes
+    the same bytes.
     """
     sources = {"dataset": dataset, "splits": splits, "backbone": backbone}
     training = ResumableTraining(config, step=STEP, inputs=sources, beside=checkpoint)
     training.check_history()
-    data, assignment, base = Dataset.open(dataset), read_splits(splits), verify_dir(backbone, "Backbone")
+    data, assignment, base = (
+        Dataset.open(dataset),
+        read_splits(splits),
+        verify_dir(backbone, "Backbone"),
+    )
     _check(config, data, assignment)
     with training.launched("components.train_baseline.train") as work:
         inputs = {"dataset": data.manifest, "splits": assignment.manifest, "backbone": base}
         summary = json.loads((work / "training.json").read_text(encoding="utf-8"))
-        with writing(checkpoint, kind="Checkpoint", step=STEP, config=config, inputs=inputs, summary=summary) as out:
+        with writing(
+            checkpoint, kind="Checkpoint", step=STEP, config=config, inputs=inputs, summary=summary
+        ) as out:
             shutil.copytree(work / "checkpoint", out, dirs_exist_ok=True)
         write_split_logits(
-            val_select_logits, "VAL_SELECT", work, data, assignment, step=STEP, config=config, inputs=inputs
+            val_select_logits,
+            "VAL_SELECT",
+            work,
+            data,
+            assignment,
+            step=STEP,
+            config=config,
+            inputs=inputs,
         )
         return {name: float(value) for name, value in summary["best_metrics"].items()}
 
@@ -47,15 +62,21 @@ def run(
 def _check(config: TrainBaselineConfig, data: Dataset, assignment: Splits) -> None:
     """Everything that can be refused before a process is started or a model is loaded."""
     if config.positive_class not in data.class_names:
-        raise ConfigError(f"positive_class={config.positive_class!r} is not in the data's {list(data.class_names)}")
+        raise ConfigError(
+            f"positive_class={config.positive_class!r} is not in the data's"
+            f" {list(data.class_names)}"
+        )
     if config.views is not None and len(data.class_names) != 2:
         raise ConfigError(
-            f"tile_grid={config.tile_grid} needs 2 classes, the data has {len(data.class_names)}: views are aggregated "
-            "by the margin of one class against the other; use tile_grid=1"
+            f"tile_grid={config.tile_grid} needs 2 classes, the data has {len(data.class_names)}:"
+            " views are aggregated by the margin of one class against the other; use tile_grid=1"
         )
     unknown = sorted(set(assignment.of) ^ set(data.index))
     if unknown:
-        raise DataError(f"splits and dataset differ in {len(unknown)} sample(s), first {unknown[0]}: rerun the split")
+        raise DataError(
+            f"splits and dataset differ in {len(unknown)} sample(s), first {unknown[0]}: rerun the"
+            " split"
+        )
     empty = [split for split in SPLITS if not assignment.ids(split)]
     if empty:
         raise DataError(f"split(s) {', '.join(empty)} are empty")

@@ -1,4 +1,6 @@
-"""Losses of a sample: on cached features (frozen backbone) or on augmented images (full, adapters)."""
+"""Losses of a sample: on cached features (frozen backbone) or on augmented images (full,
+adapters).
+"""
 
 import numpy as np
 import numpy.typing as npt
@@ -6,13 +8,19 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from components.shared.data import augment
-from components.shared.evaluation.selection import selection_metrics
+from components.shared.calibration.model_selection import selection_metrics
 from components.shared.models.classifier import Classifier, normalise, standardise
-from components.shared.training.distributed import World
-from components.shared.training.inference import Positions, SplitData, cached_views, features_of, predict
-from components.shared.training.sampler import dropout_mask, step_rng
-from components.shared.training.selective_losses import conformal_risk
+from components.shared.training.loop.distributed import World
+from components.shared.training.loop.inference import (
+    Positions,
+    SplitData,
+    cached_views,
+    features_of,
+    predict,
+)
+from components.shared.training.loop.sampler import dropout_mask, step_rng
+from components.shared.training.loop.selective_losses import conformal_risk
+from components.shared.vision import augmentation as augment
 from components.train_baseline.config import TrainBaselineConfig
 
 # Random streams of a step; stream 3 is that of the cached views.
@@ -23,9 +31,20 @@ class _Task:
     """What both modes share: targets, class weights, dropout masks, metrics on VAL_SELECT."""
 
     def __init__(
-        self, config: TrainBaselineConfig, classifier: Classifier, train: SplitData, select: SplitData, world: World
+        self,
+        config: TrainBaselineConfig,
+        classifier: Classifier,
+        train: SplitData,
+        select: SplitData,
+        world: World,
     ) -> None:
-        self.config, self.classifier, self.train, self.select, self.world = config, classifier, train, select, world
+        self.config, self.classifier, self.train, self.select, self.world = (
+            config,
+            classifier,
+            train,
+            select,
+            world,
+        )
         self.n_samples = len(train)
         self.labels = torch.from_numpy(train.labels).to(world.device)
         counts = np.bincount(train.labels, minlength=len(classifier.spec.class_names))
@@ -34,7 +53,9 @@ class _Task:
         self.class_weights = torch.tensor(weights, dtype=torch.float32, device=world.device)
 
     def cross_entropy(self, logits: torch.Tensor, positions: Positions) -> torch.Tensor:
-        """Weighted, smoothed cross-entropy summed over the samples; the mean weight over TRAIN is 1."""
+        """Weighted, smoothed cross-entropy summed over the samples; the mean weight over TRAIN is
+        1.
+        """
         return F.cross_entropy(
             logits.float(),
             self.labels[torch.from_numpy(positions)],
@@ -50,7 +71,9 @@ class _Task:
             positive = self.classifier.spec.class_names.index(self.config.positive_class)
             scores = logits.float().softmax(dim=1)[:, positive]
             risk = conformal_risk(
-                scores, self.labels[torch.from_numpy(positions)] == positive, self.config.conformal_alpha
+                scores,
+                self.labels[torch.from_numpy(positions)] == positive,
+                self.config.conformal_alpha,
             )
             if risk is not None:
                 loss = loss + self.config.conformal_weight * len(positions) * risk
@@ -58,7 +81,10 @@ class _Task:
 
     def keep_mask(self, slots: Positions, step: int) -> torch.Tensor | None:
         """Dropout mask (n, 2h) of these places in the global batch, scaled by 1 / (1 - dropout)."""
-        shape = min(self.config.global_batch_size, self.n_samples), self.classifier.head.linear.in_features
+        shape = (
+            min(self.config.global_batch_size, self.n_samples),
+            self.classifier.head.linear.in_features,
+        )
         mask = dropout_mask(self.config.dropout, shape, self.config.seed, step, _DROPOUT)
         return None if mask is None else torch.from_numpy(mask[slots]).to(self.world.device)
 
@@ -69,10 +95,17 @@ class _Task:
 
 
 class FrozenTask(_Task):
-    """The head on features that are computed once: `n_cached_augmentations` per image, the first undistorted."""
+    """The head on features that are computed once: `n_cached_augmentations` per image, the first
+    undistorted.
+    """
 
     def __init__(
-        self, config: TrainBaselineConfig, classifier: Classifier, train: SplitData, select: SplitData, world: World
+        self,
+        config: TrainBaselineConfig,
+        classifier: Classifier,
+        train: SplitData,
+        select: SplitData,
+        world: World,
     ) -> None:
         super().__init__(config, classifier, train, select, world)
         self.module: nn.Module = classifier.head
@@ -91,10 +124,14 @@ class FrozenTask(_Task):
             classifier, select, world, precision=config.precision, description="features VAL_SELECT"
         ).to(world.device)
 
-    def loss(self, model: nn.Module, positions: Positions, slots: Positions, step: int) -> torch.Tensor:
+    def loss(
+        self, model: nn.Module, positions: Positions, slots: Positions, step: int
+    ) -> torch.Tensor:
         """Summed loss; each sample shows one of its cached views, drawn anew every step."""
         size = min(self.config.global_batch_size, self.n_samples)
-        view = step_rng(self.config.seed, step, _VIEW).integers(self.features.shape[1], size=size)[slots]
+        view = step_rng(self.config.seed, step, _VIEW).integers(self.features.shape[1], size=size)[
+            slots
+        ]
         features = self.features[torch.from_numpy(positions), torch.from_numpy(view)]
         return self.objective(model(features, self.keep_mask(slots, step)), positions)
 
@@ -108,12 +145,19 @@ class ImageTask(_Task):
     """The whole classifier on freshly augmented images."""
 
     def __init__(
-        self, config: TrainBaselineConfig, classifier: Classifier, train: SplitData, select: SplitData, world: World
+        self,
+        config: TrainBaselineConfig,
+        classifier: Classifier,
+        train: SplitData,
+        select: SplitData,
+        world: World,
     ) -> None:
         super().__init__(config, classifier, train, select, world)
         self.module: nn.Module = classifier
 
-    def loss(self, model: nn.Module, positions: Positions, slots: Positions, step: int) -> torch.Tensor:
+    def loss(
+        self, model: nn.Module, positions: Positions, slots: Positions, step: int
+    ) -> torch.Tensor:
         """Summed loss of augmented images; the augmentation depends on (seed, step, slot) alone."""
         images = self.train.images(positions, self.world.device)
         spec = self.classifier.spec
@@ -128,4 +172,6 @@ class ImageTask(_Task):
 
     def evaluate(self) -> dict[str, float]:
         """Metrics on VAL_SELECT."""
-        return self.scores(predict(self.classifier, self.select, self.world, precision=self.config.precision))
+        return self.scores(
+            predict(self.classifier, self.select, self.world, precision=self.config.precision)
+        )

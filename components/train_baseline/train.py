@@ -1,6 +1,8 @@
-"""The torchrun entry of train_baseline: one rank of training, then one inference pass over VAL_SELECT.
+r"""The torchrun entry of train_baseline: one rank of training, then one inference pass over
+VAL_SELECT.
 
-python -m torch.distributed.run --standalone --nproc-per-node=N -m components.train_baseline.train --config job.json
+python -m torch.distributed.run --standalone --nproc-per-node=N \
+    -m components.train_baseline.train --config job.json
 """
 
 import json
@@ -8,20 +10,20 @@ from pathlib import Path
 
 import numpy as np
 
-from components.shared.artifacts import write_json
+from components.shared.contracts.artifacts import write_json
 from components.shared.data.dataset import Dataset
 from components.shared.data.splits import read_splits
 from components.shared.models import adapters
 from components.shared.models.backbone import image_statistics, load_backbone
 from components.shared.models.classifier import Classifier, ClassifierSpec, new_head
-from components.shared.training.checkpoints import Checkpoints
-from components.shared.training.distributed import World
-from components.shared.training.inference import SplitData, predict
-from components.shared.training.loop import FitResult, LoopConfig, fit
-from components.shared.training.rank import run_rank
-from components.shared.training.record import write_metrics
+from components.shared.training.checkpoint.writer import Checkpoints
+from components.shared.training.loop.distributed import World
+from components.shared.training.loop.inference import SplitData, predict
+from components.shared.training.loop.record import write_metrics
+from components.shared.training.session.fit import FitResult, LoopConfig, fit
+from components.shared.training.session.rank import run_rank
 from components.train_baseline.config import TrainBaselineConfig
-from components.train_baseline.student import distil
+from components.train_baseline.distilled_head import distil
 from components.train_baseline.tasks import FrozenTask, ImageTask
 
 
@@ -34,7 +36,9 @@ def train(
     world: World,
     checkpoints: Checkpoints,
 ) -> None:
-    """Everything one rank does; the main rank leaves `checkpoint/`, `VAL_SELECT.npy` and `training.json` in `work`."""
+    """Everything one rank does; the main rank leaves `checkpoint/`, `VAL_SELECT.npy` and
+    `training.json` in `work`.
+    """
     data, assignment = Dataset.open(dataset), read_splits(splits)
     parts = {split: SplitData.of(data, assignment, split) for split in ("TRAIN", "VAL_SELECT")}
     classifier = build(config, data, backbone).to(world.device)
@@ -45,9 +49,13 @@ def train(
     if world.is_main:
         out.mkdir()
         print(
-            f"{config.mode}: training {counts[0]:,} of {counts[1]:,} parameters, {world.size} process(es)", flush=True
+            f"{config.mode}: training {counts[0]:,} of {counts[1]:,} parameters, {world.size}"
+            " process(es)",
+            flush=True,
         )
-    result = fit(task, loop_config(config), world, lambda history: write_metrics(out, history), checkpoints)
+    result = fit(
+        task, loop_config(config), world, lambda history: write_metrics(out, history), checkpoints
+    )
     classifier.eval()
     if world.is_main:
         adapters.save_adapter(classifier.backbone, out / "adapter")
@@ -55,7 +63,12 @@ def train(
     classifier.backbone = adapters.merge(classifier.backbone, probe.flatten(0, -4))
     if config.distilled_head:
         classifier.student, distilled = distil(
-            classifier, parts["TRAIN"], parts["VAL_SELECT"], world, loop_config(config), config.dropout
+            classifier,
+            parts["TRAIN"],
+            parts["VAL_SELECT"],
+            world,
+            loop_config(config),
+            config.dropout,
         )
     logits = predict(classifier, parts["VAL_SELECT"], world, description="logits of VAL_SELECT")
     if world.is_main:
@@ -72,7 +85,9 @@ def build(config: TrainBaselineConfig, data: Dataset, folder: Path) -> Classifie
     """The backbone of `folder` in the configured mode with a fresh head, on the CPU."""
     backbone = load_backbone(str(folder))
     mean, std = image_statistics(str(folder))
-    spec = ClassifierSpec(data.class_names, data.image_size, mean, std, backbone.config.model_type, config.views)
+    spec = ClassifierSpec(
+        data.class_names, data.image_size, mean, std, backbone.config.model_type, config.views
+    )
     n_features = 2 * backbone.config.hidden_size
     options = json.loads(config.adapter_options or "{}")
     backbone = adapters.prepare(
@@ -101,9 +116,11 @@ def _summary(
         "trainable_parameters": counts[0],
         "parameters": counts[1],
         "n_processes": world.size,
-        "cached_views": config.n_cached_augmentations
-        if config.mode == "frozen" and config.augmentation != "none"
-        else 0,
+        "cached_views": (
+            config.n_cached_augmentations
+            if config.mode == "frozen" and config.augmentation != "none"
+            else 0
+        ),
     }
 
 

@@ -2,8 +2,14 @@
 
 from kfp import dsl
 
-from components.shared.artifact_types import Checkpoint, ImageDataset, Splits, ValCalibLogits, ValTestLogits
-from components.shared.component import TRAINER
+from components.artifact_types import (
+    Checkpoint,
+    ImageDataset,
+    Splits,
+    ValCalibLogits,
+    ValTestLogits,
+)
+from components.base_images import TRAINER
 
 
 @dsl.component(base_image=TRAINER, install_kfp_package=False)
@@ -17,8 +23,10 @@ def train_gate(
     metrics: dsl.Output[dsl.Metrics],
     config: dict,
 ) -> None:
-    """Train a gate on the fixed backbone's features; write logits with gate scores of VAL_CALIB and VAL_TEST."""
-    from components.shared.step import execute
+    """Train a gate on the fixed backbone's features; write logits with gate scores of VAL_CALIB and
+    VAL_TEST.
+    """
+    from components.shared.contracts.step import execute
     from components.train_gate.step import run
 
     best = execute(

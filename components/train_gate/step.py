@@ -1,15 +1,17 @@
-"""Phase 3: which gate tells right answers from wrong ones, and what does it say about VAL_CALIB and VAL_TEST?"""
+"""Phase 3: which gate tells right answers from wrong ones, and what does it say about VAL_CALIB and
+VAL_TEST?
+"""
 
 import json
 import shutil
 
-from components.shared.artifacts import verify_dir, writing
+from components.shared.contracts.artifacts import verify_dir, writing
+from components.shared.contracts.errors import ConfigError
+from components.shared.contracts.step import InputDir, OutputDir, main
 from components.shared.data.dataset import Dataset
 from components.shared.data.splits import read_splits, refuse_foreign
-from components.shared.errors import ConfigError
-from components.shared.step import InputDir, OutputDir, main
-from components.shared.training.outputs import write_split_logits
-from components.shared.training.resumable import ResumableTraining
+from components.shared.training.session.outputs import write_split_logits
+from components.shared.training.session.resumable import ResumableTraining
 from components.train_gate.config import TrainGateConfig
 
 STEP = "train_gate"
@@ -25,27 +27,42 @@ def run(
     val_calib_logits: OutputDir,
     val_test_logits: OutputDir,
 ) -> dict[str, float]:
-    """Train through torchrun; write the checkpoint with its gate and both logits artifacts with gate scores.
+    """Train through torchrun; write the checkpoint with its gate and both logits artifacts with
+    gate scores.
 
-    Interrupted and started again with the same inputs, it goes on at its last checkpoint and writes the same bytes.
-    Raises ArtifactError where checkpoint and splits were made from another dataset.
+    Interrupted and started again with the same inputs, it goes on at its last checkpoint and writes
+    the same bytes. Raises ArtifactError where checkpoint and splits were made from another dataset.
     """
     sources = {"dataset": dataset, "splits": splits, "checkpoint": checkpoint}
     training = ResumableTraining(config, step=STEP, inputs=sources, beside=gate_checkpoint)
     training.check_history()
-    data, assignment, base = Dataset.open(dataset), read_splits(splits), verify_dir(checkpoint, "Checkpoint")
+    data, assignment, base = (
+        Dataset.open(dataset),
+        read_splits(splits),
+        verify_dir(checkpoint, "Checkpoint"),
+    )
     if config.positive_class not in data.class_names:
-        raise ConfigError(f"positive_class={config.positive_class!r} is not in the data's {list(data.class_names)}")
+        raise ConfigError(
+            f"positive_class={config.positive_class!r} is not in the data's"
+            f" {list(data.class_names)}"
+        )
     refuse_foreign(data, assignment, base)
     with training.launched("components.train_gate.train") as work:
         inputs = {"dataset": data.manifest, "splits": assignment.manifest, "checkpoint": base}
         summary = json.loads((work / "training.json").read_text(encoding="utf-8"))
         with writing(
-            gate_checkpoint, kind="Checkpoint", step=STEP, config=config, inputs=inputs, summary=summary
+            gate_checkpoint,
+            kind="Checkpoint",
+            step=STEP,
+            config=config,
+            inputs=inputs,
+            summary=summary,
         ) as out:
             shutil.copytree(work / "checkpoint", out, dirs_exist_ok=True)
         for split, path in (("VAL_CALIB", val_calib_logits), ("VAL_TEST", val_test_logits)):
-            write_split_logits(path, split, work, data, assignment, step=STEP, config=config, inputs=inputs)
+            write_split_logits(
+                path, split, work, data, assignment, step=STEP, config=config, inputs=inputs
+            )
         return {name: float(value) for name, value in summary["best_metrics"].items()}
 
 

@@ -1,4 +1,6 @@
-"""What is the gate's loss, and when is a gate better than another? On cached features of a fixed backbone."""
+"""What is the gate's loss, and when is a gate better than another? On cached features of a fixed
+backbone.
+"""
 
 import copy
 
@@ -6,13 +8,22 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from components.shared.evaluation.risk_coverage import augrc
 from components.shared.models.classifier import Classifier, Head
 from components.shared.models.gate import SELECTIVE_NET, Gate, GateHead
-from components.shared.training.distributed import World
-from components.shared.training.inference import Positions, SplitData, cached_views, features_of
-from components.shared.training.sampler import dropout_mask, global_batch, step_rng
-from components.shared.training.selective_losses import conformal_risk, gatekeeper_losses, selective_net_loss
+from components.shared.stats.risk_coverage import augrc
+from components.shared.training.loop.distributed import World
+from components.shared.training.loop.inference import (
+    Positions,
+    SplitData,
+    cached_views,
+    features_of,
+)
+from components.shared.training.loop.sampler import dropout_mask, global_batch, step_rng
+from components.shared.training.loop.selective_losses import (
+    conformal_risk,
+    gatekeeper_losses,
+    selective_net_loss,
+)
 from components.train_gate.config import TrainGateConfig
 
 # Random streams of a step; stream 3 is that of the cached views.
@@ -21,9 +32,11 @@ MONITOR = "val_select/minus_augrc"
 
 
 class Heads(nn.Module):
-    """Prediction head, and for SelectiveNet the selection and the auxiliary head, on features (B, 2h).
+    """Prediction head, and for SelectiveNet the selection and the auxiliary head, on features (B,
+    2h).
 
-    Of several views (B, V, 2h), the latter two see the views' features by their share in the prediction.
+    Of several views (B, V, 2h), the latter two see the views' features by their share in the
+    prediction.
     """
 
     def __init__(self, head: Head, *, selective: bool) -> None:
@@ -36,7 +49,9 @@ class Heads(nn.Module):
     def forward(
         self, features: torch.Tensor, keep: torch.Tensor | None = None
     ) -> tuple[torch.Tensor, torch.Tensor | None, torch.Tensor | None]:
-        """(logits, raw gate scores, auxiliary logits); the last two are None without those heads."""
+        """(logits, raw gate scores, auxiliary logits); the last two are None without those
+        heads.
+        """
         logits = self.head(features, keep)
         if self.gate is None or self.auxiliary is None:
             return logits, None, None
@@ -49,31 +64,52 @@ class GateTask:
     """Trains `Heads`; the classifier's own head is where the prediction head starts."""
 
     def __init__(
-        self, config: TrainGateConfig, classifier: Classifier, train: SplitData, select: SplitData, world: World
+        self,
+        config: TrainGateConfig,
+        classifier: Classifier,
+        train: SplitData,
+        select: SplitData,
+        world: World,
     ) -> None:
         self.config, self.world, self.select_labels = config, world, select.labels
-        self.heads = Heads(classifier.head, selective=config.gate_loss == SELECTIVE_NET).to(world.device)
+        self.heads = Heads(classifier.head, selective=config.gate_loss == SELECTIVE_NET).to(
+            world.device
+        )
         self.module: nn.Module = self.heads
         self.n_samples = len(train)
         self.labels = torch.from_numpy(train.labels).to(world.device)
         self.positive = classifier.spec.class_names.index(config.positive_class)
         n_views = 1 if config.augmentation == "none" else config.n_cached_augmentations
         self.features = cached_views(
-            classifier, train, world, n_views=n_views, augmentation=config.augmentation, seed=config.seed
+            classifier,
+            train,
+            world,
+            n_views=n_views,
+            augmentation=config.augmentation,
+            seed=config.seed,
         ).to(world.device)
-        self.select_features = features_of(classifier, select, world, description="features VAL_SELECT").to(
-            world.device
-        )
+        self.select_features = features_of(
+            classifier, select, world, description="features VAL_SELECT"
+        ).to(world.device)
 
-    def loss(self, model: nn.Module, positions: Positions, slots: Positions, step: int) -> torch.Tensor:  # noqa: ARG002
+    def loss(
+        self,
+        model: nn.Module,
+        positions: Positions,
+        slots: Positions,  # noqa: ARG002
+        step: int,
+    ) -> torch.Tensor:
         """These samples' share of the whole global batch's loss.
 
-        Coverage, selective risk and the conformal threshold are statistics of a batch. Every process takes them over
-        the global batch, cheap on cached features, so that they depend neither on the number of processes nor on
-        micro-batches. Each sample shows one of its cached views, drawn anew every step.
+        Coverage, selective risk and the conformal threshold are statistics of a batch. Every
+        process takes them over the global batch, cheap on cached features, so that they depend
+        neither on the number of processes nor on micro-batches. Each sample shows one of its cached
+        views, drawn anew every step.
         """
         batch = global_batch(self.n_samples, self.config.global_batch_size, self.config.seed, step)
-        view = step_rng(self.config.seed, step, _VIEW).integers(self.features.shape[1], size=len(batch))
+        view = step_rng(self.config.seed, step, _VIEW).integers(
+            self.features.shape[1], size=len(batch)
+        )
         rows = torch.from_numpy(batch)
         features, labels = self.features[rows, torch.from_numpy(view)], self.labels[rows]
         logits, scores, auxiliary = model(features, self._keep_mask(step, len(batch)))
@@ -82,11 +118,15 @@ class GateTask:
         else:
             losses = F.cross_entropy(logits, labels, reduction="none")
             auxiliary_losses = F.cross_entropy(auxiliary, labels, reduction="none")
-            mean = selective_net_loss(losses, auxiliary_losses, scores.sigmoid(), self.config.gate_coverage)
+            mean = selective_net_loss(
+                losses, auxiliary_losses, scores.sigmoid(), self.config.gate_coverage
+            )
         return (mean + self._conformal(logits, labels)) * len(positions)
 
     def evaluate(self) -> dict[str, float]:
-        """Accuracy on VAL_SELECT, and how well the gate ranks right answers before wrong ones (AUGRC)."""
+        """Accuracy on VAL_SELECT, and how well the gate ranks right answers before wrong ones
+        (AUGRC).
+        """
         with torch.no_grad():
             logits, _, _ = self.heads(self.select_features)
             pooled = self.heads.head.pooled(self.select_features)
@@ -113,5 +153,7 @@ class GateTask:
         return logits.new_zeros(()) if risk is None else self.config.conformal_weight * risk
 
     def _keep_mask(self, step: int, size: int) -> torch.Tensor | None:
-        mask = dropout_mask(self.config.dropout, (size, self.features.shape[-1]), self.config.seed, step, _DROPOUT)
+        mask = dropout_mask(
+            self.config.dropout, (size, self.features.shape[-1]), self.config.seed, step, _DROPOUT
+        )
         return None if mask is None else torch.from_numpy(mask).to(self.world.device)

@@ -1,6 +1,8 @@
-"""The torchrun entry of train_gate: one rank of training, then one inference pass over VAL_CALIB and VAL_TEST.
+r"""The torchrun entry of train_gate: one rank of training, then one inference pass over VAL_CALIB
+and VAL_TEST.
 
-python -m torch.distributed.run --standalone --nproc-per-node=N -m components.train_gate.train --config job.json
+python -m torch.distributed.run --standalone --nproc-per-node=N \
+    -m components.train_gate.train --config job.json
 """
 
 from pathlib import Path
@@ -8,16 +10,16 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from components.shared.artifacts import write_json
+from components.shared.contracts.artifacts import write_json
 from components.shared.data.dataset import Dataset
 from components.shared.data.splits import read_splits
 from components.shared.models.classifier import Classifier
-from components.shared.training.checkpoints import Checkpoints
-from components.shared.training.distributed import World
-from components.shared.training.inference import SplitData, features_of
-from components.shared.training.loop import FitResult, LoopConfig, fit
-from components.shared.training.rank import run_rank
-from components.shared.training.record import write_metrics
+from components.shared.training.checkpoint.writer import Checkpoints
+from components.shared.training.loop.distributed import World
+from components.shared.training.loop.inference import SplitData, features_of
+from components.shared.training.loop.record import write_metrics
+from components.shared.training.session.fit import FitResult, LoopConfig, fit
+from components.shared.training.session.rank import run_rank
 from components.train_gate.config import TrainGateConfig
 from components.train_gate.task import MONITOR, GateTask
 
@@ -31,19 +33,28 @@ def train(
     world: World,
     checkpoints: Checkpoints,
 ) -> None:
-    """Everything one rank does; the main rank leaves `checkpoint/`, `<split>.npy` and `<split>-gate.npy` in `work`."""
+    """Everything one rank does; the main rank leaves `checkpoint/`, `<split>.npy` and
+    `<split>-gate.npy` in `work`.
+    """
     data, assignment = Dataset.open(dataset), read_splits(splits)
-    parts = {split: SplitData.of(data, assignment, split) for split in ("TRAIN", "VAL_SELECT", "VAL_CALIB", "VAL_TEST")}
+    parts = {
+        split: SplitData.of(data, assignment, split)
+        for split in ("TRAIN", "VAL_SELECT", "VAL_CALIB", "VAL_TEST")
+    }
     classifier = Classifier.load(checkpoint).to(world.device)
     task = GateTask(config, classifier, parts["TRAIN"], parts["VAL_SELECT"], world)
     out = work / "checkpoint"
     if world.is_main:
         out.mkdir()
-    result = fit(task, _loop_config(config), world, lambda history: write_metrics(out, history), checkpoints)
+    result = fit(
+        task, _loop_config(config), world, lambda history: write_metrics(out, history), checkpoints
+    )
     task.module.eval()
     classifier.head, gate = task.heads.head, task.gate()
     for split in ("VAL_CALIB", "VAL_TEST"):
-        features = features_of(classifier, parts[split], world, description=f"logits of {split}").to(world.device)
+        features = features_of(
+            classifier, parts[split], world, description=f"logits of {split}"
+        ).to(world.device)
         with torch.no_grad():
             logits = classifier.head(features)
             scores = gate.scores(classifier.head.pooled(features), logits)
@@ -59,7 +70,15 @@ def train(
 
 
 def _loop_config(config: TrainGateConfig) -> LoopConfig:
-    shared = ("global_batch_size", "weight_decay", "warmup_ratio", "gradient_clip", "ema_decay", "patience", "seed")
+    shared = (
+        "global_batch_size",
+        "weight_decay",
+        "warmup_ratio",
+        "gradient_clip",
+        "ema_decay",
+        "patience",
+        "seed",
+    )
     return LoopConfig(
         epochs=config.gate_epochs,
         learning_rate=config.gate_learning_rate,

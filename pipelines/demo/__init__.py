@@ -1,8 +1,10 @@
-"""Generated data and backbone with which `make run` shows the whole pipeline on a laptop without any download.
+"""Generated data and backbone with which `make run` shows the whole pipeline on a laptop without
+any download.
 
-1600 street scenes and a randomly initialised backbone that the recipe `demo` trains in full. On held-out drives the
-recipe reaches an accuracy of about 0.90 and an AUROC of about 0.96 after 40 s of training on two free cores: enough
-to be calibrated and thresholded, and errors enough for the evaluation to show some.
+1600 street scenes and a randomly initialised backbone that the recipe `demo` trains in full. On
+held-out drives the recipe reaches an accuracy of about 0.90 and an AUROC of about 0.96 after 40 s
+of training on two free cores: enough to be calibrated and thresholded, and errors enough for the
+evaluation to show some.
 """
 
 N_IMAGES = 1600

@@ -1,7 +1,8 @@
 """What does the generated data set contain, and which faults are planted in it?
 
-A folder with images/ and labels.csv (path, label, group, timestamp, recording_day): drives as groups, a few images
-that occur twice, a few labelled -1 (exclude) and under one percent broken files.
+A folder with images/ and labels.csv (path, label, group, timestamp, recording_day): drives as
+groups, a few images that occur twice, a few labelled -1 (exclude) and under one percent broken
+files.
 """
 
 import csv
@@ -16,7 +17,7 @@ from pathlib import Path
 
 import numpy as np
 
-from components.shared.errors import ConfigError
+from components.shared.contracts.errors import ConfigError
 from pipelines.demo import N_IMAGES
 from pipelines.demo.folder import publish
 from pipelines.demo.scenes import DAYS, FRAMES_PER_DRIVE, drive_of, jpeg, photograph, scene_of
@@ -31,8 +32,9 @@ _DRIVES_PER_WORKER = 10  # fewer do not repay the start of a process
 class Row:
     """One line of labels.csv and how its file is made.
 
-    content: "frame"; "duplicate" or "conflict" (the same bytes as the source's file, with its label or the opposite
-    one); "reencoded" (the source's picture saved again); "unclear" (out of focus, label -1); or one of BROKEN.
+    content: "frame"; "duplicate" or "conflict" (the same bytes as the source's file, with its label
+    or the opposite one); "reencoded" (the source's picture saved again); "unclear" (out of focus,
+    label -1); or one of BROKEN.
     """
 
     drive: int
@@ -49,9 +51,17 @@ class Row:
     def fields(self) -> tuple[str, str, str, str, str]:
         """The row in the order of COLUMNS."""
         day, run = self.drive % DAYS, self.drive // DAYS
-        start = datetime.datetime(2025, 3, 3 + day, 6, 10, tzinfo=datetime.UTC) + datetime.timedelta(minutes=47 * run)
+        start = datetime.datetime(
+            2025, 3, 3 + day, 6, 10, tzinfo=datetime.UTC
+        ) + datetime.timedelta(minutes=47 * run)
         moment = start + datetime.timedelta(seconds=4 * self.frame)
-        return self.path, str(self.label), f"drive_{self.drive:03d}", moment.isoformat(), f"day{day + 1}"
+        return (
+            self.path,
+            str(self.label),
+            f"drive_{self.drive:03d}",
+            moment.isoformat(),
+            f"day{day + 1}",
+        )
 
 
 def plan(n_images: int, seed: int) -> list[Row]:
@@ -65,24 +75,33 @@ def plan(n_images: int, seed: int) -> list[Row]:
     n_pairs = len(drives) // 2
     copies = ["duplicate"] * max(1, n_images // 200) + ["conflict"] * max(1, n_images // 800)
     copies += ["reencoded"] * max(1, n_images // 400)
-    for k, content in enumerate(copies):  # between pairs of drives, so that duplicates unite few groups
+    for k, content in enumerate(
+        copies
+    ):  # between pairs of drives, so that duplicates unite few groups
         pair, frame = k % n_pairs, (3 * (k // n_pairs) + k % n_pairs) % FRAMES_PER_DRIVE
-        target, source = (int(drive) * FRAMES_PER_DRIVE + frame for drive in drives[2 * pair : 2 * pair + 2])
+        target, source = (
+            int(drive) * FRAMES_PER_DRIVE + frame for drive in drives[2 * pair : 2 * pair + 2]
+        )
         label = 1 - rows[source].label if content == "conflict" else rows[source].label
-        rows[target] = replace(rows[target], content=content, label=label, source=rows[source].source)
+        rows[target] = replace(
+            rows[target], content=content, label=label, source=rows[source].source
+        )
         used |= {target, source}
     free = [int(i) for i in rng.permutation(n_images) if int(i) not in used]
     broken = [BROKEN[k % len(BROKEN)] for k in range(n_images // 200)]
     for i, content in zip(free, broken + ["unclear"] * (n_images // 100), strict=False):
-        rows[i] = replace(rows[i], content=content, label=-1 if content == "unclear" else rows[i].label)
+        rows[i] = replace(
+            rows[i], content=content, label=-1 if content == "unclear" else rows[i].label
+        )
     return rows
 
 
 def write_demo_data(folder: Path, *, n_images: int = N_IMAGES, seed: int = 0) -> None:
-    """Write the data set of `n_images` rows; byte-identical for equal arguments, nothing to do where it is complete.
+    """Write the data set of `n_images` rows; byte-identical for equal arguments, nothing to do
+    where it is complete.
 
-    About 6 ms an image and core. Raises ConfigError for fewer than 20 images, DataError where `folder` holds
-    something else.
+    About 6 ms an image and core. Raises ConfigError for fewer than 20 images, DataError where
+    `folder` holds something else.
     """
     rows = plan(n_images, seed)
 
@@ -136,5 +155,7 @@ def file_bytes(row: Row, seed: int) -> bytes:
         buffer = io.BytesIO()
         image.save(buffer, "PNG")
         return buffer.getvalue()
-    data = jpeg(image, scene.drive.quality - 15 if row.content == "reencoded" else scene.drive.quality)
+    data = jpeg(
+        image, scene.drive.quality - 15 if row.content == "reencoded" else scene.drive.quality
+    )
     return data[: len(data) * 3 // 5] if row.content == "truncated" else data

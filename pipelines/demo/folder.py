@@ -8,23 +8,28 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from components.shared.artifacts import write_json
-from components.shared.errors import DataError
+from components.shared.contracts.artifacts import write_json
+from components.shared.contracts.errors import DataError
 
 MARKER = "demo.json"
 
 
 def publish(folder: Path, parameters: dict[str, Any], write: Callable[[Path], None]) -> None:
-    """Make `folder` hold what `write` puts into an empty directory; nothing happens where it already does.
+    """Make `folder` hold what `write` puts into an empty directory; nothing happens where it
+    already does.
 
-    A folder is complete when its marker, written last, names the same parameters, the same generator code and the
-    files' number and bytes. Generated folders that differ are replaced; DataError where `folder` holds anything else.
+    A folder is complete when its marker, written last, names the same parameters, the same
+    generator code and the files' number and bytes. Generated folders that differ are replaced;
+    DataError where `folder` holds anything else.
     """
     wanted = {"parameters": parameters, "code": _code_digest()}
     if _is_complete(folder, wanted):
         return
     if folder.exists() and not (folder / MARKER).is_file() and any(folder.iterdir()):
-        raise DataError(f"{folder}: not empty and without {MARKER}, so not generated demo data; choose another folder")
+        raise DataError(
+            f"{folder}: not empty and without {MARKER}, so not generated demo data; choose another"
+            " folder"
+        )
     staging = folder.parent / f".{folder.name}.partial"
     shutil.rmtree(staging, ignore_errors=True)
     staging.mkdir(parents=True)
@@ -50,7 +55,11 @@ def _is_complete(folder: Path, wanted: dict[str, Any]) -> bool:
 
 
 def _extent(folder: Path) -> dict[str, int]:
-    sizes = [file.stat().st_size for file in folder.rglob("*") if file.is_file() and file != folder / MARKER]
+    sizes = [
+        file.stat().st_size
+        for file in folder.rglob("*")
+        if file.is_file() and file != folder / MARKER
+    ]
     return {"files": len(sizes), "bytes": sum(sizes)}
 
 

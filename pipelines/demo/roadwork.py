@@ -3,7 +3,7 @@
 import numpy as np
 
 from pipelines.demo.canvas import Canvas, Colour
-from pipelines.demo.things import DARK, GREY, RED, WHITE, Painter, Thing, darker, person
+from pipelines.demo.objects import DARK, GREY, RED, WHITE, Painter, Thing, darker, person
 
 ORANGE: Colour = (244, 96, 22)
 MACHINE: Colour = (238, 170, 28)
@@ -15,11 +15,21 @@ def cone(canvas: Canvas, thing: Thing) -> None:
     canvas.shadow(x, z, height * 0.9)
     canvas.upright(x, 0, z, height * 0.72, height * 0.07, darker(thing.colour, 0.6))
     tip = half * 0.18
-    canvas.polygon([(x - half, 0.05, z), (x + half, 0.05, z), (x + tip, height, z), (x - tip, height, z)], thing.colour)
+    canvas.polygon(
+        [(x - half, 0.05, z), (x + half, 0.05, z), (x + tip, height, z), (x - tip, height, z)],
+        thing.colour,
+    )
     for low, high in ((0.34, 0.5), (0.64, 0.78)):
         a, b = half * (1 - 0.82 * low), half * (1 - 0.82 * high)
-        canvas.polygon([(x - a, height * low, z), (x + a, height * low, z), (x + b, height * high, z),
-                        (x - b, height * high, z)], WHITE)  # fmt: skip
+        canvas.polygon(
+            [
+                (x - a, height * low, z),
+                (x + a, height * low, z),
+                (x + b, height * high, z),
+                (x - b, height * high, z),
+            ],
+            WHITE,
+        )
 
 
 def barrier(canvas: Canvas, thing: Thing) -> None:
@@ -27,9 +37,25 @@ def barrier(canvas: Canvas, thing: Thing) -> None:
     for side in (-0.4, 0.4):
         canvas.upright(thing.x + side * thing.width, 0, thing.z, 0.1, thing.height, GREY)
     stripes = 2 * max(2, round(thing.width / 0.5)) + 1
-    canvas.striped(thing.x, thing.height * 0.64, thing.z, thing.width, thing.height * 0.36, (WHITE, RED), stripes)
+    canvas.striped(
+        thing.x,
+        thing.height * 0.64,
+        thing.z,
+        thing.width,
+        thing.height * 0.36,
+        (WHITE, RED),
+        stripes,
+    )
     if thing.variant < 0.7:
-        canvas.striped(thing.x, thing.height * 0.22, thing.z, thing.width, thing.height * 0.3, (WHITE, RED), stripes)
+        canvas.striped(
+            thing.x,
+            thing.height * 0.22,
+            thing.z,
+            thing.width,
+            thing.height * 0.3,
+            (WHITE, RED),
+            stripes,
+        )
 
 
 def beacon(canvas: Canvas, thing: Thing) -> None:
@@ -39,13 +65,17 @@ def beacon(canvas: Canvas, thing: Thing) -> None:
     bands = 5
     for band in range(bands):
         y = 0.12 + band * thing.height / bands
-        canvas.upright(thing.x, y, thing.z, 0.28, thing.height / bands, RED if band % 2 == 0 else WHITE)
+        canvas.upright(
+            thing.x, y, thing.z, 0.28, thing.height / bands, RED if band % 2 == 0 else WHITE
+        )
     if thing.variant < 0.7:
         canvas.disc(thing.x, thing.height + 0.28, thing.z, 0.17, (255, 196, 40), lit=True)
 
 
 def excavator(canvas: Canvas, thing: Thing) -> None:
-    """Tracks, turret with cab, and a two-part arm with a bucket; `variant` turns it left or right."""
+    """Tracks, turret with cab, and a two-part arm with a bucket; `variant` turns it left or
+    right.
+    """
     x, z, size = thing.x, thing.z, thing.height / 3.0
     turn = 1.0 if thing.variant < 0.5 else -1.0
 
@@ -65,7 +95,12 @@ def excavator(canvas: Canvas, thing: Thing) -> None:
 def spoil(canvas: Canvas, thing: Thing) -> None:
     """A heap of earth beside a pit."""
     x, z, half, top = thing.x, thing.z, thing.width / 2, thing.height
-    outline = [(x - half, 0, z), (x + half, 0, z), (x + 0.3 * half, top, z), (x - 0.2 * half, 0.9 * top, z)]
+    outline = [
+        (x - half, 0, z),
+        (x + half, 0, z),
+        (x + 0.3 * half, top, z),
+        (x - 0.2 * half, 0.9 * top, z),
+    ]
     canvas.polygon(outline, thing.colour)
 
 
@@ -89,22 +124,39 @@ PAINTERS: dict[str, Painter] = {
 def lay_out(rng: np.random.Generator, start: float, lane: float) -> list[Thing]:
     """The objects of one site that begins `start` metres ahead in the lane centred on x = `lane`.
 
-    Three layouts: a tapering row of cones, a row of beacons with barriers, an excavation. Details vary.
+    Three layouts: a tapering row of cones, a row of beacons with barriers, an excavation. Details
+    vary.
     """
     layout = rng.choice(("cones", "barriers", "excavation"), p=(0.4, 0.3, 0.3))
     things: list[Thing] = []
 
-    def add(kind: str, x: float, z: float, width: float, height: float, colour: Colour = ORANGE) -> None:
-        things.append(Thing(kind, float(x), float(z), width, float(height), 0.0, colour, float(rng.random())))
+    def add(
+        kind: str, x: float, z: float, width: float, height: float, colour: Colour = ORANGE
+    ) -> None:
+        things.append(
+            Thing(kind, float(x), float(z), width, float(height), 0.0, colour, float(rng.random()))
+        )
 
     if layout == "cones":
         side = rng.choice((-1.0, 1.0))
         height = rng.uniform(0.9, 1.25)
         for i in range(rng.integers(5, 10)):
-            add("cone", lane + side * (1.4 - 0.45 * i) + rng.normal(0, 0.08), start + 1.8 * i, 0.0, height)
+            add(
+                "cone",
+                lane + side * (1.4 - 0.45 * i) + rng.normal(0, 0.08),
+                start + 1.8 * i,
+                0.0,
+                height,
+            )
     elif layout == "barriers":
         for i in range(rng.integers(2, 5)):
-            add("beacon", lane + rng.choice((-1.6, 1.6)), start + 2.2 * i, 0.0, rng.uniform(1.1, 1.4))
+            add(
+                "beacon",
+                lane + rng.choice((-1.6, 1.6)),
+                start + 2.2 * i,
+                0.0,
+                rng.uniform(1.1, 1.4),
+            )
         for i in range(rng.integers(1, 4)):
             add(
                 "barrier",
@@ -115,8 +167,17 @@ def lay_out(rng: np.random.Generator, start: float, lane: float) -> list[Thing]:
                 RED,
             )
     else:
-        machine = tuple(float(c) for c in np.asarray(MACHINE) * rng.uniform(0.85, 1.05) + rng.normal(0, 6, 3))
-        add("excavator", lane, start + 3, 0.0, rng.uniform(2.6, 3.4), (machine[0], machine[1], machine[2]))
+        machine = tuple(
+            float(c) for c in np.asarray(MACHINE) * rng.uniform(0.85, 1.05) + rng.normal(0, 6, 3)
+        )
+        add(
+            "excavator",
+            lane,
+            start + 3,
+            0.0,
+            rng.uniform(2.6, 3.4),
+            (machine[0], machine[1], machine[2]),
+        )
         add(
             "spoil",
             lane + rng.choice((-2.0, 2.0)),
@@ -127,5 +188,11 @@ def lay_out(rng: np.random.Generator, start: float, lane: float) -> list[Thing]:
         )
         add("barrier", lane + rng.normal(0, 0.4), start, rng.uniform(1.8, 3.0), 1.2, RED)
     if rng.random() < 0.35:
-        add("worker", lane + rng.uniform(-1.5, 1.5), start + rng.uniform(1, 5), 0.0, rng.uniform(1.65, 1.85))
+        add(
+            "worker",
+            lane + rng.uniform(-1.5, 1.5),
+            start + rng.uniform(1, 5),
+            0.0,
+            rng.uniform(1.65, 1.85),
+        )
     return things

@@ -1,8 +1,9 @@
 """Which street scene belongs to (seed, drive, frame), and what does its photograph look like?
 
-A drive is one camera on one day: weather, palette, road and lens stay the same. It passes places of two to four frames
-each; a place has its own buildings and traffic, with a road works site or without one. Every random number comes from
-(seed, drive, place or frame), so that any frame can be drawn alone.
+A drive is one camera on one day: weather, palette, road and lens stay the same. It passes places of
+two to four frames each; a place has its own buildings and traffic, with a road works site or
+without one. Every random number comes from (seed, drive, place or frame), so that any frame can be
+drawn alone.
 """
 
 import functools
@@ -13,9 +14,10 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageFilter
 
-from pipelines.demo import roadwork, things
+from pipelines.demo import objects as things
+from pipelines.demo import roadwork
 from pipelines.demo.canvas import HEIGHT, NEAREST, SUPERSAMPLING, WIDTH, Canvas, Colour, View
-from pipelines.demo.things import WHITE, Thing
+from pipelines.demo.objects import WHITE, Thing
 
 FRAMES_PER_DRIVE = 10
 DAYS = 6
@@ -23,15 +25,32 @@ _FARTHEST = 140.0  # metres
 _PAINTERS = things.PAINTERS | roadwork.PAINTERS
 _ORANGES: tuple[Colour, ...] = ((240, 98, 26), (244, 124, 20), (226, 84, 34))
 _CAR_COLOURS: tuple[Colour, ...] = (
-    (200, 202, 204), (60, 62, 66), (28, 30, 34), (150, 26, 28), (36, 66, 128), (226, 226, 222), (110, 116, 110),
-)  # fmt: skip
+    (200, 202, 204),
+    (60, 62, 66),
+    (28, 30, 34),
+    (150, 26, 28),
+    (36, 66, 128),
+    (226, 226, 222),
+    (110, 116, 110),
+)
 _WALLS: tuple[Colour, ...] = (
-    (186, 168, 140), (150, 92, 72), (170, 172, 170), (204, 186, 150), (124, 128, 138), (196, 150, 120), (222, 216, 204),
-)  # fmt: skip
+    (186, 168, 140),
+    (150, 92, 72),
+    (170, 172, 170),
+    (204, 186, 150),
+    (124, 128, 138),
+    (196, 150, 120),
+    (222, 216, 204),
+)
 _LOOKALIKES = (
-    ("orange_car", 0.2), ("school_bus", 0.14), ("awning", 0.24), ("umbrella", 0.2), ("warning_sign", 0.25),
-    ("traffic_light", 0.25), ("bin", 0.2),
-)  # fmt: skip
+    ("orange_car", 0.2),
+    ("school_bus", 0.14),
+    ("awning", 0.24),
+    ("umbrella", 0.2),
+    ("warning_sign", 0.25),
+    ("traffic_light", 0.25),
+    ("bin", 0.2),
+)
 # light, sky above, sky at the horizon, visibility in metres
 _WEATHER: dict[str, tuple[Colour, Colour, Colour, float]] = {
     "clear": ((1.0, 0.98, 0.94), (84, 142, 214), (196, 218, 236), 420.0),
@@ -44,7 +63,9 @@ _WEATHER: dict[str, tuple[Colour, Colour, Colour, float]] = {
 
 @dataclass(frozen=True)
 class Drive:
-    """What the frames of one drive share. `places` holds (first frame, has a road works site); widths in metres."""
+    """What the frames of one drive share. `places` holds (first frame, has a road works site);
+    widths in metres.
+    """
 
     view: View
     sky: Colour
@@ -65,7 +86,9 @@ class Drive:
 
 @dataclass(frozen=True)
 class Scene:
-    """One frame before it is drawn; `label` is 1 where `objects` contain a road works site, else 0."""
+    """One frame before it is drawn; `label` is 1 where `objects` contain a road works site, else
+    0.
+    """
 
     drive: Drive
     objects: tuple[Thing, ...]
@@ -119,7 +142,9 @@ def scene_of(seed: int, drive: int, frame: int) -> Scene:
     step = 0.02 if rng.random() < 0.2 else rng.uniform(0.5, 1.6)
     lane = float(rng.choice((-0.5, 0.5, 0.5, 0.85))) * common.half_width
     objects = _surroundings(rng, common)
-    objects += _traffic(rng, common, lane if has_site else 0.0) + _lookalikes(rng, common, lane if has_site else 0.0)
+    objects += _traffic(rng, common, lane if has_site else 0.0) + _lookalikes(
+        rng, common, lane if has_site else 0.0
+    )
     if has_site:
         objects += roadwork.lay_out(rng, 2 * step + rng.uniform(4.5, 10.0), lane)
     travelled = step * (frame - first)
@@ -128,13 +153,17 @@ def scene_of(seed: int, drive: int, frame: int) -> Scene:
 
 
 def photograph(scene: Scene, *, out_of_focus: bool = False) -> Image.Image:
-    """Draw the scene and pass it through lens and sensor: RGB, 320 x 224. Out of focus, nobody could label it."""
+    """Draw the scene and pass it through lens and sensor: RGB, 320 x 224. Out of focus, nobody
+    could label it.
+    """
     image = _draw(scene)
     rng = np.random.default_rng(scene.noise_seed)
     blur = 9.0 if out_of_focus else scene.drive.blur
     if blur > 0.25:
         image = image.filter(ImageFilter.GaussianBlur(blur))
-    grain = rng.standard_normal((HEIGHT, WIDTH, 1), dtype=np.float32) * np.float32(scene.drive.noise)
+    grain = rng.standard_normal((HEIGHT, WIDTH, 1), dtype=np.float32) * np.float32(
+        scene.drive.noise
+    )
     pixels = np.asarray(image, dtype=np.float32) + grain
     return Image.fromarray(np.clip(pixels, 0, 255).astype(np.uint8))
 
@@ -166,27 +195,47 @@ def _surroundings(rng: np.random.Generator, drive: Drive) -> list[Thing]:
                 height = max(3.2, drive.building_height * rng.uniform(0.6, 1.5))
                 wall = _jittered(rng, drive.walls[rng.integers(3)], 10)
                 x = side * (edge + 4 + rng.uniform(0, 1.5))
-                found.append(Thing("building", x, z, 8.0, height, length - 0.5, wall, float(rng.random())))
+                found.append(
+                    Thing("building", x, z, 8.0, height, length - 0.5, wall, float(rng.random()))
+                )
             elif rng.random() < 0.75:
                 green = _jittered(rng, (66, 96, 48), 14)
                 size = rng.uniform(3.0, 6.5)
-                found.append(_thing(rng, "tree", side * (edge + rng.uniform(0.5, 5)), z + 5, size, size * 1.3, green))
+                found.append(
+                    _thing(
+                        rng,
+                        "tree",
+                        side * (edge + rng.uniform(0.5, 5)),
+                        z + 5,
+                        size,
+                        size * 1.3,
+                        green,
+                    )
+                )
             z += length
         if rng.random() < 0.5:
             found += [
-                _thing(rng, "lamp_post", side * (drive.half_width + 0.4), z0, 0.1, 6.5) for z0 in (14.0, 38.0, 62.0)
+                _thing(rng, "lamp_post", side * (drive.half_width + 0.4), z0, 0.1, 6.5)
+                for z0 in (14.0, 38.0, 62.0)
             ]
         if rng.random() < 0.35:
-            found.append(_thing(rng, "round_sign", side * (drive.half_width + 0.7), rng.uniform(9, 30), 0.7, 2.3))
+            found.append(
+                _thing(
+                    rng, "round_sign", side * (drive.half_width + 0.7), rng.uniform(9, 30), 0.7, 2.3
+                )
+            )
         for _ in range(rng.poisson(0.5)):
             coat = _jittered(rng, _CAR_COLOURS[rng.integers(len(_CAR_COLOURS))], 12)
             x = side * (drive.half_width + rng.uniform(0.5, 2.2))
-            found.append(_thing(rng, "person", x, rng.uniform(8, 35), 0.5, rng.uniform(1.5, 1.9), coat))
+            found.append(
+                _thing(rng, "person", x, rng.uniform(8, 35), 0.5, rng.uniform(1.5, 1.9), coat)
+            )
     return found
 
 
 def _traffic(rng: np.random.Generator, drive: Drive, site: float) -> list[Thing]:
-    """Oncoming traffic on the left, cars ahead and parked on the right; `site` is the lane (x) of the works or 0.
+    """Oncoming traffic on the left, cars ahead and parked on the right; `site` is the lane (x) of
+    the works or 0.
 
     Nothing drives between the camera and a site: a label must not depend on what cannot be seen.
     """
@@ -195,7 +244,9 @@ def _traffic(rng: np.random.Generator, drive: Drive, site: float) -> list[Thing]
         for _ in range(rng.poisson(0.6)):
             z = rng.uniform(36, 80) if lane * site > 0 else rng.uniform(8, 60)
             tall = rng.random() < 0.2
-            width, height, length = (2.2, rng.uniform(2.3, 3.1), 7.0) if tall else (1.8, rng.uniform(1.4, 1.6), 4.3)
+            width, height, length = (
+                (2.2, rng.uniform(2.3, 3.1), 7.0) if tall else (1.8, rng.uniform(1.4, 1.6), 4.3)
+            )
             found.append(_car(rng, lane * drive.half_width, z, width, height, length))
     if rng.random() < 0.3:
         starts = (36.0, 42.0, 48.0) if site > 0 else (rng.uniform(6, 12), 20.0, 27.0)
@@ -203,13 +254,17 @@ def _traffic(rng: np.random.Generator, drive: Drive, site: float) -> list[Thing]
     return found
 
 
-def _car(rng: np.random.Generator, x: float, z: float, width: float, height: float, length: float) -> Thing:
+def _car(
+    rng: np.random.Generator, x: float, z: float, width: float, height: float, length: float
+) -> Thing:
     colour = _jittered(rng, _CAR_COLOURS[rng.integers(len(_CAR_COLOURS))], 10)
     return Thing("vehicle", x, float(z), width, float(height), length, colour, 0.0)
 
 
 def _lookalikes(rng: np.random.Generator, drive: Drive, site: float) -> list[Thing]:
-    """Objects that share colour or stripes with road works; as common beside a site as without one."""
+    """Objects that share colour or stripes with road works; as common beside a site as without
+    one.
+    """
     found: list[Thing] = []
     for kind, share in _LOOKALIKES:
         side = float(rng.choice((-1.0, 1.0)))
@@ -217,13 +272,25 @@ def _lookalikes(rng: np.random.Generator, drive: Drive, site: float) -> list[Thi
         colour = _jittered(rng, _ORANGES[rng.integers(len(_ORANGES))], 10)
         if rng.random() > share:
             continue
-        pavement, lane = side * (drive.half_width + rng.uniform(0.8, 2.2)), side * drive.half_width / 2
+        pavement, lane = (
+            side * (drive.half_width + rng.uniform(0.8, 2.2)),
+            side * drive.half_width / 2,
+        )
         free = z + 30.0 if side * site > 0 else z
         found += {
             "orange_car": [Thing("vehicle", lane, free, 1.8, 1.5, 4.3, colour, variant)],
-            "school_bus": [Thing("school_bus", lane, free, 2.4, 3.0, 9.0, (246.0, 178.0, 32.0), variant)],
-            "awning": [Thing("awning", side * (drive.half_width + 2.6), z, 0.0, 2.6, 6.0, things.RED, variant)],
-            "umbrella": [Thing("umbrella", pavement, z + 3.0 * i, 2.4, 2.5, 0.0, colour, variant) for i in range(3)],
+            "school_bus": [
+                Thing("school_bus", lane, free, 2.4, 3.0, 9.0, (246.0, 178.0, 32.0), variant)
+            ],
+            "awning": [
+                Thing(
+                    "awning", side * (drive.half_width + 2.6), z, 0.0, 2.6, 6.0, things.RED, variant
+                )
+            ],
+            "umbrella": [
+                Thing("umbrella", pavement, z + 3.0 * i, 2.4, 2.5, 0.0, colour, variant)
+                for i in range(3)
+            ],
             "warning_sign": [Thing("warning_sign", pavement, z, 0.0, 2.4, 0.0, colour, variant)],
             "traffic_light": [Thing("traffic_light", pavement, z, 0.0, 2.8, 0.0, colour, variant)],
             "bin": [Thing("bin", pavement, z, 0.5, 1.0, 0.0, colour, variant)],
@@ -258,7 +325,9 @@ def _sky(drive: Drive) -> Image.Image:
 
 
 def _ground(canvas: Canvas, drive: Drive, travelled: float) -> None:
-    """Verge, pavement, road with edge lines, and lane marks that move with the distance travelled."""
+    """Verge, pavement, road with edge lines, and lane marks that move with the distance
+    travelled.
+    """
     depths = [2.0, 3.0, 4.5, 7.0, 10.0, 15.0, 22.0, 32.0, 46.0, 66.0, 95.0, _FARTHEST]
 
     def strip(left: float, right: float, colour: Colour) -> None:
@@ -282,9 +351,17 @@ def _ground(canvas: Canvas, drive: Drive, travelled: float) -> None:
 
 
 def _thing(
-    rng: np.random.Generator, kind: str, x: float, z: float, width: float, height: float, colour: Colour = things.GREY
+    rng: np.random.Generator,
+    kind: str,
+    x: float,
+    z: float,
+    width: float,
+    height: float,
+    colour: Colour = things.GREY,
 ) -> Thing:
-    return Thing(kind, float(x), float(z), float(width), float(height), 0.0, colour, float(rng.random()))
+    return Thing(
+        kind, float(x), float(z), float(width), float(height), 0.0, colour, float(rng.random())
+    )
 
 
 def _scaled(colour: Colour, factor: float) -> Colour:

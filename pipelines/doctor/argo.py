@@ -1,4 +1,6 @@
-"""Checks of the workflow controller's settings: the log archive that every pod mounts, and what is retried."""
+"""Checks of the workflow controller's settings: the log archive that every pod mounts, and what is
+retried.
+"""
 
 from collections.abc import Mapping
 from typing import Any
@@ -23,12 +25,18 @@ _STOCK_REPOSITORY = {
     },
 }
 _RETRIES = {
-    "OnError": "Argo starts a deleted pod again; a failed training process is restarted inside its pod",
-    "OnFailure": "Argo starts a failed process again, also after a permanent error, and a deleted pod never",
+    "OnError": (
+        "Argo starts a deleted pod again; a failed training process is restarted inside its pod"
+    ),
+    "OnFailure": (
+        "Argo starts a failed process again, also after a permanent error, and a deleted pod never"
+    ),
     "Always": "Argo starts deleted pods and failed processes again, also after a permanent error",
     "OnTransientError": "Argo starts again only what it takes for a fault of the cluster",
 }
-_RETRY_ADVICE = "KFP 2.17 ships OnError (workflowDefaults, templateDefaults.retryStrategy); an admin can set it"
+_RETRY_ADVICE = (
+    "KFP 2.17 ships OnError (workflowDefaults, templateDefaults.retryStrategy); an admin can set it"
+)
 
 
 def argo_checks(reader: ClusterReader, target: Target) -> dict[str, Check]:
@@ -40,9 +48,11 @@ def argo_checks(reader: ClusterReader, target: Target) -> dict[str, Check]:
 
 
 def log_archive(reader: ClusterReader, target: Target) -> Passed:
-    """The Secret of Argo's log archive is in the namespace; without it every pod waits for ever to mount it.
+    """The Secret of Argo's log archive is in the namespace; without it every pod waits for ever to
+    mount it.
 
-    Source: Argo 4.0.5, workflow/artifactrepositories and workflow/controller/workflowpod.go (addArchiveLocation).
+    Source: Argo 4.0.5, workflow/artifactrepositories and workflow/controller/workflowpod.go
+    (addArchiveLocation).
     """
     repository, place = _artifact_repository(reader, target)
     if not repository.get("archiveLogs"):
@@ -50,9 +60,15 @@ def log_archive(reader: ClusterReader, target: Target) -> Passed:
 
     for name, keys in _secret_keys(repository).items():
         values = reader.secret(name)
-        absent = sorted(keys) if values is None else [key for key in sorted(keys) if key not in values]
+        absent = (
+            sorted(keys) if values is None else [key for key in sorted(keys) if key not in values]
+        )
         if absent:
-            what = f"{name} is not there" if values is None else f"{name} has no {' and no '.join(absent)}"
+            what = (
+                f"{name} is not there"
+                if values is None
+                else f"{name} has no {' and no '.join(absent)}"
+            )
             raise missing(
                 f"{what}, and {place} makes every pod wait for it for ever",
                 _archive_advice(target, name),
@@ -73,7 +89,9 @@ def retries(reader: ClusterReader, target: Target) -> Passed:
     defaults = _mapping(found.data.get("workflowDefaults", ""))
     for key in ("spec", "templateDefaults", "retryStrategy"):
         defaults = defaults.get(key) or {}
-    policy = str(defaults.get("retryPolicy") or "OnFailure")  # Argo's own default, RetryPolicyActual
+    policy = str(
+        defaults.get("retryPolicy") or "OnFailure"
+    )  # Argo's own default, RetryPolicyActual
     meaning = _RETRIES.get(policy, "not a policy of Argo")
     return Passed(f"retryPolicy {policy}: {meaning}", "" if policy == "OnError" else _RETRY_ADVICE)
 
@@ -86,7 +104,9 @@ def _artifact_repository(reader: ClusterReader, target: Target) -> tuple[Mapping
         if key in own.data:
             return _mapping(own.data[key]), f"{_REPOSITORIES} of {target.namespace}"
 
-    controller = if_allowed(lambda: reader.config_map(_CONTROLLER, target.kfp_namespace), _NOT_READABLE)
+    controller = if_allowed(
+        lambda: reader.config_map(_CONTROLLER, target.kfp_namespace), _NOT_READABLE
+    )
     if controller is _NOT_READABLE:
         return _STOCK_REPOSITORY, "KFP's stock setting"
     text = controller.data.get("artifactRepository", "") if controller else ""
@@ -98,17 +118,26 @@ def _secret_keys(repository: Mapping[str, Any]) -> dict[str, set[str]]:
     wanted: dict[str, set[str]] = {}
     for location in repository.values():
         for field, selector in location.items() if isinstance(location, dict) else ():
-            if field.endswith("Secret") and isinstance(selector, dict) and selector.get("name") and selector.get("key"):
+            if (
+                field.endswith("Secret")
+                and isinstance(selector, dict)
+                and selector.get("name")
+                and selector.get("key")
+            ):
                 wanted.setdefault(str(selector["name"]), set()).add(str(selector["key"]))
     return wanted
 
 
 def _archive_advice(target: Target, secret: str) -> str:
     if not target.multi_user:
-        return f"install it again with KFP's manifests, or create {secret} with the object store's credentials"
+        return (
+            f"install it again with KFP's manifests, or create {secret} with the object store's"
+            " credentials"
+        )
     return (
-        "KFP's profile controller makes it where the namespace has the label pipelines.kubeflow.org/enabled=true; an "
-        f"{_REPOSITORIES} of the namespace's own with archiveLogs false does without"
+        "KFP's profile controller makes it where the namespace has the label"
+        f" pipelines.kubeflow.org/enabled=true; an {_REPOSITORIES} of the namespace's own with"
+        " archiveLogs false does without"
     )
 
 

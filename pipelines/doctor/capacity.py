@@ -1,4 +1,6 @@
-"""What a pod asks for, what nodes have left, and whether one fits: the scheduler's rules, as far as they concern us."""
+"""What a pod asks for, what nodes have left, and whether one fits: the scheduler's rules, as far as
+they concern us.
+"""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -46,8 +48,12 @@ def demands(profile: Profile) -> dict[str, Demand]:
     }
 
 
-def node_capacities(nodes: Iterable[Any], pods: Iterable[Any], demand: Demand) -> list[NodeCapacity]:
-    """Return the nodes as a step with this demand meets them; `pods` are all that have not ended."""
+def node_capacities(
+    nodes: Iterable[Any], pods: Iterable[Any], demand: Demand
+) -> list[NodeCapacity]:
+    """Return the nodes as a step with this demand meets them; `pods` are all that have not
+    ended.
+    """
     used: dict[str, Amounts] = {}
     for pod in pods:
         if pod.spec.node_name:
@@ -58,8 +64,15 @@ def node_capacities(nodes: Iterable[Any], pods: Iterable[Any], demand: Demand) -
         name = node.metadata.name
         allocatable = _amounts(node.status.allocatable)
         taken = used.get(name, {})
-        free = {resource: amount - taken.get(resource, _NONE) for resource, amount in allocatable.items()}
-        capacities.append(NodeCapacity(name=name, refusal=_refusal(node, demand), allocatable=allocatable, free=free))
+        free = {
+            resource: amount - taken.get(resource, _NONE)
+            for resource, amount in allocatable.items()
+        }
+        capacities.append(
+            NodeCapacity(
+                name=name, refusal=_refusal(node, demand), allocatable=allocatable, free=free
+            )
+        )
     return capacities
 
 
@@ -74,7 +87,9 @@ def shortfall(demand: Demand, amounts: Mapping[str, Decimal]) -> str:
 
 
 def pod_requests(spec: Any) -> Amounts:
-    """Return what the scheduler reserves for a pod: its containers together, or its largest init container."""
+    """Return what the scheduler reserves for a pod: its containers together, or its largest init
+    container.
+    """
     total: Amounts = {}
     for container in spec.containers:
         _add(total, _container_requests(container))
@@ -120,7 +135,9 @@ def _demand(step: StepResources) -> Demand:
 
     if step.gpus:
         requests = {GPU: Decimal(step.gpus)} | requests
-    return Demand(requests=requests, limits=limits, labels=step.node_labels, tolerations=step.tolerations)
+    return Demand(
+        requests=requests, limits=limits, labels=step.node_labels, tolerations=step.tolerations
+    )
 
 
 def _refusal(node: Any, demand: Demand) -> str:
@@ -132,11 +149,15 @@ def _refusal(node: Any, demand: Demand) -> str:
 
     if node.spec.unschedulable:
         return "cordoned"
-    ready = [condition.status for condition in node.status.conditions or [] if condition.type == "Ready"]
+    ready = [
+        condition.status for condition in node.status.conditions or [] if condition.type == "Ready"
+    ]
     if ready != ["True"]:
         return "not ready"
     for taint in node.spec.taints or []:
-        if taint.effect != "PreferNoSchedule" and not any(_tolerates(t, taint) for t in demand.tolerations):
+        if taint.effect != "PreferNoSchedule" and not any(
+            _tolerates(t, taint) for t in demand.tolerations
+        ):
             return f"tainted {taint.key}"
     return ""
 

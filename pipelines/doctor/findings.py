@@ -8,7 +8,7 @@ from enum import StrEnum
 from kubernetes.client import ApiException
 from urllib3.exceptions import HTTPError
 
-from components.shared.errors import StreetVisionError, one_line
+from components.shared.contracts.errors import StreetVisionError, one_line
 
 _FORBIDDEN = re.compile(r'cannot (\w+) resource \\?"([\w./-]+)\\?"')
 
@@ -62,7 +62,9 @@ def unknown(found: str, advice: str = "") -> CheckError:
 
 
 def evaluate(name: str, check: Check) -> Finding:
-    """Run one check; whatever it raises on purpose, and every refusal of the cluster, becomes a finding."""
+    """Run one check; whatever it raises on purpose, and every refusal of the cluster, becomes a
+    finding.
+    """
     try:
         passed = check()
     except CheckError as error:
@@ -88,7 +90,9 @@ def from_error(name: str, error: StreetVisionError, status: Status = Status.MISS
 
 
 def forbidden_request(error: ApiException) -> str:
-    """Return what a refused request asked for, such as "list nodes"; "" where the answer does not say."""
+    """Return what a refused request asked for, such as "list nodes"; "" where the answer does not
+    say.
+    """
     found = _FORBIDDEN.search(str(error.body))
     return f"{found[1]} {found[2]}" if found else ""
 

@@ -1,4 +1,6 @@
-"""Check of whether nodes can pull the steps' images, by what nodes, pods and events say; starts no pod."""
+"""Check of whether nodes can pull the steps' images, by what nodes, pods and events say; starts no
+pod.
+"""
 
 import json
 import re
@@ -11,7 +13,9 @@ from pipelines.doctor.reader import ClusterReader, if_allowed
 from pipelines.doctor.target import RUNNER, Target
 
 _PULL_FAILED = ("ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull")
-_IMAGE_IN_EVENT = re.compile(r'(Failed to pull|Successfully pulled|Back-off pulling) image "([^"]+)"(?:: (.*))?', re.S)
+_IMAGE_IN_EVENT = re.compile(
+    r'(Failed to pull|Successfully pulled|Back-off pulling) image "([^"]+)"(?:: (.*))?', re.S
+)
 _PRESENT_IN_EVENT = re.compile(r'Container image "([^"]+)" already present')
 _LONGEST_REASON = 300
 _NO_REGISTRY = (
@@ -39,13 +43,19 @@ def image_pull(reader: ClusterReader, target: Target) -> Passed:
             _settle(wanted[0], target),
         )
 
-    there = {_full_name(name) for node in nodes for image in node.status.images or [] for name in image.names or []}
+    there = {
+        _full_name(name)
+        for node in nodes
+        for image in node.status.images or []
+        for name in image.names or []
+    }
     absent = [image for image in wanted if _full_name(image) not in there]
     if not absent:
         return Passed(f"each of the {len(wanted)} images is on a node")
     if target.profile.image_pull_policy == "Never":
         raise missing(
-            f"{len(absent)} of {len(wanted)} are on no node, and image_pull_policy is Never: {absent[0]}",
+            f"{len(absent)} of {len(wanted)} are on no node, and image_pull_policy is Never:"
+            f" {absent[0]}",
             "load them onto the nodes, or set another policy in the profile",
         )
     raise unknown(
@@ -59,13 +69,20 @@ def _failures(reader: ClusterReader) -> dict[str, str]:
     newest: dict[str, tuple[datetime, str]] = {}
     for event in if_allowed(reader.pod_events, []):
         for image, reason in _pulls(event.message or ""):
-            when = event.last_timestamp or event.event_time or event.metadata.creation_timestamp or _EPOCH
+            when = (
+                event.last_timestamp
+                or event.event_time
+                or event.metadata.creation_timestamp
+                or _EPOCH
+            )
             before, known = newest.get(image, (_EPOCH, ""))
             if when > before or (when == before and len(reason) > len(known)):
                 newest[image] = (when, reason)
 
     failures = {image: reason for image, (_, reason) in newest.items() if reason}
-    for image, reason in _waiting(if_allowed(lambda: reader.pods("app.kubernetes.io/part-of=streetvision"), [])):
+    for image, reason in _waiting(
+        if_allowed(lambda: reader.pods("app.kubernetes.io/part-of=streetvision"), [])
+    ):
         failures.setdefault(image, reason)
     return failures
 
@@ -109,13 +126,15 @@ def _advice(image: str, target: Target) -> str:
         return _NO_REGISTRY
     secrets = ", ".join(target.profile.secrets.image_pull) or "none"
     return (
-        "python -m pipelines images --push, if it is not in the registry; if that asks for a login, name a Secret in "
-        f"the profile (secrets.image_pull, now {secrets})"
+        "python -m pipelines images --push, if it is not in the registry; if that asks for a"
+        f" login, name a Secret in the profile (secrets.image_pull, now {secrets})"
     )
 
 
 def _settle(image: str, target: Target) -> str:
-    """The command that settles it: a pod that pulls the image and ends. It meets every Pod Security level."""
+    """The command that settles it: a pod that pulls the image and ends. It meets every Pod Security
+    level.
+    """
     if _full_name(image) != image:
         return f"{_NO_REGISTRY}, or load the images onto the nodes"
     container = {
@@ -137,6 +156,6 @@ def _settle(image: str, target: Target) -> str:
         spec["imagePullSecrets"] = [{"name": name} for name in target.profile.secrets.image_pull]
     overrides = json.dumps({"spec": spec}, separators=(",", ":"))
     return (
-        f"kubectl run pull --namespace {target.namespace} --image {image} --restart=Never --rm --attach "
-        f"--overrides '{overrides}'"
+        f"kubectl run pull --namespace {target.namespace} --image {image} --restart=Never --rm"
+        f" --attach --overrides '{overrides}'"
     )

@@ -1,4 +1,6 @@
-"""Checks of Kubeflow Pipelines by its own API: reachable, version, an authorised request, this pipeline."""
+"""Checks of Kubeflow Pipelines by its own API: reachable, version, an authorised request, this
+pipeline.
+"""
 
 import json
 import re
@@ -6,15 +8,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from pipelines.connection import Connection, Mode
 from pipelines.doctor.findings import Check, Passed, missing, unknown
 from pipelines.doctor.reader import ClusterReader, if_allowed
 from pipelines.doctor.target import Target
+from pipelines.kubeflow.connection import Connection, Mode
 
 OLDEST = (2, 17)
 _WHY_OLDEST = (
-    "2.16 starts scheduled runs under another service account, its launcher works at its limit of memory, and its S3 "
-    "client fails with some servers"
+    "2.16 starts scheduled runs under another service account, its launcher works at its limit of"
+    " memory, and its S3 client fails with some servers"
 )
 _VERSION = re.compile(r"v?(\d+)\.(\d+)(\.\d+)?([-+.\w]*)")
 _API_SERVER = "app=ml-pipeline"
@@ -23,7 +25,9 @@ _INSTALL_CONFIG = "pipeline-install-config"
 
 @dataclass(frozen=True)
 class KfpApi:
-    """KFP's API after it has answered; every method raises StreetVisionError with host, cause and advice."""
+    """KFP's API after it has answered; every method raises StreetVisionError with host, cause and
+    advice.
+    """
 
     connection: Connection
     client: Any
@@ -44,15 +48,26 @@ class KfpApi:
     def has_pipeline(self, name: str) -> bool:
         """Whether a pipeline of this name was uploaded."""
         named = {"predicates": [{"operation": "EQUALS", "key": "name", "string_value": name}]}
-        answer = self._get("/apis/v2beta1/pipelines", f"look for pipeline {name!r}", filter=json.dumps(named))
-        return any(name in (found.get("display_name"), found.get("name")) for found in answer.get("pipelines") or [])
+        answer = self._get(
+            "/apis/v2beta1/pipelines", f"look for pipeline {name!r}", filter=json.dumps(named)
+        )
+        return any(
+            name in (found.get("display_name"), found.get("name"))
+            for found in answer.get("pipelines") or []
+        )
 
     def _get(self, path: str, what: str, **query: Any) -> dict[str, Any]:
-        return self.connection.get(self.client, path, what, namespace=self.mode.api_namespace, **query)
+        return self.connection.get(
+            self.client, path, what, namespace=self.mode.api_namespace, **query
+        )
 
 
-def kfp_checks(api: KfpApi, reader: ClusterReader | None, target: Target, pipeline: str) -> dict[str, Check]:
-    """Return the checks by name, in the order in which they are shown; `pipeline` is the name in Kubeflow."""
+def kfp_checks(
+    api: KfpApi, reader: ClusterReader | None, target: Target, pipeline: str
+) -> dict[str, Check]:
+    """Return the checks by name, in the order in which they are shown; `pipeline` is the name in
+    Kubeflow.
+    """
     return {
         "KFP version": lambda: version(api.health, reader, target),
         "KFP credentials": lambda: credentials(api),
@@ -68,7 +83,9 @@ def reachable(api: KfpApi) -> Passed:
 
 
 def version(health: Mapping[str, Any], reader: ClusterReader | None, target: Target) -> Passed:
-    """KFP is new enough. The API tells its version where it was built by KFP's release, else Kubernetes may."""
+    """KFP is new enough. The API tells its version where it was built by KFP's release, else
+    Kubernetes may.
+    """
     candidates = [(str(health.get("tag_name", "")), "the API says so")]
     if reader is not None:
         candidates += _from_kubernetes(reader, target.kfp_namespace)
@@ -84,7 +101,10 @@ def version(health: Mapping[str, Any], reader: ClusterReader | None, target: Tar
                 f"upgrade KFP to {oldest} or later",
             )
         return Passed(f"{text} ({source})")
-    look = f"kubectl get pods --namespace {target.kfp_namespace} --selector {_API_SERVER} -o jsonpath={{..image}}"
+    look = (
+        f"kubectl get pods --namespace {target.kfp_namespace} --selector {_API_SERVER} -o"
+        " jsonpath={..image}"
+    )
     raise unknown(
         "the API does not tell its version, and Kubernetes does not show it either",
         f"it must be {'.'.join(map(str, OLDEST))} or later: {look}",
@@ -98,14 +118,18 @@ def credentials(api: KfpApi) -> Passed:
 
 
 def uploaded(api: KfpApi, pipeline: str) -> Passed:
-    """Whether the pipeline is there already; nothing is missing where it is not, since `submit` uploads it."""
+    """Whether the pipeline is there already; nothing is missing where it is not, since `submit`
+    uploads it.
+    """
     if api.has_pipeline(pipeline):
         return Passed(f"{pipeline} is uploaded")
     return Passed(f"{pipeline} is not uploaded yet; submit and upload do it")
 
 
 def _from_kubernetes(reader: ClusterReader, namespace: str) -> list[tuple[str, str]]:
-    """Versions by the tag of the API server's image, and by KFP's manifests, as far as these may be looked at."""
+    """Versions by the tag of the API server's image, and by KFP's manifests, as far as these may be
+    looked at.
+    """
     tags = []
     for pod in if_allowed(lambda: reader.pods(_API_SERVER, namespace), []):
         for container in pod.spec.containers:

@@ -1,6 +1,8 @@
-"""Where KFP's launcher keeps artifacts, resolved from the ConfigMap `kfp-launcher` as the launcher does it.
+"""Where KFP's launcher keeps artifacts, resolved from the ConfigMap `kfp-launcher` as the launcher
+does it.
 
-Source: KFP 2.17.0, backend/src/v2/config/{env,s3,minio}.go and backend/src/v2/objectstore/config.go.
+Source: KFP 2.17.0, backend/src/v2/config/{env,s3,minio}.go and
+backend/src/v2/objectstore/config.go.
 """
 
 import re
@@ -22,7 +24,9 @@ _ROOT = re.compile(r"(minio|s3)://([^/?]+)/?([^?]*)(\?.+)?")
 
 @dataclass(frozen=True, kw_only=True)
 class LauncherStore:
-    """The object store of the pipeline root. secret: "" where pods take credentials from their environment."""
+    """The object store of the pipeline root. secret: "" where pods take credentials from their
+    environment.
+    """
 
     root: str
     bucket: str
@@ -75,7 +79,9 @@ def launcher_store(data: Mapping[str, str] | None) -> LauncherStore:
 
 
 def service_of(endpoint: str, namespace: str) -> str:
-    """Return an address inside the cluster as service.namespace:port, the same for its short and long forms."""
+    """Return an address inside the cluster as service.namespace:port, the same for its short and
+    long forms.
+    """
     host, colon, port = re.sub(r"^https?://", "", endpoint).partition(":")
     host = re.sub(r"\.svc(\.cluster\.local)?$", "", host)
     return f"{host}{'' if '.' in host else '.' + namespace}{colon}{port}"
@@ -104,7 +110,9 @@ def _settings(default: Mapping[str, Any], override: Mapping[str, Any]) -> dict[s
         return settings
 
     reference = _mapping(credentials.get("secretRef"), "secretRef")
-    names = [str(reference.get(key) or "") for key in ("secretName", "accessKeyKey", "secretKeyKey")]
+    names = [
+        str(reference.get(key) or "") for key in ("secretName", "accessKeyKey", "secretKeyKey")
+    ]
     if not all(names):
         raise missing(
             f"the credentials in {CONFIG_MAP} have neither fromEnv nor a complete secretRef",
@@ -116,7 +124,9 @@ def _settings(default: Mapping[str, Any], override: Mapping[str, Any]) -> dict[s
 def _override(overrides: list[Mapping[str, Any]], bucket: str, prefix: str) -> Mapping[str, Any]:
     for item in overrides:
         override = _mapping(item, "overrides")
-        if override.get("bucketName") == bucket and prefix.startswith(str(override.get("keyPrefix") or "")):
+        if override.get("bucketName") == bucket and prefix.startswith(
+            str(override.get("keyPrefix") or "")
+        ):
             return override
     return {}
 
@@ -129,7 +139,9 @@ def _providers(text: str) -> Mapping[str, Any]:
 
 
 def _mapping(value: Any, name: str) -> Mapping[str, Any]:
-    """The value, empty where nothing was given. Raises CheckError where it is something else than a mapping."""
+    """The value, empty where nothing was given. Raises CheckError where it is something else than a
+    mapping.
+    """
     if value is not None and not isinstance(value, dict):
         raise missing(f"{name} in the providers of {CONFIG_MAP} is no mapping", _CORRECT)
     return value or {}

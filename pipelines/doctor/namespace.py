@@ -1,4 +1,6 @@
-"""Checks of the namespace of the runs: labels, service account and its rights, secrets, store settings."""
+"""Checks of the namespace of the runs: labels, service account and its rights, secrets, store
+settings.
+"""
 
 from pipelines.doctor.findings import Check, CheckError, Passed, missing
 from pipelines.doctor.launcher import (
@@ -10,13 +12,20 @@ from pipelines.doctor.launcher import (
 )
 from pipelines.doctor.reader import ClusterReader
 from pipelines.doctor.target import RUNNER, Target
-from pipelines.resources import CHECKPOINT_STORE, HUB_TOKEN, OWN_STORE_SECRET, PIPELINE_ROOT, STORE_CONFIG
+from pipelines.resources import (
+    CHECKPOINT_STORE,
+    HUB_TOKEN,
+    OWN_STORE_SECRET,
+    PIPELINE_ROOT,
+    STORE_CONFIG,
+)
 
 PROFILE_LABEL = ("app.kubernetes.io/part-of", "kubeflow-profile")
 _PROFILE_LABELS = (PROFILE_LABEL, ("pipelines.kubeflow.org/enabled", "true"))
 _SECURITY_LEVEL = "pod-security.kubernetes.io/enforce"
 _API_SERVICE = "ml-pipeline"  # drivers ask this Service of KFP's namespace
-# What KFP's driver and launcher and Argo's executor ask of the Kubernetes API as the steps' service account.
+# What KFP's driver and launcher and Argo's executor ask of the Kubernetes API as the steps' service
+# account.
 _RIGHTS = (
     ("get", "", "configmaps", CONFIG_MAP),
     ("get", "", "pods", ""),
@@ -47,30 +56,39 @@ def namespace(reader: ClusterReader, target: Target) -> Passed:
                 f"{name} does not exist",
                 f"have an admin create the Profile {name}, then {target.apply}",
             )
-        raise missing(f"{name} does not exist", "give --namespace, that of KFP itself (mostly kubeflow)")
+        raise missing(
+            f"{name} does not exist", "give --namespace, that of KFP itself (mostly kubeflow)"
+        )
 
     enforced = labels.get(_SECURITY_LEVEL)
-    level = f"Pod Security {enforced}, which the steps' pods meet" if enforced else "no Pod Security level"
+    level = (
+        f"Pod Security {enforced}, which the steps' pods meet"
+        if enforced
+        else "no Pod Security level"
+    )
     if target.multi_user:
         wrong = [f"{key}={value}" for key, value in _PROFILE_LABELS if labels.get(key) != value]
         if wrong:
             raise missing(
-                f"{name} has no label {' and no label '.join(wrong)}, by which KFP's network policies and its profile "
-                "controller know a Profile's namespace",
+                f"{name} has no label {' and no label '.join(wrong)}, by which KFP's network"
+                " policies and its profile controller know a Profile's namespace",
                 f"have an admin run: kubectl label namespace {name} --overwrite {' '.join(wrong)}",
             )
         return Passed(f"{name}, a Profile's; {level}")
 
     if reader.service(_API_SERVICE) is None:
         raise missing(
-            f"{name} is not KFP's own, having no Service {_API_SERVICE}; single-user KFP starts all pods in its own",
+            f"{name} is not KFP's own, having no Service {_API_SERVICE}; single-user KFP starts all"
+            " pods in its own",
             "give --namespace, that of KFP itself (mostly kubeflow)",
         )
     return Passed(f"{name}, KFP's own; {level}")
 
 
 def service_account(reader: ClusterReader, target: Target) -> Passed:
-    """The account of the steps' pods exists; without it Argo makes no pod, and the run fails within seconds."""
+    """The account of the steps' pods exists; without it Argo makes no pod, and the run fails within
+    seconds.
+    """
     if not reader.has_service_account(RUNNER):
         raise missing(f"{RUNNER} is not there: no pod of a run would be made", target.apply_runner)
     return Passed(RUNNER)
@@ -102,11 +120,14 @@ def store_secret(reader: ClusterReader, target: Target) -> Passed:
             _secret_advice(reader, target),
         )
 
-    absent = [key for key in (secrets.store_access_key, secrets.store_secret_key) if not values.get(key)]
+    absent = [
+        key for key in (secrets.store_access_key, secrets.store_secret_key) if not values.get(key)
+    ]
     if absent:
         raise missing(
             f"{secrets.store} has no {' and no '.join(absent)}",
-            "complete the Secret, or name its keys in the profile (secrets.store_access_key, secrets.store_secret_key)",
+            "complete the Secret, or name its keys in the profile (secrets.store_access_key,"
+            " secrets.store_secret_key)",
         )
     return Passed(f"{secrets.store} with {secrets.store_access_key} and {secrets.store_secret_key}")
 
@@ -116,7 +137,11 @@ def store_settings(reader: ClusterReader, target: Target) -> Passed:
     found = reader.config_map(STORE_CONFIG)
     endpoint = found.data.get("STREETVISION_S3_ENDPOINT") if found else None
     if found is None or not endpoint:
-        what = f"{STORE_CONFIG} is not there" if found is None else f"{STORE_CONFIG} has no STREETVISION_S3_ENDPOINT"
+        what = (
+            f"{STORE_CONFIG} is not there"
+            if found is None
+            else f"{STORE_CONFIG} has no STREETVISION_S3_ENDPOINT"
+        )
         raise missing(f"{what}: steps cannot read s3:// data", target.apply_store)
 
     launcher = _launcher_if_valid(reader)
@@ -151,14 +176,16 @@ def image_pull_secrets(reader: ClusterReader, target: Target) -> Passed:
     if absent:
         raise missing(
             f"{', '.join(absent)} not there: no step's image can be pulled",
-            f"kubectl create secret docker-registry {absent[0]} --namespace {target.namespace} --docker-server ... "
-            "--docker-username ... --docker-password ...",
+            f"kubectl create secret docker-registry {absent[0]} --namespace {target.namespace}"
+            " --docker-server ... --docker-username ... --docker-password ...",
         )
     return Passed(", ".join(wanted) or "the profile names none")
 
 
 def resolved_launcher(reader: ClusterReader) -> LauncherStore:
-    """Where KFP's launcher keeps the artifacts of runs; `submit` gives a run the root of STORE_CONFIG, if any."""
+    """Where KFP's launcher keeps the artifacts of runs; `submit` gives a run the root of
+    STORE_CONFIG, if any.
+    """
     found, ours = reader.config_map(CONFIG_MAP), reader.config_map(STORE_CONFIG)
     data = dict(found.data) if found else {}
     if root := (ours.data.get(PIPELINE_ROOT) if ours else ""):
@@ -167,7 +194,9 @@ def resolved_launcher(reader: ClusterReader) -> LauncherStore:
 
 
 def _launcher_if_valid(reader: ClusterReader) -> LauncherStore | None:
-    """None where the launcher would refuse its settings, which the check of the pipeline root tells."""
+    """None where the launcher would refuse its settings, which the check of the pipeline root
+    tells.
+    """
     try:
         return resolved_launcher(reader)
     except CheckError:
@@ -177,7 +206,9 @@ def _launcher_if_valid(reader: ClusterReader) -> LauncherStore | None:
 def _compare_with_launcher(endpoint: str, launcher: LauncherStore, target: Target) -> None:
     """What the steps and KFP's launcher are told must agree."""
     used = target.profile.secrets.store
-    same_store = service_of(endpoint, target.namespace) == service_of(launcher.endpoint, target.namespace)
+    same_store = service_of(endpoint, target.namespace) == service_of(
+        launcher.endpoint, target.namespace
+    )
     if same_store and launcher.secret not in ("", used):
         raise missing(
             f"KFP's launcher opens {endpoint} with Secret {launcher.secret}, the steps with {used}",
@@ -192,7 +223,8 @@ def _secret_advice(reader: ClusterReader, target: Target) -> str:
         return f"{target.apply_store}, with the component minio or external-s3, which makes it"
     if target.multi_user:
         return (
-            "KFP's profile controller makes it where the namespace has the label pipelines.kubeflow.org/enabled=true; "
-            f"with a store of your own compile with --store-secret {OWN_STORE_SECRET}"
+            "KFP's profile controller makes it where the namespace has the label"
+            " pipelines.kubeflow.org/enabled=true; with a store of your own compile with"
+            f" --store-secret {OWN_STORE_SECRET}"
         )
     return f"it is KFP's own; with another store compile with --store-secret {OWN_STORE_SECRET}"

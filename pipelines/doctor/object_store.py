@@ -1,4 +1,6 @@
-"""Checks of the object store: the pipeline root, conditional writes for checkpoints, and their expiry."""
+"""Checks of the object store: the pipeline root, conditional writes for checkpoints, and their
+expiry.
+"""
 
 import re
 import socket
@@ -7,9 +9,9 @@ from urllib.parse import urlsplit
 from minio import Minio
 from minio.error import MinioException, S3Error
 
-from components.shared.store import Store, StoreSettings, split_uri
-from components.shared.store.errors import ObjectNotFoundError
-from components.shared.store.retry import RetryingPool
+from components.shared.storage import Store, StoreSettings, split_uri
+from components.shared.storage.errors import ObjectNotFoundError
+from components.shared.storage.retry import RetryingPool
 from pipelines.doctor.findings import Check, Passed, missing, unknown
 from pipelines.doctor.launcher import LauncherStore, service_of
 from pipelines.doctor.namespace import resolved_launcher
@@ -41,7 +43,9 @@ class StoreChecks:
         }
 
     def pipeline_root(self) -> Passed:
-        """The bucket in which KFP keeps artifacts exists, and the launcher's credentials open it."""
+        """The bucket in which KFP keeps artifacts exists, and the launcher's credentials open
+        it.
+        """
         store = resolved_launcher(self._reader)
         where = f"{store.root} at {store.endpoint}"
         if not store.secret:
@@ -59,7 +63,8 @@ class StoreChecks:
         return Passed(where)
 
     def checkpoints(self) -> Passed:
-        """The store honours conditional writes, by which one of two pods of the same training goes on.
+        """The store honours conditional writes, by which one of two pods of the same training goes
+        on.
 
         Writes one small object below the checkpoint prefix and deletes it.
         """
@@ -69,11 +74,17 @@ class StoreChecks:
 
         bucket, prefix = location
         settings = self._reachable(self._step_settings())
-        Store(settings, deadline_seconds=_DEADLINE_SECONDS).require_conditional_writes(bucket, prefix)
-        return Passed(f"s3://{bucket}/{prefix} can be written, and the store honours conditional writes")
+        Store(settings, deadline_seconds=_DEADLINE_SECONDS).require_conditional_writes(
+            bucket, prefix
+        )
+        return Passed(
+            f"s3://{bucket}/{prefix} can be written, and the store honours conditional writes"
+        )
 
     def checkpoint_expiry(self) -> Passed:
-        """Old checkpoints expire by a lifecycle rule of their prefix; none but our own store must have it."""
+        """Old checkpoints expire by a lifecycle rule of their prefix; none but our own store must
+        have it.
+        """
         location = self._checkpoint_location()
         if location is None:
             return Passed(_NO_CHECKPOINTS)
@@ -104,13 +115,17 @@ class StoreChecks:
     def _step_settings(self) -> StoreSettings:
         config, secrets = self._store_config(), self._target.profile.secrets
         values = {name: config[name] for name in STORE_VARIABLES if name in config}
-        values |= self._credentials(secrets.store, secrets.store_access_key, secrets.store_secret_key)
+        values |= self._credentials(
+            secrets.store, secrets.store_access_key, secrets.store_secret_key
+        )
         if self._target.store_endpoint:
             values[_ENDPOINT] = self._target.store_endpoint
         return StoreSettings.from_environment(values)
 
     def _launcher_settings(self, store: LauncherStore) -> StoreSettings:
-        """Settings of the root's store; a forwarded port stands for it where the steps use the same one."""
+        """Settings of the root's store; a forwarded port stands for it where the steps use the same
+        one.
+        """
         endpoint = re.sub("^https?://", "", store.endpoint)
         of_steps, forwarded = self._store_config().get(_ENDPOINT, ""), self._target.store_endpoint
         if forwarded and (not of_steps or self._service(endpoint) == self._service(of_steps)):
@@ -127,9 +142,13 @@ class StoreChecks:
         values = self._reader.secret(name)
         if values is None or not values.get(access_key) or not values.get(secret_key):
             needed = f"Secret {name} with {access_key} and {secret_key}"
-            if name == self._target.profile.secrets.store:  # the check of the store's Secret has said so
+            if (
+                name == self._target.profile.secrets.store
+            ):  # the check of the store's Secret has said so
                 raise unknown(f"needs {needed}")
-            raise missing(f"{needed} is not there", "create it, or correct the ConfigMap kfp-launcher")
+            raise missing(
+                f"{needed} is not there", "create it, or correct the ConfigMap kfp-launcher"
+            )
         return {
             "STREETVISION_S3_ACCESS_KEY": values[access_key],
             "STREETVISION_S3_SECRET_KEY": values[secret_key],
@@ -150,7 +169,9 @@ class StoreChecks:
             self._away.add(service)
             reason = error.strerror or type(error).__name__
             if endpoint == self._target.store_endpoint:
-                raise missing(f"{endpoint} cannot be reached ({reason})", "is the port forwarded?") from None
+                raise missing(
+                    f"{endpoint} cannot be reached ({reason})", "is the port forwarded?"
+                ) from None
             name, _, namespace = service.partition(":")[0].partition(".")
             raise unknown(
                 f"{endpoint} cannot be reached from here ({reason}); pods may reach it",
@@ -185,9 +206,13 @@ def _expiry_days(settings: StoreSettings, bucket: str, prefix: str) -> int | Non
             lifecycle = store.get_bucket_lifecycle(bucket)
     except S3Error as error:
         advice = f"mc ilm rule list ALIAS/{bucket}, with credentials that may look"
-        raise unknown(f"lifecycle rules of bucket {bucket} cannot be looked at ({error.code})", advice) from None
+        raise unknown(
+            f"lifecycle rules of bucket {bucket} cannot be looked at ({error.code})", advice
+        ) from None
     except (MinioException, ValueError) as error:
-        raise unknown(f"lifecycle rules of bucket {bucket} cannot be read ({type(error).__name__})") from None
+        raise unknown(
+            f"lifecycle rules of bucket {bucket} cannot be read ({type(error).__name__})"
+        ) from None
 
     for rule in lifecycle.rules if lifecycle else ():
         applies = prefix.startswith((rule.rule_filter and rule.rule_filter.prefix) or "")

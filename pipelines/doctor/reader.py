@@ -1,4 +1,6 @@
-"""Read access to a cluster: each request is bounded in time, and an object that is not there is None."""
+"""Read access to a cluster: each request is bounded in time, and an object that is not there is
+None.
+"""
 
 import base64
 import os
@@ -11,7 +13,7 @@ from kubernetes import client, config
 from kubernetes.client import ApiClient, ApiException, Configuration
 from kubernetes.config import ConfigException
 
-from components.shared.errors import ConfigError, one_line
+from components.shared.contracts.errors import ConfigError, one_line
 from pipelines.doctor.findings import unknown
 
 _TIMEOUT_SECONDS = (3.0, 10.0)  # to connect, and between two packets of an answer
@@ -23,16 +25,25 @@ U = TypeVar("U")
 
 
 def kubernetes_api() -> ApiClient:
-    """Return the API that kubectl would ask, or in a pod the cluster's own. Raises ConfigError where none is known."""
+    """Return the API that kubectl would ask, or in a pod the cluster's own. Raises ConfigError
+    where none is known.
+    """
     files = (os.environ.get("KUBECONFIG") or "~/.kube/config").split(os.pathsep)
     configuration = Configuration()
     try:
-        if any(Path(file).expanduser().is_file() for file in files) or "KUBERNETES_SERVICE_HOST" not in os.environ:
-            config.load_kube_config(config_file=os.pathsep.join(files), client_configuration=configuration)
+        if (
+            any(Path(file).expanduser().is_file() for file in files)
+            or "KUBERNETES_SERVICE_HOST" not in os.environ
+        ):
+            config.load_kube_config(
+                config_file=os.pathsep.join(files), client_configuration=configuration
+            )
         else:
             config.load_incluster_config(client_configuration=configuration)
     except ConfigException as error:
-        raise ConfigError(f"no cluster is configured ({one_line(error)}); set KUBECONFIG") from error
+        raise ConfigError(
+            f"no cluster is configured ({one_line(error)}); set KUBECONFIG"
+        ) from error
     configuration.retries = False
     return ApiClient(configuration)
 
@@ -69,7 +80,9 @@ class ClusterReader:
 
     def version(self) -> str:
         """Return the version of Kubernetes, such as v1.34.4."""
-        return str(client.VersionApi(self._api).get_code(_request_timeout=_TIMEOUT_SECONDS).git_version)
+        return str(
+            client.VersionApi(self._api).get_code(_request_timeout=_TIMEOUT_SECONDS).git_version
+        )
 
     def labels(self, namespace: str) -> dict[str, str] | None:
         """Return the labels of a namespace, None where it does not exist."""
@@ -78,10 +91,14 @@ class ClusterReader:
 
     def has_service_account(self, name: str) -> bool:
         """Whether the namespace has it."""
-        return self._read(self._core.read_namespaced_service_account, name, self.namespace) is not None
+        return (
+            self._read(self._core.read_namespaced_service_account, name, self.namespace) is not None
+        )
 
     def may(self, account: str, verb: str, group: str, resource: str, name: str = "") -> bool:
-        """Whether Kubernetes would let a service account of the namespace do this; the review is not stored."""
+        """Whether Kubernetes would let a service account of the namespace do this; the review is
+        not stored.
+        """
         attributes = client.V1ResourceAttributes(
             namespace=self.namespace, verb=verb, group=group, resource=resource, name=name or None
         )
@@ -104,7 +121,8 @@ class ClusterReader:
         if found is None:
             return None
         return {
-            key: base64.b64decode(value).decode(errors="replace").strip() for key, value in (found.data or {}).items()
+            key: base64.b64decode(value).decode(errors="replace").strip()
+            for key, value in (found.data or {}).items()
         }
 
     def config_map(self, name: str, namespace: str | None = None) -> ConfigMap | None:
@@ -156,7 +174,9 @@ class ClusterReader:
         group, versions = _KUEUE
         custom = client.CustomObjectsApi(self._api)
         for version in versions:
-            found = self._read(custom.list_namespaced_custom_object, group, version, self.namespace, "localqueues")
+            found = self._read(
+                custom.list_namespaced_custom_object, group, version, self.namespace, "localqueues"
+            )
             if found is not None:
                 return list(found.get("items") or [])
         return None

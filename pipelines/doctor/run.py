@@ -6,8 +6,7 @@ from dataclasses import dataclass
 from kubernetes.client import ApiException
 from urllib3.exceptions import HTTPError
 
-from components.shared.errors import ConfigError, StreetVisionError
-from pipelines.connection import KFP_NAMESPACE, Connection, Mode
+from components.shared.contracts.errors import ConfigError, StreetVisionError
 from pipelines.doctor.argo import argo_checks
 from pipelines.doctor.findings import Check, Finding, Status, evaluate, from_error
 from pipelines.doctor.images import image_pull
@@ -17,6 +16,7 @@ from pipelines.doctor.object_store import StoreChecks
 from pipelines.doctor.reader import ClusterReader, if_allowed, kubernetes_api
 from pipelines.doctor.scheduling import scheduling_checks
 from pipelines.doctor.target import Target
+from pipelines.kubeflow.connection import KFP_NAMESPACE, Connection, Mode
 from pipelines.names import PIPELINE
 from pipelines.resources import Profile
 
@@ -25,8 +25,8 @@ from pipelines.resources import Profile
 class Where:
     """What the command line says about the place; None where it leaves that to be found.
 
-    kfp_namespace: that of KFP itself. store_endpoint: host:port that replaces the object store's address inside the
-    cluster, "" where this machine reaches that one.
+    kfp_namespace: that of KFP itself. store_endpoint: host:port that replaces the object store's
+    address inside the cluster, "" where this machine reaches that one.
     """
 
     host: str | None = None
@@ -38,7 +38,8 @@ class Where:
 
 
 def run_checks(where: Where, profile: Profile, images: tuple[str, ...]) -> Iterator[Finding]:
-    """Yield a finding for each check, as soon as it is made. images: references of the steps' images.
+    """Yield a finding for each check, as soon as it is made. images: references of the steps'
+    images.
 
     Where KFP's API or the cluster does not answer, the checks that need it are left out.
     """
@@ -79,15 +80,22 @@ def _open_cluster() -> tuple[Finding, ClusterReader | None]:
     except ConfigError as error:
         return from_error(name, error, Status.UNKNOWN), None
     except ApiException as error:
-        advice = "log in again: kubectl get pods shows the same" if error.status == 401 else "see the server's log"
+        advice = (
+            "log in again: kubectl get pods shows the same"
+            if error.status == 401
+            else "see the server's log"
+        )
         return Finding(name, Status.MISSING, f"HTTP {error.status} {error.reason}", advice), None
     except HTTPError as error:
-        return Finding(
-            name,
-            Status.MISSING,
-            f"cannot be reached ({_reason(error)})",
-            "check KUBECONFIG and network",
-        ), None
+        return (
+            Finding(
+                name,
+                Status.MISSING,
+                f"cannot be reached ({_reason(error)})",
+                "check KUBECONFIG and network",
+            ),
+            None,
+        )
     return Finding(name, Status.OK, version), reader
 
 

@@ -46,7 +46,9 @@ def nodes(reader: ClusterReader, target: Target, kind: str) -> Passed:
     """At least one node can hold a step of this kind now."""
     demand = demands(target.profile)[kind]
     capacities, pods_seen = _capacities(reader, demand)
-    fitting = [node.name for node in capacities if not node.refusal and not shortfall(demand, node.free)]
+    fitting = [
+        node.name for node in capacities if not node.refusal and not shortfall(demand, node.free)
+    ]
     if fitting:
         when = "now" if pods_seen else "when empty (what runs there may not be looked at)"
         return Passed(f"{demand}: {_names(fitting)} can hold one {when}")
@@ -58,7 +60,9 @@ def nodes(reader: ClusterReader, target: Target, kind: str) -> Passed:
             f"{demand}: no node has it free ({_shortfalls(demand, busy, free=True)})",
             f"a run waits until other pods end{_other_profiles(reader, target)}",
         )
-    reasons = [text for text in (_shortfalls(demand, usable, free=False), _refusals(capacities)) if text]
+    reasons = [
+        text for text in (_shortfalls(demand, usable, free=False), _refusals(capacities)) if text
+    ]
     raise missing(
         f"{demand}: no node can ever hold it ({'; '.join(reasons) or 'the cluster has no nodes'})",
         f"{_node_advice(target, kind)}{_other_profiles(reader, target)}",
@@ -74,7 +78,9 @@ def quota(reader: ClusterReader, target: Target) -> Passed:
             lines.append(f"{name} counts some pods only, not judged")
             continue
         hard = {key: parse_quantity(value) for key, value in (spec.hard or {}).items()}
-        used = {key: parse_quantity(value) for key, value in ((status and status.used) or {}).items()}
+        used = {
+            key: parse_quantity(value) for key, value in ((status and status.used) or {}).items()
+        }
         for kind, demand in demands(target.profile).items():
             _check_quota(name, kind, _quota_demand(demand), hard, used)
         lines.append(f"{name} has {_left(hard, used)} left")
@@ -82,8 +88,15 @@ def quota(reader: ClusterReader, target: Target) -> Passed:
 
 
 def limits(reader: ClusterReader, target: Target) -> Passed:
-    """LimitRanges admit the steps' limits, and give Argo's containers those that a quota asks of every container."""
-    ranges = [item for found in reader.limit_ranges() for item in found.spec.limits if item.type == "Container"]
+    """LimitRanges admit the steps' limits, and give Argo's containers those that a quota asks of
+    every container.
+    """
+    ranges = [
+        item
+        for found in reader.limit_ranges()
+        for item in found.spec.limits
+        if item.type == "Container"
+    ]
     for item in ranges:
         for kind, demand in demands(target.profile).items():
             for name, limit in demand.limits.items():
@@ -91,25 +104,31 @@ def limits(reader: ClusterReader, target: Target) -> Passed:
                 if most is not None and limit > parse_quantity(most):
                     wanted = amount_text(name, limit)
                     raise missing(
-                        f"a LimitRange allows at most {most} {name} for a container, {kind} have {wanted}: their pods "
-                        "are refused",
+                        f"a LimitRange allows at most {most} {name} for a container, {kind} have"
+                        f" {wanted}: their pods are refused",
                         "lower the limits in the profile, or have an admin raise the LimitRange",
                     )
 
     counted = {_LONG.get(key, key) for found in reader.quotas() for key in found.spec.hard or {}}
-    given = {f"requests.{name}" for item in ranges for name in (item.default_request or item.default or {})}
-    given |= {f"limits.{name}" for item in ranges for name in (item.default or {})}
+    given = {
+        f"requests.{name}" for item in ranges for name in item.default_request or item.default or {}
+    }
+    given |= {f"limits.{name}" for item in ranges for name in item.default or {}}
     if absent := sorted(counted & _COMPUTE - given):
         raise missing(
-            f"a quota counts {', '.join(absent)}, and no LimitRange gives Argo's containers such a value: every pod "
-            "is refused",
+            f"a quota counts {', '.join(absent)}, and no LimitRange gives Argo's containers such a"
+            " value: every pod is refused",
             "have an admin add a LimitRange with default and defaultRequest",
         )
-    return Passed("the steps' limits are within the LimitRanges" if ranges else f"{target.namespace} has none")
+    return Passed(
+        "the steps' limits are within the LimitRanges" if ranges else f"{target.namespace} has none"
+    )
 
 
 def queue(reader: ClusterReader, target: Target) -> Passed:
-    """Kueue has the LocalQueue of the profile and manages pods; else the queue's label has no effect."""
+    """Kueue has the LocalQueue of the profile and manages pods; else the queue's label has no
+    effect.
+    """
     name = target.profile.queue
     queues = reader.local_queues()
     if queues is None:
@@ -129,13 +148,15 @@ def queue(reader: ClusterReader, target: Target) -> Passed:
     if manager is None:
         raise unknown(
             f"LocalQueue {name} is there; whether Kueue manages pods may not be looked at",
-            f"kubectl get configmap {_KUEUE_CONFIG} --namespace {_KUEUE_NAMESPACE} -o yaml: integrations.frameworks "
-            "must have pod",
+            f"kubectl get configmap {_KUEUE_CONFIG} --namespace {_KUEUE_NAMESPACE} -o yaml:"
+            " integrations.frameworks must have pod",
         )
     if "pod" not in _frameworks(manager.data):
         raise missing(
-            f"LocalQueue {name} is there, but Kueue does not manage pods: training does not wait in the queue",
-            f"have an admin add pod to integrations.frameworks in {_KUEUE_CONFIG} of {_KUEUE_NAMESPACE}",
+            f"LocalQueue {name} is there, but Kueue does not manage pods: training does not wait in"
+            " the queue",
+            f"have an admin add pod to integrations.frameworks in {_KUEUE_CONFIG} of"
+            f" {_KUEUE_NAMESPACE}",
         )
     return Passed(f"LocalQueue {name}, and Kueue manages pods")
 
@@ -154,7 +175,8 @@ def _check_quota(name: str, kind: str, wanted: Amounts, hard: Amounts, used: Amo
         asked = amount_text(resource, amount)
         if amount > hard[key]:
             raise missing(
-                f"quota {name} allows {amount_text(resource, hard[key])} ({key}), {kind} ask for {asked}: never",
+                f"quota {name} allows {amount_text(resource, hard[key])} ({key}), {kind} ask for"
+                f" {asked}: never",
                 "have an admin raise it, or take a smaller --profile",
             )
         left = hard[key] - used.get(key, Decimal(0))
@@ -181,14 +203,17 @@ def _quota_demand(demand: Demand) -> Amounts:
 def _left(hard: Amounts, used: Amounts) -> str:
     shown = [f"requests.{GPU}", "requests.cpu", "requests.memory", "pods"]
     parts = [
-        amount_text(key.partition(".")[2] or key, hard[key] - used.get(key, Decimal(0))) for key in shown if key in hard
+        amount_text(key.partition(".")[2] or key, hard[key] - used.get(key, Decimal(0)))
+        for key in shown
+        if key in hard
     ]
     return ", ".join(parts) or "nothing that a step needs counted"
 
 
 def _shortfalls(demand: Demand, capacities: list[NodeCapacity], *, free: bool) -> str:
     parts = [
-        f"{node.name}: {shortfall(demand, node.free if free else node.allocatable)}{' free' if free else ''}"
+        f"{node.name}:"
+        f" {shortfall(demand, node.free if free else node.allocatable)}{' free' if free else ''}"
         for node in capacities[:_SHOWN]
     ]
     more = len(capacities) - _SHOWN
@@ -197,7 +222,10 @@ def _shortfalls(demand: Demand, capacities: list[NodeCapacity], *, free: bool) -
 
 def _refusals(capacities: list[NodeCapacity]) -> str:
     counts = Counter(node.refusal for node in capacities if node.refusal)
-    return "; ".join(f"{count} node{'s' if count > 1 else ''} {reason}" for reason, count in sorted(counts.items()))
+    return "; ".join(
+        f"{count} node{'s' if count > 1 else ''} {reason}"
+        for reason, count in sorted(counts.items())
+    )
 
 
 def _names(names: list[str]) -> str:
@@ -210,7 +238,9 @@ def _node_advice(target: Target, kind: str) -> str:
     if kind == "training steps" and target.profile.training.gpus:
         labelled = "label the nodes (GPU feature discovery does), or " if labels else ""
         return f"{labelled}add such a node, unless an autoscaler does"
-    return "add such a node, unless an autoscaler does; or lower the requests in a profile of your own"
+    return (
+        "add such a node, unless an autoscaler does; or lower the requests in a profile of your own"
+    )
 
 
 def _other_profiles(reader: ClusterReader, target: Target) -> str:
@@ -222,7 +252,10 @@ def _other_profiles(reader: ClusterReader, target: Target) -> str:
 def _fitting_profiles(reader: ClusterReader, target: Target) -> Iterator[str]:
     for name in PROFILE_NAMES:
         if name != target.profile.name and all(
-            any(not node.refusal and not shortfall(demand, node.free) for node in _capacities(reader, demand)[0])
+            any(
+                not node.refusal and not shortfall(demand, node.free)
+                for node in _capacities(reader, demand)[0]
+            )
             for demand in demands(load_profile(name)).values()
         ):
             yield name

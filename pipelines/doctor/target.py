@@ -1,4 +1,6 @@
-"""What the checks are about: where runs go, in which mode of KFP, and how the pipeline is compiled."""
+"""What the checks are about: where runs go, in which mode of KFP, and how the pipeline is
+compiled.
+"""
 
 from dataclasses import dataclass
 
@@ -11,8 +13,8 @@ RUNNER = "streetvision-runner"  # manifests/base/runner; the pods of all steps r
 class Target:
     """Where a run would go.
 
-    multi_user: KFP's mode. images: references of the steps' images. store_endpoint: host:port that replaces the
-    object store's address inside the cluster, "" where this machine reaches that one.
+    multi_user: KFP's mode. images: references of the steps' images. store_endpoint: host:port that
+    replaces the object store's address inside the cluster, "" where this machine reaches that one.
     """
 
     namespace: str
@@ -25,14 +27,20 @@ class Target:
     @property
     def apply(self) -> str:
         """The command that installs all that is ours."""
-        return f"kubectl apply -k manifests/overlays/{'profile' if self.multi_user else 'single-user'}"
+        return (
+            f"kubectl apply -k manifests/overlays/{'profile' if self.multi_user else 'single-user'}"
+        )
 
     @property
     def apply_runner(self) -> str:
-        """The command that installs the service account with its role; in a Profile an editor may not."""
+        """The command that installs the service account with its role; in a Profile an editor may
+        not.
+        """
         return f"have an admin run: {self.apply}/admin" if self.multi_user else self.apply
 
     @property
     def apply_store(self) -> str:
-        """The command that installs the store's settings and its Secret; in a Profile an editor may."""
+        """The command that installs the store's settings and its Secret; in a Profile an editor
+        may.
+        """
         return f"{self.apply}/editor" if self.multi_user else self.apply

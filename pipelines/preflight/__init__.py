@@ -1,7 +1,9 @@
-"""What `submit` and `schedule create` refuse before anything is sent, one line each: field, value, fix.
+"""What `submit` and `schedule create` refuse before anything is sent, one line each: field, value,
+fix.
 
-Places are judged by their form. Objects and the namespace are looked at where the store and Kubernetes can be reached
-with the credentials at hand; what cannot be looked at is no reason to refuse.
+Places are judged by their form. Objects and the namespace are looked at where the store and
+Kubernetes can be reached with the credentials at hand; what cannot be looked at is no reason to
+refuse.
 """
 
 from pipelines.preflight.findings import Preflight

@@ -3,7 +3,7 @@
 import sys
 from dataclasses import dataclass, field
 
-from components.shared.errors import PERMANENT_EXIT_CODE
+from components.shared.contracts.errors import PERMANENT_EXIT_CODE
 
 
 @dataclass

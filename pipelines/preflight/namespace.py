@@ -17,14 +17,17 @@ _ENDPOINT = "STREETVISION_S3_ENDPOINT"
 
 
 def check_namespace(reader: ClusterReader, target: Target, account: str) -> Preflight:
-    """Refuse where the service account, the store's Secret or settings, or the launcher's configuration is missing.
+    """Refuse where the service account, the store's Secret or settings, or the launcher's
+    configuration is missing.
 
-    account: service account of the steps' pods. What these credentials may not look at is passed over.
+    account: service account of the steps' pods. What these credentials may not look at is passed
+    over.
     """
     found = Preflight()
     if _is_elsewhere(reader, target.namespace):
         found.remarks.append(
-            f"namespace {target.namespace!r} is not in the cluster that kubectl points to, where nothing was looked at"
+            f"namespace {target.namespace!r} is not in the cluster that kubectl points to, where"
+            " nothing was looked at"
         )
         return found
 
@@ -37,9 +40,13 @@ def check_namespace(reader: ClusterReader, target: Target, account: str) -> Pref
 
 
 def service_account(reader: ClusterReader, target: Target, account: str) -> Passed:
-    """The account exists; without it Argo makes no pod, and the run fails within seconds without a reason."""
+    """The account exists; without it Argo makes no pod, and the run fails within seconds without a
+    reason.
+    """
     if not reader.has_service_account(account):
-        raise missing(f"{account} is not there, so no pod of a run could be made", target.apply_runner)
+        raise missing(
+            f"{account} is not there, so no pod of a run could be made", target.apply_runner
+        )
     return Passed(account)
 
 
@@ -61,7 +68,8 @@ def launcher(reader: ClusterReader, target: Target) -> Passed:
         absent = [key for key in (store.access_key, store.secret_key) if not values.get(key)]
         if absent:
             raise missing(
-                f"the Secret {store.secret} that {CONFIG_MAP} names for {store.root} has no {' and no '.join(absent)}",
+                f"the Secret {store.secret} that {CONFIG_MAP} names for {store.root} has no"
+                f" {' and no '.join(absent)}",
                 f"create it, or name another one in {CONFIG_MAP}",
             )
     return Passed(store.root)

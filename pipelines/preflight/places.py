@@ -1,4 +1,6 @@
-"""The places that a run reads from: whether pods can read such a place at all, and whether anything is there."""
+"""The places that a run reads from: whether pods can read such a place at all, and whether anything
+is there.
+"""
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -8,13 +10,15 @@ from typing import Any, cast
 
 from components.configure.resolve import resolve
 from components.ingest_dataset.config import IngestConfig
-from components.shared.errors import ConfigError, one_line
-from components.shared.store import Store, split_uri
-from components.shared.store.errors import StoreRefusedError, StoreUnavailableError
+from components.shared.contracts.errors import ConfigError, one_line
+from components.shared.storage import Store, split_uri
+from components.shared.storage.errors import StoreRefusedError, StoreUnavailableError
 from pipelines.parameters import Variant
 from pipelines.preflight.findings import Preflight
 
-_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")  # huggingface_hub's rule for a repository id
+_HUB_ID = re.compile(
+    r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?"
+)  # huggingface_hub's rule for a repository id
 _UPLOAD = "python -m pipelines upload-data"
 _MODEL_CONFIG = "config.json"
 
@@ -36,15 +40,21 @@ class Place:
 
 
 def check_places(values: Mapping[str, Any], variant: Variant) -> Preflight:
-    """Judge the places in a run's parameters by their form; nothing is asked of anybody. Raises ConfigError."""
+    """Judge the places in a run's parameters by their form; nothing is asked of anybody. Raises
+    ConfigError.
+    """
     found = Preflight()
     for place in places(values, variant):
         if place.is_stored:
             found.refusals += _malformed(place)
-        elif place.field == "backbone" and _HUB_ID.fullmatch(place.uri) and not Path(place.uri).exists():
+        elif (
+            place.field == "backbone"
+            and _HUB_ID.fullmatch(place.uri)
+            and not Path(place.uri).exists()
+        ):
             found.remarks.append(
-                f"{place} is taken from the Hugging Face Hub, which the pods must reach; a gated one needs the Secret "
-                "streetvision-hub"
+                f"{place} is taken from the Hugging Face Hub, which the pods must reach; a gated"
+                " one needs the Secret streetvision-hub"
             )
         else:
             found.refusals.append(_unreadable(place))
@@ -52,7 +62,9 @@ def check_places(values: Mapping[str, Any], variant: Variant) -> Preflight:
 
 
 def check_objects(store: Store, wanted: Sequence[Place]) -> Preflight:
-    """Look whether something is at each stored place; at most one page of a listing is read for each."""
+    """Look whether something is at each stored place; at most one page of a listing is read for
+    each.
+    """
     found = Preflight()
     for place in wanted:
         bucket, prefix = split_uri(place.uri)
@@ -61,7 +73,9 @@ def check_objects(store: Store, wanted: Sequence[Place]) -> Preflight:
                 found.refusals.append(_absent(store, place))
         except StoreRefusedError as error:
             if "NoSuchBucket" in str(error):
-                found.refusals.append(f"{place}: {store.endpoint} has no bucket {bucket!r}; correct the address")
+                found.refusals.append(
+                    f"{place}: {store.endpoint} has no bucket {bucket!r}; correct the address"
+                )
             else:
                 found.remarks.append(f"{place} was not looked for: {one_line(error)}")
         except StoreUnavailableError as error:
@@ -71,7 +85,9 @@ def check_objects(store: Store, wanted: Sequence[Place]) -> Preflight:
 
 
 def places(values: Mapping[str, Any], variant: Variant) -> Iterator[Place]:
-    """Yield the places that are set: the data, further sources, the backbone. Raises ConfigError."""
+    """Yield the places that are set: the data, further sources, the backbone. Raises
+    ConfigError.
+    """
     phases = resolve(variant.with_form(values))
     sources = cast(IngestConfig, phases["ingest_dataset"]).sources()
     for number, source in enumerate(sources):
@@ -95,7 +111,10 @@ def _unreadable(place: Place) -> str:
     if separator and scheme == "minio":
         return f"{place}: the steps know s3:// addresses; write s3://{rest}"
     if separator:
-        return f"{place}: the steps read s3:// only; copy it there: {_UPLOAD} FOLDER s3://bucket/prefix"
+        return (
+            f"{place}: the steps read s3:// only; copy it there: {_UPLOAD} FOLDER"
+            " s3://bucket/prefix"
+        )
     return (
         f"{place}: local folders are not available inside pods; copy it to the object store: "
         f"{_UPLOAD} {place.uri} s3://bucket/prefix"
@@ -114,4 +133,7 @@ def _exists(store: Store, field: str, bucket: str, prefix: str) -> bool:
 
 def _absent(store: Store, place: Place) -> str:
     what = f"no {_MODEL_CONFIG} is there" if place.field == "backbone" else "nothing is there"
-    return f"{place}: {what} ({store.endpoint}); correct the address, or copy it: {_UPLOAD} FOLDER {place.uri}"
+    return (
+        f"{place}: {what} ({store.endpoint}); correct the address, or copy it: {_UPLOAD} FOLDER"
+        f" {place.uri}"
+    )

@@ -1,28 +1,35 @@
-"""The look at where a run would go: the object store and the namespace, as far as they can be reached from here."""
+"""The look at where a run would go: the object store and the namespace, as far as they can be
+reached from here.
+"""
 
 import argparse
 from collections.abc import Mapping
 from typing import Any
 
-from components.shared.errors import ConfigError, TransientError, one_line
-from pipelines.connection import KFP_NAMESPACE, Mode
+from components.shared.contracts.errors import ConfigError, TransientError, one_line
 from pipelines.doctor.reader import ClusterReader
 from pipelines.doctor.target import Target
+from pipelines.kubeflow.connection import KFP_NAMESPACE, Mode
+from pipelines.kubeflow.run_pods import reader_or_none
 from pipelines.parameters import Variant
 from pipelines.preflight.findings import Preflight
 from pipelines.preflight.namespace import check_namespace
 from pipelines.preflight.places import check_objects, places
 from pipelines.resources import Profile
-from pipelines.run_pods import reader_or_none
 from pipelines.upload_data.location import reachable_store
 
 _STORE_SECONDS = 5.0
 
 
 def check_target(
-    parsed: argparse.Namespace, values: Mapping[str, Any], variant: Variant, profile: Profile, mode: Mode
+    parsed: argparse.Namespace,
+    values: Mapping[str, Any],
+    variant: Variant,
+    profile: Profile,
+    mode: Mode,
 ) -> Preflight:
-    """Look for the run's data and backbone in the store, and for what its pods need in the namespace.
+    """Look for the run's data and backbone in the store, and for what its pods need in the
+    namespace.
 
     `parsed` has `service_account`, `root` and `store_endpoint`.
     """
@@ -44,7 +51,11 @@ def check_target(
 
 
 def _stored(
-    parsed: argparse.Namespace, values: Mapping[str, Any], variant: Variant, mode: Mode, reader: ClusterReader | None
+    parsed: argparse.Namespace,
+    values: Mapping[str, Any],
+    variant: Variant,
+    mode: Mode,
+    reader: ClusterReader | None,
 ) -> Preflight:
     stored = [place for place in places(values, variant) if place.is_stored]
     if not stored:

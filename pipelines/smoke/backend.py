@@ -16,27 +16,28 @@ from kubernetes.stream.ws_client import WSClient
 from urllib3.exceptions import HTTPError
 from websocket import WebSocketException
 
-from components.shared.errors import ConfigError, PermanentError, TransientError, one_line
-from pipelines.cluster import Cluster, Trigger, Uploaded
-from pipelines.connection import Connection
+from components.shared.contracts.errors import ConfigError, PermanentError, TransientError, one_line
 from pipelines.doctor.reader import kubernetes_api
-from pipelines.run_pods import MAIN, RunPods
-from pipelines.run_report import RunReader
-from pipelines.run_status import RunStatus
-from pipelines.run_store import RunStore
+from pipelines.kubeflow.cluster import Cluster, Trigger, Uploaded
+from pipelines.kubeflow.connection import Connection
+from pipelines.kubeflow.run_pods import MAIN, RunPods
+from pipelines.kubeflow.run_report import RunReader
+from pipelines.kubeflow.run_status import RunStatus
+from pipelines.kubeflow.run_store import RunStore
 from pipelines.upload_data.demo import DemoUpload, delete_demo, upload_demo
 
 TRAINING = "train-baseline"
 TRAINING_MODULE = "components.train_baseline.train"
-AGENT_MODULE = "components.shared.training.agent"
+AGENT_MODULE = "components.shared.training.launch.agent"
 _TIMEOUT_SECONDS = (3, 20)
 _HANDSHAKE = re.compile(r"Handshake status (\d{3})")
-# Run in the training's container, which has Python and no pkill: kills the first rank and prints its process id. The
-# agent's arguments name the ranks' module as well.
+# Run in the training's container, which has Python and no pkill: kills the first rank and prints
+# its process id. The agent's arguments name the ranks' module as well.
 KILL_RANK = """
 import os, pathlib, signal, sys
 module, agent = (name.encode() for name in sys.argv[1:])
-for process in sorted(int(entry.name) for entry in pathlib.Path("/proc").iterdir() if entry.name.isdigit()):
+names = [entry.name for entry in pathlib.Path("/proc").iterdir()]
+for process in sorted(int(name) for name in names if name.isdigit()):
     try:
         arguments = pathlib.Path(f"/proc/{process}/cmdline").read_bytes().split(b"\\0")
     except OSError:
@@ -49,7 +50,9 @@ for process in sorted(int(entry.name) for entry in pathlib.Path("/proc").iterdir
 
 
 class NotAllowedError(PermanentError):
-    """These credentials may not do what a check needs, which says nothing about the installation."""
+    """These credentials may not do what a check needs, which says nothing about the
+    installation.
+    """
 
 
 @dataclass(frozen=True)
@@ -133,7 +136,8 @@ class RealBackend:
     ) -> None:
         """`parsed` has `experiment`, `service_account` and what RunReader needs.
 
-        runs: the store of the runs. pipeline_root: the root that each is given, "" for KFP's default.
+        runs: the store of the runs. pipeline_root: the root that each is given, "" for KFP's
+        default.
         """
         self.bucket = runs.bucket
         self._parsed, self._cluster, self._uploaded, self._runs = parsed, cluster, uploaded, runs
@@ -158,7 +162,12 @@ class RealBackend:
         account = self._parsed.service_account
         with contextlib.redirect_stdout(sys.stderr):  # kfp prints the run's address
             return self._cluster.submit(
-                self._uploaded, self._parsed.experiment, name, values, account, pipeline_root=self._pipeline_root
+                self._uploaded,
+                self._parsed.experiment,
+                name,
+                values,
+                account,
+                pipeline_root=self._pipeline_root,
             )
 
     def run(self, run_id: str) -> RunStatus:
@@ -195,7 +204,11 @@ class RealBackend:
 
     def scheduled_runs(self, name: str) -> list[str]:
         """Return the ids of the runs that a schedule has started."""
-        found = [item for item in self._cluster.schedules(self._parsed.pipeline) if item.display_name == name]
+        found = [
+            item
+            for item in self._cluster.schedules(self._parsed.pipeline)
+            if item.display_name == name
+        ]
         if not found:
             return []
         schedule, created = str(found[0].recurring_run_id), found[0].created_at
@@ -203,7 +216,9 @@ class RealBackend:
 
     def has_schedule(self, name: str) -> bool:
         """Whether there is a schedule of this name."""
-        return any(item.display_name == name for item in self._cluster.schedules(self._parsed.pipeline))
+        return any(
+            item.display_name == name for item in self._cluster.schedules(self._parsed.pipeline)
+        )
 
     def change_schedule(self, name: str, change: str) -> None:
         """Disable or delete a schedule; `change` is that word."""
@@ -218,13 +233,20 @@ class RealBackend:
         with _kubernetes("show the training's pod") as api:
             pods = RunPods(api, self._cluster.mode.namespace, run.workflow)
             running = [pod for pod in pods.of_node(step.node) if _is_running(pod)]
-            return TrainingPod(running[-1].metadata.name, tuple(pods.log(running[-1]))) if running else None
+            return (
+                TrainingPod(running[-1].metadata.name, tuple(pods.log(running[-1])))
+                if running
+                else None
+            )
 
     def delete_pod(self, name: str) -> None:
         """Delete a pod with a second's notice, in which a quick training cannot end."""
         with _kubernetes(f"delete pod {name}") as api:
             client.CoreV1Api(api).delete_namespaced_pod(
-                name, self._cluster.mode.namespace, grace_period_seconds=1, _request_timeout=_TIMEOUT_SECONDS
+                name,
+                self._cluster.mode.namespace,
+                grace_period_seconds=1,
+                _request_timeout=_TIMEOUT_SECONDS,
             )
 
     def kill_rank(self, name: str) -> str:
@@ -244,9 +266,14 @@ class RealBackend:
             )
             with contextlib.closing(process):
                 process.run_forever(timeout=_TIMEOUT_SECONDS[1])
-                killed, said = str(process.read_stdout()).strip(), " ".join(str(process.read_stderr()).split())
+                killed, said = (
+                    str(process.read_stdout()).strip(),
+                    " ".join(str(process.read_stderr()).split()),
+                )
         if not killed:
-            raise TransientError(f"pod {name}: no process of {TRAINING_MODULE} killed; {said[-300:] or 'none runs'}")
+            raise TransientError(
+                f"pod {name}: no process of {TRAINING_MODULE} killed; {said[-300:] or 'none runs'}"
+            )
         return killed
 
     def training_logs(self, run_id: str) -> list[list[str]]:
@@ -277,7 +304,8 @@ def _is_running(pod: Any) -> bool:
 def _kubernetes(what: str) -> Iterator[ApiClient]:
     """Yield a client of its own, since `stream` replaces a method of it for a time.
 
-    What Kubernetes refuses becomes an error of ours; a right that is not there is no fault of the installation.
+    What Kubernetes refuses becomes an error of ours; a right that is not there is no fault of the
+    installation.
     """
     try:
         api = kubernetes_api()
@@ -289,8 +317,12 @@ def _kubernetes(what: str) -> Iterator[ApiClient]:
         # Of a refused upgrade to a web socket, the client tells the status in words only.
         status = int(found[1]) if (found := _HANDSHAKE.search(str(error.reason))) else error.status
         kind = NotAllowedError if status in (401, 403) else TransientError
-        raise kind(f"Kubernetes refused to {what}: HTTP {status} {'' if found else error.reason}".rstrip()) from None
+        raise kind(
+            f"Kubernetes refused to {what}: HTTP {status} {'' if found else error.reason}".rstrip()
+        ) from None
     except (HTTPError, WebSocketException, OSError) as error:
-        raise TransientError(f"Kubernetes closed the connection during: {what} ({type(error).__name__})") from None
+        raise TransientError(
+            f"Kubernetes closed the connection during: {what} ({type(error).__name__})"
+        ) from None
     finally:
         api.rest_client.pool_manager.clear()

@@ -1,9 +1,11 @@
-"""Removal of what the checks made, as far as that is possible: one thing that stays keeps no other from going."""
+"""Removal of what the checks made, as far as that is possible: one thing that stays keeps no other
+from going.
+"""
 
 from collections.abc import Callable, Iterator
 from typing import TypeVar
 
-from components.shared.errors import one_line
+from components.shared.contracts.errors import one_line
 from pipelines.smoke.backend import Backend
 from pipelines.smoke.checks import Made
 from pipelines.smoke.waiting import Waiting
@@ -15,9 +17,9 @@ _CANCEL_SECONDS = 120.0
 class CleanUp:
     """The clean-up after the checks.
 
-    Runs are cancelled and archived, schedules deleted after the end of their runs: with a schedule KFP removes the
-    Workflows of its runs, and shows one that had not ended as running for ever. Artifacts stay, since KFP's cache leads
-    later runs to them.
+    Runs are cancelled and archived, schedules deleted after the end of their runs: with a schedule
+    KFP removes the Workflows of its runs, and shows one that had not ended as running for ever.
+    Artifacts stay, since KFP's cache leads later runs to them.
     """
 
     def __init__(self, made: Made, backend: Backend, waiting: Waiting) -> None:
@@ -30,7 +32,10 @@ class CleanUp:
         runs = list(dict.fromkeys(self._made.runs))
         active = [run_id for run_id in runs if self._cancel(run_id)]
         if active:
-            self._try("cancelled runs", lambda: self._waiting.until(lambda: self._ended(active), "", _CANCEL_SECONDS))
+            self._try(
+                "cancelled runs",
+                lambda: self._waiting.until(lambda: self._ended(active), "", _CANCEL_SECONDS),
+            )
 
         deleted = sum(self._delete(name) for name in schedules)
         archived = sum(self._archive(run_id) for run_id in runs)
@@ -42,11 +47,15 @@ class CleanUp:
         yield from self._left
 
     def _disable(self, name: str) -> bool:
-        """Keep a schedule from starting more runs, and note those that it started; False where there is none."""
+        """Keep a schedule from starting more runs, and note those that it started; False where
+        there is none.
+        """
         if not self._try(f"schedule {name}", lambda: self._backend.has_schedule(name)):
             return False
         self._try(f"schedule {name}", lambda: self._backend.change_schedule(name, "disable"))
-        self._made.runs += self._try(f"runs of schedule {name}", lambda: self._backend.scheduled_runs(name)) or []
+        self._made.runs += (
+            self._try(f"runs of schedule {name}", lambda: self._backend.scheduled_runs(name)) or []
+        )
         return True
 
     def _cancel(self, run_id: str) -> bool:
@@ -61,7 +70,9 @@ class CleanUp:
         return all(self._backend.run(run_id).has_ended for run_id in runs)
 
     def _delete(self, schedule: str) -> bool:
-        return self._succeeds(f"schedule {schedule}", lambda: self._backend.change_schedule(schedule, "delete"))
+        return self._succeeds(
+            f"schedule {schedule}", lambda: self._backend.change_schedule(schedule, "delete")
+        )
 
     def _archive(self, run_id: str) -> bool:
         return self._succeeds(f"run {run_id}", lambda: self._backend.archive(run_id))

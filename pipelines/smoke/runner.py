@@ -5,20 +5,23 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
-from components.shared.errors import ConfigError, StreetVisionError, one_line
-from pipelines.output import INTERRUPTED
+from components.shared.contracts.errors import ConfigError, StreetVisionError, one_line
+from pipelines.cli.output import INTERRUPTED
 from pipelines.smoke.backend import Backend, NotAllowedError
 from pipelines.smoke.checks import CHECKS, Checks
 from pipelines.smoke.cleanup import CleanUp
 from pipelines.smoke.waiting import Waiting
 
-# What a check cannot do without. demo-data may be skipped where an earlier call left the demo in the store.
+# What a check cannot do without. demo-data may be skipped where an earlier call left the demo in
+# the store.
 _NEEDS = {"second-run": ("demo-data", "run")}
 _NEED_OF_ALL = ("demo-data",)
 
 
 class Result(StrEnum):
-    """Outcome of a check. SKIPPED: it could not be made, which is no failure of the installation."""
+    """Outcome of a check. SKIPPED: it could not be made, which is no failure of the
+    installation.
+    """
 
     OK = "ok"
     FAILED = "FAILED"
@@ -50,12 +53,17 @@ def selected_checks(only: str, skip: str) -> list[str]:
     selected = [name for name in CHECKS if name not in unwanted and (not wanted or name in wanted)]
     if "second-run" in selected and "run" in unwanted:
         raise ConfigError("--skip run: second-run repeats it; skip second-run as well")
-    needed = {need for name in selected for need in _NEEDS.get(name, _NEED_OF_ALL) if need not in unwanted}
+    needed = {
+        need for name in selected for need in _NEEDS.get(name, _NEED_OF_ALL) if need not in unwanted
+    }
     return [name for name in CHECKS if name in selected or name in needed]
 
 
-def run_smoke(backend: Backend, names: Sequence[str], waiting: Waiting, *, delete_data: bool = False) -> int:
-    """Make the checks, print a row for each as it ends, and clean up, whatever happens; return the exit code.
+def run_smoke(
+    backend: Backend, names: Sequence[str], waiting: Waiting, *, delete_data: bool = False
+) -> int:
+    """Make the checks, print a row for each as it ends, and clean up, whatever happens; return the
+    exit code.
 
     0 where none failed, 1 where one did, 130 after Ctrl-C.
     """
@@ -73,13 +81,22 @@ def run_smoke(backend: Backend, names: Sequence[str], waiting: Waiting, *, delet
             for line in CleanUp(checks.made, backend, waiting).run(delete_data=delete_data):
                 print(line, flush=True)
         except KeyboardInterrupt:
-            print(f"clean-up interrupted; what is left has {checks.token} in its name", file=sys.stderr)
+            print(
+                f"clean-up interrupted; what is left has {checks.token} in its name",
+                file=sys.stderr,
+            )
     return 1 if Result.FAILED in results.values() else 0
 
 
-def _rows(checks: Checks, names: Sequence[str], now: Callable[[], float], results: dict[str, Result]) -> Iterator[Row]:
+def _rows(
+    checks: Checks, names: Sequence[str], now: Callable[[], float], results: dict[str, Result]
+) -> Iterator[Row]:
     for name in names:
-        needs = [need for need in _NEEDS.get(name, _NEED_OF_ALL) if results.get(need, Result.OK) != Result.OK]
+        needs = [
+            need
+            for need in _NEEDS.get(name, _NEED_OF_ALL)
+            if results.get(need, Result.OK) != Result.OK
+        ]
         if needs:
             results[name] = Result.SKIPPED
             yield Row(name, Result.SKIPPED, 0, f"it needs {needs[0]}")

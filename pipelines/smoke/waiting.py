@@ -7,12 +7,14 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TypeVar
 
-from components.shared.errors import StreetVisionError, TransientError, one_line
-from pipelines.run_status import RunStatus, StepState
+from components.shared.contracts.errors import StreetVisionError, TransientError, one_line
+from pipelines.kubeflow.run_status import RunStatus, StepState
 from pipelines.smoke.backend import Backend
 
 T = TypeVar("T")
-_MOST_FAILURES = 5  # looks in a row without an answer: a forwarded port that is renewed costs one or two
+_MOST_FAILURES = (
+    5  # looks in a row without an answer: a forwarded port that is renewed costs one or two
+)
 
 
 class FailedError(StreetVisionError):
@@ -34,7 +36,9 @@ class Clock:
 class Waiting:
     """Looks at a cluster every `poll` seconds, for a run at most `timeout` seconds long."""
 
-    def __init__(self, backend: Backend, timeout: float, poll: float, clock: Clock | None = None) -> None:
+    def __init__(
+        self, backend: Backend, timeout: float, poll: float, clock: Clock | None = None
+    ) -> None:
         self.clock = clock or Clock()
         self._backend, self._timeout, self._poll = backend, timeout, poll
         self._shown: dict[tuple[str, str], StepState] = {}
@@ -50,7 +54,9 @@ class Waiting:
         return self.for_run(run_id, ended, "its end")
 
     def for_run(self, run_id: str, look: Callable[[], T | None], what: str) -> T:
-        """Return what `look` finds in a run; where it takes longer, FailedError with the reason why steps wait."""
+        """Return what `look` finds in a run; where it takes longer, FailedError with the reason why
+        steps wait.
+        """
         try:
             return self.until(look, what, self._timeout)
         except WaitedError as error:
@@ -58,7 +64,9 @@ class Waiting:
             raise FailedError(f"run {run_id}: {error}; {reason}") from None
 
     def until(self, look: Callable[[], T | None], what: str, seconds: float) -> T:
-        """Return what `look` finds as soon as it finds something. Raises WaitedError after so many seconds."""
+        """Return what `look` finds as soon as it finds something. Raises WaitedError after so many
+        seconds.
+        """
         ends, n_failures = self.clock.now() + seconds, 0
         while True:
             try:
@@ -81,4 +89,8 @@ class Waiting:
             known = self._shown.setdefault((run.run_id, step.name), StepState.WAITING)
             if step.state != known:
                 self._shown[run.run_id, step.name] = step.state
-                print(f"{datetime.now(UTC):%H:%M:%S}  {step.name:22} {step.state}", file=sys.stderr, flush=True)
+                print(
+                    f"{datetime.now(UTC):%H:%M:%S}  {step.name:22} {step.state}",
+                    file=sys.stderr,
+                    flush=True,
+                )

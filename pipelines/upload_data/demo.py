@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from components.shared.store import Store
+from components.shared.storage import Store
 from pipelines.demo.backbone import write_demo_backbone
 from pipelines.demo.dataset import write_demo_data
 from pipelines.upload_data.selection import select
@@ -29,11 +29,14 @@ def demo_values(bucket: str) -> dict[str, Any]:
     return {"recipe": "demo", **{part: f"s3://{bucket}/{PREFIX}/{part}" for part in _PARTS}}
 
 
-def upload_demo(store: Store, bucket: str, folder: Path = FOLDER, *, quiet: bool = False) -> DemoUpload:
-    """Generate the demo's data and backbone where `folder` does not hold them, and make the store hold the same.
+def upload_demo(
+    store: Store, bucket: str, folder: Path = FOLDER, *, quiet: bool = False
+) -> DemoUpload:
+    """Generate the demo's data and backbone where `folder` does not hold them, and make the store
+    hold the same.
 
-    Other objects below streetvision/demo/data and streetvision/demo/backbone are removed. Raises DataError where
-    `folder` holds something else, and the store's errors.
+    Other objects below streetvision/demo/data and streetvision/demo/backbone are removed. Raises
+    DataError where `folder` holds something else, and the store's errors.
     """
     write_demo_data(folder / "data")
     write_demo_backbone(folder / "backbone")
@@ -41,7 +44,9 @@ def upload_demo(store: Store, bucket: str, folder: Path = FOLDER, *, quiet: bool
     selections = {part: select(folder / part) for part in _PARTS}
     done: list[Transferred] = []
     for part, selection in selections.items():
-        done.append(transfer(store, selection.files, bucket, f"{PREFIX}/{part}", delete=True, quiet=quiet))
+        done.append(
+            transfer(store, selection.files, bucket, f"{PREFIX}/{part}", delete=True, quiet=quiet)
+        )
     return DemoUpload(
         n_files=sum(len(selection.files) for selection in selections.values()),
         n_bytes=sum(selection.n_bytes for selection in selections.values()),

@@ -5,13 +5,13 @@ import os
 import socket
 from urllib.parse import urlsplit
 
-from components.shared.errors import TransientError
-from components.shared.store import Store
-from components.shared.store.retry import DEADLINE_SECONDS
-from pipelines.connection import HOST, Connection, Mode, find_mode
+from components.shared.contracts.errors import TransientError
+from components.shared.storage import Store
+from components.shared.storage.retry import DEADLINE_SECONDS
 from pipelines.doctor.reader import ClusterReader
-from pipelines.run_pods import reader_or_none
-from pipelines.run_store import RunStore, has_credentials, open_store, root_for_runs
+from pipelines.kubeflow.connection import HOST, Connection, Mode, find_mode
+from pipelines.kubeflow.run_pods import reader_or_none
+from pipelines.kubeflow.run_store import RunStore, has_credentials, open_store, root_for_runs
 
 _CONNECT_SECONDS = 3.0
 
@@ -19,8 +19,8 @@ _CONNECT_SECONDS = 3.0
 def find_store(parsed: argparse.Namespace) -> RunStore:
     """Return the store of STREETVISION_S3_*, else that of the cluster's pipeline root.
 
-    KFP's API is asked for its mode only where its address is known. Raises ConfigError that says what to set, and
-    TransientError where nothing listens.
+    KFP's API is asked for its mode only where its address is known. Raises ConfigError that says
+    what to set, and TransientError where nothing listens.
     """
     if has_credentials(os.environ):
         return reachable_store(parsed, None, None)
@@ -31,7 +31,9 @@ def find_store(parsed: argparse.Namespace) -> RunStore:
 
 
 def store_of_runs(parsed: argparse.Namespace, mode: Mode) -> RunStore:
-    """Return the store of the pipeline root of a cluster whose mode is known. Raises as `find_store` does."""
+    """Return the store of the pipeline root of a cluster whose mode is known. Raises as
+    `find_store` does.
+    """
     return reachable_store(parsed, mode, reader_or_none(mode.namespace))
 
 
@@ -48,13 +50,17 @@ def reachable_store(
 
 
 def _require_listening(store: Store) -> None:
-    """Raise TransientError where nothing listens at the address, sooner than the store's own deadline."""
+    """Raise TransientError where nothing listens at the address, sooner than the store's own
+    deadline.
+    """
     address = urlsplit(f"//{store.endpoint}")
     try:
-        socket.create_connection((address.hostname or "", address.port or 443), _CONNECT_SECONDS).close()
+        socket.create_connection(
+            (address.hostname or "", address.port or 443), _CONNECT_SECONDS
+        ).close()
     except OSError as error:
         reason = error.strerror or type(error).__name__
         raise TransientError(
-            f"object store {store.endpoint} cannot be reached from here ({reason}); forward its port (kubectl "
-            "port-forward) and add --store-endpoint localhost:PORT"
+            f"object store {store.endpoint} cannot be reached from here ({reason}); forward its"
+            " port (kubectl port-forward) and add --store-endpoint localhost:PORT"
         ) from None

@@ -1,6 +1,8 @@
-"""Selection of the files that belong to a data set or a backbone; a folder that is neither is refused.
+"""Selection of the files that belong to a data set or a backbone; a folder that is neither is
+refused.
 
-What is refused here would be refused by the first steps of a run, after minutes instead of before the upload.
+What is refused here would be refused by the first steps of a run, after minutes instead of before
+the upload.
 """
 
 import os
@@ -8,13 +10,20 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from components.shared.errors import DataError
+from components.shared.contracts.errors import DataError
 
 LABELS, PARQUET = "labels.csv", ".parquet"
 CONFIG, SAFETENSORS, INDEX_SUFFIX = "config.json", ".safetensors", ".safetensors.index.json"
 PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle", ".h5", ".msgpack")
 # Beside the weights: preprocessing, and the licence, which travels with what is derived from them.
-_BESIDE = ("preprocessor_config.json", "processor_config.json", "LICENSE", "LICENSE.md", "LICENSE.txt", "README.md")
+_BESIDE = (
+    "preprocessor_config.json",
+    "processor_config.json",
+    "LICENSE",
+    "LICENSE.md",
+    "LICENSE.txt",
+    "README.md",
+)
 _NAME_BYTES = 768  # S3's limit for a key is 1024, prefix included
 _NAMED = 5
 
@@ -30,7 +39,9 @@ class LocalFile:
 
 @dataclass(frozen=True)
 class Selection:
-    """What is uploaded. kind: "data" or "backbone"; left_out: names of files that no step would read."""
+    """What is uploaded. kind: "data" or "backbone"; left_out: names of files that no step would
+    read.
+    """
 
     kind: str
     files: tuple[LocalFile, ...]
@@ -48,7 +59,9 @@ def select(source: Path) -> Selection:
     Raises DataError where it is neither, or holds what cannot be sent.
     """
     if source.is_file() and source.suffix != PARQUET:
-        raise DataError(f"{source}: is a file but not {PARQUET}; give the folder of a data set or of a backbone")
+        raise DataError(
+            f"{source}: is a file but not {PARQUET}; give the folder of a data set or of a backbone"
+        )
     if not source.exists():
         raise DataError(f"{source}: does not exist; give the folder of a data set or of a backbone")
 
@@ -63,26 +76,35 @@ def select(source: Path) -> Selection:
 
 
 def files_below(source: Path) -> tuple[LocalFile, ...]:
-    """Every file of a folder, or a single file, sorted by name. Raises DataError for what cannot become an object.
+    """Every file of a folder, or a single file, sorted by name. Raises DataError for what cannot
+    become an object.
 
     Links to folders are refused, since the steps of a local run do not follow them either.
     """
     root = source.parent if source.is_file() else source
     paths = [source] if source.is_file() else list(_walk(source))
-    files = [LocalFile(path.relative_to(root).as_posix(), path, path.stat().st_size) for path in paths]
+    files = [
+        LocalFile(path.relative_to(root).as_posix(), path, path.stat().st_size) for path in paths
+    ]
 
     for file in files:
         try:
             size = len(file.name.encode())
         except UnicodeEncodeError:
-            raise DataError(f"{source}: the name {file.name!r} is not UTF-8; rename the file") from None
+            raise DataError(
+                f"{source}: the name {file.name!r} is not UTF-8; rename the file"
+            ) from None
         if size > _NAME_BYTES:
-            raise DataError(f"{source}: the name {file.name[:60]!r}... has {size} bytes; at most {_NAME_BYTES} fit")
+            raise DataError(
+                f"{source}: the name {file.name[:60]!r}... has {size} bytes; at most"
+                f" {_NAME_BYTES} fit"
+            )
     return tuple(sorted(files))
 
 
 def is_table(name: str) -> bool:
-    """Whether the steps find a data set or a backbone by this file, so that its presence alone changes what they read.
+    """Whether the steps find a data set or a backbone by this file, so that its presence alone
+    changes what they read.
 
     Such a file is uploaded after all others.
     """
@@ -93,16 +115,22 @@ def _walk(source: Path) -> Iterable[Path]:
     for folder, folders, names in os.walk(source):
         for name in folders:
             if Path(folder, name).is_symlink():
-                raise DataError(f"{Path(folder, name)}: is a link to a folder; put the folder itself there")
+                raise DataError(
+                    f"{Path(folder, name)}: is a link to a folder; put the folder itself there"
+                )
         for name in names:
             path = Path(folder, name)
             if not path.is_file():
-                raise DataError(f"{path}: is not a file that can be read (a broken link?); remove it")
+                raise DataError(
+                    f"{path}: is not a file that can be read (a broken link?); remove it"
+                )
             yield path
 
 
 def _refuse_links_out(source: Path, files: Iterable[LocalFile]) -> None:
-    """A data set's links must not send what lies elsewhere on this machine. (Those of the hub's cache lead out.)"""
+    """A data set's links must not send what lies elsewhere on this machine. (Those of the hub's
+    cache lead out.)
+    """
     root = (source.parent if source.is_file() else source).resolve()
     for file in files:
         if file.path.is_symlink() and not file.path.resolve().is_relative_to(root):
@@ -115,13 +143,23 @@ def _backbone(source: Path, files: tuple[LocalFile, ...]) -> Selection:
     left_out = sorted({file.name for file in files} - {file.name for file in selected})
     if not any(file.name.endswith(SAFETENSORS) for file in selected):
         pickles = [name for name in left_out if name.endswith(PICKLES)]
-        found = f", only {_named(pickles)}: a pickle runs code when it is read; convert it with save_pretrained()"
-        raise DataError(f"{source}: has {CONFIG} but no {SAFETENSORS}{found if pickles else '; give the whole folder'}")
+        found = (
+            f", only {_named(pickles)}: a pickle runs code when it is read; convert it with"
+            " save_pretrained()"
+        )
+        raise DataError(
+            f"{source}: has {CONFIG} but no"
+            f" {SAFETENSORS}{found if pickles else '; give the whole folder'}"
+        )
     return Selection("backbone", tuple(selected), tuple(left_out))
 
 
 def _belongs(name: str) -> bool:
-    return name == CONFIG or name in _BESIDE or ("/" not in name and name.endswith((SAFETENSORS, INDEX_SUFFIX)))
+    return (
+        name == CONFIG
+        or name in _BESIDE
+        or ("/" not in name and name.endswith((SAFETENSORS, INDEX_SUFFIX)))
+    )
 
 
 def _neither(names: set[str]) -> str:
@@ -137,7 +175,10 @@ def _neither(names: set[str]) -> str:
         return f"has {_named(tables)} but no {LABELS}; name the table {LABELS}"
     if weights:
         return f"has {_named(weights)} but no {CONFIG}; give a Hugging Face model folder"
-    return f"holds neither {LABELS} nor {PARQUET} files (a data set), nor {CONFIG} and {SAFETENSORS} (a backbone)"
+    return (
+        f"holds neither {LABELS} nor {PARQUET} files (a data set), nor {CONFIG} and {SAFETENSORS}"
+        " (a backbone)"
+    )
 
 
 def _named(names: list[str]) -> str:

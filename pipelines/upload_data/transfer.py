@@ -1,6 +1,8 @@
-"""Transfer of local files to the object store: parallel, resumable, verified, and whole objects only.
+"""Transfer of local files to the object store: parallel, resumable, verified, and whole objects
+only.
 
-What the store holds already with the same digest is not sent again, so that a second call continues an interrupted one.
+What the store holds already with the same digest is not sent again, so that a second call continues
+an interrupted one.
 """
 
 import contextlib
@@ -15,10 +17,10 @@ from typing import TypeVar
 
 from tqdm import tqdm
 
-from components.shared.errors import DataError, one_line
-from components.shared.store import Store, StoredObject
-from components.shared.store.digests import FileDigests, digests_of
-from components.shared.store.errors import DigestMismatchError, ObjectNotFoundError
+from components.shared.contracts.errors import DataError, one_line
+from components.shared.storage import Store, StoredObject
+from components.shared.storage.errors import DigestMismatchError, ObjectNotFoundError
+from pipelines.upload_data.digests import FileDigests, digests_of
 from pipelines.upload_data.selection import LocalFile, is_table
 
 T = TypeVar("T")
@@ -32,8 +34,8 @@ _LOG_INTERVAL_SECONDS = 10.0  # in a log file every refresh is a new line
 
 @dataclass(frozen=True)
 class Transferred:
-    """What a transfer did, in files; sent_bytes: bytes of those that were sent. stale: objects that stayed although the
-    folder has no such file."""
+    """What a transfer did, in files; sent_bytes: bytes of those that were sent. stale: objects that
+    stayed although the folder has no such file."""
 
     n_sent: int
     n_kept: int
@@ -47,21 +49,30 @@ class _StoppedError(Exception):
 
 
 def transfer(
-    store: Store, files: Iterable[LocalFile], bucket: str, prefix: str, *, delete: bool = False, quiet: bool = False
+    store: Store,
+    files: Iterable[LocalFile],
+    bucket: str,
+    prefix: str,
+    *,
+    delete: bool = False,
+    quiet: bool = False,
 ) -> Transferred:
     """Make `prefix`/ hold `files`, and with `delete` nothing else.
 
-    Without `delete` other objects stay: an address is easily mistyped, and others may have put them there.
-    Files by which steps find a data set or a backbone are sent last. Raises DataError where other such objects are
-    below `prefix` and `delete` is not set or where a file cannot be read, DigestMismatchError where the store has other
-    bytes than were sent, and the store's errors. KeyboardInterrupt leaves whole objects only.
+    Without `delete` other objects stay: an address is easily mistyped, and others may have put them
+    there. Files by which steps find a data set or a backbone are sent last. Raises DataError where
+    other such objects are below `prefix` and `delete` is not set or where a file cannot be read,
+    DigestMismatchError where the store has other bytes than were sent, and the store's errors.
+    KeyboardInterrupt leaves whole objects only.
     """
     task = _Transfer(store, bucket, prefix.strip("/") + "/", quiet)
     wanted = {task.prefix + file.name: file for file in sorted(files)}
     held = {item.key: item for item in store.list(bucket, task.prefix)}
     stale = sorted(held.keys() - wanted.keys())
     if not delete:
-        _refuse_tables(f"s3://{bucket}/{task.prefix}", [key.removeprefix(task.prefix) for key in stale])
+        _refuse_tables(
+            f"s3://{bucket}/{task.prefix}", [key.removeprefix(task.prefix) for key in stale]
+        )
 
     kept = task.same(wanted, held)
     missing = [file for key, file in wanted.items() if key not in kept]
@@ -116,29 +127,39 @@ class _Transfer:
         with _readable(file):
             digests = digests_of(file.path)
             metadata = {_DIGEST: digests.sha256}
-            etag = self._store.put(self._bucket, self.prefix + file.name, file.path, metadata=metadata, on_read=read)
+            etag = self._store.put(
+                self._bucket, self.prefix + file.name, file.path, metadata=metadata, on_read=read
+            )
         if etag != digests.etag:
             self._verify(file, digests)
 
     def _verify(self, file: LocalFile, digests: FileDigests) -> None:
-        """Read an object back whose ETag is no MD5 of its parts, as where a key service encrypts it."""
+        """Read an object back whose ETag is no MD5 of its parts, as where a key service encrypts
+        it.
+        """
         key = self.prefix + file.name
         try:
             with tempfile.TemporaryDirectory(prefix="streetvision-") as folder:
                 self._store.get_verified(self._bucket, key, Path(folder) / "object", digests.sha256)
         except DigestMismatchError as error:
             self._store.delete(self._bucket, key)
-            raise DigestMismatchError(f"{error}; did {file.path} change? run the command again") from None
+            raise DigestMismatchError(
+                f"{error}; did {file.path} change? run the command again"
+            ) from None
 
     def _recorded(self, key: str) -> str:
-        """The SHA-256 that an earlier transfer left with the object; "" where another tool wrote it."""
+        """The SHA-256 that an earlier transfer left with the object; "" where another tool wrote
+        it.
+        """
         try:
             return self._store.metadata(self._bucket, key).get(_DIGEST, "")
         except ObjectNotFoundError:
             return ""
 
     def _run(self, work: Callable[[T], R], items: Sequence[T]) -> list[R]:
-        """Return work(item) of every item, by threads. After an error or Ctrl-C no thread begins another file."""
+        """Return work(item) of every item, by threads. After an error or Ctrl-C no thread begins
+        another file.
+        """
         futures: list[Future[R]] = []
         with ThreadPoolExecutor(N_WORKERS) as pool:
             try:
@@ -177,15 +198,20 @@ def _readable(file: LocalFile) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise DataError(f"{file.path}: cannot be read ({one_line(error)}); did it change meanwhile?") from error
+        raise DataError(
+            f"{file.path}: cannot be read ({one_line(error)}); did it change meanwhile?"
+        ) from error
 
 
 def _refuse_tables(address: str, stale: list[str]) -> None:
-    """Other tables and weights at the address would be read together with the new ones, or in their place."""
+    """Other tables and weights at the address would be read together with the new ones, or in their
+    place.
+    """
     tables = [name for name in stale if is_table(name)]
     if tables:
         more = f" and {len(tables) - _NAMED} more" if len(tables) > _NAMED else ""
         raise DataError(
-            f"{address}: holds {', '.join(tables[:_NAMED])}{more}, not in the folder, which a run would read too; "
-            "add --delete to remove what the folder does not have, or give another address"
+            f"{address}: holds {', '.join(tables[:_NAMED])}{more}, not in the folder, which a run"
+            " would read too; add --delete to remove what the folder does not have, or give"
+            " another address"
         )

@@ -1,4 +1,6 @@
-"""`python -m tests.bench [NAME...]`: every benchmark, or those named, as ratios against their peers."""
+"""`python -m tests.bench [NAME...]`: every benchmark, or those named, as ratios against their
+peers.
+"""
 
 import argparse
 import importlib
@@ -12,7 +14,9 @@ from tests.bench.versions import described
 
 def main() -> None:
     """Run, print a table, and with --json write what was measured."""
-    names = sorted(file.stem.removeprefix("bench_") for file in Path(__file__).parent.glob("bench_*.py"))
+    names = sorted(
+        file.stem.removeprefix("bench_") for file in Path(__file__).parent.glob("bench_*.py")
+    )
     parser = argparse.ArgumentParser(prog="python -m tests.bench", description=__doc__)
     parser.add_argument("names", nargs="*", metavar="NAME", help=", ".join(names))
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the results there as well")
@@ -27,12 +31,17 @@ def main() -> None:
             print(_line(result), flush=True)
             results.append(result)
     if parsed.json:
-        parsed.json.write_text(json.dumps([asdict(r) | {"ratio": r.ratio} for r in results], indent=1) + "\n")
+        parsed.json.write_text(
+            json.dumps([asdict(r) | {"ratio": r.ratio} for r in results], indent=1) + "\n"
+        )
 
 
 def _line(result: Result) -> str:
     verdict = "reached" if result.ratio >= result.goal else "MISSED"
-    seconds = f"{result.ours_seconds * 1e3:.1f} ms against {result.peer_seconds * 1e3:.1f} ms ({result.peer})"
+    seconds = (
+        f"{result.ours_seconds * 1e3:.1f} ms against {result.peer_seconds * 1e3:.1f} ms"
+        f" ({result.peer})"
+    )
     note = f"; {result.note}" if result.note else ""
     return f"{result.name}: {result.ratio:.2f}x, goal {result.goal:g}x {verdict}; {seconds}{note}"
 

@@ -1,16 +1,17 @@
 """How much faster is a bootstrap replicate of AUGRC than in fd-shifts, whose metric it is?
 
-The peer is `RiskCoverageStatsMixin.evaluate_ci` of fd-shifts (c4467ae; not on PyPI, and numpy < 2 only), restated: for
-each replicate a resample, a sort, a pass in Python over all samples and a trapezoid.
+The peer is `RiskCoverageStatsMixin.evaluate_ci` of fd-shifts (c4467ae; not on PyPI, and numpy < 2
+only), restated: for each replicate a resample, a sort, a pass in Python over all samples and a
+trapezoid.
 """
 
 from functools import partial
 
 import numpy as np
 
-from components.shared.evaluation.bootstrap import membership, percentile_interval, replicates
-from components.shared.evaluation.metrics import Bools, Floats
-from components.shared.evaluation.risk_coverage import augrc
+from components.shared.stats.bootstrap import membership, percentile_interval, replicates
+from components.shared.stats.metrics import Bools, Floats
+from components.shared.stats.risk_coverage import augrc
 from tests.bench.measure import Result, interleaved
 
 _N_SAMPLES, _N_OURS, _N_PEER = 1000, 10_000, 200
@@ -28,13 +29,24 @@ def run() -> list[Result]:
 
     interval = percentile_interval(ours())
     assert interval is not None
-    np.testing.assert_allclose(interval, np.percentile(_peer(confidence, error, 4000), [2.5, 97.5]), rtol=0.01)
+    np.testing.assert_allclose(
+        interval, np.percentile(_peer(confidence, error, 4000), [2.5, 97.5]), rtol=0.01
+    )
     ours_seconds, peer_seconds = interleaved(
         ours, lambda: _peer(confidence, error, _N_PEER), rounds=3, ours_per_round=2
     )
     peer = "fd-shifts' evaluate_ci, restated"
     note = f"one replicate of {_N_SAMPLES} samples; intervals agree within 1 %"
-    return [Result("AUGRC bootstrap", peer, ours_seconds / _N_OURS, peer_seconds / _N_PEER, goal=30, note=note)]
+    return [
+        Result(
+            "AUGRC bootstrap",
+            peer,
+            ours_seconds / _N_OURS,
+            peer_seconds / _N_PEER,
+            goal=30,
+            note=note,
+        )
+    ]
 
 
 def _peer(confidence: Floats, error: Bools, n_replicates: int) -> Floats:

@@ -1,4 +1,5 @@
-"""How long does it take to fit calibrators to 100,000 samples, against the libraries that have them?
+"""How long does it take to fit calibrators to 100,000 samples, against the libraries that have
+them?
 
 Peers stop at their own tolerance; ours must reach at least their likelihood.
 """
@@ -9,7 +10,7 @@ from sklearn.linear_model import LogisticRegression
 
 from components.shared.calibration.dirichlet import Beta
 from components.shared.calibration.linear import Platt
-from components.shared.evaluation.metrics import nll, sigmoid
+from components.shared.stats.metrics import nll, sigmoid
 from tests.bench.measure import Result, interleaved
 
 _N_SAMPLES = 100_000

@@ -1,9 +1,10 @@
 """Cost of checkpoints and their mirror to a training, at the default interval of 600 s.
 
-A model of DINOv2-S's size (22 million parameters, all trained: 440 MB of state) trains with and without one checkpoint
-that is written, synced and uploaded to a real S3 server meanwhile. What the run takes longer, over 600 s, is the cost.
-The server has one core, as on a cluster it has a machine; training and everything that writes, hashes and sends a
-checkpoint share another one, so that none of it is hidden in a core that training leaves idle.
+A model of DINOv2-S's size (22 million parameters, all trained: 440 MB of state) trains with and
+without one checkpoint that is written, synced and uploaded to a real S3 server meanwhile. What the
+run takes longer, over 600 s, is the cost. The server has one core, as on a cluster it has a
+machine; training and everything that writes, hashes and sends a checkpoint share another one, so
+that none of it is hidden in a core that training leaves idle.
 """
 
 import os
@@ -21,22 +22,32 @@ import torch
 from torch import distributed as dist
 from torch import nn
 
-from components.shared.store import Store, StoreSettings
-from components.shared.store.embedded import embedded_store
-from components.shared.training.checkpoints import Checkpoints
-from components.shared.training.config import LaunchConfig
-from components.shared.training.distributed import World
-from components.shared.training.loop import LoopConfig, fit
-from components.shared.training.mirror import Mirror
-from components.shared.training.state import TrainingState
+from components.shared.contracts.options import LaunchConfig
+from components.shared.storage import Store, StoreSettings
+from components.shared.training.checkpoint.remote import Mirror
+from components.shared.training.checkpoint.writer import Checkpoints
+from components.shared.training.loop.distributed import World
+from components.shared.training.loop.state import TrainingState
+from components.shared.training.session.fit import LoopConfig, fit
+from pipelines.local.embedded_store import embedded_store
 from tests.bench.measure import Result, interleaved
 
 _WIDTH, _LAYERS, _BATCH, _STEPS = 2096, 5, 8, 120
 _ROUNDS = 2
 _LOOP = LoopConfig(
-    epochs=1, learning_rate=1e-4, global_batch_size=_BATCH, micro_batch_size=0, weight_decay=0.01, warmup_ratio=0.1,
-    gradient_clip=1.0, ema_decay=0.99, patience=0, monitor="score", precision="fp32", seed=0,
-)  # fmt: skip
+    epochs=1,
+    learning_rate=1e-4,
+    global_batch_size=_BATCH,
+    micro_batch_size=0,
+    weight_decay=0.01,
+    warmup_ratio=0.1,
+    gradient_clip=1.0,
+    ema_decay=0.99,
+    patience=0,
+    monitor="score",
+    precision="fp32",
+    seed=0,
+)
 
 
 class _Wide:
@@ -50,7 +61,11 @@ class _Wide:
         self.inputs = torch.randn(_BATCH, _WIDTH)
 
     def loss(
-        self, model: nn.Module, positions: npt.NDArray[np.int64], slots: npt.NDArray[np.int64], step: int
+        self,
+        model: nn.Module,
+        positions: npt.NDArray[np.int64],
+        slots: npt.NDArray[np.int64],
+        step: int,
     ) -> torch.Tensor:
         loss: torch.Tensor = model(self.inputs[: len(positions)]).square().mean(dim=1).sum()
         return loss
@@ -60,8 +75,9 @@ class _Wide:
 
 
 class _Once(Checkpoints):
-    """One checkpoint, after the third step. `waited`: how long training stood still for it, in seconds; `worked`:
-    processor time of the threads that wrote and uploaded it, which other programs do not change."""
+    """One checkpoint, after the third step. `waited`: how long training stood still for it, in
+    seconds; `worked`: processor time of the threads that wrote and uploaded it, which other
+    programs do not change."""
 
     waited = worked = 0.0
 
@@ -80,8 +96,12 @@ class _Once(Checkpoints):
     def close(self) -> None:
         assert self._writer is not None
         assert self._uploads is not None
-        assert not self._writer.is_alive(), "training was over before the checkpoint was written: more steps"
-        assert not self._uploads.held(), "training was over before the checkpoint was stored: more steps"
+        assert not self._writer.is_alive(), (
+            "training was over before the checkpoint was written: more steps"
+        )
+        assert not self._uploads.held(), (
+            "training was over before the checkpoint was stored: more steps"
+        )
         assert not self._failure + self._uploads.failure
         uploads = next(thread for thread in threading.enumerate() if thread.name == "uploads")
         assert uploads.ident is not None
@@ -95,21 +115,28 @@ def run() -> list[Result]:
     config = LaunchConfig()
     runs: list[_Once] = []
     with TemporaryDirectory() as folder, _server(Path(folder)) as settings:
-        torch.testing.assert_close(_with(Path(folder), config, settings, runs), _without(), rtol=0, atol=0)
+        torch.testing.assert_close(
+            _with(Path(folder), config, settings, runs), _without(), rtol=0, atol=0
+        )
         with_seconds, without_seconds = interleaved(
             lambda: _with(Path(folder), config, settings, runs), _without, rounds=_ROUNDS
         )
     dist.destroy_process_group()
     every = config.checkpoint_seconds
     extra = max(0.0, with_seconds - without_seconds)
-    waited, worked = (statistics.median(getattr(run, name) for run in runs) for name in ("waited", "worked"))
+    waited, worked = (
+        statistics.median(getattr(run, name) for run in runs) for name in ("waited", "worked")
+    )
     note = (
-        f"one checkpoint of 440 MB: {extra:.2f} s more over {without_seconds:.1f} s, "
-        f"of which the step that took it {waited:.2f} s; overhead {100 * extra / every:.2f} %; "
-        f"processor time of writing and uploading {worked:.2f} s: {100 * (waited + worked) / every:.2f} % with the wait"
+        f"one checkpoint of 440 MB: {extra:.2f} s more over {without_seconds:.1f} s, of which the"
+        f" step that took it {waited:.2f} s; overhead {100 * extra / every:.2f} %; processor time"
+        f" of writing and uploading {worked:.2f} s: {100 * (waited + worked) / every:.2f} % with"
+        " the wait"
     )
     name = f"checkpoints and mirror every {every} s"
-    return [Result(name, "the same training without", every + extra, float(every), goal=0.99, note=note)]
+    return [
+        Result(name, "the same training without", every + extra, float(every), goal=0.99, note=note)
+    ]
 
 
 @contextmanager
@@ -128,7 +155,9 @@ def _server(folder: Path) -> Iterator[StoreSettings]:
             os.sched_setaffinity(0, before)
 
 
-def _with(folder: Path, config: LaunchConfig, settings: StoreSettings, runs: list[_Once]) -> list[torch.Tensor]:
+def _with(
+    folder: Path, config: LaunchConfig, settings: StoreSettings, runs: list[_Once]
+) -> list[torch.Tensor]:
     mirror = Mirror(Store(settings), "s3://bench/trainings", "key")
     mirror.claim()
     with TemporaryDirectory(dir=folder) as place:

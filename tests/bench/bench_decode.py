@@ -1,7 +1,8 @@
-"""How much faster are 1280 x 720 JPEG files decoded and resized than by Pillow as usual examples do it?
+"""How much faster are 1280 x 720 JPEG files decoded and resized than by Pillow as usual examples do
+it?
 
-The peer: `Image.open(file).convert("RGB").resize((224, 224), BICUBIC)`, one file after the other. Ours uses threads
-(Pillow works without the interpreter lock) and checks each file besides.
+The peer: `Image.open(file).convert("RGB").resize((224, 224), BICUBIC)`, one file after the other.
+Ours uses threads (Pillow works without the interpreter lock) and checks each file besides.
 """
 
 from pathlib import Path
@@ -10,8 +11,8 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
+from components.ingest_dataset.parallel import ordered_map
 from components.shared.data.decode import decode_resized
-from components.shared.data.parallel import ordered_map
 from tests.bench.measure import Result, interleaved
 from tests.bench.photographs import photographs
 
@@ -25,13 +26,25 @@ def run() -> list[Result]:
         assert difference.max() <= 8, difference.max()
         seconds = interleaved(lambda: _ours(files), lambda: _peer(files), rounds=7)
     note = f"largest difference {difference.max()} of 255"
-    return [Result(f"decode and resize, {_N_FILES} JPEG of 1280 x 720", "Pillow", *seconds, goal=2, note=note)]
+    return [
+        Result(
+            f"decode and resize, {_N_FILES} JPEG of 1280 x 720",
+            "Pillow",
+            *seconds,
+            goal=2,
+            note=note,
+        )
+    ]
 
 
 def _ours(files: list[Path]) -> npt.NDArray[np.uint8]:
-    return np.stack(list(ordered_map(lambda f: decode_resized(f.read_bytes(), name=f.name, size=_SIZE), files)))
+    return np.stack(
+        list(ordered_map(lambda f: decode_resized(f.read_bytes(), name=f.name, size=_SIZE), files))
+    )
 
 
 def _peer(files: list[Path]) -> npt.NDArray[np.uint8]:
-    images = [Image.open(f).convert("RGB").resize((_SIZE, _SIZE), Image.Resampling.BICUBIC) for f in files]
+    images = [
+        Image.open(f).convert("RGB").resize((_SIZE, _SIZE), Image.Resampling.BICUBIC) for f in files
+    ]
     return np.stack([np.asarray(image) for image in images])

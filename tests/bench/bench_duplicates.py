@@ -1,13 +1,14 @@
-"""How much faster is the banded search for near-duplicates among 20,000 hashes than comparing all pairs?
+"""How much faster is the banded search for near-duplicates among 20,000 hashes than comparing all
+pairs?
 
-The peer is brute force as it is usually written with numpy: each hash against all later ones, XOR and population
-count. Both must find the same pairs.
+The peer is brute force as it is usually written with numpy: each hash against all later ones, XOR
+and population count. Both must find the same pairs.
 """
 
 import numpy as np
 
 from components.ingest_dataset.config import IngestConfig
-from components.shared.data.duplicates import Hashes, Pairs, near_pairs
+from components.ingest_dataset.duplicates import Hashes, Pairs, near_pairs
 from tests.bench.measure import Result, interleaved
 
 _N_HASHES, _N_NEAR = 20_000, 500
@@ -18,13 +19,25 @@ def run() -> list[Result]:
     hashes, distance = _hashes(), IngestConfig().near_duplicate_distance
     assert np.array_equal(_search(hashes, distance), _brute_force(hashes, distance))
     seconds = interleaved(
-        lambda: _search(hashes, distance), lambda: _brute_force(hashes, distance), rounds=5, ours_per_round=3
+        lambda: _search(hashes, distance),
+        lambda: _brute_force(hashes, distance),
+        rounds=5,
+        ours_per_round=3,
     )
-    return [Result(f"near-duplicate search, 20k hashes, {distance} bits", "numpy, all pairs", *seconds, goal=6)]
+    return [
+        Result(
+            f"near-duplicate search, 20k hashes, {distance} bits",
+            "numpy, all pairs",
+            *seconds,
+            goal=6,
+        )
+    ]
 
 
 def _hashes() -> Hashes:
-    """Random hashes with 32 set bits, as the median makes them; some repeated with up to 10 bits changed."""
+    """Random hashes with 32 set bits, as the median makes them; some repeated with up to 10 bits
+    changed.
+    """
     rng = np.random.default_rng(0)
     bits = rng.random((_N_HASHES, 64)).argsort(axis=1) < 32
     for row in range(_N_NEAR):

@@ -1,8 +1,8 @@
 """Speed of a head trained on cached features, beside a loop that passes the images in every epoch.
 
-The peer is the end-to-end loop over the same frozen backbone: batches are augmented and passed anew in every epoch,
-VAL_SELECT too. Ours is mode `frozen` with the default 20 epochs and 4 cached views; extracting them is part of its
-time.
+The peer is the end-to-end loop over the same frozen backbone: batches are augmented and passed anew
+in every epoch, VAL_SELECT too. Ours is mode `frozen` with the default 20 epochs and 4 cached views;
+extracting them is part of its time.
 """
 
 from dataclasses import replace
@@ -15,8 +15,8 @@ from torch import distributed as dist
 from transformers import Dinov2Config, Dinov2Model
 
 from components.shared.models.classifier import Classifier, ClassifierSpec, Head
-from components.shared.training.distributed import World
-from components.shared.training.loop import fit
+from components.shared.training.loop.distributed import World
+from components.shared.training.session.fit import fit
 from components.train_baseline.config import TrainBaselineConfig
 from components.train_baseline.tasks import FrozenTask, ImageTask, SplitData
 from components.train_baseline.train import loop_config
@@ -40,9 +40,13 @@ def run() -> list[Result]:
             SplitData(data, rows[-_N_SELECT:], labels[-_N_SELECT:]),
         )
         plain = replace(_CONFIG, augmentation="none", epochs=2)
-        torch.testing.assert_close(_head(FrozenTask, plain, *parts), _head(ImageTask, plain, *parts), rtol=0, atol=1e-4)
+        torch.testing.assert_close(
+            _head(FrozenTask, plain, *parts), _head(ImageTask, plain, *parts), rtol=0, atol=1e-4
+        )
         seconds = interleaved(
-            lambda: _head(FrozenTask, _CONFIG, *parts), lambda: _head(ImageTask, _CONFIG, *parts), rounds=3
+            lambda: _head(FrozenTask, _CONFIG, *parts),
+            lambda: _head(ImageTask, _CONFIG, *parts),
+            rounds=3,
         )
     dist.destroy_process_group()
     name = f"frozen head, {_CONFIG.epochs} epochs, {_CONFIG.n_cached_augmentations} cached views"
@@ -50,10 +54,19 @@ def run() -> list[Result]:
 
 
 def _head(
-    task_class: type[FrozenTask] | type[ImageTask], config: TrainBaselineConfig, train: SplitData, select: SplitData
+    task_class: type[FrozenTask] | type[ImageTask],
+    config: TrainBaselineConfig,
+    train: SplitData,
+    select: SplitData,
 ) -> torch.Tensor:
     torch.manual_seed(0)
-    shape = Dinov2Config(hidden_size=_WIDTH, num_hidden_layers=6, num_attention_heads=3, image_size=518, patch_size=14)
+    shape = Dinov2Config(
+        hidden_size=_WIDTH,
+        num_hidden_layers=6,
+        num_attention_heads=3,
+        image_size=518,
+        patch_size=14,
+    )
     spec = ClassifierSpec(("None", "Roadwork"), _SIZE, *_STATISTICS, "dinov2")
     backbone = Dinov2Model(shape).eval().requires_grad_(False)
     classifier = Classifier(backbone, Head(2 * _WIDTH, 2), spec)

@@ -1,7 +1,9 @@
-"""How much faster does the second epoch come from the dataset artifact than from an ImageFolder-style DataLoader?
+"""How much faster does the second epoch come from the dataset artifact than from an
+ImageFolder-style DataLoader?
 
-The peer is what fine-tuning examples do: a folder per class, a torch DataLoader with two workers that opens, resizes
-and stacks each file again in every epoch. Ours reads the artifact that the ingest step has decoded once.
+The peer is what fine-tuning examples do: a folder per class, a torch DataLoader with two workers
+that opens, resizes and stacks each file again in every epoch. Ours reads the artifact that the
+ingest step has decoded once.
 """
 
 from pathlib import Path
@@ -13,7 +15,7 @@ from PIL import Image
 from torch.utils.data import DataLoader
 
 from components.shared.data.dataset import Dataset
-from components.shared.training.sampler import step_rng
+from components.shared.training.loop.sampler import step_rng
 from tests.bench.measure import Result, interleaved
 from tests.bench.photographs import ingested, photographs
 
@@ -28,28 +30,42 @@ class _ImageFolder(torch.utils.data.Dataset[torch.Tensor]):
         return len(self.files)
 
     def __getitem__(self, index: int) -> torch.Tensor:
-        image = Image.open(self.files[index]).convert("RGB").resize((_SIZE, _SIZE), Image.Resampling.BICUBIC)
+        image = (
+            Image.open(self.files[index])
+            .convert("RGB")
+            .resize((_SIZE, _SIZE), Image.Resampling.BICUBIC)
+        )
         return torch.from_numpy(np.array(image))
 
 
 def run() -> list[Result]:
-    """One result: all images in batches of 32, in random order; both must deliver the same pixels, within decoding."""
+    """One result: all images in batches of 32, in random order; both must deliver the same pixels,
+    within decoding.
+    """
     with photographs(_N_FILES) as files, TemporaryDirectory() as folder:
         data = ingested(files, Path(folder) / "dataset", _SIZE)
         loader = DataLoader(
-            _ImageFolder(files), batch_size=_BATCH, shuffle=True, num_workers=2, persistent_workers=True
+            _ImageFolder(files),
+            batch_size=_BATCH,
+            shuffle=True,
+            num_workers=2,
+            persistent_workers=True,
         )
         ours, theirs = (np.sort(total) for total in (_ours(data), _peer(loader)))
         assert len(ours) == len(theirs) == _N_FILES
         assert np.allclose(ours, theirs, rtol=0.01)
-        seconds = interleaved(lambda: _ours(data), lambda: _peer(loader), rounds=5, ours_per_round=3)
+        seconds = interleaved(
+            lambda: _ours(data), lambda: _peer(loader), rounds=5, ours_per_round=3
+        )
     peer = "ImageFolder-style DataLoader, 2 workers"
     return [Result(f"second epoch, {_N_FILES} JPEG of 1280 x 720", peer, *seconds, goal=40)]
 
 
 def _ours(data: Dataset) -> np.ndarray:
     order = step_rng(0, 1, 0).permutation(len(data.samples))
-    batches = (torch.from_numpy(data.images(order[i : i + _BATCH])) for i in range(0, len(order), _BATCH))
+    batches = (
+        torch.from_numpy(data.images(order[i : i + _BATCH])) for i in range(0, len(order), _BATCH)
+    )
     return np.concatenate([_checksum(batch) for batch in batches])
 
 
@@ -58,5 +74,7 @@ def _peer(loader: DataLoader[torch.Tensor]) -> np.ndarray:
 
 
 def _checksum(batch: torch.Tensor) -> np.ndarray:
-    """(B,): the mean of every image's middle row, cheap, and enough to see that each image came once."""
+    """(B,): the mean of every image's middle row, cheap, and enough to see that each image came
+    once.
+    """
     return batch[:, _SIZE // 2].float().mean(dim=(1, 2)).numpy()

@@ -1,8 +1,8 @@
 """Is a LoRA training step as fast as the usual trainers', and does it need no more memory?
 
-Peers: Hugging Face's Trainer, PyTorch Lightning, a loop with accelerate: the same model, batches, optimiser, schedule
-and clipping in fp32, one process. A step is what lies between two forward passes, in
-processor time. The loss curves must be equal.
+Peers: Hugging Face's Trainer, PyTorch Lightning, a loop with accelerate: the same model, batches,
+optimiser, schedule and clipping in fp32, one process. A step is what lies between two forward
+passes, in processor time. The loss curves must be equal.
 """
 
 import json
@@ -24,19 +24,27 @@ def run() -> list[Result]:
     with one_process():
         curves = {name: train().losses for name, train in TRAININGS.items()}
         apart = {name: _largest_difference(curve, curves["ours"]) for name, curve in curves.items()}
-        assert all(len(curve) == STEPS for curve in curves.values()), {n: len(c) for n, c in curves.items()}
+        assert all(len(curve) == STEPS for curve in curves.values()), {
+            n: len(c) for n, c in curves.items()
+        }
         assert max(apart.values()) < _TOLERANCE, apart
         seconds: dict[str, list[tuple[float, float]]] = {name: [] for name in TRAININGS}
         for _ in range(_ROUNDS):
             for name, train in TRAININGS.items():
                 seconds[name] += train().seconds
-    medians = {name: tuple(map(statistics.median, zip(*pairs, strict=True))) for name, pairs in seconds.items()}
+    medians = {
+        name: tuple(map(statistics.median, zip(*pairs, strict=True)))
+        for name, pairs in seconds.items()
+    }
     peaks = {name: statistics.median(_peak(name) for _ in range(_PEAKS)) for name in TRAININGS}
     return [_result(name, medians, peaks, apart) for name in TRAININGS if name != "ours"]
 
 
 def _result(
-    name: str, medians: dict[str, tuple[float, ...]], peaks: dict[str, float], apart: dict[str, float]
+    name: str,
+    medians: dict[str, tuple[float, ...]],
+    peaks: dict[str, float],
+    apart: dict[str, float],
 ) -> Result:
     ratio = peaks["ours"] / peaks[name]
     verdict = "reached" if ratio <= _GOAL_MEMORY else "MISSED"
@@ -45,7 +53,9 @@ def _result(
         f"{medians[name][1] / medians['ours'][1]:.2f}x in elapsed time; "
         f"loss curves of {STEPS} steps equal to {apart[name]:.0e}"
     )
-    return Result("LoRA training step", name, medians["ours"][0], medians[name][0], goal=1.0, note=note)
+    return Result(
+        "LoRA training step", name, medians["ours"][0], medians[name][0], goal=1.0, note=note
+    )
 
 
 def _largest_difference(first: list[float], second: list[float]) -> float:

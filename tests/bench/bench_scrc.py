@@ -1,13 +1,15 @@
-"""How long does it take to certify a threshold with 100,000 calibration samples, against MAPIE's controller?
+"""How long does it take to certify a threshold with 100,000 calibration samples, against MAPIE's
+controller?
 
-Both test 200 thresholds in a fixed sequence for a precision of at least 0.95 among the accepted with confidence 0.9.
+Both test 200 thresholds in a fixed sequence for a precision of at least 0.95 among the accepted
+with confidence 0.9.
 """
 
 import warnings
 
 import numpy as np
 
-from components.shared.selective.certify import Certificate, Samples, certify
+from components.shared.policies.certify import Certificate, Samples, certify
 from tests.bench.measure import Result, interleaved
 
 _N_SAMPLES, _N_TUNING, _ALPHA, _DELTA = 100_000, 30_000, 0.05, 0.1

@@ -1,6 +1,8 @@
-"""One LoRA training of the same model on the same batches by four trainers, each in its own usual way.
+"""One LoRA training of the same model on the same batches by four trainers, each in its own usual
+way.
 
-`python -m tests.bench.lora_trainings NAME` trains once in a process of its own and prints the peak of its memory.
+`python -m tests.bench.lora_trainings NAME` trains once in a process of its own and prints the peak
+of its memory.
 """
 
 import contextlib
@@ -25,9 +27,9 @@ from transformers import Dinov2Config, Dinov2Model, get_cosine_schedule_with_war
 
 from components.shared.models import adapters
 from components.shared.models.classifier import Classifier, ClassifierSpec, Head
-from components.shared.training.distributed import World
-from components.shared.training.loop import LoopConfig, fit
-from components.shared.training.sampler import global_batch
+from components.shared.training.loop.distributed import World
+from components.shared.training.loop.sampler import global_batch
+from components.shared.training.session.fit import LoopConfig, fit
 
 STEPS, BATCH = 16, 16
 _SIZE, _WIDTH, _RATE, _CLIP = 112, 192, 1e-3, 1.0
@@ -36,9 +38,11 @@ _N = STEPS * BATCH
 
 
 class Record:
-    """The loss of every step, and when its forward pass began: what lies between two of these is one whole step.
+    """The loss of every step, and when its forward pass began: what lies between two of these is
+    one whole step.
 
-    `began` has processor time, which does not depend on what else the machine does, and elapsed time.
+    `began` has processor time, which does not depend on what else the machine does, and elapsed
+    time.
     """
 
     def __init__(self) -> None:
@@ -46,7 +50,9 @@ class Record:
         self.losses: list[float] = []
         self._memory = 0
 
-    def __call__(self, model: nn.Module, pixels: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+    def __call__(
+        self, model: nn.Module, pixels: torch.Tensor, labels: torch.Tensor
+    ) -> torch.Tensor:
         """Mean cross-entropy of a batch."""
         if not self.began:
             Path("/proc/self/clear_refs").write_text("5")  # forget the peak so far
@@ -64,15 +70,23 @@ class Record:
 
     @property
     def peak_bytes(self) -> int:
-        """What training needed more at its peak than model, data and libraries, which were there before; exact only
-        for the first training of a process."""
+        """What training needed more at its peak than model, data and libraries, which were there
+        before; exact only for the first training of a process."""
         return _status("VmHWM") - self._memory
 
 
 def model() -> Classifier:
-    """A DINOv2 of six blocks with LoRA of rank 8 on queries and values, and a fresh head; always the same weights."""
+    """A DINOv2 of six blocks with LoRA of rank 8 on queries and values, and a fresh head; always
+    the same weights.
+    """
     torch.manual_seed(0)
-    shape = Dinov2Config(hidden_size=_WIDTH, num_hidden_layers=6, num_attention_heads=3, image_size=518, patch_size=14)
+    shape = Dinov2Config(
+        hidden_size=_WIDTH,
+        num_hidden_layers=6,
+        num_attention_heads=3,
+        image_size=518,
+        patch_size=14,
+    )
     backbone = adapters.prepare(Dinov2Model(shape), "lora", rank=8, alpha=16.0)
     spec = ClassifierSpec(("None", "Roadwork"), _SIZE, *_STATISTICS, "dinov2")
     return Classifier(backbone, Head(2 * _WIDTH, 2), spec)
@@ -126,7 +140,11 @@ def ours() -> Record:
             self.pixels, self.labels = data()
 
         def loss(
-            self, model: nn.Module, positions: npt.NDArray[np.int64], slots: npt.NDArray[np.int64], step: int
+            self,
+            model: nn.Module,
+            positions: npt.NDArray[np.int64],
+            slots: npt.NDArray[np.int64],
+            step: int,
         ) -> torch.Tensor:
             rows = torch.from_numpy(positions)
             return record(model, self.pixels[rows], self.labels[rows]) * len(rows)
@@ -135,9 +153,19 @@ def ours() -> Record:
             return {"score": 0.0}
 
     config = LoopConfig(
-        epochs=1, learning_rate=_RATE, global_batch_size=BATCH, micro_batch_size=0, weight_decay=0.01,
-        warmup_ratio=0.1, gradient_clip=_CLIP, ema_decay=0.0, patience=0, monitor="score", precision="fp32", seed=0,
-    )  # fmt: skip
+        epochs=1,
+        learning_rate=_RATE,
+        global_batch_size=BATCH,
+        micro_batch_size=0,
+        weight_decay=0.01,
+        warmup_ratio=0.1,
+        gradient_clip=_CLIP,
+        ema_decay=0.0,
+        patience=0,
+        monitor="score",
+        precision="fp32",
+        seed=0,
+    )
     fit(Task(), config, World(0, 1, torch.device("cpu")))
     # The first two steps are rehearsed, to find out whether the batch fits into memory.
     del record.losses[0], record.losses[1], record.began[0], record.began[1]
@@ -162,10 +190,20 @@ def hugging_face() -> Record:
 
     with TemporaryDirectory() as folder:
         arguments = TrainingArguments(
-            output_dir=folder, max_steps=STEPS, per_device_train_batch_size=BATCH, max_grad_norm=_CLIP, use_cpu=True,
-            save_strategy="no", logging_strategy="no", report_to=[], disable_tqdm=True, remove_unused_columns=False,
-        )  # fmt: skip
-        trainer = Peer(model=module, args=arguments, train_dataset=Batches(), optimizers=_optimiser(module))
+            output_dir=folder,
+            max_steps=STEPS,
+            per_device_train_batch_size=BATCH,
+            max_grad_norm=_CLIP,
+            use_cpu=True,
+            save_strategy="no",
+            logging_strategy="no",
+            report_to=[],
+            disable_tqdm=True,
+            remove_unused_columns=False,
+        )
+        trainer = Peer(
+            model=module, args=arguments, train_dataset=Batches(), optimizers=_optimiser(module)
+        )
         with contextlib.redirect_stdout(None):  # it prints its own measurements
             trainer.train()
     return record
@@ -187,15 +225,24 @@ def lightning() -> Record:
 
         def configure_optimizers(self) -> Any:
             optimiser, schedule = _optimiser(self)
-            return {"optimizer": optimiser, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+            return {
+                "optimizer": optimiser,
+                "lr_scheduler": {"scheduler": schedule, "interval": "step"},
+            }
 
     logging.getLogger("pytorch_lightning").setLevel(logging.ERROR)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         trainer = pytorch_lightning.Trainer(
-            max_steps=STEPS, accelerator="cpu", devices=1, logger=False, enable_checkpointing=False,
-            enable_progress_bar=False, enable_model_summary=False, gradient_clip_val=_CLIP,
-        )  # fmt: skip
+            max_steps=STEPS,
+            accelerator="cpu",
+            devices=1,
+            logger=False,
+            enable_checkpointing=False,
+            enable_progress_bar=False,
+            enable_model_summary=False,
+            gradient_clip_val=_CLIP,
+        )
         trainer.fit(Peer(), _loader())
     return record
 
@@ -206,7 +253,9 @@ def accelerated() -> Record:
 
     record, accelerator, module = Record(), Accelerator(cpu=True), model()
     optimiser, schedule = _optimiser(module)
-    module, optimiser, batches, schedule = accelerator.prepare(module, optimiser, _loader(), schedule)
+    module, optimiser, batches, schedule = accelerator.prepare(
+        module, optimiser, _loader(), schedule
+    )
     module.train()
     for batch in batches:
         optimiser.zero_grad()

@@ -8,7 +8,9 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Result:
-    """One comparison. Seconds are medians of one call; `goal` is the ratio aimed at; `peer` says what it is."""
+    """One comparison. Seconds are medians of one call; `goal` is the ratio aimed at; `peer` says
+    what it is.
+    """
 
     name: str
     peer: str

@@ -1,4 +1,6 @@
-"""Which JPEG files do the image benchmarks read? Generated street scenes, enlarged to a dash camera's 1280 x 720."""
+"""Which JPEG files do the image benchmarks read? Generated street scenes, enlarged to a dash
+camera's 1280 x 720.
+"""
 
 import contextlib
 import io
@@ -27,7 +29,9 @@ def photographs(count: int) -> Iterator[list[Path]]:
             file = Path(folder) / str(number % 2) / f"{number:05d}.jpg"
             file.parent.mkdir(exist_ok=True)
             buffer = io.BytesIO()
-            photograph(scene).resize(SIZE, Image.Resampling.BICUBIC).save(buffer, "JPEG", quality=88)
+            photograph(scene).resize(SIZE, Image.Resampling.BICUBIC).save(
+                buffer, "JPEG", quality=88
+            )
             file.write_bytes(buffer.getvalue())
             files.append(file)
         yield sorted(files)
@@ -38,7 +42,9 @@ def ingested(files: list[Path], path: Path, image_size: int) -> Dataset:
     root = files[0].parent.parent
     rows = [f"{file.relative_to(root)},{file.parent.name}" for file in files]
     (root / "labels.csv").write_text("\n".join(["path,label", *rows]) + "\n", encoding="utf-8")
-    config = IngestConfig(data=str(root), label_map={"0": "None", "1": "Roadwork"}, image_size=image_size)
+    config = IngestConfig(
+        data=str(root), label_map={"0": "None", "1": "Roadwork"}, image_size=image_size
+    )
     with contextlib.redirect_stdout(None):
         ingest(config, dataset=path)
     return Dataset.open(path)

@@ -63,7 +63,12 @@ def write_backbone(folder: Path) -> None:
 
     torch.manual_seed(0)
     config = Dinov2Config(
-        hidden_size=32, num_hidden_layers=2, num_attention_heads=2, patch_size=14, image_size=56, mlp_ratio=2
+        hidden_size=32,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        patch_size=14,
+        image_size=56,
+        mlp_ratio=2,
     )
     Dinov2Model(config).save_pretrained(folder)
 
@@ -81,16 +86,25 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> TinyRun:
     root = tmp_path_factory.mktemp("tiny")
     write_source(root / "source")
     write_backbone_artifact(root / "backbone")
-    config = TrainBaselineConfig(mode="full", epochs=3, learning_rate=2e-3, global_batch_size=16, n_processes=1)
+    config = TrainBaselineConfig(
+        mode="full", epochs=3, learning_rate=2e-3, global_batch_size=16, n_processes=1
+    )
     run = TinyRun(root, root / "source", config)
     ingest_dataset(IngestConfig(data=str(run.source), image_size=56), dataset=run.dataset)
     split_dataset(
-        SplitConfig(min_per_class=2), dataset=run.dataset, splits=run.splits, train_images=run.train_images,
+        SplitConfig(min_per_class=2),
+        dataset=run.dataset,
+        splits=run.splits,
+        train_images=run.train_images,
         train_labels=run.train_labels,
-    )  # fmt: skip
+    )
     train(run, config, root)
     predict(run, root)
-    fit_threshold(FitThresholdConfig(n_bootstrap=100), val_calib_logits=run.val_calib_logits, policy=run.policy)
+    fit_threshold(
+        FitThresholdConfig(n_bootstrap=100),
+        val_calib_logits=run.val_calib_logits,
+        policy=run.policy,
+    )
     evaluate(
         EvaluateConfig(n_bootstrap=100),
         val_test_logits=run.val_test_logits,

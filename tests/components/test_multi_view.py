@@ -1,4 +1,6 @@
-"""Several views of an image, from training to the bundle: what the checkpoint says, the logits and the bundle say."""
+"""Several views of an image, from training to the bundle: what the checkpoint says, the logits and
+the bundle say.
+"""
 
 import json
 import sys
@@ -17,15 +19,15 @@ from components.fit_threshold.config import FitThresholdConfig
 from components.fit_threshold.step import run as fit_threshold
 from components.predict_logits.config import PredictLogitsConfig
 from components.predict_logits.step import run as predict_logits
-from components.shared import predict
-from components.shared.bundle import Bundle, open_bundle
+from components.shared.contracts.errors import ConfigError
 from components.shared.data.dataset import Dataset
-from components.shared.errors import ConfigError
-from components.shared.evaluation.logits import Logits, read_logits
-from components.shared.evaluation.policy import read_student
 from components.shared.models.classifier import Classifier, normalise
 from components.shared.models.gate import Gate
-from components.shared.models.predictor import Predictor
+from components.shared.policies.logits import Logits, read_logits
+from components.shared.policies.policy import read_student
+from components.shared.serving import predict
+from components.shared.serving.bundle import Bundle, open_bundle
+from components.shared.serving.predictor import Predictor
 from components.train_baseline.config import TrainBaselineConfig
 from components.train_baseline.step import run as train_baseline
 from components.train_gate.config import TrainGateConfig
@@ -54,7 +56,9 @@ def several(tiny: TinyRun, tmp_path_factory: pytest.TempPathFactory) -> Path:
     train(tiny, _config(tiny, aggregation="noisy_or", distilled_head=True), root)
     _predict(tiny, root)
     fit_threshold(
-        FitThresholdConfig(n_bootstrap=100), val_calib_logits=root / "val_calib_logits", policy=root / "policy"
+        FitThresholdConfig(n_bootstrap=100),
+        val_calib_logits=root / "val_calib_logits",
+        policy=root / "policy",
     )
     _evaluate(tiny, root, root / "val_test_logits", root / "policy")
     return root
@@ -111,7 +115,9 @@ def test_a_grid_of_none_or_one_is_the_whole_image(tiny: TinyRun) -> None:
 
 def test_a_gate_sees_the_views_by_their_share(tiny: TinyRun, several: Path, tmp_path: Path) -> None:
     train_gate(
-        TrainGateConfig(gate_epochs=2, global_batch_size=16, n_cached_augmentations=2, n_processes=1),
+        TrainGateConfig(
+            gate_epochs=2, global_batch_size=16, n_cached_augmentations=2, n_processes=1
+        ),
         dataset=tiny.dataset,
         splits=tiny.splits,
         checkpoint=several / "checkpoint",
@@ -120,7 +126,10 @@ def test_a_gate_sees_the_views_by_their_share(tiny: TinyRun, several: Path, tmp_
         val_test_logits=tmp_path / "test",
     )
     pixels, stored = _test_pixels(tiny, tmp_path / "test")
-    classifier, gate = Classifier.load(tmp_path / "gate_checkpoint"), Gate.load(tmp_path / "gate_checkpoint")
+    classifier, gate = (
+        Classifier.load(tmp_path / "gate_checkpoint"),
+        Gate.load(tmp_path / "gate_checkpoint"),
+    )
     with torch.inference_mode():
         features = classifier.features(normalise(torch.from_numpy(pixels), classifier.spec))
         logits = classifier.head(features)
@@ -144,7 +153,9 @@ def bundle(tiny: TinyRun, several: Path) -> Bundle:
     return open_bundle(several / "bundle")
 
 
-def test_the_bundle_answers_as_the_policy_decides(tiny: TinyRun, several: Path, bundle: Bundle) -> None:
+def test_the_bundle_answers_as_the_policy_decides(
+    tiny: TinyRun, several: Path, bundle: Bundle
+) -> None:
     pixels, stored = _test_pixels(tiny, several / "val_test_logits")
     predictor = Predictor(bundle)
     np.testing.assert_allclose(predictor.logits(pixels), stored.logits, atol=1e-5)
@@ -153,7 +164,11 @@ def test_the_bundle_answers_as_the_policy_decides(tiny: TinyRun, several: Path, 
     assert {answer.views for answer in answers} == {5}
     views = json.loads((bundle.path / "preprocessing.json").read_text())
     assert views["tiles"] == [[0, 0, 32], [24, 0, 32], [0, 24, 32], [24, 24, 32]]
-    assert (views["views"]["aggregation"], views["views"]["size"], views["image_size"]) == ("noisy_or", 28, 56)
+    assert (views["views"]["aggregation"], views["views"]["size"], views["image_size"]) == (
+        "noisy_or",
+        28,
+        56,
+    )
     document = json.loads((bundle.path / "bundle.json").read_text())
     assert not document["stock_pipeline"]
     assert "5 views" in document["stock_pipeline_reason"]
@@ -162,10 +177,13 @@ def test_the_bundle_answers_as_the_policy_decides(tiny: TinyRun, several: Path, 
     assert "decides on the margin of all views" in card
 
 
-def test_early_exit_looks_at_fewer_views_and_is_reported(tiny: TinyRun, several: Path, bundle: Bundle) -> None:
+def test_early_exit_looks_at_fewer_views_and_is_reported(
+    tiny: TinyRun, several: Path, bundle: Bundle
+) -> None:
     pixels, stored = _test_pixels(tiny, several / "val_test_logits")
     predictor = Predictor(bundle)
-    # Noisy-or only grows: what is positive as a whole stays so, and on so few images nothing else is certain.
+    # Noisy-or only grows: what is positive as a whole stays so, and on so few images nothing else
+    # is certain.
     assert bundle.early_exit is not None
     assert bundle.early_exit.certain_from is not None
     assert bundle.early_exit.negative_to is None
@@ -173,8 +191,12 @@ def test_early_exit_looks_at_fewer_views_and_is_reported(tiny: TinyRun, several:
     exits = stored.whole >= bundle.early_exit.certain_from
     answers = predictor.answers(pixels)
     assert [answer.views for answer in answers] == np.where(exits, 1, 5).tolist()
-    assert [a.decision for a in answers] == [a.decision for a in predictor.answers(pixels, all_views=True)]
-    report = json.loads((several / "evaluation/eval_report.json").read_text())["early_exit"]["softmax"]
+    assert [a.decision for a in answers] == [
+        a.decision for a in predictor.answers(pixels, all_views=True)
+    ]
+    report = json.loads((several / "evaluation/eval_report.json").read_text())["early_exit"][
+        "softmax"
+    ]
     assert report["equal"] == 1
     assert report["views_per_image"] == pytest.approx(5 - 4 * exits.mean())
     html = (several / "evaluation/report.html").read_text()
@@ -213,13 +235,18 @@ def test_levels_of_distortion_are_reported(tiny: TinyRun, several: Path) -> None
     assert stored.distorted is not None
     assert stored.distorted.shape == (4, *stored.logits.shape)
     assert all(not np.allclose(level, stored.logits) for level in stored.distorted)
-    levels = json.loads((several / "evaluation/eval_report.json").read_text())["robustness"]["softmax"]
+    levels = json.loads((several / "evaluation/eval_report.json").read_text())["robustness"][
+        "softmax"
+    ]
     assert list(levels) == ["as stored", "level 0", "level 1", "level 2", "level 3"]
     assert all(0 <= entries["expected_reward"]["value"] <= 1 for entries in levels.values())
 
 
 def test_predict_says_how_many_views_it_looked_at(
-    tiny: TinyRun, bundle: Bundle, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    tiny: TinyRun,
+    bundle: Bundle,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     photo = str(next((tiny.source / "img").iterdir()))
     for option, allowed in ((["--all-views"], {5}), ([], {1, 5})):
@@ -229,9 +256,13 @@ def test_predict_says_how_many_views_it_looked_at(
         assert json.loads(capsys.readouterr().out)["views"] in allowed
 
 
-def test_more_than_two_classes_are_refused_before_a_model_is_loaded(tiny: TinyRun, tmp_path: Path) -> None:
+def test_more_than_two_classes_are_refused_before_a_model_is_loaded(
+    tiny: TinyRun, tmp_path: Path
+) -> None:
     write_dataset(tmp_path / "dataset", ("None", "Roadwork", "Other"))
-    with pytest.raises(ConfigError, match=r"tile_grid=2 needs 2 classes, the data has 3: .* use tile_grid=1"):
+    with pytest.raises(
+        ConfigError, match=r"tile_grid=2 needs 2 classes, the data has 3: .* use tile_grid=1"
+    ):
         train_baseline(
             _config(tiny),
             dataset=tmp_path / "dataset",

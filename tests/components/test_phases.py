@@ -15,12 +15,17 @@ from components.fit_threshold.config import FitThresholdConfig
 from components.fit_threshold.step import run as fit_threshold
 from components.ingest_dataset.config import IngestConfig
 from components.ingest_dataset.step import run as ingest_dataset
-from components.shared.artifacts import sha256_file
+from components.shared.contracts.artifacts import sha256_file
+from components.shared.contracts.errors import (
+    ArtifactError,
+    ConfigError,
+    DataError,
+    LeakageViolationError,
+)
 from components.shared.data.dataset import Dataset
 from components.shared.data.splits import audit, read_splits
-from components.shared.errors import ArtifactError, ConfigError, DataError, LeakageViolationError
-from components.shared.evaluation.logits import read_logits
-from components.shared.evaluation.policy import read_policy
+from components.shared.policies.logits import read_logits
+from components.shared.policies.policy import read_policy
 from components.split_dataset.config import SplitConfig
 from components.split_dataset.step import run as split_dataset
 from components.train_baseline.config import TrainBaselineConfig
@@ -37,7 +42,11 @@ print(json.dumps(answers))
 
 
 def _digests(folder: Path) -> dict[str, str]:
-    return {f.relative_to(folder).as_posix(): sha256_file(f) for f in sorted(folder.rglob("*")) if f.is_file()}
+    return {
+        f.relative_to(folder).as_posix(): sha256_file(f)
+        for f in sorted(folder.rglob("*"))
+        if f.is_file()
+    }
 
 
 def test_ingest_keeps_one_of_equal_files_and_unites_their_groups(tiny: TinyRun) -> None:
@@ -51,9 +60,14 @@ def test_ingest_does_not_depend_on_the_order_of_rows(tiny: TinyRun, tmp_path: Pa
     table = tmp_path / "source/labels.csv"
     head, *rows = table.read_text().splitlines()
     table.write_text("\n".join([head, *reversed(rows)]) + "\n")
-    ingest_dataset(IngestConfig(data=str(tmp_path / "source"), image_size=56), dataset=tmp_path / "dataset")
+    ingest_dataset(
+        IngestConfig(data=str(tmp_path / "source"), image_size=56), dataset=tmp_path / "dataset"
+    )
     first, second = _digests(tiny.dataset), _digests(tmp_path / "dataset")
-    del first["manifest.json"], second["manifest.json"]  # names the source's path in its configuration
+    del (
+        first["manifest.json"],
+        second["manifest.json"],
+    )  # names the source's path in its configuration
     assert first == second
 
 
@@ -62,7 +76,9 @@ def test_too_many_broken_images_stop_ingest_and_are_all_named(tmp_path: Path) ->
     for index in range(3):
         (tmp_path / f"source/img/{index:03d}.jpg").write_bytes(b"")
     config = IngestConfig(data=str(tmp_path / "source"))
-    with pytest.raises(DataError, match=r"4 of 21 .*img/000.jpg: empty file; .*img/002.jpg: empty file|3 of 21"):
+    with pytest.raises(
+        DataError, match=r"4 of 21 .*img/000.jpg: empty file; .*img/002.jpg: empty file|3 of 21"
+    ):
         ingest_dataset(config, dataset=tmp_path / "dataset")
     assert not (tmp_path / "dataset").exists()
     assert [entry.name for entry in tmp_path.iterdir()] == ["source"]
@@ -71,12 +87,30 @@ def test_too_many_broken_images_stop_ingest_and_are_all_named(tmp_path: Path) ->
 @pytest.mark.parametrize(
     ("edit", "message"),
     [
-        (lambda t: t.replace("path,label", "file,label"), "no column 'path'; columns: file, label, group, day"),
-        (lambda t: t.replace("path,label", "path,labels"), "no column 'label'; did you mean 'labels'"),
-        (lambda t: t.replace("img/003.jpg,1", "img/003.jpg,7"), "row 5: label '7' is in neither label_map"),
-        (lambda t: t.replace("img/003.jpg", "../003.jpg"), r"row 5: path '../003.jpg' leaves the source"),
-        (lambda t: t.replace("img/003.jpg", "/etc/passwd"), "row 5: path '/etc/passwd' leaves the source"),
-        (lambda t: t.replace("img/003.jpg", "img/002.jpg"), "row 5: path 'img/002.jpg' was listed in row 4"),
+        (
+            lambda t: t.replace("path,label", "file,label"),
+            "no column 'path'; columns: file, label, group, day",
+        ),
+        (
+            lambda t: t.replace("path,label", "path,labels"),
+            "no column 'label'; did you mean 'labels'",
+        ),
+        (
+            lambda t: t.replace("img/003.jpg,1", "img/003.jpg,7"),
+            "row 5: label '7' is in neither label_map",
+        ),
+        (
+            lambda t: t.replace("img/003.jpg", "../003.jpg"),
+            r"row 5: path '../003.jpg' leaves the source",
+        ),
+        (
+            lambda t: t.replace("img/003.jpg", "/etc/passwd"),
+            "row 5: path '/etc/passwd' leaves the source",
+        ),
+        (
+            lambda t: t.replace("img/003.jpg", "img/002.jpg"),
+            "row 5: path 'img/002.jpg' was listed in row 4",
+        ),
         (lambda t: t.splitlines()[0] + "\n", "no rows"),
         (lambda t: t + "img/9.jpg,1\n", "2 fields, expected 4"),
     ],
@@ -99,7 +133,9 @@ def test_a_link_out_of_the_source_is_rejected(tmp_path: Path) -> None:
 
 
 def test_held_out_values_form_val_test(tiny: TinyRun, tmp_path: Path) -> None:
-    config = SplitConfig(holdout_column="group", holdout_values=("place1", "place2", "place7"), min_per_class=1)
+    config = SplitConfig(
+        holdout_column="group", holdout_values=("place1", "place2", "place7"), min_per_class=1
+    )
     split_dataset(config, dataset=tiny.dataset, splits=tmp_path / "splits")
     data, splits = Dataset.open(tiny.dataset), read_splits(tmp_path / "splits")
     held = {data.samples[data.index[i]].attributes.get("group") for i in splits.ids("VAL_TEST")}
@@ -108,12 +144,19 @@ def test_held_out_values_form_val_test(tiny: TinyRun, tmp_path: Path) -> None:
 
 def test_an_impossible_split_says_what_is_missing(tiny: TinyRun, tmp_path: Path) -> None:
     with pytest.raises(
-        DataError, match=r"min_per_class=50 cannot be met: TRAIN has \d+ of class None; .*VAL_SELECT has"
+        DataError,
+        match=r"min_per_class=50 cannot be met: TRAIN has \d+ of class None; .*VAL_SELECT has",
     ):
-        split_dataset(SplitConfig(min_per_class=50), dataset=tiny.dataset, splits=tmp_path / "splits")
-    with pytest.raises(ConfigError, match="holdout_column='dya' is not in the data; did you mean 'day'"):
         split_dataset(
-            SplitConfig(holdout_column="dya", holdout_values=("x",)), dataset=tiny.dataset, splits=tmp_path / "splits"
+            SplitConfig(min_per_class=50), dataset=tiny.dataset, splits=tmp_path / "splits"
+        )
+    with pytest.raises(
+        ConfigError, match="holdout_column='dya' is not in the data; did you mean 'day'"
+    ):
+        split_dataset(
+            SplitConfig(holdout_column="dya", holdout_values=("x",)),
+            dataset=tiny.dataset,
+            splits=tmp_path / "splits",
         )
 
 
@@ -133,9 +176,12 @@ def test_training_again_gives_the_same_bytes(tiny: TinyRun, tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize(
-    ("mode", "optimizer"), [("full", "adamw"), ("frozen", "adamw"), ("lora", "adamw"), ("lora", "profit")]
+    ("mode", "optimizer"),
+    [("full", "adamw"), ("frozen", "adamw"), ("lora", "adamw"), ("lora", "profit")],
 )
-def test_two_processes_train_the_model_of_one(tiny: TinyRun, tmp_path: Path, mode: str, optimizer: str) -> None:
+def test_two_processes_train_the_model_of_one(
+    tiny: TinyRun, tmp_path: Path, mode: str, optimizer: str
+) -> None:
     weights = []
     for n_processes in (1, 2):
         changes = {
@@ -173,14 +219,18 @@ def test_half_precision_is_refused_with_the_reason() -> None:
         TrainBaselineConfig(precision="fp16")
 
 
-def test_fitting_refuses_the_test_split_however_it_is_labelled(tiny: TinyRun, tmp_path: Path) -> None:
+def test_fitting_refuses_the_test_split_however_it_is_labelled(
+    tiny: TinyRun, tmp_path: Path
+) -> None:
     config = FitThresholdConfig(n_bootstrap=100)
     with pytest.raises(LeakageViolationError, match="holds split 'VAL_TEST'"):
         fit_threshold(config, val_calib_logits=tiny.val_test_logits, policy=tmp_path / "policy")
     relabelled = tmp_path / "relabelled"
     shutil.copytree(tiny.val_test_logits, relabelled)
     manifest = relabelled / "manifest.json"
-    manifest.write_text(manifest.read_text().replace("VAL_TEST", "VAL_CALIB").replace("ValTest", "ValCalib"))
+    manifest.write_text(
+        manifest.read_text().replace("VAL_TEST", "VAL_CALIB").replace("ValTest", "ValCalib")
+    )
     with pytest.raises(ArtifactError, match="edited after it was written"):
         fit_threshold(config, val_calib_logits=relabelled, policy=tmp_path / "policy")
     assert not (tmp_path / "policy").exists()
@@ -188,9 +238,9 @@ def test_fitting_refuses_the_test_split_however_it_is_labelled(tiny: TinyRun, tm
 
 def test_the_report_stands_alone(tiny: TinyRun) -> None:
     html = (tiny.root / "report.html").read_text()
-    assert "http://" not in html.replace("http://www.w3.org", "").replace("http://purl.org", "").replace(
-        "http://creativecommons.org", ""
-    )
+    assert "http://" not in html.replace("http://www.w3.org", "").replace(
+        "http://purl.org", ""
+    ).replace("http://creativecommons.org", "")
     assert "prefers-color-scheme:dark" in html
     assert "<svg" in html
     document = json.loads((tiny.evaluation / "eval_report.json").read_text())
@@ -219,7 +269,7 @@ def test_bundles_are_repeatable_and_changed_ones_refused(tiny: TinyRun, tmp_path
     broken.write_bytes(b"x")
 
     def predict(bundle: Path, *images: str) -> subprocess.CompletedProcess[str]:
-        command = [sys.executable, "-m", "components.shared.predict", str(bundle), *images]
+        command = [sys.executable, "-m", "components.shared.serving.predict", str(bundle), *images]
         return subprocess.run(command, capture_output=True, text=True, check=False)
 
     refused = predict(tmp_path / "bundle", image)

@@ -1,9 +1,9 @@
 """Kill a training again and again, and compare what it ends with to an undisturbed one's.
 
-`run` loses pods: every kill ends the step, and the next attempt is another process, on an empty machine where `wiped`.
-`run_in_one_pod` kills what one step has started, and the step goes on. Targets and moments are drawn: any process (a
-rank, torchrun; of a lost pod also the step) at any time, or the main rank inside the thread that writes checkpoints or
-the one that uploads them.
+`run` loses pods: every kill ends the step, and the next attempt is another process, on an empty
+machine where `wiped`. `run_in_one_pod` kills what one step has started, and the step goes on.
+Targets and moments are drawn: any process (a rank, torchrun; of a lost pod also the step) at any
+time, or the main rank inside the thread that writes checkpoints or the one that uploads them.
 """
 
 import contextlib
@@ -25,12 +25,12 @@ from unittest import mock
 
 from components.ingest_dataset.config import IngestConfig
 from components.ingest_dataset.step import run as ingest_dataset
-from components.shared.artifacts import sha256_file
-from components.shared.store import Store, StoreSettings
-from components.shared.training import restarts
-from components.shared.training.liveness import Pulse
-from components.shared.training.mirror import STORE_VARIABLE
-from components.shared.training.resumable import PLACE_VARIABLE
+from components.shared.contracts.artifacts import sha256_file
+from components.shared.storage import Store, StoreSettings
+from components.shared.training.checkpoint.remote import STORE_VARIABLE
+from components.shared.training.launch.heartbeat import Pulse
+from components.shared.training.session import restarts
+from components.shared.training.session.resumable import PLACE_VARIABLE
 from components.split_dataset.config import SplitConfig
 from components.split_dataset.step import run as split_dataset
 from components.train_baseline.config import TrainBaselineConfig
@@ -44,7 +44,9 @@ _CALLS = {"checkpoint": 12, "uploads": 12}  # of one checkpoint, counted by the 
 
 @dataclass
 class Campaign:
-    """One training and its kills. `wiped`: every attempt begins on an empty machine and has the store alone."""
+    """One training and its kills. `wiped`: every attempt begins on an empty machine and has the
+    store alone.
+    """
 
     name: str
     config: dict[str, object]
@@ -59,7 +61,9 @@ class Campaign:
 
     @property
     def work(self) -> str:
-        """Name of the step's scratch directory, which is part of the command line of every process of an attempt."""
+        """Name of the step's scratch directory, which is part of the command line of every process
+        of an attempt.
+        """
         return f".{self.outputs[0]}.work"
 
 
@@ -80,7 +84,9 @@ def prepare(root: Path) -> None:
 
 
 def run(campaign: Campaign, root: Path, settings: StoreSettings | None = None) -> None:
-    """Undisturbed first, then killed until all kills are delivered; raises AssertionError where any byte differs."""
+    """Undisturbed first, then killed until all kills are delivered; raises AssertionError where any
+    byte differs.
+    """
     environment = _store(campaign, settings)
     started = time.monotonic()
     assert attempt(campaign, root, "undisturbed", {}) is None
@@ -99,8 +105,11 @@ def run(campaign: Campaign, root: Path, settings: StoreSettings | None = None) -
         finished += 1
 
 
-def run_in_one_pod(campaign: Campaign, root: Path, settings: StoreSettings | None = None) -> list[str]:
-    """Undisturbed first, then killed `campaign.kills` times in one run of the step; the moments of the kills.
+def run_in_one_pod(
+    campaign: Campaign, root: Path, settings: StoreSettings | None = None
+) -> list[str]:
+    """Undisturbed first, then killed `campaign.kills` times in one run of the step; the moments of
+    the kills.
 
     Raises AssertionError where any byte differs, or where a kill came too late.
     """
@@ -143,27 +152,38 @@ def _step(campaign: Campaign, root: Path, folder: str, environment: dict[str, st
     paths |= {name: _output(campaign, root, folder) / name for name in campaign.outputs}
     place = root / campaign.name / "places" / folder
     variables = environment | {PLACE_VARIABLE: str(place), "OMP_NUM_THREADS": "1"}
-    with mock.patch.dict(os.environ, variables), mock.patch.object(restarts, "_FIRST_WAIT_SECONDS", 0.1):
+    with (
+        mock.patch.dict(os.environ, variables),
+        mock.patch.object(restarts, "_FIRST_WAIT_SECONDS", 0.1),
+    ):
         run(config, **paths)
 
 
 def _moments(chance: random.Random, campaign: Campaign, last_step: int, usual: float) -> list[str]:
     """One for each start: "seconds:<after it began>", "step:<n>", or "<thread>:<n-th call>".
 
-    In the first seconds nothing is trained yet, and in the last step a rank may be killed in what follows training.
+    In the first seconds nothing is trained yet, and in the last step a rank may be killed in what
+    follows training.
     """
     if last_step < 0:  # nothing is trained
         # Well before the end, which comes sooner on a machine that does nothing else.
         return [f"seconds:{chance.uniform(0, 0.4) * usual:.2f}" for _ in range(campaign.kills)]
     threads = ["checkpoint", "uploads"] if campaign.stored else ["checkpoint"]
-    chosen = ["seconds:1", *(f"{thread}:{chance.randint(1, 2 * _CALLS[thread])}" for thread in threads)]
+    chosen = [
+        "seconds:1",
+        *(f"{thread}:{chance.randint(1, 2 * _CALLS[thread])}" for thread in threads),
+    ]
     chosen = chosen[: max(0, campaign.kills - 1)]
-    steps = sorted(chance.randint(last_step // 4, last_step) for _ in range(campaign.kills - len(chosen) - 1))
+    steps = sorted(
+        chance.randint(last_step // 4, last_step) for _ in range(campaign.kills - len(chosen) - 1)
+    )
     return [*chosen, *(f"step:{step}" for step in (*steps, last_step))]
 
 
 class _Killer:
-    """Kills one process in each start of a step's processes, at the moments given; `last_step`: the latest seen."""
+    """Kills one process in each start of a step's processes, at the moments given; `last_step`: the
+    latest seen.
+    """
 
     def __init__(self, work: Path, moments: list[str], chance: random.Random) -> None:
         self.last_step = -1
@@ -208,7 +228,9 @@ class _Killer:
 
     def _next_agent(self, previous: int) -> int:
         while not self._ended.wait(0.02):
-            agents = [pid for pid, command in _torchrun(self._work).items() if "training.agent" in command]
+            agents = [
+                pid for pid, command in _torchrun(self._work).items() if "training.agent" in command
+            ]
             if agents and agents[0] != previous:
                 return agents[0]
         return 0
@@ -241,7 +263,9 @@ def _torchrun(work: Path) -> dict[int, str]:
 
 def digests(campaign: Campaign, folder: Path) -> dict[str, str]:
     """SHA-256 of every file of the outputs."""
-    files = sorted(file for name in campaign.outputs for file in (folder / name).rglob("*") if file.is_file())
+    files = sorted(
+        file for name in campaign.outputs for file in (folder / name).rglob("*") if file.is_file()
+    )
     assert files
     return {file.relative_to(folder).as_posix(): sha256_file(file) for file in files}
 
@@ -275,7 +299,10 @@ def attempt(
     job.write_text(json.dumps({"config": campaign.config, "paths": paths}))
     variables = os.environ | environment | {PLACE_VARIABLE: str(place), "OMP_NUM_THREADS": "1"}
     if ":" in fault:
-        variables |= {"FAULT": fault, "PYTHONPATH": f"{SHIM}{os.pathsep}{os.environ.get('PYTHONPATH', '')}"}
+        variables |= {
+            "FAULT": fault,
+            "PYTHONPATH": f"{SHIM}{os.pathsep}{os.environ.get('PYTHONPATH', '')}",
+        }
     with (output / "log.txt").open("ab") as log:
         command = [sys.executable, "-m", f"components.{campaign.step}.step", str(job)]
         process = subprocess.Popen(command, stdout=log, stderr=log, env=variables)
@@ -316,7 +343,11 @@ def _kill_at(
         return None
     process.wait(_ATTEMPT_SECONDS)
     # The last moments may belong to a process that had done its work already.
-    return f"process {pids.index(pid)} of {len(pids)} after {seconds:.1f} s" if process.returncode != 0 else None
+    return (
+        f"process {pids.index(pid)} of {len(pids)} after {seconds:.1f} s"
+        if process.returncode != 0
+        else None
+    )
 
 
 def processes(marker: str) -> list[int]:

@@ -1,10 +1,16 @@
-"""A store in memory with S3's guarantees (each call is atomic), that ends the process at a chosen call."""
+"""A store in memory with S3's guarantees (each call is atomic), that ends the process at a chosen
+call.
+"""
 
 import hashlib
 from pathlib import Path
 
-from components.shared.store.client import StoredObject
-from components.shared.store.errors import DigestMismatchError, ObjectNotFoundError, StoreConflictError
+from components.shared.storage.client import StoredObject
+from components.shared.storage.errors import (
+    DigestMismatchError,
+    ObjectNotFoundError,
+    StoreConflictError,
+)
 from tests.faults.torn import PowerCutError
 
 
@@ -23,7 +29,9 @@ class MemoryStore:
     def list(self, bucket: str, prefix: str = "") -> list[StoredObject]:
         self._call()
         return [
-            StoredObject(key, len(data), "") for key, data in sorted(self.objects.items()) if key.startswith(prefix)
+            StoredObject(key, len(data), "")
+            for key, data in sorted(self.objects.items())
+            if key.startswith(prefix)
         ]
 
     def read(self, bucket: str, key: str) -> bytes:

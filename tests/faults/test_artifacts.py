@@ -1,4 +1,6 @@
-"""Every kind of artifact, damaged in every way, is refused by its reader: exit 42, the difference named, no compute."""
+"""Every kind of artifact, damaged in every way, is refused by its reader: exit 42, the difference
+named, no compute.
+"""
 
 import hashlib
 import json
@@ -18,9 +20,9 @@ from components.export_bundle.step import run as export_bundle
 from components.fit_threshold.step import run as fit_threshold
 from components.predict_logits.step import run as predict_logits
 from components.pretrain_explora.step import run as pretrain_explora
-from components.shared import predict
-from components.shared.config import canonical_json
-from components.shared.step import Run, execute
+from components.shared.contracts.config import canonical_json
+from components.shared.contracts.step import Run, execute
+from components.shared.serving import predict
 from components.split_dataset.step import run as split_dataset
 from components.train_baseline.step import run as train_baseline
 from components.train_gate.step import run as train_gate
@@ -41,7 +43,9 @@ def _same(*names: str) -> dict[str, str]:
     return {name: name for name in names}
 
 
-_TRAIN = Reader(train_baseline, _same("dataset", "splits", "backbone"), ("checkpoint", "val_select_logits"))
+_TRAIN = Reader(
+    train_baseline, _same("dataset", "splits", "backbone"), ("checkpoint", "val_select_logits")
+)
 _EXPLORA = Reader(
     pretrain_explora,
     {"train_images": "train_images", "pretrained": "backbone"},
@@ -66,7 +70,9 @@ _GATE = Reader(
 _EVALUATE = Reader(evaluate, _same(*EVALUATED), ("evaluation", "report"))
 _EXPORT = Reader(export_bundle, _same(*BUNDLED), ("bundle",))
 _THRESHOLD = Reader(fit_threshold, _same("val_calib_logits", "calibration"), ("policy",))
-_CALIBRATE_GATE = Reader(calibrate_gate, {"val_calib_logits": "gate_calib_logits"}, ("gate_policy",))
+_CALIBRATE_GATE = Reader(
+    calibrate_gate, {"val_calib_logits": "gate_calib_logits"}, ("gate_policy",)
+)
 _COMPARE = Reader(compare_calibrators, _same("val_calib_logits"), ("calibration",))
 _SCRC = Reader(calibrate_scrc, _same("val_calib_logits"), ("scrc_policy",))
 # Who reads what: every kind of artifact, and every input of every step.
@@ -167,7 +173,11 @@ class _Artifact:
 @pytest.mark.parametrize("damage", DAMAGES, ids=lambda damage: damage.__name__.strip("_"))
 @pytest.mark.parametrize(("reader", "name"), CASES, ids=_label)
 def test_a_damaged_artifact_is_refused_before_anything_is_computed(
-    reader: Reader, name: str, damage: Callable[[Path], str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    reader: Reader,
+    name: str,
+    damage: Callable[[Path], str],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     paths = {part: FOLDER / stored for part, stored in reader.inputs.items()}
     paths[name] = Path(shutil.copytree(paths[name], tmp_path / "damaged"))
@@ -188,7 +198,10 @@ def test_a_damaged_artifact_is_refused_before_anything_is_computed(
 
 @pytest.mark.parametrize("damage", DAMAGES, ids=lambda damage: damage.__name__.strip("_"))
 def test_a_damaged_bundle_answers_nothing(
-    damage: Callable[[Path], str], tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    damage: Callable[[Path], str],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     bundle = Path(shutil.copytree(FOLDER / "bundle", tmp_path / "bundle"))
     expected = damage(bundle)
@@ -201,7 +214,9 @@ def test_a_damaged_bundle_answers_nothing(
     assert output.out == ""
 
 
-@pytest.mark.parametrize(("reader", "name"), [(_THRESHOLD, "val_calib_logits"), (_EVALUATE, "val_test_logits")])
+@pytest.mark.parametrize(
+    ("reader", "name"), [(_THRESHOLD, "val_calib_logits"), (_EVALUATE, "val_test_logits")]
+)
 def test_the_other_splits_logits_are_refused_by_their_own_manifest(
     reader: Reader, name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

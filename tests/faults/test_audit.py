@@ -9,9 +9,15 @@ from tests.components.conftest import write_backbone, write_source
 
 AUDIT = Path(__file__).parent / "audit"
 PARAMETERS = {
-    "image_size": 28, "min_per_class": 2, "mode": "lora", "epochs": 2, "global_batch_size": 16, "n_processes": 2,
-    "checkpoint_steps": 1, "n_bootstrap": 100,
-}  # fmt: skip
+    "image_size": 28,
+    "min_per_class": 2,
+    "mode": "lora",
+    "epochs": 2,
+    "global_batch_size": 16,
+    "n_processes": 2,
+    "checkpoint_steps": 1,
+    "n_bootstrap": 100,
+}
 
 
 def test_a_local_run_unpickles_nothing_from_files(tmp_path: Path) -> None:
@@ -28,7 +34,9 @@ def test_a_local_run_unpickles_nothing_from_files(tmp_path: Path) -> None:
     assert finished.returncode == 0, finished.stdout[-3000:] + finished.stderr[-3000:]
     lines = [line for file in log.iterdir() for line in file.read_text().splitlines()]
     processes = [line for line in lines if line.startswith("process ")]
-    assert sum("components.train_baseline.train" in line for line in processes) >= 3  # torchrun and both ranks
+    assert (
+        sum("components.train_baseline.train" in line for line in processes) >= 3
+    )  # torchrun and both ranks
     assert len(processes) >= 10  # the pipeline and its seven steps
     assert [line for line in lines if line.startswith("FILE")] == []
     assert not (tmp_path / "runs/.checkpoints").exists()

@@ -37,7 +37,9 @@ def _cut(data: bytes, low: float, high: float, chance: random.Random) -> bytes:
 def _chunk_overwritten(data: bytes, chance: random.Random) -> bytes:
     """A PNG whose pixel data do not match their checksum."""
     start = data.index(b"IDAT") + 4 + chance.randrange(20, 200)
-    return data[:start] + bytes(255 - byte for byte in data[start : start + 40]) + data[start + 40 :]
+    return (
+        data[:start] + bytes(255 - byte for byte in data[start : start + 40]) + data[start + 40 :]
+    )
 
 
 def _bomb(chance: random.Random) -> bytes:
@@ -45,9 +47,13 @@ def _bomb(chance: random.Random) -> bytes:
     header = struct.pack(">IIBBBBB", 20_000 + chance.randrange(10_000), 20_000, 8, 2, 0, 0, 0)
 
     def chunk(kind: bytes, body: bytes) -> bytes:
-        return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+        return (
+            struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+        )
 
-    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(b"\0" * 100))
+    return (
+        b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(b"\0" * 100))
+    )
 
 
 KINDS: dict[str, tuple[str, Callable[[int, random.Random], bytes]]] = {
@@ -59,7 +65,10 @@ KINDS: dict[str, tuple[str, Callable[[int, random.Random], bytes]]] = {
     "png": ("png", lambda seed, chance: _cut(_encoded(seed, "PNG"), 0.05, 0.95, chance)),
     "overwritten": ("png", lambda seed, chance: _chunk_overwritten(_encoded(seed, "PNG"), chance)),
     "suffix": ("jpg", lambda seed, chance: _encoded(seed, "PNG")),
-    "noise": ("jpg", lambda seed, chance: b"\xff\xd8\xff\xe0" + chance.randbytes(chance.randrange(10, 3000))),
+    "noise": (
+        "jpg",
+        lambda seed, chance: b"\xff\xd8\xff\xe0" + chance.randbytes(chance.randrange(10, 3000)),
+    ),
     "bomb": ("png", lambda seed, chance: _bomb(chance)),
 }
 
@@ -79,7 +88,10 @@ def test_no_broken_image_is_accepted_and_each_is_named(tmp_path: Path) -> None:
     rows = [(name, index % 2) for index, name in enumerate(sorted([*broken, *sound]))]
     with (source / "labels.csv").open("w", newline="") as stream:
         csv.writer(stream).writerows([("path", "label"), *rows])
-    run(IngestConfig(data=str(source), image_size=28, max_reject_fraction=1.0), dataset=tmp_path / "dataset")
+    run(
+        IngestConfig(data=str(source), image_size=28, max_reject_fraction=1.0),
+        dataset=tmp_path / "dataset",
+    )
     with (tmp_path / "dataset/rejects.csv").open(newline="") as stream:
         rejected = {row["path"]: row["reason"] for row in csv.DictReader(stream)}
     assert sorted(rejected) == sorted(broken)

@@ -1,7 +1,9 @@
-"""However often a pod or a process of a training is killed, it ends with the bytes of an undisturbed one.
+"""However often a pod or a process of a training is killed, it ends with the bytes of an
+undisturbed one.
 
-KILLS says how many per campaign: of lost pods 2 in one campaign by default, 5 in each of six by `make test-faults`, 50
-nightly; of processes inside one pod 1 or 2 in two campaigns by default, 5 in each of six otherwise.
+KILLS says how many per campaign: of lost pods 2 in one campaign by default, 5 in each of six by
+`make test-faults`, 50 nightly; of processes inside one pod 1 or 2 in two campaigns by default, 5 in
+each of six otherwise.
 """
 
 import dataclasses
@@ -11,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from components.shared.store import StoreSettings
+from components.shared.storage import StoreSettings
 from tests.faults import campaign
 from tests.faults.campaign import Campaign
 from tests.s3 import s3
@@ -20,12 +22,32 @@ __all__ = ["s3"]
 KILLS = int(os.environ.get("KILLS", "0"))
 _RECIPE: dict[str, object] = {"global_batch_size": 16, "checkpoint_steps": 10, "patience": 0}
 _CAMPAIGNS = [
-    Campaign("lora2", _RECIPE | {"mode": "lora", "epochs": 40, "n_processes": 2}, 2, seed=1, stored=True, wiped=True),
+    Campaign(
+        "lora2",
+        _RECIPE | {"mode": "lora", "epochs": 40, "n_processes": 2},
+        2,
+        seed=1,
+        stored=True,
+        wiped=True,
+    ),
     Campaign("frozen1", _RECIPE | {"mode": "frozen", "epochs": 400, "n_processes": 1}, 0, seed=2),
-    Campaign("full1", _RECIPE | {"mode": "full", "epochs": 60, "n_processes": 1}, 0, seed=3, stored=True, wiped=True),
+    Campaign(
+        "full1",
+        _RECIPE | {"mode": "full", "epochs": 60, "n_processes": 1},
+        0,
+        seed=3,
+        stored=True,
+        wiped=True,
+    ),
     Campaign(
         "gate1",
-        {"global_batch_size": 16, "checkpoint_steps": 10, "patience": 0, "gate_epochs": 300, "n_processes": 1},
+        {
+            "global_batch_size": 16,
+            "checkpoint_steps": 10,
+            "patience": 0,
+            "gate_epochs": 300,
+            "n_processes": 1,
+        },
         0,
         seed=5,
         step="train_gate",
@@ -52,7 +74,9 @@ _CAMPAIGNS = [
         inputs=("train_images", "pretrained"),
         outputs=("adapted",),
     ),
-    Campaign("full2", _RECIPE | {"mode": "full", "epochs": 40, "n_processes": 2}, 0, seed=4, stored=True),
+    Campaign(
+        "full2", _RECIPE | {"mode": "full", "epochs": 40, "n_processes": 2}, 0, seed=4, stored=True
+    ),
 ]
 
 
@@ -79,7 +103,9 @@ def _prepared(plan: Campaign, name: str, kills: int, max_restarts: int) -> Campa
     if not kills:
         pytest.skip("part of make test-faults")
     config = plan.config | {"max_restarts": max_restarts}
-    return dataclasses.replace(plan, name=f"{plan.name}-{name}", config=config, kills=kills, delivered=[])
+    return dataclasses.replace(
+        plan, name=f"{plan.name}-{name}", config=config, kills=kills, delivered=[]
+    )
 
 
 @pytest.mark.parametrize("plan", _CAMPAIGNS, ids=lambda plan: plan.name)

@@ -1,4 +1,5 @@
-"""Every light step, run twice or stopped anywhere and run again, writes the same bytes, and nothing half is accepted.
+"""Every light step, run twice or stopped anywhere and run again, writes the same bytes, and nothing
+half is accepted.
 
 STOPS per step: 4 by default, 25 by `make test-faults`. (Training is killed in test_kills.)
 """
@@ -28,7 +29,7 @@ from components.fit_threshold.config import FitThresholdConfig
 from components.fit_threshold.step import run as fit_threshold
 from components.ingest_dataset.config import IngestConfig
 from components.ingest_dataset.step import run as ingest_dataset
-from components.shared.artifacts import ANY_SPLIT, sha256_file, verify_dir
+from components.shared.contracts.artifacts import ANY_SPLIT, sha256_file, verify_dir
 from components.split_dataset.config import SplitConfig
 from components.split_dataset.step import run as split_dataset
 from tests.components.conftest import write_source
@@ -57,7 +58,9 @@ def _compare(source: Path, **paths: Path) -> None:
 
 
 def _reading(run: Callable[..., Any], config: Any, *same: str, **inputs: str) -> Callable[..., Any]:
-    stored = {name: FOLDER / name for name in same} | {name: FOLDER / folder for name, folder in inputs.items()}
+    stored = {name: FOLDER / name for name in same} | {
+        name: FOLDER / folder for name, folder in inputs.items()
+    }
     return lambda source, **paths: run(config, **stored, **paths)
 
 
@@ -69,23 +72,32 @@ STEPS: dict[str, tuple[Callable[..., Any], tuple[str, ...]]] = {
         ("splits", "train_images", "train_labels"),
     ),
     "compare_calibrators": (
-        _reading(compare_calibrators, CompareCalibratorsConfig(n_bootstrap=100), "val_calib_logits"),
+        _reading(
+            compare_calibrators, CompareCalibratorsConfig(n_bootstrap=100), "val_calib_logits"
+        ),
         ("calibration",),
     ),
     "compare_adaptations": (_compare, ("checkpoint", "comparison", "table")),
     "fit_threshold": (
-        _reading(fit_threshold, FitThresholdConfig(n_bootstrap=100), "val_calib_logits", "calibration"),
+        _reading(
+            fit_threshold, FitThresholdConfig(n_bootstrap=100), "val_calib_logits", "calibration"
+        ),
         ("policy",),
     ),
     "calibrate_gate": (
-        _reading(calibrate_gate, CalibrateGateConfig(alpha=0.9), val_calib_logits="gate_calib_logits"),
+        _reading(
+            calibrate_gate, CalibrateGateConfig(alpha=0.9), val_calib_logits="gate_calib_logits"
+        ),
         ("gate_policy",),
     ),
     "calibrate_scrc": (
         _reading(calibrate_scrc, CalibrateScrcConfig(alpha=0.75), "val_calib_logits"),
         ("scrc_policy",),
     ),
-    "evaluate": (_reading(evaluate, EvaluateConfig(n_bootstrap=100), *EVALUATED), ("evaluation", "report")),
+    "evaluate": (
+        _reading(evaluate, EvaluateConfig(n_bootstrap=100), *EVALUATED),
+        ("evaluation", "report"),
+    ),
     "export_bundle": (_reading(export_bundle, ExportConfig(), *BUNDLED), ("bundle",)),
 }
 
@@ -103,13 +115,17 @@ def _digests(task: Path) -> dict[str, str]:
 
 
 @pytest.mark.parametrize("step", STEPS)
-def test_stopped_anywhere_and_run_again_a_step_writes_the_same_bytes(step: str, source: Path, tmp_path: Path) -> None:
+def test_stopped_anywhere_and_run_again_a_step_writes_the_same_bytes(
+    step: str, source: Path, tmp_path: Path
+) -> None:
     run, outputs = STEPS[step]
     task = tmp_path / "task"
     paths = {name: task / name for name in outputs}
     run(source, **paths)
     expected = _digests(task)
-    with power_cut(task, _NEVER, random.Random(0)) as disk:  # counts the calls; over the outputs of the first run
+    with power_cut(
+        task, _NEVER, random.Random(0)
+    ) as disk:  # counts the calls; over the outputs of the first run
         run(source, **paths)
         assert _digests(task) == expected
     chance = random.Random(step)
@@ -120,6 +136,8 @@ def test_stopped_anywhere_and_run_again_a_step_writes_the_same_bytes(step: str, 
             run(source, **paths)
         for name in outputs:
             if paths[name].is_dir():
-                verify_dir(paths[name], KINDS.get(name, "Policy"), split=ANY_SPLIT)  # whole, or not there
+                verify_dir(
+                    paths[name], KINDS.get(name, "Policy"), split=ANY_SPLIT
+                )  # whole, or not there
         run(source, **paths)
         assert _digests(task) == expected

@@ -1,6 +1,7 @@
 """A store that fails while a model trains: a fifth of all calls, or every one.
 
-Part of `make test-faults`: with every call failing, each attempt first waits for the store's deadline of a minute.
+Part of `make test-faults`: with every call failing, each attempt first waits for the store's
+deadline of a minute.
 """
 
 import dataclasses
@@ -9,14 +10,16 @@ from pathlib import Path
 
 import pytest
 
-from components.shared.store import Store, StoreSettings
-from components.shared.training.mirror import STORE_VARIABLE
+from components.shared.storage import Store, StoreSettings
+from components.shared.training.checkpoint.remote import STORE_VARIABLE
 from tests.fault_proxy import fault_proxy
 from tests.faults.campaign import Campaign, attempt, digests, prepare
 from tests.s3 import s3
 
 __all__ = ["s3"]
-pytestmark = pytest.mark.skipif(not int(os.environ.get("KILLS", "0")), reason="part of make test-faults")
+pytestmark = pytest.mark.skipif(
+    not int(os.environ.get("KILLS", "0")), reason="part of make test-faults"
+)
 _CONFIG: dict[str, object] = {
     "mode": "full",
     "epochs": 8,
@@ -49,7 +52,9 @@ def test_the_model_does_not_depend_on_the_store(root: Path, s3: StoreSettings) -
     assert attempt(plan, root, "alone", {}) is None
     expected = digests(plan, root / "down" / "alone")
     for name, rate in (("fifth", 0.2), ("every", 1.0)):
-        with fault_proxy(s3.endpoint, rate=rate, faults=("error500", "slow_down", "reset_before")) as proxy:
+        with fault_proxy(
+            s3.endpoint, rate=rate, faults=("error500", "slow_down", "reset_before")
+        ) as proxy:
             assert attempt(plan, root, name, _environment(s3, proxy.endpoint)) is None
             print(f"{name}: {proxy.n_faults} of {proxy.counts['calls']} calls failed")
             assert proxy.n_faults
@@ -58,7 +63,9 @@ def test_the_model_does_not_depend_on_the_store(root: Path, s3: StoreSettings) -
     assert "warning: the store does not protect this training yet" in log
 
 
-def test_durability_that_is_required_and_cannot_be_had_ends_the_step(root: Path, s3: StoreSettings) -> None:
+def test_durability_that_is_required_and_cannot_be_had_ends_the_step(
+    root: Path, s3: StoreSettings
+) -> None:
     with (
         fault_proxy(s3.endpoint, rate=1.0, faults=("error500",)) as proxy,
         pytest.raises(AssertionError, match="without success"),

@@ -1,4 +1,6 @@
-"""With three processes the order of sums depends on how DDP groups gradients, which it learns in its first step."""
+"""With three processes the order of sums depends on how DDP groups gradients, which it learns in
+its first step.
+"""
 
 import os
 from pathlib import Path
@@ -6,8 +8,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from components.shared.errors import TransientError
-from tests.shared.training.test_resume import launch_toy
+from components.shared.contracts.errors import TransientError
+from tests.components.shared.training.session.test_resume import launch_toy
 
 
 @pytest.mark.skipif(not os.environ.get("KILLS"), reason="part of make test-faults")

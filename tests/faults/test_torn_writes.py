@@ -1,4 +1,5 @@
-"""A power cut between any two calls of a writer leaves a state that is read, and costs one interval at most.
+"""A power cut between any two calls of a writer leaves a state that is read, and costs one interval
+at most.
 
 CASES says how many cuts: 100 by default, 1,000 by `make test-faults`.
 """
@@ -11,11 +12,11 @@ from pathlib import Path
 
 import torch
 
-from components.shared import artifacts
-from components.shared.config import Config
-from components.shared.training import checkpoint_files
-from components.shared.training.mirror import Mirror
-from components.shared.training.state import TrainingState
+from components.shared.contracts import artifacts
+from components.shared.contracts.config import Config
+from components.shared.training.checkpoint import files as checkpoint_files
+from components.shared.training.checkpoint.remote import Mirror
+from components.shared.training.loop.state import TrainingState
 from tests.faults.memory_store import MemoryStore
 from tests.faults.torn import PowerCutError, power_cut
 
@@ -29,7 +30,9 @@ def _state(step: int, chance: random.Random) -> TrainingState:
     return TrainingState({"weights/w": values}, {"step": step, "best_epoch": step // 20})
 
 
-def _write_all(place: Path, mirror: Mirror, chance: random.Random, written: list[int], stored: list[int]) -> None:
+def _write_all(
+    place: Path, mirror: Mirror, chance: random.Random, written: list[int], stored: list[int]
+) -> None:
     """What the two threads of Checkpoints do, one after the other."""
     for step in _STEPS:
         path = checkpoint_files.write(place, _state(step, chance), step="toy", config=Config())

@@ -1,7 +1,9 @@
-"""Stop a writer between any two of its system calls, as a power cut would, and keep what it left on disk.
+"""Stop a writer between any two of its system calls, as a power cut would, and keep what it left on
+disk.
 
-Bytes that were not synced when the writer stopped may be gone: files written since their last fsync are cut at a drawn
-length. Renames are kept, in their order: undoing one gives a state of an earlier cut.
+Bytes that were not synced when the writer stopped may be gone: files written since their last fsync
+are cut at a drawn length. Renames are kept, in their order: undoing one gives a state of an earlier
+cut.
 """
 
 import os
@@ -20,7 +22,9 @@ class PowerCutError(BaseException):
 
 
 class Disk:
-    """Counts system calls below `root`, stops at call number `stop_at`, and then refuses every further one."""
+    """Counts system calls below `root`, stops at call number `stop_at`, and then refuses every
+    further one.
+    """
 
     def __init__(self, root: Path, stop_at: int, chance: random.Random) -> None:
         self.root, self.stop_at, self.chance = root, stop_at, chance
@@ -31,7 +35,13 @@ class Disk:
     def is_off(self) -> bool:
         return self.stop_at <= self.calls
 
-    def call(self, name: str, real: Callable[..., Any], arguments: tuple[Any, ...], options: dict[str, Any]) -> Any:
+    def call(
+        self,
+        name: str,
+        real: Callable[..., Any],
+        arguments: tuple[Any, ...],
+        options: dict[str, Any],
+    ) -> Any:
         if self.is_off:
             raise PowerCutError
         self.calls += 1
@@ -57,7 +67,9 @@ class Disk:
 
 @contextmanager
 def power_cut(root: Path, stop_at: int, chance: random.Random) -> Iterator[Disk]:
-    """Whatever runs inside stops at the given call; afterwards `root` is as a reader finds it after the restart."""
+    """Whatever runs inside stops at the given call; afterwards `root` is as a reader finds it after
+    the restart.
+    """
     disk = Disk(root, stop_at, chance)
     known = {file.stat().st_ino: file.stat().st_size for file in root.rglob("*") if file.is_file()}
     disk.synced.update(known)  # what was there before is safe

@@ -1,6 +1,8 @@
-"""Write one artifact of every kind, in the current schema, for readers to come: python -m tests.golden.make
+"""Write one artifact of every kind, in the current schema, for readers to come: python -m
+tests.golden.make
 
-Run it when SCHEMA_VERSION changes, never to make a failing test pass: what is stored here is what users have on disk.
+Run it when SCHEMA_VERSION changes, never to make a failing test pass: what is stored here is what
+users have on disk.
 """
 
 import contextlib
@@ -30,9 +32,9 @@ from components.ingest_dataset.config import IngestConfig
 from components.ingest_dataset.step import run as ingest_dataset
 from components.predict_logits.config import PredictLogitsConfig
 from components.predict_logits.step import run as predict_logits
-from components.shared.artifacts import SCHEMA_VERSION
-from components.shared.training import checkpoint_files
-from components.shared.training.state import TrainingState
+from components.shared.contracts.artifacts import SCHEMA_VERSION
+from components.shared.training.checkpoint import files as checkpoint_files
+from components.shared.training.loop.state import TrainingState
 from components.split_dataset.config import SplitConfig
 from components.split_dataset.step import run as split_dataset
 from components.train_baseline.config import TrainBaselineConfig
@@ -74,7 +76,9 @@ BUNDLED = ("checkpoint", "gate_checkpoint", *POLICIES, "evaluation", "dataset")
 def main() -> None:
     """A run of all steps on a few small images."""
     if FOLDER.exists():
-        sys.exit(f"{FOLDER} exists; golden artifacts are never rewritten (delete it yourself to do so)")
+        sys.exit(
+            f"{FOLDER} exists; golden artifacts are never rewritten (delete it yourself to do so)"
+        )
     with tempfile.TemporaryDirectory() as name:
         root = Path(name)
         with contextlib.chdir(root):  # configurations are stored too: relative paths in them
@@ -88,7 +92,10 @@ def _run(root: Path) -> None:
     write_source(root / "source", 240)
     write_backbone_artifact(root / "backbone")
     ingest_dataset(IngestConfig(data=str(root / "source"), image_size=16), dataset=root / "dataset")
-    split_dataset(SplitConfig(min_per_class=2), **_paths(root, "dataset", "splits", "train_images", "train_labels"))
+    split_dataset(
+        SplitConfig(min_per_class=2),
+        **_paths(root, "dataset", "splits", "train_images", "train_labels"),
+    )
     data = _paths(root, "dataset", "splits")
     config = TrainBaselineConfig(mode="lora", epochs=2, n_processes=1)
     train_baseline(config, **data, **_paths(root, "backbone", "checkpoint", "val_select_logits"))
@@ -101,7 +108,9 @@ def _run(root: Path) -> None:
         table=root / "table.md",
     )
     logits = _paths(root, "val_calib_logits", "val_test_logits")
-    predict_logits(PredictLogitsConfig(n_processes=1), **data, **_paths(root, "checkpoint"), **logits)
+    predict_logits(
+        PredictLogitsConfig(n_processes=1), **data, **_paths(root, "checkpoint"), **logits
+    )
     train_gate(
         TrainGateConfig(gate_epochs=2, n_processes=1),
         **data,
@@ -110,11 +119,15 @@ def _run(root: Path) -> None:
         val_test_logits=root / "gate_test_logits",
     )
     calib = _paths(root, "val_calib_logits")
-    compare_calibrators(CompareCalibratorsConfig(n_bootstrap=100), **calib, **_paths(root, "calibration"))
+    compare_calibrators(
+        CompareCalibratorsConfig(n_bootstrap=100), **calib, **_paths(root, "calibration")
+    )
     fit_threshold(FitThresholdConfig(n_bootstrap=100), **calib, policy=root / "softmax_policy")
     calibrate_scrc(CalibrateScrcConfig(alpha=0.75), **calib, **_paths(root, "scrc_policy"))
     calibrate_gate(
-        CalibrateGateConfig(alpha=0.9), val_calib_logits=root / "gate_calib_logits", **_paths(root, "gate_policy")
+        CalibrateGateConfig(alpha=0.9),
+        val_calib_logits=root / "gate_calib_logits",
+        **_paths(root, "gate_policy"),
     )
     evaluate(EvaluateConfig(n_bootstrap=100), **_paths(root, *EVALUATED, "evaluation", "report"))
     export_bundle(ExportConfig(), **_paths(root, *BUNDLED, "bundle"))

@@ -4,17 +4,17 @@ import numpy as np
 import pytest
 import torch
 
-from components.shared.artifacts import SCHEMA_VERSION, verify_dir
-from components.shared.bundle import open_bundle
+from components.shared.contracts.artifacts import SCHEMA_VERSION, verify_dir
 from components.shared.data.dataset import Dataset
 from components.shared.data.splits import read_splits
 from components.shared.data.train_images import TrainImages
 from components.shared.data.train_labels import read_train_labels
-from components.shared.evaluation.logits import read_logits
-from components.shared.evaluation.policy import read_policy
 from components.shared.models.classifier import Classifier, normalise
-from components.shared.models.predictor import Predictor
-from components.shared.training import checkpoint_files
+from components.shared.policies.logits import read_logits
+from components.shared.policies.policy import read_policy
+from components.shared.serving.bundle import open_bundle
+from components.shared.serving.predictor import Predictor
+from components.shared.training.checkpoint import files as checkpoint_files
 from tests.golden.make import FOLDER, KINDS, POLICIES
 
 _LOGITS = {
@@ -37,7 +37,9 @@ def test_readers_give_what_was_written() -> None:
     data = Dataset.open(FOLDER / "dataset")
     assert (len(data.samples), data.class_names, data.image_size) == (240, ("None", "Roadwork"), 16)
     assert data.images(np.array([0, 239])).shape == (2, 16, 16, 3)
-    assert sorted(read_splits(FOLDER / "splits").of) == [sample.sample_id for sample in data.samples]
+    assert sorted(read_splits(FOLDER / "splits").of) == [
+        sample.sample_id for sample in data.samples
+    ]
     images = TrainImages.open(FOLDER / "train_images")
     assert list(images.sample_ids) == read_splits(FOLDER / "splits").ids("TRAIN")
     assert images.images(np.array([0])).shape == (1, 16, 16, 3)

@@ -1,6 +1,8 @@
-"""Every step inside its own image: offline, as nobody in particular, on a root file system that cannot be written.
+"""Every step inside its own image: offline, as nobody in particular, on a root file system that
+cannot be written.
 
-Run by `make test-containers`; without a container engine these tests are skipped and pytest says so at the end.
+Run by `make test-containers`; without a container engine these tests are skipped and pytest says so
+at the end.
 """
 
 import json
@@ -13,8 +15,8 @@ import docker
 import pytest
 from kfp import local
 
-from components.shared.artifacts import verify_dir
-from components.shared.bundle import open_bundle
+from components.shared.contracts.artifacts import verify_dir
+from components.shared.serving.bundle import open_bundle
 from pipelines.demo.backbone import write_demo_backbone
 from pipelines.demo.dataset import write_demo_data
 from pipelines.images import Builder, build_images, missing_images, pipeline_images
@@ -43,7 +45,9 @@ def engine() -> Iterator[docker.DockerClient]:
 
 
 @pytest.fixture(scope="module")
-def finished(engine: docker.DockerClient, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+def finished(
+    engine: docker.DockerClient, tmp_path_factory: pytest.TempPathFactory
+) -> dict[str, Path]:
     """Outputs of the whole pipeline, run in the images on generated scenes."""
     root = tmp_path_factory.mktemp("containers")
     write_demo_data(root / "data")
@@ -86,24 +90,35 @@ def test_an_image_is_small_has_no_tools_and_runs_as_nobody(
     size = found.attrs["Size"] / 1e6
     with capsys.disabled():
         print(f"{image.reference}: {size:.0f} MB")
-    if image.kind == "cpu" or Builder.from_environment().wheels:  # the index's torch brings gigabytes of CUDA
+    if (
+        image.kind == "cpu" or Builder.from_environment().wheels
+    ):  # the index's torch brings gigabytes of CUDA
         assert size < (1000 if image.kind == "cpu" else 2000)
     assert config["User"] == USER
     assert labels["org.opencontainers.image.title"] == f"streetvision {image.phase}"
     assert labels["org.opencontainers.image.version"] in image.reference
-    tools = "import shutil, importlib.util as u, os; print([t for t in ('gcc', 'cc', 'make', 'pip', 'pip3') if \
-shutil.which(t)] + [m for m in ('pip', 'setuptools', 'torch') if u.find_spec(m)], os.getuid())"
-    output = engine.containers.run(image.reference, ["python3", "-c", tools], remove=True, network_mode="none")
+    tools = (
+        "import shutil, importlib.util as u, os; print([t for t in ('gcc', 'cc', 'make', 'pip',"
+        " 'pip3') if shutil.which(t)] + [m for m in ('pip', 'setuptools', 'torch') if"
+        " u.find_spec(m)], os.getuid())"
+    )
+    output = engine.containers.run(
+        image.reference, ["python3", "-c", tools], remove=True, network_mode="none"
+    )
     assert output.decode().split("] ")[0] == ("[" if image.kind == "cpu" else "['torch'")
     assert output.decode().split()[-1] == "10001"
 
 
 @pytest.mark.parametrize("kind", ["cpu", "trainer"])
-def test_no_credential_of_the_builder_is_in_an_image(engine: docker.DockerClient, kind: str) -> None:
+def test_no_credential_of_the_builder_is_in_an_image(
+    engine: docker.DockerClient, kind: str
+) -> None:
     image = engine.images.get(next(i.reference for i in IMAGES if i.kind == kind))
     history = json.dumps(image.history()) + json.dumps(image.attrs["Config"])
     scan = "grep -rlsE 'PLANTED|planted-secret' / --exclude-dir=proc --exclude-dir=sys || true"
-    found = engine.containers.run(image.id, ["sh", "-c", scan], remove=True, network_mode="none", user="0")
+    found = engine.containers.run(
+        image.id, ["sh", "-c", scan], remove=True, network_mode="none", user="0"
+    )
     assert not any(secret in history for secret in PLANTED)
     assert found.decode() == ""
     authority = engine.containers.run(image.id, ["ls", "/run"], remove=True, network_mode="none")

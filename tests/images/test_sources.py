@@ -1,4 +1,6 @@
-"""Names of images: what changes which, and whether the sources that go in are all that a phase needs."""
+"""Names of images: what changes which, and whether the sources that go in are all that a phase
+needs.
+"""
 
 import ast
 import shutil
@@ -32,7 +34,11 @@ def _changed(tree: Path, file: str) -> set[str]:
     before = {image.phase: reference(image.kind, image.phase, tree) for image in IMAGES}
     with (tree / file).open("a") as stream:
         stream.write("\n# one more line\n")
-    return {image.phase for image in IMAGES if reference(image.kind, image.phase, tree) != before[image.phase]}
+    return {
+        image.phase
+        for image in IMAGES
+        if reference(image.kind, image.phase, tree) != before[image.phase]
+    }
 
 
 @pytest.mark.parametrize("phase", [image.phase for image in IMAGES])
@@ -55,11 +61,13 @@ def test_a_change_that_no_step_can_reach_changes_no_image(tree: Path) -> None:
 
 def test_a_change_in_shared_code_changes_the_images_of_those_that_use_it(tree: Path) -> None:
     everyone = {image.phase for image in IMAGES}
-    assert _changed(tree, "components/shared/errors.py") == everyone
-    assert "fit_threshold" in _changed(tree, "components/shared/evaluation/threshold.py")
-    assert "split_dataset" not in _changed(tree, "components/shared/evaluation/threshold.py")
-    assert _changed(tree, "components/shared/training/loop.py") <= TRAINERS
-    assert _changed(tree, "images/trainer/requirements.txt") == {i.phase for i in IMAGES if i.kind == "trainer"}
+    assert _changed(tree, "components/shared/contracts/errors.py") == everyone
+    assert "fit_threshold" in _changed(tree, "components/fit_threshold/sweep.py")
+    assert "split_dataset" not in _changed(tree, "components/fit_threshold/sweep.py")
+    assert _changed(tree, "components/shared/training/session/fit.py") <= TRAINERS
+    assert _changed(tree, "images/trainer/requirements.txt") == {
+        i.phase for i in IMAGES if i.kind == "trainer"
+    }
     assert _changed(tree, "images/cpu/requirements.txt") == everyone
     assert _changed(tree, "constraints.txt") == everyone
     assert _changed(tree, "images/Dockerfile") == everyone
@@ -74,15 +82,24 @@ def test_what_torchrun_starts_by_name_is_in_the_image() -> None:
 def test_the_context_holds_all_that_the_step_imports(image: PhaseImage, tmp_path: Path) -> None:
     write_context(tmp_path, [image])
     app = tmp_path / "app" / image.phase
-    modules = [f.relative_to(app).with_suffix("").as_posix().replace("/", ".") for f in sorted(app.rglob("*.py"))]
+    modules = [
+        f.relative_to(app).with_suffix("").as_posix().replace("/", ".")
+        for f in sorted(app.rglob("*.py"))
+    ]
     code = "import importlib, sys\nfor name in sys.argv[1:]: importlib.import_module(name)\n"
     if image.kind == "cpu":
-        code += "assert not {'torch', 'transformers', 'peft'} & set(sys.modules), 'a light step imports torch'\n"
+        code += (
+            "assert not {'torch', 'transformers', 'peft'} & set(sys.modules), 'a light step imports"
+            " torch'\n"
+        )
     finished = subprocess.run(
         [sys.executable, "-c", code, *(name.removesuffix(".__init__") for name in modules)],
         env={"PYTHONPATH": str(app), "PATH": "/usr/bin:/bin", "HOME": str(tmp_path)},
-        cwd=tmp_path, capture_output=True, text=True, check=False,
-    )  # fmt: skip
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     assert finished.returncode == 0, finished.stderr
 
 
@@ -97,7 +114,9 @@ def test_references_are_tags_that_a_registry_accepts() -> None:
 
 @pytest.mark.parametrize("image", IMAGES, ids=lambda image: image.phase)
 def test_the_requirements_name_what_the_step_imports(image: PhaseImage) -> None:
-    """Also imports inside functions: a missing library would be noticed only in the middle of a run."""
+    """Also imports inside functions: a missing library would be noticed only in the middle of a
+    run.
+    """
     required = _required(ROOT / f"images/{image.kind}/requirements.txt")
     distributions = metadata.packages_distributions()
     for source in (file for file in phase_sources(image.phase) if file.suffix == ".py"):

@@ -18,7 +18,14 @@ KUBECTL = Path(sys.executable).with_name("kubectl")
 OPTIONS = tuple(sorted(folder.name for folder in (MANIFESTS / "components").iterdir()))
 NAMESPACES = {"single-user": "kubeflow", "profile": "streetvision"}
 _OPTION_LINE = re.compile(r"^  (?:# )?- (\S*components/([\w-]+)(?:/settings)?)$", re.MULTILINE)
-_ADDED: tuple[set[str], ...] = (set(), {"a6000"}, {"dev"}, {"kueue"}, {"hub-access"}, {"dev", "kueue", "hub-access"})
+_ADDED: tuple[set[str], ...] = (
+    set(),
+    {"a6000"},
+    {"dev"},
+    {"kueue"},
+    {"hub-access"},
+    {"dev", "kueue", "hub-access"},
+)
 Object = dict[str, Any]
 
 
@@ -34,7 +41,9 @@ class Variant:
 
 
 def variants() -> list[Variant]:
-    """Each mode with each store, and with these each other option; a profile always has a store of its own."""
+    """Each mode with each store, and with these each other option; a profile always has a store of
+    its own.
+    """
     stores: dict[str, list[set[str]]] = {
         "single-user": [set(), {"minio"}, {"external-s3"}],
         "profile": [{"minio"}, {"external-s3"}],
@@ -51,7 +60,9 @@ VARIANTS = variants()
 
 def render(folder: Path) -> str:
     """YAML that `kubectl kustomize` makes of a folder, which it does without a warning."""
-    finished = subprocess.run([KUBECTL, "kustomize", folder], capture_output=True, text=True, check=False)
+    finished = subprocess.run(
+        [KUBECTL, "kustomize", folder], capture_output=True, text=True, check=False
+    )
     assert finished.returncode == 0, finished.stderr
     assert not finished.stderr
     return finished.stdout
@@ -74,7 +85,11 @@ def named(objects: list[Object], kind: str) -> dict[str, Object]:
 
 def pods(objects: list[Object]) -> dict[str, Object]:
     """Pod templates by the name of what makes them."""
-    makers = [item for item in objects if item["kind"] in ("StatefulSet", "Deployment", "DaemonSet", "Job")]
+    makers = [
+        item
+        for item in objects
+        if item["kind"] in ("StatefulSet", "Deployment", "DaemonSet", "Job")
+    ]
     return {item["metadata"]["name"]: item["spec"]["template"] for item in makers}
 
 
@@ -82,7 +97,11 @@ def switch_options(folder: Path, options: frozenset[str]) -> None:
     """Comment the lines of options in or out, below an overlay's folder, as a user does."""
     for file in folder.rglob("kustomization.yaml"):
         text = file.read_text()
-        file.write_text(_OPTION_LINE.sub(lambda line: f"  {'' if line[2] in options else '# '}- {line[1]}", text))
+        file.write_text(
+            _OPTION_LINE.sub(
+                lambda line: f"  {'' if line[2] in options else '# '}- {line[1]}", text
+            )
+        )
 
 
 @pytest.fixture(scope="session")

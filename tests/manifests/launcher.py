@@ -1,13 +1,16 @@
-"""How KFP's launcher finds the object store of an artifact, for tests: the rules of KFP 2.17.0 in Python.
+"""How KFP's launcher finds the object store of an artifact, for tests: the rules of KFP 2.17.0 in
+Python.
 
-Source: backend/src/v2/config/minio.go, s3.go and env.go. Checked against KFP's own cases in test_launcher.py.
+Source: backend/src/v2/config/minio.go, s3.go and env.go. Checked against KFP's own cases in
+test_launcher.py.
 """
 
 from typing import Any
 
 import yaml
 
-BUILT_IN = {  # getDefaultMinioSessionInfo, with path style as objectstore.StructuredS3Params sets it
+# getDefaultMinioSessionInfo, with path style as objectstore.StructuredS3Params sets it
+BUILT_IN = {
     "endpoint": "seaweedfs.kubeflow:9000",
     "region": "minio",
     "disableSSL": True,
@@ -34,7 +37,9 @@ def store_session(providers: str, uri: str) -> dict[str, Any]:
     session = {"disableSSL": False, "forcePathStyle": True, "maxRetries": 5} | _settings(default)
     bucket, _, prefix = uri.removeprefix("minio://").partition("/")
     for override in overrides or []:
-        if override["bucketName"] == bucket and f"{prefix}/".startswith(override.get("keyPrefix", "")):
+        if override["bucketName"] == bucket and f"{prefix}/".startswith(
+            override.get("keyPrefix", "")
+        ):
             if "maxRetries" in override and "maxRetries" not in default:
                 raise ValueError("the launcher panics: it reads the default's maxRetries")
             return session | _settings(override)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from pipelines.connection import AUDIENCE, COOKIE, HOST, TOKEN
+from pipelines.kubeflow.connection import AUDIENCE, COOKIE, HOST, TOKEN
 from tests.manifests.conftest import MANIFESTS, Object, Variant, identity, parse, render
 
 ROOT = MANIFESTS.parent
@@ -22,7 +22,11 @@ Rendered = Callable[..., list[Object]]
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda file: file.name)
 def test_paths_and_links_exist(document: Path) -> None:
     text = document.read_text()
-    example = {"components/external-s3/s3.env", "components/minio/s3.env", "components/minio/minio-root.env"}
+    example = {
+        "components/external-s3/s3.env",
+        "components/minio/s3.env",
+        "components/minio/minio-root.env",
+    }
     for path in re.findall(r"(?<![\w/.])(?:manifests/)?((?:overlays|components)/[\w./-]*\w)", text):
         assert (MANIFESTS / path).exists() or path in example, path
     for link in re.findall(r"\]\(([^)#]+)\)", text):
@@ -31,7 +35,9 @@ def test_paths_and_links_exist(document: Path) -> None:
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda file: file.name)
 def test_folders_that_are_applied_build(manifests: Path, document: Path) -> None:
-    folders = re.findall(r"kubectl (?:(?:apply|delete) -k|kustomize) manifests/([\w/-]+)", document.read_text())
+    folders = re.findall(
+        r"kubectl (?:(?:apply|delete) -k|kustomize) manifests/([\w/-]+)", document.read_text()
+    )
     assert folders
     for folder in sorted(set(folders)):
         assert parse(render(manifests / folder))
@@ -41,18 +47,25 @@ def test_folders_that_are_applied_build(manifests: Path, document: Path) -> None
 def test_objects_that_are_named_are_the_pipelines_or_kfps(
     rendered: Rendered, kfp_objects: dict[str, set[str]], mode: str
 ) -> None:
-    known = {identity(item) for item in rendered(Variant(mode, frozenset({"minio"})))} | kfp_objects["multi-user"]
+    known = {
+        identity(item) for item in rendered(Variant(mode, frozenset({"minio"})))
+    } | kfp_objects["multi-user"]
     known |= {name.replace("//", "/streetvision/") for name in kfp_objects["profile"]}
     known |= kfp_objects["single-user"]
     found = re.findall(r"\b(svc|job|configmap|secret)[/ ]([a-z][\w-]+)", _commands(GUIDES[mode]))
     assert len(found) >= 5
     for kind, name in found:
-        assert {f"{KINDS[kind]}/{namespace}/{name}" for namespace in ("kubeflow", "streetvision")} & known, name
+        assert {
+            f"{KINDS[kind]}/{namespace}/{name}" for namespace in ("kubeflow", "streetvision")
+        } & known, name
 
 
 def test_the_token_is_made_as_the_api_wants_it() -> None:
     text = _commands(GUIDES["profile"])
-    assert f"export {TOKEN}=$(kubectl create token default-editor -n streetvision --audience {AUDIENCE}" in text
+    assert (
+        f"export {TOKEN}=$(kubectl create token default-editor -n streetvision --audience"
+        f" {AUDIENCE}" in text
+    )
     assert "--duration" in text
     assert COOKIE in GUIDES["profile"].read_text()
     assert all(f"export {HOST}=" in _commands(guide) for guide in GUIDES.values())
@@ -60,7 +73,12 @@ def test_the_token_is_made_as_the_api_wants_it() -> None:
 
 def test_a_profile_is_installed_in_the_order_that_works() -> None:
     text = _commands(GUIDES["profile"])
-    steps = ["kind: Profile", "-k manifests/overlays/profile/admin", "-k manifests/overlays/profile/editor", "submit"]
+    steps = [
+        "kind: Profile",
+        "-k manifests/overlays/profile/admin",
+        "-k manifests/overlays/profile/editor",
+        "submit",
+    ]
     assert [text.index(step) for step in steps] == sorted(text.index(step) for step in steps)
 
 

@@ -1,4 +1,6 @@
-"""Pods that the manifests make are safe, bounded and reproducible, and every name in them exists."""
+"""Pods that the manifests make are safe, bounded and reproducible, and every name in them
+exists.
+"""
 
 import re
 import shutil
@@ -13,7 +15,15 @@ from pipelines.resources import GPU, load_profile
 from tests.manifests.conftest import Object, Variant, named, parse, pods, render
 
 Rendered = Callable[..., list[Object]]
-VOLUMES = {"configMap", "emptyDir", "secret", "persistentVolumeClaim", "projected", "ephemeral", "downwardAPI"}
+VOLUMES = {
+    "configMap",
+    "emptyDir",
+    "secret",
+    "persistentVolumeClaim",
+    "projected",
+    "ephemeral",
+    "downwardAPI",
+}
 
 
 def test_images_are_pinned_by_digest(objects: list[Object]) -> None:
@@ -22,10 +32,14 @@ def test_images_are_pinned_by_digest(objects: list[Object]) -> None:
         assert ":latest" not in container["image"]
 
 
-def test_every_container_asks_for_and_is_limited_in_cpu_memory_and_disk(objects: list[Object]) -> None:
+def test_every_container_asks_for_and_is_limited_in_cpu_memory_and_disk(
+    objects: list[Object],
+) -> None:
     for container in _containers(objects):
         requests, limits = container["resources"]["requests"], container["resources"]["limits"]
-        assert requests.keys() == limits.keys() == {"cpu", "memory", "ephemeral-storage"}, container["name"]
+        assert requests.keys() == limits.keys() == {"cpu", "memory", "ephemeral-storage"}, (
+            container["name"]
+        )
         for resource, amount in requests.items():
             assert parse_quantity(amount) <= parse_quantity(limits[resource]), container["name"]
 
@@ -72,25 +86,38 @@ def test_every_volume_and_service_leads_to_something(objects: list[Object]) -> N
     }
     for pod in templates.values():
         volumes = {volume["name"]: volume for volume in pod["spec"]["volumes"]}
-        mounts = {mount["name"] for container in pod["spec"]["containers"] for mount in container["volumeMounts"]}
+        mounts = {
+            mount["name"]
+            for container in pod["spec"]["containers"]
+            for mount in container["volumeMounts"]
+        }
         assert mounts <= volumes.keys() | claims
-        assert {volume["configMap"]["name"] for volume in volumes.values() if "configMap" in volume} <= set(config_maps)
+        assert {
+            volume["configMap"]["name"] for volume in volumes.values() if "configMap" in volume
+        } <= set(config_maps)
     for service in named(objects, "Service").values():
         labels = [pod["metadata"]["labels"] for pod in templates.values()]
         assert any(service["spec"]["selector"].items() <= pod.items() for pod in labels)
 
 
-@pytest.mark.parametrize(("size", "profiles"), [("a6000", ("a6000x2", "a6000x1")), ("dev", ("cpu",))])
+@pytest.mark.parametrize(
+    ("size", "profiles"), [("a6000", ("a6000x2", "a6000x1")), ("dev", ("cpu",))]
+)
 def test_quota_and_limits_hold_one_run_of_their_profile(
     rendered: Rendered, size: str, profiles: tuple[str, ...]
 ) -> None:
     objects = rendered(Variant("profile", frozenset({"minio", size})))
-    hard = {key: parse_quantity(value) for key, value in _spec(objects, "ResourceQuota")["hard"].items()}
+    hard = {
+        key: parse_quantity(value) for key, value in _spec(objects, "ResourceQuota")["hard"].items()
+    }
     limits = _spec(objects, "LimitRange")["limits"][0]
-    store = named(objects, "StatefulSet")["streetvision-minio"]["spec"]["template"]["spec"]["containers"][0]
+    store = named(objects, "StatefulSet")["streetvision-minio"]["spec"]["template"]["spec"][
+        "containers"
+    ][0]
 
     for profile in map(load_profile, profiles):
-        # Beside training, the store and two heavy steps; their sidecars by the defaults of the LimitRange.
+        # Beside training, the store and two heavy steps; their sidecars by the defaults of the
+        # LimitRange.
         for kind in ("requests", "limits"):
             for resource in ("cpu", "memory"):
                 field = f"{resource}_{kind[:-1]}"
@@ -101,15 +128,25 @@ def test_quota_and_limits_hold_one_run_of_their_profile(
                 wanted += 5 * parse_quantity(sidecar)
                 assert wanted <= hard[f"{kind}.{resource}"], (profile.name, kind, resource)
         assert profile.training.gpus <= hard[f"requests.{GPU}"]
-        assert parse_quantity(profile.training.scratch) <= parse_quantity(limits["default"]["ephemeral-storage"])
+        assert parse_quantity(profile.training.scratch) <= parse_quantity(
+            limits["default"]["ephemeral-storage"]
+        )
         for resource, most in limits.get("max", {}).items():
-            assert parse_quantity(getattr(profile.training, f"{resource}_limit")) <= parse_quantity(most)
+            assert parse_quantity(getattr(profile.training, f"{resource}_limit")) <= parse_quantity(
+                most
+            )
 
 
-def test_the_small_store_and_the_demos_steps_fit_a_node_of_two_cpus_and_four_gib(rendered: Rendered) -> None:
-    """Requests of the largest step, its sidecar and the store leave half of the node to KFP itself."""
+def test_the_small_store_and_the_demos_steps_fit_a_node_of_two_cpus_and_four_gib(
+    rendered: Rendered,
+) -> None:
+    """Requests of the largest step, its sidecar and the store leave half of the node to KFP
+    itself.
+    """
     objects = rendered(Variant("profile", frozenset({"minio", "dev"})))
-    store = named(objects, "StatefulSet")["streetvision-minio"]["spec"]["template"]["spec"]["containers"][0]
+    store = named(objects, "StatefulSet")["streetvision-minio"]["spec"]["template"]["spec"][
+        "containers"
+    ][0]
     sidecar = _spec(objects, "LimitRange")["limits"][0]["defaultRequest"]
     step = load_profile("cpu").training
     for resource, node in (("cpu", "2"), ("memory", "4Gi")):
@@ -125,7 +162,9 @@ def test_the_volume_takes_a_storage_class(manifests: Path, tmp_path: Path) -> No
     copy = tmp_path / "manifests"
     shutil.copytree(manifests, copy)
     server = copy / "components/minio/server.yaml"
-    server.write_text(server.read_text().replace("# storageClassName: fast-ssd", "storageClassName: fast-ssd"))
+    server.write_text(
+        server.read_text().replace("# storageClassName: fast-ssd", "storageClassName: fast-ssd")
+    )
     objects = parse(render(copy / "overlays/profile/editor"))
     store = named(objects, "StatefulSet")["streetvision-minio"]
     kubernetes_validate.validate(store, kubernetes_validate.latest_version(), strict=True)

@@ -1,13 +1,14 @@
 """Nodes of a run in the form in which KFP's API gives them, for states that no recording has.
 
-Ids of children are computed as Argo does; tests/pipelines/test_kfp_server.py compares the form with the recordings.
+Ids of children are computed as Argo does; tests/pipelines/test_kfp_server.py compares the form with
+the recordings.
 """
 
 import uuid
 from collections.abc import Mapping
 from typing import Any
 
-from pipelines.run_nodes import node_id
+from pipelines.kubeflow.run_nodes import node_id
 
 Task = dict[str, Any]
 START = "2026-01-01T00:00:00Z"
@@ -23,12 +24,16 @@ _STATES = {
 
 
 def task_details(
-    workflow: str, steps: Mapping[str, str], *, root: str = "RUNNING", attempts: Mapping[str, int] | None = None
+    workflow: str,
+    steps: Mapping[str, str],
+    *,
+    root: str = "RUNNING",
+    attempts: Mapping[str, int] | None = None,
 ) -> list[Task]:
     """Return `task_details` of a run; `steps`: state by name, or by group/name.
 
-    States: pending, running, done, failed, cached, omitted, driver (its driver runs), driver-failed. attempts: number
-    of pods of a step, 1 where not given.
+    States: pending, running, done, failed, cached, omitted, driver (its driver runs),
+    driver-failed. attempts: number of pods of a step, 1 where not given.
     """
     made: dict[str, Task] = {}
     inside_root = f"{workflow}(0).root(0)"
@@ -44,7 +49,9 @@ def task_details(
             around = f"{around}.{group}(0)"
         _step(made, f"{around}.{name}", name, state, (attempts or {}).get(name, 1))
     for entry in made.values():
-        entry["child_tasks"] = [{"pod_name": node_id(workflow, child)} for child in entry.pop("children")]
+        entry["child_tasks"] = [
+            {"pod_name": node_id(workflow, child)} for child in entry.pop("children")
+        ]
         if not entry["child_tasks"]:
             del entry["child_tasks"]
     return list(made.values())
@@ -76,10 +83,14 @@ def _step(made: dict[str, Task], full: str, name: str, state: str, n_attempts: i
     pods = [f"{inside}({attempt})" for attempt in range(n_attempts)]
     made[inside] = _entry("executor", executor, pods)
     for attempt, pod_name in enumerate(pods):
-        made[pod_name] = _entry(f"executor({attempt})", pod if attempt == n_attempts - 1 else "FAILED", [])
+        made[pod_name] = _entry(
+            f"executor({attempt})", pod if attempt == n_attempts - 1 else "FAILED", []
+        )
 
 
-def _wrapped(made: dict[str, Task], full: str, display: str, state: str, inside: list[str], *, end: str = "") -> None:
+def _wrapped(
+    made: dict[str, Task], full: str, display: str, state: str, inside: list[str], *, end: str = ""
+) -> None:
     """A node and its first attempt, as with KFP's stock controller settings every node has."""
     made[full] = _entry(display, state, [f"{full}(0)"], end=end)
     made[f"{full}(0)"] = _entry(f"{display}(0)", state, inside, end=end)

@@ -1,8 +1,9 @@
 """An HTTP server that speaks the paths of KFP's v2beta1 API which the command line uses.
 
-It stands for the API server of KFP 2.17.0. Bodies of requests are read by the models of kfp-server-api: an unknown
-field or a wrong type is answered with 400. Answers have the form of those that a real back end gave, which
-tests/pipelines/test_kfp_server.py checks against tests/recordings; refusals are taken from there.
+It stands for the API server of KFP 2.17.0. Bodies of requests are read by the models of
+kfp-server-api: an unknown field or a wrong type is answered with 400. Answers have the form of
+those that a real back end gave, which tests/pipelines/test_kfp_server.py checks against
+tests/recordings; refusals are taken from there.
 """
 
 import contextlib
@@ -36,13 +37,23 @@ class RefusedError(Exception):
     def __init__(self, status: int, message: str, document: Document | None = None) -> None:
         super().__init__(message)
         self.status = status
-        detail = {"@type": "type.googleapis.com/google.rpc.Status", "code": _GRPC_CODES[status], "message": message}
-        made = {"code": _GRPC_CODES[status], "details": [detail], "message": f"The request failed: {message}"}
+        detail = {
+            "@type": "type.googleapis.com/google.rpc.Status",
+            "code": _GRPC_CODES[status],
+            "message": message,
+        }
+        made = {
+            "code": _GRPC_CODES[status],
+            "details": [detail],
+            "message": f"The request failed: {message}",
+        }
         self.document = document or made
 
 
 class KfpServer(ThreadingHTTPServer):
-    """The state that a test looks at. `token`: what must be asked with; `multi_user`: whether namespaces count."""
+    """The state that a test looks at. `token`: what must be asked with; `multi_user`: whether
+    namespaces count.
+    """
 
     daemon_threads = True
 
@@ -75,10 +86,13 @@ class KfpServer(ThreadingHTTPServer):
 
     def now(self) -> str:
         """A time that is later with each new object."""
-        return f"{datetime(2026, 1, 1, tzinfo=UTC) + timedelta(seconds=self._count):%Y-%m-%dT%H:%M:%SZ}"
+        moment = datetime(2026, 1, 1, tzinfo=UTC) + timedelta(seconds=self._count)
+        return f"{moment:%Y-%m-%dT%H:%M:%SZ}"
 
     def add_run(self, run: Document, pipeline: str, spec: Document | None = None) -> None:
-        """Hold a run as it was recorded, with its pipeline of that name and the version's specification."""
+        """Hold a run as it was recorded, with its pipeline of that name and the version's
+        specification.
+        """
         reference = run["pipeline_version_reference"]
         pipeline_id, version_id = reference["pipeline_id"], reference["pipeline_version_id"]
         self.runs[run["run_id"]] = copy.deepcopy(run)
@@ -122,9 +136,13 @@ class _Handler(BaseHTTPRequestHandler):
             for part, refusals in self.server.fail_where.items():
                 if part in parts.path and refusals:
                     raise refusals.pop(0)
-            document = self._route(parts.path, {k: v[0] for k, v in parse_qs(parts.query).items()}, body)
+            document = self._route(
+                parts.path, {k: v[0] for k, v in parse_qs(parts.query).items()}, body
+            )
         except RefusedError as error:
-            return self._answer(error.status, "application/json", json.dumps(error.document).encode())
+            return self._answer(
+                error.status, "application/json", json.dumps(error.document).encode()
+            )
         return self._answer(200, "application/json", json.dumps(document).encode())
 
     do_GET = do_POST = do_DELETE = _handle  # noqa: N815
@@ -138,15 +156,23 @@ class _Handler(BaseHTTPRequestHandler):
             name = f"api-multi-user/{self.server.wrong_token if given else 'runs-no-identity'}"
             raise RefusedError(401, "not authenticated", recorded(name))
         if self.server.cookie and self.headers.get("Cookie") != self.server.cookie:
-            raise RefusedError(401, "not authenticated", recorded("api-multi-user/runs-no-identity"))
+            raise RefusedError(
+                401, "not authenticated", recorded("api-multi-user/runs-no-identity")
+            )
 
     def _route(self, path: str, query: dict[str, str], body: bytes) -> Document:
         for (method, pattern), answer in ROUTES.items():
             match = re.fullmatch(pattern, path)
             if match and method == self.command:
-                if method == "POST" and "multipart" not in self.headers.get("Content-Type", "") and body:
+                if (
+                    method == "POST"
+                    and "multipart" not in self.headers.get("Content-Type", "")
+                    and body
+                ):
                     return answer(self.server, query, json.loads(body), *match.groups())
-                content = _file(self.headers["Content-Type"], body) if method == "POST" and body else None
+                content = (
+                    _file(self.headers["Content-Type"], body) if method == "POST" and body else None
+                )
                 return answer(self.server, query, content, *match.groups())
         raise RefusedError(404, f"{self.command} {path} is not a path of the API")
 
@@ -165,7 +191,9 @@ def _file(content_type: str, body: bytes) -> Document:
     """The pipeline package of a multipart upload: its first YAML document."""
     head = f"Content-Type: {content_type}\r\n\r\n".encode()
     message = email.parser.BytesParser(policy=email.policy.HTTP).parsebytes(head + body)
-    parts = {part.get_param("name", header="content-disposition"): part for part in message.iter_parts()}
+    parts = {
+        part.get_param("name", header="content-disposition"): part for part in message.iter_parts()
+    }
     return dict(next(yaml.safe_load_all(parts["uploadfile"].get_payload(decode=True))))
 
 
@@ -176,7 +204,9 @@ def _namespace(server: KfpServer, given: str | None, resource: str) -> None:
         raise RefusedError(400, "no namespace", recorded("api-multi-user/runs-no-namespace"))
     if server.multi_user and given != NAMESPACE:
         text = json.dumps(recorded("api-multi-user/runs-forbidden"))
-        text = text.replace("Namespace:streetvision", f"Namespace:{given}").replace("Resource:runs", resource)
+        text = text.replace("Namespace:streetvision", f"Namespace:{given}").replace(
+            "Resource:runs", resource
+        )
         raise RefusedError(403, "forbidden", json.loads(text))
 
 
@@ -190,7 +220,12 @@ def _page(items: list[Document], key: str, query: dict[str, str]) -> Document:
 
 
 def _pipeline(server: KfpServer, pipeline_id: str, name: str) -> Document:
-    return {"created_at": server.now(), "display_name": name, "name": name, "pipeline_id": pipeline_id}
+    return {
+        "created_at": server.now(),
+        "display_name": name,
+        "name": name,
+        "pipeline_id": pipeline_id,
+    }
 
 
 def _list_pipelines(server: KfpServer, query: dict[str, str], body: Any) -> Document:
@@ -227,11 +262,15 @@ def _with_spec(server: KfpServer, version: Document) -> Document:
 
 
 def _list_versions(server: KfpServer, query: dict[str, str], body: Any, pipeline: str) -> Document:
-    found = [_with_spec(server, v) for v in server.versions.values() if v["pipeline_id"] == pipeline]
+    found = [
+        _with_spec(server, v) for v in server.versions.values() if v["pipeline_id"] == pipeline
+    ]
     return _page(found, "pipeline_versions", query)
 
 
-def _get_version(server: KfpServer, query: dict[str, str], body: Any, pipeline: str, version: str) -> Document:
+def _get_version(
+    server: KfpServer, query: dict[str, str], body: Any, pipeline: str, version: str
+) -> Document:
     return _with_spec(server, _known(server.versions, version, "PipelineVersion"))
 
 
@@ -240,7 +279,11 @@ def _upload_version(server: KfpServer, query: dict[str, str], body: Document) ->
         raise RefusedError(404, f"Pipeline {query['pipelineid']} not found")
     if not {"pipelineInfo", "deploymentSpec", "root"} <= body.keys():
         raise RefusedError(400, "the file is not a pipeline spec")
-    names = [v["display_name"] for v in server.versions.values() if v["pipeline_id"] == query["pipelineid"]]
+    names = [
+        v["display_name"]
+        for v in server.versions.values()
+        if v["pipeline_id"] == query["pipelineid"]
+    ]
     if query["name"] in names:
         raise RefusedError(409, f"version {query['name']} already exists")
     version_id = server.new_id("version")
@@ -251,7 +294,9 @@ def _upload_version(server: KfpServer, query: dict[str, str], body: Document) ->
 
 def _list_experiments(server: KfpServer, query: dict[str, str], body: Any) -> Document:
     _namespace(server, query.get("namespace"), "Resource:experiments")
-    wanted = json.loads(query["filter"])["predicates"][0]["stringValue"] if "filter" in query else None
+    wanted = (
+        json.loads(query["filter"])["predicates"][0]["stringValue"] if "filter" in query else None
+    )
     found = [e for e in server.experiments.values() if wanted in (None, e["display_name"])]
     return {"experiments": found, "total_size": len(found)} if found else {}
 
@@ -323,7 +368,10 @@ def _list_runs(server: KfpServer, query: dict[str, str], body: Any) -> Document:
 def _terminate_run(server: KfpServer, query: dict[str, str], body: Any, run_id: str) -> Document:
     run = _known(server.runs, run_id, "Run")
     run["state"] = "CANCELING"
-    run["state_history"] = [*run["state_history"], {"state": "CANCELING", "update_time": server.now()}]
+    run["state_history"] = [
+        *run["state_history"],
+        {"state": "CANCELING", "update_time": server.now()},
+    ]
     return {}
 
 
@@ -353,7 +401,9 @@ def _list_recurring(server: KfpServer, query: dict[str, str], body: Any) -> Docu
     return _page(list(server.recurring.values()), "recurringRuns", query)
 
 
-def _change_recurring(server: KfpServer, query: dict[str, str], body: Any, item: str, change: str) -> Document:
+def _change_recurring(
+    server: KfpServer, query: dict[str, str], body: Any, item: str, change: str
+) -> Document:
     server.recurring[item]["status"] = change.upper() + "D"
     return {}
 
@@ -403,7 +453,9 @@ ROUTES: dict[tuple[str, str], Callable[..., Document]] = {
 def kfp_server(*, token: str | None = None, multi_user: bool = True) -> Iterator[KfpServer]:
     """Run one."""
     with KfpServer(token, multi_user) as server:
-        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
+        thread = threading.Thread(
+            target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True
+        )
         thread.start()
         try:
             yield server

@@ -1,7 +1,9 @@
-"""An HTTP server that answers for the Kubernetes API: objects by path, deletion of pods, processes in pods.
+"""An HTTP server that answers for the Kubernetes API: objects by path, deletion of pods, processes
+in pods.
 
-A process is started by a web socket as in the API's `pods/exec` (subprotocol v4.channel.k8s.io: the first byte of a
-message is its channel); what it prints is the test's. Not checked against a real API: the order of its messages.
+A process is started by a web socket as in the API's `pods/exec` (subprotocol v4.channel.k8s.io: the
+first byte of a message is its channel); what it prints is the test's. Not checked against a real
+API: the order of its messages.
 """
 
 import base64
@@ -33,7 +35,9 @@ _STDOUT, _ERROR = b"\x01", b"\x03"
 
 
 class KubernetesServer(ThreadingHTTPServer):
-    """answers: object, text or status by path; started: arguments of the processes by pod; printed: what they print."""
+    """answers: object, text or status by path; started: arguments of the processes by pod; printed:
+    what they print.
+    """
 
     daemon_threads = True
 
@@ -51,18 +55,35 @@ class KubernetesServer(ThreadingHTTPServer):
     def hold(self, namespace: str, kind: str, name: str, **content: Any) -> None:
         """Hold an object; kind: as in its path, such as configmaps."""
         metadata = {"name": name, "namespace": namespace}
-        self.answers[f"/api/v1/namespaces/{namespace}/{kind}/{name}"] = {"metadata": metadata, **content}
+        self.answers[f"/api/v1/namespaces/{namespace}/{kind}/{name}"] = {
+            "metadata": metadata,
+            **content,
+        }
 
-    def hold_ready_namespace(self, namespace: str, bucket: str, secret: str, keys: dict[str, str]) -> None:
-        """Hold what the overlays and KFP leave in the namespace of runs; bucket: that of data and pipeline root."""
+    def hold_ready_namespace(
+        self, namespace: str, bucket: str, secret: str, keys: dict[str, str]
+    ) -> None:
+        """Hold what the overlays and KFP leave in the namespace of runs; bucket: that of data and
+        pipeline root.
+        """
         self.answers[f"/api/v1/namespaces/{namespace}"] = {"metadata": {"name": namespace}}
         self.answers["/version/"] = dict.fromkeys(_VERSION, "")
         self.hold(namespace, "serviceaccounts", "streetvision-runner")
         self.hold(namespace, "services", "ml-pipeline", spec={})
-        self.hold(namespace, "secrets", secret, data={name: _encoded(value) for name, value in keys.items()})
+        self.hold(
+            namespace,
+            "secrets",
+            secret,
+            data={name: _encoded(value) for name, value in keys.items()},
+        )
         root = f"minio://{bucket}/v2/artifacts"
         self.hold(namespace, "configmaps", "kfp-launcher", data={"defaultPipelineRoot": root})
-        self.hold(namespace, "configmaps", "streetvision-store", data={"STREETVISION_S3_ENDPOINT": "seaweedfs:9000"})
+        self.hold(
+            namespace,
+            "configmaps",
+            "streetvision-store",
+            data={"STREETVISION_S3_ENDPOINT": "seaweedfs:9000"},
+        )
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -80,7 +101,9 @@ class _Handler(BaseHTTPRequestHandler):
         if parts.path.endswith("/exec") and not isinstance(answer, int):
             self._start(parts.path.split("/")[-2], query["command"])
         elif isinstance(answer, int):
-            self._answer(answer, {"kind": "Status", "apiVersion": "v1", "status": "Failure", "code": answer})
+            self._answer(
+                answer, {"kind": "Status", "apiVersion": "v1", "status": "Failure", "code": answer}
+            )
         else:
             self._answer(200, answer)
 
@@ -89,7 +112,9 @@ class _Handler(BaseHTTPRequestHandler):
     def _answer(self, status: int, answer: Any) -> None:
         body = answer.encode() if isinstance(answer, str) else json.dumps(answer).encode()
         self.send_response(status)
-        self.send_header("Content-Type", "text/plain" if isinstance(answer, str) else "application/json")
+        self.send_header(
+            "Content-Type", "text/plain" if isinstance(answer, str) else "application/json"
+        )
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
         self.wfile.write(body)
@@ -101,11 +126,18 @@ class _Handler(BaseHTTPRequestHandler):
         self.send_response(101)
         self.send_header("Upgrade", "websocket")
         self.send_header("Connection", "Upgrade")
-        self.send_header("Sec-WebSocket-Accept", base64.b64encode(hashlib.sha1(key + _ACCEPT).digest()).decode())
+        self.send_header(
+            "Sec-WebSocket-Accept", base64.b64encode(hashlib.sha1(key + _ACCEPT).digest()).decode()
+        )
         self.send_header("Sec-WebSocket-Protocol", "v4.channel.k8s.io")
         self.end_headers()
-        for message in (_STDOUT + self.server.printed, _ERROR + b'{"metadata":{},"status":"Success"}'):
-            self.wfile.write(b"\x82" + bytes([len(message)]) + message)  # one short, final, binary frame
+        for message in (
+            _STDOUT + self.server.printed,
+            _ERROR + b'{"metadata":{},"status":"Success"}',
+        ):
+            self.wfile.write(
+                b"\x82" + bytes([len(message)]) + message
+            )  # one short, final, binary frame
         self.wfile.write(b"\x88\x02\x03\xe8")  # close, status 1000
         self.close_connection = True
 
@@ -129,7 +161,9 @@ def write_kubeconfig(file: Path, host: str, namespace: str = "") -> None:
 def kubernetes_server() -> Iterator[KubernetesServer]:
     """Run one."""
     with KubernetesServer() as server:
-        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
+        thread = threading.Thread(
+            target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True
+        )
         thread.start()
         try:
             yield server

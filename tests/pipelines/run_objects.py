@@ -1,7 +1,7 @@
 """Pods, events and other objects of a run for the fake Kubernetes API.
 
-Pods are those of tests/recordings/api/pods.json, or copies of them with another node and status. Every object is
-checked against Kubernetes' schemas. Logs and events are made up.
+Pods are those of tests/recordings/api/pods.json, or copies of them with another node and status.
+Every object is checked against Kubernetes' schemas. Logs and events are made up.
 """
 
 import base64
@@ -27,9 +27,19 @@ class RunObjects:
         self.server, self.namespace = server, namespace
         self._core = f"/api/v1/namespaces/{namespace}"
         server.answers["/version/"] = dict.fromkeys(
-            ("major", "minor", "gitVersion", "gitCommit", "gitTreeState", "buildDate", "goVersion", "compiler",
-             "platform"), ""
-        )  # fmt: skip
+            (
+                "major",
+                "minor",
+                "gitVersion",
+                "gitCommit",
+                "gitTreeState",
+                "buildDate",
+                "goVersion",
+                "compiler",
+                "platform",
+            ),
+            "",
+        )
 
     def kubeconfig(self, file: Path, namespace: str = "") -> str:
         """Write the kubeconfig that leads to the server; returns its path."""
@@ -42,9 +52,13 @@ class RunObjects:
             self._add_pod(copy.deepcopy(pod))
 
     def add_pod(self, workflow: str, node: str, status: Document) -> str:
-        """Hold a pod like a recorded one, of another node and with another status; returns its name."""
+        """Hold a pod like a recorded one, of another node and with another status; returns its
+        name.
+        """
         pod = copy.deepcopy(recorded("api/pods")["items"][0])
-        pod["metadata"]["name"] = f"pod-of-{node.rpartition('.')[2].replace('(', '-').replace(')', '')}"
+        pod["metadata"]["name"] = (
+            f"pod-of-{node.rpartition('.')[2].replace('(', '-').replace(')', '')}"
+        )
         pod["metadata"]["labels"][WORKFLOW_LABEL] = workflow
         pod["metadata"]["annotations"][NODE_NAME] = node
         pod["status"] = status
@@ -56,7 +70,9 @@ class RunObjects:
         """Hold no pod of a Workflow."""
         self._list(f"pods?{WORKFLOW_LABEL}={workflow}").clear()
 
-    def add_event(self, pod: str, reason: str, message: str, time: str = "2026-01-01T00:00:00Z") -> None:
+    def add_event(
+        self, pod: str, reason: str, message: str, time: str = "2026-01-01T00:00:00Z"
+    ) -> None:
         """Hold a warning about a pod."""
         event = {
             "apiVersion": "v1",
@@ -78,7 +94,11 @@ class RunObjects:
     def add_workflow(self, name: str, status: Document) -> None:
         """Hold a Workflow of Argo."""
         path = f"{_ARGO}/{self.namespace}/workflows/{name}"
-        self.server.answers[path] = {"apiVersion": "argoproj.io/v1alpha1", "kind": "Workflow", "status": status}
+        self.server.answers[path] = {
+            "apiVersion": "argoproj.io/v1alpha1",
+            "kind": "Workflow",
+            "status": status,
+        }
 
     def add_config_map(self, name: str, data: dict[str, str]) -> None:
         """Hold a ConfigMap."""
@@ -90,7 +110,12 @@ class RunObjects:
         self._add("Secret", f"secrets/{name}", {"data": encoded})
 
     def _add(self, kind: str, path: str, content: Document) -> None:
-        document = {"apiVersion": "v1", "kind": kind, "metadata": {"name": path.rpartition("/")[2]}, **content}
+        document = {
+            "apiVersion": "v1",
+            "kind": kind,
+            "metadata": {"name": path.rpartition("/")[2]},
+            **content,
+        }
         _check(document)
         self.server.answers[f"{self._core}/{path}"] = document
 
@@ -99,7 +124,9 @@ class RunObjects:
 
     def _list(self, path: str) -> list[Document]:
         empty = {"apiVersion": "v1", "kind": "List", "metadata": {}, "items": []}
-        items: list[Document] = self.server.answers.setdefault(f"{self._core}/{path}", empty)["items"]
+        items: list[Document] = self.server.answers.setdefault(f"{self._core}/{path}", empty)[
+            "items"
+        ]
         return items
 
 

@@ -1,4 +1,6 @@
-"""The compiled pipeline against what a real back end refuses; every rule also fails on a pipeline that breaks it."""
+"""The compiled pipeline against what a real back end refuses; every rule also fails on a pipeline
+that breaks it.
+"""
 
 import copy
 from collections.abc import Callable
@@ -51,7 +53,9 @@ def finish(status: dsl.PipelineTaskFinalStatus) -> None:
 
 
 def _on_cluster(task: dsl.PipelineTask) -> dsl.PipelineTask:
-    task.set_cpu_request("250m").set_cpu_limit("1").set_memory_request("1Gi").set_memory_limit("2Gi")
+    task.set_cpu_request("250m").set_cpu_limit("1").set_memory_request("1Gi").set_memory_limit(
+        "2Gi"
+    )
     task.set_retry(2, "30s", 2.0, "390s")
     kubernetes.set_timeout(task, 100)
     kubernetes.set_security_context(task, run_as_user=10001, run_as_non_root=True)
@@ -102,7 +106,9 @@ def _task(compiled: Compiled, name: str) -> dict[str, object]:
 
 
 def _conditional(compiled: Compiled) -> None:
-    _task(compiled, "training")["triggerPolicy"] = {"condition": "inputs.parameter_values['n_rows'] > 1"}
+    _task(compiled, "training")["triggerPolicy"] = {
+        "condition": "inputs.parameter_values['n_rows'] > 1"
+    }
 
 
 def _one_of(compiled: Compiled) -> None:
@@ -111,11 +117,16 @@ def _one_of(compiled: Compiled) -> None:
 
 
 def _loop(compiled: Compiled) -> None:
-    _task(compiled, "training")["parameterIterator"] = {"itemInput": "n_rows", "items": {"raw": "[1, 2]"}}
+    _task(compiled, "training")["parameterIterator"] = {
+        "itemInput": "n_rows",
+        "items": {"raw": "[1, 2]"},
+    }
 
 
 def _collected(compiled: Compiled) -> None:
-    compiled.components["comp-fit"]["inputDefinitions"]["artifacts"]["table"]["isArtifactList"] = True
+    compiled.components["comp-fit"]["inputDefinitions"]["artifacts"]["table"]["isArtifactList"] = (
+        True
+    )
 
 
 def _exit_task(compiled: Compiled) -> None:
@@ -132,7 +143,9 @@ def _one_artifact_twice(compiled: Compiled) -> None:
 
 
 def _number_for_a_dict(compiled: Compiled) -> None:
-    compiled.components["comp-training"]["inputDefinitions"]["parameters"]["n_rows"]["parameterType"] = "STRUCT"
+    compiled.components["comp-training"]["inputDefinitions"]["parameters"]["n_rows"][
+        "parameterType"
+    ] = "STRUCT"
 
 
 def _short_window(compiled: Compiled) -> None:
@@ -252,14 +265,26 @@ CASES: list[tuple[Rule, Change, str]] = [
     (rules.no_loops, _loop, "training is a loop"),
     (rules.no_loops, _collected, "input table of comp-fit is a list of artifacts"),
     (rules.no_exit_handler, _exit_task, "training is an exit task"),
-    (rules.inputs_can_be_resolved, _group_without_its_input, "fit: the group has no artifact table"),
-    (rules.inputs_can_be_resolved, _one_artifact_twice, "training: table and again are one artifact"),
+    (
+        rules.inputs_can_be_resolved,
+        _group_without_its_input,
+        "fit: the group has no artifact table",
+    ),
+    (
+        rules.inputs_can_be_resolved,
+        _one_artifact_twice,
+        "training: table and again are one artifact",
+    ),
     (rules.inputs_can_be_resolved, _number_for_a_dict, "training: n_rows=1 is not STRUCT"),
     (rules.retry_window, _short_window, "fit has a retry window of 389 s; 3 attempts need 390 s"),
     (rules.retry_window, _broken_factor, "fit has the back-off factor 1.5"),
     (rules.spec_size, _long_source, "the Workflow's spec has 4"),
     (rules.argument_size, _long_source, "a component of 20"),
-    (rules.containers_are_one_components, _two_interfaces, "comp-fit-2 and comp-fit have one container"),
+    (
+        rules.containers_are_one_components,
+        _two_interfaces,
+        "comp-fit-2 and comp-fit have one container",
+    ),
     (rules.form_fits_a_screen, _many_parameters, "16 parameters, at most 15"),
     (rules.form_is_documented, _no_help, "parameter overrides has no description"),
     (rules.form_can_be_sent, _no_default, "parameter overrides has no default"),
@@ -276,7 +301,11 @@ CASES: list[tuple[Rule, Change, str]] = [
     (rules.pods_are_restricted, _root_user, "fit may run as root"),
     (rules.resources_are_bounded, _no_limit, "read has no resourceMemoryLimit"),
     (rules.resources_are_bounded, _no_timeout, "read has no timeout"),
-    (rules.resources_are_compiled_in, _resources_at_run_time, "fit takes resources from a parameter"),
+    (
+        rules.resources_are_compiled_in,
+        _resources_at_run_time,
+        "fit takes resources from a parameter",
+    ),
     (rules.light_steps_request_little, _two_cpus, "read requests 2 CPUs without a GPU"),
     (rules.gpu_steps_fit_a_node, _any_node, "fit has a GPU and no node selector"),
     (rules.gpu_steps_fit_a_node, _no_shared_memory, "fit has a GPU and no shared memory"),
@@ -284,8 +313,12 @@ CASES: list[tuple[Rule, Change, str]] = [
 ]
 
 
-@pytest.mark.parametrize(("rule", "change", "message"), CASES, ids=[change.__name__ for _, change, _ in CASES])
-def test_a_rule_tells_what_breaks_it(valid: Compiled, rule: Rule, change: Change, message: str) -> None:
+@pytest.mark.parametrize(
+    ("rule", "change", "message"), CASES, ids=[change.__name__ for _, change, _ in CASES]
+)
+def test_a_rule_tells_what_breaks_it(
+    valid: Compiled, rule: Rule, change: Change, message: str
+) -> None:
     broken = Compiled(copy.deepcopy(valid.pipeline), copy.deepcopy(valid.platform))
     change(broken)
     (found,) = rule(broken)
@@ -296,7 +329,9 @@ def test_every_rule_has_a_case() -> None:
     assert {rule for rule, _, _ in CASES} == set(RULES)
 
 
-def test_what_the_compiler_makes_of_conditions_loops_and_exit_handlers_is_refused(tmp_path: Path) -> None:
+def test_what_the_compiler_makes_of_conditions_loops_and_exit_handlers_is_refused(
+    tmp_path: Path,
+) -> None:
     @dsl.pipeline(name="all-of-it")
     def all_of_it(n_rows: int = 1) -> None:
         with dsl.ExitHandler(finish()):

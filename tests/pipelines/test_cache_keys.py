@@ -1,7 +1,8 @@
-"""Which steps run again on a cluster, from the cache keys of KFP's driver over the compiled pipeline.
+"""Which steps run again on a cluster, from the cache keys of KFP's driver over the compiled
+pipeline.
 
-The simulator stands for a back end that was tried: there, a second run of nested pipelines came from the cache as a
-whole, and a step ran again exactly where its `config` had changed.
+The simulator stands for a back end that was tried: there, a second run of nested pipelines came
+from the cache as a whole, and a step ran again exactly where its `config` had changed.
 """
 
 import copy
@@ -79,7 +80,9 @@ def test_a_first_run_runs_all_and_a_second_one_what_is_not_cached(small: Compile
     assert simulator.run(small, {}, _depth) == {"settings"}
 
 
-def test_a_change_of_a_configuration_reaches_the_nested_steps_and_what_follows(small: Compiled) -> None:
+def test_a_change_of_a_configuration_reaches_the_nested_steps_and_what_follows(
+    small: Compiled,
+) -> None:
     simulator = Simulator()
     simulator.run(small, {}, _depth)
     assert simulator.run(small, {"depth": 2}, _depth) == ALL - {"make"}
@@ -167,13 +170,16 @@ POLICIES = {"compare-calibrators", "fit-threshold", "calibrate-gate", "calibrate
 DELIVERY = {"evaluate", "export-bundle"}
 AFTER_TRAINING = {"predict-logits", "train-gate"} | POLICIES | DELIVERY
 AFTER_SPLIT = {"train-baseline"} | AFTER_TRAINING
-# By phase: what runs again where its configuration or its code changes, besides `configure`, which always runs.
+# By phase: what runs again where its configuration or its code changes, besides `configure`, which
+# always runs.
 RUNS_AGAIN = {
     "ingest_dataset": {"ingest-dataset", "split-dataset"} | AFTER_SPLIT,
     "split_dataset": {"split-dataset"} | AFTER_SPLIT,
     "import_backbone": {"import-backbone"} | AFTER_SPLIT,
     "train_baseline": AFTER_SPLIT,
-    "predict_logits": {"predict-logits", "compare-calibrators", "fit-threshold", "calibrate-scrc"} | DELIVERY,
+    "predict_logits": (
+        {"predict-logits", "compare-calibrators", "fit-threshold", "calibrate-scrc"} | DELIVERY
+    ),
     "train_gate": {"train-gate", "calibrate-gate"} | DELIVERY,
     "compare_calibrators": {"compare-calibrators", "fit-threshold"} | DELIVERY,
     "fit_threshold": {"fit-threshold"} | DELIVERY,
@@ -225,7 +231,9 @@ class Cluster:
 
 @pytest.fixture(scope="module")
 def compile_stage1(tmp_path_factory: pytest.TempPathFactory) -> CompileStage1:
-    """Compiles the pipeline; each variant once, since that takes a second. Returns a copy, which a test may change."""
+    """Compiles the pipeline; each variant once, since that takes a second. Returns a copy, which a
+    test may change.
+    """
     folder = tmp_path_factory.mktemp("stage1")
 
     @functools.cache
@@ -255,7 +263,9 @@ def test_nothing_changed_nothing_runs(cluster: Cluster) -> None:
     assert cluster.run(cluster.compiled()) == set()
 
 
-@pytest.mark.parametrize(("source", "phase"), [("data", "ingest_dataset"), ("backbone", "import_backbone")])
+@pytest.mark.parametrize(
+    ("source", "phase"), [("data", "ingest_dataset"), ("backbone", "import_backbone")]
+)
 def test_new_bytes_behind_an_address_are_noticed(cluster: Cluster, source: str, phase: str) -> None:
     (cluster.folder / source / "another file").write_text("more")
     assert cluster.run(cluster.compiled()) == RUNS_AGAIN[phase]
@@ -276,7 +286,9 @@ def test_code_of_a_phase_runs_it_again_and_what_follows(cluster: Cluster, phase:
     """Code is known by the image, whose tag is a digest of the phase's sources."""
     changed = cluster.compiled()
     containers = [executor["container"] for executor in changed.executors.values()]
-    (container,) = [c for c in containers if c["image"].rpartition(":")[2].startswith(f"{phase}-src-")]
+    (container,) = [
+        c for c in containers if c["image"].rpartition(":")[2].startswith(f"{phase}-src-")
+    ]
     container["image"] += "0"
     assert cluster.run(changed) == RUNS_AGAIN[phase]
 
@@ -292,7 +304,9 @@ def test_a_queue_and_another_secret_run_nothing_again(cluster: Cluster) -> None:
 
 
 @pytest.mark.parametrize("modes", [("full", "lora", "frozen"), ("frozen", "lora", "full")])
-def test_one_more_mode_trains_that_one_and_compares_again(cluster: Cluster, modes: tuple[str, ...]) -> None:
+def test_one_more_mode_trains_that_one_and_compares_again(
+    cluster: Cluster, modes: tuple[str, ...]
+) -> None:
     two = cluster.compiled(variant=Variant(modes=("full", "lora")))
     assert cluster.run(two) == {"train-full", "train-lora", "compare-adaptations"} | AFTER_TRAINING
     three = cluster.compiled(variant=Variant(modes=modes))

@@ -1,4 +1,6 @@
-"""The graph of a compiled pipeline: order, critical path and picture, on a small spec and on the real one."""
+"""The graph of a compiled pipeline: order, critical path and picture, on a small spec and on the
+real one.
+"""
 
 from typing import Any
 
@@ -16,7 +18,9 @@ def _task(component: str, *after: str) -> dict[str, Any]:
 
 
 SMALL: dict[str, Any] = {
-    "root": {"dag": {"tasks": {"z-first": _task("comp-z"), "group": _task("comp-group", "z-first")}}},
+    "root": {
+        "dag": {"tasks": {"z-first": _task("comp-z"), "group": _task("comp-group", "z-first")}}
+    },
     "components": {
         "comp-z": {"executorLabel": "z"},
         "comp-group": {"dag": {"tasks": {"b": _task("comp-z"), "a": _task("comp-z", "b")}}},
@@ -30,7 +34,7 @@ def test_steps_stand_in_an_order_in_which_they_can_run() -> None:
     assert [node.group for node in nodes(SMALL) if node.name == "a"] == [("group",)]
 
 
-def test_the_critical_path_counts_a_driver_and_an_executor_for_each_step_and_a_driver_for_each_group() -> None:
+def test_the_critical_path_counts_two_pods_for_each_step_and_one_for_each_group() -> None:
     path = critical_path(SMALL)
     assert path.names == ("z-first", "b", "a")
     assert (path.pods, path.driver_only) == (1 + 2 + 1 + 2 + 2, 2)
@@ -49,7 +53,9 @@ def test_the_picture_has_groups_as_boxes_around_their_steps() -> None:
     ]
 
 
-@pytest.mark.parametrize("variant", [Variant(), Variant("labelled", ("full", "frozen", "lora", "dora"))])
+@pytest.mark.parametrize(
+    "variant", [Variant(), Variant("labelled", ("full", "frozen", "lora", "dora"))]
+)
 def test_the_root_fits_a_screen_and_few_levels_only_open_a_group(variant: Variant) -> None:
     spec = json_format.MessageToDict(stage1(load_profile("a6000x2"), variant).pipeline_spec)
     root = [node.name for node in nodes(spec) if not node.group]

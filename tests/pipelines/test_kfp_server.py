@@ -1,7 +1,9 @@
-"""The fake API server answers in the form of the recorded answers: same keys, same kinds of values, same states.
+"""The fake API server answers in the form of the recorded answers: same keys, same kinds of values,
+same states.
 
-Compared is every path that has a recording. A key that every recorded item has must be there; one that no recorded item
-has must not. What is free in KFP's own API (parameters, specifications, plugins) is not compared.
+Compared is every path that has a recording. A key that every recorded item has must be there; one
+that no recorded item has must not. What is free in KFP's own API (parameters, specifications,
+plugins) is not compared.
 """
 
 import re
@@ -12,7 +14,7 @@ from typing import Any
 import pytest
 import urllib3
 
-from pipelines.cli import main
+from pipelines.cli.app import main
 from pipelines.package import write_package
 from pipelines.parameters import Variant
 from pipelines.resources import load_profile
@@ -24,7 +26,8 @@ FREE = ("parameters", "pipeline_spec", "plugins_output", "runtime_config")
 TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ")
 VALUES = ["--param", "data=s3://bucket/data", "--param", "backbone=s3://bucket/backbone"]
 Shape = dict[str, set[str]]
-# What only one of the two may have: a recorded run is older than the field, or belongs to another user's mode.
+# What only one of the two may have: a recorded run is older than the field, or belongs to another
+# user's mode.
 OPTIONAL = {"service_account", "recurring_run_id", "pipeline_version_reference", "description"}
 
 
@@ -61,7 +64,11 @@ def _kind(key: str, value: Any) -> str:
     if isinstance(value, str):
         if key.endswith(("_at", "_time")):
             return "time" if TIME.fullmatch(value) else "text"
-        return "number as text" if value.isdecimal() and key in ("max_concurrency", "interval_second") else "text"
+        return (
+            "number as text"
+            if value.isdecimal() and key in ("max_concurrency", "interval_second")
+            else "text"
+        )
     return type(value).__name__
 
 
@@ -85,7 +92,9 @@ def _shape(document: Any, at: str = "") -> Shape:
 
 
 def _same_shape(answered: list[Any], recorded_items: list[Any]) -> None:
-    """Every answered item has the keys that all recorded ones have, and none that no recorded one has."""
+    """Every answered item has the keys that all recorded ones have, and none that no recorded one
+    has.
+    """
     known: Shape = {}
     always: set[str] | None = None
     for item in recorded_items:
@@ -96,7 +105,11 @@ def _same_shape(answered: list[Any], recorded_items: list[Any]) -> None:
 
     for item in answered:
         shape = _shape(item)
-        missing = {path for path in (always or set()) - set(shape) if path.strip(".").split(".")[0] not in OPTIONAL}
+        missing = {
+            path
+            for path in (always or set()) - set(shape)
+            if path.strip(".").split(".")[0] not in OPTIONAL
+        }
         assert not missing
         for path, kinds in shape.items():
             if path.strip(".").split(".")[0] not in OPTIONAL:
@@ -139,18 +152,26 @@ def test_the_versions_of_a_pipeline(server: KfpServer) -> None:
     answer = _get(server, f"/pipelines/{pipeline}/versions?page_size=1")
     _same_shape(answer["pipeline_versions"], recorded("api/pipeline-versions")["pipeline_versions"])
     version = answer["pipeline_versions"][0]
-    assert _get(server, f"/pipelines/{pipeline}/versions/{version['pipeline_version_id']}") == version
+    assert (
+        _get(server, f"/pipelines/{pipeline}/versions/{version['pipeline_version_id']}") == version
+    )
 
 
 def test_the_list_of_runs(server: KfpServer) -> None:
     page = recorded("api/runs-page")
     answer = _get(server, "/runs?page_size=1&sort_by=created_at%20desc")
     assert set(answer) == set(page)
-    # The recorded runs without a reference were started from a specification, which the command line never does.
-    _same_shape(answer["runs"], [run for run in page["runs"] if "pipeline_version_reference" in run])
+    # The recorded runs without a reference were started from a specification, which the command
+    # line never does.
+    _same_shape(
+        answer["runs"], [run for run in page["runs"] if "pipeline_version_reference" in run]
+    )
     everyone = recorded("api-multi-user/runs-list")
     assert set(everyone) == {"runs", "total_size"}
-    _same_shape([_without_nodes(run) for run in answer["runs"]], [_without_nodes(run) for run in everyone["runs"]])
+    _same_shape(
+        [_without_nodes(run) for run in answer["runs"]],
+        [_without_nodes(run) for run in everyone["runs"]],
+    )
 
 
 def test_a_run(server: KfpServer) -> None:
@@ -163,13 +184,19 @@ def test_a_run_that_is_cancelled_goes_through_the_recorded_states(server: KfpSer
     main(["cancel", run])
     states = [item.get("state") for item in _get(server, f"/runs/{run}")["state_history"]]
     recorded_states = [item["state"] for item in recorded_runs()["run-terminated"]["state_history"]]
-    assert [state for state in recorded_states if state in states] == states == ["PENDING", "CANCELING"]
+    assert (
+        [state for state in recorded_states if state in states]
+        == states
+        == ["PENDING", "CANCELING"]
+    )
 
 
 def test_lists_of_nothing_are_empty_documents() -> None:
     with kfp_server(multi_user=True) as server:
         assert _get(server, "/runs?namespace=streetvision") == recorded("api-multi-user/runs-empty")
-        assert _get(server, "/experiments?namespace=streetvision") == recorded("api-multi-user/experiments")
+        assert _get(server, "/experiments?namespace=streetvision") == recorded(
+            "api-multi-user/experiments"
+        )
 
 
 def test_refusals() -> None:
@@ -184,11 +211,15 @@ def test_refusals() -> None:
         assert missing["details"] == known["details"]
         _same_shape([missing], [known])
     with kfp_server(token="good") as server:
-        assert _get(server, "/runs?namespace=streetvision", 401) == recorded("api-multi-user/runs-no-identity")
+        assert _get(server, "/runs?namespace=streetvision", 401) == recorded(
+            "api-multi-user/runs-no-identity"
+        )
 
 
 def test_generated_nodes_have_the_form_of_recorded_ones() -> None:
-    known = [task for run in recorded_runs().values() for task in run["run_details"]["task_details"]]
+    known = [
+        task for run in recorded_runs().values() for task in run["run_details"]["task_details"]
+    ]
     nodes = [task for task in known if "display_name" in task]
     steps = ("pending", "running", "done", "failed", "cached", "omitted", "driver", "driver-failed")
     made = task_details("wf-1", {f"group/{state}": state for state in steps})

@@ -1,17 +1,25 @@
-"""Options of the command line become parameters of a run, or a message that names option, value and fix."""
+"""Options of the command line become parameters of a run, or a message that names option, value and
+fix.
+"""
 
 from pathlib import Path
 
 import pytest
 
-from components.shared.errors import ConfigError
+from components.shared.contracts.errors import ConfigError
 from pipelines.parameters import Variant, parse_variant, read_parameters
 
 NONE = Variant()
 
 
 def test_every_option_is_reached_by_its_name() -> None:
-    pairs = ["data=photos", "epochs=5", "dropout=0.2", "train_gate.dropout=1e-1", "label_map={0: None, 1: Roadwork}"]
+    pairs = [
+        "data=photos",
+        "epochs=5",
+        "dropout=0.2",
+        "train_gate.dropout=1e-1",
+        "label_map={0: None, 1: Roadwork}",
+    ]
     assert read_parameters(None, pairs, NONE) == {
         "data": "photos",
         "epochs": "5",
@@ -25,7 +33,9 @@ def test_every_option_is_reached_by_its_name() -> None:
 
 def test_pairs_win_over_the_file_which_may_group_options_by_phase(tmp_path: Path) -> None:
     file = tmp_path / "run.yaml"
-    file.write_text("epochs: 7\nlearning_rate: 1e-4\ntrain_gate: {gate_epochs: 3}\noverrides: {dropout: 0.5}\n")
+    file.write_text(
+        "epochs: 7\nlearning_rate: 1e-4\ntrain_gate: {gate_epochs: 3}\noverrides: {dropout: 0.5}\n"
+    )
     assert read_parameters(file, ["epochs=9"], NONE) == {
         "epochs": "9",
         "learning_rate": "1e-4",
@@ -42,7 +52,10 @@ def test_pairs_win_over_the_file_which_may_group_options_by_phase(tmp_path: Path
         (["adapter_options=[]"], "adapter_options='[]' must be a JSON mapping"),
         (["mode=half"], "mode='half' must be one of frozen, full, lora, dora"),
         (["modes=[lora]"], "'modes' is chosen when the pipeline is compiled: --modes full,lora"),
-        (["use_labeled_data=true"], "'use_labeled_data' is chosen when the pipeline is compiled: --pretrain labelled"),
+        (
+            ["use_labeled_data=true"],
+            "'use_labeled_data' is chosen when the pipeline is compiled: --pretrain labelled",
+        ),
         (["explora_epochs=3"], "compiled in by --pretrain unlabelled"),
         (["optimizer=profit"], "optimizer='profit' needs a converged start"),
         (["precision=fp16"], "precision='fp16' is refused"),
@@ -77,11 +90,17 @@ def test_a_file_that_is_no_mapping_of_names_is_refused(tmp_path: Path, text: str
         ("yes", "", "--pretrain 'yes' must be one of none, unlabelled, labelled"),
         ("none", "full,half", "--modes 'full,half': 'half' must be one of frozen"),
         ("none", "lora,lora", "--modes 'lora,lora' must be without duplicates"),
-        ("none", "lora", "--modes 'lora' compares nothing; for one adaptation set the run's mode=lora"),
+        (
+            "none",
+            "lora",
+            "--modes 'lora' compares nothing; for one adaptation set the run's mode=lora",
+        ),
         ("none", "frozen,full,lora,dora,rslora,pissa,olora", "must be at most 6"),
     ],
 )
-def test_a_graph_that_cannot_be_compiled_is_refused(pretrain: str, modes: str, message: str) -> None:
+def test_a_graph_that_cannot_be_compiled_is_refused(
+    pretrain: str, modes: str, message: str
+) -> None:
     with pytest.raises(ConfigError) as caught:
         parse_variant(pretrain, modes)
     assert message in str(caught.value)

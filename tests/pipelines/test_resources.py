@@ -1,15 +1,19 @@
-"""Profiles: what shipped ones ask for, what a user's own file may say, and what is refused with the field's name."""
+"""Profiles: what shipped ones ask for, what a user's own file may say, and what is refused with the
+field's name.
+"""
 
 from pathlib import Path
 
 import pytest
 from kubernetes.utils import parse_quantity
 
-from components.shared.errors import ConfigError
+from components.shared.contracts.errors import ConfigError
 from pipelines.resources import PROFILE_NAMES, PROFILES, load_profile, retry_window_seconds
 
 OWN = """
-training: {cpu_request: 1, cpu_limit: 2.5, memory_request: 2Gi, memory_limit: 4Gi, shared_memory: 1Gi, scratch: 5Gi}
+training:
+  {cpu_request: 1, cpu_limit: 2.5, memory_request: 2Gi, memory_limit: 4Gi, shared_memory: 1Gi,
+   scratch: 5Gi}
 light: {cpu_request: 50m}
 secrets: {store: team-store, store_access_key: key, image_pull: [registry]}
 image_pull_policy: Always
@@ -33,16 +37,31 @@ def test_light_steps_ask_for_little(name: str) -> None:
 
 def test_the_demo_fits_one_node_of_two_cpus_and_four_gibibytes() -> None:
     profile = load_profile("cpu")
-    assert parse_quantity(profile.training.cpu_request) + 2 * parse_quantity(profile.light.cpu_request) <= 1
-    assert parse_quantity(profile.training.memory_request) + parse_quantity(profile.heavy.memory_request) <= 2 * 2**30
+    assert (
+        parse_quantity(profile.training.cpu_request) + 2 * parse_quantity(profile.light.cpu_request)
+        <= 1
+    )
+    assert (
+        parse_quantity(profile.training.memory_request)
+        + parse_quantity(profile.heavy.memory_request)
+        <= 2 * 2**30
+    )
 
 
 def test_a_users_own_file_gives_numbers_where_kubernetes_has_text(own: Path) -> None:
     profile = load_profile(str(own))
-    assert (profile.name, profile.training.cpu_request, profile.training.cpu_limit) == ("mine", "1", "2.5")
+    assert (profile.name, profile.training.cpu_request, profile.training.cpu_limit) == (
+        "mine",
+        "1",
+        "2.5",
+    )
     assert (profile.light.cpu_request, profile.light.memory_limit) == ("50m", "8Gi")
     assert (profile.secrets.store, profile.secrets.store_secret_key) == ("team-store", "secretkey")
-    assert (profile.n_retries, profile.image_pull_policy, profile.secrets.image_pull) == (1, "Always", ("registry",))
+    assert (profile.n_retries, profile.image_pull_policy, profile.secrets.image_pull) == (
+        1,
+        "Always",
+        ("registry",),
+    )
 
 
 def test_options_of_the_command_line_win_over_the_profile(own: Path) -> None:
@@ -57,21 +76,35 @@ def test_options_of_the_command_line_win_over_the_profile(own: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("training: {memory_limit: 96 GB}", "training: memory_limit='96 GB' must be a Kubernetes quantity"),
-        ("training: {cpu_limits: 1}", "training: unknown key 'cpu_limits', did you mean 'cpu_limit'?"),
+        (
+            "training: {memory_limit: 96 GB}",
+            "training: memory_limit='96 GB' must be a Kubernetes quantity",
+        ),
+        (
+            "training: {cpu_limits: 1}",
+            "training: unknown key 'cpu_limits', did you mean 'cpu_limit'?",
+        ),
         ("training: {gpus: two}", "training: gpus='two' must be int, got str"),
-        ("training: {cpu_request: 8, cpu_limit: 4}", "cpu_request='8' must not exceed cpu_limit='4'"),
+        (
+            "training: {cpu_request: 8, cpu_limit: 4}",
+            "cpu_request='8' must not exceed cpu_limit='4'",
+        ),
         ("training: {tolerations: [{keys: x}]}", "tolerations have unknown field(s) ['keys']"),
         ("light: {}", "training is missing"),
         ("training: {}\nretries: 1", "unknown key 'retries', did you mean 'n_retries'?"),
         ("training: {}\nn_retries: -1", "n_retries=-1 must be >= 0"),
         ("training: {}\nn_retries: many", "n_retries='many' must be int"),
-        ("training: {}\nimage_pull_policy: Sometimes", "image_pull_policy='Sometimes' must be one of Always"),
+        (
+            "training: {}\nimage_pull_policy: Sometimes",
+            "image_pull_policy='Sometimes' must be one of Always",
+        ),
         ("- a", "must be a mapping of names to values"),
         ("training: [", "profile"),
     ],
 )
-def test_a_wrong_profile_is_refused_with_file_field_and_value(tmp_path: Path, text: str, message: str) -> None:
+def test_a_wrong_profile_is_refused_with_file_field_and_value(
+    tmp_path: Path, text: str, message: str
+) -> None:
     file = tmp_path / "wrong.yaml"
     file.write_text(text)
     with pytest.raises(ConfigError) as caught:
@@ -81,7 +114,9 @@ def test_a_wrong_profile_is_refused_with_file_field_and_value(tmp_path: Path, te
 
 
 def test_an_unknown_name_and_a_missing_file_are_told_apart(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"'a600' is neither of a6000x1, a6000x2, cpu nor a \.yaml file"):
+    with pytest.raises(
+        ConfigError, match=r"'a600' is neither of a6000x1, a6000x2, cpu nor a \.yaml file"
+    ):
         load_profile("a600")
     with pytest.raises(ConfigError, match="No such file"):
         load_profile(str(tmp_path / "none.yaml"))

@@ -1,4 +1,6 @@
-"""The compiled pipeline: leaks do not compile, resources and secrets are where they belong, variants add tasks."""
+"""The compiled pipeline: leaks do not compile, resources and secrets are where they belong,
+variants add tasks.
+"""
 
 import dataclasses
 import importlib
@@ -18,8 +20,8 @@ from components.configure.phases import PHASES
 from components.fit_threshold.component import fit_threshold
 from components.predict_logits.component import predict_logits
 from components.pretrain_explora.component import pretrain_explora
-from components.shared.store import StoreSettings
-from components.shared.training.mirror import STORE_VARIABLE
+from components.shared.storage import StoreSettings
+from components.shared.training.checkpoint.remote import STORE_VARIABLE
 from components.split_dataset.component import split_dataset
 from components.train_baseline.component import train_baseline
 from pipelines.images import pipeline_images
@@ -68,7 +70,11 @@ def _tasks(spec: dict[str, Any]) -> dict[str, dict[str, Any]]:
 @pytest.mark.parametrize("phase", ["configure", *PHASES])
 def test_a_component_is_its_artifacts_and_one_configuration(phase: str) -> None:
     component = getattr(importlib.import_module(f"components.{phase}.component"), phase)
-    parameters = [name for name, spec in component.component_spec.inputs.items() if not spec.type.startswith("system.")]
+    parameters = [
+        name
+        for name, spec in component.component_spec.inputs.items()
+        if not spec.type.startswith("system.")
+    ]
     assert phase == "configure" or parameters in (["config"], ["config", "mode"])
     assert inspect.getdoc(component.python_func)
     assert component.component_spec.description
@@ -80,7 +86,9 @@ def test_wiring_test_logits_into_fitting_does_not_compile() -> None:
         @dsl.pipeline(name="leak")
         def leak(dataset: dsl.Input[dsl.Artifact]) -> None:
             logits = predict_logits(dataset=dataset, splits=dataset, checkpoint=dataset, config={})
-            fit_threshold(val_calib_logits=logits.outputs["val_test_logits"], calibration=dataset, config={})
+            fit_threshold(
+                val_calib_logits=logits.outputs["val_test_logits"], calibration=dataset, config={}
+            )
 
 
 def test_choosing_a_model_by_test_logits_does_not_compile() -> None:
@@ -90,7 +98,9 @@ def test_choosing_a_model_by_test_logits_does_not_compile() -> None:
         def leak(dataset: dsl.Input[dsl.Artifact]) -> None:
             train = train_baseline(dataset=dataset, splits=dataset, backbone=dataset, config={})
             checkpoint = train.outputs["checkpoint"]
-            logits = predict_logits(dataset=dataset, splits=dataset, checkpoint=checkpoint, config={})
+            logits = predict_logits(
+                dataset=dataset, splits=dataset, checkpoint=checkpoint, config={}
+            )
             compare_adaptations(
                 checkpoint_1=checkpoint,
                 val_select_logits_1=logits.outputs["val_test_logits"],
@@ -106,7 +116,9 @@ def test_pre_training_on_labels_in_the_place_of_pixels_does_not_compile() -> Non
         @dsl.pipeline(name="leak")
         def leak(dataset: dsl.Input[dsl.Artifact]) -> None:
             split = split_dataset(dataset=dataset, config={})
-            pretrain_explora(train_images=split.outputs["train_labels"], pretrained=dataset, config={})
+            pretrain_explora(
+                train_images=split.outputs["train_labels"], pretrained=dataset, config={}
+            )
 
 
 def test_training_asks_for_two_a6000(compiled: Compile) -> None:
@@ -119,7 +131,9 @@ def test_training_asks_for_two_a6000(compiled: Compile) -> None:
 
         settings = _executors(platform)[task]
         assert settings["nodeSelector"]["labels"] == {"nvidia.com/gpu.product": "NVIDIA-RTX-A6000"}
-        assert settings["tolerations"] == [{"effect": "NoSchedule", "key": "nvidia.com/gpu", "operator": "Exists"}]
+        assert settings["tolerations"] == [
+            {"effect": "NoSchedule", "key": "nvidia.com/gpu", "operator": "Exists"}
+        ]
         mediums = {mount["mountPath"]: mount.get("medium") for mount in settings["emptyDirMounts"]}
         assert mediums == {"/dev/shm": "Memory", "/tmp": None}
 
@@ -140,7 +154,9 @@ def test_the_form_has_a_default_and_a_description_for_every_field(compiled: Comp
         assert "defaultValue" in parameter
 
 
-def test_one_training_task_by_default_and_one_named_task_for_each_compared_mode(compiled: Compile) -> None:
+def test_one_training_task_by_default_and_one_named_task_for_each_compared_mode(
+    compiled: Compile,
+) -> None:
     assert {name for name in _tasks(compiled()[0]) if name.startswith("train-")} == TRAINING
     tasks = _tasks(compiled(MODES)[0])
     named = {"train-full", "train-frozen", "train-lora", "train-dora"}
@@ -171,7 +187,10 @@ def test_every_step_is_retried_within_a_window_that_covers_all_attempts(compiled
             policy = task["retryPolicy"]
             timeout = int(_executors(platform)[name]["activeDeadlineSeconds"])
             attempts = policy["maxRetryCount"] + 1
-            assert int(policy["backoffMaxDuration"].removesuffix("s")) >= attempts * timeout + 30 + 60 + 120
+            assert (
+                int(policy["backoffMaxDuration"].removesuffix("s"))
+                >= attempts * timeout + 30 + 60 + 120
+            )
 
 
 def test_every_step_but_the_first_is_cached(compiled: Compile) -> None:
@@ -184,13 +203,21 @@ def test_every_step_but_the_first_is_cached(compiled: Compile) -> None:
 def test_every_pod_is_labelled_unprivileged_and_has_scratch(compiled: Compile) -> None:
     spec, platform = compiled()
     executors = _executors(platform)
-    assert executors.keys() == {name.removeprefix("exec-") for name in spec["deploymentSpec"]["executors"]}
+    assert executors.keys() == {
+        name.removeprefix("exec-") for name in spec["deploymentSpec"]["executors"]
+    }
     for name, executor in executors.items():
         labels = executor["podMetadata"]["labels"]
         assert labels["app.kubernetes.io/part-of"] == "streetvision"
         assert labels["app.kubernetes.io/component"] == name
-        assert labels["streetvision/cost"] == ("training" if name in TRAINING | {"predict-logits"} else "light")
-        assert executor["securityContext"] == {"runAsUser": "10001", "runAsGroup": "10001", "runAsNonRoot": True}
+        assert labels["streetvision/cost"] == (
+            "training" if name in TRAINING | {"predict-logits"} else "light"
+        )
+        assert executor["securityContext"] == {
+            "runAsUser": "10001",
+            "runAsGroup": "10001",
+            "runAsNonRoot": True,
+        }
         assert {"/tmp"} <= {mount["mountPath"] for mount in executor["emptyDirMounts"]}
         assert int(executor["activeDeadlineSeconds"]) > 0
         assert executor["imagePullPolicy"] == "IfNotPresent"
@@ -207,7 +234,10 @@ def test_the_store_reaches_the_steps_that_need_it_by_reference_only(compiled: Co
         assert {entry["secretKey"] for entry in secret["keyToEnv"]} == {"accesskey", "secretkey"}
 
         variables = {entry["envVar"] for entry in [*settings["keyToEnv"], *secret["keyToEnv"]]}
-        assert set(StoreSettings(endpoint="e", access_key="a", secret_key="s").to_environment()) <= variables
+        assert (
+            set(StoreSettings(endpoint="e", access_key="a", secret_key="s").to_environment())
+            <= variables
+        )
         assert (STORE_VARIABLE in variables) == (name in TRAINING)
         assert settings["optional"] is True
         assert secret["optional"] is True
@@ -228,13 +258,17 @@ def test_the_hub_token_reaches_the_import_alone(compiled: Compile) -> None:
         if reference["secretName"] == "streetvision-hub"
     }
     assert holders.keys() == {"import-backbone"}
-    assert holders["import-backbone"]["keyToEnv"] == [{"envVar": "HF_TOKEN", "secretKey": "HF_TOKEN"}]
+    assert holders["import-backbone"]["keyToEnv"] == [
+        {"envVar": "HF_TOKEN", "secretKey": "HF_TOKEN"}
+    ]
     assert holders["import-backbone"]["optional"] is True
 
 
 def test_training_waits_in_kueue_where_a_queue_is_named(compiled: Compile) -> None:
     executors = _executors(compiled(profile=load_profile("a6000x2", queue="team"))[1])
-    queued = {n for n, e in executors.items() if "kueue.x-k8s.io/queue-name" in e["podMetadata"]["labels"]}
+    queued = {
+        n for n, e in executors.items() if "kueue.x-k8s.io/queue-name" in e["podMetadata"]["labels"]
+    }
     assert queued == TRAINING | {"predict-logits"}
 
 

@@ -1,11 +1,14 @@
-"""Size of the Workflow object, by a model that is checked against KFP's own compiler and against measured runs.
+"""Size of the Workflow object, by a model that is checked against KFP's own compiler and against
+measured runs.
 
-Checked by hand, once: KFP 2.17.0's compiler test expects 146 Workflows (test_data/compiled-workflows). 85 of their
-pipelines have no conditions, loops, exit tasks, importers, volume tasks or settings of the API server; the model makes
-84 of these Workflows exactly, and the last one with two names in another order, which Go leaves to chance.
+Checked by hand, once: KFP 2.17.0's compiler test expects 146 Workflows
+(test_data/compiled-workflows). 85 of their pipelines have no conditions, loops, exit tasks,
+importers, volume tasks or settings of the API server; the model makes 84 of these Workflows
+exactly, and the last one with two names in another order, which Go leaves to chance.
 
-The pipeline of before (15 steps, loops, conditions and an exit handler, 110 parameters) was measured on a real back
-end; with loops, conditions and exit handler added to the model, its deviation from the measured figures is:
+The pipeline of before (15 steps, loops, conditions and an exit handler, 110 parameters) was
+measured on a real back end; with loops, conditions and exit handler added to the model, its
+deviation from the measured figures is:
 
 | | measured | model |
 |---|---|---|
@@ -36,13 +39,16 @@ from tests.pipelines.backend.workflow_size import WorkflowSize, workflow_size
 KFP_WORKFLOWS = Path(__file__).with_name("backend") / "kfp_workflows"
 # Measured on a real back end, for the pipeline of before.
 SPEC_BEFORE = 313_000
-# Argo stores no larger object, and compresses a status that would make it so (workflow/packer/packer.go:18).
+# Argo stores no larger object, and compresses a status that would make it so
+# (workflow/packer/packer.go:18).
 MAX_WORKFLOW_SIZE = 1024 * 1024
 FOUR_MODES = ("full", "frozen", "lora", "dora")
 FORM = {"data": "s3://bucket/street-scenes", "backbone": "s3://bucket/dinov2-small"}
 
 
-@pytest.mark.parametrize("name", ["create_pod_metadata_complex", "pipeline_in_pipeline", "pipeline_with_retry"])
+@pytest.mark.parametrize(
+    "name", ["create_pod_metadata_complex", "pipeline_in_pipeline", "pipeline_with_retry"]
+)
 def test_the_model_makes_the_workflows_that_kfps_own_compiler_test_expects(name: str) -> None:
     compiled = Compiled.read(KFP_WORKFLOWS / f"{name}.spec.yaml")
     expected = yaml.safe_load((KFP_WORKFLOWS / f"{name}.workflow.yaml").read_text())
@@ -50,10 +56,14 @@ def test_the_model_makes_the_workflows_that_kfps_own_compiler_test_expects(name:
 
 
 def _numbered(made: Json) -> Json:
-    """Containers are named by a digest of Go's memory layout; here by the order in which they appear."""
+    """Containers are named by a digest of Go's memory layout; here by the order in which they
+    appear.
+    """
     seen: dict[str, str] = {}
     text = go_json(made)
-    return json.loads(re.sub(r"\b[0-9a-f]{64}\b", lambda found: seen.setdefault(found[0], f"<{len(seen)}>"), text))
+    return json.loads(
+        re.sub(r"\b[0-9a-f]{64}\b", lambda found: seen.setdefault(found[0], f"<{len(seen)}>"), text)
+    )
 
 
 @pytest.fixture(scope="module")
@@ -78,20 +88,28 @@ def _size(variant: Variant, folder: Path) -> WorkflowSize:
     return workflow_size(compiled, FORM, outputs_of)
 
 
-def test_the_spec_is_less_than_half_of_what_was_measured(one_mode: WorkflowSize, four_modes: WorkflowSize) -> None:
+def test_the_spec_is_less_than_half_of_what_was_measured(
+    one_mode: WorkflowSize, four_modes: WorkflowSize
+) -> None:
     assert one_mode.spec < four_modes.spec < SPEC_BEFORE / 2
 
 
-def test_one_mode_is_stored_uncompressed_so_that_kubectl_shows_its_nodes(one_mode: WorkflowSize) -> None:
+def test_one_mode_is_stored_uncompressed_so_that_kubectl_shows_its_nodes(
+    one_mode: WorkflowSize,
+) -> None:
     assert one_mode.total < MAX_WORKFLOW_SIZE
 
 
-def test_all_tasks_of_the_largest_variant_are_stored_in_a_third_of_the_limit(four_modes: WorkflowSize) -> None:
+def test_all_tasks_of_the_largest_variant_are_stored_in_a_third_of_the_limit(
+    four_modes: WorkflowSize,
+) -> None:
     assert four_modes.spec + four_modes.compressed < MAX_WORKFLOW_SIZE / 3
 
 
-def test_status_has_six_nodes_for_every_step_and_four_for_every_group(one_mode: WorkflowSize) -> None:
-    """Each twice, for the retry node: of a step driver, group and pod; of a group driver and group. Counted in the
-    recorded runs too."""
+def test_status_has_six_nodes_for_every_step_and_four_for_every_group(
+    one_mode: WorkflowSize,
+) -> None:
+    """Each twice, for the retry node: of a step driver, group and pod; of a group driver and group.
+    Counted in the recorded runs too."""
     n_steps, n_groups, n_of_the_run = 13, 2, 6
     assert one_mode.n_nodes == 6 * n_steps + 4 * n_groups + n_of_the_run

@@ -1,14 +1,14 @@
 """The recorded runs in a fake API server and a real object store, as tests and `show` use them.
 
-What was not recorded is made up here, and marked: the specification of the two pipelines (left out of the recordings)
-as a chain of their steps, and the text of most logs.
+What was not recorded is made up here, and marked: the specification of the two pipelines (left out
+of the recordings) as a chain of their steps, and the text of most logs.
 """
 
 import json
 from pathlib import Path
 from typing import Any
 
-from components.shared.store import Store
+from components.shared.storage import Store
 from tests.pipelines.kfp_server import KfpServer
 
 FOLDER = Path(__file__).parent
@@ -59,7 +59,9 @@ def pipeline_of(run: dict[str, Any]) -> str:
 
 
 def spec_of(pipeline: str) -> dict[str, Any]:
-    """Return a specification with the recorded pipelines' steps; that they are a chain is made up."""
+    """Return a specification with the recorded pipelines' steps; that they are a chain is made
+    up.
+    """
     tasks = {
         name: {"componentRef": {"name": "comp"}, "dependentTasks": [before] if before else []}
         for before, name in zip((None, *STEPS[:-1]), STEPS, strict=True)

@@ -1,7 +1,9 @@
-"""Print what `status`, `logs` and `wait` say of each recorded run, and what verbs say where something is missing.
+"""Print what `status`, `logs` and `wait` say of each recorded run, and what verbs say where
+something is missing.
 
-`python -m tests.recordings.show`. KFP's API is the fake server with recorded runs and refusals; the store is a real S3
-server with the recorded logs. States that no recording has, and the objects of Kubernetes, are made up.
+`python -m tests.recordings.show`. KFP's API is the fake server with recorded runs and refusals; the
+store is a real S3 server with the recorded logs. States that no recording has, and the objects of
+Kubernetes, are made up.
 """
 
 import contextlib
@@ -12,9 +14,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from components.shared.store import Store
-from components.shared.store.embedded import embedded_store
-from pipelines.cli import main
+from components.shared.storage import Store
+from pipelines.cli.app import main
+from pipelines.local.embedded_store import embedded_store
 from tests.pipelines.argo_tasks import task_details
 from tests.pipelines.kfp_server import KfpServer, kfp_server, recorded
 from tests.pipelines.kubernetes_server import KubernetesServer, kubernetes_server
@@ -22,14 +24,21 @@ from tests.pipelines.run_objects import RunObjects
 from tests.recordings.replay import ROOT, add_run, fill_store, pipeline_of, recorded_runs
 
 _STEP_WITH_LOG = {"run-succeeded": "train-baseline", "run-bad-data-path": "fingerprint-source"}
-_VALUES = ("--param", "data=s3://streetvision/data", "--param", "backbone=s3://streetvision/backbone")
+_VALUES = (
+    "--param",
+    "data=s3://streetvision/data",
+    "--param",
+    "backbone=s3://streetvision/backbone",
+)
 
 
 def show() -> None:
     """Print every command with its output and exit code."""
     with tempfile.TemporaryDirectory() as folder, embedded_store(Path(folder) / "s3") as settings:
         fill_store(Store(settings), Path(folder) / "log")
-        os.environ.update(settings.to_environment() | {"STREETVISION_PIPELINE_ROOT": ROOT, "HOME": folder})
+        os.environ.update(
+            settings.to_environment() | {"STREETVISION_PIPELINE_ROOT": ROOT, "HOME": folder}
+        )
         os.environ["KUBECONFIG"] = str(Path(folder) / "no-cluster")
         for mode in ("api", "api-multi-user"):
             for name, run in recorded_runs(mode).items():
@@ -78,16 +87,29 @@ def _show_waiting(folder: Path) -> None:
         objects.add_event(
             pod,
             "FailedMount",
-            'MountVolume.SetUp failed for volume "my-minio-cred" : secret "mlpipeline-minio-artifact" not found',
+            'MountVolume.SetUp failed for volume "my-minio-cred" : secret'
+            ' "mlpipeline-minio-artifact" not found',
         )
         _command("status")
 
-    image = {"name": "main", "image": "streetvision/trainer:1", "imageID": "", "ready": False, "restartCount": 0}
-    pull = {"reason": "ImagePullBackOff", "message": 'Back-off pulling image "streetvision/trainer:1"'}
+    image = {
+        "name": "main",
+        "image": "streetvision/trainer:1",
+        "imageID": "",
+        "ready": False,
+        "restartCount": 0,
+    }
+    pull = {
+        "reason": "ImagePullBackOff",
+        "message": 'Back-off pulling image "streetvision/trainer:1"',
+    }
     full = {"message": "0/1 nodes are available: 1 Insufficient cpu.", "reason": "Unschedulable"}
     _show_made(folder, {"containerStatuses": [image | {"state": {"waiting": pull}}]}, {})
     _show_made(folder, {"conditions": [{"type": "PodScheduled", "status": "False"} | full]}, {})
-    message = 'pods "x" is forbidden: exceeded quota: streetvision, requested: requests.nvidia.com/gpu=2, limited: 0'
+    message = (
+        'pods "x" is forbidden: exceeded quota: streetvision, requested: requests.nvidia.com/gpu=2,'
+        " limited: 0"
+    )
     _show_made(folder, None, {"phase": "Pending", "message": message})
 
 
@@ -96,7 +118,9 @@ def _show_made(folder: Path, pod: dict[str, Any] | None, node: dict[str, Any]) -
     name = "wf-1(0).root(0).train(0).train-baseline(0).executor(0)"
     run = recorded_runs()["run-running"] | {"run_id": "made", "display_name": "made"}
     run["run_details"] = {
-        "task_details": task_details("wf-1", {"configure": "done", "train/train-baseline": "pending"})
+        "task_details": task_details(
+            "wf-1", {"configure": "done", "train/train-baseline": "pending"}
+        )
     }
     with _cluster(folder, "kubeflow") as objects, _api(multi_user=False) as server:
         server.add_run(run, "streetvision-stage1")
@@ -112,7 +136,9 @@ def _show_submit(folder: Path) -> None:
     _command("submit", "--param", "data=photos", "--param", "backbone=s3://streetvision/backbone")
     with _cluster(folder, "kubeflow") as objects, _api(multi_user=False):
         keys = {"accesskey": "a", "secretkey": "b"}
-        objects.server.hold_ready_namespace("kubeflow", "mlpipeline", "mlpipeline-minio-artifact", keys)
+        objects.server.hold_ready_namespace(
+            "kubeflow", "mlpipeline", "mlpipeline-minio-artifact", keys
+        )
         for missing in ("serviceaccounts/streetvision-runner", "secrets/mlpipeline-minio-artifact"):
             path = f"/api/v1/namespaces/kubeflow/{missing}"
             held = objects.server.answers.pop(path)

@@ -9,7 +9,11 @@ from tests.recordings.replay import recorded_runs
 
 def test_every_recorded_run_is_shown() -> None:
     shown = subprocess.run(
-        [sys.executable, "-m", "tests.recordings.show"], cwd=ROOT, capture_output=True, text=True, check=True
+        [sys.executable, "-m", "tests.recordings.show"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
     ).stdout
     for mode in ("api", "api-multi-user"):
         for name in recorded_runs(mode):

@@ -1,6 +1,8 @@
-"""How many views does looking at the whole image first save, on days that its thresholds have not seen?
+"""How many views does looking at the whole image first save, on days that its thresholds have not
+seen?
 
-Threshold (largest MCC) and exits are fitted on the out-of-fold margins of five days and applied to the sixth.
+Threshold (largest MCC) and exits are fitted on the out-of-fold margins of five days and applied to
+the sixth.
 """
 
 from collections.abc import Iterator, Mapping
@@ -8,11 +10,11 @@ from collections.abc import Iterator, Mapping
 import numpy as np
 import numpy.typing as npt
 
-from components.shared.evaluation.bootstrap import intervals
-from components.shared.evaluation.logits import Logits, Views
-from components.shared.evaluation.policy import Policy, softmax_policy
-from components.shared.evaluation.threshold import best_threshold, sweep
-from components.shared.selective.early_exit import decisions_alone, fit_early_exit, logits_of_margin
+from components.fit_threshold.sweep import best_threshold, sweep
+from components.shared.policies.early_exit import decisions_alone, fit_early_exit, logits_of_margin
+from components.shared.policies.logits import Logits, Views
+from components.shared.policies.policy import Policy, softmax_policy
+from components.shared.stats.bootstrap import intervals
 from tests.studies.features import CLASSES
 from tests.studies.heads import Scores
 
@@ -24,8 +26,9 @@ Bools = npt.NDArray[np.bool_]
 def early_exit_table(
     truth: Bools, days: npt.NDArray[np.str_], places: tuple[str, ...], found: Mapping[str, Scores]
 ) -> Iterator[str]:
-    """Markdown: exits that are certain, with those fitted for at most 0.5 % changed decisions, and the most that any
-    threshold on the whole image's margin could save if all decisions were known."""
+    """Markdown: exits that are certain, with those fitted for at most 0.5 % changed decisions, and
+    the most that any threshold on the whole image's margin could save if all decisions were
+    known."""
     yield "| row | positive answers | exits | views looked at | 95 % | equal decisions | 95 % |"
     yield "|---|---|---|---|---|---|---|"
     for name, scores in found.items():
@@ -36,7 +39,9 @@ def early_exit_table(
                 continue
             exits, equal, positive = _across_days(truth, days, places, scores, max_changed)
             looked = 1 - exits * (1 - 1 / scores.views.count)
-            cells = [f"{values.mean():.4f} | {_interval(values, places)}" for values in (looked, equal)]
+            cells = [
+                f"{values.mean():.4f} | {_interval(values, places)}" for values in (looked, equal)
+            ]
             yield f"| {name} | {positive:.3f} | {label} | {' | '.join(cells)} |"
         exits = _in_hindsight(truth, scores)
         looked = 1 - exits * (1 - 1 / scores.views.count)
@@ -44,16 +49,24 @@ def early_exit_table(
 
 
 def _across_days(
-    truth: Bools, days: npt.NDArray[np.str_], places: tuple[str, ...], scores: Scores, max_changed: float
+    truth: Bools,
+    days: npt.NDArray[np.str_],
+    places: tuple[str, ...],
+    scores: Scores,
+    max_changed: float,
 ) -> tuple[Bools, Bools, float]:
-    """(N,) whether the whole image was enough, (N,) whether the decision is that of all views, share of positives."""
+    """(N,) whether the whole image was enough, (N,) whether the decision is that of all views,
+    share of positives.
+    """
     assert scores.whole is not None
     exits, equal, positive = np.zeros(len(truth), bool), np.ones(len(truth), bool), 0
     for day in np.unique(days):
         out = days == day
         best = best_threshold(sweep(truth[~out], scores.margin[~out], "mcc"))
         policy = softmax_policy(CLASSES, CLASSES[1], best.threshold)
-        early_exit = fit_early_exit(policy, _logits(scores, truth, places, ~out), max_changed=max_changed, seed=0)
+        early_exit = fit_early_exit(
+            policy, _logits(scores, truth, places, ~out), max_changed=max_changed, seed=0
+        )
         assert early_exit is not None
         exits[out] = early_exit.exits(scores.whole[out])
         full = _decisions(policy, scores.margin[out])
@@ -63,7 +76,9 @@ def _across_days(
 
 
 def _in_hindsight(truth: Bools, scores: Scores) -> float:
-    """Largest share of images, lowest margins of whole images first, of which at most 0.5 % of all are positive."""
+    """Largest share of images, lowest margins of whole images first, of which at most 0.5 % of all
+    are positive.
+    """
     assert scores.whole is not None
     positive = scores.margin > best_threshold(sweep(truth, scores.margin, "mcc")).threshold
     found = np.cumsum(positive[np.argsort(scores.whole)])

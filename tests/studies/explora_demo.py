@@ -1,10 +1,12 @@
-"""Does extended pre-training help a frozen probe? `python -m tests.studies.explora_demo FOLDER` on the demo's scenes.
+"""Does extended pre-training help a frozen probe? `python -m tests.studies.explora_demo FOLDER` on
+the demo's scenes.
 
-The demo's backbone, as it is and after `pretrain_explora` on TRAIN's pixels; on both a logistic regression on frozen
-[CLS; mean patch], its strength chosen by cross-validation over groups of TRAIN. Judged on VAL_TEST, whose 16 groups
-decide little, and on 3,200 scenes of drives that no split has (another seed of the generator): AUROC and NLL, and
-paired differences with 95 % intervals over groups. Further arguments `name=value` are parameters of the phase.
-Everything is kept in FOLDER.
+The demo's backbone, as it is and after `pretrain_explora` on TRAIN's pixels; on both a logistic
+regression on frozen [CLS; mean patch], its strength chosen by cross-validation over groups of
+TRAIN. Judged on VAL_TEST, whose 16 groups decide little, and on 3,200 scenes of drives that no
+split has (another seed of the generator): AUROC and NLL, and paired differences with 95 % intervals
+over groups. Further arguments `name=value` are parameters of the phase. Everything is kept in
+FOLDER.
 """
 
 import sys
@@ -30,21 +32,29 @@ from components.pretrain_explora.config import PretrainExploraConfig
 from components.pretrain_explora.step import run as pretrain_explora
 from components.shared.data.dataset import Dataset
 from components.shared.data.splits import read_splits
-from components.shared.evaluation.bootstrap import membership, paired_difference
-from components.shared.evaluation.metrics import auroc
 from components.shared.models.backbone import image_statistics, load_backbone, patch_and_cls
+from components.shared.stats.bootstrap import membership, paired_difference
+from components.shared.stats.metrics import auroc
 from components.split_dataset.config import SplitConfig
 from components.split_dataset.step import run as split_dataset
 from pipelines.demo.backbone import write_demo_backbone
 from pipelines.demo.dataset import write_demo_data
 
-# Chosen by the probe's NLL in cross-validation on TRAIN, among nine. A random backbone has little to lose and all its
-# images close together: a large rate, much KoLeo, small heads.
+# Chosen by the probe's NLL in cross-validation on TRAIN, among nine. A random backbone has little
+# to lose and all its images close together: a large rate, much KoLeo, small heads.
 RECIPE: dict[str, Any] = {
-    "explora_objective": "dino", "explora_epochs": 3, "explora_batch_size": 32, "explora_learning_rate": 3e-3,
-    "explora_momentum": 0.95, "explora_local_crops": 2, "explora_prototypes": 128, "explora_head_width": 128,
-    "explora_ibot_weight": 0.5, "explora_koleo_weight": 0.5, "n_processes": 1,
-}  # fmt: skip
+    "explora_objective": "dino",
+    "explora_epochs": 3,
+    "explora_batch_size": 32,
+    "explora_learning_rate": 3e-3,
+    "explora_momentum": 0.95,
+    "explora_local_crops": 2,
+    "explora_prototypes": 128,
+    "explora_head_width": 128,
+    "explora_ibot_weight": 0.5,
+    "explora_koleo_weight": 0.5,
+    "n_processes": 1,
+}
 _STRENGTHS = (1e-3, 1e-2, 1e-1, 1.0, 10.0, 100.0)
 _REPLICATES = 2000
 _N_FRESH = 3200
@@ -54,17 +64,30 @@ Floats = npt.NDArray[np.float64]
 def main() -> None:
     """Print one line per set of scenes and metric."""
     root, changes = Path(sys.argv[1]), dict(pair.split("=", 1) for pair in sys.argv[2:])
-    config = PretrainExploraConfig.from_mapping(RECIPE | {name: yaml.safe_load(v) for name, v in changes.items()})
+    config = PretrainExploraConfig.from_mapping(
+        RECIPE | {name: yaml.safe_load(v) for name, v in changes.items()}
+    )
     prepare(root)
     adapted = root / f"adapted-{config.digest()[:12]}"
     started = time.perf_counter()
     if not adapted.exists():
-        pretrain_explora(config, train_images=root / "train_images", pretrained=root / "pretrained", adapted=adapted)
+        pretrain_explora(
+            config,
+            train_images=root / "train_images",
+            pretrained=root / "pretrained",
+            adapted=adapted,
+        )
     print(f"pre-training: {time.perf_counter() - started:.0f} s, {adapted}")
     splits = read_splits(root / "splits")
     demo, fresh = Dataset.open(root / "dataset"), Dataset.open(root / "fresh")
-    fitted = {name: probe(path, demo, splits.ids("TRAIN")) for name, path in _backbones(root, adapted).items()}
-    judged = {"VAL_TEST": (demo, splits.ids("VAL_TEST")), "fresh scenes": (fresh, [s.sample_id for s in fresh.samples])}
+    fitted = {
+        name: probe(path, demo, splits.ids("TRAIN"))
+        for name, path in _backbones(root, adapted).items()
+    }
+    judged = {
+        "VAL_TEST": (demo, splits.ids("VAL_TEST")),
+        "fresh scenes": (fresh, [s.sample_id for s in fresh.samples]),
+    }
     for name, (data, ids) in judged.items():
         _compare(name, {model: score(data, ids) for model, score in fitted.items()}, data, ids)
 
@@ -81,7 +104,9 @@ def prepare(root: Path) -> None:
         paths = {name: root / name for name in ("dataset", "splits", "train_images")}
         split_dataset(SplitConfig(), **paths)
     if not (root / "pretrained").exists():
-        import_backbone(ImportBackboneConfig(backbone=str(root / "backbone")), pretrained=root / "pretrained")
+        import_backbone(
+            ImportBackboneConfig(backbone=str(root / "backbone")), pretrained=root / "pretrained"
+        )
 
 
 def probe(backbone: Path, data: Dataset, ids: list[str]) -> Any:
@@ -90,12 +115,15 @@ def probe(backbone: Path, data: Dataset, ids: list[str]) -> Any:
     groups = [data.samples[data.index[i]].group for i in ids]
     grid = {"logisticregression__C": list(_STRENGTHS)}
     search = GridSearchCV(
-        make_pipeline(StandardScaler(), LogisticRegression(max_iter=5000)), grid, scoring="neg_log_loss",
+        make_pipeline(StandardScaler(), LogisticRegression(max_iter=5000)),
+        grid,
+        scoring="neg_log_loss",
         cv=GroupKFold(5),
-    )  # fmt: skip
+    )
     search.fit(extract(data, ids), labels(data, ids), groups=groups)
     print(
-        f"{backbone.name}: C = {search.best_params_['logisticregression__C']:g}, NLL {-search.best_score_:.4f} (TRAIN)"
+        f"{backbone.name}: C = {search.best_params_['logisticregression__C']:g}, NLL"
+        f" {-search.best_score_:.4f} (TRAIN)"
     )
     return lambda data, ids: search.decision_function(extract(data, ids))
 
@@ -108,7 +136,9 @@ def features(backbone: Path, data: Dataset, ids: list[str]) -> npt.NDArray[np.fl
     with torch.inference_mode():
         for batch in np.array_split(rows, -(-len(rows) // 64)):
             pixels = torch.from_numpy(data.images(batch)).permute(0, 3, 1, 2).float() / 255
-            pixels = (pixels - torch.tensor(mean).view(1, 3, 1, 1)) / torch.tensor(std).view(1, 3, 1, 1)
+            pixels = (pixels - torch.tensor(mean).view(1, 3, 1, 1)) / torch.tensor(std).view(
+                1, 3, 1, 1
+            )
             found.append(patch_and_cls(model, pixels).numpy())
     return np.concatenate(found)
 
@@ -127,12 +157,15 @@ def _compare(name: str, margins: dict[str, Floats], data: Dataset, ids: list[str
     groups = [data.samples[data.index[i]].group for i in ids]
     member = membership(groups, len(groups))
     for metric, function in {"AUROC": auroc, "NLL": _nll}.items():
-        plain, adapted = (partial(function, truth, margins[model]) for model in ("plain", "adapted"))
+        plain, adapted = (
+            partial(function, truth, margins[model]) for model in ("plain", "adapted")
+        )
         found = paired_difference(adapted, plain, member, _REPLICATES, 0)
         low, high = found.percentile or (float("nan"), float("nan"))
         print(
-            f"{name} ({len(ids)} images, {member.max() + 1} groups) {metric}: plain {float(plain(None)):.4f}, adapted "
-            f"{float(adapted(None)):.4f}, difference {found.value:+.4f} [{low:+.4f}, {high:+.4f}]"
+            f"{name} ({len(ids)} images, {member.max() + 1} groups) {metric}: plain"
+            f" {float(plain(None)):.4f}, adapted {float(adapted(None)):.4f}, difference"
+            f" {found.value:+.4f} [{low:+.4f}, {high:+.4f}]"
         )
 
 

@@ -1,7 +1,9 @@
-"""Which features do the images of a labelled folder have, seen as a whole, larger, or in parts? Computed once, kept.
+"""Which features do the images of a labelled folder have, seen as a whole, larger, or in parts?
+Computed once, kept.
 
-Pixels come through the project's decode path, features through its classifier. A cached file is named after the
-backbone's weights and after how the images were seen, so that a second run of a study reads instead of computing.
+Pixels come through the project's decode path, features through its classifier. A cached file is
+named after the backbone's weights and after how the images were seen, so that a second run of a
+study reads instead of computing.
 """
 
 import hashlib
@@ -14,17 +16,17 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from components.shared.artifacts import sha256_file
-from components.shared.config import canonical_json
+from components.ingest_dataset.parallel import ordered_map
+from components.ingest_dataset.sources.config import SourceConfig
+from components.ingest_dataset.sources.open import open_source
+from components.ingest_dataset.sources.records import Record
+from components.shared.contracts.artifacts import sha256_file
+from components.shared.contracts.config import canonical_json
+from components.shared.contracts.progress import progress
 from components.shared.data.decode import decode_resized
-from components.shared.data.parallel import ordered_map
-from components.shared.data.records import Record
-from components.shared.data.source_config import SourceConfig
-from components.shared.data.sources import open_source
-from components.shared.data.view_spec import ViewSpec
 from components.shared.models.backbone import image_statistics, load_backbone
 from components.shared.models.classifier import Classifier, ClassifierSpec, new_head, normalise
-from components.shared.progress import progress
+from components.shared.vision.view_spec import ViewSpec
 
 CLASSES = ("None", "Roadwork")
 LABEL_MAP = {"1": "Roadwork", "0": "None", "-1": "exclude"}
@@ -41,7 +43,9 @@ class Regime:
 
 @dataclass(frozen=True)
 class Features:
-    """values (N, V, 2h) float32, the whole image first; seconds that all images took where they were computed."""
+    """values (N, V, 2h) float32, the whole image first; seconds that all images took where they
+    were computed.
+    """
 
     values: npt.NDArray[np.float32]
     seconds: float
@@ -53,11 +57,19 @@ def labelled_records(folder: Path) -> list[Record]:
     return list(open_source(config, CLASSES).records())
 
 
-def features(records: list[Record], backbone: Path, regime: Regime, cache: Path, *, precision: str) -> Features:
+def features(
+    records: list[Record], backbone: Path, regime: Regime, cache: Path, *, precision: str
+) -> Features:
     """Read from `cache`, or compute and keep there."""
     weights = sha256_file(backbone / "model.safetensors")
-    views = None if regime.views is None else [regime.views.grid, regime.views.overlap, regime.views.size]
-    key = canonical_json([weights, regime.image_size, views, precision, [record.path for record in records]])
+    views = (
+        None
+        if regime.views is None
+        else [regime.views.grid, regime.views.overlap, regime.views.size]
+    )
+    key = canonical_json(
+        [weights, regime.image_size, views, precision, [record.path for record in records]]
+    )
     file = cache / (hashlib.sha256(key.encode()).hexdigest()[:16] + ".npy")
     if not file.is_file():
         cache.mkdir(parents=True, exist_ok=True)
@@ -70,19 +82,34 @@ def features(records: list[Record], backbone: Path, regime: Regime, cache: Path,
     return Features(np.load(file, allow_pickle=False), seconds)
 
 
-def _computed(records: list[Record], backbone: Path, regime: Regime, precision: str) -> npt.NDArray[np.float32]:
+def _computed(
+    records: list[Record], backbone: Path, regime: Regime, precision: str
+) -> npt.NDArray[np.float32]:
     model = load_backbone(str(backbone)).eval()
     mean, std = image_statistics(str(backbone))
-    spec = ClassifierSpec(CLASSES, regime.image_size, mean, std, model.config.model_type, regime.views)
+    spec = ClassifierSpec(
+        CLASSES, regime.image_size, mean, std, model.config.model_type, regime.views
+    )
     classifier = Classifier(model, new_head(2 * model.config.hidden_size, spec), spec).eval()
-    images = ordered_map(lambda r: decode_resized(r.read(), name=r.path, size=regime.image_size), records)
+    images = ordered_map(
+        lambda r: decode_resized(r.read(), name=r.path, size=regime.image_size), records
+    )
     per_batch = max(1, _BATCH // (1 if regime.views is None else regime.views.count))
     found, waiting = [], []
-    for position, image in enumerate(progress(images, f"features at {regime.image_size}", total=len(records))):
+    for position, image in enumerate(
+        progress(images, f"features at {regime.image_size}", total=len(records))
+    ):
         waiting.append(image)
         if len(waiting) == per_batch or position == len(records) - 1:
-            with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16, enabled=precision == "bf16"):
-                found.append(classifier.features(normalise(torch.from_numpy(np.stack(waiting)), spec)).float())
+            with (
+                torch.inference_mode(),
+                torch.autocast("cpu", torch.bfloat16, enabled=precision == "bf16"),
+            ):
+                found.append(
+                    classifier.features(
+                        normalise(torch.from_numpy(np.stack(waiting)), spec)
+                    ).float()
+                )
             waiting = []
     values = torch.cat(found)
     return np.asarray((values if values.ndim == 3 else values[:, None]).numpy())

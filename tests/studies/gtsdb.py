@@ -1,12 +1,15 @@
-"""Is small roadwork found better in parts of the image? `python -m tests.studies.gtsdb --cache FOLDER` on real roads.
+"""Is small roadwork found better in parts of the image? `python -m tests.studies.gtsdb --cache
+FOLDER` on real roads.
 
-Leave-one-day-out over six recording days: AUROC and AP with 95 % intervals over places, paired differences against the
-whole image at 224 pixels, early exit, and the time of each row. On two cores without bf16 units features take about an
-hour the first time and are kept in FOLDER; the rest takes about ten minutes.
+Leave-one-day-out over six recording days: AUROC and AP with 95 % intervals over places, paired
+differences against the whole image at 224 pixels, early exit, and the time of each row. On two
+cores without bf16 units features take about an hour the first time and are kept in FOLDER; the rest
+takes about ten minutes.
 
-Every `--backbone NAME=FOLDER` adds the rows of another backbone, such as one adapted by pretrain_explora or by LoRA;
-`{day}` in FOLDER stands for the day left out, for backbones that were adapted to the others. `--margins NAME=FILE` adds
-the row of a model that was trained elsewhere; `python -m tests.studies.gtsdb_adapted` makes both.
+Every `--backbone NAME=FOLDER` adds the rows of another backbone, such as one adapted by
+pretrain_explora or by LoRA; `{day}` in FOLDER stands for the day left out, for backbones that were
+adapted to the others. `--margins NAME=FILE` adds the row of a model that was trained elsewhere;
+`python -m tests.studies.gtsdb_adapted` makes both.
 """
 
 import argparse
@@ -24,10 +27,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from components.shared.data.records import Record
-from components.shared.data.view_spec import ViewSpec
-from components.shared.evaluation.bootstrap import intervals, membership, paired_difference
-from components.shared.evaluation.metrics import auroc, average_precision
+from components.ingest_dataset.sources.records import Record
+from components.shared.stats.bootstrap import intervals, membership, paired_difference
+from components.shared.stats.metrics import auroc, average_precision
+from components.shared.vision.view_spec import ViewSpec
 from tests.studies import heads
 from tests.studies.early_exit import early_exit_table
 from tests.studies.features import Features, Regime, features, labelled_records
@@ -35,8 +38,15 @@ from tests.studies.features import Features, Regime, features, labelled_records
 SHARED = Path(__file__).resolve().parents[3] / "shared"
 VIEWS = ViewSpec(
     # Tiles of 40 % of width and height.
-    grid=3, overlap=0.25, flips=False, size=224, aggregation="max", top_k=3, sharpness=1.0, positive_class="Roadwork",
-)  # fmt: skip
+    grid=3,
+    overlap=0.25,
+    flips=False,
+    size=224,
+    aggregation="max",
+    top_k=3,
+    sharpness=1.0,
+    positive_class="Roadwork",
+)
 # At 518 an image costs about what ten views at 224 do.
 WHOLE, LARGER, LARGEST, PARTS = Regime(224), Regime(448), Regime(518), Regime(672, VIEWS)
 AGGREGATIONS: dict[str, dict[str, Any]] = {
@@ -77,7 +87,9 @@ class Data:
         """For visible equipment, positives known by a sign alone are left out."""
         device = target == "visible equipment"
         kept = [
-            i for i, r in enumerate(records) if r.label == "None" or not device or "device" in r.attributes["evidence"]
+            i
+            for i, r in enumerate(records)
+            if r.label == "None" or not device or "device" in r.attributes["evidence"]
         ]
         chosen = [records[i] for i in kept]
         return cls(
@@ -91,16 +103,22 @@ class Data:
 def rows() -> Iterator[Row]:
     """Those of one backbone; the first is what the others are compared with."""
     yield Row("whole image, 224", WHOLE, heads.loop_head(None))
-    yield Row("whole image, 224, logistic regression", WHOLE, heads.logistic_regression(lambda x: x[:, 0]))
+    yield Row(
+        "whole image, 224, logistic regression", WHOLE, heads.logistic_regression(lambda x: x[:, 0])
+    )
     yield Row("whole image, 448", LARGER, heads.loop_head(None))
     yield Row("whole image, 518", LARGEST, heads.loop_head(None))
     for name, fields in AGGREGATIONS.items():
         yield Row(f"10 views, {name}", PARTS, heads.loop_head(dataclasses.replace(VIEWS, **fields)))
     yield Row(
-        "9 tiles, mean features, logistic regression", PARTS, heads.logistic_regression(lambda x: x[:, 1:].mean(1))
+        "9 tiles, mean features, logistic regression",
+        PARTS,
+        heads.logistic_regression(lambda x: x[:, 1:].mean(1)),
     )
     yield Row(
-        "9 tiles, largest features, logistic regression", PARTS, heads.logistic_regression(lambda x: x[:, 1:].max(1))
+        "9 tiles, largest features, logistic regression",
+        PARTS,
+        heads.logistic_regression(lambda x: x[:, 1:].max(1)),
     )
 
 
@@ -128,10 +146,20 @@ def _measured(
                 continue
             label = row.name if name == "frozen" else f"{name}: {row.name}"
             load = functools.lru_cache(maxsize=1)(
-                partial(features, records, regime=row.regime, cache=parsed.cache, precision=parsed.precision)
+                partial(
+                    features,
+                    records,
+                    regime=row.regime,
+                    cache=parsed.cache,
+                    precision=parsed.precision,
+                )
             )
             scored = _scored(row, data, folder, load)
-            print(f"  {target}: {label}: AUROC {auroc(data.truth, scored[0].margin):.3f}", file=sys.stderr, flush=True)
+            print(
+                f"  {target}: {label}: AUROC {auroc(data.truth, scored[0].margin):.3f}",
+                file=sys.stderr,
+                flush=True,
+            )
             yield label, scored
     for name, file in [part.split("=", 1) for part in parsed.margins]:
         yield name, (heads.Scores(np.load(file, allow_pickle=False)[data.kept]), None, None)
@@ -159,7 +187,10 @@ def _table(data: Data, found: dict[str, Scored]) -> Iterator[str]:
     for name, (scores, features_seconds, head_seconds) in found.items():
         cells = []
         for metric in METRICS.values():
-            ours, theirs = partial(metric, data.truth, scores.margin), partial(metric, data.truth, base)
+            ours, theirs = (
+                partial(metric, data.truth, scores.margin),
+                partial(metric, data.truth, base),
+            )
             low, high = intervals({"": ours}, data.places, _REPLICATES, 0)[""] or (np.nan, np.nan)
             cells += [f"{ours():.3f}", f"{low:.3f} to {high:.3f}"]
             if scores.margin is base:
@@ -168,22 +199,38 @@ def _table(data: Data, found: dict[str, Scored]) -> Iterator[str]:
             difference = paired_difference(ours, theirs, member, _REPLICATES, 0)
             low, high = difference.percentile or (np.nan, np.nan)
             cells += [f"{difference.value:+.3f}", f"{low:+.3f} to {high:+.3f}"]
-        times = ["" if seconds is None else f"{seconds:.0f}" for seconds in (features_seconds, head_seconds)]
+        times = [
+            "" if seconds is None else f"{seconds:.0f}"
+            for seconds in (features_seconds, head_seconds)
+        ]
         yield f"| {name} | {' | '.join([*cells, *times])} |"
 
 
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m tests.studies.gtsdb", description=__doc__)
-    parser.add_argument("--cache", type=Path, required=True, metavar="FOLDER", help="where features are kept")
+    parser.add_argument(
+        "--cache", type=Path, required=True, metavar="FOLDER", help="where features are kept"
+    )
     parser.add_argument("--data", type=Path, default=SHARED / "data/gtsdb", metavar="FOLDER")
     parser.add_argument(
-        "--backbone", action="append", metavar="NAME=FOLDER", help="instead of frozen=<the DINOv2-S beside the project>"
+        "--backbone",
+        action="append",
+        metavar="NAME=FOLDER",
+        help="instead of frozen=<the DINOv2-S beside the project>",
     )
     parser.add_argument(
-        "--margins", action="append", default=[], metavar="NAME=FILE", help="margins.npy of models trained elsewhere"
+        "--margins",
+        action="append",
+        default=[],
+        metavar="NAME=FILE",
+        help="margins.npy of models trained elsewhere",
     )
-    parser.add_argument("--precision", choices=("fp32", "bf16"), default="bf16", help="of the features")
-    parser.add_argument("--only", default="", metavar="PATTERN", help="the first row, and those whose name matches")
+    parser.add_argument(
+        "--precision", choices=("fp32", "bf16"), default="bf16", help="of the features"
+    )
+    parser.add_argument(
+        "--only", default="", metavar="PATTERN", help="the first row, and those whose name matches"
+    )
     parsed = parser.parse_args()
     parsed.backbone = parsed.backbone or [f"frozen={SHARED / 'weights/dinov2-small-imgfocus'}"]
     return parsed

@@ -1,10 +1,13 @@
-"""What do adapted backbones make of real roads? `python -m tests.studies.gtsdb_adapted FOLDER explora [name=value ...]`
+"""What do adapted backbones make of real roads? `python -m tests.studies.gtsdb_adapted FOLDER
+explora [name=value ...]`
 
-For every recording day a backbone that has seen no image of it: `explora` runs the phase pretrain_explora on the pixels
-of the other days, without labels; `lora` trains adapters and head on the other days' labels with the phase's task and
-the project's loop, for a fixed number of epochs. Further arguments are parameters of the phase. Results lie in
-FOLDER/<explora or lora>-<digest>/<day>, and are kept: a day that is there is not computed again. `lora` also leaves
-`margins.npy`, every image scored by the model that has not seen its day, for `gtsdb --margins lora=FILE`.
+For every recording day a backbone that has seen no image of it: `explora` runs the phase
+pretrain_explora on the pixels of the other days, without labels; `lora` trains adapters and head on
+the other days' labels with the phase's task and the project's loop, for a fixed number of epochs.
+Further arguments are parameters of the phase. Results lie in FOLDER/<explora or
+lora>-<digest>/<day>, and are kept: a day that is there is not computed again. `lora` also leaves
+`margins.npy`, every image scored by the model that has not seen its day, for `gtsdb --margins
+lora=FILE`.
 """
 
 import dataclasses
@@ -24,12 +27,12 @@ from components.ingest_dataset.config import IngestConfig
 from components.ingest_dataset.step import run as ingest_dataset
 from components.pretrain_explora.config import PretrainExploraConfig
 from components.pretrain_explora.step import run as pretrain_explora
-from components.shared.artifacts import writing
+from components.shared.contracts.artifacts import writing
 from components.shared.data import train_images
 from components.shared.data.dataset import Dataset
-from components.shared.training.distributed import World
-from components.shared.training.inference import SplitData, predict
-from components.shared.training.loop import fit
+from components.shared.training.loop.distributed import World
+from components.shared.training.loop.inference import SplitData, predict
+from components.shared.training.session.fit import fit
 from components.train_baseline.config import TrainBaselineConfig
 from components.train_baseline.tasks import ImageTask
 from components.train_baseline.train import build, loop_config
@@ -40,14 +43,24 @@ from tests.studies.gtsdb import SHARED
 # Chosen before anything was scored, by what two cores can do in an hour each.
 RECIPES: dict[str, dict[str, Any]] = {
     "explora": {
-        "explora_objective": "dino", "explora_epochs": 2, "explora_batch_size": 16, "explora_crop_size": 168,
-        "explora_local_crops": 2, "explora_momentum": 0.95, "precision": "bf16", "n_processes": 1,
-    },
-    "lora": {
-        "mode": "lora", "epochs": 5, "global_batch_size": 32, "class_weights": "balanced", "precision": "bf16",
+        "explora_objective": "dino",
+        "explora_epochs": 2,
+        "explora_batch_size": 16,
+        "explora_crop_size": 168,
+        "explora_local_crops": 2,
+        "explora_momentum": 0.95,
+        "precision": "bf16",
         "n_processes": 1,
     },
-}  # fmt: skip
+    "lora": {
+        "mode": "lora",
+        "epochs": 5,
+        "global_batch_size": 32,
+        "class_weights": "balanced",
+        "precision": "bf16",
+        "n_processes": 1,
+    },
+}
 IMAGE_SIZE = {"explora": 448, "lora": 224}  # crops of larger images show what tiles show
 Config = PretrainExploraConfig | TrainBaselineConfig
 
@@ -55,8 +68,12 @@ Config = PretrainExploraConfig | TrainBaselineConfig
 def main() -> None:
     """Print a line for every day."""
     root, kind = Path(sys.argv[1]), sys.argv[2]
-    changes = {name: yaml.safe_load(value) for name, value in (pair.split("=", 1) for pair in sys.argv[3:])}
-    config_class: type[Config] = {"explora": PretrainExploraConfig, "lora": TrainBaselineConfig}[kind]
+    changes = {
+        name: yaml.safe_load(value) for name, value in (pair.split("=", 1) for pair in sys.argv[3:])
+    }
+    config_class: type[Config] = {"explora": PretrainExploraConfig, "lora": TrainBaselineConfig}[
+        kind
+    ]
     config = config_class.from_mapping(RECIPES[kind] | changes)
     data = Dataset.open(prepare(root, IMAGE_SIZE[kind]))
     out = root / f"{kind}-{config.digest()[:12]}"
@@ -70,11 +87,15 @@ def main() -> None:
 
 
 def prepare(root: Path, image_size: int) -> Path:
-    """The data set, whose path is returned, and the backbone as artifacts, where they are not there already."""
+    """The data set, whose path is returned, and the backbone as artifacts, where they are not there
+    already.
+    """
     dataset = root / f"dataset-{image_size}"
     if not dataset.exists():
         source = SHARED / "data/gtsdb"
-        config = IngestConfig(data=str(source), label_map=LABEL_MAP, class_names=CLASSES, image_size=image_size)
+        config = IngestConfig(
+            data=str(source), label_map=LABEL_MAP, class_names=CLASSES, image_size=image_size
+        )
         ingest_dataset(config, dataset=dataset)
     if not (root / "pretrained").exists():
         pretrained = ImportBackboneConfig(backbone=str(SHARED / "weights/dinov2-small-imgfocus"))
@@ -97,9 +118,13 @@ def adapt(root: Path, data: Dataset, day: str, config: Config, out: Path) -> Non
 def _write_train_images(data: Dataset, day: str, config: Config, path: Path) -> None:
     ids = [sample.sample_id for sample in data.samples if sample.attributes["recording_day"] != day]
     with writing(
-        path, kind=train_images.KIND, step="gtsdb_adapted", config=config, inputs={"dataset": data.manifest},
+        path,
+        kind=train_images.KIND,
+        step="gtsdb_adapted",
+        config=config,
+        inputs={"dataset": data.manifest},
         split=train_images.SPLIT,
-    ) as out:  # fmt: skip
+    ) as out:
         train_images.write_train_images(out, data, ids)
 
 
@@ -116,7 +141,8 @@ def _train(root: Path, data: Dataset, day: str, config: TrainBaselineConfig, out
     of_day = np.array([sample.attributes["recording_day"] == day for sample in data.samples])
     labels = np.array([sample.label for sample in data.samples], dtype=np.int64)
     others, left_out = (
-        SplitData(data, rows, labels[rows]) for rows in (np.flatnonzero(~of_day), np.flatnonzero(of_day))
+        SplitData(data, rows, labels[rows])
+        for rows in (np.flatnonzero(~of_day), np.flatnonzero(of_day))
     )
     torch.manual_seed(config.seed)
     world = World(0, 1, torch.device("cpu"))
@@ -133,11 +159,17 @@ def _train(root: Path, data: Dataset, day: str, config: TrainBaselineConfig, out
 
 
 def _gather(out: Path, data: Dataset) -> None:
-    """margins.npy (N,), in the order of the study's records, of which exact copies are one sample."""
+    """margins.npy (N,), in the order of the study's records, of which exact copies are one
+    sample.
+    """
     margin_of: dict[str, float] = {}
     for day in sorted({sample.attributes["recording_day"] for sample in data.samples}):
-        ids = [sample.sample_id for sample in data.samples if sample.attributes["recording_day"] == day]
-        margin_of |= dict(zip(ids, np.load(out / day / "margins.npy", allow_pickle=False).tolist(), strict=True))
+        ids = [
+            sample.sample_id for sample in data.samples if sample.attributes["recording_day"] == day
+        ]
+        margin_of |= dict(
+            zip(ids, np.load(out / day / "margins.npy", allow_pickle=False).tolist(), strict=True)
+        )
     records = labelled_records(SHARED / "data/gtsdb")
     margins = [margin_of[hashlib.sha256(record.read()).hexdigest()[:16]] for record in records]
     np.save(out / "margins.npy", np.array(margins), allow_pickle=False)

@@ -1,7 +1,9 @@
-"""Which margin does an image get from a head that has seen no image of its day? Leave-one-day-out on cached features.
+"""Which margin does an image get from a head that has seen no image of its day? Leave-one-day-out
+on cached features.
 
-Heads are trained by the project's own loop on bags of views, with the phase's recipe and no choice of an epoch; or by
-scikit-learn's logistic regression on standardised features, for comparison with what others report.
+Heads are trained by the project's own loop on bags of views, with the phase's recipe and no choice
+of an epoch; or by scikit-learn's logistic regression on standardised features, for comparison with
+what others report.
 """
 
 import contextlib
@@ -16,11 +18,11 @@ import torch.distributed as dist
 from torch import nn
 from torch.nn import functional as F
 
-from components.shared.data.view_spec import ViewSpec
 from components.shared.models.classifier import BagHead, ClassifierSpec, new_head
-from components.shared.training.distributed import World
-from components.shared.training.loop import LoopConfig, fit
-from components.shared.training.sampler import dropout_mask
+from components.shared.training.loop.distributed import World
+from components.shared.training.loop.sampler import dropout_mask
+from components.shared.training.session.fit import LoopConfig, fit
+from components.shared.vision.view_spec import ViewSpec
 from tests.studies.features import CLASSES
 
 Values = npt.NDArray[np.float32]
@@ -32,14 +34,18 @@ _DROPOUT = 0
 
 @dataclass(frozen=True)
 class Scores:
-    """margin (N,) of every image, and where there are `views` also of the whole image alone; both out of fold."""
+    """margin (N,) of every image, and where there are `views` also of the whole image alone; both
+    out of fold.
+    """
 
     margin: Floats
     whole: Floats | None = None
     views: ViewSpec | None = None
 
 
-Head = Callable[[Values, Bools, Values], Scores]  # features and truth to train on, features to score
+Head = Callable[
+    [Values, Bools, Values], Scores
+]  # features and truth to train on, features to score
 
 
 class _BagTask:
@@ -49,16 +55,22 @@ class _BagTask:
         self.module, self.n_samples = head, len(truth)
         self._features = torch.from_numpy(features)
         self._labels = torch.from_numpy(truth.astype(np.int64))
-        self._weights = torch.from_numpy((len(truth) / (2 * np.bincount(truth, minlength=2))).astype(np.float32))
+        self._weights = torch.from_numpy(
+            (len(truth) / (2 * np.bincount(truth, minlength=2))).astype(np.float32)
+        )
 
-    def loss(self, model: nn.Module, positions: np.ndarray, slots: np.ndarray, step: int) -> torch.Tensor:
+    def loss(
+        self, model: nn.Module, positions: np.ndarray, slots: np.ndarray, step: int
+    ) -> torch.Tensor:
         """Summed over the bags."""
         size = min(BATCH, self.n_samples)
         mask = dropout_mask(DROPOUT, (size, self._features.shape[-1]), 0, step, _DROPOUT)
         assert mask is not None
         logits = model(self._features[positions], torch.from_numpy(mask[slots]))
         labels = self._labels[positions]
-        return F.cross_entropy(logits, labels, self._weights, label_smoothing=SMOOTHING, reduction="sum")
+        return F.cross_entropy(
+            logits, labels, self._weights, label_smoothing=SMOOTHING, reduction="sum"
+        )
 
     def evaluate(self) -> dict[str, float]:
         """Nothing: the last epoch counts."""
@@ -74,16 +86,31 @@ def loop_head(views: ViewSpec | None, seed: int = 0) -> Head:
         trained = new_head(train.shape[-1], spec)
         squeezed = (lambda x: x) if views else (lambda x: x[:, 0])
         config = LoopConfig(
-            epochs=EPOCHS, learning_rate=1e-3, global_batch_size=BATCH, micro_batch_size=0, weight_decay=0.01,
-            warmup_ratio=0.1, gradient_clip=1.0, ema_decay=0.99, patience=0, monitor="", precision="fp32",
+            epochs=EPOCHS,
+            learning_rate=1e-3,
+            global_batch_size=BATCH,
+            micro_batch_size=0,
+            weight_decay=0.01,
+            warmup_ratio=0.1,
+            gradient_clip=1.0,
+            ema_decay=0.99,
+            patience=0,
+            monitor="",
+            precision="fp32",
             seed=seed,
-        )  # fmt: skip
-        with contextlib.redirect_stderr(io.StringIO()):  # hundreds of progress bars of a tenth of a second
+        )
+        with contextlib.redirect_stderr(
+            io.StringIO()
+        ):  # hundreds of progress bars of a tenth of a second
             fit(_BagTask(squeezed(train), truth, trained), config, World(0, 1, torch.device("cpu")))
         with torch.inference_mode():
             inputs = torch.from_numpy(squeezed(score))
             logits = trained.eval()(inputs).double().numpy()
-            whole = trained.margins(inputs)[:, 0].double().numpy() if isinstance(trained, BagHead) else None
+            whole = (
+                trained.margins(inputs)[:, 0].double().numpy()
+                if isinstance(trained, BagHead)
+                else None
+            )
         return Scores(logits[:, 1] - logits[:, 0], whole, views)
 
     return head
@@ -97,7 +124,9 @@ def logistic_regression(pool: Callable[[Values], Values]) -> Head:
         from sklearn.pipeline import make_pipeline
         from sklearn.preprocessing import StandardScaler
 
-        model = make_pipeline(StandardScaler(), LogisticRegression(C=0.01, class_weight="balanced", max_iter=2000))
+        model = make_pipeline(
+            StandardScaler(), LogisticRegression(C=0.01, class_weight="balanced", max_iter=2000)
+        )
         model.fit(pool(train), truth)
         return Scores(np.asarray(model.decision_function(pool(score)), dtype=np.float64))
 
@@ -107,7 +136,9 @@ def logistic_regression(pool: Callable[[Values], Values]) -> Head:
 def leave_one_day_out(
     features: Callable[[str], Values], truth: Bools, days: npt.NDArray[np.str_], head: Head
 ) -> Scores:
-    """Every image scored by a head that was trained on the other days; `features(day)` are those for leaving it out."""
+    """Every image scored by a head that was trained on the other days; `features(day)` are those
+    for leaving it out.
+    """
     margin, whole, views = np.zeros(len(truth)), np.full(len(truth), np.nan), None
     for day in np.unique(days):
         values, out = features(str(day)), days == day

@@ -1,10 +1,12 @@
-"""The study's machinery on made-up features: no head sees its day, bags find what single views miss."""
+"""The study's machinery on made-up features: no head sees its day, bags find what single views
+miss.
+"""
 
 import numpy as np
 import pytest
 
-from components.shared.data.records import Record
-from components.shared.evaluation.metrics import auroc
+from components.ingest_dataset.sources.records import Record
+from components.shared.stats.metrics import auroc
 from tests.studies import heads
 from tests.studies.early_exit import early_exit_table
 from tests.studies.gtsdb import VIEWS, Data
@@ -51,8 +53,17 @@ def test_bags_find_what_the_whole_image_does_not_show(monkeypatch: pytest.Monkey
 
 def test_visible_equipment_leaves_out_positives_known_by_a_sign_alone() -> None:
     def record(label: str, evidence: str) -> Record:
-        return Record("", evidence, label, "place", {"evidence": evidence, "recording_day": "day"}, lambda: b"")
+        return Record(
+            "",
+            evidence,
+            label,
+            "place",
+            {"evidence": evidence, "recording_day": "day"},
+            lambda: b"",
+        )
 
-    records = [record("Roadwork", e) for e in ("sign", "device", "sign+device")] + [record("None", "none")]
+    records = [record("Roadwork", e) for e in ("sign", "device", "sign+device")] + [
+        record("None", "none")
+    ]
     assert Data.of(records, "all positives").truth.tolist() == [True, True, True, False]
     assert Data.of(records, "visible equipment").kept.tolist() == [1, 2, 3]

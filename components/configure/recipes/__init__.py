@@ -1,4 +1,6 @@
-"""Recipes shipped by name: YAML files that set options, grouped by phase. They hold no resources and no data."""
+"""Recipes shipped by name: YAML files that set options, grouped by phase. They hold no resources
+and no data.
+"""
 
 from pathlib import Path
 from typing import Any

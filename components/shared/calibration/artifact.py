@@ -3,20 +3,24 @@
 import json
 from pathlib import Path
 
-from components.shared.artifacts import Manifest, verify_dir
 from components.shared.calibration import registry
 from components.shared.calibration.calibrator import Calibrator
-from components.shared.errors import ArtifactError
+from components.shared.contracts.artifacts import Manifest, verify_dir
+from components.shared.contracts.errors import ArtifactError
 
 KIND = "Calibration"
 FILE = "calibrator.json"
 
 
 def read_calibrator(path: Path, logits: Manifest) -> tuple[Calibrator, Manifest]:
-    """Verify and read a Calibration artifact. Raises ArtifactError where it was fitted on other logits."""
+    """Verify and read a Calibration artifact. Raises ArtifactError where it was fitted on other
+    logits.
+    """
     manifest = verify_dir(path, KIND)
     fitted_on = manifest.inputs.get("val_calib_logits")
     if fitted_on != logits.content_digest:
-        raise ArtifactError(f"{path}: was fitted on other logits ({fitted_on}); take both from one run")
+        raise ArtifactError(
+            f"{path}: was fitted on other logits ({fitted_on}); take both from one run"
+        )
     document = json.loads((path / FILE).read_text(encoding="utf-8"))
     return registry.parse(document, str(path / FILE)), manifest

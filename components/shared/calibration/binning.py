@@ -1,7 +1,7 @@
 """Which calibrators assume no formula? Isotonic regression and histogram binning.
 
-Zadrozny and Elkan, KDD 2002 and ICML 2001. Steps rank tied scores equally, so they may cost AUROC; for more than two
-classes each is fitted against the others and the results are normalised.
+Zadrozny and Elkan, KDD 2002 and ICML 2001. Steps rank tied scores equally, so they may cost AUROC;
+for more than two classes each is fitted against the others and the results are normalised.
 """
 
 from collections.abc import Callable
@@ -11,16 +11,24 @@ from typing import ClassVar, Self
 
 import numpy as np
 
-from components.shared.calibration.calibrator import EPSILON, Calibrator, Logits, checked, class_log_odds
-from components.shared.evaluation.calibration_error import equal_width
-from components.shared.evaluation.metrics import Floats, Integers, sigmoid
+from components.shared.calibration.calibrator import (
+    EPSILON,
+    Calibrator,
+    Logits,
+    checked,
+    class_log_odds,
+)
+from components.shared.stats.calibration_error import equal_width
+from components.shared.stats.metrics import Floats, Integers, sigmoid
 
 N_BINS = 15
 
 
 @dataclass(frozen=True)
 class Isotonic(Calibrator):
-    """The monotone step function of log-odds with the least squared error, linear between its knots."""
+    """The monotone step function of log-odds with the least squared error, linear between its
+    knots.
+    """
 
     NAME: ClassVar[str] = "isotonic"
     knots: tuple[tuple[float, ...], ...]
@@ -34,7 +42,9 @@ class Isotonic(Calibrator):
         wide, truth = checked(logits, labels)
         knots, values = [], []
         for k in [1] if wide.shape[1] == 2 else range(wide.shape[1]):
-            fitted = IsotonicRegression(y_min=0, y_max=1, out_of_bounds="clip").fit(class_log_odds(wide, k), truth == k)
+            fitted = IsotonicRegression(y_min=0, y_max=1, out_of_bounds="clip").fit(
+                class_log_odds(wide, k), truth == k
+            )
             knots.append(tuple(fitted.X_thresholds_.tolist()))
             values.append(tuple(fitted.y_thresholds_.tolist()))
         return cls(tuple(knots), tuple(values))
@@ -42,7 +52,9 @@ class Isotonic(Calibrator):
     def log_probabilities(self, logits: Logits) -> Floats:
         """Of the interpolated values."""
         rows = zip(self.knots, self.values, strict=True)
-        return _log_of_each(logits, [partial(_interpolated, knots, values) for knots, values in rows])
+        return _log_of_each(
+            logits, [partial(_interpolated, knots, values) for knots, values in rows]
+        )
 
     def n_classes(self) -> int | None:
         """Two for one function."""
@@ -51,7 +63,9 @@ class Isotonic(Calibrator):
 
 @dataclass(frozen=True)
 class Histogram(Calibrator):
-    """The frequency of the class in the sample's equal-width bin of probability; the bin's middle where it is empty."""
+    """The frequency of the class in the sample's equal-width bin of probability; the bin's middle
+    where it is empty.
+    """
 
     NAME: ClassVar[str] = "histogram"
     frequencies: tuple[tuple[float, ...], ...]
@@ -76,7 +90,9 @@ class Histogram(Calibrator):
 
     def log_probabilities(self, logits: Logits) -> Floats:
         """Of the bins' frequencies."""
-        return _log_of_each(logits, [partial(_looked_up, np.array(row)) for row in self.frequencies])
+        return _log_of_each(
+            logits, [partial(_looked_up, np.array(row)) for row in self.frequencies]
+        )
 
     def n_classes(self) -> int | None:
         """Two for one table."""
@@ -92,12 +108,16 @@ def _looked_up(frequencies: Floats, margin: Floats) -> Floats:
 
 
 def _log_of_each(logits: Logits, functions: list[Callable[[Floats], Floats]]) -> Floats:
-    """(N, C) log-probabilities from P(class | log-odds): one function for two classes, one per class for more."""
+    """(N, C) log-probabilities from P(class | log-odds): one function for two classes, one per
+    class for more.
+    """
     wide = np.asarray(logits, dtype=np.float64)
     if len(functions) == 1:
         positive = functions[0](class_log_odds(wide, 1))
         probabilities = np.column_stack([1 - positive, positive])
     else:
-        probabilities = np.column_stack([f(class_log_odds(wide, k)) for k, f in enumerate(functions)])
+        probabilities = np.column_stack(
+            [f(class_log_odds(wide, k)) for k, f in enumerate(functions)]
+        )
     kept = np.clip(probabilities, EPSILON, 1 - EPSILON)
     return np.asarray(np.log(kept / kept.sum(axis=1, keepdims=True)))

@@ -1,6 +1,7 @@
 """What is a calibrator? A map from logits to honest probabilities, fitted once, stored as JSON.
 
-Each kind derives from `Calibrator`; `registry` lists them. All work on logits (N, C) and serve two and more classes.
+Each kind derives from `Calibrator`; `registry` lists them. All work on logits (N, C) and serve two
+and more classes.
 """
 
 import json
@@ -12,17 +13,20 @@ from typing import Any, ClassVar, Self
 import numpy as np
 import numpy.typing as npt
 
-from components.shared.errors import DataError
-from components.shared.evaluation.metrics import Floats, Integers
+from components.shared.contracts.errors import DataError
+from components.shared.stats.metrics import Floats, Integers
 
 Logits = npt.NDArray[np.floating[Any]]
-# Log-odds further out say the same to any reader, and stay clear of log(0): scikit-learn's log_loss clips there too.
+# Log-odds further out say the same to any reader, and stay clear of log(0): scikit-learn's log_loss
+# clips there too.
 EPSILON = float(np.finfo(np.float64).eps)
 
 
 @dataclass(frozen=True)
 class Calibrator(ABC):
-    """A fitted calibrator. Fields are numbers or nested tuples of numbers, what the JSON document holds."""
+    """A fitted calibrator. Fields are numbers or nested tuples of numbers, what the JSON document
+    holds.
+    """
 
     NAME: ClassVar[str]
 
@@ -44,7 +48,8 @@ class Calibrator(ABC):
         return np.asarray(np.exp(self.log_probabilities(logits)))
 
     def affine(self, n_classes: int) -> tuple[Floats, Floats] | None:
-        """(scale (C,), offset (C,)) such that softmax(scale * logits + offset) is the result; None where there is none.
+        """(scale (C,), offset (C,)) such that softmax(scale * logits + offset) is the result; None
+        where there is none.
 
         What has this form can be folded into the weights of a linear head.
         """
@@ -71,20 +76,25 @@ class Calibrator(ABC):
 
 
 def checked(logits: Logits, labels: Integers) -> tuple[Floats, Integers]:
-    """float64 logits and int64 labels. Raises DataError for non-finite logits, wrong shapes, labels out of range,
-    or a class without samples."""
+    """float64 logits and int64 labels. Raises DataError for non-finite logits, wrong shapes, labels
+    out of range, or a class without samples."""
     wide, given = np.asarray(logits, dtype=np.float64), np.asarray(labels)
     if wide.ndim != 2 or wide.shape[1] < 2 or len(wide) == 0:
-        raise DataError(f"logits have shape {wide.shape}, a calibrator needs (N, C) with N >= 1 and C >= 2")
+        raise DataError(
+            f"logits have shape {wide.shape}, a calibrator needs (N, C) with N >= 1 and C >= 2"
+        )
     if given.shape != (len(wide),) or given.dtype.kind not in "iub":
         raise DataError(f"labels are {given.dtype} {given.shape}, expected integers ({len(wide)},)")
     if not np.isfinite(wide).all():
         row = int(np.flatnonzero(~np.isfinite(wide).all(axis=1))[0])
         raise DataError(f"logits[{row}] is {wide[row].tolist()}, not finite")
-    counts = np.bincount(np.clip(given, 0, wide.shape[1]).astype(np.int64), minlength=wide.shape[1] + 1)
+    counts = np.bincount(
+        np.clip(given, 0, wide.shape[1]).astype(np.int64), minlength=wide.shape[1] + 1
+    )
     if given.min() < 0 or counts[-1]:
         raise DataError(
-            f"labels contain {sorted({int(given.min()), int(given.max())})}, expected 0..{wide.shape[1] - 1}"
+            f"labels contain {sorted({int(given.min()), int(given.max())})}, expected"
+            f" 0..{wide.shape[1] - 1}"
         )
     absent = np.flatnonzero(counts[:-1] == 0).tolist()
     if absent:
@@ -101,7 +111,11 @@ def nested_tuple(values: Any) -> Any:
     """Lists and arrays as nested tuples of Python floats."""
     if isinstance(values, np.ndarray):
         values = values.tolist()
-    return tuple(nested_tuple(v) for v in values) if isinstance(values, list | tuple) else float(values)
+    return (
+        tuple(nested_tuple(v) for v in values)
+        if isinstance(values, list | tuple)
+        else float(values)
+    )
 
 
 def _all_finite(value: Any) -> bool:

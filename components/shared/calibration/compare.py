@@ -1,8 +1,10 @@
-"""Which calibrator predicts best what it has not seen? Comparison by cross-fitting over whole groups.
+"""Which calibrator predicts best what it has not seen? Comparison by cross-fitting over whole
+groups.
 
-Each sample is calibrated by a fit on the other folds. The choice goes by NLL, a proper score; the calibration error is
-reported, but rewards forecasts that say nothing. Among calibrators within one standard error of the best, the simplest
-is chosen; which take part depends on the number of samples (`registry.eligible`).
+Each sample is calibrated by a fit on the other folds. The choice goes by NLL, a proper score; the
+calibration error is reported, but rewards forecasts that say nothing. Among calibrators within one
+standard error of the best, the simplest is chosen; which take part depends on the number of samples
+(`registry.eligible`).
 """
 
 from collections.abc import Sequence
@@ -13,10 +15,10 @@ import numpy as np
 
 from components.shared.calibration import registry
 from components.shared.calibration.calibrator import Calibrator, Logits, checked
-from components.shared.errors import DataError
-from components.shared.evaluation import calibration_error, metrics
-from components.shared.evaluation.bootstrap import Interval, Statistic, intervals, membership
-from components.shared.evaluation.metrics import Bools, Floats, Integers, log_softmax
+from components.shared.contracts.errors import DataError
+from components.shared.stats import calibration_error, metrics
+from components.shared.stats.bootstrap import Interval, Statistic, intervals, membership
+from components.shared.stats.metrics import Bools, Floats, Integers, log_softmax
 
 UNCALIBRATED = "uncalibrated"
 _MAX_FOLDS = 5
@@ -26,7 +28,8 @@ _MAX_FOLDS = 5
 class Row:
     """One calibrator's cross-fitted scores: metric name -> (value, 95 % interval over groups).
 
-    excess: mean NLL minus that of the best calibrator, with the standard error of this paired difference.
+    excess: mean NLL minus that of the best calibrator, with the standard error of this paired
+    difference.
     """
 
     name: str
@@ -44,12 +47,16 @@ class Comparison:
 
 
 def cross_fitted(name: str, logits: Logits, labels: Integers, folds: Integers) -> Floats:
-    """(N, C) log-probabilities; each sample's come from a fit on the other folds. folds: (N,) int64."""
+    """(N, C) log-probabilities; each sample's come from a fit on the other folds. folds: (N,)
+    int64.
+    """
     wide, truth = checked(logits, labels)
     out = np.empty_like(wide)
     for fold in np.unique(folds):
         held_out = folds == fold
-        out[held_out] = registry.fit(name, wide[~held_out], truth[~held_out]).log_probabilities(wide[held_out])
+        out[held_out] = registry.fit(name, wide[~held_out], truth[~held_out]).log_probabilities(
+            wide[held_out]
+        )
     return out
 
 
@@ -64,7 +71,8 @@ def group_folds(labels: Integers, groups: Sequence[str], seed: int) -> Integers:
     n_folds = min(_MAX_FOLDS, *per_class)
     if n_folds < 2:
         raise DataError(
-            "VAL_CALIB has a class whose samples are all in one group; cross-fitting needs two groups of each"
+            "VAL_CALIB has a class whose samples are all in one group; cross-fitting needs two"
+            " groups of each"
         )
     rarity = np.argsort(np.argsort(np.bincount(label), kind="stable"))
     stratum = np.full(int(member.max()) + 1, len(classes))
@@ -76,28 +84,45 @@ def group_folds(labels: Integers, groups: Sequence[str], seed: int) -> Integers:
     folds = np.asarray(fold_of_group[member])
     lacking = [k for k in classes for f in range(n_folds) if not (labels[folds != f] == k).any()]
     if lacking:
-        raise DataError(f"class {lacking[0]} is in so few groups that a fold has all of it; use more data")
+        raise DataError(
+            f"class {lacking[0]} is in so few groups that a fold has all of it; use more data"
+        )
     return folds
 
 
 def compare(
-    logits: Logits, labels: Integers, groups: Sequence[str], *, n_replicates: int, seed: int, positive: int = 1
+    logits: Logits,
+    labels: Integers,
+    groups: Sequence[str],
+    *,
+    n_replicates: int,
+    seed: int,
+    positive: int = 1,
 ) -> Comparison:
     """Scores of every calibrator on samples it was not fitted on.
 
-    logits (N, C), labels (N,) int64. `positive` is the class of the positive-class ECE, reported for two classes.
+    logits (N, C), labels (N,) int64. `positive` is the class of the positive-class ECE, reported
+    for two classes.
     """
     wide, truth = checked(logits, labels)
     folds = group_folds(truth, groups, seed)
     log_probabilities = {UNCALIBRATED: log_softmax(wide)}
-    log_probabilities |= {n: cross_fitted(n, wide, truth, folds) for n in registry.names(wide.shape[1])}
+    log_probabilities |= {
+        n: cross_fitted(n, wide, truth, folds) for n in registry.names(wide.shape[1])
+    }
     scores = _scores(log_probabilities, truth, groups, n_replicates, seed, positive)
-    losses = {name: -values[np.arange(len(truth)), truth] for name, values in log_probabilities.items()}
+    losses = {
+        name: -values[np.arange(len(truth)), truth] for name, values in log_probabilities.items()
+    }
     candidates = registry.eligible(wide, truth)
     best = min(candidates, key=lambda name: float(losses[name].mean()))
     member = membership(groups, len(groups))
-    rows = [Row(n, scores[n], *_paired(losses[n] - losses[best], member)) for n in log_probabilities]
-    chosen = next(row.name for row in rows if row.name in candidates and row.excess <= row.standard_error)
+    rows = [
+        Row(n, scores[n], *_paired(losses[n] - losses[best], member)) for n in log_probabilities
+    ]
+    chosen = next(
+        row.name for row in rows if row.name in candidates and row.excess <= row.standard_error
+    )
     return Comparison(tuple(rows), chosen)
 
 
@@ -118,8 +143,12 @@ def choose(logits: Logits, labels: Integers, groups: Sequence[str], seed: int) -
     raise AssertionError("the best calibrator is within any distance of itself")
 
 
-def fit_named(name: str, logits: Logits, labels: Integers, groups: Sequence[str], seed: int) -> Calibrator:
-    """The calibrator of that name, "auto" for the one `choose` names, fitted on all these samples."""
+def fit_named(
+    name: str, logits: Logits, labels: Integers, groups: Sequence[str], seed: int
+) -> Calibrator:
+    """The calibrator of that name, "auto" for the one `choose` names, fitted on all these
+    samples.
+    """
     chosen = choose(logits, labels, groups, seed) if name == "auto" else name
     return registry.fit(chosen, logits, labels)
 
@@ -163,7 +192,11 @@ def _statistics(log_probability: Floats, truth: Integers, positive: int) -> dict
     }
     if probability.shape[1] == 2:
         event: Bools = truth == positive
-        found["ece_positive_class"] = lambda w: calibration_error.ece(event, probability[:, positive], weights=w)
+        found["ece_positive_class"] = lambda w: calibration_error.ece(
+            event, probability[:, positive], weights=w
+        )
     else:
-        found["ece_classwise"] = lambda w: calibration_error.ece_classwise(truth, probability, weights=w)
+        found["ece_classwise"] = lambda w: calibration_error.ece_classwise(
+            truth, probability, weights=w
+        )
     return found

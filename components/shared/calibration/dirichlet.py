@@ -1,7 +1,8 @@
 """Which calibrators are linear in log-probabilities? Beta and Dirichlet calibration.
 
-Kull, Silva Filho, Flach, "Beta calibration", AISTATS 2017; Kull et al., "Beyond temperature scaling: obtaining
-well-calibrated multiclass probabilities with Dirichlet calibration", NeurIPS 2019 (ODIR: eq. 9).
+Kull, Silva Filho, Flach, "Beta calibration", AISTATS 2017; Kull et al., "Beyond temperature
+scaling: obtaining well-calibrated multiclass probabilities with Dirichlet calibration", NeurIPS
+2019 (ODIR: eq. 9).
 """
 
 from dataclasses import dataclass
@@ -12,7 +13,7 @@ import numpy as np
 from components.shared.calibration.calibrator import Calibrator, Logits, checked, nested_tuple
 from components.shared.calibration.linear import of_sigmoids
 from components.shared.calibration.newton import Problem, logistic_fit, softmax_fit
-from components.shared.evaluation.metrics import Floats, Integers, log_softmax, nll_multiclass
+from components.shared.stats.metrics import Floats, Integers, log_softmax, nll_multiclass
 
 # Strengths tried by cross-validation: from hardly any to nearly diagonal, without intercepts.
 STRENGTHS = (1e-2, 1e-1, 1.0, 10.0)
@@ -22,7 +23,9 @@ _MAX_VALIDATED = 5000
 
 @dataclass(frozen=True)
 class Beta(Calibrator):
-    """sigmoid(a ln p - b ln(1 - p) + c) with a, b >= 0. More than two classes: each against the others, normalised."""
+    """sigmoid(a ln p - b ln(1 - p) + c) with a, b >= 0. More than two classes: each against the
+    others, normalised.
+    """
 
     NAME: ClassVar[str] = "beta"
     a: tuple[float, ...]
@@ -31,7 +34,9 @@ class Beta(Calibrator):
 
     @classmethod
     def fit(cls, logits: Logits, labels: Integers) -> Self:
-        """Logistic regression on (ln p, -ln(1 - p)); a negative coefficient is set to 0 and the others fitted again."""
+        """Logistic regression on (ln p, -ln(1 - p)); a negative coefficient is set to 0 and the
+        others fitted again.
+        """
         wide, truth = checked(logits, labels)
         classes = [1] if wide.shape[1] == 2 else range(wide.shape[1])
         rows = [_beta(_log_pair(wide, k), truth == k) for k in classes]
@@ -64,23 +69,29 @@ class Dirichlet(Calibrator):
     def fit(cls, logits: Logits, labels: Integers) -> Self:
         """Both strengths chosen by cross-validated NLL, one after the other.
 
-        That uses at most 5,000 of the samples; a penalty is a prior of so many samples' worth, so it is scaled down
-        for more.
+        That uses at most 5,000 of the samples; a penalty is a prior of so many samples' worth, so
+        it is scaled down for more.
         """
         wide, truth = checked(logits, labels)
         rows = np.linspace(0, len(truth) - 1, min(len(truth), _MAX_VALIDATED)).astype(np.int64)
         if len(np.unique(truth[rows])) < wide.shape[1]:
             rows = np.arange(len(truth))
         few, few_truth = wide[rows], truth[rows]
-        best = min(STRENGTHS, key=lambda strength: cls._validated_nll(few, few_truth, strength, strength))
-        other = min(STRENGTHS, key=lambda strength: cls._validated_nll(few, few_truth, best, strength))
+        best = min(
+            STRENGTHS, key=lambda strength: cls._validated_nll(few, few_truth, strength, strength)
+        )
+        other = min(
+            STRENGTHS, key=lambda strength: cls._validated_nll(few, few_truth, best, strength)
+        )
         scale = len(rows) / len(truth)
         return cls._fit(wide, truth, best * scale, other * scale)
 
     @classmethod
-    def fit_regularised(cls, logits: Logits, labels: Integers, off_diagonal: float, intercept: float) -> Self:
-        """Minimal NLL + off_diagonal / (C (C - 1)) * sum of squared off-diagonal weights + intercept / C * sum of
-        squared intercepts."""
+    def fit_regularised(
+        cls, logits: Logits, labels: Integers, off_diagonal: float, intercept: float
+    ) -> Self:
+        """Minimal NLL + off_diagonal / (C (C - 1)) * sum of squared off-diagonal weights +
+        intercept / C * sum of squared intercepts."""
         wide, truth = checked(logits, labels)
         return cls._fit(wide, truth, off_diagonal, intercept)
 
@@ -96,8 +107,12 @@ class Dirichlet(Calibrator):
         return cls(nested_tuple(found[:, :-1]), nested_tuple(found[:, -1]), off_diagonal, intercept)
 
     @classmethod
-    def _validated_nll(cls, wide: Floats, truth: Integers, off_diagonal: float, intercept: float) -> float:
-        """Mean held-out NLL over folds of every n-th sample within its class, so that all folds have all classes."""
+    def _validated_nll(
+        cls, wide: Floats, truth: Integers, off_diagonal: float, intercept: float
+    ) -> float:
+        """Mean held-out NLL over folds of every n-th sample within its class, so that all folds
+        have all classes.
+        """
         fold = np.empty(len(truth), dtype=np.int64)
         for k in range(wide.shape[1]):
             members = np.flatnonzero(truth == k)
@@ -108,12 +123,17 @@ class Dirichlet(Calibrator):
             if not inside.any():
                 inside = outside
             fitted = cls._fit(wide[inside], truth[inside], off_diagonal, intercept)
-            losses.append(nll_multiclass(truth[outside], fitted.log_probabilities(wide[outside])) * outside.sum())
+            losses.append(
+                nll_multiclass(truth[outside], fitted.log_probabilities(wide[outside]))
+                * outside.sum()
+            )
         return float(np.sum(losses) / len(truth))
 
     def log_probabilities(self, logits: Logits) -> Floats:
         """log softmax(weights ln p + intercept)."""
-        return log_softmax(log_softmax(logits) @ np.array(self.weights).T + np.array(self.intercept))
+        return log_softmax(
+            log_softmax(logits) @ np.array(self.weights).T + np.array(self.intercept)
+        )
 
     def n_classes(self) -> int | None:
         """One row per class."""

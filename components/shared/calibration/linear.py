@@ -1,7 +1,8 @@
-"""Which calibrators are linear in logits? Temperature, Platt and vector scaling: what a head's weights can carry.
+"""Which calibrators are linear in logits? Temperature, Platt and vector scaling: what a head's
+weights can carry.
 
-Guo et al., "On calibration of modern neural networks", ICML 2017 (temperature, vector); Platt, 1999. For two classes
-vector scaling, and matrix scaling with it, is Platt scaling.
+Guo et al., "On calibration of modern neural networks", ICML 2017 (temperature, vector); Platt,
+1999. For two classes vector scaling, and matrix scaling with it, is Platt scaling.
 """
 
 from collections.abc import Sequence
@@ -12,7 +13,7 @@ import numpy as np
 
 from components.shared.calibration.calibrator import Calibrator, Logits, checked, class_log_odds
 from components.shared.calibration.newton import Problem, logistic_fit, softmax_fit
-from components.shared.evaluation.metrics import Floats, Integers, log_softmax, softmax
+from components.shared.stats.metrics import Floats, Integers, log_softmax, softmax
 
 # Temperatures beyond e^-8 and e^8 make every probability 0 or 1, or all equal.
 _LOG_TEMPERATURE_RANGE = 8.0
@@ -27,8 +28,8 @@ class Temperature(Calibrator):
 
     @classmethod
     def fit(cls, logits: Logits, labels: Integers) -> Self:
-        """The root of the NLL's derivative by log T (the NLL has one minimum), to 1e-12; at the end of the range
-        where labels are separable."""
+        """The root of the NLL's derivative by log T (the NLL has one minimum), to 1e-12; at the end
+        of the range where labels are separable."""
         from scipy.optimize import brentq
 
         wide, truth = checked(logits, labels)
@@ -68,13 +69,17 @@ class Temperature(Calibrator):
         """A temperature is one positive number."""
         found = super().problems(document)
         value = document.get("temperature")
-        if not found and (isinstance(value, list | tuple) or not isinstance(value, int | float) or value <= 0):
+        if not found and (
+            isinstance(value, list | tuple) or not isinstance(value, int | float) or value <= 0
+        ):
             found.append(f"temperature={value!r} must be a number > 0")
         return found
 
 
 def of_sigmoids(margins: Sequence[Floats]) -> Floats:
-    """(N, C) log-probabilities of one margin (N,), class 1's against class 0, or of one per class, normalised."""
+    """(N, C) log-probabilities of one margin (N,), class 1's against class 0, or of one per class,
+    normalised.
+    """
     if len(margins) == 1:
         return log_softmax(np.column_stack([np.zeros(len(margins[0])), margins[0]]))
     return log_softmax(np.column_stack([-np.logaddexp(0.0, -margin) for margin in margins]))
@@ -84,7 +89,8 @@ def of_sigmoids(margins: Sequence[Floats]) -> Floats:
 class Platt(Calibrator):
     """sigmoid(slope * log-odds + intercept), maximum likelihood without smoothed targets.
 
-    Two classes: one slope and intercept, of class 1. More: one pair for each class against the others, normalised.
+    Two classes: one slope and intercept, of class 1. More: one pair for each class against the
+    others, normalised.
     """
 
     NAME: ClassVar[str] = "platt"
@@ -103,7 +109,10 @@ class Platt(Calibrator):
         """Two classes: of the one sigmoid. More: of the normalised sigmoids."""
         wide = np.asarray(logits, dtype=np.float64)
         classes = [1] if len(self.slope) == 1 else range(len(self.slope))
-        margins = [a * class_log_odds(wide, k) + b for k, a, b in zip(classes, self.slope, self.intercept, strict=True)]
+        margins = [
+            a * class_log_odds(wide, k) + b
+            for k, a, b in zip(classes, self.slope, self.intercept, strict=True)
+        ]
         return of_sigmoids(margins)
 
     def n_classes(self) -> int | None:
@@ -127,8 +136,8 @@ class VectorScaling(Calibrator):
 
     @classmethod
     def fit(cls, logits: Logits, labels: Integers) -> Self:
-        """Minimal NLL. The offset of class 0 is 0, since only differences count; two classes share their scale, so
-        that the result is a function of the log-odds."""
+        """Minimal NLL. The offset of class 0 is 0, since only differences count; two classes share
+        their scale, so that the result is a function of the log-odds."""
         wide, truth = checked(logits, labels)
         count = wide.shape[1]
         if count == 2:
@@ -142,7 +151,9 @@ class VectorScaling(Calibrator):
 
     def log_probabilities(self, logits: Logits) -> Floats:
         """log softmax(scale * logits + offset)."""
-        return log_softmax(np.asarray(logits, dtype=np.float64) * self.scale + np.asarray(self.offset))
+        return log_softmax(
+            np.asarray(logits, dtype=np.float64) * self.scale + np.asarray(self.offset)
+        )
 
     def n_classes(self) -> int | None:
         """One scale per class."""
@@ -156,7 +167,9 @@ class VectorScaling(Calibrator):
 
 def _logistic(margin: Floats, truth: np.ndarray) -> tuple[float, float]:
     """(slope, intercept) of the logistic regression of truth on one feature."""
-    slope, intercept = logistic_fit(_with_one(margin[:, None]), truth, np.array([1.0, 0.0])).tolist()
+    slope, intercept = logistic_fit(
+        _with_one(margin[:, None]), truth, np.array([1.0, 0.0])
+    ).tolist()
     return slope, intercept
 
 

@@ -1,7 +1,8 @@
 """Which samples does an ImageDataset artifact hold, and what are their pixels?
 
-`samples.csv` has one row per sample, sorted by id; `images/shard-NNNNN.npy` hold the pixels in the same order and are
-memory-mapped, so that a batch costs a copy and nothing else. `duplicates.csv` and `rejects.csv` say what was found.
+`samples.csv` has one row per sample, sorted by id; `images/shard-NNNNN.npy` hold the pixels in the
+same order and are memory-mapped, so that a batch costs a copy and nothing else. `duplicates.csv`
+and `rejects.csv` say what was found.
 """
 
 import csv
@@ -15,7 +16,7 @@ from typing import Self
 import numpy as np
 import numpy.typing as npt
 
-from components.shared.artifacts import Manifest, verify_dir, write_json
+from components.shared.contracts.artifacts import Manifest, verify_dir, write_json
 
 KIND = "ImageDataset"
 SHARD_SIZE = 2048  # images: 300 MB at 224 x 224
@@ -25,10 +26,11 @@ _ATTRIBUTE = "attribute:"  # apart from our own columns: the user's may have the
 
 @dataclass(frozen=True)
 class Sample:
-    """One image. `group` unites the given group with those of duplicates; `attributes` are all other columns.
+    """One image. `group` unites the given group with those of duplicates; `attributes` are all
+    other columns.
 
-    `sample_id` is the first 16 hex characters of `sha256`, the digest of the encoded file; `path` is relative to the
-    source.
+    `sample_id` is the first 16 hex characters of `sha256`, the digest of the encoded file; `path`
+    is relative to the source.
     """
 
     sample_id: str
@@ -59,7 +61,9 @@ class Dataset:
         with (path / "samples.csv").open(newline="", encoding="utf-8") as stream:
             samples = [_sample(row) for row in csv.DictReader(stream)]
         shards = map_shards(path)
-        return cls(path, manifest, tuple(header["class_names"]), header["image_size"], samples, shards)
+        return cls(
+            path, manifest, tuple(header["class_names"]), header["image_size"], samples, shards
+        )
 
     @cached_property
     def index(self) -> dict[str, int]:
@@ -90,11 +94,17 @@ def write_samples(directory: Path, samples: Sequence[Sample]) -> None:
 
 def write_header(directory: Path, class_names: tuple[str, ...], image_size: int) -> None:
     """Write dataset.json into an artifact's staging directory."""
-    write_json(directory / "dataset.json", {"class_names": list(class_names), "image_size": image_size})
+    write_json(
+        directory / "dataset.json", {"class_names": list(class_names), "image_size": image_size}
+    )
 
 
-def write_shards(directory: Path, images: Iterable[npt.NDArray[np.uint8]], count: int, image_size: int) -> None:
-    """Write `count` images (S, S, 3) uint8, in order, through memory maps: the kernel pages them out as it needs."""
+def write_shards(
+    directory: Path, images: Iterable[npt.NDArray[np.uint8]], count: int, image_size: int
+) -> None:
+    """Write `count` images (S, S, 3) uint8, in order, through memory maps: the kernel pages them
+    out as it needs.
+    """
     (directory / "images").mkdir()
     shape = (image_size, image_size, 3)
     shard = np.empty((0, *shape), dtype=np.uint8)
@@ -124,7 +134,9 @@ def read_shards(
 
 
 def _sample(row: dict[str, str]) -> Sample:
-    attributes = {name.removeprefix(_ATTRIBUTE): row[name] for name in row if name.startswith(_ATTRIBUTE)}
+    attributes = {
+        name.removeprefix(_ATTRIBUTE): row[name] for name in row if name.startswith(_ATTRIBUTE)
+    }
     return Sample(
         sample_id=row["sample_id"],
         label=int(row["label"]),

@@ -1,10 +1,12 @@
-"""What pixels does this file hold? The one decode-and-resize path of training, evaluation and the bundle.
+"""What pixels does this file hold? The one decode-and-resize path of training, evaluation and the
+bundle.
 
-The pixels equal what transformers computes from the same file: upright by EXIF, RGB by Pillow's conversion, squeezed
-to a square by Pillow's antialiased bicubic filter. Two differences, both on purpose: 16-bit grey is scaled to 8 bits
-(Pillow clips it to white), and a JPEG of at least six times the target on both axes is decoded at 1/2, 1/4 or 1/8
-size by its DCT, always at least three times the target (Pillow's rule `reducing_gap=3.0`). Against a full decode,
-squeezed to 224, that changed 12-megapixel photographs by 0.3 of 255 on average, 2 at the 99th percentile, 4 at most.
+The pixels equal what transformers computes from the same file: upright by EXIF, RGB by Pillow's
+conversion, squeezed to a square by Pillow's antialiased bicubic filter. Two differences, both on
+purpose: 16-bit grey is scaled to 8 bits (Pillow clips it to white), and a JPEG of at least six
+times the target on both axes is decoded at 1/2, 1/4 or 1/8 size by its DCT, always at least three
+times the target (Pillow's rule `reducing_gap=3.0`). Against a full decode, squeezed to 224, that
+changed 12-megapixel photographs by 0.3 of 255 on average, 2 at the 99th percentile, 4 at most.
 """
 
 import io
@@ -15,33 +17,56 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from components.shared.errors import DataError
+from components.shared.contracts.errors import DataError
 
-# No other format is ever parsed: fewer parsers meet untrusted bytes (Pillow's EPS plugin would start Ghostscript).
+# No other format is ever parsed: fewer parsers meet untrusted bytes (Pillow's EPS plugin would
+# start Ghostscript).
 FORMATS = ("BMP", "GIF", "JPEG", "PNG", "TIFF", "WEBP")
 FORMAT_OF_SUFFIX = {
-    ".bmp": "BMP", ".gif": "GIF", ".jfif": "JPEG", ".jpe": "JPEG", ".jpeg": "JPEG", ".jpg": "JPEG", ".png": "PNG",
-    ".tif": "TIFF", ".tiff": "TIFF", ".webp": "WEBP",
-}  # fmt: skip
+    ".bmp": "BMP",
+    ".gif": "GIF",
+    ".jfif": "JPEG",
+    ".jpe": "JPEG",
+    ".jpeg": "JPEG",
+    ".jpg": "JPEG",
+    ".png": "PNG",
+    ".tif": "TIFF",
+    ".tiff": "TIFF",
+    ".webp": "WEBP",
+}
 MAX_PIXELS = 100_000_000
 _DRAFT_GAP = 3
-# What Pillow's parsers were seen to raise on damaged bytes; MemoryError and errors of our own are not among them.
+# What Pillow's parsers were seen to raise on damaged bytes; MemoryError and errors of our own are
+# not among them.
 _CORRUPT = (
-    OSError, SyntaxError, ValueError, EOFError, LookupError, TypeError, AttributeError, OverflowError,
-    ZeroDivisionError, struct.error, zlib.error,
-)  # fmt: skip
+    OSError,
+    SyntaxError,
+    ValueError,
+    EOFError,
+    LookupError,
+    TypeError,
+    AttributeError,
+    OverflowError,
+    ZeroDivisionError,
+    struct.error,
+    zlib.error,
+)
 
 
 class ImageRejectedError(DataError):
     """The file cannot be used as an image; the message is the reason."""
 
 
-def decode(data: bytes, *, name: str, max_pixels: int = MAX_PIXELS, target_size: int | None = None) -> Image.Image:
-    """The upright RGB image in `data`; `name` gives the expected format by its suffix, if it has a known one.
+def decode(
+    data: bytes, *, name: str, max_pixels: int = MAX_PIXELS, target_size: int | None = None
+) -> Image.Image:
+    """The upright RGB image in `data`; `name` gives the expected format by its suffix, if it has a
+    known one.
 
-    With `target_size`, a large JPEG is decoded at reduced size as the module says; of several frames the first counts.
-    Raises ImageRejectedError: empty, not an image of a supported format, another format than the suffix says, more
-    than `max_pixels` (checked before any pixel is decoded), truncated or corrupt, or a pixel type without a range.
+    With `target_size`, a large JPEG is decoded at reduced size as the module says; of several
+    frames the first counts. Raises ImageRejectedError: empty, not an image of a supported format,
+    another format than the suffix says, more than `max_pixels` (checked before any pixel is
+    decoded), truncated or corrupt, or a pixel type without a range.
     """
     if not data:
         raise ImageRejectedError("empty file")
@@ -59,15 +84,21 @@ def decode(data: bytes, *, name: str, max_pixels: int = MAX_PIXELS, target_size:
     except ImageRejectedError:
         raise
     except UnidentifiedImageError:
-        raise ImageRejectedError("not an image in a supported format (" + ", ".join(FORMATS) + ")") from None
+        raise ImageRejectedError(
+            "not an image in a supported format (" + ", ".join(FORMATS) + ")"
+        ) from None
     except Image.DecompressionBombError:
         raise ImageRejectedError(f"more than max_pixels={max_pixels} pixels") from None
     except _CORRUPT as error:
-        raise ImageRejectedError(f"truncated or corrupt ({' '.join(str(error).split())[:80]})") from error
+        raise ImageRejectedError(
+            f"truncated or corrupt ({' '.join(str(error).split())[:80]})"
+        ) from error
     return _to_rgb(image)
 
 
-def decode_resized(data: bytes, *, name: str, size: int, max_pixels: int = MAX_PIXELS) -> npt.NDArray[np.uint8]:
+def decode_resized(
+    data: bytes, *, name: str, size: int, max_pixels: int = MAX_PIXELS
+) -> npt.NDArray[np.uint8]:
     """(size, size, 3) uint8, squeezed without keeping the aspect ratio; errors as in `decode`."""
     return resize(decode(data, name=name, max_pixels=max_pixels, target_size=size), size)
 
@@ -81,11 +112,15 @@ def _check_header(image: Image.Image, name: str, max_pixels: int) -> None:
     base = name.rsplit("/", 1)[-1].lower()
     suffix = base[base.rfind(".") :] if "." in base else ""
     expected = FORMAT_OF_SUFFIX.get(suffix)
-    found = "JPEG" if image.format == "MPO" else image.format  # MPO: a JPEG followed by further ones
+    found = (
+        "JPEG" if image.format == "MPO" else image.format
+    )  # MPO: a JPEG followed by further ones
     if expected is not None and found != expected:
         raise ImageRejectedError(f"content is {found}, but the name ends with {suffix}")
     if image.width * image.height > max_pixels:
-        raise ImageRejectedError(f"{image.width} x {image.height} is more than max_pixels={max_pixels}")
+        raise ImageRejectedError(
+            f"{image.width} x {image.height} is more than max_pixels={max_pixels}"
+        )
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:
@@ -93,7 +128,9 @@ def _to_rgb(image: Image.Image) -> Image.Image:
         grey = np.asarray(image, dtype=np.uint32)
         image = Image.fromarray(((grey * 255 + 32767) // 65535).astype(np.uint8))
     elif image.mode in ("I", "F"):
-        raise ImageRejectedError("32-bit grey pixels have no defined white; save the image with 8 or 16 bits")
+        raise ImageRejectedError(
+            "32-bit grey pixels have no defined white; save the image with 8 or 16 bits"
+        )
     if image.mode == "RGB":
         return image  # `convert` would copy it
     try:

@@ -1,6 +1,7 @@
 """Which split does a sample belong to, for ever?
 
-A group's split follows from a salted hash of its name alone, so that data added later never move it.
+A group's split follows from a salted hash of its name alone, so that data added later never move
+it.
 """
 
 import csv
@@ -13,9 +14,9 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from components.shared.artifacts import Manifest, verify_dir
+from components.shared.contracts.artifacts import Manifest, verify_dir
+from components.shared.contracts.errors import ArtifactError, LeakageViolationError
 from components.shared.data.dataset import Dataset
-from components.shared.errors import ArtifactError, LeakageViolationError
 
 SPLITS = ("TRAIN", "VAL_SELECT", "VAL_CALIB", "VAL_TEST")
 KIND = "Splits"
@@ -46,41 +47,70 @@ def read_splits(path: Path) -> Splits:
 
 
 def refuse_foreign(data: Dataset, assignment: Splits, checkpoint: Manifest) -> None:
-    """Raises ArtifactError where splits or checkpoint were made from another dataset than `data`."""
-    if checkpoint.inputs.get("dataset") != data.manifest.content_digest or set(assignment.of) != set(data.index):
-        raise ArtifactError("checkpoint or splits were made from another dataset; take all inputs from one run")
+    """Raises ArtifactError where splits or checkpoint were made from another dataset than
+    `data`.
+    """
+    if checkpoint.inputs.get("dataset") != data.manifest.content_digest or set(
+        assignment.of
+    ) != set(data.index):
+        raise ArtifactError(
+            "checkpoint or splits were made from another dataset; take all inputs from one run"
+        )
 
 
 def unit_hashes(salt: str, groups: Iterable[str]) -> npt.NDArray[np.float64]:
     """(G,) numbers in [0, 1), one per group, from BLAKE2b of salt and group."""
-    digests = (hashlib.blake2b(f"{salt}\0{group}".encode(), digest_size=8).digest() for group in groups)
+    digests = (
+        hashlib.blake2b(f"{salt}\0{group}".encode(), digest_size=8).digest() for group in groups
+    )
     # 53 bits are what a double holds: with 64, the largest would round to 1.
-    return np.array([int.from_bytes(digest, "big") >> 11 for digest in digests], dtype=np.float64) / 2**53
+    return (
+        np.array([int.from_bytes(digest, "big") >> 11 for digest in digests], dtype=np.float64)
+        / 2**53
+    )
 
 
 def assign(salt: str, groups: Iterable[str], shares: Mapping[str, float]) -> npt.NDArray[np.int64]:
-    """(G,) index into `shares` of each group's split: whose interval of cumulated shares holds the group's hash.
+    """(G,) index into `shares` of each group's split: whose interval of cumulated shares holds the
+    group's hash.
 
     Shares are renormalised to 1.
     """
     cumulated = np.cumsum(list(shares.values()))
-    return np.searchsorted(cumulated[:-1] / cumulated[-1], unit_hashes(salt, groups), side="right").astype(np.int64)
+    return np.searchsorted(
+        cumulated[:-1] / cumulated[-1], unit_hashes(salt, groups), side="right"
+    ).astype(np.int64)
 
 
-def audit(split_by_id: Mapping[str, str], group_by_id: Mapping[str, str], pairs: Iterable[tuple[str, str]]) -> None:
+def audit(
+    split_by_id: Mapping[str, str], group_by_id: Mapping[str, str], pairs: Iterable[tuple[str, str]]
+) -> None:
     """Prove that every sample has a split and no group and no duplicate pair crosses.
 
     Raises LeakageViolationError naming what does.
     """
-    problems = [f"sample {sample_id} has no split" for sample_id in sorted(group_by_id.keys() - split_by_id.keys())]
+    problems = [
+        f"sample {sample_id} has no split"
+        for sample_id in sorted(group_by_id.keys() - split_by_id.keys())
+    ]
     by_group: dict[str, set[str]] = {}
     for sample_id, group in group_by_id.items():
         by_group.setdefault(group, set()).add(split_by_id.get(sample_id, "none"))
-    problems += [f"group {group} in {', '.join(sorted(s))}" for group, s in sorted(by_group.items()) if len(s) > 1]
+    problems += [
+        f"group {group} in {', '.join(sorted(s))}"
+        for group, s in sorted(by_group.items())
+        if len(s) > 1
+    ]
     for first, second in pairs:
         splits = split_by_id.get(first, "none"), split_by_id.get(second, "none")
         if splits[0] != splits[1]:
             problems.append(f"near-duplicates {first} in {splits[0]} and {second} in {splits[1]}")
     if problems:
-        more = f"; and {len(problems) - _NAMED_CROSSINGS} more" if len(problems) > _NAMED_CROSSINGS else ""
-        raise LeakageViolationError(f"{len(problems)} crossing(s): " + "; ".join(problems[:_NAMED_CROSSINGS]) + more)
+        more = (
+            f"; and {len(problems) - _NAMED_CROSSINGS} more"
+            if len(problems) > _NAMED_CROSSINGS
+            else ""
+        )
+        raise LeakageViolationError(
+            f"{len(problems)} crossing(s): " + "; ".join(problems[:_NAMED_CROSSINGS]) + more
+        )

@@ -1,7 +1,8 @@
 """Which pixels may unsupervised training see? Those of TRAIN, and nothing that could tell a label.
 
-`images/shard-NNNNN.npy` hold the pixels as the data set stores them, in the order of the sorted sample ids in
-`train_images.json`. Labels, groups, paths and other splits are not in the artifact, so that no code can look at them.
+`images/shard-NNNNN.npy` hold the pixels as the data set stores them, in the order of the sorted
+sample ids in `train_images.json`. Labels, groups, paths and other splits are not in the artifact,
+so that no code can look at them.
 """
 
 import json
@@ -14,9 +15,9 @@ from typing import Self
 import numpy as np
 import numpy.typing as npt
 
-from components.shared.artifacts import Manifest, verify_dir, write_json
+from components.shared.contracts.artifacts import Manifest, verify_dir, write_json
+from components.shared.contracts.errors import ArtifactError, LeakageViolationError
 from components.shared.data.dataset import Dataset, map_shards, read_shards, write_shards
-from components.shared.errors import ArtifactError, LeakageViolationError
 
 KIND = "TrainImages"
 SPLIT = "TRAIN"
@@ -28,7 +29,9 @@ _READ_AT_ONCE = 64  # images
 
 @dataclass(frozen=True)
 class TrainImages:
-    """An opened, verified artifact. image_size in pixels; `sample_ids` sorted, in the order of the pixels."""
+    """An opened, verified artifact. image_size in pixels; `sample_ids` sorted, in the order of the
+    pixels.
+    """
 
     manifest: Manifest
     image_size: int
@@ -39,18 +42,27 @@ class TrainImages:
     def open(cls, path: Path) -> Self:
         """Verify the artifact and map its shards.
 
-        Raises LeakageViolationError where it is of another split, by its manifest or by its content, or holds
-        anything besides pixels and ids; ArtifactError listing every other difference.
+        Raises LeakageViolationError where it is of another split, by its manifest or by its
+        content, or holds anything besides pixels and ids; ArtifactError listing every other
+        difference.
         """
         manifest = verify_dir(path, KIND, split=SPLIT)
-        foreign = sorted(name for name in manifest.files if name != _HEADER and not _SHARD.fullmatch(name))
+        foreign = sorted(
+            name for name in manifest.files if name != _HEADER and not _SHARD.fullmatch(name)
+        )
         if foreign:
-            raise LeakageViolationError(f"{path}: holds {', '.join(foreign)}; {KIND} are pixels and ids only")
+            raise LeakageViolationError(
+                f"{path}: holds {', '.join(foreign)}; {KIND} are pixels and ids only"
+            )
         header = json.loads((path / _HEADER).read_text(encoding="utf-8"))
         if header.get("split") != SPLIT:
-            raise LeakageViolationError(f"{path}: holds split {header.get('split')!r}, this step may only see 'TRAIN'")
+            raise LeakageViolationError(
+                f"{path}: holds split {header.get('split')!r}, this step may only see 'TRAIN'"
+            )
         if set(header) != _FIELDS:
-            raise LeakageViolationError(f"{path}/{_HEADER}: has {sorted(set(header) ^ _FIELDS)} besides or instead")
+            raise LeakageViolationError(
+                f"{path}/{_HEADER}: has {sorted(set(header) ^ _FIELDS)} besides or instead"
+            )
         ids, shards = tuple(header["sample_ids"]), map_shards(path)
         if sum(map(len, shards)) != len(ids) or not ids:
             raise ArtifactError(f"{path}: {sum(map(len, shards))} images for {len(ids)} sample ids")
@@ -65,11 +77,15 @@ class TrainImages:
 
 
 def write_train_images(directory: Path, data: Dataset, ids: Sequence[str]) -> None:
-    """Write the pixels of the samples `ids`, those of TRAIN, into an artifact's staging directory."""
+    """Write the pixels of the samples `ids`, those of TRAIN, into an artifact's staging
+    directory.
+    """
     ids = sorted(ids)
     positions = np.array([data.index[sample_id] for sample_id in ids], dtype=np.int64)
     write_shards(directory, _pixels(data, positions), len(ids), data.image_size)
-    write_json(directory / _HEADER, {"split": SPLIT, "image_size": data.image_size, "sample_ids": ids})
+    write_json(
+        directory / _HEADER, {"split": SPLIT, "image_size": data.image_size, "sample_ids": ids}
+    )
 
 
 def _pixels(data: Dataset, positions: npt.NDArray[np.int64]) -> Iterator[npt.NDArray[np.uint8]]:

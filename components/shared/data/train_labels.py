@@ -1,4 +1,5 @@
-"""Which labels may pre-training see, where it is told to see any? Those of TRAIN's images, in an artifact of their own.
+"""Which labels may pre-training see, where it is told to see any? Those of TRAIN's images, in an
+artifact of their own.
 
 `train_labels.csv` has a row for every image of the TrainImages artifact that was written beside it.
 """
@@ -11,17 +12,19 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from components.shared.artifacts import Manifest, verify_dir, write_json
+from components.shared.contracts.artifacts import Manifest, verify_dir, write_json
+from components.shared.contracts.errors import ArtifactError
 from components.shared.data.dataset import Dataset
 from components.shared.data.train_images import SPLIT, TrainImages
-from components.shared.errors import ArtifactError
 
 KIND = "TrainLabels"
 _TABLE, _HEADER = "train_labels.csv", "train_labels.json"
 
 
 def write_train_labels(directory: Path, data: Dataset, ids: Sequence[str]) -> None:
-    """Write the labels of the samples `ids`, those of TRAIN, into an artifact's staging directory."""
+    """Write the labels of the samples `ids`, those of TRAIN, into an artifact's staging
+    directory.
+    """
     write_json(directory / _HEADER, {"split": SPLIT, "class_names": list(data.class_names)})
     with (directory / _TABLE).open("w", newline="", encoding="utf-8") as stream:
         writer = csv.writer(stream, lineterminator="\n")
@@ -29,15 +32,20 @@ def write_train_labels(directory: Path, data: Dataset, ids: Sequence[str]) -> No
         writer.writerows((i, data.samples[data.index[i]].label) for i in sorted(ids))
 
 
-def read_train_labels(path: Path, images: TrainImages) -> tuple[Manifest, npt.NDArray[np.int64], int]:
+def read_train_labels(
+    path: Path, images: TrainImages
+) -> tuple[Manifest, npt.NDArray[np.int64], int]:
     """Manifest, class indices (N,) in the order of the images, and how many classes there are.
 
-    Raises LeakageViolationError for another split's labels, ArtifactError for those of other images.
+    Raises LeakageViolationError for another split's labels, ArtifactError for those of other
+    images.
     """
     manifest = verify_dir(path, KIND, split=SPLIT)
     n_classes = len(json.loads((path / _HEADER).read_text(encoding="utf-8"))["class_names"])
     with (path / _TABLE).open(newline="", encoding="utf-8") as stream:
         label_of = {row["sample_id"]: int(row["label"]) for row in csv.DictReader(stream)}
     if set(label_of) != set(images.sample_ids):
-        raise ArtifactError(f"{path}: has labels of other images; take train_images and train_labels from one split")
+        raise ArtifactError(
+            f"{path}: has labels of other images; take train_images and train_labels from one split"
+        )
     return manifest, np.array([label_of[i] for i in images.sample_ids], dtype=np.int64), n_classes

@@ -1,4 +1,6 @@
-"""Backbones and classifiers. transformers' own progress bars are off: they show reads and writes of a second."""
+"""Backbones and classifiers. transformers' own progress bars are off: they show reads and writes of
+a second.
+"""
 
 from transformers.utils import logging
 

@@ -8,12 +8,13 @@ from peft import PEFT_TYPE_TO_CONFIG_MAPPING, LoraConfig, PeftConfig, PeftModel,
 from torch import nn
 from transformers import PreTrainedModel
 
-from components.shared.errors import ConfigError, PermanentError, one_line
+from components.shared.contracts.errors import ConfigError, PermanentError, one_line
 from components.shared.models.backbone import exact_tokens
-from components.shared.models.doran import with_doran
+from components.shared.models.experimental.doran import with_doran
 
-# What peft's LoRA is called with particular options: Hu et al. 2021, Liu et al. 2024 (DoRA), Kalajdzievski 2023
-# (rsLoRA), Meng et al. 2024 (PiSSA), Büyükakyüz 2024 (OLoRA), and DoRAN on top of DoRA.
+# What peft's LoRA is called with particular options: Hu et al. 2021, Liu et al. 2024 (DoRA),
+# Kalajdzievski 2023 (rsLoRA), Meng et al. 2024 (PiSSA), Büyükakyüz 2024 (OLoRA), and DoRAN on top
+# of DoRA.
 LORA_VARIANTS: dict[str, dict[str, Any]] = {
     "lora": {},
     "dora": {"use_dora": True},
@@ -23,17 +24,24 @@ LORA_VARIANTS: dict[str, dict[str, Any]] = {
     "doran": {"use_dora": True},
 }
 _TARGETS = ("q_proj", "v_proj", "query", "value")
-# Largest difference of merged and unmerged tokens that storing fp32 weights explains, with a margin of 100.
+# Largest difference of merged and unmerged tokens that storing fp32 weights explains, with a margin
+# of 100.
 _MERGE_TOLERANCE = 1e-4
 
 
 def prepare(
-    backbone: PreTrainedModel, mode: str, *, rank: int, alpha: float, options: dict[str, Any] | None = None
+    backbone: PreTrainedModel,
+    mode: str,
+    *,
+    rank: int,
+    alpha: float,
+    options: dict[str, Any] | None = None,
 ) -> PreTrainedModel:
-    """The backbone with exactly the parameters of `mode` trainable: frozen, full, or an adapter's name.
+    """The backbone with exactly the parameters of `mode` trainable: frozen, full, or an adapter's
+    name.
 
-    Adapters sit on the attention's query and value projections. `options` are further fields of peft's configuration.
-    Raises ConfigError where peft refuses them.
+    Adapters sit on the attention's query and value projections. `options` are further fields of
+    peft's configuration. Raises ConfigError where peft refuses them.
     """
     if mode == "full":
         return backbone
@@ -41,12 +49,20 @@ def prepare(
         parameter.requires_grad_(False)
     if mode == "frozen":
         return backbone
-    names = {name.rsplit(".", 1)[-1] for name, module in backbone.named_modules() if isinstance(module, nn.Linear)}
+    names = {
+        name.rsplit(".", 1)[-1]
+        for name, module in backbone.named_modules()
+        if isinstance(module, nn.Linear)
+    }
     targets = [name for name in _TARGETS if name in names]
     try:
-        adapted = get_peft_model(backbone, _config(mode, rank, alpha, {"target_modules": targets} | (options or {})))
+        adapted = get_peft_model(
+            backbone, _config(mode, rank, alpha, {"target_modules": targets} | (options or {}))
+        )
     except (TypeError, ValueError) as error:
-        raise ConfigError(f"mode={mode!r} with adapter_options={options}: {one_line(error)[:200]}") from error
+        raise ConfigError(
+            f"mode={mode!r} with adapter_options={options}: {one_line(error)[:200]}"
+        ) from error
     return with_doran(adapted) if mode == "doran" else adapted
 
 
@@ -55,11 +71,17 @@ def _config(mode: str, rank: int, alpha: float, options: dict[str, Any]) -> Peft
         return LoraConfig(**({"r": rank, "lora_alpha": alpha} | LORA_VARIANTS[mode] | options))
     kind = PEFT_TYPE_TO_CONFIG_MAPPING[mode.upper()]
     fields = {"r": rank, "rank": rank, "alpha": alpha}
-    return kind(**({name: value for name, value in fields.items() if name in kind.__dataclass_fields__} | options))
+    return kind(
+        **(
+            {name: value for name, value in fields.items() if name in kind.__dataclass_fields__}
+            | options
+        )
+    )
 
 
 def merge(backbone: PreTrainedModel, probe: torch.Tensor) -> PreTrainedModel:
-    """Fold the adapters into the weights (fp32) and check the tokens of `probe` (B, 3, S, S) before and after.
+    """Fold the adapters into the weights (fp32) and check the tokens of `probe` (B, 3, S, S) before
+    and after.
 
     Raises PermanentError where they differ by more than 1e-4 or are not finite.
     """
@@ -70,7 +92,10 @@ def merge(backbone: PreTrainedModel, probe: torch.Tensor) -> PreTrainedModel:
         merged = backbone.merge_and_unload(safe_merge=True)
     difference = float((before - exact_tokens(merged, probe)).abs().max())
     if not difference <= _MERGE_TOLERANCE:
-        raise PermanentError(f"merged backbone differs from the adapted one by {difference:.3g} (> {_MERGE_TOLERANCE})")
+        raise PermanentError(
+            f"merged backbone differs from the adapted one by {difference:.3g} (>"
+            f" {_MERGE_TOLERANCE})"
+        )
     return merged
 
 

@@ -1,7 +1,8 @@
 """What does a set of views say about the image? From margins of views to the margin of the image.
 
-Everything works on the margin, the positive class's logit minus the other's: the largest probability per class over
-views would belong to different views and would not sum to one, and ranking views by confidence picks background.
+Everything works on the margin, the positive class's logit minus the other's: the largest
+probability per class over views would belong to different views and would not sum to one, and
+ranking views by confidence picks background.
 """
 
 import math
@@ -10,20 +11,23 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from components.shared.data.view_spec import ViewSpec
+from components.shared.vision.view_spec import ViewSpec
 
 _WIDTH = 128  # as published
 _TINY = 1e-4  # below it the first two terms of the series are exact in float32
 
 
 class Attention(nn.Module):
-    """Gated attention over views (Ilse et al. 2018, arXiv 1802.04712, eq. 9): (B, V, F) -> (B, V), rows sum to 1."""
+    """Gated attention over views (Ilse et al. 2018, arXiv 1802.04712, eq. 9): (B, V, F) -> (B, V),
+    rows sum to 1.
+    """
 
     def __init__(self, n_features: int) -> None:
         super().__init__()
         self.hidden = nn.Linear(n_features, _WIDTH)
         self.gate = nn.Linear(n_features, _WIDTH)
-        # Without a bias: a softmax does not see it, and a parameter without gradient would still be decayed.
+        # Without a bias: a softmax does not see it, and a parameter without gradient would still be
+        # decayed.
         self.out = nn.Linear(_WIDTH, 1, bias=False)
 
     def forward(self, features: torch.Tensor) -> torch.Tensor:
@@ -33,7 +37,9 @@ class Attention(nn.Module):
         return weights
 
 
-def aggregate(margins: torch.Tensor, views: ViewSpec, attention: torch.Tensor | None = None) -> torch.Tensor:
+def aggregate(
+    margins: torch.Tensor, views: ViewSpec, attention: torch.Tensor | None = None
+) -> torch.Tensor:
     """(B, V) float32 margins -> (B,) margins of the images; of one view it is that view's own.
 
     `attention` (B, V) are the weights where the aggregation is "attention".
@@ -43,7 +49,8 @@ def aggregate(margins: torch.Tensor, views: ViewSpec, attention: torch.Tensor | 
     if views.aggregation == "topk_mean":
         return margins.topk(_k(margins, views), dim=1).values.mean(dim=1)
     if views.aggregation == "lse":
-        # Pinheiro & Collobert 2015 (arXiv 1411.6228, eq. 6): between the mean (r -> 0) and the maximum (r -> inf).
+        # Pinheiro & Collobert 2015 (arXiv 1411.6228, eq. 6): between the mean (r -> 0) and the
+        # maximum (r -> inf).
         r = views.sharpness
         return ((r * margins).logsumexp(dim=1) - math.log(margins.shape[1])) / r
     if views.aggregation == "noisy_or":
@@ -51,8 +58,12 @@ def aggregate(margins: torch.Tensor, views: ViewSpec, attention: torch.Tensor | 
     return (_given(attention) * margins).sum(dim=1)
 
 
-def shares(margins: torch.Tensor, views: ViewSpec, attention: torch.Tensor | None = None) -> torch.Tensor:
-    """(B, V), rows sum to 1: how much of a change of the image's margin comes from each view (its gradient)."""
+def shares(
+    margins: torch.Tensor, views: ViewSpec, attention: torch.Tensor | None = None
+) -> torch.Tensor:
+    """(B, V), rows sum to 1: how much of a change of the image's margin comes from each view (its
+    gradient).
+    """
     if views.aggregation in ("max", "topk_mean"):
         k = _k(margins, views)
         return torch.zeros_like(margins).scatter(1, margins.topk(k, dim=1).indices, 1 / k)
@@ -72,7 +83,9 @@ def neutral_margin(views: ViewSpec) -> float:
 
 
 def _noisy_or(margins: torch.Tensor) -> torch.Tensor:
-    """Log-odds of 1 - prod(1 - p): log(exp(s) - 1) with s = sum of softplus(margin), finite for any margins."""
+    """Log-odds of 1 - prod(1 - p): log(exp(s) - 1) with s = sum of softplus(margin), finite for any
+    margins.
+    """
     # log(softplus(m)) is m where the exponential is all that is left of softplus.
     far = margins < -15
     log_terms = torch.where(far, margins, F.softplus(margins.masked_fill(far, 0.0)).log())

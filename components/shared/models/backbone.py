@@ -1,6 +1,7 @@
 """How is a vision backbone loaded, and which of its output tokens are patches?
 
-Backbones come through transformers' Auto classes: DINOv2 (with or without registers), DINOv3 and ViT.
+Backbones come through transformers' Auto classes: DINOv2 (with or without registers), DINOv3 and
+ViT.
 """
 
 from typing import Any
@@ -10,7 +11,7 @@ from safetensors import SafetensorError
 from transformers import AutoConfig, AutoModel, PreTrainedModel
 from transformers.image_processing_base import ImageProcessingMixin
 
-from components.shared.errors import DataError, one_line
+from components.shared.contracts.errors import DataError, one_line
 
 SUPPORTED_TYPES = ("dinov2", "dinov2_with_registers", "dinov3_vit", "vit")
 _IMAGENET_MEAN, _IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -19,23 +20,34 @@ _IMAGENET_MEAN, _IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 def load_backbone(folder: str) -> PreTrainedModel:
     """The pretrained backbone of a Hugging Face folder with safetensors, in fp32.
 
-    `mask_token` is frozen: it takes part in masked pre-training only, and an unused trainable parameter would stop
-    DDP (the alternative, `find_unused_parameters`, costs a graph traversal every step).
-    Raises DataError where the folder cannot be loaded, lacks weights, or its architecture is not supported.
+    `mask_token` is frozen: it takes part in masked pre-training only, and an unused trainable
+    parameter would stop DDP (the alternative, `find_unused_parameters`, costs a graph traversal
+    every step). Raises DataError where the folder cannot be loaded, lacks weights, or its
+    architecture is not supported.
     """
     try:
         config = AutoConfig.from_pretrained(folder, local_files_only=True)
         if config.model_type not in SUPPORTED_TYPES:
-            raise DataError(f"backbone={folder!r} is a {config.model_type!r}, supported: {', '.join(SUPPORTED_TYPES)}")
+            raise DataError(
+                f"backbone={folder!r} is a {config.model_type!r}, supported:"
+                f" {', '.join(SUPPORTED_TYPES)}"
+            )
         extra: dict[str, Any] = {"add_pooling_layer": False} if config.model_type == "vit" else {}
         model, report = AutoModel.from_pretrained(
-            folder, dtype=torch.float32, use_safetensors=True, local_files_only=True, output_loading_info=True, **extra
+            folder,
+            dtype=torch.float32,
+            use_safetensors=True,
+            local_files_only=True,
+            output_loading_info=True,
+            **extra,
         )
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         raise DataError(
-            f"backbone={folder!r} cannot be loaded: {one_line(error)[:300]}; give a Hugging Face folder"
+            f"backbone={folder!r} cannot be loaded: {one_line(error)[:300]}; give a Hugging Face"
+            " folder"
         ) from error
-    # transformers would draw them at random, with a warning. Masked pre-training alone needs the mask token.
+    # transformers would draw them at random, with a warning. Masked pre-training alone needs the
+    # mask token.
     missing = sorted(name for name in report["missing_keys"] if not name.endswith("mask_token"))
     if missing:
         raise DataError(f"backbone={folder!r} lacks {len(missing)} weight(s), first {missing[0]!r}")
@@ -46,7 +58,9 @@ def load_backbone(folder: str) -> PreTrainedModel:
 
 
 def image_statistics(folder: str) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Mean and standard deviation per channel the backbone was pretrained with; ImageNet's where none is recorded."""
+    """Mean and standard deviation per channel the backbone was pretrained with; ImageNet's where
+    none is recorded.
+    """
     try:
         recorded, _ = ImageProcessingMixin.get_image_processor_dict(folder)
     except OSError:
@@ -61,14 +75,19 @@ def n_prefix_tokens(backbone: PreTrainedModel) -> int:
 
 
 def tokens_of(backbone: PreTrainedModel, pixel_values: torch.Tensor, **extra: Any) -> torch.Tensor:
-    """(B, 3, S, S) float32 normalised -> (B, T, h) tokens of the last, normed layer; `extra` goes to the backbone."""
-    if backbone.config.model_type == "vit":  # it refuses any size but its own unless told to interpolate
+    """(B, 3, S, S) float32 normalised -> (B, T, h) tokens of the last, normed layer; `extra` goes
+    to the backbone.
+    """
+    if (
+        backbone.config.model_type == "vit"
+    ):  # it refuses any size but its own unless told to interpolate
         extra["interpolate_pos_encoding"] = True
     return torch.Tensor(backbone(pixel_values=pixel_values, **extra).last_hidden_state)
 
 
 def exact_tokens(backbone: PreTrainedModel, pixel_values: torch.Tensor) -> torch.Tensor:
-    """`tokens_of` in float64, for comparing weights: in fp32 two orders of the same sums differ by up to 1e-4.
+    """`tokens_of` in float64, for comparing weights: in fp32 two orders of the same sums differ by
+    up to 1e-4.
 
     The weights are fp32 before and after, and lose nothing on the way.
     """
@@ -80,7 +99,8 @@ def exact_tokens(backbone: PreTrainedModel, pixel_values: torch.Tensor) -> torch
 
 
 def patch_and_cls(backbone: PreTrainedModel, pixel_values: torch.Tensor) -> torch.Tensor:
-    """(B, 3, S, S) float32 normalised -> (B, 2h) float: CLS token and mean patch token of the last, normed layer.
+    """(B, 3, S, S) float32 normalised -> (B, 2h) float: CLS token and mean patch token of the last,
+    normed layer.
 
     The same features as transformers' `Dinov2ForImageClassification` feeds to its head.
     """

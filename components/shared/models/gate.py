@@ -1,7 +1,8 @@
 """What decides whether stage 1 answers, and how is it stored?
 
-Either a head of its own on the backbone's features (SelectiveNet), or the classifier's own confidence after it was
-taught to be unsure where it errs (Gatekeeper). Directory form: gate.json, and gate.safetensors for the head.
+Either a head of its own on the backbone's features (SelectiveNet), or the classifier's own
+confidence after it was taught to be unsure where it errs (Gatekeeper). Directory form: gate.json,
+and gate.safetensors for the head.
 """
 
 import json
@@ -11,7 +12,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from components.shared.artifacts import write_json
+from components.shared.contracts.artifacts import write_json
 
 _WIDTH = 512  # as published
 _DOCUMENT, _WEIGHTS = "gate.json", "gate.safetensors"
@@ -21,7 +22,8 @@ SELECTIVE_NET, GATEKEEPER = "selectivenet", "gatekeeper"
 class GateHead(nn.Module):
     """SelectiveNet's selection head: (B, 2h) features -> (B,) raw scores, the gate's log-odds.
 
-    Layer instead of batch normalisation: weights are averaged and ranks differ, which batch statistics do not survive.
+    Layer instead of batch normalisation: weights are averaged and ranks differ, which batch
+    statistics do not survive.
     """
 
     def __init__(self, n_features: int) -> None:
@@ -54,7 +56,10 @@ class Gate:
         kind = GATEKEEPER if self.head is None else SELECTIVE_NET
         write_json(directory / _DOCUMENT, {"kind": kind})
         if self.head is not None:
-            tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in self.head.state_dict().items()}
+            tensors = {
+                name: tensor.detach().cpu().contiguous()
+                for name, tensor in self.head.state_dict().items()
+            }
             save_file(tensors, directory / _WEIGHTS)
 
     @classmethod

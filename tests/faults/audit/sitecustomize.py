@@ -1,6 +1,7 @@
 """Loaded by every Python process of a run: writes down what it unpickles, to AUDIT_LOG/<pid>.txt.
 
-Between processes of our own (multiprocessing) pickles travel through pipes; those are told apart by who reads them.
+Between processes of our own (multiprocessing) pickles travel through pipes; those are told apart by
+who reads them.
 """
 
 import os

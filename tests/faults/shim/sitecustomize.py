@@ -1,7 +1,8 @@
-"""Loaded by every Python process of an attempt: kills the main rank inside a chosen thread at the n-th system call.
+"""Loaded by every Python process of an attempt: kills the main rank inside a chosen thread at the
+n-th system call.
 
-FAULT="<thread>:<n>", or "@<file>" with that in it; the calls counted are those that write a checkpoint or send it to
-the store.
+FAULT="<thread>:<n>", or "@<file>" with that in it; the calls counted are those that write a
+checkpoint or send it to the store.
 """
 
 import os

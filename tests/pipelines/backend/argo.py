@@ -1,7 +1,9 @@
-"""The Argo Workflow that KFP's API server makes of a compiled pipeline: its argocompiler, followed line by line.
+"""The Argo Workflow that KFP's API server makes of a compiled pipeline: its argocompiler, followed
+line by line.
 
-Sources are files of Kubeflow Pipelines 2.17.0 below backend/src/v2/compiler. The result is compared with the Workflows
-that KFP's own compiler test expects (`kfp_workflows/`), so that the model cannot drift from what it stands for.
+Sources are files of Kubeflow Pipelines 2.17.0 below backend/src/v2/compiler. The result is compared
+with the Workflows that KFP's own compiler test expects (`kfp_workflows/`), so that the model cannot
+drift from what it stands for.
 """
 
 import hashlib
@@ -30,15 +32,22 @@ _SCRATCH = {
     "dot-cache-scratch": "/.cache",
     "dot-config-scratch": "/.config",
 }
-_RETRY = ("retry-max-count", "retry-backoff-duration", "retry-backoff-factor", "retry-backoff-max-duration")
+_RETRY = (
+    "retry-max-count",
+    "retry-backoff-duration",
+    "retry-backoff-factor",
+    "retry-backoff-max-duration",
+)
 
 
 @dataclass(frozen=True)
 class ApiServer:
-    """Settings of the API server that show in a Workflow; the defaults are those of its compiler's test.
+    """Settings of the API server that show in a Workflow; the defaults are those of its compiler's
+    test.
 
-    options: arguments that its environment adds to every driver and launcher (container.go:235-240).
-    annotations: those that it adds to every template afterwards (apiserver/template/v2_template.go:410).
+    options: arguments that its environment adds to every driver and launcher
+    (container.go:235-240). annotations: those that it adds to every template afterwards
+    (apiserver/template/v2_template.go:410).
     """
 
     driver_image: str = "ghcr.io/kubeflow/kfp-driver:latest"
@@ -57,15 +66,23 @@ STOCK = ApiServer(
 
 
 def go_json(value: Json) -> str:
-    """`value` as Go's encoding/json writes it: sorted, compact, HTML escaped (argocompiler/proto.go:26)."""
-    text = json.dumps(_whole_numbers(value), separators=(",", ":"), sort_keys=True, ensure_ascii=False)
+    """`value` as Go's encoding/json writes it: sorted, compact, HTML escaped
+    (argocompiler/proto.go:26).
+    """
+    text = json.dumps(
+        _whole_numbers(value), separators=(",", ":"), sort_keys=True, ensure_ascii=False
+    )
     for character in "&<>\u2028\u2029":
         text = text.replace(character, f"\\u{ord(character):04x}")
     return text
 
 
-def workflow(compiled: Compiled, arguments: Mapping[str, Json] | None = None, server: ApiServer = STOCK) -> Json:
-    """The Workflow of a run with `arguments`, before Argo's controller sees it (argocompiler/argo.go:71)."""
+def workflow(
+    compiled: Compiled, arguments: Mapping[str, Json] | None = None, server: ApiServer = STOCK
+) -> Json:
+    """The Workflow of a run with `arguments`, before Argo's controller sees it
+    (argocompiler/argo.go:71).
+    """
     return _Compiler(compiled, dict(arguments or {}), server).compile()
 
 
@@ -104,9 +121,13 @@ class _Compiler:
         }
 
     def _with_defaults(self, arguments: dict[str, Json]) -> dict[str, Json]:
-        """Arguments of the run with the pipeline's defaults, null where optional (argo.go:96-107)."""
+        """Arguments of the run with the pipeline's defaults, null where optional
+        (argo.go:96-107).
+        """
         for name, parameter in self.root.get("inputDefinitions", {}).get("parameters", {}).items():
-            if name not in arguments and ("defaultValue" in parameter or parameter.get("isOptional")):
+            if name not in arguments and (
+                "defaultValue" in parameter or parameter.get("isOptional")
+            ):
                 arguments[name] = parameter.get("defaultValue")
         return arguments
 
@@ -127,16 +148,22 @@ class _Compiler:
         self._dag(name, component)
 
     def _container(self, name: str, component: Json) -> None:
-        """container.go:73, spec_patch.go:27: three arguments, each once for the same container (argo.go:400)."""
+        """container.go:73, spec_patch.go:27: three arguments, each once for the same container
+        (argo.go:400).
+        """
         label = component["executorLabel"]
         if label in self.compiled.kubernetes:
             self.parameters[f"kubernetes-{name}"] = go_json(self.compiled.kubernetes[label])
         digest = self._digest(name)
         self.parameters.setdefault(f"components-{digest}", go_json(component))
-        self.parameters.setdefault(f"implementations-{digest}", go_json(self.compiled.executors[label]["container"]))
+        self.parameters.setdefault(
+            f"implementations-{digest}", go_json(self.compiled.executors[label]["container"])
+        )
 
     def _digest(self, component: str) -> str:
-        """argo.go:437: of the container, so that tasks of one component share it; a group has its name."""
+        """argo.go:437: of the container, so that tasks of one component share it; a group has its
+        name.
+        """
         label = self.components.get(component, {}).get("executorLabel")
         if label is None:
             return component
@@ -167,7 +194,9 @@ class _Compiler:
     def _task(self, name: str, task: Json) -> list[Json]:
         """The driver and what it drives (dag.go:223)."""
         is_group = "dag" in self.components[task["componentRef"]["name"]]
-        driver, driven = self._group_task(name, task) if is_group else self._container_task(name, task)
+        driver, driven = (
+            self._group_task(name, task) if is_group else self._container_task(name, task)
+        )
         producers = task.get("dependentTasks", [])
         if producers:
             driver["depends"] = " && ".join(f"{producer}.Succeeded" for producer in producers)
@@ -176,9 +205,15 @@ class _Compiler:
 
     def _group_task(self, name: str, task: Json) -> tuple[Json, Json]:
         component = task["componentRef"]["name"]
-        arguments = {"parent-dag-id": _input("parent-dag-id"), "task": go_json(task), "task-name": name}
+        arguments = {
+            "parent-dag-id": _input("parent-dag-id"),
+            "task": go_json(task),
+            "task-name": name,
+        }
         driver = self._dag_driver(f"{name}-driver", component, arguments)
-        execution, condition = (_output(f"{name}-driver", key) for key in ("execution-id", "condition"))
+        execution, condition = (
+            _output(f"{name}-driver", key) for key in ("execution-id", "condition")
+        )
         return driver, _dag_task(name, component, execution, condition)
 
     def _container_task(self, name: str, task: Json) -> tuple[Json, Json]:
@@ -200,7 +235,11 @@ class _Compiler:
         metadata = self.compiled.kubernetes_of(task).get("podMetadata")
         parameters = [
             {"name": "pod-spec-patch", "value": _output(f"{name}-driver", "pod-spec-patch")},
-            {"name": "cached-decision", "default": "false", "value": _output(f"{name}-driver", "cached-decision")},
+            {
+                "name": "cached-decision",
+                "default": "false",
+                "value": _output(f"{name}-driver", "cached-decision"),
+            },
             *_values(_pod_metadata(metadata)),
             *_values(_retry_values(task.get("retryPolicy"))),
         ]
@@ -209,18 +248,35 @@ class _Compiler:
     def _add_container_driver(self) -> None:
         """container.go:186"""
         arguments = self._driver_arguments("CONTAINER", container=True)
-        inputs = [{"name": name} for name in ("component", "task", "container", "task-name", "parent-dag-id")]
-        inputs += [{"name": "iteration-index", "default": "-1"}, {"name": "kubernetes-config", "default": ""}]
+        inputs = [
+            {"name": name}
+            for name in ("component", "task", "container", "task-name", "parent-dag-id")
+        ]
+        inputs += [
+            {"name": "iteration-index", "default": "-1"},
+            {"name": "kubernetes-config", "default": ""},
+        ]
         outputs = [_output_file("pod-spec-patch", ""), _output_file("cached-decision", "false")]
         outputs[1]["default"] = "false"
         outputs.append(_output_file("condition", "true"))
-        self._add_driver("system-container-driver", inputs, outputs, arguments, {"env": _POD_ENVIRONMENT})
+        self._add_driver(
+            "system-container-driver", inputs, outputs, arguments, {"env": _POD_ENVIRONMENT}
+        )
 
     def _dag_driver(self, name: str, component: str, arguments: Mapping[str, str]) -> Json:
         """dag.go:505 and :565"""
         inputs: list[Json] = [{"name": "component"}]
-        defaults = {"runtime-config": "", "task": "", "task-name": "", "parent-dag-id": "0", "iteration-index": "-1"}
-        inputs += [{"name": key, "default": default} for key, default in (defaults | {"driver-type": "DAG"}).items()]
+        defaults = {
+            "runtime-config": "",
+            "task": "",
+            "task-name": "",
+            "parent-dag-id": "0",
+            "iteration-index": "-1",
+        }
+        inputs += [
+            {"name": key, "default": default}
+            for key, default in (defaults | {"driver-type": "DAG"}).items()
+        ]
         outputs = [
             _output_file("execution-id"),
             _output_file("iteration-count", "0"),
@@ -232,7 +288,13 @@ class _Compiler:
         return _call(name, "system-dag-driver", _values(parameters))
 
     def _driver_arguments(self, kind: str, *, container: bool) -> list[str]:
-        inputs = ["component", "task", "task_name", "container" if container else "runtime_config", "iteration_index"]
+        inputs = [
+            "component",
+            "task",
+            "task_name",
+            "container" if container else "runtime_config",
+            "iteration_index",
+        ]
         if container:
             outputs = ["cached_decision", "pod_spec_patch", "condition"]
         else:
@@ -246,7 +308,10 @@ class _Compiler:
             "pipeline_job_create_time_utc": "{{workflow.creationTimestamp}}",
             "dag_execution_id": _input("parent-dag-id"),
             **{name: _input(name.replace("_", "-")) for name in inputs},
-            **{f"{name}_path": f"{{{{outputs.parameters.{name.replace('_', '-')}.path}}}}" for name in outputs},
+            **{
+                f"{name}_path": f"{{{{outputs.parameters.{name.replace('_', '-')}.path}}}}"
+                for name in outputs
+            },
             **({"kubernetes_config": _input("kubernetes-config")} if container else {}),
             "http_proxy": "",
             "https_proxy": "",
@@ -256,10 +321,17 @@ class _Compiler:
             "mlmd_server_address": "metadata-grpc-service.kubeflow.svc.cluster.local",
             "mlmd_server_port": "8080",
         }
-        return [text for name, value in options.items() for text in (f"--{name}", value)] + list(self.server.options)
+        return [text for name, value in options.items() for text in (f"--{name}", value)] + list(
+            self.server.options
+        )
 
     def _add_driver(
-        self, name: str, inputs: list[Json], outputs: list[Json], arguments: list[str], more: dict[str, Json]
+        self,
+        name: str,
+        inputs: list[Json],
+        outputs: list[Json],
+        arguments: list[str],
+        more: dict[str, Json],
     ) -> None:
         self.templates.setdefault(
             name,
@@ -285,7 +357,9 @@ class _Compiler:
         )
 
     def _add_executor(self, task: Json, metadata: Json | None) -> str:
-        """container.go:362: a group that skips its pod where the driver found a cached execution."""
+        """container.go:362: a group that skips its pod where the driver found a cached
+        execution.
+        """
         retries = "retryPolicy" in task
         prefix = "retry-" if retries else ""
         if metadata is not None:
@@ -301,7 +375,11 @@ class _Compiler:
             "name": "executor",
             "template": pod,
             "when": _input("cached-decision") + " != true",
-            "arguments": {"parameters": _values({key: _input(key) for key in ["pod-spec-patch", *labels, *retry]})},
+            "arguments": {
+                "parameters": _values(
+                    {key: _input(key) for key in ["pod-spec-patch", *labels, *retry]}
+                )
+            },
         }
         self.templates[name] = _dag_template(name, [], [executor])
         self.templates[name]["inputs"]["parameters"] = [
@@ -313,10 +391,15 @@ class _Compiler:
         self.templates[pod] = self._pod_template(pod, metadata, labels, retries)
         return name
 
-    def _pod_template(self, name: str, metadata: Json | None, labels: list[str], retries: bool) -> Json:
+    def _pod_template(
+        self, name: str, metadata: Json | None, labels: list[str], retries: bool
+    ) -> Json:
         """container.go:451-596"""
         mounts = [{"name": volume, "mountPath": path} for volume, path in _SCRATCH.items()]
-        environment = [*_POD_ENVIRONMENT, *([{"name": "KFP_RETRY_INDEX", "value": "{{retries}}"}] if retries else [])]
+        environment = [
+            *_POD_ENVIRONMENT,
+            *([{"name": "KFP_RETRY_INDEX", "value": "{{retries}}"}] if retries else []),
+        ]
         own: Json = {"annotations": {"pipelines.kubeflow.org/runtime-role": "launcher"}}
         for kind in ("annotation", "label"):
             keys = [key for key in labels if key.startswith(f"pod-metadata-{kind}-key")]
@@ -338,7 +421,10 @@ class _Compiler:
                     "command": ["launcher-v2"],
                     "args": ["--copy", "/kfp-launcher/launch", *self.server.options],
                     "volumeMounts": mounts[:1],
-                    "resources": {"limits": {"cpu": "500m", "memory": "256Mi"}, "requests": {"cpu": "100m"}},
+                    "resources": {
+                        "limits": {"cpu": "500m", "memory": "256Mi"},
+                        "requests": {"cpu": "100m"},
+                    },
                     "securityContext": _SECURITY,
                 }
             ],
@@ -347,7 +433,9 @@ class _Compiler:
                 "image": "gcr.io/ml-pipeline/should-be-overridden-during-runtime",
                 "command": ["should-be-overridden-during-runtime"],
                 "volumeMounts": mounts,
-                "envFrom": [{"configMapRef": {"name": "metadata-grpc-configmap", "optional": True}}],
+                "envFrom": [
+                    {"configMapRef": {"name": "metadata-grpc-configmap", "optional": True}}
+                ],
                 "env": environment,
                 "resources": {},
                 "securityContext": _USER_SECURITY,
@@ -372,8 +460,16 @@ def _refuse(name: str, task: Json) -> None:
 def _add_implicit_dependencies(task: Json) -> None:
     """dag.go:659: a task waits for the producers of its inputs."""
     inputs = task.get("inputs", {})
-    producers = [v["taskOutputParameter"] for v in inputs.get("parameters", {}).values() if "taskOutputParameter" in v]
-    producers += [v["taskOutputArtifact"] for v in inputs.get("artifacts", {}).values() if "taskOutputArtifact" in v]
+    producers = [
+        v["taskOutputParameter"]
+        for v in inputs.get("parameters", {}).values()
+        if "taskOutputParameter" in v
+    ]
+    producers += [
+        v["taskOutputArtifact"]
+        for v in inputs.get("artifacts", {}).values()
+        if "taskOutputArtifact" in v
+    ]
     for producer in producers:
         dependent = task.setdefault("dependentTasks", [])
         if producer["producerTask"] not in dependent:
@@ -381,7 +477,9 @@ def _add_implicit_dependencies(task: Json) -> None:
 
 
 def _pod_metadata(metadata: Json | None) -> dict[str, str]:
-    """container.go:689: parameters that carry annotations and labels, numbered where there are several."""
+    """container.go:689: parameters that carry annotations and labels, numbered where there are
+    several.
+    """
     parameters = {}
     for kind in ("annotation", "label"):
         entries = sorted((metadata or {}).get(f"{kind}s", {}).items())
@@ -407,7 +505,13 @@ def _retry_values(policy: Json | None) -> dict[str, str]:
 
 def _dag_template(name: str, inputs: list[str], tasks: list[Json]) -> Json:
     parameters = {"parameters": [{"name": key} for key in inputs]} if inputs else {}
-    return {"name": name, "inputs": parameters, "outputs": {}, "metadata": {}, "dag": {"tasks": tasks}}
+    return {
+        "name": name,
+        "inputs": parameters,
+        "outputs": {},
+        "metadata": {},
+        "dag": {"tasks": tasks},
+    }
 
 
 def _dag_task(name: str, template: str, execution: str, condition: str) -> Json:

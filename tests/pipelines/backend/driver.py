@@ -1,7 +1,7 @@
 """How KFP's drivers find the inputs of every task, nested pipelines included.
 
-Sources are files of Kubeflow Pipelines 2.17.0 below backend/src/v2. Conditions, loops and OneOf are refused here, as
-`rules` refuses them in a compiled pipeline.
+Sources are files of Kubeflow Pipelines 2.17.0 below backend/src/v2. Conditions, loops and OneOf are
+refused here, as `rules` refuses them in a compiled pipeline.
 """
 
 import json
@@ -12,7 +12,8 @@ from typing import NamedTuple
 
 from tests.pipelines.backend.specs import Compiled, Json, RefusedError
 
-# What a parameter's value must be in JSON, by the type the spec declares (driver/resolve.go:202-252).
+# What a parameter's value must be in JSON, by the type the spec declares
+# (driver/resolve.go:202-252).
 JSON_TYPES: dict[str, tuple[type, ...]] = {
     "STRING": (str,),
     "NUMBER_INTEGER": (int, float),
@@ -24,7 +25,9 @@ JSON_TYPES: dict[str, tuple[type, ...]] = {
 
 
 class Artifact(NamedTuple):
-    """An artifact of a run. number: ML Metadata's id, by which cache keys know it; name: of the producer's output."""
+    """An artifact of a run. number: ML Metadata's id, by which cache keys know it; name: of the
+    producer's output.
+    """
 
     number: int
     producer: str
@@ -66,8 +69,8 @@ OutputsOf = Callable[[str, Mapping[str, Json]], Mapping[str, Json]]
 def walk(compiled: Compiled, arguments: Mapping[str, Json], run: Step) -> list[Execution]:
     """Go through a run in the order of its graph: `run` gets every step and returns its outputs.
 
-    Returns steps and groups in that order; a group comes before the tasks in it. Raises RefusedError where a driver of
-    the real back end would fail.
+    Returns steps and groups in that order; a group comes before the tasks in it. Raises
+    RefusedError where a driver of the real back end would fail.
     """
     found: list[Execution] = []
     inputs = Inputs({**_root_defaults(compiled), **arguments})
@@ -85,7 +88,12 @@ def _root_defaults(compiled: Compiled) -> dict[str, Json]:
 
 
 def _group(
-    compiled: Compiled, component: str, path: tuple[str, ...], inputs: Inputs, run: Step, found: list[Execution]
+    compiled: Compiled,
+    component: str,
+    path: tuple[str, ...],
+    inputs: Inputs,
+    run: Step,
+    found: list[Execution],
 ) -> Outputs:
     dag = compiled.groups[component]["dag"]
     outputs: dict[str, Outputs] = {}
@@ -103,11 +111,15 @@ def _group(
 
 
 def _in_order(tasks: Mapping[str, Json]) -> list[str]:
-    """Names of the tasks, producers first, otherwise alphabetical (compiler/argocompiler/dag.go:58, 659)."""
+    """Names of the tasks, producers first, otherwise alphabetical (compiler/argocompiler/dag.go:58,
+    659).
+    """
     graph = {}
     for name in sorted(tasks):
         task = tasks[name]
-        if "condition" in task.get("triggerPolicy", {}) or "strategy" in task.get("triggerPolicy", {}):
+        if "condition" in task.get("triggerPolicy", {}) or "strategy" in task.get(
+            "triggerPolicy", {}
+        ):
             raise RefusedError(f"{name}: conditions and exit handlers are not modelled")
         if "parameterIterator" in task or "artifactIterator" in task:
             raise RefusedError(f"{name}: loops are not modelled")
@@ -119,8 +131,12 @@ def _in_order(tasks: Mapping[str, Json]) -> list[str]:
     return list(TopologicalSorter(graph).static_order())
 
 
-def _resolve(name: str, task: Json, component: Json, parent: Inputs, siblings: Mapping[str, Outputs]) -> Inputs:
-    """driver/resolve.go:102: `parent` are the inputs of the group, `siblings` the outputs of the tasks in it."""
+def _resolve(
+    name: str, task: Json, component: Json, parent: Inputs, siblings: Mapping[str, Outputs]
+) -> Inputs:
+    """driver/resolve.go:102: `parent` are the inputs of the group, `siblings` the outputs of the
+    tasks in it.
+    """
     wanted = task.get("inputs", {})
     declared = component.get("inputDefinitions", {}).get("parameters", {})
     parameters = _group_defaults(declared, wanted) if "dag" in component else {}
@@ -129,33 +145,48 @@ def _resolve(name: str, task: Json, component: Json, parent: Inputs, siblings: M
         if value is not None:
             parameters[key] = value
         elif not declared.get(key, {}).get("isOptional"):
-            raise RefusedError(f"{name}: {key} is not optional and gets null (driver/resolve.go:339)")
+            raise RefusedError(
+                f"{name}: {key} is not optional and gets null (driver/resolve.go:339)"
+            )
 
     for key, spec in declared.items():
         if key in parameters:
             parameters[key] = _typed(name, key, spec, parameters[key])
         elif not spec.get("isOptional"):
-            raise RefusedError(f"{name}: {key} is not optional and has no value (driver/resolve.go:192)")
+            raise RefusedError(
+                f"{name}: {key} is not optional and has no value (driver/resolve.go:192)"
+            )
     artifacts = {
-        key: _artifact(name, key, source, parent, siblings) for key, source in wanted.get("artifacts", {}).items()
+        key: _artifact(name, key, source, parent, siblings)
+        for key, source in wanted.get("artifacts", {}).items()
     }
     return Inputs(parameters, _as_recorded(name, artifacts) if "dag" in component else artifacts)
 
 
 def _group_defaults(declared: Mapping[str, Json], wanted: Json) -> dict[str, Json]:
-    """driver/resolve.go:307: a group hands its defaults on, a step resolves them inside its container."""
-    missing = {key: spec for key, spec in declared.items() if key not in wanted.get("parameters", {})}
-    return {key: spec.get("defaultValue") for key, spec in missing.items() if spec.get("isOptional")}
+    """driver/resolve.go:307: a group hands its defaults on, a step resolves them inside its
+    container.
+    """
+    missing = {
+        key: spec for key, spec in declared.items() if key not in wanted.get("parameters", {})
+    }
+    return {
+        key: spec.get("defaultValue") for key, spec in missing.items() if spec.get("isOptional")
+    }
 
 
-def _parameter(name: str, key: str, source: Json, parent: Inputs, siblings: Mapping[str, Outputs]) -> Json:
+def _parameter(
+    name: str, key: str, source: Json, parent: Inputs, siblings: Mapping[str, Outputs]
+) -> Json:
     """driver/resolve.go:375"""
     if "parameterExpressionSelector" in source:
         raise RefusedError(f"{name}: {key} selects a part of a value, which is not modelled")
     if "componentInputParameter" in source:
         wanted = source["componentInputParameter"]
         if wanted not in parent.parameters:
-            raise RefusedError(f"{name}: the group has no parameter {wanted} (driver/resolve.go:396)")
+            raise RefusedError(
+                f"{name}: the group has no parameter {wanted} (driver/resolve.go:396)"
+            )
         return parent.parameters[wanted]
     if "taskOutputParameter" in source:
         producer = source["taskOutputParameter"]
@@ -163,12 +194,16 @@ def _parameter(name: str, key: str, source: Json, parent: Inputs, siblings: Mapp
     return source["runtimeValue"]["constant"]
 
 
-def _artifact(name: str, key: str, source: Json, parent: Inputs, siblings: Mapping[str, Outputs]) -> Artifact:
+def _artifact(
+    name: str, key: str, source: Json, parent: Inputs, siblings: Mapping[str, Outputs]
+) -> Artifact:
     """driver/resolve.go:528"""
     if "componentInputArtifact" in source:
         wanted = source["componentInputArtifact"]
         if wanted not in parent.artifacts:
-            raise RefusedError(f"{name}: the group has no artifact {wanted} for {key} (driver/resolve.go:551)")
+            raise RefusedError(
+                f"{name}: the group has no artifact {wanted} for {key} (driver/resolve.go:551)"
+            )
         return parent.artifacts[wanted]
     producer = source["taskOutputArtifact"]
     return siblings[producer["producerTask"]].artifacts[producer["outputArtifactKey"]]
@@ -180,7 +215,10 @@ def _as_recorded(name: str, artifacts: dict[str, Artifact]) -> dict[str, Artifac
     for key, artifact in artifacts.items():
         other = names.setdefault(artifact.number, key)
         if other != key:
-            raise RefusedError(f"{name}: {other} and {key} are one artifact, which a group gets under one name only")
+            raise RefusedError(
+                f"{name}: {other} and {key} are one artifact, which a group gets under one name"
+                " only"
+            )
     return artifacts
 
 
@@ -189,7 +227,9 @@ def _typed(name: str, key: str, spec: Json, value: Json) -> Json:
     kind = spec["parameterType"]
     if kind == "STRING" and not isinstance(value, str | None):
         return _text(value)
-    matches = isinstance(value, JSON_TYPES.get(kind, ())) and isinstance(value, bool) == (kind == "BOOLEAN")
+    matches = isinstance(value, JSON_TYPES.get(kind, ())) and isinstance(value, bool) == (
+        kind == "BOOLEAN"
+    )
     if value is not None and not matches:
         raise RefusedError(f"{name}: {key}={value!r} is not {kind} (driver/resolve.go:219)")
     return value
@@ -201,7 +241,9 @@ def _text(value: Json) -> str:
 
 
 def _group_outputs(component: str, declared: Json, outputs: Mapping[str, Outputs]) -> Outputs:
-    """driver/resolve.go:1036: which task inside made a group's output; no state is looked at where there is one."""
+    """driver/resolve.go:1036: which task inside made a group's output; no state is looked at where
+    there is one.
+    """
     parameters, artifacts = {}, {}
     for key, source in declared.get("parameters", {}).items():
         if "valueFromParameter" not in source:

@@ -1,8 +1,9 @@
-"""The patch of a step's pod that its driver hands to Argo: launcher's command, the step's, and Kubernetes settings.
+"""The patch of a step's pod that its driver hands to Argo: launcher's command, the step's, and
+Kubernetes settings.
 
-Argo keeps it in the status of five nodes, so that it decides the size of the Workflow. Sources are files of Kubeflow
-Pipelines 2.17.0 below backend/src/v2/driver. Values that only a run knows have the length of those recorded on a real
-back end: KFP's own object store, ids of 36 characters.
+Argo keeps it in the status of five nodes, so that it decides the size of the Workflow. Sources are
+files of Kubeflow Pipelines 2.17.0 below backend/src/v2/driver. Values that only a run knows have
+the length of those recorded on a real back end: KFP's own object store, ids of 36 characters.
 """
 
 import json
@@ -42,9 +43,14 @@ def pod_patch(compiled: Compiled, execution: Execution) -> str:
         "args": [*container.get("command", []), *container.get("args", [])],
         "env": [*container.get("env", []), *_references(settings)],
         "resources": _resources(container.get("resources", {})),
-        "volumeMounts": [{"name": mount["volumeName"], "mountPath": mount["mountPath"]} for mount in mounts],
+        "volumeMounts": [
+            {"name": mount["volumeName"], "mountPath": mount["mountPath"]} for mount in mounts
+        ],
         "imagePullPolicy": settings.get("imagePullPolicy", ""),
-        "securityContext": {**settings.get("securityContext", {}), "capabilities": {"drop": ["ALL"]}},
+        "securityContext": {
+            **settings.get("securityContext", {}),
+            "capabilities": {"drop": ["ALL"]},
+        },
     }
     pod = {
         "volumes": [
@@ -64,7 +70,9 @@ def pod_patch(compiled: Compiled, execution: Execution) -> str:
 
 
 def executor_input(compiled: Compiled, execution: Execution) -> Json:
-    """Inputs and outputs of a step as its launcher gets them (driver.go:741, metadata/converter.go:181)."""
+    """Inputs and outputs of a step as its launcher gets them (driver.go:741,
+    metadata/converter.go:181).
+    """
     declared = execution.component.get("outputDefinitions", {})
     folder = _folder(compiled, execution.name)
     outputs = {name: spec["artifactType"] for name, spec in declared.get("artifacts", {}).items()}
@@ -78,7 +86,10 @@ def executor_input(compiled: Compiled, execution: Execution) -> Json:
             },
         },
         "outputs": {
-            "parameters": {name: {"outputFile": f"/tmp/kfp/outputs/{name}"} for name in declared.get("parameters", {})},
+            "parameters": {
+                name: {"outputFile": f"/tmp/kfp/outputs/{name}"}
+                for name in declared.get("parameters", {})
+            },
             "artifacts": {
                 name: {"artifacts": [{"name": name, "type": kind, "uri": f"{folder}/{name}"}]}
                 for name, kind in outputs.items()
@@ -93,7 +104,10 @@ def _input_artifact(compiled: Compiled, artifact: Artifact) -> Json:
         "name": str(artifact.number),
         "type": {"instanceSchema": ""},
         "uri": f"{_folder(compiled, artifact.producer)}/{artifact.name}",
-        "metadata": {"display_name": artifact.name, "store_session_info": json.dumps(_STORE_SESSION)},
+        "metadata": {
+            "display_name": artifact.name,
+            "store_session_info": json.dumps(_STORE_SESSION),
+        },
     }
 
 
@@ -135,15 +149,25 @@ def _references(settings: Json) -> list[Json]:
             found.append({"name": key["envVar"], "valueFrom": {"secretKeyRef": reference}})
     for config_map in settings.get("configMapAsEnv", []):
         for key in config_map["keyToEnv"]:
-            reference = {"name": config_map["configMapName"], "key": key["configMapKey"], "optional": True}
+            reference = {
+                "name": config_map["configMapName"],
+                "key": key["configMapKey"],
+                "optional": True,
+            }
             found.append({"name": key["envVar"], "valueFrom": {"configMapKeyRef": reference}})
     return found
 
 
 def _resources(resources: Json) -> Json:
     """driver.go:358-447: the accelerator is a limit only."""
-    limits = {"cpu": resources.get("resourceCpuLimit"), "memory": resources.get("resourceMemoryLimit")}
-    requests = {"cpu": resources.get("resourceCpuRequest"), "memory": resources.get("resourceMemoryRequest")}
+    limits = {
+        "cpu": resources.get("resourceCpuLimit"),
+        "memory": resources.get("resourceMemoryLimit"),
+    }
+    requests = {
+        "cpu": resources.get("resourceCpuRequest"),
+        "memory": resources.get("resourceMemoryRequest"),
+    }
     accelerator = resources.get("accelerator", {})
     if accelerator:
         limits[accelerator["resourceType"]] = accelerator["resourceCount"]

@@ -1,7 +1,8 @@
 """Static rules on a compiled pipeline: what a real back end refuses, or handles badly.
 
-Each rule is a function that yields one line per violation; its docstring names the source. Files without another
-prefix are of Kubeflow Pipelines 2.17.0, below backend/src/v2; `argo:` is Argo Workflows 4.0.5, below workflow.
+Each rule is a function that yields one line per violation; its docstring names the source. Files
+without another prefix are of Kubeflow Pipelines 2.17.0, below backend/src/v2; `argo:` is Argo
+Workflows 4.0.5, below workflow.
 """
 
 import ast
@@ -62,8 +63,8 @@ def no_conditions(compiled: Compiled) -> Iterator[str]:
 
 
 def no_loops(compiled: Compiled) -> Iterator[str]:
-    """The launcher opens the bucket of a list's first artifact only, and fails where that one is new
-    and another one cached (component/launcher_v2.go:1018)."""
+    """The launcher opens the bucket of a list's first artifact only, and fails where that one is
+    new and another one cached (component/launcher_v2.go:1018)."""
     for task in compiled.tasks:
         if "parameterIterator" in task.spec or "artifactIterator" in task.spec:
             yield f"{task.name} is a loop; make one named task for each item"
@@ -74,8 +75,8 @@ def no_loops(compiled: Compiled) -> Iterator[str]:
 
 
 def no_exit_handler(compiled: Compiled) -> Iterator[str]:
-    """It gets ML Metadata's state, RUNNING for many failures (driver/resolve.go:471), and does not run
-    when a run is terminated (argo: controller/operator.go:1014)."""
+    """It gets ML Metadata's state, RUNNING for many failures (driver/resolve.go:471), and does not
+    run when a run is terminated (argo: controller/operator.go:1014)."""
     for task in compiled.tasks:
         if task.spec.get("triggerPolicy", {}).get("strategy") == _EXIT:
             yield f"{task.name} is an exit task; derive the outcome from the run"
@@ -87,56 +88,88 @@ def inputs_can_be_resolved(compiled: Compiled) -> Iterator[str]:
 
     def run(execution: Execution) -> Outputs:
         declared = execution.component.get("outputDefinitions", {})
-        artifacts = {name: Artifact(next(numbers), execution.name, name) for name in declared.get("artifacts", {})}
-        types = {name: spec["parameterType"] for name, spec in declared.get("parameters", {}).items()}
+        artifacts = {
+            name: Artifact(next(numbers), execution.name, name)
+            for name in declared.get("artifacts", {})
+        }
+        types = {
+            name: spec["parameterType"] for name, spec in declared.get("parameters", {}).items()
+        }
         return Outputs({name: _STAND_INS.get(kind) for name, kind in types.items()}, artifacts)
 
     if any(True for rule in (no_conditions, no_loops, no_exit_handler) for _ in rule(compiled)):
         return
-    required = {name: spec for name, spec in compiled.parameters.items() if "defaultValue" not in spec}
+    required = {
+        name: spec for name, spec in compiled.parameters.items() if "defaultValue" not in spec
+    }
     try:
-        walk(compiled, {name: _STAND_INS.get(spec["parameterType"]) for name, spec in required.items()}, run)
+        walk(
+            compiled,
+            {name: _STAND_INS.get(spec["parameterType"]) for name, spec in required.items()},
+            run,
+        )
     except RefusedError as error:
         yield str(error)
 
 
 def retry_window(compiled: Compiled) -> Iterator[str]:
-    """Argo counts `backoff.maxDuration` from the first attempt's start (argo: controller/operator.go:
-    1037): past it there is no further attempt, and one that runs is ended (:1095). So the window
-    covers all attempts and the waits between them (:1059)."""
+    """Argo counts `backoff.maxDuration` from the first attempt's start (argo:
+    controller/operator.go: 1037): past it there is no further attempt, and one that runs is ended
+    (:1095). So the window covers all attempts and the waits between them (:1059)."""
     for task in compiled.steps():
         policy = task.spec.get("retryPolicy", {})
         retries = policy.get("maxRetryCount", 0)
         timeout = int(compiled.kubernetes_of(task.spec).get("activeDeadlineSeconds", 0))
-        factor, first = policy.get("backoffFactor", 0), _seconds(policy.get("backoffDuration", "0s"))
+        factor, first = (
+            policy.get("backoffFactor", 0),
+            _seconds(policy.get("backoffDuration", "0s")),
+        )
         if not retries:
             continue
         waits = sum(first * max(factor, 1) ** attempt for attempt in range(retries))
-        needed, window = (retries + 1) * timeout + waits, _seconds(policy.get("backoffMaxDuration", "0s"))
+        needed, window = (
+            (retries + 1) * timeout + waits,
+            _seconds(policy.get("backoffMaxDuration", "0s")),
+        )
         if window < needed:
-            yield f"{task.name} has a retry window of {window:g} s; {retries + 1} attempts need {needed:g} s"
+            yield (
+                f"{task.name} has a retry window of {window:g} s; {retries + 1} attempts need"
+                f" {needed:g} s"
+            )
         if factor != int(factor):
-            yield f"{task.name} has the back-off factor {factor}; Argo reads whole numbers (argo: operator.go:1055)"
+            yield (
+                f"{task.name} has the back-off factor {factor}; Argo reads whole numbers (argo:"
+                " operator.go:1055)"
+            )
 
 
 def spec_size(compiled: Compiled) -> Iterator[str]:
-    """The Workflow's spec, uncompressed. The status of its nodes comes on top; Argo stores up to 1 MiB,
-    the status compressed (argo: packer/packer.go:18)."""
+    """The Workflow's spec, uncompressed. The status of its nodes comes on top; Argo stores up to 1
+    MiB, the status compressed (argo: packer/packer.go:18)."""
     size = _measured(compiled, lambda spec: len(go_json(spec)))
     if size > MAX_SPEC_BYTES:
         yield f"the Workflow's spec has {size} bytes, at most {MAX_SPEC_BYTES}"
 
 
 def argument_size(compiled: Compiled) -> Iterator[str]:
-    """Drivers get component, container and task as arguments (compiler/argocompiler/container.go:193)."""
-    longest = _measured(compiled, lambda spec: max(len(p["value"].encode()) for p in spec["arguments"]["parameters"]))
+    """Drivers get component, container and task as arguments
+    (compiler/argocompiler/container.go:193).
+    """
+    longest = _measured(
+        compiled,
+        lambda spec: max(len(p["value"].encode()) for p in spec["arguments"]["parameters"]),
+    )
     if longest > MAX_ARGUMENT_BYTES:
-        yield f"a component of {longest} bytes is no argument of a driver, at most {MAX_ARGUMENT_BYTES}"
+        yield (
+            f"a component of {longest} bytes is no argument of a driver, at most"
+            f" {MAX_ARGUMENT_BYTES}"
+        )
 
 
 def containers_are_one_components(compiled: Compiled) -> Iterator[str]:
-    """Components are stored by the hash of their container, the first one wins (compiler/argocompiler/
-    argo.go:400, 437): the same container with another interface would get the first one's."""
+    """Components are stored by the hash of their container, the first one wins
+    (compiler/argocompiler/ argo.go:400, 437): the same container with another interface would get
+    the first one's."""
     seen: dict[str, tuple[str, Json]] = {}
     for name, component in compiled.components.items():
         if "executorLabel" in component:
@@ -154,7 +187,9 @@ def form_fits_a_screen(compiled: Compiled) -> Iterator[str]:
 
 
 def form_is_documented(compiled: Compiled) -> Iterator[str]:
-    """A field shows its name, type and description only (frontend/src/components/NewRunParametersV2.tsx)."""
+    """A field shows its name, type and description only
+    (frontend/src/components/NewRunParametersV2.tsx).
+    """
     for name, parameter in compiled.parameters.items():
         if not parameter.get("description", "").strip():
             yield f"parameter {name} has no description"
@@ -162,7 +197,9 @@ def form_is_documented(compiled: Compiled) -> Iterator[str]:
 
 def form_can_be_sent(compiled: Compiled) -> Iterator[str]:
     """The form cannot be sent while a parameter has no default, optional or not (frontend/src/lib/
-    NewRunParametersUtils.ts:163-178, getInitialParameterState); an emptied number has no value (:48)."""
+    NewRunParametersUtils.ts:163-178, getInitialParameterState); an emptied number has no value
+    (:48).
+    """
     for name, parameter in compiled.parameters.items():
         if "defaultValue" not in parameter:
             yield f"parameter {name} has no default"
@@ -171,21 +208,30 @@ def form_can_be_sent(compiled: Compiled) -> Iterator[str]:
 
 
 def components_are_documented(compiled: Compiled) -> Iterator[str]:
-    """A component's description is the docstring of its function; the spec has no other place for it."""
+    """A component's description is the docstring of its function; the spec has no other place for
+    it.
+    """
     for name, component in compiled.components.items():
-        container = compiled.executors.get(component.get("executorLabel", ""), {}).get("container", {})
+        container = compiled.executors.get(component.get("executorLabel", ""), {}).get(
+            "container", {}
+        )
         command = container.get("command", [])
         if command and not _docstring(command[-1]):
             yield f"the function of {name} has no docstring"
 
 
 def parameter_types(compiled: Compiled) -> Iterator[str]:
-    """Types that drivers and launchers convert (metadata/converter.go:50, driver/resolve.go:202)."""
+    """Types that drivers and launchers convert (metadata/converter.go:50,
+    driver/resolve.go:202).
+    """
     for name, component in {"root": compiled.root, **compiled.components}.items():
         for kind in ("inputDefinitions", "outputDefinitions"):
             for key, parameter in component.get(kind, {}).get("parameters", {}).items():
                 if parameter["parameterType"] not in JSON_TYPES:
-                    yield f"{key} of {name} is {parameter['parameterType']}, not one of {', '.join(JSON_TYPES)}"
+                    yield (
+                        f"{key} of {name} is {parameter['parameterType']}, not one of"
+                        f" {', '.join(JSON_TYPES)}"
+                    )
 
 
 def artifact_types(compiled: Compiled) -> Iterator[str]:
@@ -200,7 +246,9 @@ def artifact_types(compiled: Compiled) -> Iterator[str]:
 
 
 def images_are_pinned(compiled: Compiled) -> Iterator[str]:
-    """The image is in the cache key as text (cacheutils/cache.go:222): `latest` would hide a change."""
+    """The image is in the cache key as text (cacheutils/cache.go:222): `latest` would hide a
+    change.
+    """
     for label, executor in compiled.executors.items():
         image = executor.get("container", {}).get("image", "")
         version = image.partition("@")[2] or image.rpartition("/")[2].partition(":")[2]
@@ -209,18 +257,21 @@ def images_are_pinned(compiled: Compiled) -> Iterator[str]:
 
 
 def task_names_are_unique(compiled: Compiled) -> Iterator[str]:
-    """Over all levels: the interface finds artifacts of a group by the task's bare name (frontend/src/
-    lib/v2/DynamicFlow.ts:286-293), and so do `status` and `logs`."""
+    """Over all levels: the interface finds artifacts of a group by the task's bare name
+    (frontend/src/ lib/v2/DynamicFlow.ts:286-293), and so do `status` and `logs`."""
     for name, number in Counter(task.name for task in compiled.tasks).items():
         if number > 1:
             yield f"{number} tasks are called {name}"
 
 
 def names_are_valid(compiled: Compiled) -> Iterator[str]:
-    """Names of Argo's tasks and templates (argo: validate/validate.go:1608-1634) and of the Workflow,
-    which is a label of its pods (argo: validate/validate.go:90)."""
+    """Names of Argo's tasks and templates (argo: validate/validate.go:1608-1634) and of the
+    Workflow, which is a label of its pods (argo: validate/validate.go:90)."""
     if not _PIPELINE_NAME.fullmatch(compiled.name) or len(compiled.name) > _ROOT_PIPELINE_NAME_MAX:
-        yield f"pipeline {compiled.name!r}: lower case letters, digits and -, at most {_ROOT_PIPELINE_NAME_MAX}"
+        yield (
+            f"pipeline {compiled.name!r}: lower case letters, digits and -, at most"
+            f" {_ROOT_PIPELINE_NAME_MAX}"
+        )
     for task in compiled.tasks:
         if not _ARGO_NAME.fullmatch(task.name) or len(task.name) > _TASK_NAME_MAX:
             yield f"task {task.name!r}: letters, digits and -, at most {_TASK_NAME_MAX}"
@@ -238,7 +289,9 @@ def labels_are_valid(compiled: Compiled) -> Iterator[str]:
 
 
 def references_are_optional(compiled: Compiled) -> Iterator[str]:
-    """A pod waits for ever for a Secret or ConfigMap that is missing and not optional (driver/k8s.go:353, 449)."""
+    """A pod waits for ever for a Secret or ConfigMap that is missing and not optional
+    (driver/k8s.go:353, 449).
+    """
     for name, settings in compiled.kubernetes.items():
         for kind, key in (("secretAsEnv", "secretName"), ("configMapAsEnv", "configMapName")):
             for reference in settings.get(kind, []):
@@ -256,8 +309,8 @@ def pods_are_restricted(compiled: Compiled) -> Iterator[str]:
 
 
 def resources_are_bounded(compiled: Compiled) -> Iterator[str]:
-    """Without requests and limits a quota refuses the pod, or it takes the node; without a timeout a
-    step that hangs keeps its GPUs."""
+    """Without requests and limits a quota refuses the pod, or it takes the node; without a timeout
+    a step that hangs keeps its GPUs."""
     for task in compiled.steps():
         resources = _resources(compiled, task)
         for name in ("CpuRequest", "CpuLimit", "MemoryRequest", "MemoryLimit"):
@@ -268,18 +321,20 @@ def resources_are_bounded(compiled: Compiled) -> Iterator[str]:
 
 
 def resources_are_compiled_in(compiled: Compiled) -> Iterator[str]:
-    """A resource that is a parameter of the run is an input of the task (driver/driver.go:173), and so
-    in its cache key: a resize would train again."""
+    """A resource that is a parameter of the run is an input of the task (driver/driver.go:173), and
+    so in its cache key: a resize would train again."""
     for task in compiled.steps():
         settings = compiled.kubernetes_of(task.spec)
-        chosen = go_json([_resources(compiled, task), settings.get("nodeSelector"), settings.get("tolerations")])
+        chosen = go_json(
+            [_resources(compiled, task), settings.get("nodeSelector"), settings.get("tolerations")]
+        )
         if "inputs.parameters" in chosen or "Json" in chosen:
             yield f"{task.name} takes resources from a parameter"
 
 
 def light_steps_request_little(compiled: Compiled) -> Iterator[str]:
-    """Steps without a GPU must fit beside KFP on a node with 2 CPUs: asking for 2, they stayed Pending
-    for ever."""
+    """Steps without a GPU must fit beside KFP on a node with 2 CPUs: asking for 2, they stayed
+    Pending for ever."""
     for task in compiled.steps():
         resources = _resources(compiled, task)
         request = resources.get("resourceCpuRequest", "0")
@@ -288,8 +343,8 @@ def light_steps_request_little(compiled: Compiled) -> Iterator[str]:
 
 
 def gpu_steps_fit_a_node(compiled: Compiled) -> Iterator[str]:
-    """A GPU is a limit (driver/driver.go:445) on a node that has it. NCCL and data loading need more
-    shared memory than the 64 MiB of a container, and it counts as memory."""
+    """A GPU is a limit (driver/driver.go:445) on a node that has it. NCCL and data loading need
+    more shared memory than the 64 MiB of a container, and it counts as memory."""
     for task in compiled.steps():
         resources, settings = _resources(compiled, task), compiled.kubernetes_of(task.spec)
         accelerator = resources.get("accelerator")
@@ -304,7 +359,10 @@ def gpu_steps_fit_a_node(compiled: Compiled) -> Iterator[str]:
         if not shared or shared[0].get("medium") != "Memory":
             yield f"{task.name} has a GPU and no shared memory"
         elif _amount(shared[0].get("sizeLimit", "0")) >= memory:
-            yield f"{task.name} has shared memory of {shared[0]['sizeLimit']}, not below its memory limit"
+            yield (
+                f"{task.name} has shared memory of {shared[0]['sizeLimit']}, not below its memory"
+                " limit"
+            )
 
 
 RULES: tuple[Rule, ...] = (
@@ -336,7 +394,9 @@ RULES: tuple[Rule, ...] = (
 
 
 def _measured(compiled: Compiled, measure: Callable[[Json], int]) -> int:
-    """A size of the Workflow's spec; 0 where the pipeline has what the model leaves out, which other rules refuse."""
+    """A size of the Workflow's spec; 0 where the pipeline has what the model leaves out, which
+    other rules refuse.
+    """
     try:
         return measure(workflow(compiled, {}, STOCK)["spec"])
     except RefusedError:
@@ -358,7 +418,9 @@ def _seconds(duration: str) -> float:
 
 
 def _docstring(source: str) -> str:
-    """The docstring of the one function in a component's source; empty where the text is not such a source."""
+    """The docstring of the one function in a component's source; empty where the text is not such a
+    source.
+    """
     try:
         functions = [node for node in ast.parse(source).body if isinstance(node, ast.FunctionDef)]
     except SyntaxError:

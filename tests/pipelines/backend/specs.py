@@ -17,7 +17,9 @@ class RefusedError(Exception):
 
 
 class Task(NamedTuple):
-    """A task of any level. name: unique in its group; group: the component it is in, "root" for the pipeline itself."""
+    """A task of any level. name: unique in its group; group: the component it is in, "root" for the
+    pipeline itself.
+    """
 
     group: str
     name: str
@@ -26,7 +28,9 @@ class Task(NamedTuple):
 
 @dataclass(frozen=True)
 class Compiled:
-    """The two documents that `kfp.compiler` writes: pipeline spec and platform spec ({} without one)."""
+    """The two documents that `kfp.compiler` writes: pipeline spec and platform spec ({} without
+    one).
+    """
 
     pipeline: Json
     platform: Json
@@ -34,7 +38,11 @@ class Compiled:
     @classmethod
     def read(cls, file: Path) -> "Compiled":
         """Read a file that `kfp.compiler` wrote."""
-        documents = [document for document in yaml.safe_load_all(file.read_text(encoding="utf-8")) if document]
+        documents = [
+            document
+            for document in yaml.safe_load_all(file.read_text(encoding="utf-8"))
+            if document
+        ]
         platforms = [document for document in documents if "platforms" in document]
         (pipeline,) = [document for document in documents if "pipelineInfo" in document]
         return cls(pipeline, platforms[0] if platforms else {})
@@ -65,7 +73,10 @@ class Compiled:
     def kubernetes(self) -> dict[str, Json]:
         """Kubernetes settings by executor label."""
         specs: dict[str, Json] = (
-            self.platform.get("platforms", {}).get("kubernetes", {}).get("deploymentSpec", {}).get("executors", {})
+            self.platform.get("platforms", {})
+            .get("kubernetes", {})
+            .get("deploymentSpec", {})
+            .get("executors", {})
         )
         return specs
 
@@ -78,7 +89,9 @@ class Compiled:
     @cached_property
     def groups(self) -> dict[str, Json]:
         """The pipeline and all nested ones, by component name."""
-        return {"root": self.root} | {name: spec for name, spec in self.components.items() if "dag" in spec}
+        return {"root": self.root} | {
+            name: spec for name, spec in self.components.items() if "dag" in spec
+        }
 
     @cached_property
     def tasks(self) -> list[Task]:

@@ -1,0 +1,133 @@
+"""How does a consumer that rounds at 0.5 get the policy's decision? Calibrator and threshold go
+into the weights.
+
+With the policy "positive iff margin > t" and a linear head, subtracting t from the positive class's
+bias makes the model's own margin positive exactly then, hence P(positive) > 0.5 and `numpy.round(P)
+== 1` exactly then. A margin of exactly t gives 0.5, which numpy rounds to 0, "none", and so says
+the policy. A linear calibrator scales the weights before (shared/evaluation/folding.py).
+
+In float32 the changed weights are rounded once and the softmax rounds P to 0.5 for margins within
+1.2e-7 of zero, so that only an image within about 1e-6 of the threshold could be decided
+differently: less than another batch size or processor moves a margin (1e-5), and fitting puts t
+midway between neighbouring scores that occurred. The step checks the stored files on images of the
+dataset (check.py).
+"""
+
+import copy
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from transformers import AutoModelForImageClassification
+
+from components.shared.contracts.artifacts import write_json
+from components.shared.models.classifier import Classifier, ClassifierSpec
+from components.shared.policies.logit_affine import Fold, fold_of
+from components.shared.policies.policy import Policy
+
+# Families whose stock classification class feeds [CLS; mean patch token] to one linear layer, as
+# ours does.
+_STOCK_TYPES = ("dinov2", "dinov2_with_registers")
+# What the NATIX validator looks for, spelled exactly so, in this order.
+STOCK_LABELS = ("None", "Roadwork")
+_BICUBIC = 3
+
+
+def fold_into(head: nn.Linear, fold: Fold) -> None:
+    """In place: logits become scale * logits + offset."""
+    scale, offset = torch.from_numpy(fold.scale), torch.from_numpy(fold.offset)
+    weight, bias = head.weight.detach().double(), head.bias.detach().double()
+    with torch.no_grad():
+        head.weight.copy_(scale[:, None] * weight)
+        head.bias.copy_(scale * bias + offset)
+
+
+def obstacle(spec: ClassifierSpec, fold: Fold) -> str:
+    """Why transformers' stock pipeline cannot carry this classifier and policy; empty where it
+    can.
+    """
+    if spec.backbone_type not in _STOCK_TYPES:
+        return (
+            f"transformers has no class for {spec.backbone_type!r} with a head on [CLS; mean patch"
+            " token]"
+        )
+    if spec.views is not None:
+        return (
+            f"the model looks at {spec.views.count} views of an image, transformers' pipeline"
+            " at one"
+        )
+    if len(spec.class_names) != len(STOCK_LABELS):
+        return (
+            f"the model has {len(spec.class_names)} classes, its consumers know"
+            f" {' and '.join(STOCK_LABELS)}"
+        )
+    return "" if fold.decides else fold.reason
+
+
+def student_of(classifier: Classifier) -> Classifier:
+    """The student of a classifier of several views, as a classifier of the whole image at a view's
+    size.
+    """
+    spec, student = classifier.spec, classifier.student
+    if spec.views is None or student is None:
+        raise ValueError("the classifier has no student")
+    return Classifier(
+        classifier.backbone,
+        student,
+        dataclasses.replace(spec, image_size=spec.views.size, views=None),
+    ).eval()
+
+
+def write_model(classifier: Classifier, policy: Policy, directory: Path) -> None:
+    """Write the folded model, `classifier` itself included: as stock model and processor, or as
+    `Classifier` files.
+
+    Of several views nothing is folded: their aggregation does not commute with a scale or an
+    offset.
+    """
+    fold, positive = fold_of(policy), policy.positive
+    if classifier.spec.views is None:
+        fold_into(classifier.head.linear, fold)
+    directory.mkdir()
+    if obstacle(classifier.spec, fold):
+        classifier.save(directory)
+        return
+    _stock_model(classifier, [1 - positive, positive]).save_pretrained(directory)
+    write_json(directory / "preprocessor_config.json", _processor(classifier.spec))
+
+
+def _stock_model(classifier: Classifier, order: list[int]) -> Any:
+    """transformers' own classification model with our weights; class `order[i]` gets
+    `STOCK_LABELS[i]`.
+    """
+    config = copy.deepcopy(classifier.backbone.config)
+    config.id2label = dict(enumerate(STOCK_LABELS))
+    config.label2id = {name: index for index, name in enumerate(STOCK_LABELS)}
+    # Unset means softmax everywhere; transformers 4.45's pipeline takes
+    # "single_label_classification" for a sigmoid.
+    config.problem_type = None
+    model = AutoModelForImageClassification.from_config(config)
+    model.base_model.load_state_dict(classifier.backbone.state_dict())
+    head = classifier.head.linear
+    model.classifier.load_state_dict({"weight": head.weight[order], "bias": head.bias[order]})
+    return model
+
+
+def _processor(spec: ClassifierSpec) -> dict[str, object]:
+    """ViT's processor, not DINOv2's own: it squeezes instead of cropping, and old stock pipelines
+    can load it.
+    """
+    return {
+        "image_processor_type": "ViTImageProcessor",
+        "do_convert_rgb": True,
+        "do_resize": True,
+        "size": {"height": spec.image_size, "width": spec.image_size},
+        "resample": _BICUBIC,
+        "do_rescale": True,
+        "rescale_factor": 1 / 255,
+        "do_normalize": True,
+        "image_mean": list(spec.image_mean),
+        "image_std": list(spec.image_std),
+    }

@@ -1,0 +1,197 @@
+"""Entry points of a phase's `run()`: from a KFP component, or alone from a JSON file.
+
+`run(config, *, dataset: InputDir, checkpoint: OutputDir, ...)` is plain Python on local paths.
+`execute` calls it from a KFP component, `main` from `python -m components.<phase>.step
+config.json`; both write `status.json` beside the first output and end with exit code 42 for
+permanent errors, 1 for transient ones.
+"""
+
+import argparse
+import dataclasses
+import inspect
+import json
+import sys
+import typing
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Annotated, Any
+
+from components.shared.contracts.artifacts import write_json
+from components.shared.contracts.config import Config, unknown_key
+from components.shared.contracts.errors import (
+    PERMANENT_EXIT_CODE,
+    TRANSIENT_EXIT_CODE,
+    ConfigError,
+    StreetVisionError,
+    one_line,
+)
+
+InputDir = Annotated[Path, "input directory"]
+InputDirs = Annotated[tuple[Path, ...], "input directories"]
+OutputDir = Annotated[Path, "output directory"]
+OutputFile = Annotated[Path, "output file"]
+
+Run = Callable[..., Any]
+
+
+def execute(run: Run, config: Mapping[str, Any], **artifacts: Any) -> Any:
+    """Run a step from its KFP component: `config` as a mapping, artifacts (with a `.path`) or lists
+    of them by name.
+
+    An artifact is None where the pipeline does not connect an optional input. Ends the process with
+    the error's exit code on failure, after one line on stderr and in status.json.
+    """
+    roles = path_parameters(run)
+    connected = {name: artifact for name, artifact in artifacts.items() if artifact is not None}
+
+    # Metrics live in metadata and leave no file; kfp.local takes a missing file for an outdated
+    # cache entry.
+    for name, artifact in connected.items():
+        if name not in roles:
+            Path(artifact.path).parent.mkdir(parents=True, exist_ok=True)
+            Path(artifact.path).touch()
+
+    paths = {name: _path_of(artifact) for name, artifact in connected.items() if name in roles}
+    config_class = typing.get_type_hints(run)["config"]
+    return _run_reporting(run, config_class, config, paths)
+
+
+def main(run: Run, config_class: type[Config]) -> None:
+    """Command line of a step: one JSON file with "config" and the step's "paths"."""
+    parser = argparse.ArgumentParser(
+        prog=f"python -m {run.__module__ if run.__module__ != '__main__' else _module_name(run)}",
+        description=(inspect.getdoc(run) or "").split("\n\n")[0],
+        epilog=_describe(run, config_class),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("config", type=Path, help='JSON file: {"config": {...}, "paths": {...}}')
+    arguments = parser.parse_args()
+    try:
+        document = json.loads(arguments.config.read_text(encoding="utf-8"))
+        problems = [
+            unknown_key(key, ["config", "paths"])
+            for key in document
+            if key not in ("config", "paths")
+        ]
+        if problems:
+            raise ConfigError(f"{arguments.config}: " + "; ".join(problems))
+    except (OSError, ValueError, ConfigError) as error:
+        fail(ConfigError(f"{arguments.config}: {one_line(error)}"))
+    _run_reporting(run, config_class, document.get("config", {}), document.get("paths", {}))
+
+
+def path_parameters(run: Run) -> dict[str, str]:
+    """Names of the step's path parameters with their role: "input directory", "output file" and so
+    on.
+    """
+    hints = typing.get_type_hints(run, include_extras=True)
+    roles = {name: _role(hint) for name, hint in hints.items() if name not in ("config", "return")}
+    return {name: role for name, role in roles.items() if role}
+
+
+def fail(error: BaseException) -> typing.NoReturn:
+    """Print the error as one line and end the process with its exit code."""
+    label = (
+        "error" if isinstance(error, StreetVisionError) else f"unexpected {type(error).__name__}"
+    )
+    print(f"{label}: {one_line(error)}", file=sys.stderr, flush=True)
+    sys.exit(getattr(error, "exit_code", TRANSIENT_EXIT_CODE))
+
+
+def _run_reporting(
+    run: Run, config_class: type[Config], values: Mapping[str, Any], paths: Mapping[str, Any]
+) -> Any:
+    status = _status_file(run, paths)
+    try:
+        config = config_class.from_mapping(values)
+        _check_paths(run, paths)
+        result = run(config, **{name: _as_path(path) for name, path in paths.items()})
+    except StreetVisionError as error:
+        _write_status(status, run, error)
+        fail(error)
+    except BaseException as error:
+        _write_status(status, run, error)
+        raise
+    _write_status(status, run, None)
+    return result
+
+
+def _write_status(status: Path | None, run: Run, error: BaseException | None) -> None:
+    if status is None:
+        return
+    status.parent.mkdir(parents=True, exist_ok=True)
+    document: dict[str, Any] = {
+        "step": _phase(run),
+        "state": "succeeded" if error is None else "failed",
+    }
+    if error is not None:
+        permanent = getattr(error, "exit_code", TRANSIENT_EXIT_CODE) == PERMANENT_EXIT_CODE
+        document |= {
+            "error_class": type(error).__name__,
+            "message": one_line(error),
+            "permanent": permanent,
+        }
+    write_json(status, document)
+
+
+def _path_of(value: Any) -> Any:
+    """Of an artifact, or of each of a list of them."""
+    return [artifact.path for artifact in value] if isinstance(value, list) else value.path
+
+
+def _as_path(value: Any) -> Path | tuple[Path, ...]:
+    return tuple(Path(path) for path in value) if isinstance(value, list) else Path(value)
+
+
+def _status_file(run: Run, paths: Mapping[str, Any]) -> Path | None:
+    outputs = [
+        name
+        for name, role in path_parameters(run).items()
+        if role.startswith("output") and name in paths
+    ]
+    return Path(paths[outputs[0]]).parent / "status.json" if outputs else None
+
+
+def _check_paths(run: Run, paths: Mapping[str, Any]) -> None:
+    roles = path_parameters(run)
+    parameters = inspect.signature(run).parameters
+    required = [name for name in roles if parameters[name].default is inspect.Parameter.empty]
+    problems = [unknown_key(name, list(roles)) for name in paths if name not in roles]
+    problems += [
+        f"paths.{name} is missing ({roles[name]})" for name in required if name not in paths
+    ]
+    problems += [
+        f"paths.{name}={path!r} does not exist"
+        for name, given in paths.items()
+        for path in (given if isinstance(given, list) else [given])
+        if roles.get(name, "").startswith("input") and not Path(path).is_dir()
+    ]
+    if problems:
+        raise ConfigError("; ".join(problems))
+
+
+def _role(hint: Any) -> str | None:
+    for candidate in (hint, *typing.get_args(hint)):
+        if typing.get_origin(candidate) is Annotated:
+            return str(typing.get_args(candidate)[1])
+    return None
+
+
+def _phase(run: Run) -> str:
+    return _module_name(run).split(".")[-2]
+
+
+def _module_name(run: Run) -> str:
+    path = Path(inspect.getfile(run)).resolve()
+    return f"components.{path.parent.name}.{path.stem}"
+
+
+def _describe(run: Run, config_class: type[Config]) -> str:
+    lines = ["paths:"] + [f"  {name:20} {role}" for name, role in path_parameters(run).items()]
+    lines += ["", "config (defaults shown):"]
+    defaults = config_class().to_json()
+    for field in dataclasses.fields(config_class):
+        lines.append(
+            f"  {field.name} = {json.dumps(defaults[field.name])}\n      {field.metadata['help']}"
+        )
+    return "\n".join(lines)

@@ -1,0 +1,124 @@
+"""Does this photograph show roadwork? `python -m components.shared.serving.predict BUNDLE IMAGE...`
+answers from a bundle.
+"""
+
+import argparse
+import json
+import sys
+from collections.abc import Iterator
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from components.shared.contracts.errors import PERMANENT_EXIT_CODE, StreetVisionError, one_line
+from components.shared.contracts.step import fail
+from components.shared.data.decode import ImageRejectedError
+from components.shared.serving.bundle import open_bundle
+
+if TYPE_CHECKING:
+    from components.shared.serving.predictor import Predictor
+
+_EXAMPLE = """\
+example:
+  python -m components.shared.serving.predict bundle photo1.jpg photo2.png
+  {"image": "photo1.jpg", "decision": "roadwork", "probability": 0.913204, "threshold": 0.78374}
+  {"image": "photo2.png", "error": "truncated or corrupt (...)"}
+
+"decision" is "roadwork" if the calibrated "probability" exceeds "threshold", and "none" otherwise.
+A selective policy returns "defer" if it cannot guarantee the configured risk; a set-valued policy
+returns "both" if neither class alone is certain enough. A model of several views reports under
+"views" how many views it used: 1 if the whole image was enough to decide.
+
+The bundle is verified first: a changed, missing or additional file is refused with exit code 42.
+An image that cannot be read gets "error" instead of a decision; the other images are still
+answered, and the exit code at the end is 42.
+"""
+
+
+def main() -> None:
+    """Print one JSON line per image, in the order given."""
+    arguments = _parser().parse_args()
+    try:
+        bundle = open_bundle(arguments.bundle)
+        # Seconds of imports, which a refused bundle need not wait for.
+        from transformers.utils import logging
+
+        from components.shared.serving.predictor import Predictor
+
+        logging.disable_progress_bar()
+        predictor = Predictor(bundle)
+        failed = False
+        for start in range(0, len(arguments.images), arguments.batch_size):
+            batch = arguments.images[start : start + arguments.batch_size]
+            for line in _lines(predictor, batch, all_views=arguments.all_views):
+                failed |= "error" in line
+                print(json.dumps(line, ensure_ascii=False, allow_nan=False), flush=True)
+    except StreetVisionError as error:
+        fail(error)
+    sys.exit(PERMANENT_EXIT_CODE if failed else 0)
+
+
+def _lines(
+    predictor: "Predictor", images: list[Path], *, all_views: bool
+) -> Iterator[dict[str, Any]]:
+    """The documents of one batch, in order: unreadable images get an error and take no part in the
+    batch.
+    """
+    pixels, errors = [], {}
+    for position, image in enumerate(images):
+        try:
+            pixels.append(predictor.pixels(image.read_bytes()))
+        except ImageRejectedError as error:
+            errors[position] = one_line(error)
+        except OSError as error:
+            errors[position] = error.strerror or one_line(error)
+    answers = iter(predictor.answers(np.stack(pixels), all_views=all_views) if pixels else [])
+    for position, image in enumerate(images):
+        line: dict[str, Any] = {"image": str(image)}
+        if position in errors:
+            yield line | {"error": errors[position]}
+        else:
+            values = {
+                name: value for name, value in asdict(next(answers)).items() if value is not None
+            }
+            yield line | {k: round(v, 6) if isinstance(v, float) else v for k, v in values.items()}
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m components.shared.serving.predict",
+        description="Answer from a bundle, one JSON line per image.",
+        epilog=_EXAMPLE,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument(
+        "bundle", type=Path, metavar="BUNDLE", help="the bundle directory a run printed"
+    )
+    parser.add_argument(
+        "images", type=Path, nargs="+", metavar="IMAGE", help="BMP, GIF, JPEG, PNG, TIFF or WebP"
+    )
+    parser.add_argument(
+        "--batch-size",
+        type=_positive,
+        default=16,
+        metavar="N",
+        help="images at a time (default: 16)",
+    )
+    parser.add_argument(
+        "--all-views",
+        action="store_true",
+        help="look at all views of every image, where several are",
+    )
+    return parser
+
+
+def _positive(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} must be a whole number of at least 1")
+    return int(text)
+
+
+if __name__ == "__main__":
+    main()

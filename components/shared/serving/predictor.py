@@ -1,0 +1,144 @@
+"""What does a deployed bundle answer for an image?
+
+Pixels are decoded at full size, never reduced by a JPEG's DCT as a large training image may be: the
+answer is then the stock pipeline's own. The stored model carries calibrator and threshold, so
+nothing is stored twice; undoing the fold gives the logits before it, exact to float32 rounding
+(1e-6 for thresholds within 16 log-odds), and the policy decides on those.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from transformers import AutoModelForImageClassification
+
+from components.shared.calibration.calibrator import class_log_odds
+from components.shared.contracts.errors import PermanentError
+from components.shared.data.decode import decode, resize
+from components.shared.models.classifier import Classifier, ClassifierSpec, Head, normalise
+from components.shared.models.gate import Gate
+from components.shared.policies.early_exit import EarlyExit
+from components.shared.policies.logit_affine import fold_of
+from components.shared.serving.bundle import GATE, MODEL, Bundle
+from components.shared.stats.metrics import sigmoid
+
+_SPEC = ("image_size", "image_mean", "image_std", "backbone_type", "views")
+
+
+@dataclass(frozen=True)
+class Answer:
+    """decision: what the policy says; probability: calibrated P(positive) in [0, 1], to compare
+    with threshold.
+
+    views: how many of several views were looked at; where it was the whole image alone, the
+    probability is that one's.
+    """
+
+    decision: str
+    probability: float
+    threshold: float
+    views: int | None = None
+
+
+class Predictor:
+    """The model of a bundle, on the CPU."""
+
+    def __init__(self, bundle: Bundle) -> None:
+        self._bundle = bundle
+        self._spec = ClassifierSpec.from_json(
+            {"class_names": bundle.policy.class_names}
+            | {name: bundle.preprocessing.get(name) for name in _SPEC}
+        )
+        self._fold = fold_of(bundle.policy) if self._spec.views is None else None
+        self._gate = Gate.load(bundle.path / GATE) if bundle.policy.kind == "gate" else None
+        self._classifier = (
+            _stock_parts(bundle, self._spec)
+            if bundle.stock
+            else Classifier.load(bundle.path / MODEL)
+        )
+
+    def pixels(self, data: bytes) -> npt.NDArray[np.uint8]:
+        """(S, S, 3) uint8 of an encoded image of any supported format, whatever its file is called.
+
+        Raises ImageRejectedError where it cannot be decoded.
+        """
+        return resize(decode(data, name=""), self._spec.image_size)
+
+    def features(
+        self, pixels: npt.NDArray[np.uint8], *, first: int = 0, last: int | None = None
+    ) -> torch.Tensor:
+        """(B, 2h), or of views number `first` to `last` (B, V, 2h), of (B, S, S, 3) uint8; one
+        batch.
+        """
+        return self._classifier.features(
+            normalise(torch.from_numpy(pixels), self._spec, first=first, last=last)
+        )
+
+    def logits(self, pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.float64]:
+        """(B, C) logits before folding, classes in the policy's order, of (B, S, S, 3) uint8."""
+        with torch.inference_mode():
+            return self._outputs(self.features(pixels))[0]
+
+    def answers(self, pixels: npt.NDArray[np.uint8], *, all_views: bool = False) -> list[Answer]:
+        """One answer per image of (B, S, S, 3) uint8; of several views no more than needed, unless
+        `all_views`.
+
+        Raises PermanentError where the model's output is not finite.
+        """
+        with torch.inference_mode():
+            if self._bundle.early_exit is None or all_views:
+                count = None if self._spec.views is None else self._spec.views.count
+                return self._decided(self.features(pixels), count)
+            return self._answers_early(pixels, self._bundle.early_exit)
+
+    def _answers_early(self, pixels: npt.NDArray[np.uint8], early_exit: EarlyExit) -> list[Answer]:
+        """The whole images first; then the tiles of those for which that was not enough, all in one
+        batch.
+        """
+        whole = self.features(pixels, last=1)
+        # Of one view, every aggregation gives that view's margin.
+        margins = class_log_odds(self._outputs(whole)[0], self._bundle.policy.positive)
+        answers = self._decided(whole, 1)
+        rest = np.flatnonzero(~early_exit.exits(margins))
+        if len(rest):
+            features = torch.cat([whole[rest], self.features(pixels[rest], first=1)], dim=1)
+            for row, answer in zip(rest, self._decided(features, early_exit.n_views), strict=True):
+                answers[row] = answer
+        return answers
+
+    def _decided(self, features: torch.Tensor, views: int | None) -> list[Answer]:
+        (logits, gate), policy = self._outputs(features), self._bundle.policy
+        if not np.isfinite(logits).all() or not (gate is None or np.isfinite(gate).all()):
+            raise PermanentError(
+                f"{self._bundle.path / MODEL}: the output is not finite; the weights are damaged"
+            )
+        decisions, probabilities = policy.decide(logits, gate), sigmoid(policy.margin(logits))
+        return [
+            Answer(str(decision), float(probability), policy.threshold, views)
+            for decision, probability in zip(decisions, probabilities, strict=True)
+        ]
+
+    def _outputs(
+        self, features: torch.Tensor
+    ) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64] | None]:
+        """Logits before folding (B, C), and raw gate scores (B,) where the policy is a gate."""
+        logits = self._classifier.head(features).double().numpy()
+        if self._bundle.stock and self._bundle.policy.positive == 0:
+            logits = logits[:, ::-1]  # the stock form has the positive class last
+        if self._fold is not None:
+            logits = self._fold.undone(logits)
+        if self._gate is None:
+            return logits, None
+        scores = self._gate.scores(
+            self._classifier.head.pooled(features), torch.from_numpy(logits.copy())
+        )
+        return logits, scores.double().numpy()
+
+
+def _stock_parts(bundle: Bundle, spec: ClassifierSpec) -> Classifier:
+    """The parts of the stock model, so that a gate sees the features that the head sees."""
+    model = AutoModelForImageClassification.from_pretrained(bundle.path / MODEL).eval()
+    head = Head(model.classifier.in_features, model.classifier.out_features)
+    head.linear = model.classifier
+    return Classifier(model.base_model, head, spec).eval()

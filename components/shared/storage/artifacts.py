@@ -1,0 +1,72 @@
+"""How does an artifact directory travel to the store and back without ever being half there?
+
+The manifest is written last and read first: an upload that was interrupted has none and does not
+exist for readers.
+"""
+
+import json
+import shutil
+from pathlib import Path, PurePosixPath
+
+from components.shared.contracts.artifacts import ANY_SPLIT, MANIFEST, Manifest, verify_dir
+from components.shared.contracts.errors import ArtifactError
+from components.shared.storage.client import Store
+
+
+def upload_artifact(store: Store, path: Path, bucket: str, prefix: str, *, kind: str) -> Manifest:
+    """Verify the artifact at `path` and copy it below `prefix`. Raises ArtifactError or a store
+    error.
+    """
+    manifest = verify_dir(path, kind, split=ANY_SPLIT)
+    for name in sorted(manifest.files):
+        store.put(bucket, _join(prefix, name), path / name)
+    store.put(bucket, _join(prefix, MANIFEST), path / MANIFEST)
+    return manifest
+
+
+def download_artifact(store: Store, bucket: str, prefix: str, path: Path, *, kind: str) -> Manifest:
+    """Copy the artifact below `prefix` to `path`, which appears only when every file matches the
+    manifest.
+
+    Raises ObjectNotFoundError where there is no (complete) artifact, ArtifactError or
+    DigestMismatchError where it differs from its manifest.
+    """
+    where = f"s3://{bucket}/{_join(prefix, MANIFEST)}"
+    document = store.read(bucket, _join(prefix, MANIFEST))
+    digests = _digests(document, where)
+    staging = path.with_name(f".{path.name}.download")
+    shutil.rmtree(staging, ignore_errors=True)
+    try:
+        for name, digest in digests.items():
+            target = staging / name
+            target.parent.mkdir(parents=True, exist_ok=True)
+            store.get_verified(bucket, _join(prefix, name), target, digest)
+        staging.mkdir(parents=True, exist_ok=True)
+        (staging / MANIFEST).write_bytes(document)
+        manifest = verify_dir(staging, kind, split=ANY_SPLIT)
+        shutil.rmtree(path, ignore_errors=True)
+        staging.replace(path)
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)
+    return manifest
+
+
+def _digests(document: bytes, where: str) -> dict[str, str]:
+    """File name -> SHA-256, refusing names that leave the directory."""
+    try:
+        files = {
+            str(name): str(entry["sha256"]) for name, entry in json.loads(document)["files"].items()
+        }
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        raise ArtifactError(
+            f"{where}: not an artifact manifest ({type(error).__name__})"
+        ) from error
+    for name in files:
+        pure = PurePosixPath(name)
+        if not name or pure.is_absolute() or ".." in pure.parts or "\\" in name or "\0" in name:
+            raise ArtifactError(f"{where}: file name {name!r} leaves the artifact")
+    return dict(sorted(files.items()))
+
+
+def _join(prefix: str, name: str) -> str:
+    return f"{prefix.rstrip('/')}/{name}" if prefix else name

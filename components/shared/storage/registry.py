@@ -1,0 +1,102 @@
+"""Which bundles exist, and which one is the champion?
+
+Layout below the prefix: `bundles/<content digest>/...` never changes once complete; `champion.json`
+is the one pointer, moved by compare-and-swap only.
+"""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+from components.shared.contracts.artifacts import MANIFEST, verify_dir
+from components.shared.contracts.config import canonical_json
+from components.shared.contracts.errors import ArtifactError
+from components.shared.storage.artifacts import download_artifact, upload_artifact
+from components.shared.storage.client import Store
+from components.shared.storage.errors import ObjectNotFoundError
+
+KIND = "Bundle"
+
+
+@dataclass(frozen=True)
+class Champion:
+    """The promoted bundle. digest and previous: content digests; etag: this version of the
+    pointer.
+    """
+
+    digest: str
+    previous: str | None
+    etag: str
+
+
+class BundleRegistry:
+    """Bundles and the champion pointer in one bucket, below one prefix."""
+
+    def __init__(self, store: Store, bucket: str, prefix: str = "") -> None:
+        """Probe the store; raises StoreUnsuitableError where promotions could race unnoticed."""
+        self._store, self._bucket = store, bucket
+        self._prefix = f"{prefix.strip('/')}/" if prefix.strip("/") else ""
+        store.require_conditional_writes(bucket, self._prefix)
+
+    def put_bundle(self, path: Path) -> str:
+        """Upload a bundle under its content digest, which is returned; one that is there already is
+        left alone.
+        """
+        digest = verify_dir(path, KIND).content_digest
+        if not self._complete(digest):
+            upload_artifact(self._store, path, self._bucket, self._place(digest), kind=KIND)
+        return digest
+
+    def get_bundle(self, digest: str, path: Path) -> None:
+        """Download a bundle; raises ObjectNotFoundError, or ArtifactError where its content is not
+        `digest`.
+        """
+        manifest = download_artifact(
+            self._store, self._bucket, self._place(digest), path, kind=KIND
+        )
+        if manifest.content_digest != digest:
+            raise ArtifactError(
+                f"bundle {digest[:12]}... in the registry holds {manifest.content_digest[:12]}..."
+            )
+
+    def champion(self) -> Champion | None:
+        """The current champion; None before the first promotion. Raises ArtifactError for a pointer
+        it cannot read.
+        """
+        try:
+            data, etag = self._store.read_with_etag(self._bucket, self._pointer)
+        except ObjectNotFoundError:
+            return None
+        try:
+            document = json.loads(data)
+            return Champion(str(document["digest"]), document["previous"], etag)
+        except (ValueError, TypeError, KeyError) as error:
+            raise ArtifactError(
+                f"s3://{self._bucket}/{self._pointer}: not a champion pointer"
+            ) from error
+
+    def promote(self, digest: str, over: Champion | None) -> Champion:
+        """Make `digest` champion in place of `over`; raises StoreConflictError where that is not
+        the champion now.
+        """
+        if not self._complete(digest):
+            raise ObjectNotFoundError(
+                f"bundle {digest[:12]}... is not in s3://{self._bucket}/{self._prefix}bundles/"
+            )
+        previous = over.digest if over else None
+        data = canonical_json({"digest": digest, "previous": previous}).encode()
+        etag = self._store.compare_and_swap(
+            self._bucket, self._pointer, data, over.etag if over else None
+        )
+        return Champion(digest, previous, etag)
+
+    @property
+    def _pointer(self) -> str:
+        return f"{self._prefix}champion.json"
+
+    def _place(self, digest: str) -> str:
+        return f"{self._prefix}bundles/{digest}"
+
+    def _complete(self, digest: str) -> bool:
+        manifest = f"{self._place(digest)}/{MANIFEST}"
+        return any(entry.key == manifest for entry in self._store.list(self._bucket, manifest))

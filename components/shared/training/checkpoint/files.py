@@ -1,0 +1,92 @@
+"""How does a checkpoint become a directory that is either complete or not there, and which one is
+the newest?
+
+`step-000000120/` holds `state.safetensors` and `state.json` under the manifest of every other
+artifact: staged, synced, renamed, verified before it is read. The names sort by step: no clock is
+asked, so one that goes backwards is harmless.
+"""
+
+import json
+import shutil
+from collections.abc import Collection
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from components.shared.contracts.artifacts import read_manifest, verify_dir, write_json, writing
+from components.shared.contracts.config import Config
+from components.shared.contracts.errors import ArtifactError
+
+if (
+    TYPE_CHECKING
+):  # steps import this module to find checkpoints; torch is for the processes that train
+    from components.shared.training.loop.state import TrainingState
+
+KIND = "TrainingState"
+_TENSORS, _DOCUMENT = "state.safetensors", "state.json"
+
+
+def write(place: Path, state: "TrainingState", *, step: str, config: Config) -> Path:
+    """Write a checkpoint of the phase `step` below `place`; returns its directory."""
+    from safetensors.torch import save_file
+
+    path = place / f"step-{state.step:09d}"
+    best = {"step": state.step, "best_epoch": state.document["best_epoch"]}
+    with writing(path, kind=KIND, step=step, config=config, summary=best) as out:
+        save_file(state.tensors, out / _TENSORS)
+        write_json(out / _DOCUMENT, state.document)
+    return path
+
+
+def read(path: Path) -> "TrainingState":
+    """A checkpoint that `newest` has verified."""
+    from safetensors.torch import load_file
+
+    from components.shared.training.loop.state import TrainingState
+
+    document = json.loads((path / _DOCUMENT).read_text(encoding="utf-8"))
+    return TrainingState(load_file(path / _TENSORS), document)
+
+
+def all_of(place: Path) -> list[Path]:
+    """Every checkpoint directory below `place`, oldest first, verified or not."""
+    return sorted(path for path in place.glob("step-*") if path.is_dir())
+
+
+def step_of(name: str) -> int:
+    """Finished steps of the checkpoint with this directory name."""
+    return int(name.removeprefix("step-"))
+
+
+def newest(place: Path) -> Path | None:
+    """The newest complete checkpoint; damaged ones are named and skipped."""
+    for path in reversed(all_of(place)):
+        try:
+            verify_dir(path, KIND)
+        except ArtifactError as error:
+            print(f"warning: damaged checkpoint skipped: {error}", flush=True)
+        else:
+            return path
+    return None
+
+
+def remove_partial(place: Path) -> None:
+    """Remove what killed attempts left half written."""
+    for path in place.glob(".step-*"):
+        shutil.rmtree(path, ignore_errors=True)
+
+
+def prune(place: Path, keep: Collection[str] = ()) -> None:
+    """Remove all but the newest checkpoint, the first one with the best weights so far, and the
+    names in `keep`.
+    """
+    best_epochs: dict[int, str] = {}
+    paths = all_of(place)
+    for path in paths:
+        try:
+            best_epochs.setdefault(read_manifest(path).summary["best_epoch"], path.name)
+        except ArtifactError:
+            continue
+    best = best_epochs[max(best_epochs)] if best_epochs else ""
+    for path in paths[:-1]:
+        if path.name not in (best, *keep):
+            shutil.rmtree(path, ignore_errors=True)

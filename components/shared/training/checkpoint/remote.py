@@ -1,0 +1,195 @@
+"""Checkpoints in the object store: how they outlive their machine, and which of two pods may go on.
+
+Below `s3://bucket/prefix/<key>/` each checkpoint is an artifact of its own, its manifest uploaded
+last. `latest` names the newest and its owner. It is moved by conditional writes only: an attempt
+that starts takes it over, and an older one that is still alive finds that out at its next
+checkpoint and stops.
+"""
+
+import json
+import socket
+import uuid
+from collections.abc import Collection
+from pathlib import Path
+from typing import Any, Self
+
+from components.shared.contracts.errors import ArtifactError, OvertakenError, one_line
+from components.shared.storage import Store, split_uri
+from components.shared.storage.artifacts import download_artifact, upload_artifact
+from components.shared.storage.errors import (
+    DigestMismatchError,
+    ObjectNotFoundError,
+    StoreConflictError,
+)
+from components.shared.training.checkpoint import files as checkpoint_files
+from components.shared.training.checkpoint.files import KIND
+
+STORE_VARIABLE = "STREETVISION_CHECKPOINT_STORE"
+_POINTER, _FAILURE, _MANIFEST = "latest", "failed.json", "/manifest.json"
+_CLAIM_ATTEMPTS = 5
+
+
+class Mirror:
+    """One training's checkpoints in the store. Every method raises the store's errors."""
+
+    def __init__(
+        self, store: Store, uri: str, key: str, owner: str = "", claimed: bool = False
+    ) -> None:
+        """`uri`: s3://bucket/prefix of all trainings; `owner`: this attempt, a new one where it is
+        empty.
+        """
+        bucket, prefix = split_uri(uri)
+        self.place = f"{uri.rstrip('/')}/{key}"
+        self.owner = owner or f"{socket.gethostname()[:40]}-{uuid.uuid4().hex[:12]}"
+        self._uri, self._key, self._claimed = uri, key, claimed
+        self._store, self._bucket = store, bucket
+        self._prefix = f"{prefix.rstrip('/')}/{key}/" if prefix.rstrip("/") else f"{key}/"
+        self._etag: str | None = None
+
+    @property
+    def job(self) -> dict[str, Any]:
+        """What another process needs for `of_job`."""
+        return {"uri": self._uri, "key": self._key, "owner": self.owner, "claimed": self._claimed}
+
+    @classmethod
+    def of_job(cls, job: dict[str, Any]) -> Self:
+        """The same attempt, in one of its processes."""
+        return cls(Store.from_environment(), **job)
+
+    def claim(self) -> None:
+        """Become the owner, whoever was; once that was done, make sure that nobody else has become
+        it.
+
+        Raises StoreConflictError where others claim all the time, OvertakenError where another
+        attempt is the owner.
+        """
+        if self._claimed:
+            self._join()
+        else:
+            self._take_over()
+
+    def _take_over(self) -> None:
+        for attempt in range(1, _CLAIM_ATTEMPTS + 1):
+            pointer, etag = self._pointer()
+            try:
+                self._move(pointer.get("checkpoint", ""), etag)
+                self._claimed = True
+                return
+            except StoreConflictError:
+                if attempt == _CLAIM_ATTEMPTS:
+                    raise
+
+    def fetch(self, place: Path, *, newer_than: int) -> Path | None:
+        """Bring the newest complete and verified checkpoint to `place`; None where none is newer
+        than that step.
+
+        A torn or damaged one is named in a warning and skipped.
+        """
+        keys = {
+            item.key.removeprefix(self._prefix)
+            for item in self._store.list(self._bucket, self._prefix)
+        }
+        names = sorted({key.split("/")[0] for key in keys if key.startswith("step-")}, reverse=True)
+        for name in names:
+            local = _local_name(name)
+            if checkpoint_files.step_of(local) <= newer_than:
+                return None
+            try:
+                if name + _MANIFEST not in keys:
+                    raise ArtifactError("no manifest: its upload was interrupted")
+                download_artifact(
+                    self._store, self._bucket, self._prefix + name, place / local, kind=KIND
+                )
+            except (ArtifactError, DigestMismatchError, ObjectNotFoundError) as error:
+                print(
+                    f"warning: damaged checkpoint skipped: {self.place}/{name}: {one_line(error)}",
+                    flush=True,
+                )
+            else:
+                return place / local
+        return None
+
+    def upload(self, path: Path, *, keep: Collection[str] = ()) -> None:
+        """Store a checkpoint, move the pointer to it, and remove all others but those named in
+        `keep`.
+
+        Raises OvertakenError where another attempt owns the pointer.
+        """
+        if self._etag is None:
+            self._join()
+        # The owner is part of the name: two attempts never write the same object.
+        name = f"{path.name}.{self.owner}"
+        upload_artifact(self._store, path, self._bucket, self._prefix + name, kind=KIND)
+        try:
+            self._move(name, self._etag)
+        except StoreConflictError:
+            self._join()
+            raise
+        self._prune({path.name, *keep})
+
+    def failure(self) -> dict[str, Any] | None:
+        """The record of a permanent failure, if an earlier attempt left one."""
+        try:
+            record: dict[str, Any] = json.loads(
+                self._store.read(self._bucket, self._prefix + _FAILURE)
+            )
+        except ObjectNotFoundError:
+            return None
+        return record
+
+    def record_failure(self, record: dict[str, Any]) -> None:
+        """Leave the record for later attempts."""
+        self._store.put_if_absent(self._bucket, self._prefix + _FAILURE, _document(record))
+
+    def discard(self) -> None:
+        """Remove everything of this training, unless another attempt owns it."""
+        pointer, _ = self._pointer()
+        if pointer.get("owner", self.owner) == self.owner:
+            self._prune(set())
+            self._store.delete(self._bucket, self._prefix + _POINTER)
+
+    def _join(self) -> None:
+        """Find our pointer; take it over where that was not done before (at the start, or the store
+        was away).
+        """
+        pointer, etag = self._pointer()
+        if not pointer or not self._claimed:
+            self._take_over()
+        elif pointer["owner"] != self.owner:
+            raise OvertakenError(
+                f"{self.place}: {pointer['owner']} has taken this training over; this attempt stops"
+            )
+        else:
+            self._etag = etag
+
+    def _pointer(self) -> tuple[dict[str, Any], str | None]:
+        try:
+            data, etag = self._store.read_with_etag(self._bucket, self._prefix + _POINTER)
+        except ObjectNotFoundError:
+            return {}, None
+        pointer: dict[str, Any] = json.loads(data)
+        return pointer, etag
+
+    def _move(self, checkpoint: str, etag: str | None) -> None:
+        document = _document({"owner": self.owner, "checkpoint": checkpoint})
+        self._etag = self._store.compare_and_swap(
+            self._bucket, self._prefix + _POINTER, document, etag
+        )
+
+    def _prune(self, keep: set[str]) -> None:
+        """Delete all checkpoints but these; manifests first, so that what is half deleted is not
+        there for readers.
+        """
+        keys = [item.key for item in self._store.list(self._bucket, f"{self._prefix}step-")]
+        for key in sorted(keys, key=lambda key: not key.endswith(_MANIFEST)):
+            if _local_name(key.removeprefix(self._prefix)) not in keep:
+                self._store.delete(self._bucket, key)
+
+
+def _local_name(name: str) -> str:
+    """ "step-000000012" of "step-000000012.owner/file"."""
+    return name.partition(".")[0]
+
+
+def _document(value: dict[str, Any]) -> bytes:
+    return (json.dumps(value, sort_keys=True) + "\n").encode()

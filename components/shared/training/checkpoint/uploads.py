@@ -1,0 +1,77 @@
+"""Upload of checkpoints to the store while training goes on.
+
+One thread uploads the newest; one that comes while it is busy waits, and takes the place of an
+older one that waits.
+"""
+
+import threading
+from pathlib import Path
+
+from components.shared.contracts.errors import OvertakenError, StreetVisionError, one_line
+from components.shared.training.checkpoint import files as checkpoint_files
+from components.shared.training.checkpoint.remote import Mirror
+
+_STOP_SECONDS = 10.0
+
+
+class Uploads:
+    """`failure`: why the last upload did not succeed, else empty; `overtaken`: why training must
+    end, else empty.
+    """
+
+    def __init__(self, mirror: Mirror) -> None:
+        self.failure, self.overtaken = "", ""
+        self._mirror = mirror
+        self._changed = threading.Condition()
+        self._waiting: Path | None = None
+        self._busy: Path | None = None
+        threading.Thread(target=self._work, name="uploads", daemon=True).start()
+
+    def offer(self, path: Path) -> None:
+        """Upload this checkpoint as soon as possible."""
+        with self._changed:
+            self._waiting = path
+            self._changed.notify_all()
+
+    def held(self) -> set[str]:
+        """Names of checkpoints that must not be removed yet."""
+        with self._changed:
+            return {path.name for path in (self._waiting, self._busy) if path is not None}
+
+    def wait(self, seconds: float | None = None) -> None:
+        """Until nothing is to be done, at most so long."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._waiting is None and self._busy is None, seconds)
+
+    def stop(self) -> None:
+        """Begin nothing more, and let a request under way end: one that arrives after the clean-up
+        would stay.
+        """
+        with self._changed:
+            self._waiting = None
+        self.wait(_STOP_SECONDS)
+
+    def _work(self) -> None:
+        while not self.overtaken:
+            with self._changed:
+                self._changed.wait_for(lambda: self._waiting is not None)
+                self._busy, self._waiting = self._waiting, None
+            if self._busy is not None:
+                self._upload(self._busy)
+            with self._changed:
+                self._busy = None
+                self._changed.notify_all()
+
+    def _upload(self, path: Path) -> None:
+        try:
+            self._mirror.upload(
+                path, keep={kept.name for kept in checkpoint_files.all_of(path.parent)}
+            )
+            self.failure = ""
+        except OvertakenError as error:
+            self.overtaken = str(error)
+        except (StreetVisionError, OSError) as error:
+            self.failure = (
+                f"checkpoint {path.name} cannot be stored at {self._mirror.place}:"
+                f" {one_line(error)}"
+            )

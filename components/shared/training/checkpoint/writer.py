@@ -1,0 +1,130 @@
+"""When a checkpoint is written, and what happens where that fails.
+
+Every `checkpoint_steps` steps or `checkpoint_seconds` seconds, whichever comes first, by a thread:
+training only waits for a copy in memory. A second thread mirrors them to the store. A checkpoint
+that cannot be written or stored is a warning, or the end where `require_durable` is set.
+"""
+
+import threading
+import time
+from pathlib import Path
+from typing import Any, Self
+
+from components.shared.contracts.errors import NotDurableError, OvertakenError, one_line
+from components.shared.contracts.options import LaunchConfig
+from components.shared.training.checkpoint import files as checkpoint_files
+from components.shared.training.checkpoint.remote import Mirror
+from components.shared.training.checkpoint.uploads import Uploads
+from components.shared.training.loop.state import TrainingState
+
+
+class Checkpoints:
+    """The checkpoints of one training, as a rank sees them. Only the main rank writes."""
+
+    def __init__(
+        self,
+        place: Path,
+        config: LaunchConfig,
+        *,
+        step: str,
+        found: Path | None = None,
+        mirror: Mirror | None = None,
+        micro_batch_limit: int = 0,
+    ) -> None:
+        """`place`: directory of this training alone; `found`: the verified checkpoint to go on
+        from; `micro_batch_limit`: most samples at a time after an attempt that ran out of memory,
+        0: no limit.
+        """
+        self.micro_batch_limit = micro_batch_limit
+        self._place, self._config, self._step, self._found = place, config, step, found
+        self._writer: threading.Thread | None = None
+        self._failure = ""
+        self._uploads = Uploads(mirror) if mirror is not None else None
+        self._last_step, self._last_time = 0, time.monotonic()
+
+    @classmethod
+    def of_job(cls, job: dict[str, Any], config: LaunchConfig) -> Self:
+        """From the "checkpoints" entry of job.json, as ResumableTraining and `run_module` write
+        it.
+        """
+        mirror = Mirror.of_job(job["mirror"]) if job["mirror"] else None
+        found = Path(job["found"]) if job["found"] else None
+        return cls(
+            Path(job["place"]),
+            config,
+            step=job["step"],
+            found=found,
+            mirror=mirror,
+            micro_batch_limit=job["micro_batch_limit"],
+        )
+
+    def found(self) -> TrainingState | None:
+        """What to go on from."""
+        if self._found is None:
+            return None
+        state = checkpoint_files.read(self._found)
+        self._last_step = state.step
+        return state
+
+    def due(self, step: int) -> bool:
+        """Whether to save after `step` finished steps; never while the last one is still being
+        written.
+
+        Raises NotDurableError where an earlier one failed and `require_durable` is set,
+        OvertakenError where another attempt has taken this training over.
+        """
+        if self._writer is not None and self._writer.is_alive():
+            return False
+        self._report()
+        every = self._config.checkpoint_steps
+        waited = time.monotonic() - self._last_time
+        return (
+            bool(every and step - self._last_step >= every)
+            or waited >= self._config.checkpoint_seconds
+        )
+
+    def save(self, state: TrainingState) -> None:
+        """Start writing; the state is a copy that training no longer touches."""
+        self._last_step, self._last_time = state.step, time.monotonic()
+        self._writer = threading.Thread(
+            target=self._write, args=(state,), name="checkpoint", daemon=True
+        )
+        self._writer.start()
+
+    def close(self) -> None:
+        """Training is over: wait for the last one to be written, store no more; errors as in
+        `due`.
+        """
+        if self._writer is not None:
+            self._writer.join()
+            self._report()
+        if self._uploads is not None:
+            self._uploads.stop()
+
+    def _write(self, state: TrainingState) -> None:
+        try:
+            path = checkpoint_files.write(self._place, state, step=self._step, config=self._config)
+            if self._uploads is not None:
+                self._uploads.offer(path)
+            checkpoint_files.prune(
+                self._place, self._uploads.held() if self._uploads is not None else ()
+            )
+        except Exception as error:
+            self._failure = (
+                f"checkpoint of step {state.step} cannot be written to {self._place}:"
+                f" {one_line(error)}"
+            )
+
+    def _report(self) -> None:
+        failures = [self._failure]
+        self._failure = ""
+        if self._uploads is not None:
+            if self._uploads.overtaken:
+                raise OvertakenError(self._uploads.overtaken)
+            failures.append(self._uploads.failure)
+            self._uploads.failure = ""
+        failure = "; ".join(filter(None, failures))
+        if failure and self._config.require_durable:
+            raise NotDurableError(f"{failure}; require_durable=true stops training here")
+        if failure:
+            print(f"warning: {failure}; training goes on unprotected", flush=True)

@@ -1,0 +1,38 @@
+"""torchrun's process: which rank failed first, and how?
+
+python -m components.shared.training.launch.agent <arguments of torch.distributed.run>
+"""
+
+import os
+import sys
+from pathlib import Path
+
+from torch.distributed import run
+from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+
+from components.shared.contracts.artifacts import write_json
+from components.shared.training.launch.failures import AGENT_FILE, DIRECTORY_VARIABLE
+from components.shared.training.launch.heartbeat import PARENT_VARIABLE, end_with_parent
+
+
+def main() -> None:
+    """Run torchrun; failed ranks are left for the launcher as {"failures": [{"rank": int,
+    "exit_code": int}]}.
+    """
+    end_with_parent()
+    os.environ[PARENT_VARIABLE] = str(os.getpid())
+    try:
+        run.main()
+    except ChildFailedError as error:
+        failures = [
+            {"rank": rank, "exit_code": failure.exitcode}
+            for rank, failure in sorted(
+                error.failures.items(), key=lambda item: (item[1].timestamp, item[0])
+            )
+        ]
+        write_json(Path(os.environ[DIRECTORY_VARIABLE]) / AGENT_FILE, {"failures": failures})
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,100 @@
+"""One start of a module under torchrun: its ranks are watched, and all of them end."""
+
+import os
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from components.shared.contracts.errors import TransientError
+from components.shared.training.launch.failures import (
+    DIRECTORY_VARIABLE,
+    report_error,
+    reported_error,
+)
+from components.shared.training.launch.heartbeat import PARENT_VARIABLE, PULSE_VARIABLE, Pulse
+from components.shared.training.launch.memory import n_oom_kills
+
+__all__ = ["HANG_SECONDS", "launch", "report_error"]
+
+# A rank that shows no sign of life for so long ends the group. Below the collective calls' own
+# limit, after which the ranks that wait would fail and be blamed.
+HANG_SECONDS = 240.0
+_HOST = "127.0.0.1"
+_POLL_SECONDS = 0.2
+_END_SECONDS = 10.0
+_PROJECT_ROOT = Path(__file__).resolve().parents[4]
+
+
+def launch(module: str, job: Path, *, n_processes: int, hang_seconds: float = HANG_SECONDS) -> None:
+    """Run `module` under torchrun with `--config job` and `n_processes` ranks (0: one per visible
+    GPU, else one).
+
+    A rank's own error (class and one-line message) is raised here again; a rank that was killed, or
+    shows no sign of life for `hang_seconds`, is a TransientError that names it and its last step,
+    and where the kernel says that memory was exhausted, a MemoryExhaustedError. No process outlives
+    the call.
+    """
+    count = n_processes or _n_gpus() or 1
+    pulse = Pulse(job.parent / "pulse", count)
+    # A static rendezvous: torchrun's standalone one unpickles what it gets from a port that anybody
+    # here can write to.
+    command = [
+        sys.executable,
+        "-m",
+        "components.shared.training.launch.agent",
+        f"--nproc-per-node={count}",
+    ]
+    command += ["--rdzv-backend=static", f"--master-addr={_HOST}", f"--master-port={_free_port()}"]
+    command += ["--log-dir", str(job.parent / "torchrun"), "-m", module, "--config", str(job)]
+    kills_before = n_oom_kills()
+    process = subprocess.Popen(command, env=_environment(job.parent, count))
+    try:
+        while process.poll() is None:
+            if hung := pulse.hung(hang_seconds):
+                raise TransientError(hung)
+            time.sleep(_POLL_SECONDS)
+    finally:
+        _end(process, pulse)
+    if process.returncode != 0:
+        kills = n_oom_kills()
+        out_of_memory = None if kills is None or kills_before is None else kills > kills_before
+        raise reported_error(job.parent, process.returncode, pulse, out_of_memory=out_of_memory)
+
+
+def _environment(directory: Path, count: int) -> dict[str, str]:
+    return os.environ | {
+        "OMP_NUM_THREADS": (
+            os.environ.get("OMP_NUM_THREADS") or str(max(1, len(os.sched_getaffinity(0)) // count))
+        ),
+        "PYTHONPATH": (
+            os.pathsep.join([str(_PROJECT_ROOT), os.environ.get("PYTHONPATH", "")]).rstrip(
+                os.pathsep
+            )
+        ),
+        "TOKENIZERS_PARALLELISM": "false",
+        PARENT_VARIABLE: str(os.getpid()),
+        PULSE_VARIABLE: str(directory / "pulse"),
+        DIRECTORY_VARIABLE: str(directory),
+    }
+
+
+def _end(process: "subprocess.Popen[bytes]", pulse: Pulse) -> None:
+    """Kill torchrun, with which its ranks end (`end_with_parent`), and wait until they are gone."""
+    process.kill()
+    process.wait()
+    ends = time.monotonic() + _END_SECONDS
+    while any(Path(f"/proc/{pid}").exists() for pid in pulse.pids()) and time.monotonic() < ends:
+        time.sleep(0.02)
+
+
+def _free_port() -> int:
+    with socket.create_server((_HOST, 0)) as probe:
+        return int(probe.getsockname()[1])
+
+
+def _n_gpus() -> int:
+    import torch
+
+    return torch.cuda.device_count()

@@ -1,0 +1,122 @@
+"""A rank's place in the torchrun group, and how ranks agree.
+
+The same code runs with one process and with many: gloo on CPU, NCCL on GPU. Nothing is exchanged as
+pickled objects.
+"""
+
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+
+import torch
+import torch.distributed as dist
+
+from components.shared.training.launch.heartbeat import (
+    PARENT_VARIABLE,
+    PULSE_VARIABLE,
+    Pulse,
+    end_with_parent,
+)
+
+# A collective call gives up after this time rather than after torch's default of 10 to 30 minutes.
+_TIMEOUT_SECONDS = 300
+
+
+@dataclass(frozen=True)
+class World:
+    """This process's place in the torchrun group."""
+
+    rank: int
+    size: int
+    device: torch.device
+    pulse: Pulse | None = None
+
+    @property
+    def is_main(self) -> bool:
+        """Whether this rank writes files and shows progress."""
+        return self.rank == 0
+
+    def rows(self, count: int) -> slice:
+        """This rank's contiguous share of `count` rows; the shares of all ranks are disjoint and
+        complete.
+        """
+        return slice(count * self.rank // self.size, count * (self.rank + 1) // self.size)
+
+    def beat(self, step: int | None = None, *, waiting: bool = False) -> None:
+        """Tell the launcher that this rank is alive: at the start of a step, and now and then in
+        other long work.
+        """
+        if self.pulse is not None:
+            self.pulse.beat(self.rank, step, waiting=waiting)
+
+    def note_micro_batch(self, size: int) -> None:
+        """Tell the launcher how many samples this rank works on at a time."""
+        if self.pulse is not None:
+            self.pulse.note_micro_batch(self.rank, size)
+
+    def gather_codes(self, code: int) -> list[int]:
+        """One small integer per rank, known to all: how ranks agree on a problem before a
+        collective call.
+        """
+        if self.size == 1:
+            return [code]
+        codes = torch.zeros(self.size, dtype=torch.int64, device=self.device)
+        codes[self.rank] = code
+        self.sum(codes)
+        return [int(value) for value in codes.tolist()]
+
+    def gather_rows(self, share: torch.Tensor, count: int) -> torch.Tensor:
+        """Concatenate every rank's `rows(count)` share, each row exactly once: (share, ...) ->
+        (count, ...) on CPU.
+        """
+        if self.size == 1:
+            return share.detach().cpu()
+        whole = torch.zeros((count, *share.shape[1:]), dtype=share.dtype, device=self.device)
+        whole[self.rows(count)] = share
+        # Each row is written by one rank and zero elsewhere, so that a sum is an exact gather
+        # without padding.
+        self.sum(whole)
+        return whole.cpu()
+
+    def sum(self, tensor: torch.Tensor) -> torch.Tensor:
+        """The sum of every rank's `tensor`, in place and returned; a collective call."""
+        if self.size > 1:
+            self.beat(waiting=True)
+            dist.all_reduce(tensor)
+            self.beat()
+        return tensor
+
+
+@contextmanager
+def process_group() -> Iterator[World]:
+    """Join the torchrun group; it is left on success only.
+
+    After an error the rank must end at once (`leave`): destroying the group would wait for the
+    other ranks.
+    """
+    if PARENT_VARIABLE in os.environ:
+        end_with_parent()
+    use_gpu = torch.cuda.is_available()
+    local_rank = int(os.environ["LOCAL_RANK"])
+    if use_gpu:
+        torch.cuda.set_device(local_rank)
+    device = torch.device("cuda", local_rank) if use_gpu else torch.device("cpu")
+    dist.init_process_group(
+        "nccl" if use_gpu else "gloo", timeout=timedelta(seconds=_TIMEOUT_SECONDS)
+    )
+    pulse = Pulse(Path(os.environ[PULSE_VARIABLE])) if PULSE_VARIABLE in os.environ else None
+    yield World(rank=dist.get_rank(), size=dist.get_world_size(), device=device, pulse=pulse)
+    dist.destroy_process_group()
+
+
+def leave(exit_code: int) -> None:
+    """End a rank at once: gloo's threads sometimes abort the interpreter's normal shutdown after a
+    finished run.
+    """
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(exit_code)

@@ -1,0 +1,52 @@
+"""How is a converged model fine-tuned without giving up what it has learned? PROFIT, around any
+optimiser.
+"""
+
+from collections.abc import Sequence
+
+import torch
+
+
+class ReferenceStep:
+    """PROFIT (arXiv 2412.01930, algorithm 1) with one reference step.
+
+    From theta, a plain gradient step of a small rate on a batch of its own leads to theta'; D =
+    theta' - theta. The gradient g of the next batch is taken at theta'. Where it opposes D (<g, D>
+    < 0), its part along D is removed: g - <g, D> / |D|^2 D. The optimiser steps with it from theta.
+
+    The idea is that theta is a good place: it needs a converged start. Twice the computation, and
+    one more copy of the trained parameters, which is held from the beginning, so that memory that
+    suffices once suffices always.
+    """
+
+    def __init__(self, parameters: Sequence[torch.nn.Parameter], rate: float) -> None:
+        """`parameters`: all that are trained; `rate` > 0: of the reference step."""
+        self._parameters, self._rate = parameters, rate
+        self._start = [parameter.detach().clone() for parameter in parameters]
+
+    @torch.no_grad()
+    def take(self) -> None:
+        """Go to theta' by the gradients in the parameters."""
+        for start, parameter in zip(self._start, self._parameters, strict=True):
+            start.copy_(parameter)
+            if parameter.grad is not None:
+                parameter.sub_(parameter.grad, alpha=self._rate)
+
+    @torch.no_grad()
+    def undo(self) -> None:
+        """Remove from the gradients what opposes the displacement, and go back to theta."""
+        moved = [
+            parameter - start
+            for start, parameter in zip(self._start, self._parameters, strict=True)
+        ]
+        pairs = [
+            (p.grad, d) for p, d in zip(self._parameters, moved, strict=True) if p.grad is not None
+        ]
+        # Summed in double precision: over millions of parameters the sign would drown in rounding.
+        along = sum(float(torch.sum(grad * d, dtype=torch.float64)) for grad, d in pairs)
+        length = sum(float(torch.sum(d * d, dtype=torch.float64)) for d in moved)
+        if along < 0:
+            for grad, d in pairs:
+                grad.sub_(d, alpha=along / length)
+        for start, parameter in zip(self._start, self._parameters, strict=True):
+            parameter.copy_(start)

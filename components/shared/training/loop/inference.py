@@ -1,0 +1,233 @@
+"""What does the present model say about the images of a split, each computed once over all
+ranks?
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Self
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from components.shared.contracts.progress import progress
+from components.shared.data.dataset import Dataset
+from components.shared.data.splits import Splits
+from components.shared.models.classifier import (
+    BagHead,
+    Classifier,
+    ClassifierSpec,
+    normalise,
+    standardise,
+)
+from components.shared.training.loop.distributed import World
+from components.shared.training.loop.sampler import step_rng
+from components.shared.vision import augmentation as augment
+from components.shared.vision import corruptions as deployment
+
+Positions = npt.NDArray[np.int64]
+# The random streams of cached views and distortions, with the view's number or the level in place
+# of a step; tasks number their own from 0.
+_CACHED_VIEW, _DISTORTION = 3, 4
+_BATCH = 32
+
+
+@dataclass(frozen=True)
+class SplitData:
+    """Images and labels of one split, in the order of its sorted sample ids. labels: (N,) int64."""
+
+    data: Dataset
+    positions: Positions
+    labels: npt.NDArray[np.int64]
+
+    @classmethod
+    def of(cls, data: Dataset, assignment: Splits, split: str) -> Self:
+        """The samples `assignment` puts into `split`."""
+        positions = np.array(
+            [data.index[sample_id] for sample_id in assignment.ids(split)], dtype=np.int64
+        )
+        return cls(
+            data, positions, np.array([data.samples[i].label for i in positions], dtype=np.int64)
+        )
+
+    def __len__(self) -> int:
+        return len(self.positions)
+
+    def images(self, rows: Positions, device: torch.device) -> torch.Tensor:
+        """(n, S, S, 3) uint8."""
+        return torch.from_numpy(self.data.images(self.positions[rows])).to(device)
+
+    def pixels(self, rows: Positions, spec: ClassifierSpec, device: torch.device) -> torch.Tensor:
+        """(n, 3, S, S) float32, normalised, undistorted."""
+        return normalise(self.images(rows, device), spec)
+
+
+def features_of(
+    classifier: Classifier,
+    part: SplitData,
+    world: World,
+    *,
+    precision: str = "fp32",
+    description: str = "",
+    parameters: augment.Augmentation | None = None,
+) -> torch.Tensor:
+    """(N, 2h) or, of views, (N, V, 2h) float32 on the CPU, equal on every rank: the head's input,
+    of images distorted by `parameters`."""
+
+    def extract(rows: Positions) -> torch.Tensor:
+        images, spec = part.images(rows, world.device), classifier.spec
+        if parameters is None:
+            return classifier.features(normalise(images, spec))
+        return classifier.features(standardise(augment.apply(images, parameters.at(rows)), spec))
+
+    return infer(
+        extract, len(part), world, description, precision, batch_size=batch_size(classifier)
+    )
+
+
+def cached_views(
+    classifier: Classifier,
+    part: SplitData,
+    world: World,
+    *,
+    n_views: int,
+    augmentation: str,
+    seed: int,
+    precision: str = "fp32",
+) -> torch.Tensor:
+    """(N, n_views, ...) float32 on the CPU, each as of `features_of`; number 0 is of the
+    undistorted image.
+    """
+    views = []
+    for view in range(n_views):
+        parameters = None
+        if view > 0:
+            parameters = augment.draw(step_rng(seed, view, _CACHED_VIEW), len(part), augmentation)
+        label = f"features {view + 1}/{n_views}"
+        views.append(
+            features_of(
+                classifier,
+                part,
+                world,
+                precision=precision,
+                description=label,
+                parameters=parameters,
+            )
+        )
+    return torch.stack(views, dim=1)
+
+
+def predict(
+    classifier: Classifier,
+    part: SplitData,
+    world: World,
+    *,
+    precision: str = "fp32",
+    description: str = "",
+) -> npt.NDArray[np.float32]:
+    """Logits (N, K) float32 of undistorted images in the order of the split's ids, each sample
+    computed once.
+    """
+
+    return predict_views(
+        classifier, part, world, precision=precision, description=description
+    ).logits
+
+
+@dataclass(frozen=True)
+class ViewPredictions:
+    """logits (N, K) float32. Of a classifier of several views, whole (N,): margins that whole
+    images alone have; student (N, 2): logits of its student, where it has one."""
+
+    logits: npt.NDArray[np.float32]
+    whole: npt.NDArray[np.float32] | None
+    student: npt.NDArray[np.float32] | None
+
+
+def predict_views(
+    classifier: Classifier,
+    part: SplitData,
+    world: World,
+    *,
+    precision: str = "fp32",
+    description: str = "",
+) -> ViewPredictions:
+    """What a classifier says of all views and of the whole image alone, in one pass; as `predict`
+    otherwise.
+    """
+    head, student = classifier.head, classifier.student
+
+    def outputs(rows: Positions) -> torch.Tensor:
+        features = classifier.features(part.pixels(rows, classifier.spec, world.device))
+        columns = [head(features)]
+        if isinstance(head, BagHead):
+            columns.append(head.margins(features)[:, :1])
+        if student is not None:
+            columns.append(student(features[:, 0]))
+        return torch.cat(columns, dim=1)
+
+    classifier.eval()
+    values = infer(
+        outputs, len(part), world, description, precision, batch_size=batch_size(classifier)
+    ).numpy()
+    n_classes = len(classifier.spec.class_names)
+    return ViewPredictions(
+        values[:, :n_classes].copy(),
+        values[:, n_classes].copy() if isinstance(head, BagHead) else None,
+        values[:, n_classes + 1 :].copy() if student is not None else None,
+    )
+
+
+def predict_distorted(
+    classifier: Classifier,
+    part: SplitData,
+    world: World,
+    *,
+    level: int,
+    seed: int,
+    description: str = "",
+) -> npt.NDArray[np.float32]:
+    """Logits (N, K) float32 of images as the deployment shows them at a level of
+    `deployment.LEVELS`.
+    """
+    parameters = deployment.draw(step_rng(seed, level, _DISTORTION), len(part), level)
+
+    def logits(rows: Positions) -> torch.Tensor:
+        images = part.images(rows, world.device)
+        distorted = deployment.distort(images, parameters.at(rows), classifier.spec.image_size)
+        return torch.Tensor(classifier(standardise(distorted, classifier.spec)))
+
+    classifier.eval()
+    size = batch_size(classifier)
+    return np.asarray(infer(logits, len(part), world, description, "fp32", batch_size=size).numpy())
+
+
+def batch_size(classifier: Classifier) -> int:
+    """Images at a time: so many that the backbone gets about 32 views."""
+    views = classifier.spec.views
+    return _BATCH if views is None else max(1, _BATCH // views.count)
+
+
+def infer(
+    function: Callable[[Positions], torch.Tensor],
+    count: int,
+    world: World,
+    description: str,
+    precision: str,
+    *,
+    batch_size: int = _BATCH,
+) -> torch.Tensor:
+    """Apply `function` to this rank's rows in batches, gather all ranks' results: (count, ...)
+    float32 on the CPU.
+    """
+    rows = np.arange(count, dtype=np.int64)[world.rows(count)]
+    batches = np.array_split(rows, max(1, -(-len(rows) // batch_size)))
+    results = []
+    with (
+        torch.no_grad(),
+        torch.autocast(world.device.type, torch.bfloat16, enabled=precision == "bf16"),
+    ):
+        for batch in progress(batches, description, quiet=not (world.is_main and description)):
+            world.beat()
+            results.append(function(batch).float())
+    return world.gather_rows(torch.cat(results), count)

@@ -1,0 +1,38 @@
+"""Where do the metrics of each epoch go? `metrics.csv` and TensorBoard scalars, both byte-identical
+for equal runs.
+"""
+
+import csv
+from pathlib import Path
+
+from tensorboard.compat.proto.event_pb2 import Event
+from tensorboard.compat.proto.summary_pb2 import Summary
+from tensorboard.summary.writer.record_writer import RecordWriter
+
+
+def write_metrics(directory: Path, history: list[dict[str, float]]) -> None:
+    """Write `metrics.csv` (one row per epoch) and `tensorboard/` anew from the whole history."""
+    with (directory / "metrics.csv").open("w", newline="", encoding="utf-8") as stream:
+        writer = csv.DictWriter(stream, fieldnames=list(history[0]), lineterminator="\n")
+        writer.writeheader()
+        writer.writerows({name: f"{value:.9g}" for name, value in row.items()} for row in history)
+    _write_scalars(directory / "tensorboard", history)
+
+
+def _write_scalars(directory: Path, history: list[dict[str, float]]) -> None:
+    """One event file. Its times are epoch numbers: SummaryWriter would put clock, host name and pid
+    into the bytes.
+    """
+    directory.mkdir(exist_ok=True)
+    with (directory / "events.out.tfevents.0.training").open("wb") as stream:
+        writer = RecordWriter(stream)
+        writer.write(Event(wall_time=0.0, file_version="brain.Event:2").SerializeToString())
+        for row in history:
+            epoch = int(row["epoch"])
+            values = [
+                Summary.Value(tag=tag, simple_value=value)
+                for tag, value in row.items()
+                if tag != "epoch"
+            ]
+            event = Event(wall_time=float(epoch), step=epoch, summary=Summary(value=values))
+            writer.write(event.SerializeToString())

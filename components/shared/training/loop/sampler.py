@@ -1,0 +1,55 @@
+"""Which samples form the global batch of a given step?
+
+A pure function of (seed, step): any step can be addressed without replaying the ones before it, on
+any number of processes, which is what makes exact resume and world-size independence possible.
+"""
+
+import functools
+
+import numpy as np
+import numpy.typing as npt
+
+
+def steps_per_epoch(n_samples: int, global_batch_size: int) -> int:
+    """Full global batches in one pass; the remainder of a permutation is left out, another one each
+    epoch.
+    """
+    return max(1, n_samples // global_batch_size)
+
+
+def global_batch(
+    n_samples: int, global_batch_size: int, seed: int, step: int, stream: int = 0
+) -> npt.NDArray[np.int64]:
+    """Positions (B,) int64 of the samples of `step`, B = min(global_batch_size, n_samples), without
+    repetition.
+
+    Every `stream` goes through all samples in an order of its own.
+    """
+    epoch, index = divmod(step, steps_per_epoch(n_samples, global_batch_size))
+    size = min(global_batch_size, n_samples)
+    return _permutation(n_samples, seed, epoch, stream)[index * size : (index + 1) * size]
+
+
+def step_rng(seed: int, step: int, stream: int) -> np.random.Generator:
+    """Random numbers of one step and purpose, drawn for the whole global batch and sliced by every
+    rank.
+    """
+    return np.random.default_rng([seed, step, stream])
+
+
+def dropout_mask(
+    rate: float, shape: tuple[int, int], seed: int, step: int, stream: int
+) -> npt.NDArray[np.float32] | None:
+    """(B, F) of a step's global batch: 0 with probability `rate`, else 1 / (1 - rate); None at rate
+    0.
+    """
+    if rate == 0:
+        return None
+    draws = step_rng(seed, step, stream).random(shape, dtype=np.float32)
+    return (draws >= rate).astype(np.float32) / np.float32(1 - rate)
+
+
+@functools.lru_cache(maxsize=4)
+def _permutation(n_samples: int, seed: int, epoch: int, stream: int) -> npt.NDArray[np.int64]:
+    key = [seed, epoch, n_samples, stream] if stream else [seed, epoch, n_samples]
+    return np.random.default_rng(key).permutation(n_samples)

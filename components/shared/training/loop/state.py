@@ -1,0 +1,137 @@
+"""What an interrupted training remembers to end with the very same model.
+
+Everything that a step reads and that is not derived from (inputs, seed, step): weights, their
+average and the best ones, optimiser, schedule, generators of every rank, position in the epoch,
+metrics so far. Floating point numbers are tensors, so that they come back bit by bit and may be
+NaN; the rest is JSON.
+"""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+
+from components.shared.training.loop import rng
+from components.shared.training.loop.distributed import World
+from components.shared.training.loop.trainer import Trainer
+
+
+@dataclass
+class Position:
+    """How far the loop is. `losses`: of the finished steps of `epoch`; `best`: weights of the best
+    epoch so far.
+    """
+
+    best: list[torch.Tensor]
+    best_value: float
+    best_epoch: int = 0
+    epoch: int = 0
+    losses: list[float] = field(default_factory=list)
+    history: list[dict[str, float]] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class TrainingState:
+    """One checkpoint's content: CPU tensors by name, and a JSON document."""
+
+    tensors: dict[str, torch.Tensor]
+    document: dict[str, Any]
+
+    @property
+    def step(self) -> int:
+        """Number of finished optimiser steps."""
+        return int(self.document["step"])
+
+
+def capture(trainer: Trainer, position: Position, world: World) -> TrainingState:
+    """A copy of everything. Every rank must call it; only the main rank's result is meant to be
+    kept.
+    """
+    tensors = {"generators": world.gather_rows(rng.pack(world.device)[None], world.size)}
+    for group, values in _groups(trainer, position).items():
+        tensors |= {
+            f"{group}/{name}": value for name, value in zip(trainer.names, values, strict=True)
+        }
+    tensors |= {f"buffers/{name}": value for name, value in trainer.task.module.named_buffers()}
+    for index, entries in trainer.optimizer.state_dict()["state"].items():
+        tensors |= {f"optimizer/{index}/{name}": value for name, value in entries.items()}
+    schedule = trainer.schedule.state_dict()
+    columns = list(position.history[0]) if position.history else []
+    tensors |= {
+        "learning_rates": torch.tensor(schedule["_last_lr"], dtype=torch.float64),
+        "losses": torch.tensor(position.losses, dtype=torch.float64),
+        "history": torch.tensor(
+            [[row[c] for c in columns] for row in position.history], dtype=torch.float64
+        ),
+        "best_value": torch.tensor(position.best_value, dtype=torch.float64),
+    }
+    document = {
+        "step": position.epoch * trainer.steps_per_epoch + len(position.losses),
+        "epoch": position.epoch,
+        "best_epoch": position.best_epoch,
+        "columns": columns,
+        "schedule": {name: schedule[name] for name in ("last_epoch", "_step_count")},
+        "micro_batch_size": trainer.micro_batch_size,
+        "rehearsals_left": trainer.rehearsals_left,
+        "n_processes": world.size,
+        "device": world.device.type,
+    }
+    # Copies: the next step overwrites the originals while these are being written.
+    copies = (
+        {n: t.detach().to("cpu", copy=True).contiguous() for n, t in tensors.items()}
+        if world.is_main
+        else {}
+    )
+    return TrainingState(copies, document)
+
+
+def restore(state: TrainingState, trainer: Trainer, position: Position, world: World) -> str:
+    """Put everything back; returns in words how exact the continuation is."""
+    tensors, document = state.tensors, state.document
+    same = (document["n_processes"], document["device"]) == (world.size, world.device.type)
+    trainer.limit_micro_batch(document["micro_batch_size"])
+    trainer.settle_buckets()
+    with torch.no_grad():
+        for group, values in _groups(trainer, position).items():
+            for name, value in zip(trainer.names, values, strict=True):
+                value.copy_(tensors[f"{group}/{name}"])
+        for name, value in trainer.task.module.named_buffers():
+            value.copy_(tensors[f"buffers/{name}"])
+    _restore_optimizer(state, trainer)
+    position.epoch, position.best_epoch = document["epoch"], document["best_epoch"]
+    position.losses, position.best_value = tensors["losses"].tolist(), float(tensors["best_value"])
+    rows = tensors["history"].tolist()
+    position.history = [dict(zip(document["columns"], row, strict=True)) for row in rows]
+    trainer.rehearsals_left = document["rehearsals_left"] if same else 2
+    if not same:
+        before = f"{document['n_processes']} process(es) on {document['device']}"
+        return f"equivalent, not identical: it was trained with {before} before"
+    rng.restore(tensors["generators"][world.rank], world.device)
+    if trainer.micro_batch_size != document["micro_batch_size"]:
+        return (
+            "equivalent, not identical: it was trained with micro-batches of"
+            f" {document['micro_batch_size']} before"
+        )
+    return "identical to an uninterrupted training"
+
+
+def _groups(trainer: Trainer, position: Position) -> dict[str, list[torch.Tensor]]:
+    parameters = [parameter.detach() for parameter in trainer.parameters]
+    return {"weights": parameters, "average": trainer.average, "best": position.best}
+
+
+def _restore_optimizer(state: TrainingState, trainer: Trainer) -> None:
+    entries: dict[int, dict[str, torch.Tensor]] = {}
+    for key, tensor in state.tensors.items():
+        if key.startswith("optimizer/"):
+            _, index, name = key.split("/")
+            # A tensor of its own: those of a safetensors file share one buffer, at any alignment.
+            entries.setdefault(int(index), {})[name] = tensor.clone()
+    rates = state.tensors["learning_rates"].tolist()
+    optimizer = trainer.optimizer.state_dict()
+    groups = [
+        group | {"lr": rate} for group, rate in zip(optimizer["param_groups"], rates, strict=True)
+    ]
+    trainer.optimizer.load_state_dict({"state": entries, "param_groups": groups})
+    schedule = state.document["schedule"] | {"_last_lr": rates}
+    trainer.schedule.load_state_dict(trainer.schedule.state_dict() | schedule)

@@ -1,0 +1,72 @@
+"""What a phase gives to the training loop, and the hyper-parameters of the loop."""
+
+from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import nn
+
+
+class Task(Protocol):
+    """What is trained. `module` holds the parameters; `n_samples` counts the training samples."""
+
+    module: nn.Module
+    n_samples: int
+
+    def loss(
+        self,
+        model: nn.Module,
+        positions: npt.NDArray[np.int64],
+        slots: npt.NDArray[np.int64],
+        step: int,
+    ) -> torch.Tensor:
+        """Sum (not mean) of the losses of the samples at `positions`, called through `model` (the
+        DDP wrapper).
+
+        `slots` are their places in the global batch: randomness is drawn for the whole batch and
+        indexed by them, so that it does not depend on the number of processes or the size of
+        micro-batches.
+        """
+
+    def evaluate(self) -> dict[str, float]:
+        """Metrics on the selection split with the module's present weights, equal on every rank."""
+
+
+@runtime_checkable
+class TeachingTask(Task, Protocol):
+    """A task whose targets come from the running average of its own weights.
+
+    `teacher` has parameters of the same names as `module`: the trainable ones hold the average,
+    which the loop moves in place after every step and keeps in checkpoints. Further state belongs
+    into buffers of `module`.
+    """
+
+    teacher: nn.Module
+
+    def begin_step(
+        self, positions: npt.NDArray[np.int64], slots: npt.NDArray[np.int64], step: int
+    ) -> None:
+        """Prepare the targets of this rank's samples, all of them, before `loss` sees any part; may
+        be collective.
+        """
+
+
+@dataclass(frozen=True, kw_only=True)
+class LoopConfig:
+    """Hyper-parameters of `fit`; sizes count samples over all processes unless said otherwise."""
+
+    epochs: int
+    learning_rate: float
+    global_batch_size: int
+    micro_batch_size: int  # per process; 0: the process's whole share of the global batch
+    weight_decay: float
+    warmup_ratio: float  # of all steps
+    gradient_clip: float  # global L2 norm; 0: off
+    ema_decay: float  # 0: off
+    patience: int  # epochs without improvement; 0: never stop early
+    monitor: str  # key of Task.evaluate, larger is better; "": the last epoch is the best
+    precision: str  # fp32 or bf16 (autocast; weights stay fp32)
+    seed: int
+    reference_rate: float = 0.0  # of PROFIT's reference step; 0: without

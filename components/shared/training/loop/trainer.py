@@ -1,0 +1,274 @@
+"""One optimiser step on one global batch, on any number of processes.
+
+Micro-batches, gradient accumulation, DDP, AdamW with its schedule or PROFIT around it, and the
+weight average; the loop above decides when.
+"""
+
+import contextlib
+import math
+from collections.abc import Iterator
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import nn
+from torch.nn.parallel import DistributedDataParallel
+from torch.optim.swa_utils import get_ema_multi_avg_fn
+from transformers import get_cosine_schedule_with_warmup
+
+from components.shared.contracts.errors import PermanentError, TransientError
+from components.shared.training.loop.distributed import World
+from components.shared.training.loop.experimental.profit import ReferenceStep
+from components.shared.training.loop.sampler import global_batch, steps_per_epoch
+from components.shared.training.loop.task import LoopConfig, Task, TeachingTask
+
+# What a rank tells the others in every step, as bits.
+_NOT_FINITE, _REQUEST = 1, 2
+_REFERENCE = 1  # stream of the sampler
+
+
+class Trainer:
+    """The mutable state of one training: DDP wrapper, optimiser, schedule, averaged weights.
+
+    `names` and `parameters` are the trainable parameters, in one order; `average` holds their
+    running mean.
+    """
+
+    def __init__(self, task: Task, config: LoopConfig, world: World) -> None:
+        if config.global_batch_size < world.size:
+            raise PermanentError(
+                f"global_batch_size={config.global_batch_size} is less than {world.size} processes"
+            )
+        self.task, self.config, self.world = task, config, world
+        trainable = [(name, p) for name, p in task.module.named_parameters() if p.requires_grad]
+        self.names, self.parameters = [name for name, _ in trainable], [p for _, p in trainable]
+        gpu = world.device.type == "cuda"
+        self.model = DistributedDataParallel(
+            task.module, device_ids=[world.device] if gpu else None
+        )
+        # Biases, norms and other vectors are not decayed, as is usual for transformers.
+        groups = [
+            {
+                "params": [p for p in self.parameters if p.ndim > 1],
+                "weight_decay": config.weight_decay,
+            },
+            {"params": [p for p in self.parameters if p.ndim <= 1], "weight_decay": 0.0},
+        ]
+        self.optimizer = torch.optim.AdamW(
+            [g for g in groups if g["params"]], lr=config.learning_rate
+        )
+        self.steps_per_epoch = steps_per_epoch(task.n_samples, config.global_batch_size)
+        total = self.steps_per_epoch * config.epochs
+        self.schedule = get_cosine_schedule_with_warmup(
+            self.optimizer, round(total * config.warmup_ratio), total
+        )
+        self.n_steps = total
+        self.reference = (
+            ReferenceStep(self.parameters, config.reference_rate) if config.reference_rate else None
+        )
+        self.average = self._first_average()
+        share = math.ceil(min(config.global_batch_size, task.n_samples) / world.size)
+        self.micro_batch_size = share
+        self.limit_micro_batch(config.micro_batch_size or share)
+        # Memory grows until the optimiser's state exists, after the first step; batches never
+        # change their shape.
+        self.rehearsals_left = 2
+
+    @property
+    def learning_rate(self) -> float:
+        """The rate of the next step."""
+        return float(self.schedule.get_last_lr()[0])
+
+    def limit_micro_batch(self, size: int) -> None:
+        """Take at most `size` samples at a time from here on; the launcher is told, for the case of
+        a failure.
+        """
+        self.micro_batch_size = min(self.micro_batch_size, size)
+        self.world.note_micro_batch(self.micro_batch_size)
+
+    def step(self, step: int, request: bool = False) -> tuple[float, bool]:
+        """One optimiser step on one global batch: this rank's part of the mean loss, and whether
+        any rank made a `request` (to save a checkpoint: all ranks take part in one)."""
+        self.world.beat(step)
+        batch = global_batch(
+            self.task.n_samples, self.config.global_batch_size, self.config.seed, step
+        )
+        slots = self._slots(batch)
+        self.model.train()  # type: ignore[no-untyped-call]
+        self._begin(batch, slots, step)
+        if self.rehearsals_left:
+            while not self._fits(batch, slots, step):
+                self._halve_micro_batch(step)
+            self.rehearsals_left -= 1
+        if self.reference is not None:
+            self._reference_gradients(step)
+            self.reference.take()
+        loss, requested = self._accumulate(batch, slots, step, request)
+        if self.reference is not None:
+            self.reference.undo()
+        limit = self.config.gradient_clip or math.inf
+        norm = float(nn.utils.clip_grad_norm_(self.parameters, limit))
+        if not math.isfinite(norm):
+            raise PermanentError(
+                f"gradient norm is {norm} at step {step}; lower learning_rate or check the data"
+            )
+        self.optimizer.step()
+        self.schedule.step()
+        self._update_average(step)
+        return loss, requested
+
+    def _reference_gradients(self, step: int) -> None:
+        """Of other samples and other random draws than those of `step`; on every rank the same, as
+        always.
+        """
+        size, seed = self.config.global_batch_size, self.config.seed
+        batch = global_batch(self.task.n_samples, size, seed, step, stream=_REFERENCE)
+        self._accumulate(batch, self._slots(batch), self.n_steps + step, False)
+
+    def settle_buckets(self) -> None:
+        """Let DDP order its communication as it does after a first backward pass; the gradients are
+        discarded.
+
+        Over three and more ranks the order of a sum depends on it, so that without this a resumed
+        training would differ in the last bits.
+        """
+        if self.world.size > 1:
+            batch = global_batch(
+                self.task.n_samples, self.config.global_batch_size, self.config.seed, 0
+            )
+            self._begin(batch, self._slots(batch), 0)
+            self._accumulate(batch, self._slots(batch), 0, False)
+            self.optimizer.zero_grad(set_to_none=True)
+
+    def _first_average(self) -> list[torch.Tensor]:
+        """Where the average is kept: in the task's teacher, so that this is always what the average
+        says.
+        """
+        if not isinstance(self.task, TeachingTask):
+            return [p.detach().clone() for p in self.parameters]
+        held = dict(self.task.teacher.named_parameters())
+        return [held[name].detach() for name in self.names]
+
+    def _begin(self, batch: npt.NDArray[np.int64], slots: npt.NDArray[np.int64], step: int) -> None:
+        if isinstance(self.task, TeachingTask):
+            with self._autocast():
+                self.task.begin_step(batch[slots], slots, step)
+
+    def _slots(self, batch: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+        """Places of this rank's samples in the global batch."""
+        return np.arange(len(batch), dtype=np.int64)[self.world.rows(len(batch))]
+
+    def _fits(self, batch: npt.NDArray[np.int64], slots: npt.NDArray[np.int64], step: int) -> bool:
+        """Rehearse one micro-batch without communication, so that a rank may fail alone; all ranks
+        get the verdict.
+        """
+        chunk = slots[: self.micro_batch_size]
+        out_of_memory = False
+        try:
+            with self.model.no_sync():
+                self._loss(batch, chunk, step).backward()  # type: ignore[no-untyped-call]
+        except RuntimeError as error:
+            out_of_memory = _is_out_of_memory(error)
+            if not out_of_memory:
+                raise
+        self.optimizer.zero_grad(set_to_none=True)
+        return not any(self.world.gather_codes(int(out_of_memory)))
+
+    def _accumulate(
+        self, batch: npt.NDArray[np.int64], slots: npt.NDArray[np.int64], step: int, request: bool
+    ) -> tuple[float, bool]:
+        """Gradients of the mean loss over the global batch, accumulated over micro-batches.
+
+        Ranks agree on a non-finite loss before the last backward pass, the only one that
+        communicates: a rank that stopped alone would leave the others waiting in a collective call.
+        The request travels with it, for nothing.
+        """
+        self.optimizer.zero_grad(set_to_none=True)
+        chunks = np.array_split(slots, math.ceil(len(slots) / self.micro_batch_size))
+        # DDP averages gradients over ranks; a sum over the rank's samples times this factor makes
+        # it the batch mean.
+        scale = self.world.size / len(batch)
+        total = 0.0
+        for chunk in chunks[:-1]:
+            with self.model.no_sync():
+                loss = self._loss(batch, chunk, step) * scale
+                loss.backward()  # type: ignore[no-untyped-call]
+            total += float(loss.detach())
+        loss = self._loss(batch, chunks[-1], step) * scale
+        total += float(loss.detach())
+        codes = self.world.gather_codes(
+            _NOT_FINITE * (not math.isfinite(total)) + _REQUEST * request
+        )
+        broken = [rank for rank, code in enumerate(codes) if code & _NOT_FINITE]
+        if broken:
+            raise PermanentError(
+                f"loss is not finite at step {step % self.n_steps} on rank {broken[0]}; "
+                "lower learning_rate, or check the images and labels of this batch"
+            )
+        loss.backward()  # type: ignore[no-untyped-call]
+        return total, any(code & _REQUEST for code in codes)
+
+    def _loss(
+        self, batch: npt.NDArray[np.int64], chunk: npt.NDArray[np.int64], step: int
+    ) -> torch.Tensor:
+        with self._autocast():
+            return self.task.loss(self.model, batch[chunk], chunk, step)
+
+    def _halve_micro_batch(self, step: int) -> None:
+        if self.micro_batch_size == 1:
+            raise TransientError(
+                f"out of memory at step {step} with one sample; use a smaller backbone or"
+                " image_size"
+            )
+        self.limit_micro_batch((self.micro_batch_size + 1) // 2)
+        if self.world.device.type == "cuda":
+            torch.cuda.empty_cache()
+        if self.world.is_main:
+            print(
+                f"out of memory at step {step}: micro-batch halved to {self.micro_batch_size} per"
+                f" process, global batch stays {self.config.global_batch_size}",
+                flush=True,
+            )
+
+    def _autocast(self) -> torch.autocast:
+        return torch.autocast(
+            self.world.device.type, torch.bfloat16, enabled=self.config.precision == "bf16"
+        )
+
+    def _update_average(self, step: int) -> None:
+        decay = self.config.ema_decay
+        if not isinstance(self.task, TeachingTask):
+            # The usual warm-up: early on, the average follows the weights instead of the
+            # initialisation. A teacher must not: one that follows its student agrees with it on
+            # nothing.
+            decay = min(decay, (1 + step) / (10 + step)) if decay else 0.0
+        current = [p.detach() for p in self.parameters]
+        get_ema_multi_avg_fn(decay)(  # type: ignore[no-untyped-call]
+            self.average, current, torch.tensor(step)
+        )
+
+    def averaged_weights(self) -> list[torch.Tensor]:
+        """A copy of the averaged trainable weights."""
+        return [tensor.clone() for tensor in self.average]
+
+    @contextlib.contextmanager
+    def averaged(self) -> Iterator[None]:
+        """Evaluate with averaged weights; the trained ones come back afterwards."""
+        trained = [p.detach().clone() for p in self.parameters]
+        self.load(self.average)
+        self.task.module.eval()
+        try:
+            yield
+        finally:
+            self.load(trained)
+
+    def load(self, weights: list[torch.Tensor]) -> None:
+        """Copy `weights` into the trainable parameters."""
+        with torch.no_grad():
+            for parameter, value in zip(self.parameters, weights, strict=True):
+                parameter.copy_(value)
+
+
+def _is_out_of_memory(error: RuntimeError) -> bool:
+    # CUDA has a class of its own; the CPU allocator raises a plain RuntimeError.
+    return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)

@@ -1,0 +1,141 @@
+"""The one training loop, from a task's loss to trained weights, on any number of processes.
+
+`fit` runs every phase that trains. The task says what a sample's loss is; the loop owns epochs,
+weight averaging, early stopping, the record of metrics and checkpoints. Interrupted at any step and
+started again, it ends with the same bits.
+"""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from components.shared.contracts.progress import progress
+from components.shared.training.checkpoint.writer import Checkpoints
+from components.shared.training.loop.distributed import World
+from components.shared.training.loop.state import Position, capture, restore
+from components.shared.training.loop.task import LoopConfig, Task
+from components.shared.training.loop.trainer import Trainer
+
+__all__ = ["FitResult", "LoopConfig", "Task", "fit"]
+
+History = list[dict[str, float]]
+
+
+@dataclass
+class FitResult:
+    """What happened. `history` has one row per epoch; the module holds the best epoch's weights."""
+
+    history: list[dict[str, float]] = field(default_factory=list)
+    best_epoch: int = 0
+    best_value: float = -math.inf
+    micro_batch_size: int = 0
+    stopped_early: bool = False
+
+
+def fit(
+    task: Task,
+    config: LoopConfig,
+    world: World,
+    on_epoch: Callable[[History], None] | None = None,
+    checkpoints: Checkpoints | None = None,
+) -> FitResult:
+    """Train `task.module` in place and leave the best epoch's weights in it.
+
+    `on_epoch` gets the history so far, on the main rank. With `checkpoints`, training goes on where
+    an earlier one with the same inputs was. Raises PermanentError on a non-finite loss or gradient,
+    before the optimiser step, naming step and rank; TransientError when a single sample does not
+    fit into memory.
+    """
+    run = _Run(task, config, world, checkpoints)
+    run.resume()
+    stopped_early = False
+    for epoch in range(run.position.epoch, config.epochs):
+        run.train(epoch)
+        run.evaluate(epoch)
+        if on_epoch is not None and world.is_main:
+            on_epoch(run.position.history)
+        stopped_early = (
+            bool(config.patience) and epoch + 1 - run.position.best_epoch >= config.patience
+        )
+        if stopped_early:
+            break
+    run.trainer.load(run.position.best)
+    if checkpoints is not None:
+        checkpoints.close()
+    position = run.position
+    return FitResult(
+        position.history,
+        position.best_epoch,
+        position.best_value,
+        run.trainer.micro_batch_size,
+        stopped_early,
+    )
+
+
+class _Run:
+    """One training under way: the trainer, how far it is, and its checkpoints."""
+
+    def __init__(
+        self, task: Task, config: LoopConfig, world: World, checkpoints: Checkpoints | None
+    ) -> None:
+        self.task, self.config, self.world, self.checkpoints = task, config, world, checkpoints
+        self.trainer = Trainer(task, config, world)
+        self.position = Position(best=self.trainer.averaged_weights(), best_value=-math.inf)
+
+    def resume(self) -> None:
+        """Go on from the checkpoint that was found at the start, if any."""
+        if self.checkpoints is None:
+            return
+        if self.checkpoints.micro_batch_limit:
+            self.trainer.limit_micro_batch(self.checkpoints.micro_batch_limit)
+
+        state = self.checkpoints.found()
+        if state is not None:
+            exactness = restore(state, self.trainer, self.position, self.world)
+            if self.world.is_main:
+                print(f"resumed at step {state.step}; the result will be {exactness}", flush=True)
+
+    def train(self, epoch: int) -> None:
+        """The remaining steps of an epoch."""
+        n_steps = self.trainer.steps_per_epoch
+        steps = range(epoch * n_steps + len(self.position.losses), (epoch + 1) * n_steps)
+        self.position.epoch = epoch
+        label = f"epoch {epoch + 1}/{self.config.epochs}"
+        for step in progress(steps, label, quiet=not self.world.is_main):
+            # The main rank's clock decides for all.
+            due = (
+                self.checkpoints is not None
+                and self.world.is_main
+                and self.checkpoints.due(step + 1)
+            )
+            loss, save = self.trainer.step(step, request=due)
+            self.position.losses.append(loss)
+            if save:
+                self._save()
+
+    def evaluate(self, epoch: int) -> None:
+        """Metrics of a finished epoch; its averaged weights are kept where they are the best so
+        far.
+        """
+        with self.trainer.averaged():
+            metrics = self.task.evaluate()
+        position, monitor = self.position, self.config.monitor
+        value = metrics[monitor] if monitor else float(epoch + 1)
+        loss = float(np.mean(position.losses))
+        row = {
+            "epoch": float(epoch + 1),
+            "train/loss": loss,
+            "train/lr": self.trainer.learning_rate,
+        }
+        position.history.append(row | metrics)
+        position.losses, position.epoch = [], epoch + 1
+        if value > position.best_value:
+            position.best_value, position.best_epoch = value, epoch + 1
+            position.best = self.trainer.averaged_weights()
+
+    def _save(self) -> None:
+        state = capture(self.trainer, self.position, self.world)
+        if self.checkpoints is not None and self.world.is_main:
+            self.checkpoints.save(state)

@@ -1,0 +1,203 @@
+"""A training that goes on where an earlier attempt with the same inputs was, or repeats its
+permanent error.
+
+Checkpoints and errors are found by a key made from the inputs, not from the run or the pod: a
+retry, or a new run with the same inputs, goes on there; any changed input, configuration or line of
+code has another key.
+"""
+
+import contextlib
+import fcntl
+import hashlib
+import importlib.metadata
+import json
+import os
+import shutil
+from collections.abc import Iterator, Mapping
+from dataclasses import fields
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self, TextIO
+
+from components.shared.contracts import errors
+from components.shared.contracts.artifacts import (
+    MANIFEST,
+    code_version,
+    read_manifest,
+    sha256_file,
+    working,
+    write_json,
+)
+from components.shared.contracts.config import canonical_json
+from components.shared.contracts.errors import ConfigError, PermanentError, TransientError, one_line
+from components.shared.contracts.options import LaunchConfig
+from components.shared.storage import Store
+from components.shared.storage.errors import StoreConflictError, StoreUnavailableError
+from components.shared.training.checkpoint import files as checkpoint_files
+from components.shared.training.checkpoint.remote import STORE_VARIABLE, Mirror
+from components.shared.training.session.restarts import run_module
+
+# Directory that holds the checkpoints of all trainings; unset: `.checkpoints` beside the step's
+# first output.
+PLACE_VARIABLE = "STREETVISION_CHECKPOINTS"
+_FAILURE = "failed.json"
+
+
+class ResumableTraining:
+    """A training phase's protection, from its step: `with training.launched(module)` around the
+    writing of outputs.
+
+    On success the checkpoints are removed; a permanent error is recorded and raised again by
+    `check_history` of the next attempt; after anything else they stay for it.
+    """
+
+    def __init__(
+        self, config: LaunchConfig, *, step: str, inputs: Mapping[str, Path | str], beside: Path
+    ) -> None:
+        """`inputs`: everything that decides the result besides the configuration and the code:
+        artifacts, other folders, or text. `beside`: the step's first output."""
+        self.key = training_key(config, step, inputs)
+        root = os.environ.get(PLACE_VARIABLE)
+        self.place = (Path(root) if root else beside.parent / ".checkpoints").absolute() / self.key
+        self._step, self._config, self._inputs, self._beside = step, config, dict(inputs), beside
+        self._mirror = self._connect()
+        self._lock: TextIO | None = None
+
+    def check_history(self) -> None:
+        """Raise the permanent error of an earlier attempt with the same inputs, before anything is
+        loaded.
+        """
+        file = self.place / _FAILURE
+        where, record = (
+            str(file),
+            json.loads(file.read_text(encoding="utf-8")) if file.is_file() else None,
+        )
+        if record is None and self._mirror is not None:
+            with self._tolerating("cannot be asked"):
+                where, record = f"{self._mirror.place}/{_FAILURE}", self._mirror.failure()
+        if record is not None:
+            kind = getattr(errors, record["class"], PermanentError)
+            raise kind(
+                f"{record['message']} (as before with the same inputs; to try it again, delete"
+                f" {where})"
+            )
+
+    def __enter__(self) -> Self:
+        """Raises TransientError where the same training runs on this machine already."""
+        self.place.mkdir(parents=True, exist_ok=True)
+        self._lock = self._locked()
+        return self
+
+    def find_checkpoint(self) -> dict[str, Any]:
+        """The entry "checkpoints" of job.json, for `Checkpoints.of_job`; asked before every start
+        of the processes.
+
+        The first call takes the training over from other attempts, a later one raises
+        OvertakenError where that happened to this one.
+        """
+        checkpoint_files.remove_partial(self.place)
+        found = checkpoint_files.newest(self.place)
+        if self._mirror is not None:
+            with self._tolerating("does not protect this training yet"):
+                self._mirror.claim()
+                step = checkpoint_files.step_of(found.name) if found else 0
+                found = self._mirror.fetch(self.place, newer_than=step) or found
+        job = self._mirror.job if self._mirror is not None else None
+        return {
+            "place": str(self.place),
+            "step": self._step,
+            "found": str(found or ""),
+            "mirror": job,
+        }
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Remove the checkpoints, or record why another attempt would fail too."""
+        if isinstance(error, PermanentError):
+            record = {"class": type(error).__name__, "message": one_line(error)}
+            with contextlib.suppress(OSError):  # a full disk must not hide the error
+                write_json(self.place / _FAILURE, record)
+            with self._tolerating("has no record of this failure"):
+                if self._mirror is not None:
+                    self._mirror.record_failure(record)
+        elif error is None:
+            with self._tolerating("keeps checkpoints that are no longer needed"):
+                if self._mirror is not None:
+                    self._mirror.discard()
+            shutil.rmtree(self.place, ignore_errors=True)
+            with contextlib.suppress(OSError):  # other trainings' checkpoints are there
+                self.place.parent.rmdir()
+        if self._lock is not None:
+            self._lock.close()
+
+    @contextlib.contextmanager
+    def launched(self, module: str) -> Iterator[Path]:
+        """Run `module` under torchrun, protected; yields the directory with what its main rank
+        left, which is `work` to it, while the step's outputs are written."""
+        with self, working(self._beside) as work:
+            run_module(module, self._config, self._inputs, work, self.find_checkpoint)
+            yield work
+
+    def _connect(self) -> Mirror | None:
+        uri = os.environ.get(STORE_VARIABLE)
+        if uri:
+            return Mirror(Store.from_environment(), uri, self.key)
+        if self._config.require_durable:
+            raise ConfigError(
+                f"require_durable=true needs a store: set {STORE_VARIABLE}=s3://bucket/prefix"
+            )
+        return None
+
+    def _locked(self) -> TextIO:
+        """A lock that ends with this process, however that ends."""
+        stream = (self.place / "lock").open("w", encoding="utf-8")
+        try:
+            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            stream.close()
+            raise TransientError(
+                f"another process trains this already, in {self.place}; wait until it ends"
+            ) from None
+        return stream
+
+    @contextlib.contextmanager
+    def _tolerating(self, consequence: str) -> Iterator[None]:
+        """A store that is away is a warning, or the end where `require_durable` is set."""
+        try:
+            yield
+        except (StoreUnavailableError, StoreConflictError) as error:
+            if self._config.require_durable:
+                raise
+            print(f"warning: the store {consequence}: {one_line(error)}", flush=True)
+
+
+def training_key(config: LaunchConfig, step: str, inputs: Mapping[str, Path | str]) -> str:
+    """32 hex characters over step, inputs, configuration, code and torch version.
+
+    Not in it is what does not change the trained function: when checkpoints are written, processes,
+    restarts.
+    """
+    apart = {field.name for field in fields(LaunchConfig)}
+    values = {name: value for name, value in config.to_json().items() if name not in apart}
+    digests = {name: _digest(value) for name, value in inputs.items()}
+    versions = [code_version(), importlib.metadata.version("torch")]
+    return hashlib.sha256(canonical_json([step, digests, values, versions]).encode()).hexdigest()[
+        :32
+    ]
+
+
+def _digest(value: Path | str) -> str:
+    """Of an artifact from its manifest alone, which the step verifies later; of another folder from
+    its bytes.
+    """
+    if isinstance(value, str):
+        return value
+    if (value / MANIFEST).is_file():
+        return read_manifest(value).content_digest
+    files = sorted(file for file in value.rglob("*") if file.is_file())
+    listing = [[file.relative_to(value).as_posix(), sha256_file(file)] for file in files]
+    return hashlib.sha256(canonical_json(listing).encode()).hexdigest()

@@ -1,0 +1,231 @@
+"""The object store of a run: KFP's pipeline root and the credentials to read below it.
+
+Root and credentials are found as the run's own pods find them, so that nothing has to be given
+where kubectl reaches the cluster. Sources: KFP 2.17.0, backend/src/v2/driver/root_dag.go (the run's
+own root wins over the launcher's), backend/src/v2/config/env.go (default of the launcher), and
+pipelines-profile-controller/sync.py (of a profile).
+"""
+
+import argparse
+import os
+import re
+import socket
+from collections.abc import Mapping
+from dataclasses import dataclass
+from urllib.parse import urlsplit
+
+from kubernetes.client import ApiException
+from urllib3.exceptions import HTTPError
+
+from components.shared.contracts.errors import ConfigError
+from components.shared.storage import Store, StoreSettings, split_uri
+from pipelines.doctor.findings import CheckError
+from pipelines.doctor.launcher import CONFIG_MAP, KFP_SECRET, launcher_store
+from pipelines.doctor.reader import ClusterReader
+from pipelines.kubeflow.connection import Mode
+from pipelines.resources import OWN_STORE_SECRET, PIPELINE_ROOT, STORE_CONFIG
+
+_CONNECT_SECONDS = 3.0
+_PREFIX = "STREETVISION_S3_"
+_KEYS = ("accesskey", "secretkey")
+_ROOT = re.compile(r"(?:s3|minio)://([^/?]+)/?([^?]*)(?:\?.*)?")
+
+
+@dataclass(frozen=True)
+class Root:
+    """A pipeline root, s3:// or minio://, and in words where it was found."""
+
+    uri: str
+    origin: str
+
+
+@dataclass(frozen=True)
+class RunStore:
+    """An object store, and where in it a root is. prefix: "" or without a slash at its end."""
+
+    store: Store
+    bucket: str
+    prefix: str
+    root: Root
+
+    def folder(self, *names: str) -> str:
+        """Return the key prefix of a folder below the root, with a slash at its end."""
+        return "/".join([*([self.prefix] if self.prefix else []), *names]) + "/"
+
+
+def open_store(
+    parsed: argparse.Namespace,
+    mode: Mode | None,
+    reader: ClusterReader | None,
+    run_root: str = "",
+    deadline_seconds: float = 10,
+) -> RunStore:
+    """Open the store of the runs; nothing is asked of it yet.
+
+    `parsed` has `root` and `store_endpoint`, each None where not given. mode, reader: None where
+    KFP's API or Kubernetes cannot be asked. run_root: the root that was given with a run.
+    Credentials are those of STREETVISION_S3_*, else those of the Secret that the launcher's
+    configuration names for the root. Raises ConfigError that says what to set.
+    """
+    launcher = _config_map(reader, CONFIG_MAP)
+    store_config = _config_map(reader, STORE_CONFIG)
+    root = find_root(parsed.root, run_root, mode, launcher, store_config)
+    bucket, prefix = split_root(root.uri)
+    try:
+        if has_credentials(os.environ):
+            values = {name: value for name, value in os.environ.items() if name.startswith(_PREFIX)}
+        else:
+            values = _from_cluster(reader, root, launcher, store_config)
+    except ApiException as error:
+        raise ConfigError(
+            f"object store: Kubernetes refused to show where it is (HTTP {error.status}"
+            f" {error.reason}); set {_PREFIX}ENDPOINT, {_PREFIX}ACCESS_KEY and {_PREFIX}SECRET_KEY"
+        ) from error
+    except HTTPError as error:
+        raise ConfigError(
+            f"object store: the cluster did not answer ({type(error).__name__})"
+        ) from error
+    except CheckError as error:
+        raise ConfigError(f"object store: {error}; {error.advice}") from error
+
+    if parsed.store_endpoint:
+        values[f"{_PREFIX}ENDPOINT"] = parsed.store_endpoint
+    store = Store(StoreSettings.from_environment(values), deadline_seconds=deadline_seconds)
+    return RunStore(store, bucket, prefix, root)
+
+
+def has_credentials(environment: Mapping[str, str]) -> bool:
+    """Whether STREETVISION_S3_* has credentials, which then are used."""
+    return any(environment.get(f"{_PREFIX}{name}") for name in ("ACCESS_KEY", "SECRET_DIR"))
+
+
+def require_reachable(runs: RunStore) -> None:
+    """Raise ConfigError where nothing listens at the store's address, sooner than the store's own
+    deadline.
+    """
+    address = urlsplit(f"//{runs.store.endpoint}")
+    try:
+        socket.create_connection(
+            (address.hostname or "", address.port or 443), _CONNECT_SECONDS
+        ).close()
+    except OSError as error:
+        raise ConfigError(
+            f"object store: {runs.store.endpoint} cannot be reached from here"
+            f" ({error.strerror or error}); forward its port and give --store-endpoint"
+            " localhost:PORT"
+        ) from error
+
+
+def find_root(
+    given: str | None,
+    run_root: str,
+    mode: Mode | None,
+    launcher: Mapping[str, str],
+    store_config: Mapping[str, str],
+) -> Root:
+    """Return the pipeline root: given, the run's, the environment's, the launcher's, ours, or KFP's
+    default.
+
+    launcher, store_config: data of the ConfigMaps of these purposes, empty where they are not there
+    or not readable.
+    """
+    candidates = [
+        (given or "", "--root"),
+        (run_root, "the run's own"),
+        (os.environ.get(PIPELINE_ROOT, ""), PIPELINE_ROOT),
+        (launcher.get("defaultPipelineRoot", ""), f"ConfigMap {CONFIG_MAP}"),
+        (store_config.get(PIPELINE_ROOT, ""), f"ConfigMap {STORE_CONFIG}"),
+    ]
+    for uri, origin in candidates:
+        if uri:
+            return Root(uri, origin)
+
+    if mode is not None and mode.multi_user:
+        return Root(
+            f"minio://mlpipeline/private-artifacts/{mode.namespace}/v2/artifacts",
+            "KFP's default of a profile",
+        )
+    return Root("minio://mlpipeline/v2/artifacts", "KFP's default")
+
+
+def root_for_runs(parsed: argparse.Namespace, reader: ClusterReader | None) -> str:
+    """Return the root that a new run is given: `--root`, the environment's, or STORE_CONFIG's; "":
+    KFP's default.
+
+    KFP's launcher has one default root for a namespace. Where the pipeline has a store of its own
+    beside it, the root comes with each run.
+    """
+    ours = _config_map(reader, STORE_CONFIG).get(PIPELINE_ROOT, "")
+    root = parsed.root or os.environ.get(PIPELINE_ROOT, "") or ours
+    if root:
+        split_root(root)
+    return root
+
+
+def split_root(uri: str) -> tuple[str, str]:
+    """Return bucket and prefix of a root; what follows a question mark is the launcher's affair.
+    Raises ConfigError.
+    """
+    parts = _ROOT.fullmatch(uri)
+    if parts is None:
+        raise ConfigError(
+            f"pipeline root {uri!r} must be s3://bucket/prefix or minio://bucket/prefix; give"
+            " --root"
+        )
+    return split_uri(f"s3://{parts[1]}/{parts[2].strip('/')}")
+
+
+def _config_map(reader: ClusterReader | None, name: str) -> Mapping[str, str]:
+    """Data of a ConfigMap; empty where it is not there or may not be read, for then there are other
+    sources.
+    """
+    if reader is None:
+        return {}
+    try:
+        found = reader.config_map(name)
+    except (ApiException, HTTPError):
+        return {}
+    return found.data if found is not None else {}
+
+
+def _from_cluster(
+    reader: ClusterReader | None,
+    root: Root,
+    launcher: Mapping[str, str],
+    store_config: Mapping[str, str],
+) -> dict[str, str]:
+    """Settings as the launcher resolves them; those of our ConfigMap where pods take them from
+    their environment.
+    """
+    if reader is None:
+        raise ConfigError(
+            f"object store: set {_PREFIX}ENDPOINT, {_PREFIX}ACCESS_KEY and {_PREFIX}SECRET_KEY, "
+            "or KUBECONFIG to a cluster that shows them"
+        )
+    found = launcher_store({**launcher, "defaultPipelineRoot": root.uri})
+    values = {
+        f"{_PREFIX}ENDPOINT": re.sub(r"^https?://", "", found.endpoint),
+        f"{_PREFIX}SECURE": "true" if found.secure else "false",
+        f"{_PREFIX}REGION": found.region,
+    }
+    if found.secret:
+        return values | _credentials(reader, [found.secret], (found.access_key, found.secret_key))
+    values |= {name: value for name, value in store_config.items() if name in values}
+    return values | _credentials(reader, [OWN_STORE_SECRET, KFP_SECRET], _KEYS)
+
+
+def _credentials(
+    reader: ClusterReader, secrets: list[str], keys: tuple[str, str]
+) -> dict[str, str]:
+    """Of the first Secret that has both keys."""
+    for name in secrets:
+        values = reader.secret(name) or {}
+        if all(values.get(key) for key in keys):
+            return {
+                f"{_PREFIX}ACCESS_KEY": values[keys[0]],
+                f"{_PREFIX}SECRET_KEY": values[keys[1]],
+            }
+    raise ConfigError(
+        f"object store: no Secret {' or '.join(secrets)} with {keys[0]} and {keys[1]} in namespace "
+        f"{reader.namespace!r}; set {_PREFIX}ACCESS_KEY and {_PREFIX}SECRET_KEY"
+    )

@@ -1,0 +1,96 @@
+"""What of kfp.local's log does a person want to read? The steps, their own lines, and nothing about
+plumbing.
+"""
+
+import contextlib
+import logging
+import re
+import sys
+import warnings
+from collections.abc import Iterator
+from typing import TextIO
+
+_DROPPED = re.compile(
+    r"\s*(\[KFP Executor |-{20,}$|$)|.* - INFO - (Streamed logs:|Task .* outputs:)"
+)
+_DUMP_BEGINS = re.compile(r"\s*\[KFP Executor .*Got executor_input:")
+_DUMP_ENDS = re.compile(r"\s{0,4}\}$")
+_OUTPUTS_BEGIN = re.compile(r".* - INFO - Task .* outputs:")
+_COLOUR = re.compile(r"\x1b\[\d+m")
+_INDENT = "    "  # kfp.local's, before every line of a step
+
+
+class _Readable:
+    """A text stream that passes on the lines worth reading; the steps' input and output documents
+    are not.
+    """
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream, self._line = stream, ""
+        self._in_dump = self._in_outputs = False
+
+    def write(self, text: str) -> int:
+        """Pass on complete lines."""
+        *lines, self._line = (self._line + text).split("\n")
+        for line in lines:
+            if self._wanted(line):
+                shown = line if self._stream.isatty() else _COLOUR.sub("", line)
+                self._stream.write(shown + "\n")
+                self._stream.flush()
+        return len(text)
+
+    def flush(self) -> None:
+        """Lines are flushed as they come."""
+
+    def isatty(self) -> bool:
+        """As the stream behind."""
+        return self._stream.isatty()
+
+    def _wanted(self, line: str) -> bool:
+        if self._in_dump:
+            self._in_dump = not _DUMP_ENDS.match(line)
+            return False
+        if self._in_outputs and line.startswith(_INDENT):
+            return False
+        self._in_dump = bool(_DUMP_BEGINS.match(line))
+        self._in_outputs = bool(_OUTPUTS_BEGIN.match(line))
+        return not _DROPPED.match(line)
+
+
+@contextlib.contextmanager
+def readable_log() -> Iterator[None]:
+    """Inside, standard output is reduced to lines worth reading, kfp.local's remarks on local runs
+    are silent.
+    """
+    with (
+        _cache_hits_shown(),
+        contextlib.redirect_stdout(_Readable(sys.stdout)),
+        warnings.catch_warnings(),
+    ):
+        # Images and resources are for the cluster; that a subprocess has neither is what a local
+        # run means.
+        warnings.filterwarnings("ignore", message=".*have no effect in the current local runner")
+        warnings.filterwarnings(
+            "ignore", message="You may be attemping to run a task that uses custom"
+        )
+        yield
+
+
+@contextlib.contextmanager
+def _cache_hits_shown() -> Iterator[None]:
+    """kfp.local logs what it takes from its cache to the root logger, whose usual level would hide
+    it.
+    """
+    root = logging.getLogger()
+    level, handler = root.level, logging.StreamHandler(sys.stdout)
+    handler.setFormatter(
+        logging.Formatter("%(asctime)s.%(msecs)03d - %(levelname)s - %(message)s", "%H:%M:%S")
+    )
+    handler.addFilter(lambda record: "cache hit" in record.getMessage())
+    root.addHandler(handler)
+    root.setLevel(logging.INFO)
+    try:
+        yield
+    finally:
+        root.setLevel(level)
+        root.removeHandler(handler)

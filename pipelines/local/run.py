@@ -1,0 +1,106 @@
+"""Local runs of the very same pipeline.
+
+`kfp.local` executes the compiled components as subprocesses, in order, with the same cache
+semantics as a cluster: steps whose image (a digest of the source), inputs and parameters are
+unchanged are not run again.
+"""
+
+import contextlib
+import json
+import os
+import shutil
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from kfp import local
+
+from components.configure.step import configured
+from components.shared.contracts.errors import PermanentError, StreetVisionError, TransientError
+from components.shared.training.session.resumable import PLACE_VARIABLE
+from pipelines.local.console import readable_log
+from pipelines.parameters import Variant
+from pipelines.resources import LOCAL
+from pipelines.stage1 import stage1
+
+_ROOT = Path(__file__).resolve().parents[2]
+
+
+@dataclass(frozen=True)
+class LocalRun:
+    """Where a finished run left its outputs."""
+
+    bundle: Path
+    evaluation: Path
+    report: Path
+
+
+def run_local(values: Mapping[str, Any], output: Path, variant: Variant) -> LocalRun:
+    """Run the pipeline with `values` below `output`; a failed step's own error is raised again.
+
+    What the first step would refuse (an option, a source that is not there) is refused before
+    anything is made.
+    """
+    configured(variant.with_form(values))
+    output.mkdir(parents=True, exist_ok=True)
+    output = output.resolve()
+    local.init(
+        local.SubprocessRunner(use_venv=False),
+        pipeline_root=str(output),
+        enable_caching=True,
+        cache_root=str(cache_root(output)),
+    )
+    before = _status_files(output)
+    try:
+        with _environment(output), readable_log():
+            outputs = stage1(LOCAL, variant)(**values).outputs
+    except RuntimeError as error:
+        raise _step_error(_status_files(output) - before, error) from error
+    report = Path(outputs["report"].path)
+    # KFP names the file after the output; a person's browser wants the suffix.
+    page = report.with_name("report.html")
+    shutil.copyfile(report, page)
+    return LocalRun(
+        bundle=Path(outputs["bundle"].path),
+        evaluation=Path(outputs["evaluation"].path),
+        report=page,
+    )
+
+
+@contextlib.contextmanager
+def _environment(output: Path) -> Iterator[None]:
+    """What the steps' processes inherit; afterwards this process has what it had."""
+    before = dict(os.environ)
+    # The components' subprocesses start in a temporary file: they find our packages through the
+    # path.
+    os.environ["PYTHONPATH"] = os.pathsep.join(
+        [str(_ROOT), os.environ.get("PYTHONPATH", "")]
+    ).rstrip(os.pathsep)
+    # Each run has directories of its own; a training that was interrupted is found again by the
+    # next run.
+    os.environ.setdefault(PLACE_VARIABLE, str(output / ".checkpoints"))
+    try:
+        yield
+    finally:
+        os.environ.clear()
+        os.environ.update(before)
+
+
+def cache_root(output: Path) -> Path:
+    """Where the cache of runs below `output` is."""
+    return output.resolve() / ".cache"
+
+
+def _status_files(output: Path) -> set[Path]:
+    """Of the steps of all runs."""
+    return set(output.glob("*/*/status.json"))
+
+
+def _step_error(status_files: set[Path], fallback: RuntimeError) -> StreetVisionError:
+    for file in sorted(status_files):
+        status = json.loads(file.read_text(encoding="utf-8"))
+        if status["state"] == "failed":
+            kind = PermanentError if status["permanent"] else TransientError
+            return kind(f"step {status['step']} failed: {status['message']}")
+    return TransientError(f"{fallback} The step's own message is in the log above.")

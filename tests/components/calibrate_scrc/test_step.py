@@ -1,0 +1,227 @@
+"""Phase 5 alone: what it promises, what it writes, what it refuses."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from components.calibrate_scrc.config import CalibrateScrcConfig
+from components.calibrate_scrc.step import run
+from components.shared.contracts.artifacts import sha256_file, verify_dir
+from components.shared.contracts.errors import (
+    ConfigError,
+    DataError,
+    InfeasibleError,
+    LeakageViolationError,
+)
+from components.shared.policies.policy import Infeasible, ScrcPolicy, read_fitted, read_policy
+from components.shared.stats.metrics import Bools, Floats, sigmoid
+from tests.logits_artifacts import binary_logits, logits_artifact
+
+
+def _config(**changes: Any) -> CalibrateScrcConfig:
+    return CalibrateScrcConfig(**({"policy": "scrc", "calibrator": "temperature"} | changes))
+
+
+def _samples(count: int, seed: int = 0, scale: float = 4.0) -> tuple[Bools, Floats]:
+    """Log-odds twice as extreme as the truth; the larger the scale, the easier."""
+    rng = np.random.default_rng(seed)
+    margin = rng.normal(size=count) * scale
+    return rng.random(count) < sigmoid(margin / 2), margin
+
+
+def _fitted(path: Path) -> ScrcPolicy:
+    policy = read_policy(path)[0]
+    assert isinstance(policy, ScrcPolicy)
+    return policy
+
+
+def _answered(
+    policy: ScrcPolicy, count: int = 200_000
+) -> tuple[float, float, Floats, Bools, Bools]:
+    """(coverage, risk) on fresh data, and margin, truth, answered."""
+    truth, margin = _samples(count, seed=99)
+    logits = binary_logits(truth, margin, "VAL_TEST").logits
+    answered = policy.answers(logits)
+    error = policy.decision(logits) != truth
+    return float(answered.mean()), float(error[answered].mean()), margin, truth, answered
+
+
+def test_the_promise_holds_on_fresh_data(tmp_path: Path) -> None:
+    logits = logits_artifact(tmp_path / "logits", *_samples(4000))
+    run(_config(), val_calib_logits=logits, scrc_policy=tmp_path / "policy")
+    policy = _fitted(tmp_path / "policy")
+    coverage, risk, *_ = _answered(policy)
+    assert risk <= 0.05
+    assert policy.coverage_lower_bound <= coverage
+    assert coverage > 0.2
+    fit = json.loads((tmp_path / "policy/fit.json").read_text())
+    assert fit["n_calibration_groups"] == 1400
+    assert fit["n_tuning_images"] == 1200
+    assert fit["certificates"]["all"]["p_value"] <= 0.1
+    assert fit["certificates"]["all"]["risk_upper_bound"] <= 0.05 + 1e-9
+    assert policy.calibrator is not None
+    assert policy.calibrator.to_json()["temperature"] == pytest.approx(2, abs=0.4)
+
+
+def test_same_input_same_bytes(tmp_path: Path) -> None:
+    logits = logits_artifact(tmp_path / "logits", *_samples(1500))
+    for name in ("a", "b"):
+        run(
+            _config(calibrator="auto", alpha=0.15),
+            val_calib_logits=logits,
+            scrc_policy=tmp_path / name,
+        )
+    names = verify_dir(tmp_path / "a", "Policy").files
+    assert [sha256_file(tmp_path / "a" / n) for n in names] == [
+        sha256_file(tmp_path / "b" / n) for n in names
+    ]
+
+
+def test_the_false_negative_rate_can_be_the_risk(tmp_path: Path) -> None:
+    logits = logits_artifact(tmp_path / "logits", *_samples(4000))
+    run(_config(risk="fnr", alpha=0.1), val_calib_logits=logits, scrc_policy=tmp_path / "policy")
+    policy = _fitted(tmp_path / "policy")
+    _, _, margin, truth, answered = _answered(policy)
+    positives = answered & truth
+    assert positives.sum() > 1000
+    assert (margin[positives] <= 0).mean() <= 0.1
+
+
+def test_each_answer_may_be_limited_apart(tmp_path: Path) -> None:
+    truth, margin = _samples(8000)
+    logits = logits_artifact(tmp_path / "logits", truth, margin)
+    run(
+        _config(class_wise=True, alpha=0.08),
+        val_calib_logits=logits,
+        scrc_policy=tmp_path / "policy",
+    )
+    policy = _fitted(tmp_path / "policy")
+    assert policy.answer_positive_from != policy.answer_negative_from
+    _, _, margin, truth, answered = _answered(policy)
+    for said in (True, False):
+        rows = answered & ((margin > 0) == said)
+        assert (truth[rows] != said).mean() <= 0.08
+    fit = json.loads((tmp_path / "policy/fit.json").read_text())
+    assert fit["certificates"].keys() == {"roadwork", "none"}
+
+
+def test_copies_in_a_group_add_no_certainty(tmp_path: Path) -> None:
+    """Thirty places with forty equal frames each: 1,200 images, but too few independent ones."""
+    truth, margin = _samples(30, scale=40.0)
+    groups = [f"place{i // 40}" for i in range(1200)]
+    logits = logits_artifact(
+        tmp_path / "logits", np.repeat(truth, 40), np.repeat(margin, 40), groups=groups
+    )
+    with pytest.raises(InfeasibleError, match="with 21 independent samples"):
+        run(_config(), val_calib_logits=logits, scrc_policy=tmp_path / "policy")
+
+
+def test_an_unreachable_target_is_an_error_with_the_best_level(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    logits = logits_artifact(tmp_path / "logits", rng.random(600) < 0.5, rng.normal(size=600))
+    with pytest.raises(
+        InfeasibleError,
+        match=r"alpha=0.05 cannot be certified .* best certifiable level is 0\.[3-6]\d+",
+    ):
+        run(_config(), val_calib_logits=logits, scrc_policy=tmp_path / "policy")
+    assert not (tmp_path / "policy").exists()
+
+
+def test_beside_another_policy_an_unreachable_target_is_a_result(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    logits = logits_artifact(tmp_path / "logits", rng.random(600) < 0.5, rng.normal(size=600))
+    run(_config(policy="softmax"), val_calib_logits=logits, scrc_policy=tmp_path / "policy")
+    found, _ = read_fitted(tmp_path / "policy")
+    assert isinstance(found, Infeasible)
+    assert found.best_level > 0.3
+
+
+def test_a_coverage_out_of_reach_is_infeasible(tmp_path: Path) -> None:
+    logits = logits_artifact(tmp_path / "logits", *_samples(4000))
+    with pytest.raises(InfeasibleError, match=r"lower bound 0\.\d+ is below min_coverage=0.99"):
+        run(_config(min_coverage=0.99), val_calib_logits=logits, scrc_policy=tmp_path / "policy")
+
+
+def test_bad_inputs_are_refused(tmp_path: Path) -> None:
+    test = logits_artifact(tmp_path / "test", split="VAL_TEST")
+    with pytest.raises(LeakageViolationError):
+        run(_config(), val_calib_logits=test, scrc_policy=tmp_path / "policy")
+    few = logits_artifact(tmp_path / "few", *_samples(40), groups=["a", "b"] * 20)
+    with pytest.raises(DataError, match=r"VAL_CALIB has 2 group\(s\)"):
+        run(_config(), val_calib_logits=few, scrc_policy=tmp_path / "policy")
+    one = logits_artifact(tmp_path / "one", np.ones(40, bool), np.arange(40.0))
+    with pytest.raises(DataError, match="have no samples"):
+        run(_config(), val_calib_logits=one, scrc_policy=tmp_path / "policy")
+    with pytest.raises(DataError, match="positive_class='Works' is not in"):
+        run(_config(positive_class="Works"), val_calib_logits=one, scrc_policy=tmp_path / "policy")
+    assert not (tmp_path / "policy").exists()
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"alpha": 0}, "alpha=0.0 must be > 0"),
+        ({"alpha": 5}, "alpha=5.0 must be < 1"),
+        ({"delta": 1}, "delta=1.0 must be < 1"),
+        ({"policy": "argmax"}, "policy='argmax' must be one of softmax, gate, scrc"),
+        ({"class_wise": True, "risk": "fnr"}, "class_wise=true needs risk='error', got risk='fnr'"),
+        ({"min_coverage": 1.0}, "min_coverage=1.0 must be < 1"),
+    ],
+)
+def test_wrong_parameters_are_named(values: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        CalibrateScrcConfig.from_mapping(values)
+
+
+def test_sets_name_both_classes_where_one_is_not_certain_enough(tmp_path: Path) -> None:
+    """Sets answer what a single class could not: more images, and the truth is in all but alpha of
+    them.
+    """
+    logits = logits_artifact(tmp_path / "logits", *_samples(4000))
+    config = _config(set_valued=True, min_coverage=0.8)
+    run(config, val_calib_logits=logits, scrc_policy=tmp_path / "policy")
+    run(_config(), val_calib_logits=logits, scrc_policy=tmp_path / "single")
+    policy = _fitted(tmp_path / "policy")
+    assert policy.single_from is not None
+    coverage, error, _, truth, answered = _answered(policy)
+    margin = _samples(200_000, seed=99)[1]
+    fresh = binary_logits(truth, margin, "VAL_TEST").logits
+    both, decided = policy.both(fresh), policy.decide(fresh)
+    missed = (policy.decision(fresh) != truth) & ~both
+    assert missed[answered].mean() <= 0.05 < error
+    assert (
+        coverage >= policy.coverage_lower_bound >= 0.8 > _answered(_fitted(tmp_path / "single"))[0]
+    )
+    assert set(decided.tolist()) == {"roadwork", "none", "both", "defer"}
+    assert (decided[answered & both] == "both").all()
+    assert 0.05 < both[answered].mean() < 0.6
+
+
+def test_sets_that_too_few_samples_could_certify_are_infeasible(tmp_path: Path) -> None:
+    logits = logits_artifact(tmp_path / "logits", *_samples(60))
+    with pytest.raises(
+        InfeasibleError, match=r"prediction sets .* \d+ independent samples selected \(59 would be"
+    ):
+        run(
+            _config(set_valued=True, min_coverage=0.2),
+            val_calib_logits=logits,
+            scrc_policy=tmp_path / "policy",
+        )
+    assert not (tmp_path / "policy").exists()
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"min_coverage": 0.0}, "set_valued=true needs min_coverage > 0"),
+        ({"risk": "fnr"}, "set_valued=true needs risk='error', got risk='fnr'"),
+        ({"class_wise": True}, "set_valued=true and class_wise=true exclude each other"),
+    ],
+)
+def test_what_sets_cannot_promise_is_refused(changes: dict[str, Any], message: str) -> None:
+    values = {"policy": "scrc", "set_valued": True, "min_coverage": 0.5} | changes
+    with pytest.raises(ConfigError, match=message):
+        CalibrateScrcConfig.from_mapping(values)

@@ -1,0 +1,71 @@
+"""The comparison of calibrators as a step: what it writes, what it refuses."""
+
+import csv
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from components.compare_calibrators.config import CompareCalibratorsConfig
+from components.compare_calibrators.step import run
+from components.shared.calibration import registry
+from components.shared.contracts.artifacts import sha256_file, verify_dir
+from components.shared.contracts.errors import ConfigError, DataError, LeakageViolationError
+from components.shared.stats.metrics import Bools, Floats, sigmoid
+from tests.logits_artifacts import logits_artifact
+
+CONFIG = CompareCalibratorsConfig(n_bootstrap=100)
+
+
+def _samples(count: int = 600) -> tuple[Bools, Floats]:
+    rng = np.random.default_rng(0)
+    margin = rng.normal(size=count) * 3
+    return rng.random(count) < sigmoid(margin / 2), margin
+
+
+def test_it_writes_the_chosen_calibrator_and_the_whole_table(tmp_path: Path) -> None:
+    logits = logits_artifact(tmp_path / "logits", *_samples())
+    for name in ("calibration", "again"):
+        run(CONFIG, val_calib_logits=logits, calibration=tmp_path / name)
+    out = tmp_path / "calibration"
+    files = verify_dir(out, "Calibration").files
+    assert [sha256_file(out / f) for f in files] == [
+        sha256_file(tmp_path / "again" / f) for f in files
+    ]
+    document = json.loads((out / "comparison.json").read_text())
+    assert document["chosen"] == document["best_by_rule"] == "temperature"
+    fitted = registry.parse(json.loads((out / "calibrator.json").read_text()), "calibrator.json")
+    assert fitted.to_json()["temperature"] == pytest.approx(2, abs=0.4)
+    with (out / "comparison.csv").open(newline="") as stream:
+        rows = list(csv.DictReader(stream))
+    assert len(rows) == 4 * 7
+    nll = {row["calibrator"]: float(row["value"]) for row in rows if row["metric"] == "nll"}
+    assert nll["temperature"] < nll["uncalibrated"]
+    assert all(float(row["low_95"]) <= float(row["high_95"]) for row in rows)
+
+
+def test_a_calibrator_may_be_asked_for_by_name(tmp_path: Path) -> None:
+    config = CompareCalibratorsConfig(n_bootstrap=100, calibrator="vector")
+    run(
+        config,
+        val_calib_logits=logits_artifact(tmp_path / "logits", *_samples()),
+        calibration=tmp_path / "out",
+    )
+    document = json.loads((tmp_path / "out/comparison.json").read_text())
+    assert (document["chosen"], document["best_by_rule"]) == ("vector", "temperature")
+
+
+def test_bad_inputs_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="calibrator='magic' must be one of auto, temperature"):
+        CompareCalibratorsConfig(calibrator="magic")
+    test = logits_artifact(tmp_path / "test", split="VAL_TEST")
+    with pytest.raises(LeakageViolationError):
+        run(CONFIG, val_calib_logits=test, calibration=tmp_path / "out")
+    one = logits_artifact(tmp_path / "one", np.ones(40, bool), np.arange(40.0))
+    with pytest.raises(DataError, match=r"class\(es\) \[0\] have no samples"):
+        run(CONFIG, val_calib_logits=one, calibration=tmp_path / "out")
+    config = CompareCalibratorsConfig(positive_class="Works")
+    with pytest.raises(DataError, match="positive_class='Works' is not in"):
+        run(config, val_calib_logits=logits_artifact(tmp_path / "x"), calibration=tmp_path / "out")
+    assert not (tmp_path / "out").exists()

@@ -1,0 +1,89 @@
+"""What the fingerprint notices, on disk and in an object store."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from components.configure.fingerprint import fingerprint
+from components.shared.contracts.errors import ConfigError, DataError
+from components.shared.storage import Store, StoreSettings
+from tests.s3 import bucket, s3
+
+__all__ = ["bucket", "s3"]
+
+
+def _digest(data: str, extra: str = "") -> str:
+    return fingerprint(data, "facebook/dinov2-small", extra).data
+
+
+def test_every_change_of_a_folder_is_noticed(tmp_path: Path) -> None:
+    file = tmp_path / "a.jpg"
+    file.write_bytes(b"one")
+    seen = [_digest(str(tmp_path))]
+    assert _digest(str(tmp_path)) == seen[0]
+    file.write_bytes(b"onetwo")
+    seen.append(_digest(str(tmp_path)))
+    os.utime(file, ns=(1, 1))
+    seen.append(_digest(str(tmp_path)))
+    (tmp_path / "b.jpg").write_bytes(b"")
+    seen.append(_digest(str(tmp_path)))
+    seen.append(_digest(str(tmp_path), f'[{{"data": "{tmp_path}"}}]'))
+    assert len(set(seen)) == 5
+
+
+def test_every_change_below_a_prefix_is_noticed_without_reading_an_object(
+    s3: StoreSettings, bucket: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in s3.to_environment().items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(Store, "read", lambda *_: pytest.fail("reads an object"))
+    store, place = Store(s3), f"s3://{bucket}/photos"
+    file = tmp_path / "x"
+
+    def put(key: str, data: bytes) -> str:
+        file.write_bytes(data)
+        store.put(bucket, key, file)
+        return _digest(place)
+
+    seen = [put("photos/1.jpg", b"one"), put("photos/1.jpg", b"two"), put("photos/2.jpg", b"one")]
+    assert put("photos/1.jpg", b"two") == seen[2], "the same bytes again are no change"
+    store.delete(bucket, "photos/1.jpg")
+    assert len({*seen, _digest(place)}) == 4
+
+
+def test_an_empty_prefix_a_missing_folder_and_nothing_are_refused(
+    s3: StoreSettings, bucket: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in s3.to_environment().items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(DataError, match="holds no objects"):
+        _digest(f"s3://{bucket}/nothing")
+    with pytest.raises(DataError, match="does not exist"):
+        _digest(str(tmp_path / "nothing"))
+    with pytest.raises(ConfigError, match="data='' is not set"):
+        _digest("")
+
+
+def test_a_backbone_in_the_store_is_its_listing(
+    s3: StoreSettings, bucket: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in s3.to_environment().items():
+        monkeypatch.setenv(name, value)
+    file = tmp_path / "config.json"
+    seen = []
+    for text in ("{}", "{ }"):
+        file.write_text(text)
+        Store(s3).put(bucket, "model/config.json", file)
+        seen.append(fingerprint(str(tmp_path), f"s3://{bucket}/model").backbone)
+    assert len({*seen, f"s3://{bucket}/model"}) == 3
+    with pytest.raises(DataError, match=r"backbone='s3://.* holds no objects"):
+        fingerprint(str(tmp_path), f"s3://{bucket}/other")
+
+
+def test_a_backbone_of_the_hub_is_its_id_and_a_folder_its_listing(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text("{}")
+    first = fingerprint(str(tmp_path), str(tmp_path)).backbone
+    (tmp_path / "config.json").write_text("{ }")
+    assert fingerprint(str(tmp_path), str(tmp_path)).backbone != first
+    assert fingerprint(str(tmp_path), "org/name").backbone == "org/name"

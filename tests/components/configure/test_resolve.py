@@ -1,0 +1,201 @@
+"""From the run form to one configuration per phase: what is set by what, and what is refused before
+a run.
+"""
+
+import dataclasses
+import inspect
+from pathlib import Path
+
+import pytest
+
+from components.configure import recipes
+from components.configure.component import configure
+from components.configure.config import ConfigureConfig, RunForm
+from components.configure.phases import PHASES, SET_BY_PIPELINE
+from components.configure.resolve import option_names, resolve
+from components.configure.step import run
+from components.shared.contracts.errors import ConfigError
+
+
+def _value(phase: str, option: str, **form: object) -> object:
+    return getattr(resolve(ConfigureConfig.from_mapping(form))[phase], option)
+
+
+def test_an_empty_form_gives_every_phase_its_defaults() -> None:
+    for phase, config in resolve(ConfigureConfig()).items():
+        assert config == PHASES[phase]()
+
+
+def test_the_form_wins_over_the_recipe_and_overrides_win_over_both() -> None:
+    assert _value("train_baseline", "epochs") == 20
+    assert _value("train_baseline", "epochs", recipe="demo") == 8
+    assert _value("train_baseline", "epochs", recipe="demo", epochs="3") == 3
+    overrides = {"train_baseline.epochs": 5}
+    assert _value("train_baseline", "epochs", recipe="demo", epochs="3", overrides=overrides) == 5
+
+
+def test_an_option_without_a_phase_is_set_in_every_phase_that_has_it() -> None:
+    phases = resolve(
+        ConfigureConfig(seed="7", overrides={"dropout": 0.5, "train_gate.dropout": 0.25})
+    )
+    having = [config for config in phases.values() if hasattr(config, "seed")]
+    assert len(having) > 5
+    assert {config.seed for config in having} == {7}  # type: ignore[attr-defined]
+    assert phases["train_baseline"].dropout == 0.5  # type: ignore[attr-defined]
+    assert phases["train_gate"].dropout == 0.25  # type: ignore[attr-defined]
+
+
+def test_overrides_may_be_grouped_by_phase_as_recipes_are() -> None:
+    assert (
+        _value("train_baseline", "dropout", overrides={"train_baseline": {"dropout": 0.5}}) == 0.5
+    )
+
+
+def test_labels_reach_pre_training_only_where_the_pipeline_was_compiled_so() -> None:
+    assert _value("pretrain_explora", "use_labeled_data", pretrain="unlabelled") is False
+    assert _value("pretrain_explora", "use_labeled_data", pretrain="labelled") is True
+
+
+@pytest.mark.parametrize("name", recipes.NAMES)
+def test_every_shipped_recipe_resolves(name: str) -> None:
+    assert resolve(ConfigureConfig(recipe=name)).keys() == PHASES.keys()
+
+
+@pytest.mark.parametrize(
+    ("form", "message"),
+    [
+        ({"overrides": {"epoch": 3}}, "overrides: unknown option 'epoch', did you mean 'epochs'?"),
+        (
+            {"overrides": {"train_baseline.epoch": 3}},
+            (
+                "overrides: unknown option 'train_baseline.epoch', did you mean"
+                " 'train_baseline.epochs'?"
+            ),
+        ),
+        ({"overrides": {"optimiser": "adamw"}}, "overrides: 'optimiser' is now named 'optimizer'"),
+        (
+            {"overrides": {"train_baseline.view_grid": 3}},
+            "overrides: 'train_baseline.view_grid' is now named 'train_baseline.tile_grid'",
+        ),
+        (
+            {"overrides": {"qqqq": 1}},
+            "unknown option 'qqqq', `python -m pipelines parameters` lists all options",
+        ),
+        ({"epochs": "0"}, "train_baseline: epochs=0 must be >= 1"),
+        ({"epochs": "many"}, "train_baseline: epochs='many' must be int, got str"),
+        ({"epochs": "2.5"}, "train_baseline: epochs=2.5 must be int, got float"),
+        ({"seed": "-1"}, "split_dataset and 10 more: seed=-1 must be >= 0"),
+        (
+            {"seed": str(2**60)},
+            "split_dataset.seed=1152921504606846976 must be at most 9007199254740992",
+        ),
+        ({"mode": "half"}, "train_baseline: mode='half' must be one of frozen, full, lora, dora"),
+        ({"policy": "best"}, "policy='best' must be one of softmax, gate, scrc"),
+        ({"recipe": "demos"}, "recipe='demos' must be one of default, demo"),
+        (
+            {"overrides": {"explora_epochs": 1}},
+            (
+                "'explora_epochs' is an option of pretrain_explora, which is compiled in by"
+                " --pretrain unlabelled"
+            ),
+        ),
+        (
+            {"overrides": {"compare_adaptations.n_bootstrap": 100}},
+            "is an option of compare_adaptations, which is compiled in by --modes full,lora",
+        ),
+        (
+            {"overrides": {"source_fingerprint": "0"}},
+            "'source_fingerprint' is computed from the data",
+        ),
+        (
+            {"modes": ["full", "lora"], "mode": "lora"},
+            "mode='lora': this pipeline compares full, lora; leave mode empty",
+        ),
+        (
+            {"modes": ["full", "frozen"], "overrides": {"optimizer": "profit"}},
+            "optimizer='profit' needs a converged start",
+        ),
+        (
+            {"overrides": {"class_names": ["a", "b"], "label_map": {"0": "a", "1": "b"}}},
+            "positive_class='Roadwork' is not in class_names=['a', 'b']",
+        ),
+        (
+            {"overrides": {"class_names": ["None", "Roadwork", "c"], "tile_grid": 2}},
+            "tile_grid=2 needs 2 classes",
+        ),
+    ],
+)
+def test_what_is_wrong_is_named_before_anything_runs(form: dict[str, object], message: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        resolve(ConfigureConfig.from_mapping(form))
+    assert message in str(caught.value)
+
+
+def test_all_problems_of_all_phases_are_named_at_once() -> None:
+    with pytest.raises(ConfigError) as caught:
+        resolve(ConfigureConfig(epochs="0", overrides={"train_gate.dropout": 2, "max_fnr": -1}))
+    for problem in (
+        "epochs=0 must be >= 1",
+        "train_gate: dropout=2.0 must be < 1",
+        "max_fnr=-1.0 must be >= 0",
+    ):
+        assert problem in str(caught.value)
+
+
+def test_configurations_are_json_and_change_with_the_data_alone_where_it_is_read(
+    tmp_path: Path,
+) -> None:
+    image = tmp_path / "a.jpg"
+    image.write_bytes(b"one")
+    form = ConfigureConfig(data=str(tmp_path), backbone="org/name")
+    before = run(form)._asdict()
+    image.write_bytes(b"onetwo")
+    after = run(form)._asdict()
+    assert [phase for phase in PHASES if before[phase] != after[phase]] == ["ingest_dataset"]
+    assert before["import_backbone"]["backbone_fingerprint"] == "org/name"
+    for phase, config_class in PHASES.items():
+        assert config_class.from_mapping(before[phase]).to_json() == before[phase]
+
+
+@pytest.mark.parametrize("modes", [("full", "lora"), ("lora", "full"), ("frozen", "full", "lora")])
+def test_a_compared_training_has_the_same_configuration_whichever_others_there_are(
+    tmp_path: Path, modes: tuple[str, ...]
+) -> None:
+    form = {"data": str(tmp_path), "backbone": "org/name"}
+    config = run(ConfigureConfig(**form, modes=modes))._asdict()["train_baseline"]  # type: ignore[arg-type]
+    assert (
+        config == run(ConfigureConfig(**form, modes=("full", "lora")))._asdict()["train_baseline"]
+    )  # type: ignore[arg-type]
+    assert "mode" not in config
+
+
+@pytest.mark.parametrize("missing", ["data", "backbone"])
+def test_a_source_that_is_not_set_ends_the_first_step(tmp_path: Path, missing: str) -> None:
+    form = {"data": str(tmp_path), "backbone": "org/name"} | {missing: ""}
+    with pytest.raises(ConfigError, match=f"{missing}='' is not set"):
+        run(ConfigureConfig(**form))  # type: ignore[arg-type]
+
+
+def test_kfps_signature_repeats_the_form() -> None:
+    """KFP reads a component's parameters from its source, so the list cannot be generated there."""
+    inputs = configure.component_spec.inputs
+    defaults = ConfigureConfig().to_json()
+    assert {name: spec.default for name, spec in inputs.items()} == defaults
+    assert configure.component_spec.outputs.keys() == PHASES.keys()
+
+
+def test_the_form_fits_a_screen_and_every_field_is_described() -> None:
+    fields = dataclasses.fields(RunForm)
+    assert len(fields) <= 15
+    assert all(field.metadata["help"] for field in fields)
+    assert {field.name for field in fields} - {"recipe", "overrides"} <= set(option_names())
+
+
+@pytest.mark.parametrize("phase", PHASES)
+def test_every_option_is_described(phase: str) -> None:
+    assert all(field.metadata["help"] for field in dataclasses.fields(PHASES[phase]))
+    assert inspect.getdoc(PHASES[phase])
+
+
+def test_what_the_pipeline_sets_is_no_option() -> None:
+    assert not set(option_names()) & SET_BY_PIPELINE.keys()

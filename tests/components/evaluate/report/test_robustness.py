@@ -1,0 +1,50 @@
+"""What the report says of distorted images is what the policy decides on their logits."""
+
+import numpy as np
+import pytest
+
+from components.evaluate.report.robustness import measure_robustness, robustness_section
+from components.shared.contracts.errors import DataError
+from components.shared.policies.logits import Logits
+from components.shared.policies.policy import softmax_policy
+from components.shared.stats.reward import expected_reward_of_rates
+
+RULE = softmax_policy(("None", "Roadwork"), "Roadwork", 0.0)
+
+
+def _logits(distorted: np.ndarray | None) -> Logits:
+    """40 images, half positive, all answered right as they are."""
+    labels = np.arange(40) % 2
+    ids = tuple(f"{i:016x}" for i in range(40))
+    logits = np.stack([1.0 - labels, labels], axis=1).astype(np.float32)
+    return Logits(
+        "VAL_TEST", ("None", "Roadwork"), ids, labels, logits, ids, ids, ids, distorted=distorted
+    )
+
+
+def test_each_level_is_judged_by_its_own_decisions() -> None:
+    right = _logits(None).logits
+    missing = right.copy()
+    missing[1::4] = right[0]  # half of the positives are not found any more
+    result = measure_robustness("softmax", _logits(np.stack([right, missing])), RULE, 200, 0)
+    assert result is not None
+    accuracy = [entries["accuracy"]["value"] for entries in result.levels.values()]
+    reward = [entries["expected_reward"]["value"] for entries in result.levels.values()]
+    assert list(result.levels) == ["as stored", "level 0", "level 1"]
+    assert accuracy == [1, 1, 0.75]
+    assert reward == pytest.approx([1, 1, float(expected_reward_of_rates(0.5, 1.0))])
+    html = robustness_section([result])
+    assert "<b>0.750</b>" in html
+    assert "level 1" in html
+
+
+def test_without_distorted_logits_nothing_is_said() -> None:
+    assert measure_robustness("softmax", _logits(None), RULE, 200, 0) is None
+    assert robustness_section([]) == ""
+
+
+def test_distorted_logits_of_another_shape_are_refused() -> None:
+    with pytest.raises(
+        DataError, match=r"distorted is float32 \(4, 39, 2\), expected float32 \(4, 40, 2\)"
+    ):
+        _logits(np.zeros((4, 39, 2), dtype=np.float32))

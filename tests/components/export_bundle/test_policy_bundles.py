@@ -1,0 +1,151 @@
+"""Bundles of each policy: they answer as their policy, the stock weights round as it decides, and
+only one is in.
+"""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from transformers import AutoModelForImageClassification
+
+from components.shared.calibration import registry
+from components.shared.calibration.calibrator import Calibrator
+from components.shared.calibration.linear import Platt, Temperature
+from components.shared.contracts.errors import ArtifactError
+from components.shared.models.classifier import Classifier, ClassifierSpec, normalise
+from components.shared.models.gate import Gate, GateHead
+from components.shared.policies.policy import GatePolicy, Policy, ScrcPolicy, softmax_policy
+from components.shared.serving.bundle import open_bundle
+from components.shared.serving.predictor import Predictor
+from components.shared.stats.metrics import sigmoid
+from tests.bundles import SIZE, make_inputs, noise, random_classifier
+from tests.components.shared.stats.cal40 import MARGIN, TRUTH
+
+NAMES = ("None", "Roadwork")
+COMMON: dict[str, Any] = {
+    "class_names": NAMES,
+    "positive_class": "Roadwork",
+    "threshold": 0.5,
+    "threshold_margin": 0.0,
+    "risk": "error",
+    "alpha": 0.05,
+    "delta": 0.1,
+    "coverage_lower_bound": 0.3,
+}
+FITTED = np.column_stack([np.zeros(40), MARGIN]), TRUTH.astype(np.int64)
+
+
+def _scrc(calibrator: Calibrator, bound: float = 0.5) -> ScrcPolicy:
+    return ScrcPolicy(
+        kind="scrc",
+        **COMMON,
+        calibrator=calibrator,
+        answer_positive_from=bound,
+        answer_negative_from=2 * bound,
+    )
+
+
+def _middle() -> float:
+    """The middle raw score of the random gate that the inputs get, so that it answers half of the
+    images.
+    """
+    classifier = random_classifier("dinov2", NAMES)
+    torch.manual_seed(1)
+    head = GateHead(classifier.head.linear.in_features)
+    with torch.no_grad():
+        features = classifier.features(
+            normalise(torch.from_numpy(noise(40, seed=9)), classifier.spec)
+        )
+        return float(head(features).median())
+
+
+POLICIES: dict[str, Policy] = {
+    "softmax": softmax_policy(NAMES, "Roadwork", 0.4, Platt((0.5,), (0.1,))),
+    "scrc": _scrc(Temperature(1.5)),
+    "scrc_beta": _scrc(registry.fit("beta", *FITTED), 8.0),
+    "scrc_histogram": _scrc(registry.fit("histogram", *FITTED)),
+    "gate": GatePolicy(
+        kind="gate",
+        **COMMON,
+        calibrator=Temperature(2.0),
+        gate_slope=3.0,
+        gate_intercept=-3 * _middle(),
+        answer_from=0.0,
+    ),
+}
+
+
+@pytest.mark.parametrize("name", POLICIES)
+def test_a_bundle_answers_as_its_policy(name: str, tmp_path: Path) -> None:
+    policy = POLICIES[name]
+    inputs = make_inputs(tmp_path, policy=policy)
+    path = inputs.export(tmp_path / "bundle", policy=policy.kind)
+    bundle, pixels = open_bundle(path), noise(40, seed=9)
+    assert bundle.policy == policy
+    classifier = Classifier.load(tmp_path / "checkpoint")
+    with torch.no_grad():
+        features = classifier.features(normalise(torch.from_numpy(pixels), classifier.spec))
+        logits = classifier.head(features)
+        gate = (
+            Gate.load(tmp_path / "checkpoint").scores(features, logits).numpy()
+            if policy.kind == "gate"
+            else None
+        )
+    answers = Predictor(bundle).answers(pixels)
+    assert [answer.decision for answer in answers] == policy.decide(logits.numpy(), gate).tolist()
+    said = [answer.probability for answer in answers]
+    np.testing.assert_allclose(said, sigmoid(policy.margin(logits.numpy())), atol=1e-3)
+    assert {answer.decision for answer in answers} >= (
+        {"defer"} if policy.kind != "softmax" else {"roadwork", "none"}
+    )
+    document = json.loads((path / "bundle.json").read_text())
+    assert document["stock_pipeline"] == (name != "scrc_histogram")
+    assert document["calibrated_weights"] == (name not in ("scrc_beta", "scrc_histogram"))
+    assert ("not linear" in document["calibrated_weights_reason"]) == (name == "scrc_beta")
+    if document["stock_pipeline"]:
+        _check_rounding(path, pixels, policy, logits.numpy())
+    assert ("defers images to stage 2" in (path / "README.md").read_text()) == (
+        policy.kind != "softmax"
+    )
+    assert (path / "gate").is_dir() == (policy.kind == "gate")
+
+
+def _check_rounding(path: Path, pixels: np.ndarray, policy: Policy, logits: np.ndarray) -> None:
+    """A consumer that rounds at 0.5 gets the policy's decision, also where the policy defers."""
+    model = AutoModelForImageClassification.from_pretrained(path / "model").eval()
+    spec = ClassifierSpec(NAMES, SIZE, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225), "dinov2")
+    with torch.no_grad():
+        stated = model(normalise(torch.from_numpy(pixels), spec)).logits.softmax(1)[:, 1].numpy()
+    assert ((np.round(stated) == 1) == policy.decision(logits)).all()
+
+
+@pytest.mark.parametrize(
+    ("asked", "message"),
+    [
+        ("scrc", "policy='scrc' is to be bundled, but scrc_policy was not given"),
+        ("gate", "policy='gate' is to be bundled, but gate_policy was not given"),
+    ],
+)
+def test_the_policy_that_was_asked_for_must_be_there(
+    asked: str, message: str, tmp_path: Path
+) -> None:
+    from components.export_bundle.config import ExportConfig
+    from components.export_bundle.step import run
+
+    make_inputs(tmp_path)
+    paths = {name: tmp_path / name for name in ("checkpoint", "evaluation", "dataset")}
+    with pytest.raises(ArtifactError, match=message):
+        run(
+            ExportConfig(policy=asked),
+            **paths,
+            softmax_policy=tmp_path / "policy",
+            bundle=tmp_path / "bundle",
+        )
+    with pytest.raises(
+        ArtifactError, match=f"holds a policy of kind 'softmax', expected '{asked}'"
+    ):
+        make_inputs(tmp_path).export(tmp_path / "bundle", policy=asked)
+    assert not (tmp_path / "bundle").exists()

@@ -1,0 +1,354 @@
+"""Phase 6 alone: the model a stranger loads decides as the policy does, and parts that do not
+belong are refused.
+"""
+
+import json
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import load_file, save_file
+from transformers import AutoImageProcessor
+
+from components.export_bundle.config import ExportConfig
+from components.export_bundle.fuse_head import fold_into
+from components.shared.calibration.linear import Temperature
+from components.shared.contracts.artifacts import sha256_file, verify_dir, write_json, writing
+from components.shared.contracts.config import Config
+from components.shared.contracts.errors import ArtifactError, ConfigError, PermanentError
+from components.shared.models.classifier import ClassifierSpec, normalise
+from components.shared.policies.logit_affine import fold_of
+from components.shared.policies.policy import softmax_policy
+from components.shared.serving.bundle import open_bundle
+from components.shared.serving.predictor import Predictor
+from tests.bundles import (
+    SIZE,
+    Inputs,
+    make_inputs,
+    noise,
+    write_dataset,
+    write_evaluation,
+    write_images,
+)
+
+# Far from 0.5 on both sides, both stock families, and the classes in the other order.
+STOCK_CASES = {
+    "high": {"threshold_margin": 6.25},
+    "low": {"threshold_margin": -4.5, "family": "dinov2_with_registers"},
+    "reversed": {"threshold_margin": 1.0, "class_names": ("Roadwork", "None")},
+    "renamed": {"class_names": ("background", "works"), "positive_class": "works"},
+}
+STOCK = """
+import json, sys
+from transformers import pipeline
+models, images = json.loads(sys.argv[1])
+answers = {}
+for name, model in models.items():
+    classify = pipeline("image-classification", model=model)
+    answers[name] = [{a["label"]: a["score"] for a in classify(image)} for image in images]
+ours = [name for name in sys.modules if name.split(".")[0] in ("components", "pipelines", "tests")]
+print(json.dumps([answers, ours]))
+"""
+
+
+@pytest.fixture(scope="module")
+def inputs(tmp_path_factory: pytest.TempPathFactory) -> Inputs:
+    return make_inputs(tmp_path_factory.mktemp("inputs"), threshold_margin=0.9445)
+
+
+@pytest.fixture
+def editable(inputs: Inputs, tmp_path: Path) -> Inputs:
+    """A copy whose parts a test may replace."""
+    shutil.copytree(inputs.root, tmp_path / "inputs")
+    return Inputs(tmp_path / "inputs")
+
+
+@pytest.fixture(scope="module")
+def bundle(inputs: Inputs, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return inputs.export(tmp_path_factory.mktemp("exported") / "bundle")
+
+
+def _stock_answers(
+    models: dict[str, str], images: list[Path], cwd: Path
+) -> dict[str, list[dict[str, float]]]:
+    argument = json.dumps([models, [str(image) for image in images]])
+    command = [sys.executable, "-I", "-c", STOCK, argument]
+    finished = subprocess.run(command, capture_output=True, text=True, cwd=cwd, check=True)
+    answers, ours = json.loads(finished.stdout.splitlines()[-1])
+    assert ours == []
+    return answers  # type: ignore[no-any-return]
+
+
+def test_a_stranger_gets_the_decisions_of_the_policy(tmp_path: Path) -> None:
+    pixels = noise(24, seed=9)
+    (tmp_path / "noise").mkdir()
+    for index, image in enumerate(pixels):
+        Image.fromarray(image).save(tmp_path / f"noise/{index:02d}.png")
+    files = [*sorted((tmp_path / "noise").iterdir()), *write_images(tmp_path / "kinds")]
+    cases = {name: make_inputs(tmp_path / name, **case) for name, case in STOCK_CASES.items()}  # type: ignore[arg-type]
+    bundles = {name: case.export(tmp_path / f"{name}_bundle") for name, case in cases.items()}
+    answers = _stock_answers(
+        {name: str(path / "model") for name, path in bundles.items()}, files, tmp_path
+    )
+    for name, case in cases.items():
+        predictor = Predictor(open_bundle(bundles[name]))
+        every = np.stack([predictor.pixels(file.read_bytes()) for file in files])
+        assert (every[: len(pixels)] == pixels).all()
+        expected = case.margin(every) > case.policy.threshold_margin
+        scores = [answer["Roadwork"] for answer in answers[name]]
+        assert all(answer.keys() == {"None", "Roadwork"} for answer in answers[name])
+        assert ((np.round(scores) == 1) == expected).all()
+        assert ((np.array(scores) >= 0.5) == expected).all()
+        assert 0 < expected.sum() < len(files)
+        ours = predictor.answers(every)
+        assert [answer.decision == "roadwork" for answer in ours] == expected.tolist()
+        log_odds = np.log([answer.probability / (1 - answer.probability) for answer in ours])
+        assert np.allclose(log_odds, case.margin(every), atol=1e-4)
+
+
+def test_the_threshold_and_temperature_of_the_reference() -> None:
+    head = torch.nn.Linear(1, 2)
+    head.load_state_dict({"weight": torch.tensor([[0.0], [1.0]]), "bias": torch.zeros(2)})
+    raw, temperature, threshold = 0.4442993700, 1.7, 0.72
+    policy = softmax_policy(
+        ("None", "Roadwork"),
+        "Roadwork",
+        float(np.log(threshold / (1 - threshold))) / temperature,
+        Temperature(temperature),
+    )
+    fold_into(head, fold_of(policy))
+    with torch.no_grad():
+        folded = head(torch.tensor([[np.log(raw / (1 - raw))]], dtype=torch.float32)).softmax(1)[
+            0, 1
+        ]
+    assert float(folded) == pytest.approx(0.33466242, abs=1e-7)
+
+
+@pytest.mark.parametrize("threshold", [-7.3, -0.01, 0.0, 2.7, 11.1])
+def test_folding_flips_no_decision_in_float32(threshold: float) -> None:
+    rng = np.random.default_rng(3)
+    policy = softmax_policy(("None", "Roadwork"), "Roadwork", threshold)
+    head = torch.nn.Linear(64, 2)
+    torch.nn.init.normal_(head.weight)
+    features = torch.from_numpy(rng.normal(size=(4000, 64)).astype(np.float32))
+    with torch.no_grad():
+        # Move every sample along the head's own direction to within a few thousandths of the
+        # threshold.
+        direction = head.weight[1] - head.weight[0]
+        margin = features @ direction + head.bias[1] - head.bias[0]
+        target = threshold + torch.from_numpy(rng.uniform(-3e-3, 3e-3, 4000).astype(np.float32))
+        features += ((target - margin) / direction.square().sum())[:, None] * direction
+        raw = policy.margin(head(features).numpy())
+        fold_into(head, fold_of(policy))
+        probability = head(features).softmax(1)[:, 1].numpy()
+    clear = np.abs(raw - threshold) > 1e-5
+    assert clear.mean() > 0.99
+    assert ((np.round(probability) == 1) == (raw > threshold))[clear].all()
+    assert ((probability >= 0.5) == (raw > threshold))[clear].all()
+
+
+def test_a_tie_is_none_for_policy_and_validator() -> None:
+    head = torch.nn.Linear(1, 2)
+    head.load_state_dict({"weight": torch.tensor([[0.0], [1.0]]), "bias": torch.zeros(2)})
+    policy = softmax_policy(("None", "Roadwork"), "Roadwork", 1.5)
+    logits = head(torch.tensor([[1.5]])).detach()
+    fold_into(head, fold_of(policy))
+    probability = head(torch.tensor([[1.5]])).detach().softmax(1)[0, 1]
+    assert policy.decide(logits.numpy()).tolist() == ["none"]
+    assert np.round(float(probability)) == 0
+
+
+def test_a_family_without_a_stock_class_says_so_and_still_answers(tmp_path: Path) -> None:
+    inputs = make_inputs(tmp_path, family="vit", threshold_margin=-2.0)
+    path = inputs.export(tmp_path / "bundle")
+    document = json.loads((path / "bundle.json").read_text())
+    assert document["stock_pipeline"] is False
+    assert "'vit'" in document["stock_pipeline_reason"]
+    assert document["stock_pipeline_reason"] in (path / "README.md").read_text()
+    pixels = noise(24, seed=9)
+    expected = inputs.margin(pixels) > -2.0
+    assert [
+        a.decision == "roadwork" for a in Predictor(open_bundle(path)).answers(pixels)
+    ] == expected.tolist()
+    assert 0 < expected.sum() < 24
+
+
+def test_the_stored_processor_computes_our_pixels(bundle: Path, tmp_path: Path) -> None:
+    stored = json.loads((bundle / "model/preprocessor_config.json").read_text())
+    assert stored["image_processor_type"] == "ViTImageProcessor"
+    assert not {"do_center_crop", "crop_size"} & stored.keys()
+    processor = AutoImageProcessor.from_pretrained(bundle / "model")
+    predictor = Predictor(open_bundle(bundle))
+    spec = ClassifierSpec(
+        ("None", "Roadwork"), SIZE, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225), "dinov2"
+    )
+    for file in write_images(tmp_path / "kinds"):
+        if file.name == "turned.jpg":
+            continue  # turning is the pipeline's part, not the processor's
+        with Image.open(file) as image:
+            theirs = processor(image.convert("RGB"), return_tensors="pt")["pixel_values"]
+        ours = normalise(torch.from_numpy(predictor.pixels(file.read_bytes())[None]), spec)
+        assert torch.allclose(ours, theirs, rtol=0, atol=1e-6), file.name
+
+
+def test_old_pipelines_would_take_a_problem_type_for_a_sigmoid(bundle: Path) -> None:
+    config = json.loads((bundle / "model/config.json").read_text())
+    assert config.get("problem_type") is None
+    assert config["id2label"] == {"0": "None", "1": "Roadwork"}
+
+
+def test_bundle_json_lists_every_file_by_relative_path(inputs: Inputs, bundle: Path) -> None:
+    document = json.loads((bundle / "bundle.json").read_text())
+    files = {
+        file.relative_to(bundle).as_posix(): file for file in bundle.rglob("*") if file.is_file()
+    }
+    expected = {
+        name: sha256_file(file)
+        for name, file in files.items()
+        if name not in ("bundle.json", "manifest.json")
+    }
+    assert document["files"] == expected
+    assert document["lineage"].keys() == {"checkpoint", "policy", "evaluation", "dataset"}
+    digest = verify_dir(inputs.root / "checkpoint", "Checkpoint").content_digest
+    assert document["lineage"]["checkpoint"]["content_digest"] == digest
+    outside = [str(inputs.root).encode(), str(bundle.parent).encode()]
+    assert not [
+        name for name, file in files.items() if any(path in file.read_bytes() for path in outside)
+    ]
+
+
+def test_exporting_again_gives_the_same_bytes(inputs: Inputs, bundle: Path, tmp_path: Path) -> None:
+    again = inputs.export(tmp_path / "elsewhere")
+    files = sorted(file.relative_to(bundle) for file in bundle.rglob("*") if file.is_file())
+    assert files == sorted(file.relative_to(again) for file in again.rglob("*") if file.is_file())
+    assert all((bundle / file).read_bytes() == (again / file).read_bytes() for file in files)
+
+
+def test_the_model_cards(inputs: Inputs, tmp_path: Path) -> None:
+    hotkey = "5F" + "a" * 46
+    fields = {
+        "model_name": "cones",
+        "model_version": "1.2.3",
+        "submitted_by": hotkey,
+        "submission_time": 1_700_000_000,
+    }
+    path = inputs.export(tmp_path / "bundle", **fields)
+    assert json.loads((path / "model_card.json").read_text()) == {
+        "model_name": "cones",
+        "description": ExportConfig().description,
+        "version": "1.2.3",
+        "submitted_by": hotkey,
+        "submission_time": 1_700_000_000,
+    }
+    card = (path / "README.md").read_text()
+    assert card.startswith("---\npipeline_tag: image-classification\nlibrary_name: transformers\n")
+    assert "# cones 1.2.3" in card
+    assert "20 images (10 None, 10 Roadwork)" in card
+    assert "| accuracy | 0.8125 | 0.7500 to 0.8750 |" in card
+    assert "| coverage_at_precision | none | none |" in card
+    assert "## Intended use and limits" in card
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "message"),
+    [
+        ("model_version", "1.0", "model_version='1.0' must be X.Y.Z"),
+        ("model_version", "1.0.0-rc1", "must be X.Y.Z"),
+        ("model_version", "١.٠.٠", "must be X.Y.Z"),
+        ("model_name", " ", "model_name=' ' must be one line of text"),
+        ("description", "a\nb", "description='a\\nb' must be one line of text"),
+        ("submitted_by", "0xabc", "submitted_by='0xabc' must be an ss58 address"),
+        ("submission_time", -1, "submission_time=-1 must be >= 0"),
+    ],
+)
+def test_wrong_card_fields_are_refused(field: str, value: object, message: str) -> None:
+    with pytest.raises(ConfigError, match=re.escape(message)):
+        ExportConfig(**{field: value})  # type: ignore[arg-type]
+
+
+def _replace_policy(path: Path, names: list[str], document: object) -> None:
+    with writing(path, kind="Policy", step="fit_threshold", config=Config()) as out:
+        for name in names:
+            (out / name).parent.mkdir(exist_ok=True)
+            write_json(out / name, document)
+
+
+def _no_policy(inputs: Inputs) -> None:
+    _replace_policy(inputs.root / "policy", ["threshold.json"], {})
+
+
+def _two_policies(inputs: Inputs) -> None:
+    _replace_policy(
+        inputs.root / "policy", ["policy.json", "other/policy.json"], inputs.policy.to_json()
+    )
+
+
+def _other_evaluation(inputs: Inputs) -> None:
+    write_evaluation(
+        inputs.root / "evaluation", softmax_policy(("None", "Roadwork"), "Roadwork", 0.1)
+    )
+
+
+def _other_classes(inputs: Inputs) -> None:
+    rule = softmax_policy(("Nothing", "Roadwork"), "Roadwork", 0.0)
+    _replace_policy(inputs.root / "policy", ["policy.json"], rule.to_json())
+    write_evaluation(inputs.root / "evaluation", rule)
+
+
+def _other_dataset(inputs: Inputs) -> None:
+    write_dataset(inputs.root / "dataset", ("None", "Roadwork"), n_images=18)
+
+
+def _changed_weights(inputs: Inputs) -> None:
+    file = inputs.root / "checkpoint/head.safetensors"
+    file.write_bytes(file.read_bytes()[:-1] + b"\x01")
+
+
+@pytest.mark.parametrize(
+    ("edit", "message"),
+    [
+        (_no_policy, "must hold exactly one policy.json, holds none"),
+        (_two_policies, "must hold exactly one policy.json, holds .*other/policy.json"),
+        (_other_evaluation, "evaluation was made with another policy"),
+        (
+            _other_classes,
+            (
+                r"checkpoint has class_names \['None', 'Roadwork'\], the policy has \['Nothing',"
+                r" 'Roadwork'\]"
+            ),
+        ),
+        (_other_dataset, "checkpoint were made from another dataset"),
+        (_changed_weights, "head.safetensors: sha256"),
+    ],
+)
+def test_parts_that_do_not_belong_together_are_refused(
+    editable: Inputs, tmp_path: Path, edit: Callable[[Inputs], None], message: str
+) -> None:
+    edit(editable)
+    with pytest.raises(ArtifactError, match=message):
+        editable.export(tmp_path / "bundle")
+    assert not (tmp_path / "bundle").exists()
+
+
+def test_a_model_that_is_not_finite_is_never_exported(editable: Inputs, tmp_path: Path) -> None:
+    manifest = verify_dir(editable.root / "dataset", "ImageDataset")
+    shutil.move(editable.root / "checkpoint", tmp_path / "old")
+    weights = load_file(tmp_path / "old/head.safetensors")
+    weights["weight"][0, 0] = float("nan")
+    path = editable.root / "checkpoint"
+    with writing(
+        path, kind="Checkpoint", step="train", config=Config(), inputs={"dataset": manifest}
+    ) as out:
+        shutil.copytree(tmp_path / "old", out, dirs_exist_ok=True)
+        (out / "manifest.json").unlink()
+        save_file(weights, out / "head.safetensors")
+    with pytest.raises(PermanentError, match="not finite"):
+        editable.export(tmp_path / "bundle")
+    assert not (tmp_path / "bundle").exists()

@@ -1,0 +1,64 @@
+"""The folded logits decide as the policy does, whatever the calibrator."""
+
+import numpy as np
+import pytest
+
+from components.shared.calibration import registry
+from components.shared.calibration.binning import Histogram
+from components.shared.calibration.calibrator import Calibrator
+from components.shared.calibration.linear import Platt, Temperature
+from components.shared.policies.logit_affine import fold_of
+from components.shared.policies.policy import softmax_policy
+from tests.components.shared.stats.cal40 import MARGIN, TRUTH
+
+LOGITS, LABELS = np.column_stack([np.zeros(40), MARGIN]), TRUTH.astype(np.int64)
+
+
+@pytest.mark.parametrize("name", [*registry.CLASSES, None])
+@pytest.mark.parametrize("positive", ["None", "Roadwork"])
+@pytest.mark.parametrize("threshold", [-1.0, 0.3])
+def test_stored_logits_decide_as_the_policy(
+    name: str | None, positive: str, threshold: float
+) -> None:
+    calibrator = None if name is None else registry.fit(name, LOGITS, LABELS)
+    policy = softmax_policy(("None", "Roadwork"), positive, threshold, calibrator)
+    fold = fold_of(policy)
+    logits = np.random.default_rng(0).normal(size=(3000, 2)) * 3
+    stored = fold.scale * logits + fold.offset
+    np.testing.assert_allclose(fold.undone(stored), logits, atol=1e-9)
+    if fold.decides:
+        others = 1 - policy.positive
+        margin = stored[:, policy.positive] - stored[:, others]
+        clear = np.abs(margin) > 1e-9
+        assert clear.mean() > 0.99
+        assert ((margin > 0) == policy.decision(logits))[clear].all()
+    else:
+        assert name == "histogram"
+        assert "does not rise" in fold.reason
+    linear = name in (None, "temperature", "platt", "vector")
+    assert (fold.reason == "") == linear
+    if linear:
+        stated = 1 / (1 + np.exp(-(policy.margin(logits) - threshold)))
+        np.testing.assert_allclose(1 / (1 + np.exp(-margin)), stated, atol=1e-9)
+
+
+def test_a_threshold_never_reached_says_always_the_same() -> None:
+    calibrator = Histogram(((0.2, 0.3, 0.4),))
+    fold = fold_of(softmax_policy(("None", "Roadwork"), "Roadwork", 0.0, calibrator))
+    assert fold.decides
+    assert fold.offset.tolist() == [0, -60]
+
+
+@pytest.mark.parametrize(
+    ("names", "calibrator", "reason"),
+    [
+        (("None", "Roadwork"), Platt((1e-6,), (0.0,)), "not linear"),
+        (("None", "Roadwork"), Histogram(((0.9, 0.1),)), "does not rise"),
+        (("a", "b", "Roadwork"), Platt((1.0,) * 3, (0.0,) * 3), "of 3 classes is not linear"),
+        (("a", "b", "Roadwork"), Temperature(2.0), ""),
+    ],
+)
+def test_what_cannot_be_folded_is_said(
+    names: tuple[str, ...], calibrator: Calibrator, reason: str
+) -> None:
+    assert reason in fold_of(softmax_policy(names, "Roadwork", 0.0, calibrator)).reason

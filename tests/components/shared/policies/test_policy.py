@@ -1,0 +1,238 @@
+"""Policy documents: decisions, round trip, and refusal of edited or malformed files."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from components.shared.calibration.linear import Platt, Temperature
+from components.shared.contracts.artifacts import write_json, writing
+from components.shared.contracts.config import Config
+from components.shared.contracts.errors import ArtifactError
+from components.shared.policies.policy import (
+    KIND,
+    GatePolicy,
+    Infeasible,
+    Policy,
+    ScrcPolicy,
+    parse_policy,
+    read_fitted,
+    read_policy,
+    softmax_policy,
+)
+from components.shared.stats.metrics import sigmoid, softmax
+
+POLICY = softmax_policy(("None", "Roadwork"), "Roadwork", -1.605)
+
+
+COMMON: dict[str, Any] = {
+    "class_names": ("None", "Roadwork"),
+    "positive_class": "Roadwork",
+    "threshold": 0.5,
+    "threshold_margin": 0.0,
+    "risk": "error",
+    "alpha": 0.05,
+    "delta": 0.1,
+    "coverage_lower_bound": 0.3,
+}
+SCRC = ScrcPolicy(
+    kind="scrc",
+    **COMMON,
+    calibrator=Temperature(2.0),
+    answer_positive_from=1.0,
+    answer_negative_from=2.0,
+)
+GATE = GatePolicy(kind="gate", **COMMON, gate_slope=2.0, gate_intercept=-1.0, answer_from=0.0)
+
+
+def _write(path: Path, document: Any) -> Path:
+    with writing(path, kind=KIND, step="test", config=Config()) as out:
+        write_json(out / "policy.json", document)
+    return path
+
+
+def test_round_trip(tmp_path: Path) -> None:
+    policy, _ = read_policy(_write(tmp_path / "policy", POLICY.to_json()))
+    assert policy == POLICY
+
+
+def test_positive_strictly_above_the_threshold() -> None:
+    policy = softmax_policy(("None", "Roadwork"), "Roadwork", 1.0)
+    logits = np.array([[0, 1], [0, 1.0001], [3, 0], [-5, -3]], dtype=np.float32)
+    assert policy.decide(logits).tolist() == ["none", "roadwork", "none", "roadwork"]
+    assert policy.threshold == pytest.approx(0.7310585786)
+
+
+def test_the_order_of_classes_does_not_matter() -> None:
+    logits = np.random.default_rng(0).normal(size=(50, 2))
+    swapped = softmax_policy(("Roadwork", "None"), "Roadwork", -1.605)
+    assert (swapped.decide(logits[:, ::-1]) == POLICY.decide(logits)).all()
+
+
+def test_with_more_classes_the_threshold_is_on_the_probability_of_the_positive_one() -> None:
+    policy = softmax_policy(("a", "b", "c"), "b", float(np.log(0.3 / 0.7)))
+    logits = np.random.default_rng(0).normal(0, 2, (200, 3))
+    assert ((policy.decide(logits) == "roadwork") == (softmax(logits)[:, 1] > 0.3)).all()
+
+
+def test_extreme_logits_are_decided() -> None:
+    logits = np.array([[1e30, -1e30], [-1e30, 1e30]], dtype=np.float32)
+    assert POLICY.decide(logits).tolist() == ["none", "roadwork"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (
+            {"threshold": 0.5},
+            r"threshold=0.5 is not 0\.167.*, the probability of threshold_margin=-1.605",
+        ),
+        (
+            {"threshold_margin": 0.0},
+            "threshold=0.167.* is not 0.5, the probability of threshold_margin=0.0",
+        ),
+        ({"threshold_margin": "0"}, "threshold_margin='0' must be a finite number"),
+        ({"threshold_margin": True}, "threshold_margin=True must be a finite number"),
+        ({"threshold": float("nan")}, "threshold=nan must be a finite number"),
+        ({"threshold": None}, "threshold=None must be a finite number"),
+        ({"kind": "argmax"}, "kind='argmax' must be one of softmax, gate, scrc"),
+        ({"kind": ["softmax"]}, "kind="),
+        ({"positive_class": "Roadworks"}, "positive_class='Roadworks' is not in"),
+        ({"positive_class": None}, "positive_class=None is not in"),
+        (
+            {"class_names": "None"},
+            "class_names='None' must be a list of at least two distinct names",
+        ),
+        ({"class_names": ["Roadwork"]}, "class_names=.* must be a list of at least two"),
+        ({"class_names": ["Roadwork", "Roadwork"]}, "distinct"),
+        ({"class_names": ["Roadwork", 3]}, "names"),
+        ({"treshold": 1}, "unknown key 'treshold', did you mean 'threshold'"),
+    ],
+)
+def test_edited_documents_are_refused(changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(ArtifactError, match=message):
+        parse_policy(POLICY.to_json() | changes, "policy.json")
+
+
+@pytest.mark.parametrize("name", list(POLICY.to_json()))
+def test_every_field_is_needed(name: str) -> None:
+    document = POLICY.to_json()
+    del document[name]
+    with pytest.raises(ArtifactError, match=name):
+        parse_policy(document, "policy.json")
+
+
+@pytest.mark.parametrize("document", [[], "softmax", None, 3])
+def test_only_an_object_is_a_policy(document: Any) -> None:
+    with pytest.raises(ArtifactError, match="must be a JSON object"):
+        parse_policy(document, "policy.json")
+
+
+def test_an_edited_file_is_refused(tmp_path: Path) -> None:
+    path = _write(tmp_path / "policy", POLICY.to_json())
+    file = path / "policy.json"
+    file.write_text(file.read_text().replace("-1.605", "-1.604"))
+    with pytest.raises(ArtifactError, match=r"policy\.json: sha256"):
+        read_policy(path)
+
+
+def test_none_and_two_policies_are_refused(tmp_path: Path) -> None:
+    with writing(tmp_path / "none", kind=KIND, step="test", config=Config()) as out:
+        write_json(out / "other.json", {})
+    with writing(tmp_path / "two", kind=KIND, step="test", config=Config()) as out:
+        write_json(out / "policy.json", POLICY.to_json())
+        write_json(out / "old_policy.json", POLICY.to_json())
+    with writing(tmp_path / "broken", kind=KIND, step="test", config=Config()) as out:
+        (out / "policy.json").write_text(json.dumps(POLICY.to_json())[:-9])
+    for name, message in (
+        ("none", "holds none"),
+        ("two", "old_policy.json"),
+        ("broken", "not valid JSON"),
+    ):
+        with pytest.raises(ArtifactError, match=message):
+            read_policy(tmp_path / name)
+
+
+@pytest.mark.parametrize(
+    "policy", [SCRC, GATE, softmax_policy(("a", "b"), "a", 0.3, Platt((2.0,), (0.1,)))]
+)
+def test_every_kind_survives_json(policy: Policy) -> None:
+    assert parse_policy(json.loads(json.dumps(policy.to_json())), "policy.json") == policy
+
+
+def test_the_calibrator_acts_before_the_threshold() -> None:
+    policy = softmax_policy(("None", "Roadwork"), "Roadwork", 1.0, Platt((2.0,), (0.5,)))
+    logits = np.array([[0, 0.2], [0, 0.3], [1, 0]])
+    assert policy.margin(logits) == pytest.approx([0.9, 1.1, -1.5])
+    assert policy.decide(logits).tolist() == ["none", "roadwork", "none"]
+    first = softmax_policy(("Roadwork", "None"), "Roadwork", 1.0, Platt((2.0,), (0.5,)))
+    assert first.margin(np.array([[0.2, 0]])) == pytest.approx([2 * 0.2 - 0.5])
+
+
+def test_scrc_defers_below_the_bound_of_its_answer() -> None:
+    logits = np.array([[0, 2.1], [0, 1.9], [4.1, 0], [3.9, 0]])
+    assert SCRC.confidence(logits) == pytest.approx([1.05, 0.95, 2.05, 1.95])
+    assert SCRC.decide(logits).tolist() == ["roadwork", "defer", "none", "defer"]
+    assert not SCRC.both(logits).any()
+    assert SCRC.decision(logits).tolist() == [True, True, False, False]
+
+
+def test_sets_name_both_classes_up_to_their_bound() -> None:
+    sets = replace(SCRC, single_from=0.8)
+    logits = np.array([[0, 2.1], [0, 1.9], [4.1, 0], [0, 2.8]])
+    assert sigmoid(sets.margin(logits)) == pytest.approx([0.741, 0.721, 0.114, 0.802], abs=1e-3)
+    assert sets.decide(logits).tolist() == ["both", "defer", "none", "roadwork"]
+    document = sets.to_json()
+    assert parse_policy(document, "policy.json") == sets
+    del document["single_from"]  # as policies were written before there were sets
+    assert parse_policy(document, "policy.json") == SCRC
+
+
+def test_a_gate_defers_by_its_own_score() -> None:
+    logits, gate = np.array([[0, 9.0], [0, 9.0], [9.0, 0]]), np.array([0.6, 0.4, 0.5])
+    assert GATE.decide(logits, gate).tolist() == ["roadwork", "defer", "none"]
+    with pytest.raises(ArtifactError, match="the logits carry no gate scores"):
+        GATE.decide(logits)
+
+
+@pytest.mark.parametrize(
+    ("policy", "changes", "message"),
+    [
+        (SCRC, {"risk": "regret"}, "risk='regret' must be one of error, fnr"),
+        (SCRC, {"alpha": 0}, "alpha=0 must lie between 0 and 1"),
+        (
+            SCRC,
+            {"answer_positive_from": float("inf")},
+            "answer_positive_from=inf must be a finite number",
+        ),
+        (
+            SCRC,
+            {"calibrator": {"name": "temperature", "temperature": 0}},
+            "temperature=0 must be a number > 0",
+        ),
+        (
+            SCRC,
+            {"calibrator": Platt((1.0,) * 3, (0.0,) * 3).to_json()},
+            "calibrator is for 3 classes",
+        ),
+        (SCRC, {"single_from": 0.4}, r"single_from=0.4 must be null or lie in \[0.5, 1\]"),
+        (GATE, {"gate_slope": None}, "gate_slope=None must be a finite number"),
+        (GATE, {"answer_positive_from": 1.0}, "unknown key 'answer_positive_from'"),
+    ],
+)
+def test_edited_promises_are_refused(policy: Policy, changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(ArtifactError, match=message):
+        parse_policy(policy.to_json() | changes, "policy.json")
+
+
+def test_an_infeasible_target_is_no_policy(tmp_path: Path) -> None:
+    with writing(tmp_path / "policy", kind=KIND, step="test", config=Config()) as out:
+        write_json(
+            out / "infeasible.json", {"kind": "scrc", "reason": "too hard", "best_level": 0.2}
+        )
+    with pytest.raises(ArtifactError, match="holds no policy, its target was infeasible: too hard"):
+        read_policy(tmp_path / "policy")
+    assert read_fitted(tmp_path / "policy")[0] == Infeasible("scrc", "too hard", 0.2)

@@ -1,0 +1,200 @@
+"""The command line that answers from a bundle."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from components.shared.contracts.artifacts import write_json, writing
+from components.shared.contracts.config import Config
+from components.shared.serving import predict
+from tests.bundles import Inputs, make_inputs, write_images
+
+THRESHOLD_MARGIN = 3.5
+
+
+@pytest.fixture(scope="module")
+def inputs(tmp_path_factory: pytest.TempPathFactory) -> Inputs:
+    return make_inputs(tmp_path_factory.mktemp("inputs"), threshold_margin=THRESHOLD_MARGIN)
+
+
+@pytest.fixture(scope="module")
+def bundle(inputs: Inputs, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return inputs.export(tmp_path_factory.mktemp("exported") / "bundle")
+
+
+class Run:
+    """`python -m components.shared.serving.predict` inside this process."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+        self._monkeypatch, self._capsys = monkeypatch, capsys
+
+    def __call__(self, *arguments: object) -> tuple[int, str, str]:
+        """(exit code, stdout, stderr)."""
+        self._monkeypatch.setattr(sys, "argv", ["predict", *map(str, arguments)])
+        with pytest.raises(SystemExit) as ended:
+            predict.main()
+        captured = self._capsys.readouterr()
+        return int(ended.value.code or 0), captured.out, captured.err
+
+
+@pytest.fixture
+def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
+    return Run(monkeypatch, capsys)
+
+
+def _lines(out: str) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in out.splitlines()]
+
+
+def test_every_kind_of_image_gets_a_probability(run: Run, bundle: Path, tmp_path: Path) -> None:
+    images = write_images(tmp_path / "kinds")
+    code, out, _ = run(bundle, *images)
+    lines = _lines(out)
+    assert code == 0
+    assert [line["image"] for line in lines] == [str(image) for image in images]
+    assert all(0 <= line["probability"] <= 1 for line in lines)
+    threshold = lines[0]["threshold"]
+    assert threshold == pytest.approx(0.970688, abs=1e-6)
+    assert all(
+        (line["decision"] == "roadwork") is (line["probability"] > threshold) for line in lines
+    )
+    by_name = {Path(line["image"]).name: line["probability"] for line in lines}
+    assert by_name["rgb.jpg"] != by_name["turned.jpg"]  # EXIF counts
+
+
+def test_broken_images_get_an_error_and_the_others_an_answer(
+    run: Run, bundle: Path, tmp_path: Path
+) -> None:
+    good = [image for image in write_images(tmp_path / "kinds") if image.name != "large.jpg"]
+    (tmp_path / "empty.jpg").write_bytes(b"")
+    (tmp_path / "text.png").write_text("no image")
+    (tmp_path / "cut.jpg").write_bytes((tmp_path / "kinds/rgb.jpg").read_bytes()[:400])
+    broken = [
+        tmp_path / "empty.jpg",
+        tmp_path / "text.png",
+        tmp_path / "cut.jpg",
+        tmp_path / "absent.jpg",
+        tmp_path,
+    ]
+    mixed = [broken[0], *good[:2], *broken[1:3], *good[2:], *broken[3:]]
+    code, out, _ = run(bundle, "--batch-size", "3", *mixed)
+    lines = _lines(out)
+    assert code == 42
+    assert [line["image"] for line in lines] == [str(image) for image in mixed]
+    assert {line["image"] for line in lines if "error" in line} == {str(image) for image in broken}
+    assert all("decision" in line for line in lines if "error" not in line)
+    errors = {Path(line["image"]).name: line["error"] for line in lines if "error" in line}
+    assert errors["empty.jpg"] == "empty file"
+    assert errors["absent.jpg"] == "No such file or directory"
+
+
+def test_an_image_with_the_wrong_suffix_is_answered_as_the_stock_pipeline_would(
+    run: Run, bundle: Path, tmp_path: Path
+) -> None:
+    write_images(tmp_path / "kinds")
+    shutil.copyfile(tmp_path / "kinds/rgba.png", tmp_path / "kinds/rgba.jpg")
+    code, out, _ = run(bundle, tmp_path / "kinds/rgba.png", tmp_path / "kinds/rgba.jpg")
+    assert code == 0
+    assert len({line["probability"] for line in _lines(out)}) == 1
+
+
+def test_a_changed_bundle_is_refused_with_every_difference(
+    run: Run, bundle: Path, tmp_path: Path
+) -> None:
+    copy = tmp_path / "bundle"
+    shutil.copytree(bundle, copy)
+    weights = copy / "model/model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-1] + b"\x7f")
+    (copy / "notes.txt").write_text("mine")
+    (copy / "README.md").unlink()
+    code, out, err = run(copy, "photo.jpg")
+    assert (code, out) == (42, "")
+    assert "model/model.safetensors: sha256" in err
+    assert "notes.txt: not in the manifest" in err
+    assert "README.md: missing" in err
+    assert len(err.splitlines()) == 1
+
+
+def _reissue(bundle: Path, path: Path, change: Any) -> Path:
+    """The bundle after `change(directory)`, with a manifest that agrees with it."""
+    with writing(path, kind="Bundle", step="export_bundle", config=Config()) as out:
+        shutil.copytree(bundle, out, dirs_exist_ok=True)
+        (out / "manifest.json").unlink()
+        change(out)
+    return path
+
+
+def _edit_policy(inputs: Inputs) -> Any:
+    document = inputs.policy.to_json() | {"threshold": 0.5, "threshold_margin": 0.0}
+    return lambda out: write_json(out / "policy.json", document)
+
+
+def test_a_file_changed_together_with_the_manifest_differs_from_bundle_json(
+    run: Run, inputs: Inputs, bundle: Path, tmp_path: Path
+) -> None:
+    code, _, err = run(_reissue(bundle, tmp_path / "bundle", _edit_policy(inputs)), "photo.jpg")
+    assert code == 42
+    assert "bundle.json: disagrees with manifest.json about policy.json" in err
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (
+            lambda out: (out / "policy.json").unlink(),
+            "must hold exactly one policy.json, holds none",
+        ),
+        (
+            lambda out: shutil.copyfile(out / "policy.json", out / "model/policy.json"),
+            "holds model/policy.json, ",
+        ),
+    ],
+)
+def test_none_or_two_policies_are_refused(
+    run: Run, bundle: Path, tmp_path: Path, change: Any, message: str
+) -> None:
+    code, _, err = run(_reissue(bundle, tmp_path / "bundle", change), "photo.jpg")
+    assert code == 42
+    assert message in err
+
+
+def test_what_is_not_a_bundle_is_refused(run: Run, inputs: Inputs, tmp_path: Path) -> None:
+    assert run(tmp_path / "nowhere", "photo.jpg")[0] == 42
+    code, _, err = run(inputs.root / "checkpoint", "photo.jpg")
+    assert code == 42
+    assert "kind is 'Checkpoint'" in err
+
+
+def test_help_teaches_by_example(run: Run) -> None:
+    code, out, _ = run("--help")
+    assert code == 0
+    assert "python -m components.shared.serving.predict bundle photo1.jpg" in out
+    assert '"decision": "roadwork"' in out
+    code, _, err = run("bundle", "a.jpg", "--batch-size", "0")
+    assert code == 2
+    assert "must be a whole number of at least 1" in err
+
+
+def test_a_refusal_does_not_wait_for_torch(bundle: Path, tmp_path: Path) -> None:
+    program = (
+        "import sys\nfrom components.shared import predict\nsys.argv[1:] = ['nowhere',"
+        " 'photo.jpg']\ntry:\n    predict.main()\nexcept SystemExit as end:\n    print(end.code,"
+        " [name for name in ('torch', 'transformers') if name in sys.modules])\n"
+    )
+    root = str(Path(predict.__file__).parents[3])
+    environment = os.environ | {"PYTHONPATH": root}
+    finished = subprocess.run(
+        [sys.executable, "-c", program],
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+        env=environment,
+        check=True,
+    )
+    assert finished.stdout.split() == ["42", "[]"]

@@ -1,0 +1,116 @@
+"""Artifacts and bundles in the store."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from components.shared.contracts.artifacts import verify_dir, writing
+from components.shared.contracts.config import Config
+from components.shared.contracts.errors import ArtifactError
+from components.shared.storage import BundleRegistry, Store, StoreSettings
+from components.shared.storage.artifacts import download_artifact, upload_artifact
+from components.shared.storage.errors import (
+    DigestMismatchError,
+    ObjectNotFoundError,
+    StoreConflictError,
+)
+
+
+@pytest.fixture
+def store(s3: StoreSettings) -> Store:
+    return Store(s3, deadline_seconds=10)
+
+
+def _bundle(path: Path, content: str) -> Path:
+    with writing(path, kind="Bundle", step="export_bundle", config=Config()) as staging:
+        (staging / "model").mkdir()
+        (staging / "model" / "weights.bin").write_text(content)
+        (staging / "bundle.json").write_text("{}")
+    return path
+
+
+def _put(store: Store, bucket: str, key: str, file: Path, data: bytes) -> None:
+    file.write_bytes(data)
+    store.put(bucket, key, file)
+
+
+def test_a_bundle_comes_back_as_it_went(store: Store, bucket: str, tmp_path: Path) -> None:
+    registry = BundleRegistry(store, bucket, "registry")
+    digest = registry.put_bundle(_bundle(tmp_path / "up", "weights"))
+    assert registry.put_bundle(tmp_path / "up") == digest
+    registry.get_bundle(digest, tmp_path / "down")
+    assert verify_dir(tmp_path / "down", "Bundle") == verify_dir(tmp_path / "up", "Bundle")
+    assert registry.put_bundle(_bundle(tmp_path / "other", "other")) != digest
+
+
+def test_champion_moves_only_from_the_one_that_was_seen(
+    store: Store, bucket: str, tmp_path: Path
+) -> None:
+    registry = BundleRegistry(store, bucket)
+    first, second = (registry.put_bundle(_bundle(tmp_path / name, name)) for name in ("a", "b"))
+    assert registry.champion() is None
+    old = registry.promote(first, over=None)
+    assert registry.champion() == old
+    new = registry.promote(second, over=old)
+    assert registry.champion() == new
+    assert (new.digest, new.previous) == (second, first)
+    for stale in (None, old):
+        with pytest.raises(StoreConflictError, match=r"champion\.json"):
+            registry.promote(first, over=stale)
+
+
+def test_an_unfinished_upload_does_not_exist(store: Store, bucket: str, tmp_path: Path) -> None:
+    registry = BundleRegistry(store, bucket)
+    digest = registry.put_bundle(_bundle(tmp_path / "up", "weights"))
+    store.delete(bucket, f"bundles/{digest}/manifest.json")
+    with pytest.raises(ObjectNotFoundError):
+        registry.get_bundle(digest, tmp_path / "down")
+    with pytest.raises(ObjectNotFoundError, match="bundles/"):
+        registry.promote(digest, over=None)
+    assert not (tmp_path / "down").exists()
+
+
+def test_a_changed_or_missing_file_is_refused_and_nothing_is_left(
+    store: Store, bucket: str, tmp_path: Path
+) -> None:
+    registry = BundleRegistry(store, bucket)
+    digest = registry.put_bundle(_bundle(tmp_path / "up", "weights"))
+    _put(store, bucket, f"bundles/{digest}/model/weights.bin", tmp_path / "x", b"wEights")
+    with pytest.raises(DigestMismatchError, match=r"weights\.bin"):
+        registry.get_bundle(digest, tmp_path / "down")
+    store.delete(bucket, f"bundles/{digest}/model/weights.bin")
+    with pytest.raises(ObjectNotFoundError, match=r"weights\.bin"):
+        registry.get_bundle(digest, tmp_path / "down")
+    assert sorted(entry.name for entry in tmp_path.iterdir()) == ["up", "x"]
+
+
+def test_a_bundle_under_another_digest_is_refused(
+    store: Store, bucket: str, tmp_path: Path
+) -> None:
+    registry = BundleRegistry(store, bucket)
+    upload_artifact(
+        store, _bundle(tmp_path / "up", "weights"), bucket, f"bundles/{'0' * 64}", kind="Bundle"
+    )
+    with pytest.raises(ArtifactError, match="000000000000"):
+        registry.get_bundle("0" * 64, tmp_path / "down")
+
+
+@pytest.mark.parametrize("name", ["../evil", "/etc/evil", "a/../../evil", "..\\evil", ""])
+def test_a_manifest_cannot_write_outside(
+    store: Store, bucket: str, tmp_path: Path, name: str
+) -> None:
+    manifest = json.dumps({"files": {name: {"sha256": "0" * 64, "bytes": 0}}}).encode()
+    _put(store, bucket, "p/manifest.json", tmp_path / "m", manifest)
+    with pytest.raises(ArtifactError, match="leaves the artifact"):
+        download_artifact(store, bucket, "p", tmp_path / "down", kind="Bundle")
+
+
+@pytest.mark.parametrize("data", [b"", b"[]", b'{"files": 3}', b'{"digest": "x"}', b"\xff"])
+def test_garbage_is_named(store: Store, bucket: str, tmp_path: Path, data: bytes) -> None:
+    _put(store, bucket, "p/manifest.json", tmp_path / "m", data)
+    with pytest.raises(ArtifactError, match="not an artifact manifest"):
+        download_artifact(store, bucket, "p", tmp_path / "down", kind="Bundle")
+    _put(store, bucket, "champion.json", tmp_path / "m", data)
+    with pytest.raises(ArtifactError, match="not a champion pointer"):
+        BundleRegistry(store, bucket).champion()

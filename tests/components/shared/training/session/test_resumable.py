@@ -1,0 +1,216 @@
+"""Which attempts share checkpoints, and what one leaves for the next."""
+
+import dataclasses
+from pathlib import Path
+
+import pytest
+
+from components.shared.contracts import artifacts
+from components.shared.contracts.config import Config, option
+from components.shared.contracts.errors import (
+    ConfigError,
+    DataError,
+    OvertakenError,
+    TransientError,
+)
+from components.shared.contracts.options import LaunchConfig
+from components.shared.storage import Store, StoreSettings
+from components.shared.training.checkpoint.remote import STORE_VARIABLE
+from components.shared.training.session import resumable
+from components.shared.training.session.resumable import (
+    PLACE_VARIABLE,
+    ResumableTraining,
+    training_key,
+)
+from tests.s3 import bucket, s3
+
+__all__ = ["bucket", "s3"]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Settings(LaunchConfig):
+    """A phase's configuration."""
+
+    rate: float = option(0.1, "rate")
+
+
+@pytest.fixture
+def inputs(tmp_path: Path) -> dict[str, Path | str]:
+    """An artifact, a plain folder, a name."""
+    with artifacts.writing(tmp_path / "data", kind="Thing", step="test", config=Config()) as out:
+        (out / "a").write_text("a")
+    (tmp_path / "weights").mkdir()
+    (tmp_path / "weights/w").write_text("w")
+    return {"data": tmp_path / "data", "weights": tmp_path / "weights", "hub": "name"}
+
+
+def _training(
+    inputs: dict[str, Path | str], tmp_path: Path, **changes: object
+) -> ResumableTraining:
+    config = Settings.from_mapping(changes)
+    return ResumableTraining(config, step="toy", inputs=inputs, beside=tmp_path / "run/checkpoint")
+
+
+def test_any_changed_input_has_another_key(
+    inputs: dict[str, Path | str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    keys = [training_key(Settings(), "toy", inputs)]
+    keys.append(training_key(Settings(rate=0.2), "toy", inputs))
+    keys.append(training_key(Settings(), "other", inputs))
+    keys.append(training_key(Settings(), "toy", inputs | {"hub": "other"}))
+    (tmp_path / "weights/w").write_text("W")
+    keys.append(training_key(Settings(), "toy", inputs))
+    with artifacts.writing(tmp_path / "data", kind="Thing", step="test", config=Config()) as out:
+        (out / "a").write_text("b")
+    keys.append(training_key(Settings(), "toy", inputs))
+    monkeypatch.setattr(resumable, "code_version", lambda: "changed")
+    keys.append(training_key(Settings(), "toy", inputs))
+    assert len(set(keys)) == len(keys)
+
+
+def test_what_does_not_change_the_model_keeps_the_key(inputs: dict[str, Path | str]) -> None:
+    changed = Settings(
+        n_processes=2,
+        max_restarts=0,
+        checkpoint_seconds=7,
+        checkpoint_steps=3,
+        require_durable=True,
+    )
+    assert training_key(changed, "toy", inputs) == training_key(Settings(), "toy", inputs)
+
+
+def test_success_leaves_nothing(inputs: dict[str, Path | str], tmp_path: Path) -> None:
+    (tmp_path / "run").mkdir()
+    with _training(inputs, tmp_path) as training:
+        job = training.find_checkpoint()
+        (Path(job["place"]) / "step-000000001").mkdir()
+    assert not list((tmp_path / "run").iterdir())
+
+
+def test_an_interrupted_attempt_leaves_its_checkpoints(
+    inputs: dict[str, Path | str], tmp_path: Path
+) -> None:
+    def interrupted() -> None:
+        with _training(inputs, tmp_path) as training:
+            job = training.find_checkpoint()
+            (Path(job["place"]) / "step-000000001").mkdir()
+            raise TransientError("preempted")
+
+    with pytest.raises(TransientError):
+        interrupted()
+    assert list((tmp_path / "run/.checkpoints").glob("*/step-000000001"))
+
+
+def test_a_permanent_error_is_repeated_at_once_and_only_for_the_same_inputs(
+    inputs: dict[str, Path | str], tmp_path: Path
+) -> None:
+    training = _training(inputs, tmp_path)
+    training.check_history()
+
+    def failing() -> None:
+        with training:
+            raise DataError("loss is not finite at step 7")
+
+    with pytest.raises(DataError):
+        failing()
+    with pytest.raises(
+        DataError, match=r"not finite at step 7 \(as before .* delete .*failed\.json"
+    ):
+        _training(inputs, tmp_path).check_history()
+    _training(inputs, tmp_path, rate=0.2).check_history()
+
+
+def test_the_place_can_be_given(
+    inputs: dict[str, Path | str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(PLACE_VARIABLE, str(tmp_path / "elsewhere"))
+    first, second = _training(inputs, tmp_path / "a"), _training(inputs, tmp_path / "b")
+    assert first.place == second.place
+    assert first.place.parent == tmp_path / "elsewhere"
+
+
+def test_the_same_training_does_not_run_twice_on_a_machine(
+    inputs: dict[str, Path | str], tmp_path: Path
+) -> None:
+    with (
+        _training(inputs, tmp_path),
+        pytest.raises(TransientError, match="another process trains this already"),
+    ):
+        _training(inputs, tmp_path).__enter__()
+    with _training(inputs, tmp_path):
+        pass
+
+
+def test_durability_needs_a_store(inputs: dict[str, Path | str], tmp_path: Path) -> None:
+    with pytest.raises(
+        ConfigError, match="require_durable=true needs a store: set STREETVISION_CHECKPOINT_STORE="
+    ):
+        _training(inputs, tmp_path, require_durable=True)
+
+
+def test_the_store_knows_the_failure_and_is_left_clean_after_success(
+    inputs: dict[str, Path | str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    s3: StoreSettings,
+    bucket: str,
+) -> None:
+    for name, value in s3.to_environment().items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv(STORE_VARIABLE, f"s3://{bucket}/trainings")
+
+    def failing() -> None:
+        with _training(inputs, tmp_path / "pod1"):
+            raise DataError("loss is not finite at step 7")
+
+    with _training(inputs, tmp_path / "pod0", rate=0.5) as training:
+        training.find_checkpoint()
+        assert len(Store(s3).list(bucket)) == 1  # the pointer
+    assert Store(s3).list(bucket) == []
+    with pytest.raises(DataError):
+        failing()
+    with pytest.raises(DataError, match=r"as before .* delete s3://.*failed\.json"):
+        _training(inputs, tmp_path / "pod2").check_history()
+
+
+def test_a_restart_stays_the_owner_and_finds_out_where_another_pod_took_over(
+    inputs: dict[str, Path | str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    s3: StoreSettings,
+    bucket: str,
+) -> None:
+    for name, value in (s3.to_environment() | {STORE_VARIABLE: f"s3://{bucket}/trainings"}).items():
+        monkeypatch.setenv(name, value)
+    with _training(inputs, tmp_path / "pod1") as older:
+        owners = {older.find_checkpoint()["mirror"]["owner"] for _ in range(3)}
+        assert len(owners) == 1
+        with _training(inputs, tmp_path / "pod2") as newer:
+            newer.find_checkpoint()
+            with pytest.raises(
+                OvertakenError, match="has taken this training over; this attempt stops"
+            ):
+                older.find_checkpoint()
+            newer.find_checkpoint()
+
+
+@pytest.mark.parametrize("durable", [False, True])
+def test_a_store_that_is_away_at_the_start(
+    inputs: dict[str, Path | str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    durable: bool,
+) -> None:
+    nowhere = StoreSettings(endpoint="127.0.0.1:1", access_key="a", secret_key="b", secure=False)
+    monkeypatch.setattr(Store, "from_environment", lambda: Store(nowhere, deadline_seconds=0.2))
+    monkeypatch.setenv(STORE_VARIABLE, "s3://bucket/trainings")
+    training = _training(inputs, tmp_path, require_durable=durable)
+    if durable:
+        with pytest.raises(TransientError, match=r"cannot read 127\.0\.0\.1:1"):
+            training.check_history()
+    else:
+        training.check_history()
+        with training:
+            assert training.find_checkpoint()["mirror"]["claimed"] is False
+        assert "warning: the store does not protect this training yet" in capsys.readouterr().out

@@ -1,0 +1,145 @@
+"""A least-squares task for the training loop, also runnable as a torchrun module: `-m
+tests.components.shared.training.toy`.
+"""
+
+import argparse
+import json
+import os
+import random
+import signal
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from safetensors.torch import save_file
+from torch import nn
+
+from components.shared.contracts.options import LaunchConfig
+from components.shared.training.checkpoint.writer import Checkpoints
+from components.shared.training.launch.torchrun import report_error
+from components.shared.training.loop.distributed import World, leave, process_group
+from components.shared.training.session.fit import FitResult, LoopConfig, fit
+
+Positions = npt.NDArray[np.int64]
+
+
+class Toy:
+    """Linear regression of 40 samples; `fault` makes the last rank fail at step `at`.
+
+    `noise` draws from the global generators, which a resumed training must find as they were;
+    `width` makes it a network of several communication buckets.
+    """
+
+    n_samples = 40
+
+    def __init__(
+        self,
+        world: World,
+        fault: str = "",
+        memory: int = 10**9,
+        at: int = 3,
+        noise: bool = False,
+        width: int = 0,
+    ) -> None:
+        generator = torch.Generator().manual_seed(0)
+        self.inputs = torch.randn(self.n_samples, 5, generator=generator)
+        self.targets = self.inputs @ torch.arange(5.0) + 1
+        torch.manual_seed(1)
+        self.module: nn.Module = nn.Linear(5, 1)
+        if width:
+            hidden = (
+                nn.Linear(5, width),
+                nn.ReLU(),
+                nn.Linear(width, width),
+                nn.ReLU(),
+                nn.Linear(width, width),
+            )
+            self.module = nn.Sequential(*hidden, nn.ReLU(), nn.Linear(width, 1))
+        self.world, self.fault, self.memory, self.at, self.noise = world, fault, memory, at, noise
+        self.batch_sizes: list[int] = []
+
+    def loss(
+        self, model: nn.Module, positions: Positions, slots: Positions, step: int
+    ) -> torch.Tensor:
+        """Sum of squared errors."""
+        self.batch_sizes.append(len(positions))
+        last_rank = self.world.rank == self.world.size - 1
+        if last_rank and len(positions) > self.memory:
+            raise torch.OutOfMemoryError("planted")
+        faulty = last_rank and step == self.at
+        if faulty and self.fault == "raise":
+            raise ValueError("planted failure")
+        if faulty and self.fault == "kill":
+            os.kill(os.getpid(), signal.SIGKILL)
+        if faulty and self.fault == "hang":
+            os.kill(os.getpid(), signal.SIGSTOP)
+        loss = (model(self.inputs[positions])[:, 0] - self.targets[positions]).square().sum()
+        if self.noise:
+            loss = loss * (
+                1
+                + 0.1 * (random.gauss(0, 1) + np.random.standard_normal() + float(torch.randn(())))
+            )
+        return loss * float("nan") if faulty and self.fault == "nan" else loss
+
+    def evaluate(self) -> dict[str, float]:
+        """Negative mean squared error over all samples."""
+        with torch.no_grad():
+            error = (self.module(self.inputs)[:, 0] - self.targets).square().mean()
+        return {"score": -float(error)}
+
+
+def config(**changes: object) -> LoopConfig:
+    """A short recipe."""
+    values: dict[str, object] = {
+        "epochs": 4,
+        "learning_rate": 0.05,
+        "global_batch_size": 15,
+        "micro_batch_size": 0,
+        "weight_decay": 0.0,
+        "warmup_ratio": 0.1,
+        "gradient_clip": 1.0,
+        "ema_decay": 0.9,
+        "patience": 0,
+        "monitor": "score",
+        "precision": "fp32",
+        "seed": 0,
+    }
+    return LoopConfig(**(values | changes))  # type: ignore[arg-type]
+
+
+def train(
+    world: World, changes: dict[str, object], checkpoints: Checkpoints | None = None, **toy: Any
+) -> tuple[Toy, FitResult]:
+    """Fit the toy; `toy` are further arguments of Toy."""
+    task = Toy(world, **toy)
+    return task, fit(task, config(**changes), world, checkpoints=checkpoints)
+
+
+def main() -> None:
+    """One rank; the main rank writes the weights beside the job."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--config", type=Path, required=True)
+    job = parser.parse_args().config
+    rank = 0
+    try:
+        with process_group() as world:
+            rank = world.rank
+            random.seed(rank)
+            np.random.seed(rank)
+            document = json.loads(job.read_text(encoding="utf-8"))
+            entry = document.pop("checkpoints", None)
+            every = LaunchConfig(checkpoint_steps=1)
+            checkpoints = Checkpoints.of_job(entry, every) if entry else None
+            task, _ = train(world, checkpoints=checkpoints, **document)
+            if world.is_main:
+                save_file(task.module.state_dict(), job.parent / "weights.safetensors")
+    except Exception as error:
+        report_error(job.parent, rank, error)
+        leave(1)
+    leave(0)
+
+
+if __name__ == "__main__":
+    main()

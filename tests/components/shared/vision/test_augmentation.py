@@ -1,0 +1,108 @@
+"""Augmentation: range, determinism, independence of batch composition, and the JPEG against
+Pillow's.
+"""
+
+import io
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from components.shared.vision import augmentation as augment
+
+
+def _scene(count: int = 4, size: int = 64, seed: int = 0) -> torch.Tensor:
+    """Smooth random images with edges, uint8 (B, S, S, 3)."""
+    rng = np.random.default_rng(seed)
+    coarse = rng.integers(0, 256, (count, 8, 8, 3), dtype=np.uint8)
+    images = [
+        np.asarray(Image.fromarray(c).resize((size, size), Image.Resampling.BICUBIC))
+        for c in coarse
+    ]
+    stacked = np.stack(images)
+    stacked[:, 20:30, 10:40] = (255, 120, 0)
+    return torch.from_numpy(stacked)
+
+
+@pytest.mark.parametrize("level", ["moderate", "aggressive"])
+def test_output_is_finite_and_in_range(level: str) -> None:
+    images = _scene(32)
+    result = augment.apply(images, augment.draw(np.random.default_rng(1), 32, level))
+    assert result.shape == (32, 3, 64, 64)
+    assert result.dtype == torch.float32
+    assert torch.isfinite(result).all()
+    assert 0 <= float(result.min()) <= float(result.max()) <= 1
+
+
+def test_half_precision_around_it_changes_nothing() -> None:
+    images, parameters = _scene(32), augment.draw(np.random.default_rng(1), 32, "aggressive")
+    with torch.autocast("cpu", torch.bfloat16):
+        half = augment.apply(images, parameters)
+    assert torch.equal(half, augment.apply(images, parameters))
+
+
+def test_what_is_much_smaller_than_its_source_keeps_no_false_structure() -> None:
+    board = torch.from_numpy(np.indices((90, 90)).sum(axis=0) % 2 * 255).to(torch.uint8)
+    images = board[None, :, :, None].expand(8, 90, 90, 3)
+    parameters = augment.draw(np.random.default_rng(0), 8, "crop")
+    plain, smooth = (augment.apply(images, parameters, 30, oversampling=n) for n in (1, 3))
+    assert plain.shape == smooth.shape == (8, 3, 30, 30)
+    assert smooth.std() < 0.3 * plain.std()
+
+
+def test_an_image_is_distorted_alike_whatever_batch_it_is_in() -> None:
+    images = _scene(16)
+    parameters = augment.draw(np.random.default_rng(3), 16, "aggressive")
+    whole = augment.apply(images, parameters)
+    slots = np.array([13, 2, 7])
+    assert torch.allclose(
+        augment.apply(images[slots], parameters.at(slots)), whole[slots], atol=1e-6
+    )
+
+
+def test_same_seed_gives_the_same_images_and_another_seed_others() -> None:
+    images = _scene(8)
+    first, second, other = (
+        augment.apply(images, augment.draw(np.random.default_rng(s), 8, "moderate"))
+        for s in (5, 5, 6)
+    )
+    assert torch.equal(first, second)
+    assert not torch.equal(first, other)
+
+
+@pytest.mark.parametrize("quality", [30, 50, 75, 95])
+def test_jpeg_distorts_like_pillows(quality: int) -> None:
+    images = _scene(1, size=96)
+    buffer = io.BytesIO()
+    Image.fromarray(images[0].numpy()).save(buffer, format="JPEG", quality=quality, subsampling=2)
+    expected = np.asarray(Image.open(buffer)).astype(np.float32)
+    pixels = images.permute(0, 3, 1, 2).float() / 255
+    actual = augment.jpeg(pixels, torch.tensor([quality]))[0].permute(1, 2, 0).numpy() * 255
+    original = images[0].numpy().astype(np.float32)
+    # Compared is what compression changed: Pillow also rounds every RGB value, which at quality 95
+    # is half of it.
+    agreement = np.corrcoef((actual - original).ravel(), (expected - original).ravel())[0, 1]
+    assert agreement > 0.95
+    assert np.abs(actual - expected).mean() < 0.5 * np.abs(original - expected).mean()
+
+
+def test_jpeg_keeps_sizes_that_are_no_multiple_of_16() -> None:
+    assert augment.jpeg(torch.rand(2, 3, 37, 50), torch.tensor([60, 90])).shape == (2, 3, 37, 50)
+
+
+def test_a_flip_alone_mirrors_the_image() -> None:
+    parameters = augment.draw(np.random.default_rng(0), 1, "moderate")
+    identity = augment.Augmentation(
+        crop=np.array([[1, 0, 0]], dtype=np.float32),
+        flip=np.array([True]),
+        radians=np.zeros(1, dtype=np.float32),
+        colour=np.ones((1, 3), dtype=np.float32),
+        sigma=np.zeros(1, dtype=np.float32),
+        noise=np.zeros(1, dtype=np.float32),
+        noise_seed=parameters.noise_seed,
+        quality=np.zeros(1, dtype=np.int64),
+    )
+    images = _scene(1)
+    result = augment.apply(images, identity)
+    assert torch.allclose(result, images.permute(0, 3, 1, 2).float().flip(3) / 255, atol=1e-4)

@@ -1,0 +1,259 @@
+"""One run on this machine with an object store: what it leaves, what runs again after a change,
+what it never shows.
+"""
+
+import json
+import shutil
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from components.shared.contracts.artifacts import verify_dir
+from pipelines.cli import app as cli
+from pipelines.local import embedded_store as embedded
+from pipelines.parameters import parse_variant, read_parameters
+from pipelines.plan import plan
+from pipelines.sources import ROOT
+from tests.components.conftest import write_backbone, write_source
+
+MODES = "full,lora"
+PLANTED = ("PLANTEDACCESSKEY0001", "planted-secret-key-5f1c0a7d")
+
+
+@dataclass(frozen=True)
+class Finished:
+    """A finished run: its folder, its parameters, what it printed."""
+
+    root: Path
+    values: dict[str, Any]
+    printed: str
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Finished:
+    """The whole pipeline on tiny data in the embedded store, with credentials that can be looked
+    for.
+    """
+    root = tmp_path_factory.mktemp("local")
+    write_source(root / "data")
+    write_backbone(root / "backbone")
+    values: dict[str, Any] = {
+        "data": str(root / "data"),
+        "backbone": str(root / "backbone"),
+        "image_size": 56,
+        "epochs": 1,
+        "learning_rate": 0.002,
+        "min_per_class": 2,
+        "n_bootstrap": 100,
+        "n_processes": 1,
+    }
+    (root / "run.yaml").write_text(yaml.safe_dump(values))
+    options = [
+        "run",
+        "--params",
+        str(root / "run.yaml"),
+        "--output",
+        str(root / "runs"),
+        "--store",
+        "embedded",
+    ]
+    options += ["--modes", MODES]
+    tokens = {10: PLANTED[0], 20: PLANTED[1]}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(embedded.secrets, "token_hex", lambda n: tokens[n])
+        patch.setenv("STREETVISION_S3_SESSION_TOKEN", "")
+        log = root / "log"
+        with log.open("w") as stream:
+            patch.setattr(sys, "stdout", stream)
+            patch.setattr(sys, "stderr", stream)
+            cli.main(options)
+    return Finished(root, values, log.read_text())
+
+
+def test_data_that_are_not_there_are_refused_before_anything_is_made(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    nowhere = tmp_path / "nowhere"
+    with pytest.raises(SystemExit) as caught:
+        cli.main(
+            [
+                "run",
+                "--param",
+                f"data={nowhere}",
+                "--param",
+                "backbone=org/name",
+                "--output",
+                str(tmp_path / "runs"),
+            ]
+        )
+    assert caught.value.code == 42
+    assert capsys.readouterr().err == f"error: data='{nowhere}' does not exist\n"
+    assert not (tmp_path / "runs").exists()
+
+
+def test_data_come_from_the_store_and_the_bundle_goes_there(finished: Finished) -> None:
+    assert "registered: s3://streetvision/registry/bundles/" in finished.printed
+    documents = [
+        file.read_text()
+        for file in (finished.root / "runs").glob("streetvision-*/*/executor_input.json")
+    ]
+    assert all(str(finished.root / "data") not in document for document in documents)
+
+
+def test_no_credential_is_in_spec_logs_artifacts_reports_or_cache(
+    finished: Finished, tmp_path: Path
+) -> None:
+    assert not any(secret in finished.printed for secret in PLANTED)
+    cli.main(["compile", "--output", str(tmp_path / "stage1.yaml")])
+    files = [file for file in [*finished.root.rglob("*"), *tmp_path.rglob("*")] if file.is_file()]
+    looked_at = [file for file in files if finished.root / "runs/store/data" not in file.parents]
+    assert len(looked_at) > 50
+    for file in looked_at:
+        content = file.read_bytes()
+        assert not any(secret.encode() in content for secret in PLANTED), file
+
+
+@pytest.fixture(scope="module")
+def tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A copy of the code that a test may change."""
+    copy = tmp_path_factory.mktemp("tree")
+    for name in ("components", "pipelines", "images"):
+        shutil.copytree(ROOT / name, copy / name, ignore=shutil.ignore_patterns("__pycache__"))
+    for name in ("constraints.txt", "README.md"):
+        shutil.copy(ROOT / name, copy)
+    return copy
+
+
+ALWAYS = "configure"
+# What changed: file of the tree or of the data, parameters, and the first steps that run again.
+_SOURCES = ("ingest-dataset", "import-backbone")
+CHANGES: dict[str, tuple[str, dict[str, object], tuple[str, ...]]] = {
+    "nothing": ("", {}, ()),
+    "README.md": ("README.md", {}, ()),
+    "code of `evaluate`": ("components/evaluate/step.py", {}, ("evaluate",)),
+    "code of `fit_threshold`": ("components/fit_threshold/step.py", {}, ("fit-threshold",)),
+    "code of `train_baseline`": (
+        "components/train_baseline/tasks.py",
+        {},
+        ("train-full", "train-lora"),
+    ),
+    "code of `split_dataset`": ("components/split_dataset/balance.py", {}, ("split-dataset",)),
+    "code of `ingest_dataset`": ("components/ingest_dataset/step.py", {}, ("ingest-dataset",)),
+    "code of `import_backbone`": (
+        "components/import_backbone/backbone_sources.py",
+        {},
+        ("import-backbone",),
+    ),
+    "a module that all steps import": ("components/shared/contracts/errors.py", {}, _SOURCES),
+    "a pinned version": ("constraints.txt", {}, _SOURCES),
+    "the Dockerfile": ("images/Dockerfile", {}, _SOURCES),
+    "parameter `model_version`": ("", {"model_version": "9.9.9"}, ("export-bundle",)),
+    "parameter `max_fnr`": ("", {"max_fnr": 0.5}, ("fit-threshold",)),
+    "parameter `epochs`": ("", {"epochs": 2}, ("train-full", "train-lora")),
+    "`--modes`: one more": ("", {"--modes": "full,lora,frozen"}, ("train-frozen",)),
+    "one image of the data": ("data/img/000.jpg", {}, ("ingest-dataset",)),
+    "nothing any more": ("", {}, ()),
+}
+# Which steps read from which, in a run without extended pre-training.
+READS = {
+    "split-dataset": {"ingest-dataset"},
+    "train-full": {"ingest-dataset", "split-dataset", "import-backbone"},
+    "train-lora": {"ingest-dataset", "split-dataset", "import-backbone"},
+    "compare-adaptations": {"train-full", "train-lora", "train-frozen"},
+    "predict-logits": {"compare-adaptations"},
+    "train-gate": {"compare-adaptations"},
+    "compare-calibrators": {"predict-logits"},
+    "fit-threshold": {"predict-logits", "compare-calibrators"},
+    "calibrate-gate": {"train-gate"},
+    "calibrate-scrc": {"predict-logits"},
+    "evaluate": {
+        "predict-logits",
+        "train-gate",
+        "fit-threshold",
+        "calibrate-gate",
+        "calibrate-scrc",
+    },
+    "export-bundle": {"compare-adaptations", "train-gate", "evaluate"},
+}
+
+
+def test_the_caching_table(finished: Finished, tree: Path) -> None:
+    """docs/caching.md has this table; what it says is what the plan of a run says."""
+    changes = []
+    for file, values, _ in CHANGES.values():
+        place = finished.root if file.startswith("data/") else tree
+        options = dict(values)
+        modes = options.pop("--modes", MODES)
+        changes.append(
+            {
+                "file": str(place / file) if file else "",
+                "data": finished.values["data"],
+                "params": str(finished.root / "run.yaml"),
+                "changed": options,
+                "modes": modes,
+            }
+        )
+    done = subprocess.run(
+        [sys.executable, Path(__file__).with_name("plans.py"), finished.root / "runs"],
+        env={"PYTHONPATH": str(tree), "PATH": "/usr/bin:/bin", "HOME": str(tree)},
+        input=json.dumps(changes),
+        cwd=tree,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    lines = []
+    for (what, (_, _, first)), ran in zip(CHANGES.items(), json.loads(done.stdout), strict=True):
+        assert set(ran) == {ALWAYS} | _downstream(first), what
+        lines.append(f"| {what} | {', '.join(ran[1:]) or 'nothing'} |")
+    table = "\n".join(lines)
+    assert table in (ROOT / "docs/caching.md").read_text(), table
+
+
+def test_extended_pretraining_comes_between_the_backbone_and_every_training(
+    finished: Finished, tmp_path: Path
+) -> None:
+    def steps(pretrain: str) -> list[str]:
+        variant = parse_variant(pretrain, MODES)
+        values = read_parameters(finished.root / "run.yaml", [], variant)
+        return [row.step for row in plan(values, tmp_path, variant)]
+
+    found = steps("unlabelled")
+    assert len(found) == len(set(found))
+    first, *rest = ["split-dataset", "pretrain-explora", "train-full", "train-lora"]
+    assert all(found.index(first) < found.index(step) for step in rest)
+    assert (
+        found.index("import-backbone") < found.index("pretrain-explora") < found.index("train-full")
+    )
+    assert "pretrain-explora" not in steps("none")
+
+
+def test_pre_training_with_labels_runs_here(
+    finished: Finished, capfd: pytest.CaptureFixture[str]
+) -> None:
+    options = ["--params", str(finished.root / "run.yaml"), "--output", str(finished.root / "runs")]
+    for pair in (
+        "explora_objective=mae",
+        "explora_epochs=1",
+        "explora_decoder_width=32",
+        "mode=frozen",
+    ):
+        options += ["--param", pair]
+    cli.main(["run", *options, "--store", "embedded", "--pretrain", "labelled"])
+    assert "mae: training" in capfd.readouterr().out
+    adapted = max((finished.root / "runs").glob("streetvision-*/pretrain-explora*/adapted"))
+    assert verify_dir(adapted, "Backbone").summary["labels"] is True
+
+
+def _downstream(first: tuple[str, ...]) -> set[str]:
+    """The steps and all that read from them, directly or not."""
+    found = set(first)
+    for _ in READS:
+        found |= {step for step, sources in READS.items() if found & sources}
+    return found
