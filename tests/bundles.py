@@ -26,7 +26,7 @@ from components.shared.contracts.config import Config
 from components.shared.data.dataset import Sample, write_header, write_samples, write_shards
 from components.shared.models.classifier import Classifier, ClassifierSpec, Head, normalise
 from components.shared.models.gate import Gate, GateHead
-from components.shared.policies.logit_affine import fold_of
+from components.shared.policies.logit_affine import logit_affine_of
 from components.shared.policies.policy import Policy, read_policy, softmax_policy
 
 SIZE = 56
@@ -123,7 +123,7 @@ def _raw_threshold(rule: Policy) -> float:
     """The log-odds before calibration at which the decision changes, from how it is folded into
     weights.
     """
-    fold = fold_of(rule)
+    fold = logit_affine_of(rule)
     return float(
         (fold.offset[1 - rule.positive] - fold.offset[rule.positive]) / fold.scale[rule.positive]
     )

@@ -16,7 +16,7 @@ from components.shared.policies.certify import Certificate
 from components.shared.policies.logits import Logits, read_logits
 from components.shared.policies.policy import GatePolicy, Policy, softmax_policy
 from components.shared.policies.policy_artifact import fit_document, infeasible, write_policy
-from components.shared.policies.targets import Target, certified, obstacle_of
+from components.shared.policies.targets import Target, certified, infeasibility_reason
 from components.shared.stats.metrics import Bools, Floats
 from components.shared.stats.risk_coverage import augrc
 
@@ -53,7 +53,7 @@ def run(config: CalibrateGateConfig, *, val_calib_logits: InputDir, gate_policy:
     certificate = certified(config, target, config.risk_delta)
     certificates = {} if certificate is None else {"all": certificate}
     inputs = {"val_calib_logits": manifest}
-    obstacle = obstacle_of(config, [target], certificates, config.risk_delta)
+    obstacle = infeasibility_reason(config, [target], certificates, config.risk_delta)
     if obstacle is not None or certificate is None:
         reason, level = obstacle or ("", config.alpha)
         infeasible(gate_policy, reason, level, kind="gate", config=config, inputs=inputs)

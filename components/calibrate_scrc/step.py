@@ -16,7 +16,13 @@ from components.shared.calibration.calibrator import Calibrator
 from components.shared.calibration.compare import fit_named
 from components.shared.contracts.errors import DataError
 from components.shared.contracts.step import InputDir, OutputDir, main
-from components.shared.policies.calibration_split import Parts, at, draw_parts, only, samples_for
+from components.shared.policies.calibration_split import (
+    CalibrationSplit,
+    at,
+    draw_parts,
+    only,
+    samples_for,
+)
 from components.shared.policies.certify import Certificate
 from components.shared.policies.early_exit import fit_early_exit
 from components.shared.policies.logits import Logits, read_logits
@@ -25,7 +31,7 @@ from components.shared.policies.policy_artifact import fit_document, infeasible,
 from components.shared.policies.targets import (
     Target,
     certified,
-    obstacle_of,
+    infeasibility_reason,
     too_few,
     too_little_coverage,
 )
@@ -87,7 +93,7 @@ class _Fitted:
 
 
 def _single(
-    config: CalibrateScrcConfig, logits: Logits, parts: Parts, calibrator: Calibrator
+    config: CalibrateScrcConfig, logits: Logits, parts: CalibrationSplit, calibrator: Calibrator
 ) -> _Fitted:
     """One class for an answer."""
     targets = _targets(config, logits, parts, calibrator)
@@ -96,11 +102,11 @@ def _single(
     certificates = {
         name: certificate for name, certificate in found.items() if certificate is not None
     }
-    return _Fitted(certificates, delta, obstacle_of(config, targets, certificates, delta))
+    return _Fitted(certificates, delta, infeasibility_reason(config, targets, certificates, delta))
 
 
 def _sets(
-    config: CalibrateScrcConfig, logits: Logits, parts: Parts, calibrator: Calibrator
+    config: CalibrateScrcConfig, logits: Logits, parts: CalibrationSplit, calibrator: Calibrator
 ) -> _Fitted:
     """One class or both for an answer; what is deferred is only what `min_coverage` leaves."""
     rule, delta = (
@@ -130,7 +136,7 @@ def _sets(
 
 
 def _targets(
-    config: CalibrateScrcConfig, logits: Logits, parts: Parts, calibrator: Calibrator
+    config: CalibrateScrcConfig, logits: Logits, parts: CalibrationSplit, calibrator: Calibrator
 ) -> list[Target]:
     rule = softmax_policy(logits.class_names, config.positive_class, 0.0, calibrator)
     truth: Bools = logits.labels == rule.positive

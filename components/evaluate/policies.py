@@ -8,7 +8,7 @@ import numpy as np
 
 from components.evaluate.config import EvaluateConfig
 from components.evaluate.report.early_exit_report import EarlyExitResult, measure_early_exit
-from components.evaluate.report.guarantees import PolicyComparison, Promise, compare_to_confidence
+from components.evaluate.report.guarantees import Guarantee, PolicyComparison, compare_to_confidence
 from components.evaluate.report.report import PolicyResult
 from components.evaluate.report.robustness import Robustness, measure_robustness
 from components.evaluate.report.scorecard import Predictions, measure
@@ -30,7 +30,7 @@ _MAX_BAND_REPLICATES = 500  # a band is drawn, not tested
 
 
 @dataclass(frozen=True)
-class Candidates:
+class FittedPolicies:
     """By kind: logits and policy where there is one, and what was infeasible."""
 
     fitted: dict[str, tuple[Logits, Policy]]
@@ -40,13 +40,13 @@ class Candidates:
 
 
 @dataclass(frozen=True)
-class Judged:
+class PolicyResults:
     """Results by kind, the bundled one first; what each promised; and how a gate ranks against
     confidence.
     """
 
     results: dict[str, PolicyResult]
-    promises: tuple[Promise, ...]
+    promises: tuple[Guarantee, ...]
     comparisons: tuple[PolicyComparison, ...]
     early_exits: tuple[EarlyExitResult, ...] = ()
     robustness: tuple[Robustness, ...] = ()
@@ -60,7 +60,7 @@ class Judged:
 
 def read_candidates(
     paths: Mapping[str, Path | None], val_test_logits: Path, gate_test_logits: Path | None
-) -> tuple[Candidates, dict[str, Manifest]]:
+) -> tuple[FittedPolicies, dict[str, Manifest]]:
     """Policies with the logits they decide on, and the manifests of all inputs.
 
     Raises ArtifactError where a policy is of another kind than its input's name says, or where the
@@ -75,7 +75,7 @@ def read_candidates(
                 "val_test_logits and gate_test_logits hold different samples; take both from"
                 " one run"
             )
-    candidates = Candidates({}, {})
+    candidates = FittedPolicies({}, {})
     for kind, path in paths.items():
         if path is None:
             continue
@@ -95,7 +95,7 @@ def read_candidates(
     return candidates, inputs
 
 
-def judge(config: EvaluateConfig, candidates: Candidates) -> Judged:
+def evaluate_policies(config: EvaluateConfig, candidates: FittedPolicies) -> PolicyResults:
     """Metrics of all policies on the same replicates. Raises ArtifactError where the one to be
     bundled is missing.
     """
@@ -106,11 +106,11 @@ def judge(config: EvaluateConfig, candidates: Candidates) -> Judged:
     kinds = [config.policy, *(kind for kind in candidates.fitted if kind != config.policy)]
     results = {kind: _result(config, *candidates.fitted[kind]) for kind in kinds}
     promises = [
-        Promise.of(results[kind].policy, results[kind].metrics)  # type: ignore[arg-type]
+        Guarantee.of(results[kind].policy, results[kind].metrics)  # type: ignore[arg-type]
         for kind in kinds
         if isinstance(results[kind].policy, SelectivePolicy)
     ]
-    promises += [Promise.of(found, {}) for found in candidates.infeasible.values()]
+    promises += [Guarantee.of(found, {}) for found in candidates.infeasible.values()]
     # A softmax or SCRC policy ranks by the model's confidence itself.
     comparisons = [
         compare_to_confidence(
@@ -145,7 +145,9 @@ def judge(config: EvaluateConfig, candidates: Candidates) -> Judged:
     ]
     robustness = tuple(result for result in measured if result is not None)
     students = tuple(_result(config, *pair) for pair in candidates.students)
-    return Judged(results, tuple(promises), tuple(comparisons), tuple(exits), robustness, students)
+    return PolicyResults(
+        results, tuple(promises), tuple(comparisons), tuple(exits), robustness, students
+    )
 
 
 def predict(logits: Logits, rule: Policy) -> Predictions:

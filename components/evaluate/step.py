@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from components.evaluate.config import EvaluateConfig
-from components.evaluate.policies import Judged, judge, read_candidates
+from components.evaluate.policies import PolicyResults, evaluate_policies, read_candidates
 from components.evaluate.report.plots import thinned
 from components.evaluate.report.report import HardExample, ReportData, render
 from components.evaluate.report.scorecard import Entry, Predictions
@@ -61,7 +61,7 @@ def run(
     inputs["dataset"] = data.manifest
     for logits, rule in candidates.fitted.values():
         _check(config, logits, rule, data)
-    judged = judge(config, candidates)
+    judged = evaluate_policies(config, candidates)
     rule, predictions, values = judged.shown.policy, judged.shown.predictions, judged.shown.metrics
     logits = candidates.fitted[rule.kind][0]
     names, hard = _class_names(logits, rule), _worst_errors(config, predictions)
@@ -153,7 +153,7 @@ def _worst_errors(config: EvaluateConfig, predictions: Predictions) -> list[int]
     return rows
 
 
-def _document(config: EvaluateConfig, judged: Judged) -> dict[str, Any]:
+def _document(config: EvaluateConfig, judged: PolicyResults) -> dict[str, Any]:
     predictions = judged.shown.predictions
     policies: dict[str, Any] = {
         kind: {"policy": result.policy.to_json(), "metrics": dict(result.metrics)}

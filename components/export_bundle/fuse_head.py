@@ -24,7 +24,7 @@ from transformers import AutoModelForImageClassification
 
 from components.shared.contracts.artifacts import write_json
 from components.shared.models.classifier import Classifier, ClassifierSpec
-from components.shared.policies.logit_affine import Fold, fold_of
+from components.shared.policies.logit_affine import LogitAffine, logit_affine_of
 from components.shared.policies.policy import Policy
 
 # Families whose stock classification class feeds [CLS; mean patch token] to one linear layer, as
@@ -35,7 +35,7 @@ STOCK_LABELS = ("None", "Roadwork")
 _BICUBIC = 3
 
 
-def fold_into(head: nn.Linear, fold: Fold) -> None:
+def fuse_into_head(head: nn.Linear, fold: LogitAffine) -> None:
     """In place: logits become scale * logits + offset."""
     scale, offset = torch.from_numpy(fold.scale), torch.from_numpy(fold.offset)
     weight, bias = head.weight.detach().double(), head.bias.detach().double()
@@ -44,7 +44,7 @@ def fold_into(head: nn.Linear, fold: Fold) -> None:
         head.bias.copy_(scale * bias + offset)
 
 
-def obstacle(spec: ClassifierSpec, fold: Fold) -> str:
+def obstacle(spec: ClassifierSpec, fold: LogitAffine) -> str:
     """Why transformers' stock pipeline cannot carry this classifier and policy; empty where it
     can.
     """
@@ -87,9 +87,9 @@ def write_model(classifier: Classifier, policy: Policy, directory: Path) -> None
     Of several views nothing is folded: their aggregation does not commute with a scale or an
     offset.
     """
-    fold, positive = fold_of(policy), policy.positive
+    fold, positive = logit_affine_of(policy), policy.positive
     if classifier.spec.views is None:
-        fold_into(classifier.head.linear, fold)
+        fuse_into_head(classifier.head.linear, fold)
     directory.mkdir()
     if obstacle(classifier.spec, fold):
         classifier.save(directory)

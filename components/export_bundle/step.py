@@ -23,7 +23,7 @@ from components.shared.contracts.errors import ArtifactError
 from components.shared.contracts.step import InputDir, OutputDir, main
 from components.shared.data.dataset import Dataset
 from components.shared.policies.early_exit import read_early_exit, write_early_exit
-from components.shared.policies.logit_affine import fold_of
+from components.shared.policies.logit_affine import logit_affine_of
 from components.shared.policies.policy import Policy, read_policy, read_student
 from components.shared.serving.bundle import (
     DOCUMENT,
@@ -145,7 +145,7 @@ def _write_model(
 
     classifier = Classifier.load(checkpoint)
     spec = classifier.spec
-    fold = fold_of(rule)
+    fold = logit_affine_of(rule)
     reason = obstacle(spec, fold)
     if spec.image_size != data.image_size:
         raise ArtifactError(
@@ -187,7 +187,7 @@ def _write_student(checkpoint: Path, rule: Policy | None, data: Dataset, out: Pa
     from components.shared.models.classifier import Classifier
 
     student = student_of(Classifier.load(checkpoint))
-    if obstacle(student.spec, fold_of(rule)):
+    if obstacle(student.spec, logit_affine_of(rule)):
         return False
     write_model(student, rule, out / STUDENT_MODEL)
     images = data.images(np.arange(min(_N_CHECKED_IMAGES, len(data.samples)), dtype=np.int64))
@@ -232,7 +232,7 @@ def _document(
         if several
         else ""
     )
-    unfolded = unfolded or fold_of(rule).reason
+    unfolded = unfolded or logit_affine_of(rule).reason
     return {
         "name": config.model_name,
         "version": config.model_version,

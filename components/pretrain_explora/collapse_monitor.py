@@ -22,7 +22,7 @@ _SMALLEST = 1e-12
 Assign = Callable[[torch.Tensor], torch.Tensor]
 
 
-class Watch:
+class CollapseMonitor:
     """Measures on the first images of TRAIN, in the order of their ids, which are digests: a random
     sample.
 

@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 from components.pretrain_explora import masks, objectives
-from components.pretrain_explora.collapse_monitor import Watch
+from components.pretrain_explora.collapse_monitor import CollapseMonitor
 from components.pretrain_explora.config import PretrainExploraConfig
 from components.pretrain_explora.student import Student, masked_tokens
 from components.pretrain_explora.train_crops import Pixels, Positions
@@ -29,7 +29,7 @@ _TEACHER_BATCH = 32
 
 
 @dataclass(frozen=True)
-class _Lesson:
+class TeacherTargets:
     """The teacher's part of one step for this rank's n images; crops are numbered as 2 i + crop."""
 
     first_slot: int
@@ -63,8 +63,8 @@ class DinoTask:
         self.small_size = max(1, round(pixels.size * _SMALL_SHARE / patch)) * patch
         n_steps = config.explora_epochs * steps_per_epoch(self.n_samples, config.explora_batch_size)
         self.warmup = max(1, round(n_steps * config.warmup_ratio))
-        self.watch = Watch(pixels, student.backbone, world, self._assignments)
-        self._lesson: _Lesson | None = None
+        self.watch = CollapseMonitor(pixels, student.backbone, world, self._assignments)
+        self._lesson: TeacherTargets | None = None
 
     def begin_step(self, positions: Positions, slots: Positions, step: int) -> None:
         """The teacher's answers about this rank's images, centred over the global batch."""
@@ -72,7 +72,7 @@ class DinoTask:
         hidden = self._masks(slots, step)
         cls, patches = self._taught(large, hidden)
         temperature = self.temperature(step)
-        self._lesson = _Lesson(
+        self._lesson = TeacherTargets(
             first_slot=int(slots[0]),
             large=large,
             masks=hidden,

@@ -13,7 +13,7 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from components.pretrain_explora import masks
-from components.pretrain_explora.collapse_monitor import Watch
+from components.pretrain_explora.collapse_monitor import CollapseMonitor
 from components.pretrain_explora.config import PretrainExploraConfig
 from components.pretrain_explora.train_crops import Pixels, Positions
 from components.shared.models.backbone import n_prefix_tokens, tokens_of
@@ -46,7 +46,7 @@ class Decoder(nn.Module):
             layer, _DEPTH, norm=nn.LayerNorm(width), enable_nested_tensor=False
         )
         self.pixels = nn.Linear(width, 3 * patch * patch)
-        self.register_buffer("positions", position_waves(side, width), persistent=False)
+        self.register_buffer("positions", sincos_position_embedding(side, width), persistent=False)
         nn.init.trunc_normal_(self.hidden, std=0.02)
 
     positions: torch.Tensor
@@ -123,7 +123,7 @@ class MaeTask:
         self.patch = module.backbone.config.patch_size
         self.n_patches = len(module.decoder.positions)
         self.n_visible = max(1, round(self.n_patches * (1 - config.explora_mask_ratio)))
-        self.watch = Watch(pixels, module.backbone, world)
+        self.watch = CollapseMonitor(pixels, module.backbone, world)
 
     def loss(
         self, model: nn.Module, positions: Positions, slots: Positions, step: int
@@ -161,7 +161,7 @@ def patches_of(pixels: torch.Tensor, patch: int) -> torch.Tensor:
     return (flat - mean) / (variance + _TARGET_EPSILON).sqrt()
 
 
-def position_waves(side: int, width: int) -> torch.Tensor:
+def sincos_position_embedding(side: int, width: int) -> torch.Tensor:
     """(side * side, width): sine and cosine of row and column at width / 4 frequencies."""
     n = width // 4
     phase = torch.arange(side)[:, None] * torch.exp(-math.log(10000.0) * torch.arange(n) / n)

@@ -17,7 +17,7 @@ from components.shared.contracts.errors import (
 from components.shared.contracts.step import InputDir, OutputDir, main
 from components.shared.data.train_images import TrainImages
 from components.shared.data.train_labels import read_train_labels
-from components.shared.training.session.resumable import ResumableTraining
+from components.shared.training.session.resumable import TrainingSession
 
 KIND, STEP = "Backbone", "pretrain_explora"
 _TOLERANCE = 1e-4  # of tokens; storing fp32 weights explains 1e-6
@@ -45,13 +45,13 @@ def run(
     sources = {"train_images": train_images, "pretrained": pretrained}
     if train_labels is not None:
         sources["train_labels"] = train_labels
-    training = ResumableTraining(config, step=STEP, inputs=sources, beside=adapted)
-    training.check_history()
+    training = TrainingSession(config, step=STEP, inputs=sources, beside=adapted)
+    training.raise_recorded_failure()
     images, base = TrainImages.open(train_images), verify_dir(pretrained, KIND)
     inputs: dict[str, Manifest] = {"train_images": images.manifest, "pretrained": base}
     inputs |= _labels(config, images, train_labels)
     _check(config, images, pretrained)
-    with training.launched("components.pretrain_explora.train") as work:
+    with training.run("components.pretrain_explora.train") as work:
         summary = json.loads((work / "training.json").read_text(encoding="utf-8"))
         summary["max_difference"] = _verified(pretrained, work)
         with writing(

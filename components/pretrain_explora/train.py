@@ -25,7 +25,7 @@ from components.shared.data.train_images import TrainImages
 from components.shared.data.train_labels import read_train_labels
 from components.shared.models import adapters
 from components.shared.models.backbone import exact_tokens, image_statistics, load_backbone
-from components.shared.training.checkpoint.writer import Checkpoints
+from components.shared.training.checkpoint.writer import CheckpointWriter
 from components.shared.training.loop.distributed import World
 from components.shared.training.loop.record import write_metrics
 from components.shared.training.session.fit import LoopConfig, fit
@@ -47,7 +47,7 @@ def train(
     pretrained: Path,
     work: Path,
     world: World,
-    checkpoints: Checkpoints,
+    checkpoints: CheckpointWriter,
     train_labels: Path | None = None,
 ) -> None:
     """Everything one rank does; the main rank leaves `backbone/`, `probe.safetensors` and

@@ -9,7 +9,7 @@ from components.shared.contracts.step import InputDir, OutputDir, main
 from components.shared.data.dataset import Dataset
 from components.shared.data.splits import SPLITS, Splits, read_splits
 from components.shared.training.session.outputs import write_split_logits
-from components.shared.training.session.resumable import ResumableTraining
+from components.shared.training.session.resumable import TrainingSession
 from components.train_baseline.config import TrainBaselineConfig
 
 STEP = "train_baseline"
@@ -31,15 +31,15 @@ def run(
     the same bytes.
     """
     sources = {"dataset": dataset, "splits": splits, "backbone": backbone}
-    training = ResumableTraining(config, step=STEP, inputs=sources, beside=checkpoint)
-    training.check_history()
+    training = TrainingSession(config, step=STEP, inputs=sources, beside=checkpoint)
+    training.raise_recorded_failure()
     data, assignment, base = (
         Dataset.open(dataset),
         read_splits(splits),
         verify_dir(backbone, "Backbone"),
     )
     _check(config, data, assignment)
-    with training.launched("components.train_baseline.train") as work:
+    with training.run("components.train_baseline.train") as work:
         inputs = {"dataset": data.manifest, "splits": assignment.manifest, "backbone": base}
         summary = json.loads((work / "training.json").read_text(encoding="utf-8"))
         with writing(

@@ -16,7 +16,7 @@ from components.shared.data.splits import read_splits
 from components.shared.models import adapters
 from components.shared.models.backbone import image_statistics, load_backbone
 from components.shared.models.classifier import Classifier, ClassifierSpec, new_head
-from components.shared.training.checkpoint.writer import Checkpoints
+from components.shared.training.checkpoint.writer import CheckpointWriter
 from components.shared.training.loop.distributed import World
 from components.shared.training.loop.inference import SplitData, predict
 from components.shared.training.loop.record import write_metrics
@@ -34,7 +34,7 @@ def train(
     backbone: Path,
     work: Path,
     world: World,
-    checkpoints: Checkpoints,
+    checkpoints: CheckpointWriter,
 ) -> None:
     """Everything one rank does; the main rank leaves `checkpoint/`, `VAL_SELECT.npy` and
     `training.json` in `work`.

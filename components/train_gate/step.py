@@ -11,7 +11,7 @@ from components.shared.contracts.step import InputDir, OutputDir, main
 from components.shared.data.dataset import Dataset
 from components.shared.data.splits import read_splits, refuse_foreign
 from components.shared.training.session.outputs import write_split_logits
-from components.shared.training.session.resumable import ResumableTraining
+from components.shared.training.session.resumable import TrainingSession
 from components.train_gate.config import TrainGateConfig
 
 STEP = "train_gate"
@@ -34,8 +34,8 @@ def run(
     the same bytes. Raises ArtifactError where checkpoint and splits were made from another dataset.
     """
     sources = {"dataset": dataset, "splits": splits, "checkpoint": checkpoint}
-    training = ResumableTraining(config, step=STEP, inputs=sources, beside=gate_checkpoint)
-    training.check_history()
+    training = TrainingSession(config, step=STEP, inputs=sources, beside=gate_checkpoint)
+    training.raise_recorded_failure()
     data, assignment, base = (
         Dataset.open(dataset),
         read_splits(splits),
@@ -47,7 +47,7 @@ def run(
             f" {list(data.class_names)}"
         )
     refuse_foreign(data, assignment, base)
-    with training.launched("components.train_gate.train") as work:
+    with training.run("components.train_gate.train") as work:
         inputs = {"dataset": data.manifest, "splits": assignment.manifest, "checkpoint": base}
         summary = json.loads((work / "training.json").read_text(encoding="utf-8"))
         with writing(

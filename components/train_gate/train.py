@@ -14,7 +14,7 @@ from components.shared.contracts.artifacts import write_json
 from components.shared.data.dataset import Dataset
 from components.shared.data.splits import read_splits
 from components.shared.models.classifier import Classifier
-from components.shared.training.checkpoint.writer import Checkpoints
+from components.shared.training.checkpoint.writer import CheckpointWriter
 from components.shared.training.loop.distributed import World
 from components.shared.training.loop.inference import SplitData, features_of
 from components.shared.training.loop.record import write_metrics
@@ -31,7 +31,7 @@ def train(
     checkpoint: Path,
     work: Path,
     world: World,
-    checkpoints: Checkpoints,
+    checkpoints: CheckpointWriter,
 ) -> None:
     """Everything one rank does; the main rank leaves `checkpoint/`, `<split>.npy` and
     `<split>-gate.npy` in `work`.

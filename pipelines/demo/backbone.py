@@ -56,7 +56,7 @@ def _write(directory: Path, seed: int) -> None:
             torch.from_numpy(_PATCH_GAIN * cosine_patterns())
         )
         embeddings.position_embeddings[0, 1:].copy_(
-            torch.from_numpy(_POSITION_GAIN * position_waves())
+            torch.from_numpy(_POSITION_GAIN * sincos_position_embedding())
         )
     model.save_pretrained(directory)
     _write_preprocessing(directory)
@@ -82,7 +82,7 @@ def cosine_patterns() -> NDArray[np.float32]:
     return np.stack(patterns[:HIDDEN]).astype(np.float32)
 
 
-def position_waves() -> NDArray[np.float32]:
+def sincos_position_embedding() -> NDArray[np.float32]:
     """Sine and cosine of row and column at HIDDEN / 4 frequencies: (number of patches, HIDDEN)."""
     side, n = IMAGE_SIZE // PATCH, HIDDEN // 4
     phase = np.arange(side)[:, None] / 100.0 ** (np.arange(n) / n)

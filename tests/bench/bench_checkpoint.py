@@ -24,8 +24,8 @@ from torch import nn
 
 from components.shared.contracts.options import LaunchConfig
 from components.shared.storage import Store, StoreSettings
-from components.shared.training.checkpoint.remote import Mirror
-from components.shared.training.checkpoint.writer import Checkpoints
+from components.shared.training.checkpoint.remote import RemoteCheckpoints
+from components.shared.training.checkpoint.writer import CheckpointWriter
 from components.shared.training.loop.distributed import World
 from components.shared.training.loop.state import TrainingState
 from components.shared.training.session.fit import LoopConfig, fit
@@ -74,7 +74,7 @@ class _Wide:
         return {"score": 0.0}
 
 
-class _Once(Checkpoints):
+class _Once(CheckpointWriter):
     """One checkpoint, after the third step. `waited`: how long training stood still for it, in
     seconds; `worked`: processor time of the threads that wrote and uploaded it, which other
     programs do not change."""
@@ -158,7 +158,7 @@ def _server(folder: Path) -> Iterator[StoreSettings]:
 def _with(
     folder: Path, config: LaunchConfig, settings: StoreSettings, runs: list[_Once]
 ) -> list[torch.Tensor]:
-    mirror = Mirror(Store(settings), "s3://bench/trainings", "key")
+    mirror = RemoteCheckpoints(Store(settings), "s3://bench/trainings", "key")
     mirror.claim()
     with TemporaryDirectory(dir=folder) as place:
         checkpoints = _Once(Path(place), config, step="bench", mirror=mirror)
@@ -171,7 +171,7 @@ def _without() -> list[torch.Tensor]:
     return _train(None)
 
 
-def _train(checkpoints: Checkpoints | None) -> list[torch.Tensor]:
+def _train(checkpoints: CheckpointWriter | None) -> list[torch.Tensor]:
     task = _Wide()
     fit(task, _LOOP, World(0, 1, torch.device("cpu")), checkpoints=checkpoints)
     return [parameter.detach() for parameter in task.module.parameters()]

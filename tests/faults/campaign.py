@@ -28,7 +28,7 @@ from components.ingest_dataset.step import run as ingest_dataset
 from components.shared.contracts.artifacts import sha256_file
 from components.shared.storage import Store, StoreSettings
 from components.shared.training.checkpoint.remote import STORE_VARIABLE
-from components.shared.training.launch.heartbeat import Pulse
+from components.shared.training.launch.heartbeat import Heartbeat
 from components.shared.training.session import restarts
 from components.shared.training.session.resumable import PLACE_VARIABLE
 from components.split_dataset.config import SplitConfig
@@ -252,7 +252,7 @@ class _Killer:
 
     def _look(self) -> None:
         with contextlib.suppress(OSError, ValueError):  # not there, or being made anew
-            words = Pulse(self._work / "pulse").last_step(0).split()
+            words = Heartbeat(self._work / "pulse").last_step(0).split()
             self.last_step = int(words[-1]) if words[-1].isdigit() else -1
 
 

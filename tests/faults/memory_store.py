@@ -15,7 +15,7 @@ from tests.faults.torn import PowerCutError
 
 
 class MemoryStore:
-    """What Mirror needs of Store."""
+    """What RemoteCheckpoints needs of Store."""
 
     def __init__(self) -> None:
         self.objects: dict[str, bytes] = {}

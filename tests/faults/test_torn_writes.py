@@ -15,7 +15,7 @@ import torch
 from components.shared.contracts import artifacts
 from components.shared.contracts.config import Config
 from components.shared.training.checkpoint import files as checkpoint_files
-from components.shared.training.checkpoint.remote import Mirror
+from components.shared.training.checkpoint.remote import RemoteCheckpoints
 from components.shared.training.loop.state import TrainingState
 from tests.faults.memory_store import MemoryStore
 from tests.faults.torn import PowerCutError, power_cut
@@ -31,9 +31,13 @@ def _state(step: int, chance: random.Random) -> TrainingState:
 
 
 def _write_all(
-    place: Path, mirror: Mirror, chance: random.Random, written: list[int], stored: list[int]
+    place: Path,
+    mirror: RemoteCheckpoints,
+    chance: random.Random,
+    written: list[int],
+    stored: list[int],
 ) -> None:
-    """What the two threads of Checkpoints do, one after the other."""
+    """What the two threads of CheckpointWriter do, one after the other."""
     for step in _STEPS:
         path = checkpoint_files.write(place, _state(step, chance), step="toy", config=Config())
         written.append(step)
@@ -42,8 +46,8 @@ def _write_all(
         stored.append(step)
 
 
-def _mirror(store: MemoryStore) -> Mirror:
-    return Mirror(store, "s3://bucket/trainings", "key")  # type: ignore[arg-type]
+def _mirror(store: MemoryStore) -> RemoteCheckpoints:
+    return RemoteCheckpoints(store, "s3://bucket/trainings", "key")  # type: ignore[arg-type]
 
 
 def _read(path: Path | None) -> int:

@@ -21,7 +21,7 @@ _NAME_OF_RISK = {"error": "error rate", "fnr": "false negative rate"}
 
 
 @dataclass(frozen=True)
-class Promise:
+class Guarantee:
     """Target against achieved, of one policy; `infeasible` says why there is no policy, the rest is
     then None.
     """
@@ -36,7 +36,7 @@ class Promise:
     coverage: Entry | None
 
     @classmethod
-    def of(cls, policy: SelectivePolicy | Infeasible, metrics: Mapping[str, Entry]) -> "Promise":
+    def of(cls, policy: SelectivePolicy | Infeasible, metrics: Mapping[str, Entry]) -> "Guarantee":
         """From a policy and its metrics on VAL_TEST."""
         if isinstance(policy, Infeasible):
             return cls(policy.kind, policy.reason, None, None, None, None, None, None)
@@ -91,7 +91,7 @@ def compare_to_confidence(
     return PolicyComparison(kind, found.value, found.percentile)
 
 
-def promises_section(promises: Sequence[Promise], comparisons: Sequence[PolicyComparison]) -> str:
+def promises_section(promises: Sequence[Guarantee], comparisons: Sequence[PolicyComparison]) -> str:
     """HTML: a row for each policy that promises something; empty without any."""
     if not promises:
         return ""
@@ -119,7 +119,7 @@ def promises_section(promises: Sequence[Promise], comparisons: Sequence[PolicyCo
     return page.section("Promises", page.table("Promised against achieved", head, rows), note)
 
 
-def _cells(promise: Promise, comparison: PolicyComparison | None) -> list[str]:
+def _cells(promise: Guarantee, comparison: PolicyComparison | None) -> list[str]:
     if promise.infeasible is not None:
         return [f'<span class="prose">infeasible: {escape(promise.infeasible)}</span>', *[""] * 4]
     assert promise.risk is not None

@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from components.evaluate.report import page, plots
 from components.evaluate.report.early_exit_report import EarlyExitResult, early_exit_section
-from components.evaluate.report.guarantees import PolicyComparison, Promise, promises_section
+from components.evaluate.report.guarantees import Guarantee, PolicyComparison, promises_section
 from components.evaluate.report.robustness import Robustness, robustness_section
 from components.evaluate.report.scorecard import ROWS, Entry, Predictions, Row, Targets
 from components.shared.contracts.artifacts import Manifest
@@ -116,7 +116,7 @@ class ReportData:
     lineage: Mapping[str, Manifest]
     targets: Targets
     n_bootstrap: int
-    promises: Sequence[Promise] = ()
+    promises: Sequence[Guarantee] = ()
     comparisons: Sequence[PolicyComparison] = ()
     early_exits: Sequence[EarlyExitResult] = ()
     robustness: Sequence[Robustness] = ()

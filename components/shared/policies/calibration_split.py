@@ -18,7 +18,7 @@ from components.shared.stats.metrics import Bools, Floats, Integers
 
 
 @dataclass(frozen=True)
-class Parts:
+class CalibrationSplit:
     """Rows (n,) int64 of the tuning part, and one row (m,) of each group of the calibration
     part.
     """
@@ -27,7 +27,7 @@ class Parts:
     calibration: Integers
 
 
-def draw_parts(groups: Sequence[str], tuning_fraction: float, seed: int) -> Parts:
+def draw_parts(groups: Sequence[str], tuning_fraction: float, seed: int) -> CalibrationSplit:
     """Draw `tuning_fraction` of the groups into the tuning part, and one image of each other group.
 
     Raises DataError with fewer than 4 groups.
@@ -43,7 +43,7 @@ def draw_parts(groups: Sequence[str], tuning_fraction: float, seed: int) -> Part
     tuning_groups = rng.permutation(n_groups)[:n_tuning]
     in_tuning = np.isin(member, tuning_groups)
     rest = rng.permutation(np.flatnonzero(~in_tuning))
-    return Parts(np.flatnonzero(in_tuning), _first_of_each(member, rest))
+    return CalibrationSplit(np.flatnonzero(in_tuning), _first_of_each(member, rest))
 
 
 def one_per_group(groups: Sequence[str], seed: int) -> Integers:

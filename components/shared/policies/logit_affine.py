@@ -23,7 +23,7 @@ _LEAST_SCALE = 1e-3
 
 
 @dataclass(frozen=True)
-class Fold:
+class LogitAffine:
     """stored logits = scale * logits + offset, each (C,) float64. The decision is "stored margin >
     0" if `decides`.
 
@@ -40,26 +40,26 @@ class Fold:
         return np.asarray((stored - self.offset) / self.scale)
 
 
-def fold_of(policy: Policy) -> Fold:
+def logit_affine_of(policy: Policy) -> LogitAffine:
     """The fold of a policy's calibrator and threshold."""
     count = len(policy.class_names)
     calibrator = policy.calibrator
     affine = (np.ones(count), np.zeros(count)) if calibrator is None else calibrator.affine(count)
     if affine is not None and np.abs(affine[0]).min() >= _LEAST_SCALE:
-        return Fold(
+        return LogitAffine(
             affine[0], _lowered(affine[1], policy.positive, policy.threshold_margin), True, ""
         )
     name = "" if calibrator is None else calibrator.NAME
     unfolded = np.ones(count), np.zeros(count)
     if count > 2:
-        return Fold(
+        return LogitAffine(
             *unfolded,
             False,
             f"the {name} calibrator of {count} classes is not linear in the logits",
         )
     threshold = _raw_threshold(policy)
     if threshold is None:
-        return Fold(
+        return LogitAffine(
             *unfolded,
             False,
             f"the {name} calibrator does not rise with the logits around the threshold",
@@ -67,7 +67,7 @@ def fold_of(policy: Policy) -> Fold:
     reason = (
         f"the {name} calibrator is not linear in the logits; only the decision is in the weights"
     )
-    return Fold(unfolded[0], _lowered(unfolded[1], policy.positive, threshold), True, reason)
+    return LogitAffine(unfolded[0], _lowered(unfolded[1], policy.positive, threshold), True, reason)
 
 
 def _lowered(offset: Floats, positive: int, by: float) -> Floats:

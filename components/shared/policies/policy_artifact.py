@@ -6,7 +6,7 @@ from typing import Any
 
 from components.shared.contracts.artifacts import Manifest, write_json, writing
 from components.shared.contracts.errors import InfeasibleError
-from components.shared.policies.calibration_split import Parts
+from components.shared.policies.calibration_split import CalibrationSplit
 from components.shared.policies.certify import Certificate, risk_upper_bound
 from components.shared.policies.config import SelectiveConfig
 from components.shared.policies.early_exit import EarlyExit, write_early_exit
@@ -54,7 +54,10 @@ def infeasible(
 
 
 def fit_document(
-    config: SelectiveConfig, parts: Parts, certificates: Mapping[str, Certificate], delta: float
+    config: SelectiveConfig,
+    parts: CalibrationSplit,
+    certificates: Mapping[str, Certificate],
+    delta: float,
 ) -> dict[str, Any]:
     """What a policy's promise rests on, for fit.json; `delta` is what each certificate's risk
     takes.

@@ -33,7 +33,7 @@ def certified(config: SelectiveConfig, target: Target, delta: float) -> Certific
     )
 
 
-def obstacle_of(
+def infeasibility_reason(
     config: SelectiveConfig,
     targets: Sequence[Target],
     certificates: Mapping[str, Certificate],

@@ -19,7 +19,7 @@ from components.shared.data.decode import decode, resize
 from components.shared.models.classifier import Classifier, ClassifierSpec, Head, normalise
 from components.shared.models.gate import Gate
 from components.shared.policies.early_exit import EarlyExit
-from components.shared.policies.logit_affine import fold_of
+from components.shared.policies.logit_affine import logit_affine_of
 from components.shared.serving.bundle import GATE, MODEL, Bundle
 from components.shared.stats.metrics import sigmoid
 
@@ -50,7 +50,7 @@ class Predictor:
             {"class_names": bundle.policy.class_names}
             | {name: bundle.preprocessing.get(name) for name in _SPEC}
         )
-        self._fold = fold_of(bundle.policy) if self._spec.views is None else None
+        self._fold = logit_affine_of(bundle.policy) if self._spec.views is None else None
         self._gate = Gate.load(bundle.path / GATE) if bundle.policy.kind == "gate" else None
         self._classifier = (
             _stock_parts(bundle, self._spec)

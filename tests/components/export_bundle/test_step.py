@@ -18,13 +18,13 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoImageProcessor
 
 from components.export_bundle.config import ExportConfig
-from components.export_bundle.fuse_head import fold_into
+from components.export_bundle.fuse_head import fuse_into_head
 from components.shared.calibration.linear import Temperature
 from components.shared.contracts.artifacts import sha256_file, verify_dir, write_json, writing
 from components.shared.contracts.config import Config
 from components.shared.contracts.errors import ArtifactError, ConfigError, PermanentError
 from components.shared.models.classifier import ClassifierSpec, normalise
-from components.shared.policies.logit_affine import fold_of
+from components.shared.policies.logit_affine import logit_affine_of
 from components.shared.policies.policy import softmax_policy
 from components.shared.serving.bundle import open_bundle
 from components.shared.serving.predictor import Predictor
@@ -123,7 +123,7 @@ def test_the_threshold_and_temperature_of_the_reference() -> None:
         float(np.log(threshold / (1 - threshold))) / temperature,
         Temperature(temperature),
     )
-    fold_into(head, fold_of(policy))
+    fuse_into_head(head, logit_affine_of(policy))
     with torch.no_grad():
         folded = head(torch.tensor([[np.log(raw / (1 - raw))]], dtype=torch.float32)).softmax(1)[
             0, 1
@@ -146,7 +146,7 @@ def test_folding_flips_no_decision_in_float32(threshold: float) -> None:
         target = threshold + torch.from_numpy(rng.uniform(-3e-3, 3e-3, 4000).astype(np.float32))
         features += ((target - margin) / direction.square().sum())[:, None] * direction
         raw = policy.margin(head(features).numpy())
-        fold_into(head, fold_of(policy))
+        fuse_into_head(head, logit_affine_of(policy))
         probability = head(features).softmax(1)[:, 1].numpy()
     clear = np.abs(raw - threshold) > 1e-5
     assert clear.mean() > 0.99
@@ -159,7 +159,7 @@ def test_a_tie_is_none_for_policy_and_validator() -> None:
     head.load_state_dict({"weight": torch.tensor([[0.0], [1.0]]), "bias": torch.zeros(2)})
     policy = softmax_policy(("None", "Roadwork"), "Roadwork", 1.5)
     logits = head(torch.tensor([[1.5]])).detach()
-    fold_into(head, fold_of(policy))
+    fuse_into_head(head, logit_affine_of(policy))
     probability = head(torch.tensor([[1.5]])).detach().softmax(1)[0, 1]
     assert policy.decide(logits.numpy()).tolist() == ["none"]
     assert np.round(float(probability)) == 0

@@ -29,7 +29,7 @@ _POINTER, _FAILURE, _MANIFEST = "latest", "failed.json", "/manifest.json"
 _CLAIM_ATTEMPTS = 5
 
 
-class Mirror:
+class RemoteCheckpoints:
     """One training's checkpoints in the store. Every method raises the store's errors."""
 
     def __init__(

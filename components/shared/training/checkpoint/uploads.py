@@ -9,17 +9,17 @@ from pathlib import Path
 
 from components.shared.contracts.errors import OvertakenError, StreetVisionError, one_line
 from components.shared.training.checkpoint import files as checkpoint_files
-from components.shared.training.checkpoint.remote import Mirror
+from components.shared.training.checkpoint.remote import RemoteCheckpoints
 
 _STOP_SECONDS = 10.0
 
 
-class Uploads:
+class CheckpointUploader:
     """`failure`: why the last upload did not succeed, else empty; `overtaken`: why training must
     end, else empty.
     """
 
-    def __init__(self, mirror: Mirror) -> None:
+    def __init__(self, mirror: RemoteCheckpoints) -> None:
         self.failure, self.overtaken = "", ""
         self._mirror = mirror
         self._changed = threading.Condition()

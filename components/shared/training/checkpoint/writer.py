@@ -13,12 +13,12 @@ from typing import Any, Self
 from components.shared.contracts.errors import NotDurableError, OvertakenError, one_line
 from components.shared.contracts.options import LaunchConfig
 from components.shared.training.checkpoint import files as checkpoint_files
-from components.shared.training.checkpoint.remote import Mirror
-from components.shared.training.checkpoint.uploads import Uploads
+from components.shared.training.checkpoint.remote import RemoteCheckpoints
+from components.shared.training.checkpoint.uploads import CheckpointUploader
 from components.shared.training.loop.state import TrainingState
 
 
-class Checkpoints:
+class CheckpointWriter:
     """The checkpoints of one training, as a rank sees them. Only the main rank writes."""
 
     def __init__(
@@ -28,7 +28,7 @@ class Checkpoints:
         *,
         step: str,
         found: Path | None = None,
-        mirror: Mirror | None = None,
+        mirror: RemoteCheckpoints | None = None,
         micro_batch_limit: int = 0,
     ) -> None:
         """`place`: directory of this training alone; `found`: the verified checkpoint to go on
@@ -39,15 +39,15 @@ class Checkpoints:
         self._place, self._config, self._step, self._found = place, config, step, found
         self._writer: threading.Thread | None = None
         self._failure = ""
-        self._uploads = Uploads(mirror) if mirror is not None else None
+        self._uploads = CheckpointUploader(mirror) if mirror is not None else None
         self._last_step, self._last_time = 0, time.monotonic()
 
     @classmethod
     def of_job(cls, job: dict[str, Any], config: LaunchConfig) -> Self:
-        """From the "checkpoints" entry of job.json, as ResumableTraining and `run_module` write
+        """From the "checkpoints" entry of job.json, as TrainingSession and `run_module` write
         it.
         """
-        mirror = Mirror.of_job(job["mirror"]) if job["mirror"] else None
+        mirror = RemoteCheckpoints.of_job(job["mirror"]) if job["mirror"] else None
         found = Path(job["found"]) if job["found"] else None
         return cls(
             Path(job["place"]),

@@ -16,7 +16,7 @@ from components.shared.contracts.errors import (
     TransientError,
     one_line,
 )
-from components.shared.training.launch.heartbeat import Pulse
+from components.shared.training.launch.heartbeat import Heartbeat
 
 DIRECTORY_VARIABLE = "STREETVISION_REPORTS"
 AGENT_FILE = "agent.json"
@@ -36,7 +36,7 @@ def report_error(directory: Path, rank: int, error: BaseException) -> None:
 
 
 def reported_error(
-    directory: Path, exit_code: int, pulse: Pulse, *, out_of_memory: bool | None = None
+    directory: Path, exit_code: int, pulse: Heartbeat, *, out_of_memory: bool | None = None
 ) -> StreetVisionError:
     """The cause: an error raised on purpose, else a rank that was killed, else the first unexpected
     error.

@@ -21,7 +21,7 @@ _START_SECONDS = 1800.0
 _STEP, _TIME, _WAITING, _PID, _MICRO_BATCH = range(5)
 
 
-class Pulse:
+class Heartbeat:
     """Signs of life of all ranks: (R, 5) int64 of step (-1: none yet), monotonic ns, waiting for
     others, pid, and samples per micro-batch (0: does not train)."""
 

@@ -13,7 +13,7 @@ from components.shared.training.launch.failures import (
     report_error,
     reported_error,
 )
-from components.shared.training.launch.heartbeat import PARENT_VARIABLE, PULSE_VARIABLE, Pulse
+from components.shared.training.launch.heartbeat import PARENT_VARIABLE, PULSE_VARIABLE, Heartbeat
 from components.shared.training.launch.memory import n_oom_kills
 
 __all__ = ["HANG_SECONDS", "launch", "report_error"]
@@ -37,7 +37,7 @@ def launch(module: str, job: Path, *, n_processes: int, hang_seconds: float = HA
     the call.
     """
     count = n_processes or _n_gpus() or 1
-    pulse = Pulse(job.parent / "pulse", count)
+    pulse = Heartbeat(job.parent / "pulse", count)
     # A static rendezvous: torchrun's standalone one unpickles what it gets from a port that anybody
     # here can write to.
     command = [
@@ -80,7 +80,7 @@ def _environment(directory: Path, count: int) -> dict[str, str]:
     }
 
 
-def _end(process: "subprocess.Popen[bytes]", pulse: Pulse) -> None:
+def _end(process: "subprocess.Popen[bytes]", pulse: Heartbeat) -> None:
     """Kill torchrun, with which its ranks end (`end_with_parent`), and wait until they are gone."""
     process.kill()
     process.wait()

@@ -18,7 +18,7 @@ import torch.distributed as dist
 from components.shared.training.launch.heartbeat import (
     PARENT_VARIABLE,
     PULSE_VARIABLE,
-    Pulse,
+    Heartbeat,
     end_with_parent,
 )
 
@@ -33,7 +33,7 @@ class World:
     rank: int
     size: int
     device: torch.device
-    pulse: Pulse | None = None
+    pulse: Heartbeat | None = None
 
     @property
     def is_main(self) -> bool:
@@ -58,7 +58,7 @@ class World:
         if self.pulse is not None:
             self.pulse.note_micro_batch(self.rank, size)
 
-    def gather_codes(self, code: int) -> list[int]:
+    def all_gather_int(self, code: int) -> list[int]:
         """One small integer per rank, known to all: how ranks agree on a problem before a
         collective call.
         """
@@ -108,7 +108,7 @@ def process_group() -> Iterator[World]:
     dist.init_process_group(
         "nccl" if use_gpu else "gloo", timeout=timedelta(seconds=_TIMEOUT_SECONDS)
     )
-    pulse = Pulse(Path(os.environ[PULSE_VARIABLE])) if PULSE_VARIABLE in os.environ else None
+    pulse = Heartbeat(Path(os.environ[PULSE_VARIABLE])) if PULSE_VARIABLE in os.environ else None
     yield World(rank=dist.get_rank(), size=dist.get_world_size(), device=device, pulse=pulse)
     dist.destroy_process_group()
 

@@ -72,7 +72,7 @@ def capture(trainer: Trainer, position: Position, world: World) -> TrainingState
         "columns": columns,
         "schedule": {name: schedule[name] for name in ("last_epoch", "_step_count")},
         "micro_batch_size": trainer.micro_batch_size,
-        "rehearsals_left": trainer.rehearsals_left,
+        "probes_left": trainer.probes_left,
         "n_processes": world.size,
         "device": world.device.type,
     }
@@ -90,7 +90,7 @@ def restore(state: TrainingState, trainer: Trainer, position: Position, world: W
     tensors, document = state.tensors, state.document
     same = (document["n_processes"], document["device"]) == (world.size, world.device.type)
     trainer.limit_micro_batch(document["micro_batch_size"])
-    trainer.settle_buckets()
+    trainer.warm_up_ddp_buckets()
     with torch.no_grad():
         for group, values in _groups(trainer, position).items():
             for name, value in zip(trainer.names, values, strict=True):
@@ -102,7 +102,7 @@ def restore(state: TrainingState, trainer: Trainer, position: Position, world: W
     position.losses, position.best_value = tensors["losses"].tolist(), float(tensors["best_value"])
     rows = tensors["history"].tolist()
     position.history = [dict(zip(document["columns"], row, strict=True)) for row in rows]
-    trainer.rehearsals_left = document["rehearsals_left"] if same else 2
+    trainer.probes_left = document["probes_left"] if same else 2
     if not same:
         before = f"{document['n_processes']} process(es) on {document['device']}"
         return f"equivalent, not identical: it was trained with {before} before"

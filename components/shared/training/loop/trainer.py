@@ -72,7 +72,7 @@ class Trainer:
         self.limit_micro_batch(config.micro_batch_size or share)
         # Memory grows until the optimiser's state exists, after the first step; batches never
         # change their shape.
-        self.rehearsals_left = 2
+        self.probes_left = 2
 
     @property
     def learning_rate(self) -> float:
@@ -96,10 +96,10 @@ class Trainer:
         slots = self._slots(batch)
         self.model.train()  # type: ignore[no-untyped-call]
         self._begin(batch, slots, step)
-        if self.rehearsals_left:
+        if self.probes_left:
             while not self._fits(batch, slots, step):
                 self._halve_micro_batch(step)
-            self.rehearsals_left -= 1
+            self.probes_left -= 1
         if self.reference is not None:
             self._reference_gradients(step)
             self.reference.take()
@@ -125,7 +125,7 @@ class Trainer:
         batch = global_batch(self.task.n_samples, size, seed, step, stream=_REFERENCE)
         self._accumulate(batch, self._slots(batch), self.n_steps + step, False)
 
-    def settle_buckets(self) -> None:
+    def warm_up_ddp_buckets(self) -> None:
         """Let DDP order its communication as it does after a first backward pass; the gradients are
         discarded.
 
@@ -172,7 +172,7 @@ class Trainer:
             if not out_of_memory:
                 raise
         self.optimizer.zero_grad(set_to_none=True)
-        return not any(self.world.gather_codes(int(out_of_memory)))
+        return not any(self.world.all_gather_int(int(out_of_memory)))
 
     def _accumulate(
         self, batch: npt.NDArray[np.int64], slots: npt.NDArray[np.int64], step: int, request: bool
@@ -196,7 +196,7 @@ class Trainer:
             total += float(loss.detach())
         loss = self._loss(batch, chunks[-1], step) * scale
         total += float(loss.detach())
-        codes = self.world.gather_codes(
+        codes = self.world.all_gather_int(
             _NOT_FINITE * (not math.isfinite(total)) + _REQUEST * request
         )
         broken = [rank for rank, code in enumerate(codes) if code & _NOT_FINITE]

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from components.shared.contracts.progress import progress
-from components.shared.training.checkpoint.writer import Checkpoints
+from components.shared.training.checkpoint.writer import CheckpointWriter
 from components.shared.training.loop.distributed import World
 from components.shared.training.loop.state import Position, capture, restore
 from components.shared.training.loop.task import LoopConfig, Task
@@ -39,7 +39,7 @@ def fit(
     config: LoopConfig,
     world: World,
     on_epoch: Callable[[History], None] | None = None,
-    checkpoints: Checkpoints | None = None,
+    checkpoints: CheckpointWriter | None = None,
 ) -> FitResult:
     """Train `task.module` in place and leave the best epoch's weights in it.
 
@@ -78,7 +78,7 @@ class _Run:
     """One training under way: the trainer, how far it is, and its checkpoints."""
 
     def __init__(
-        self, task: Task, config: LoopConfig, world: World, checkpoints: Checkpoints | None
+        self, task: Task, config: LoopConfig, world: World, checkpoints: CheckpointWriter | None
     ) -> None:
         self.task, self.config, self.world, self.checkpoints = task, config, world, checkpoints
         self.trainer = Trainer(task, config, world)

@@ -12,7 +12,7 @@ import torch
 from components.shared.contracts.config import Config
 from components.shared.contracts.errors import PERMANENT_EXIT_CODE, ConfigError
 from components.shared.contracts.options import LaunchConfig
-from components.shared.training.checkpoint.writer import Checkpoints
+from components.shared.training.checkpoint.writer import CheckpointWriter
 from components.shared.training.launch.torchrun import report_error
 from components.shared.training.loop.distributed import World, leave, process_group
 
@@ -40,7 +40,7 @@ def run_rank(work: Callable[..., None], config_class: type[C], description: str 
             _prepare(config, world)
             more = {}
             if isinstance(config, LaunchConfig):
-                more["checkpoints"] = Checkpoints.of_job(document["checkpoints"], config)
+                more["checkpoints"] = CheckpointWriter.of_job(document["checkpoints"], config)
             work(config, **paths, world=world, **more)
     except Exception as error:
         report_error(job.parent, rank, error)

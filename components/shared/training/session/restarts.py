@@ -21,7 +21,7 @@ from components.shared.contracts.errors import (
 )
 from components.shared.contracts.options import TorchrunConfig
 from components.shared.training.checkpoint import files as checkpoint_files
-from components.shared.training.launch.heartbeat import Pulse
+from components.shared.training.launch.heartbeat import Heartbeat
 from components.shared.training.launch.torchrun import HANG_SECONDS, launch
 
 __all__ = ["run_module"]
@@ -80,7 +80,9 @@ def _smaller_micro_batch(failure: TransientError, work: Path) -> int:
     """Samples that a process may take at a time from now on, after it ran out of memory; 0: as many
     as before.
     """
-    size = Pulse(work / "pulse").micro_batch() if isinstance(failure, MemoryExhaustedError) else 0
+    size = (
+        Heartbeat(work / "pulse").micro_batch() if isinstance(failure, MemoryExhaustedError) else 0
+    )
     return (size + 1) // 2 if size > 1 else 0
 
 

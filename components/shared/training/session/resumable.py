@@ -34,7 +34,7 @@ from components.shared.contracts.options import LaunchConfig
 from components.shared.storage import Store
 from components.shared.storage.errors import StoreConflictError, StoreUnavailableError
 from components.shared.training.checkpoint import files as checkpoint_files
-from components.shared.training.checkpoint.remote import STORE_VARIABLE, Mirror
+from components.shared.training.checkpoint.remote import STORE_VARIABLE, RemoteCheckpoints
 from components.shared.training.session.restarts import run_module
 
 # Directory that holds the checkpoints of all trainings; unset: `.checkpoints` beside the step's
@@ -43,12 +43,12 @@ PLACE_VARIABLE = "STREETVISION_CHECKPOINTS"
 _FAILURE = "failed.json"
 
 
-class ResumableTraining:
-    """A training phase's protection, from its step: `with training.launched(module)` around the
+class TrainingSession:
+    """A training phase's protection, from its step: `with training.run(module)` around the
     writing of outputs.
 
     On success the checkpoints are removed; a permanent error is recorded and raised again by
-    `check_history` of the next attempt; after anything else they stay for it.
+    `raise_recorded_failure` of the next attempt; after anything else they stay for it.
     """
 
     def __init__(
@@ -63,7 +63,7 @@ class ResumableTraining:
         self._mirror = self._connect()
         self._lock: TextIO | None = None
 
-    def check_history(self) -> None:
+    def raise_recorded_failure(self) -> None:
         """Raise the permanent error of an earlier attempt with the same inputs, before anything is
         loaded.
         """
@@ -89,7 +89,7 @@ class ResumableTraining:
         return self
 
     def find_checkpoint(self) -> dict[str, Any]:
-        """The entry "checkpoints" of job.json, for `Checkpoints.of_job`; asked before every start
+        """The entry "checkpoints" of job.json, for `CheckpointWriter.of_job`; asked before every start
         of the processes.
 
         The first call takes the training over from other attempts, a later one raises
@@ -135,17 +135,17 @@ class ResumableTraining:
             self._lock.close()
 
     @contextlib.contextmanager
-    def launched(self, module: str) -> Iterator[Path]:
+    def run(self, module: str) -> Iterator[Path]:
         """Run `module` under torchrun, protected; yields the directory with what its main rank
         left, which is `work` to it, while the step's outputs are written."""
         with self, working(self._beside) as work:
             run_module(module, self._config, self._inputs, work, self.find_checkpoint)
             yield work
 
-    def _connect(self) -> Mirror | None:
+    def _connect(self) -> RemoteCheckpoints | None:
         uri = os.environ.get(STORE_VARIABLE)
         if uri:
-            return Mirror(Store.from_environment(), uri, self.key)
+            return RemoteCheckpoints(Store.from_environment(), uri, self.key)
         if self._config.require_durable:
             raise ConfigError(
                 f"require_durable=true needs a store: set {STORE_VARIABLE}=s3://bucket/prefix"

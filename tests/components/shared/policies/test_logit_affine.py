@@ -7,7 +7,7 @@ from components.shared.calibration import registry
 from components.shared.calibration.binning import Histogram
 from components.shared.calibration.calibrator import Calibrator
 from components.shared.calibration.linear import Platt, Temperature
-from components.shared.policies.logit_affine import fold_of
+from components.shared.policies.logit_affine import logit_affine_of
 from components.shared.policies.policy import softmax_policy
 from tests.components.shared.stats.cal40 import MARGIN, TRUTH
 
@@ -22,7 +22,7 @@ def test_stored_logits_decide_as_the_policy(
 ) -> None:
     calibrator = None if name is None else registry.fit(name, LOGITS, LABELS)
     policy = softmax_policy(("None", "Roadwork"), positive, threshold, calibrator)
-    fold = fold_of(policy)
+    fold = logit_affine_of(policy)
     logits = np.random.default_rng(0).normal(size=(3000, 2)) * 3
     stored = fold.scale * logits + fold.offset
     np.testing.assert_allclose(fold.undone(stored), logits, atol=1e-9)
@@ -44,7 +44,7 @@ def test_stored_logits_decide_as_the_policy(
 
 def test_a_threshold_never_reached_says_always_the_same() -> None:
     calibrator = Histogram(((0.2, 0.3, 0.4),))
-    fold = fold_of(softmax_policy(("None", "Roadwork"), "Roadwork", 0.0, calibrator))
+    fold = logit_affine_of(softmax_policy(("None", "Roadwork"), "Roadwork", 0.0, calibrator))
     assert fold.decides
     assert fold.offset.tolist() == [0, -60]
 
@@ -61,4 +61,4 @@ def test_a_threshold_never_reached_says_always_the_same() -> None:
 def test_what_cannot_be_folded_is_said(
     names: tuple[str, ...], calibrator: Calibrator, reason: str
 ) -> None:
-    assert reason in fold_of(softmax_policy(names, "Roadwork", 0.0, calibrator)).reason
+    assert reason in logit_affine_of(softmax_policy(names, "Roadwork", 0.0, calibrator)).reason

@@ -17,7 +17,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from components.shared.contracts.options import LaunchConfig
-from components.shared.training.checkpoint.writer import Checkpoints
+from components.shared.training.checkpoint.writer import CheckpointWriter
 from components.shared.training.launch.torchrun import report_error
 from components.shared.training.loop.distributed import World, leave, process_group
 from components.shared.training.session.fit import FitResult, LoopConfig, fit
@@ -110,7 +110,10 @@ def config(**changes: object) -> LoopConfig:
 
 
 def train(
-    world: World, changes: dict[str, object], checkpoints: Checkpoints | None = None, **toy: Any
+    world: World,
+    changes: dict[str, object],
+    checkpoints: CheckpointWriter | None = None,
+    **toy: Any,
 ) -> tuple[Toy, FitResult]:
     """Fit the toy; `toy` are further arguments of Toy."""
     task = Toy(world, **toy)
@@ -131,7 +134,7 @@ def main() -> None:
             document = json.loads(job.read_text(encoding="utf-8"))
             entry = document.pop("checkpoints", None)
             every = LaunchConfig(checkpoint_steps=1)
-            checkpoints = Checkpoints.of_job(entry, every) if entry else None
+            checkpoints = CheckpointWriter.of_job(entry, every) if entry else None
             task, _ = train(world, checkpoints=checkpoints, **document)
             if world.is_main:
                 save_file(task.module.state_dict(), job.parent / "weights.safetensors")

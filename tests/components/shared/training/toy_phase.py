@@ -17,12 +17,12 @@ from components.shared.contracts.artifacts import write_json, writing
 from components.shared.contracts.config import option
 from components.shared.contracts.options import LaunchConfig
 from components.shared.contracts.step import InputDir, OutputDir
-from components.shared.training.checkpoint.writer import Checkpoints
+from components.shared.training.checkpoint.writer import CheckpointWriter
 from components.shared.training.loop.distributed import World
 from components.shared.training.loop.state import TrainingState
 from components.shared.training.session.fit import fit
 from components.shared.training.session.rank import run_rank
-from components.shared.training.session.resumable import ResumableTraining
+from components.shared.training.session.resumable import TrainingSession
 from tests.components.shared.training import toy
 from tests.components.shared.training.toy import Positions, Toy
 
@@ -38,7 +38,7 @@ class ToyConfig(LaunchConfig):
     )
 
 
-class WaitingCheckpoints(Checkpoints):
+class WaitingCheckpoints(CheckpointWriter):
     """Training waits until a checkpoint is on disk and in the store, so that it is known from where
     it goes on.
     """
@@ -101,10 +101,10 @@ def n_starts(plan: Path) -> int:
 
 def run(config: ToyConfig, *, plan: InputDir, weights: OutputDir) -> None:
     """The step: train, write the weights."""
-    training = ResumableTraining(config, step="toy", inputs={"plan": plan}, beside=weights)
-    training.check_history()
+    training = TrainingSession(config, step="toy", inputs={"plan": plan}, beside=weights)
+    training.raise_recorded_failure()
     with (
-        training.launched(MODULE) as work,
+        training.run(MODULE) as work,
         writing(weights, kind="Weights", step="toy", config=config) as out,
     ):
         for name in ("weights.safetensors", "training.json"):
@@ -112,7 +112,7 @@ def run(config: ToyConfig, *, plan: InputDir, weights: OutputDir) -> None:
 
 
 def train(
-    config: ToyConfig, plan: Path, work: Path, world: World, checkpoints: Checkpoints
+    config: ToyConfig, plan: Path, work: Path, world: World, checkpoints: CheckpointWriter
 ) -> None:
     """One rank. The directory that it makes must not be there from an earlier start."""
     fault, at = _next_fault(plan) if world.rank == world.size - 1 else ("", 0)

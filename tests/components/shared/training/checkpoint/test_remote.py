@@ -14,8 +14,8 @@ from components.shared.contracts.options import LaunchConfig
 from components.shared.storage import Store, StoreSettings
 from components.shared.storage.errors import StoreUnavailableError
 from components.shared.training.checkpoint import files as checkpoint_files
-from components.shared.training.checkpoint.remote import Mirror
-from components.shared.training.checkpoint.writer import Checkpoints
+from components.shared.training.checkpoint.remote import RemoteCheckpoints
+from components.shared.training.checkpoint.writer import CheckpointWriter
 from components.shared.training.loop.distributed import World
 from components.shared.training.loop.state import TrainingState
 from tests.components.shared.training import toy
@@ -28,7 +28,7 @@ CHANGES: dict[str, object] = {"epochs": 4}
 KEY = "0123abcd"
 
 
-class _Waiting(Checkpoints):
+class _Waiting(CheckpointWriter):
     """Training waits until a checkpoint is on disk and in the store."""
 
     def save(self, state: TrainingState) -> None:
@@ -39,19 +39,19 @@ class _Waiting(Checkpoints):
         self._uploads.wait()
 
 
-def _mirror(settings: StoreSettings, bucket: str, **options: float) -> Mirror:
-    return Mirror(Store(settings, **options), f"s3://{bucket}/trainings", KEY)
+def _mirror(settings: StoreSettings, bucket: str, **options: float) -> RemoteCheckpoints:
+    return RemoteCheckpoints(Store(settings, **options), f"s3://{bucket}/trainings", KEY)
 
 
 def _attempt(
-    place: Path, mirror: Mirror, found: Path | None = None, **changes: object
-) -> Checkpoints:
+    place: Path, mirror: RemoteCheckpoints, found: Path | None = None, **changes: object
+) -> CheckpointWriter:
     place.mkdir(parents=True, exist_ok=True)
     config = LaunchConfig.from_mapping({"checkpoint_steps": 1} | changes)
     return _Waiting(place, config, step="toy", found=found, mirror=mirror)
 
 
-def _interrupted(world: World, checkpoints: Checkpoints, at: int) -> None:
+def _interrupted(world: World, checkpoints: CheckpointWriter, at: int) -> None:
     with pytest.raises(ValueError, match="planted"):
         toy.train(world, CHANGES, checkpoints, fault="raise", at=at)
 
@@ -193,7 +193,7 @@ def test_a_store_that_comes_back_protects_again(
 def test_training_does_not_wait_for_a_slow_store(
     world: World, s3: StoreSettings, bucket: str, tmp_path: Path
 ) -> None:
-    class Slow(Mirror):
+    class Slow(RemoteCheckpoints):
         uploaded = 0
 
         def upload(self, path: Path, **options: object) -> None:
@@ -203,7 +203,7 @@ def test_training_does_not_wait_for_a_slow_store(
     mirror = Slow(Store(s3), f"s3://{bucket}/x", KEY)
     config = LaunchConfig(checkpoint_steps=1)
     (tmp_path / "a").mkdir()
-    checkpoints = Checkpoints(tmp_path / "a", config, step="toy", mirror=mirror)
+    checkpoints = CheckpointWriter(tmp_path / "a", config, step="toy", mirror=mirror)
     toy.train(world, {"epochs": 30}, checkpoints)
     assert 1 <= mirror.uploaded <= 4  # of up to 60: those that came meanwhile were left out
 

@@ -13,7 +13,7 @@ import torch
 
 from components.shared.contracts.errors import MemoryExhaustedError, PermanentError, TransientError
 from components.shared.training.launch.failures import report_error, reported_error
-from components.shared.training.launch.heartbeat import Pulse
+from components.shared.training.launch.heartbeat import Heartbeat
 from components.shared.training.launch.torchrun import launch
 from tests.faults.campaign import processes
 
@@ -47,7 +47,7 @@ def test_a_dead_or_hung_rank_ends_the_group_and_is_named(
         )
     assert not processes(str(tmp_path))
     assert (set(Path("/dev/shm").iterdir()), set(Path("/tmp").glob("torchelastic_*"))) == before
-    pulse = Pulse(tmp_path / "pulse")
+    pulse = Heartbeat(tmp_path / "pulse")
     assert pulse.last_step(n_processes - 1) == "in step 3"
 
 
@@ -61,7 +61,8 @@ def test_no_rank_outlives_a_killed_step(tmp_path: Path) -> None:
     try:
         ends = time.monotonic() + 60
         while not (
-            (tmp_path / "pulse").is_file() and Pulse(tmp_path / "pulse").last_step(1) == "in step 3"
+            (tmp_path / "pulse").is_file()
+            and Heartbeat(tmp_path / "pulse").last_step(1) == "in step 3"
         ):
             assert time.monotonic() < ends
             time.sleep(0.05)
@@ -75,7 +76,7 @@ def test_no_rank_outlives_a_killed_step(tmp_path: Path) -> None:
 
 
 def test_the_cause_is_the_error_raised_on_purpose_then_the_killed_rank(tmp_path: Path) -> None:
-    pulse = Pulse(tmp_path / "pulse", 2)
+    pulse = Heartbeat(tmp_path / "pulse", 2)
     pulse.beat(1, 7)
     assert "left no message" in str(reported_error(tmp_path, 1, pulse))
     report_error(tmp_path, 0, RuntimeError("connection closed by peer"))
@@ -98,7 +99,7 @@ def test_the_cause_is_the_error_raised_on_purpose_then_the_killed_rank(tmp_path:
 def test_a_kill_for_want_of_memory_is_told_from_another_where_the_kernel_counts_them(
     tmp_path: Path,
 ) -> None:
-    pulse = Pulse(tmp_path / "pulse", 2)
+    pulse = Heartbeat(tmp_path / "pulse", 2)
     killed = reported_error(tmp_path, -9, pulse, out_of_memory=True)
     assert isinstance(killed, MemoryExhaustedError)
     assert str(killed).endswith("left no message; see the log above; out of memory")
@@ -116,7 +117,7 @@ def test_memory_of_a_gpu_that_is_exhausted_later_is_named_as_such(tmp_path: Path
     report_error(
         tmp_path, 0, torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
     )
-    error = reported_error(tmp_path, 1, Pulse(tmp_path / "pulse", 1))
+    error = reported_error(tmp_path, 1, Heartbeat(tmp_path / "pulse", 1))
     assert isinstance(error, MemoryExhaustedError)
     assert str(error).startswith(
         "rank 0 failed before the first step: OutOfMemoryError: CUDA out of memory. Tried"
@@ -127,7 +128,7 @@ def test_the_permanent_exit_code_is_permanent_without_a_message(tmp_path: Path) 
     (tmp_path / "agent.json").write_text(
         '{"failures": [{"rank": 1, "exit_code": 42}, {"rank": 0, "exit_code": -9}]}'
     )
-    error = reported_error(tmp_path, 1, Pulse(tmp_path / "pulse", 2))
+    error = reported_error(tmp_path, 1, Heartbeat(tmp_path / "pulse", 2))
     assert isinstance(error, PermanentError)
     assert str(error) == "rank 1 ended with exit code 42 and left no message; see the log above"
 
@@ -136,11 +137,11 @@ def test_a_clock_that_goes_backwards_does_not_change_the_cause(tmp_path: Path) -
     report_error(tmp_path, 1, ValueError("first"))
     report_error(tmp_path, 0, RuntimeError("second"))
     os.utime(tmp_path / "error-rank0.json", (0, 0))
-    assert "rank 1 failed" in str(reported_error(tmp_path, 1, Pulse(tmp_path / "pulse", 2)))
+    assert "rank 1 failed" in str(reported_error(tmp_path, 1, Heartbeat(tmp_path / "pulse", 2)))
 
 
 def test_ranks_that_wait_for_the_hung_one_are_not_blamed(tmp_path: Path) -> None:
-    pulse = Pulse(tmp_path / "pulse", 3)
+    pulse = Heartbeat(tmp_path / "pulse", 3)
     for rank in range(3):
         pulse.beat(rank, 4, waiting=rank != 1)
     assert pulse.hung(10) == ""

@@ -9,7 +9,7 @@ from torch import nn
 
 from components.shared.contracts.options import LaunchConfig
 from components.shared.training.checkpoint import files as checkpoint_files
-from components.shared.training.checkpoint.writer import Checkpoints
+from components.shared.training.checkpoint.writer import CheckpointWriter
 from components.shared.training.loop.distributed import World
 from components.shared.training.loop.state import TrainingState
 from components.shared.training.loop.task import TeachingTask
@@ -72,7 +72,7 @@ class Taught:
         return {"weight": float(self.module.state_dict()["last.weight"].sum())}
 
 
-class _Waiting(Checkpoints):
+class _Waiting(CheckpointWriter):
     def save(self, state: TrainingState) -> None:
         super().save(state)
         self.close()

@@ -26,7 +26,7 @@ from components.shared.contracts.step import execute
 from components.shared.storage import Store, StoreSettings
 from components.shared.training.checkpoint.remote import STORE_VARIABLE
 from components.shared.training.launch import memory
-from components.shared.training.launch.heartbeat import Pulse
+from components.shared.training.launch.heartbeat import Heartbeat
 from components.shared.training.session import restarts
 from components.shared.training.session.restarts import run_module
 from tests.components.shared.training import toy_phase
@@ -192,7 +192,7 @@ def _failing(*errors: StreetVisionError, micro_batch: int = 0) -> Callable[..., 
         assert [entry.name for entry in job.parent.iterdir()] == ["job.json"]
         (job.parent / "checkpoint").mkdir()
         (job.parent / "agent.json").write_text("{}")
-        Pulse(job.parent / "pulse", 1).note_micro_batch(0, micro_batch)
+        Heartbeat(job.parent / "pulse", 1).note_micro_batch(0, micro_batch)
         if left:
             raise left.pop(0)
 
@@ -226,7 +226,7 @@ def test_each_out_of_memory_kill_halves_down_to_one_sample(
     def launch(module: str, job: Path, **options: object) -> None:
         limit = json.loads(job.read_text())["checkpoints"]["micro_batch_limit"]
         limits.append(limit)
-        Pulse(job.parent / "pulse", 1).note_micro_batch(0, limit or 5)
+        Heartbeat(job.parent / "pulse", 1).note_micro_batch(0, limit or 5)
         raise TransientError("other") if len(limits) == 3 else MemoryExhaustedError("out of memory")
 
     monkeypatch.setattr(restarts, "launch", launch)

@@ -19,7 +19,7 @@ from components.shared.training.checkpoint.remote import STORE_VARIABLE
 from components.shared.training.session import resumable
 from components.shared.training.session.resumable import (
     PLACE_VARIABLE,
-    ResumableTraining,
+    TrainingSession,
     training_key,
 )
 from tests.s3 import bucket, s3
@@ -44,11 +44,9 @@ def inputs(tmp_path: Path) -> dict[str, Path | str]:
     return {"data": tmp_path / "data", "weights": tmp_path / "weights", "hub": "name"}
 
 
-def _training(
-    inputs: dict[str, Path | str], tmp_path: Path, **changes: object
-) -> ResumableTraining:
+def _training(inputs: dict[str, Path | str], tmp_path: Path, **changes: object) -> TrainingSession:
     config = Settings.from_mapping(changes)
-    return ResumableTraining(config, step="toy", inputs=inputs, beside=tmp_path / "run/checkpoint")
+    return TrainingSession(config, step="toy", inputs=inputs, beside=tmp_path / "run/checkpoint")
 
 
 def test_any_changed_input_has_another_key(
@@ -105,7 +103,7 @@ def test_a_permanent_error_is_repeated_at_once_and_only_for_the_same_inputs(
     inputs: dict[str, Path | str], tmp_path: Path
 ) -> None:
     training = _training(inputs, tmp_path)
-    training.check_history()
+    training.raise_recorded_failure()
 
     def failing() -> None:
         with training:
@@ -116,8 +114,8 @@ def test_a_permanent_error_is_repeated_at_once_and_only_for_the_same_inputs(
     with pytest.raises(
         DataError, match=r"not finite at step 7 \(as before .* delete .*failed\.json"
     ):
-        _training(inputs, tmp_path).check_history()
-    _training(inputs, tmp_path, rate=0.2).check_history()
+        _training(inputs, tmp_path).raise_recorded_failure()
+    _training(inputs, tmp_path, rate=0.2).raise_recorded_failure()
 
 
 def test_the_place_can_be_given(
@@ -170,7 +168,7 @@ def test_the_store_knows_the_failure_and_is_left_clean_after_success(
     with pytest.raises(DataError):
         failing()
     with pytest.raises(DataError, match=r"as before .* delete s3://.*failed\.json"):
-        _training(inputs, tmp_path / "pod2").check_history()
+        _training(inputs, tmp_path / "pod2").raise_recorded_failure()
 
 
 def test_a_restart_stays_the_owner_and_finds_out_where_another_pod_took_over(
@@ -208,9 +206,9 @@ def test_a_store_that_is_away_at_the_start(
     training = _training(inputs, tmp_path, require_durable=durable)
     if durable:
         with pytest.raises(TransientError, match=r"cannot read 127\.0\.0\.1:1"):
-            training.check_history()
+            training.raise_recorded_failure()
     else:
-        training.check_history()
+        training.raise_recorded_failure()
         with training:
             assert training.find_checkpoint()["mirror"]["claimed"] is False
         assert "warning: the store does not protect this training yet" in capsys.readouterr().out

@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 from components.shared.contracts.errors import StreetVisionError, TransientError
 from components.shared.contracts.options import LaunchConfig
 from components.shared.training.checkpoint import files as checkpoint_files
-from components.shared.training.checkpoint.writer import Checkpoints
+from components.shared.training.checkpoint.writer import CheckpointWriter
 from components.shared.training.launch.torchrun import launch
 from components.shared.training.loop.distributed import World
 from components.shared.training.loop.state import TrainingState
@@ -24,7 +24,7 @@ CHANGES: dict[str, object] = {"epochs": 4, "micro_batch_size": 4, "patience": 3}
 N_STEPS = 8
 
 
-class _Waiting(Checkpoints):
+class _Waiting(CheckpointWriter):
     """Training waits until a checkpoint is on disk, so that none is left out because the last one
     is being written.
     """
@@ -39,7 +39,7 @@ def _seed(seed: int) -> None:
     np.random.seed(seed)
 
 
-def _checkpoints(place: Path, **changes: object) -> Checkpoints:
+def _checkpoints(place: Path, **changes: object) -> CheckpointWriter:
     config = LaunchConfig.from_mapping({"checkpoint_steps": 1} | changes)
     place.mkdir(exist_ok=True)
     return _Waiting(place, config, step="toy", found=checkpoint_files.newest(place))
