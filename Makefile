@@ -62,9 +62,11 @@ schedule: $(STAMP) ## recurring runs: ARGS="create nightly --cron '0 0 3 * * *' 
 compile: $(STAMP) ## write the pipeline spec for Kubeflow to build/stage1.yaml
 	$(BIN)/python -m pipelines compile
 
-lint: $(STAMP) ## ruff and mypy (strict)
+lint: $(STAMP) ## ruff, mypy (strict), and the law of layers
 	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/lint-imports
 
 bench: $(STAMP) ## speed ratios against peers, interleaved medians; some minutes on an idle machine
 	$(BIN)/python -m tests.bench $(ARGS)

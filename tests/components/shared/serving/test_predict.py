@@ -183,7 +183,7 @@ def test_help_teaches_by_example(run: Run) -> None:
 
 def test_a_refusal_does_not_wait_for_torch(bundle: Path, tmp_path: Path) -> None:
     program = (
-        "import sys\nfrom components.shared import predict\nsys.argv[1:] = ['nowhere',"
+        "import sys\nfrom components.shared.serving import predict\nsys.argv[1:] = ['nowhere',"
         " 'photo.jpg']\ntry:\n    predict.main()\nexcept SystemExit as end:\n    print(end.code,"
         " [name for name in ('torch', 'transformers') if name in sys.modules])\n"
     )
