@@ -1,6 +1,4 @@
-"""The graph of a compiled pipeline: its steps in order, its levels on the critical path, and its
-picture.
-"""
+"""The graph of a compiled pipeline: its steps in order, its critical path, its picture."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -12,8 +10,9 @@ Spec = Mapping[str, Any]
 
 @dataclass(frozen=True)
 class Node:
-    """A task of the graph. group: path of the groups around it, outermost first; after: tasks of
-    the same group.
+    """A task of the graph. group: path of the groups around it, outermost first.
+
+    After: tasks of the same group.
     """
 
     name: str
@@ -36,8 +35,9 @@ class CriticalPath:
 
 
 def nodes(spec: Spec) -> list[Node]:
-    """Return all tasks and groups in an order in which they can run; a group stands before its
-    tasks.
+    """Return all tasks and groups in an order in which they can run.
+
+    A group stands before its tasks.
     """
     return list(_nodes(spec, spec["root"], ()))
 
@@ -76,8 +76,9 @@ def _nodes(spec: Spec, component: Spec, group: tuple[str, ...]) -> Iterator[Node
 
 
 def _longest(spec: Spec, component: Spec) -> tuple[tuple[str, ...], int, int]:
-    """The chain through one group, with the group's own driver: names of steps, pods, drivers of
-    groups.
+    """Return the longest chain through one group: names of steps, pods, drivers of groups.
+
+    The group's own driver is counted.
     """
     best: dict[str, tuple[tuple[str, ...], int, int]] = {}
     for name, task in _ordered(component):

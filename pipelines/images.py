@@ -25,9 +25,10 @@ class PhaseImage:
 
 @dataclass(frozen=True, kw_only=True)
 class Builder:
-    """How to call docker. base_image: "" for the pinned one; wheels: folder of packages preferred
-    to the index's; ca_file: PEM bundle that the package index needs, given as a build secret so
-    that no layer holds it.
+    """How to call docker. base_image: "" for the pinned one.
+
+    Wheels: folder of packages preferred to the index's; ca_file: PEM bundle that the package index
+    needs, given as a build secret so that no layer holds it.
     """
 
     docker: str = "docker"
@@ -37,7 +38,9 @@ class Builder:
 
     @classmethod
     def from_environment(cls) -> "Builder":
-        """DOCKER and STREETVISION_BASE_IMAGE are ours, PIP_FIND_LINKS (a folder) and PIP_CERT are
+        """Variables of the environment that a build reads.
+
+        DOCKER and STREETVISION_BASE_IMAGE are ours; PIP_FIND_LINKS (a folder) and PIP_CERT are
         pip's.
         """
         wheels, ca_file = Path(os.environ.get("PIP_FIND_LINKS", "")), os.environ.get("PIP_CERT")
@@ -61,8 +64,9 @@ def missing_images(images: Sequence[PhaseImage], builder: Builder) -> list[Phase
 
 
 def build_images(images: Sequence[PhaseImage], builder: Builder) -> None:
-    """Build all `images`, those of a kind from one context. Raises PermanentError with docker's
-    last lines.
+    """Build all `images`, those of a kind from one context.
+
+    Raises PermanentError with docker's last lines.
     """
     with tempfile.TemporaryDirectory(prefix="streetvision-images-") as folder:
         context = Path(folder)
@@ -78,9 +82,7 @@ def push_images(images: Sequence[PhaseImage], builder: Builder) -> None:
 
 
 def write_context(folder: Path, images: Sequence[PhaseImage], wheels: Path | None = None) -> None:
-    """What the Dockerfile copies from: pins, requirements, wheels/ and app/<phase>/ with the
-    phase's sources.
-    """
+    """Write the build context: pins, requirements, wheels/ and app/<phase>/ with its sources."""
     shutil.copy(ROOT / "constraints.txt", folder)
     shutil.copy(ROOT / "images/Dockerfile", folder)
     for requirements in sorted((ROOT / "images").glob("*/requirements.txt")):

@@ -1,5 +1,6 @@
-"""Names that the compiled pipeline and the command line share; importing them is fast, since kfp is
-not.
+"""Names that the compiled pipeline and the command line share.
+
+Importing them is fast, since kfp is not.
 """
 
 PIPELINE = "streetvision-stage1"

@@ -14,8 +14,9 @@ from pipelines.stage1 import stage1
 
 
 def write_package(output: Path, profile: Profile, variant: Variant) -> str:
-    """Compile the pipeline to `output`; return the version's name, which is the same for the same
-    content.
+    """Compile the pipeline to `output`.
+
+    Return the version's name, which is the same for the same content.
 
     The content names every image by a digest of its sources, so the version changes with the code
     of any step.

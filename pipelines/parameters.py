@@ -1,6 +1,4 @@
-"""Parameters of a run from the command line: every option by its name, as fields of the form or as
-overrides.
-"""
+"""Parameters of a run from the command line, as fields of the form or as overrides."""
 
 import dataclasses
 import json
@@ -61,8 +59,9 @@ class Variant:
         return "-".join([*parts, *self.modes])
 
     def with_form(self, values: Mapping[str, Any]) -> ConfigureConfig:
-        """Return what the run's first step gets: the run's parameters and this choice. Raises
-        ConfigError.
+        """Return what the run's first step gets: the run's parameters and this choice.
+
+        Raises ConfigError.
         """
         return ConfigureConfig.from_mapping(
             {**values, "pretrain": self.pretrain, "modes": self.modes}
@@ -80,8 +79,9 @@ def parse_variant(pretrain: str, modes: str) -> Variant:
 
 
 def read_parameters(file: Path | None, pairs: Sequence[str], variant: Variant) -> dict[str, Any]:
-    """Return a run's parameters from a YAML or JSON file, overridden by `key=value` pairs (values
-    are read as YAML).
+    """Return a run's parameters from a YAML or JSON file, overridden by `key=value` pairs.
+
+    The values of the pairs are read as YAML.
 
     A key is a field of the form, the name of an option (set in every phase that has it), or
     `phase.option`; a file may also group options by phase, as recipes do. Raises ConfigError before
@@ -103,8 +103,9 @@ def validated(values: Mapping[str, Any], variant: Variant) -> dict[str, Any]:
 
 
 def _as_form(given: Mapping[str, Any]) -> dict[str, Any]:
-    """Fields of the form as text, everything else as overrides; a field that a phase's option
-    shares is the form's.
+    """Fields of the form as text, everything else as overrides.
+
+    A field that a phase's option shares is the form's.
     """
     values: dict[str, Any] = {}
     overrides: dict[str, Any] = {}

@@ -56,8 +56,9 @@ def plan(values: Mapping[str, Any], output: Path, variant: Variant) -> list[Plan
 
 @dataclass
 class _Walk:
-    """A walk through the graph. A store holds the outputs that are known; a task that needs others
-    is to be run.
+    """A walk through the graph.
+
+    A store holds the outputs that are known; a task that needs others is to be run.
     """
 
     spec: pipeline_spec_pb2.PipelineSpec
@@ -108,8 +109,9 @@ class _Walk:
             return None
 
     def _cached(self, task: Any, store: io.IOStore) -> Outputs | None:
-        """Return the outputs that kfp.local would take from its cache; the key is made as kfp.local
-        makes it.
+        """Return the outputs that kfp.local would take from its cache.
+
+        The key is made as kfp.local makes it.
         """
         try:
             arguments = OrchestratorUtils.make_task_arguments(task.inputs, store)

@@ -137,8 +137,9 @@ class Profile:
 
 
 def load_profile(name: str, *, queue: str = "", store_secret: str = "") -> Profile:
-    """Read a shipped profile by its name, or a YAML file; `queue` and `store_secret` replace the
-    profile's where given.
+    """Read a shipped profile by its name, or a YAML file.
+
+    `queue` and `store_secret` replace the profile's where given.
 
     Raises ConfigError that names the file, the field and the value.
     """
@@ -172,9 +173,7 @@ def heavy(task: dsl.PipelineTask, profile: Profile) -> dsl.PipelineTask:
 
 
 def torchrun(task: dsl.PipelineTask, profile: Profile) -> dsl.PipelineTask:
-    """Set a torchrun step: GPUs on the right nodes, memory-backed /dev/shm for NCCL and data
-    loading.
-    """
+    """Set a torchrun step: GPUs on the right nodes, and /dev/shm in memory for NCCL and data."""
     wanted = profile.training
     if wanted.gpus:
         task.set_accelerator_type(GPU).set_accelerator_limit(wanted.gpus)
@@ -197,15 +196,17 @@ def torchrun(task: dsl.PipelineTask, profile: Profile) -> dsl.PipelineTask:
 
 
 def training(task: dsl.PipelineTask, profile: Profile) -> dsl.PipelineTask:
-    """Set a torchrun step that trains: its checkpoints outlive the pod where STORE_CONFIG says
-    where to.
+    """Set a torchrun step that trains.
+
+    Its checkpoints outlive the pod if STORE_CONFIG names a store for them.
     """
     return with_store(torchrun(task, profile), profile, CHECKPOINT_STORE)
 
 
 def with_store(task: dsl.PipelineTask, profile: Profile, *further: str) -> dsl.PipelineTask:
-    """Give a step the object store's address and credentials by reference; without them in the
-    namespace it runs too.
+    """Give a step the object store's address and credentials by reference.
+
+    Without them in the namespace it runs too.
 
     `further` are other keys of STORE_CONFIG that become variables of the same name.
     """
@@ -307,8 +308,9 @@ def _profile(name: str, document: Mapping[str, Any]) -> Profile:
 
 
 def _section(name: str, config_class: type[C], values: Mapping[str, Any]) -> C:
-    """Read one section; quantities that YAML reads as numbers, such as `cpu_request: 1`, are text
-    to Kubernetes.
+    """Read one section.
+
+    Quantities that YAML reads as numbers, such as `cpu_request: 1`, are text to Kubernetes.
     """
     texts = {
         key: str(value) if key in _QUANTITIES and type(value) in (int, float) else value

@@ -38,16 +38,15 @@ def phases() -> list[str]:
 
 
 def reference(kind: str, phase: str, root: Path = ROOT) -> str:
-    """`<registry>/<kind>:<phase>-src-<16 hex characters over everything that goes into the
-    image>`.
+    """Return the image's reference, `<registry>/<kind>:<phase>-src-<digest>`.
+
+    The digest has 16 hex characters and covers everything that enters the image.
     """
     return f"{_REGISTRY}/{kind}:{phase}-src-{source_digest(kind, phase, root)}"
 
 
 def source_digest(kind: str, phase: str, root: Path = ROOT) -> str:
-    """16 hex characters over the phase's modules, the pinned versions, the requirements and the
-    Dockerfile.
-    """
+    """Return the digest of a phase's modules, pins, requirements and Dockerfile, 16 hex digits."""
     build = {root / name for name in (*_COMMON, f"images/{kind}/requirements.txt")}
     digest = hashlib.sha256()
     for file in sorted({*build, *phase_sources(phase, root)}):
@@ -58,8 +57,9 @@ def source_digest(kind: str, phase: str, root: Path = ROOT) -> str:
 
 
 def phase_sources(phase: str, root: Path = ROOT) -> list[Path]:
-    """Files of `components/` that the phase's component reaches, sorted; the component's own file
-    is in the spec.
+    """Files of `components/` that the phase's component reaches, sorted.
+
+    The component's own file is in the spec.
 
     Imports count wherever they stand, and so do strings that are a module's name: torchrun is
     handed one. A package comes with its `__init__.py` and its files that are no Python.
@@ -100,8 +100,9 @@ def _imported(file: Path, root: Path) -> Iterator[Path]:
 
 @functools.cache
 def _mentioned(file: Path, modified: int) -> frozenset[str]:
-    """Dotted names below `components` that the file imports or names in a string; `modified` keeps
-    the cache fresh.
+    """Dotted names below `components` that the file imports or names in a string.
+
+    `modified` keeps the cache fresh.
     """
     del modified
     names = set()

@@ -108,8 +108,9 @@ def stage1(profile: Profile, variant: Variant = Variant()) -> Any:  # noqa: B008
 
 
 def _backbone(profile: Profile, variant: Variant, config: Any, split: dsl.PipelineTask) -> Any:
-    """The pretrained backbone, or what extended pre-training on TRAIN makes of it; labels only
-    where compiled in.
+    """The pretrained backbone, or what extended pre-training on TRAIN makes of it.
+
+    Labels only where compiled in.
     """
     imported = import_backbone(config=config["import_backbone"])
     resources.with_store(_set(resources.heavy, imported, profile), profile)
@@ -187,8 +188,9 @@ def _best(tasks: list[dsl.PipelineTask], config: Any, profile: Profile) -> Any:
 
 
 def _evaluate_and_deliver(profile: Profile) -> Any:
-    """The group that fits the policies on VAL_CALIB, evaluates them on VAL_TEST, and writes the
-    bundle.
+    """Return the group that fits the policies, evaluates them and writes the bundle.
+
+    Policies are fitted on VAL_CALIB and evaluated on VAL_TEST.
     """
 
     @dsl.pipeline(
@@ -261,17 +263,13 @@ def _set(
 
 
 def _named(component: PythonComponent, name: str) -> PythonComponent:
-    """`component` under another name, so that its task is found by that name in the graph, in logs
-    and in `status`.
-    """
+    """Return `component` under another name, which graph, logs and `status` then show."""
     spec = dataclasses.replace(component.component_spec, name=name)
     return PythonComponent(component_spec=spec, python_func=component.python_func)
 
 
 def _with_form(wire: Any, variant: Variant) -> Any:
-    """`wire` as the function KFP expects: one annotated and documented parameter per field of the
-    form.
-    """
+    """Return `wire` with the signature that KFP expects: one documented parameter per field."""
     kinds = {"overrides": dict}
     defaults = RunForm().to_json()
     parameters = [

@@ -1,5 +1,4 @@
-"""Checks of whether a cluster has what a run of the pipeline needs, with what to do where it has
-not.
+"""Checks of what a cluster needs to run the pipeline, each with its remedy.
 
 Nothing is changed, but for one small object that is written to the store and deleted. Every request
 is bounded in time, and what these credentials may not look at is unknown, not missing.

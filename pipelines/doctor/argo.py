@@ -1,6 +1,4 @@
-"""Checks of the workflow controller's settings: the log archive that every pod mounts, and what is
-retried.
-"""
+"""Checks of the workflow controller's settings: its log archive and its retry policy."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -48,8 +46,9 @@ def argo_checks(reader: ClusterReader, target: Target) -> dict[str, Check]:
 
 
 def log_archive(reader: ClusterReader, target: Target) -> Passed:
-    """The Secret of Argo's log archive is in the namespace; without it every pod waits for ever to
-    mount it.
+    """The Secret of Argo's log archive is in the namespace.
+
+    Without it every pod waits for ever to mount it.
 
     Source: Argo 4.0.5, workflow/artifactrepositories and workflow/controller/workflowpod.go
     (addArchiveLocation).

@@ -1,5 +1,6 @@
-"""What a pod asks for, what nodes have left, and whether one fits: the scheduler's rules, as far as
-they concern us.
+"""Demand of a pod and free capacity of the nodes, by the scheduler's rules.
+
+Only the rules that concern the pipeline's pods are modelled.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -51,8 +52,9 @@ def demands(profile: Profile) -> dict[str, Demand]:
 def node_capacities(
     nodes: Iterable[Any], pods: Iterable[Any], demand: Demand
 ) -> list[NodeCapacity]:
-    """Return the nodes as a step with this demand meets them; `pods` are all that have not
-    ended.
+    """Return the nodes as a step with this demand meets them.
+
+    `pods` are all that have not ended.
     """
     used: dict[str, Amounts] = {}
     for pod in pods:
@@ -87,8 +89,9 @@ def shortfall(demand: Demand, amounts: Mapping[str, Decimal]) -> str:
 
 
 def pod_requests(spec: Any) -> Amounts:
-    """Return what the scheduler reserves for a pod: its containers together, or its largest init
-    container.
+    """Return the resources that the scheduler reserves for a pod.
+
+    These are the sum of its containers, or its largest init container if that is more.
     """
     total: Amounts = {}
     for container in spec.containers:

@@ -62,8 +62,9 @@ def unknown(found: str, advice: str = "") -> CheckError:
 
 
 def evaluate(name: str, check: Check) -> Finding:
-    """Run one check; whatever it raises on purpose, and every refusal of the cluster, becomes a
-    finding.
+    """Run one check.
+
+    Whatever it raises on purpose, and every refusal of the cluster, becomes a finding.
     """
     try:
         passed = check()
@@ -90,8 +91,9 @@ def from_error(name: str, error: StreetVisionError, status: Status = Status.MISS
 
 
 def forbidden_request(error: ApiException) -> str:
-    """Return what a refused request asked for, such as "list nodes"; "" where the answer does not
-    say.
+    """Return what a refused request asked for, such as "list nodes".
+
+    "" where the answer does not say.
     """
     found = _FORBIDDEN.search(str(error.body))
     return f"{found[1]} {found[2]}" if found else ""

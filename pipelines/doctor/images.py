@@ -1,5 +1,6 @@
-"""Check of whether nodes can pull the steps' images, by what nodes, pods and events say; starts no
-pod.
+"""Check of whether nodes can pull the steps' images, by what nodes, pods and events say.
+
+Starts no pod.
 """
 
 import json
@@ -132,8 +133,9 @@ def _advice(image: str, target: Target) -> str:
 
 
 def _settle(image: str, target: Target) -> str:
-    """The command that settles it: a pod that pulls the image and ends. It meets every Pod Security
-    level.
+    """The command that settles it: a pod that pulls the image and ends.
+
+    It meets every Pod Security level.
     """
     if _full_name(image) != image:
         return f"{_NO_REGISTRY}, or load the images onto the nodes"

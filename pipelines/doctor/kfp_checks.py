@@ -1,5 +1,6 @@
-"""Checks of Kubeflow Pipelines by its own API: reachable, version, an authorised request, this
-pipeline.
+"""Checks of Kubeflow Pipelines by its own API.
+
+The API is reachable, its version is supported, a request is authorised, the pipeline is there.
 """
 
 import json
@@ -25,8 +26,9 @@ _INSTALL_CONFIG = "pipeline-install-config"
 
 @dataclass(frozen=True)
 class KfpApi:
-    """KFP's API after it has answered; every method raises StreetVisionError with host, cause and
-    advice.
+    """KFP's API after it has answered.
+
+    Every method raises StreetVisionError with host, cause and advice.
     """
 
     connection: Connection
@@ -65,8 +67,9 @@ class KfpApi:
 def kfp_checks(
     api: KfpApi, reader: ClusterReader | None, target: Target, pipeline: str
 ) -> dict[str, Check]:
-    """Return the checks by name, in the order in which they are shown; `pipeline` is the name in
-    Kubeflow.
+    """Return the checks by name, in the order in which they are shown.
+
+    `pipeline` is the name in Kubeflow.
     """
     return {
         "KFP version": lambda: version(api.health, reader, target),
@@ -83,8 +86,9 @@ def reachable(api: KfpApi) -> Passed:
 
 
 def version(health: Mapping[str, Any], reader: ClusterReader | None, target: Target) -> Passed:
-    """KFP is new enough. The API tells its version where it was built by KFP's release, else
-    Kubernetes may.
+    """KFP is new enough.
+
+    The API tells its version where it was built by KFP's release, else Kubernetes may.
     """
     candidates = [(str(health.get("tag_name", "")), "the API says so")]
     if reader is not None:
@@ -118,8 +122,9 @@ def credentials(api: KfpApi) -> Passed:
 
 
 def uploaded(api: KfpApi, pipeline: str) -> Passed:
-    """Whether the pipeline is there already; nothing is missing where it is not, since `submit`
-    uploads it.
+    """Whether the pipeline is there already.
+
+    Nothing is missing where it is not, since `submit` uploads it.
     """
     if api.has_pipeline(pipeline):
         return Passed(f"{pipeline} is uploaded")
@@ -127,8 +132,9 @@ def uploaded(api: KfpApi, pipeline: str) -> Passed:
 
 
 def _from_kubernetes(reader: ClusterReader, namespace: str) -> list[tuple[str, str]]:
-    """Versions by the tag of the API server's image, and by KFP's manifests, as far as these may be
-    looked at.
+    """Return the versions that the API server's image tag and KFP's manifests name.
+
+    Empty where these credentials may not look at them.
     """
     tags = []
     for pod in if_allowed(lambda: reader.pods(_API_SERVER, namespace), []):

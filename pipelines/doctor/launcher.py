@@ -1,5 +1,6 @@
-"""Where KFP's launcher keeps artifacts, resolved from the ConfigMap `kfp-launcher` as the launcher
-does it.
+"""Location of a run's artifacts, resolved from the ConfigMap `kfp-launcher`.
+
+The rules are those of KFP's launcher.
 
 Source: KFP 2.17.0, backend/src/v2/config/{env,s3,minio}.go and
 backend/src/v2/objectstore/config.go.
@@ -24,8 +25,9 @@ _ROOT = re.compile(r"(minio|s3)://([^/?]+)/?([^?]*)(\?.+)?")
 
 @dataclass(frozen=True, kw_only=True)
 class LauncherStore:
-    """The object store of the pipeline root. secret: "" where pods take credentials from their
-    environment.
+    """The object store of the pipeline root.
+
+    secret: "" if pods take their credentials from the environment.
     """
 
     root: str
@@ -79,8 +81,9 @@ def launcher_store(data: Mapping[str, str] | None) -> LauncherStore:
 
 
 def service_of(endpoint: str, namespace: str) -> str:
-    """Return an address inside the cluster as service.namespace:port, the same for its short and
-    long forms.
+    """Return an address inside the cluster as service.namespace:port.
+
+    The short and the long form of an address give the same result.
     """
     host, colon, port = re.sub(r"^https?://", "", endpoint).partition(":")
     host = re.sub(r"\.svc(\.cluster\.local)?$", "", host)
@@ -139,8 +142,9 @@ def _providers(text: str) -> Mapping[str, Any]:
 
 
 def _mapping(value: Any, name: str) -> Mapping[str, Any]:
-    """The value, empty where nothing was given. Raises CheckError where it is something else than a
-    mapping.
+    """The value, empty where nothing was given.
+
+    Raises CheckError where it is something else than a mapping.
     """
     if value is not None and not isinstance(value, dict):
         raise missing(f"{name} in the providers of {CONFIG_MAP} is no mapping", _CORRECT)

@@ -1,6 +1,4 @@
-"""Checks of the namespace of the runs: labels, service account and its rights, secrets, store
-settings.
-"""
+"""Checks of the runs' namespace: labels, service account, rights, secrets, store settings."""
 
 from pipelines.doctor.findings import Check, CheckError, Passed, missing
 from pipelines.doctor.launcher import (
@@ -86,8 +84,9 @@ def namespace(reader: ClusterReader, target: Target) -> Passed:
 
 
 def service_account(reader: ClusterReader, target: Target) -> Passed:
-    """The account of the steps' pods exists; without it Argo makes no pod, and the run fails within
-    seconds.
+    """The account of the steps' pods exists.
+
+    Without it Argo makes no pod, and the run fails within seconds.
     """
     if not reader.has_service_account(RUNNER):
         raise missing(f"{RUNNER} is not there: no pod of a run would be made", target.apply_runner)
@@ -183,8 +182,9 @@ def image_pull_secrets(reader: ClusterReader, target: Target) -> Passed:
 
 
 def resolved_launcher(reader: ClusterReader) -> LauncherStore:
-    """Where KFP's launcher keeps the artifacts of runs; `submit` gives a run the root of
-    STORE_CONFIG, if any.
+    """Where KFP's launcher keeps the artifacts of runs.
+
+    `submit` gives a run the root of STORE_CONFIG, if any.
     """
     found, ours = reader.config_map(CONFIG_MAP), reader.config_map(STORE_CONFIG)
     data = dict(found.data) if found else {}
@@ -194,8 +194,9 @@ def resolved_launcher(reader: ClusterReader) -> LauncherStore:
 
 
 def _launcher_if_valid(reader: ClusterReader) -> LauncherStore | None:
-    """None where the launcher would refuse its settings, which the check of the pipeline root
-    tells.
+    """Return None if the launcher would refuse its settings.
+
+    The check of the pipeline root reports the refusal.
     """
     try:
         return resolved_launcher(reader)

@@ -1,6 +1,4 @@
-"""Checks of the object store: the pipeline root, conditional writes for checkpoints, and their
-expiry.
-"""
+"""Checks of the object store: pipeline root, conditional writes, expiry of checkpoints."""
 
 import re
 import socket
@@ -43,9 +41,7 @@ class StoreChecks:
         }
 
     def pipeline_root(self) -> Passed:
-        """The bucket in which KFP keeps artifacts exists, and the launcher's credentials open
-        it.
-        """
+        """The bucket of KFP's artifacts exists, and the launcher's credentials can read it."""
         store = resolved_launcher(self._reader)
         where = f"{store.root} at {store.endpoint}"
         if not store.secret:
@@ -63,8 +59,7 @@ class StoreChecks:
         return Passed(where)
 
     def checkpoints(self) -> Passed:
-        """The store honours conditional writes, by which one of two pods of the same training goes
-        on.
+        """The store honours the conditional writes that decide between two pods of one training.
 
         Writes one small object below the checkpoint prefix and deletes it.
         """
@@ -82,8 +77,9 @@ class StoreChecks:
         )
 
     def checkpoint_expiry(self) -> Passed:
-        """Old checkpoints expire by a lifecycle rule of their prefix; none but our own store must
-        have it.
+        """Old checkpoints expire by a lifecycle rule of their prefix.
+
+        None but our own store must have it.
         """
         location = self._checkpoint_location()
         if location is None:
@@ -123,8 +119,9 @@ class StoreChecks:
         return StoreSettings.from_environment(values)
 
     def _launcher_settings(self, store: LauncherStore) -> StoreSettings:
-        """Settings of the root's store; a forwarded port stands for it where the steps use the same
-        one.
+        """Settings of the root's store.
+
+        A forwarded port stands for it where the steps use the same one.
         """
         endpoint = re.sub("^https?://", "", store.endpoint)
         of_steps, forwarded = self._store_config().get(_ENDPOINT, ""), self._target.store_endpoint

@@ -1,6 +1,4 @@
-"""Read access to a cluster: each request is bounded in time, and an object that is not there is
-None.
-"""
+"""Read access to a cluster; each request has a deadline, and an absent object is None."""
 
 import base64
 import os
@@ -25,8 +23,9 @@ U = TypeVar("U")
 
 
 def kubernetes_api() -> ApiClient:
-    """Return the API that kubectl would ask, or in a pod the cluster's own. Raises ConfigError
-    where none is known.
+    """Return the API that kubectl would ask, or in a pod the cluster's own.
+
+    Raises ConfigError where none is known.
     """
     files = (os.environ.get("KUBECONFIG") or "~/.kube/config").split(os.pathsep)
     configuration = Configuration()
@@ -96,8 +95,9 @@ class ClusterReader:
         )
 
     def may(self, account: str, verb: str, group: str, resource: str, name: str = "") -> bool:
-        """Whether Kubernetes would let a service account of the namespace do this; the review is
-        not stored.
+        """Whether Kubernetes would let a service account of the namespace do this.
+
+        The review is not stored.
         """
         attributes = client.V1ResourceAttributes(
             namespace=self.namespace, verb=verb, group=group, resource=resource, name=name or None

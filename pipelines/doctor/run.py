@@ -38,8 +38,9 @@ class Where:
 
 
 def run_checks(where: Where, profile: Profile, images: tuple[str, ...]) -> Iterator[Finding]:
-    """Yield a finding for each check, as soon as it is made. images: references of the steps'
-    images.
+    """Yield a finding for each check, as soon as the check has ended.
+
+    images: references of the steps' images.
 
     Where KFP's API or the cluster does not answer, the checks that need it are left out.
     """

@@ -88,8 +88,9 @@ def quota(reader: ClusterReader, target: Target) -> Passed:
 
 
 def limits(reader: ClusterReader, target: Target) -> Passed:
-    """LimitRanges admit the steps' limits, and give Argo's containers those that a quota asks of
-    every container.
+    """LimitRanges admit the limits of the steps.
+
+    They also give Argo's own containers the requests that a quota demands of every container.
     """
     ranges = [
         item
@@ -126,8 +127,9 @@ def limits(reader: ClusterReader, target: Target) -> Passed:
 
 
 def queue(reader: ClusterReader, target: Target) -> Passed:
-    """Kueue has the LocalQueue of the profile and manages pods; else the queue's label has no
-    effect.
+    """Kueue has the LocalQueue of the profile and manages pods.
+
+    Else the queue's label has no effect.
     """
     name = target.profile.queue
     queues = reader.local_queues()

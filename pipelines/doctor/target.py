@@ -1,6 +1,4 @@
-"""What the checks are about: where runs go, in which mode of KFP, and how the pipeline is
-compiled.
-"""
+"""Target of the checks: namespace of the runs, mode of KFP, compiled pipeline."""
 
 from dataclasses import dataclass
 
@@ -33,14 +31,16 @@ class Target:
 
     @property
     def apply_runner(self) -> str:
-        """The command that installs the service account with its role; in a Profile an editor may
-        not.
+        """The command that installs the service account with its role.
+
+        In a Profile an editor may not.
         """
         return f"have an admin run: {self.apply}/admin" if self.multi_user else self.apply
 
     @property
     def apply_store(self) -> str:
-        """The command that installs the store's settings and its Secret; in a Profile an editor
-        may.
+        """The command that installs the store's settings and its Secret.
+
+        In a Profile an editor may.
         """
         return f"{self.apply}/editor" if self.multi_user else self.apply

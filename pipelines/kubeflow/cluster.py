@@ -1,5 +1,6 @@
-"""The pipeline in Kubeflow, by KFP's API: versions, runs and schedules; every error names host,
-request and fix.
+"""The pipeline in Kubeflow, by KFP's API: versions, runs and schedules.
+
+Every error names host, request and fix.
 """
 
 import argparse
@@ -34,8 +35,9 @@ class Uploaded:
 
 @dataclass(frozen=True)
 class Trigger:
-    """When a schedule fires: a cron expression of six fields (seconds first), or a number of
-    seconds.
+    """Times at which a schedule starts runs.
+
+    A cron expression of six fields (seconds first), or a number of seconds.
     """
 
     cron: str | None = None
@@ -43,15 +45,17 @@ class Trigger:
 
 
 def connect(parsed: argparse.Namespace) -> "Cluster":
-    """Open the API that the options of every verb name. Raises errors that name the host and what
-    to try.
+    """Open the API that the options of every verb name.
+
+    Raises errors that name the host and what to try.
     """
     return Cluster(Connection.resolve(parsed.host, parsed.namespace, parsed.ca_file))
 
 
 class Cluster:
-    """Kubeflow's API at one host, in one namespace. mode: single-user or multi-user, and the runs'
-    namespace.
+    """Kubeflow's API at one host, for one namespace.
+
+    mode: single-user or multi-user, with the namespace of the runs.
     """
 
     def __init__(self, connection: Connection) -> None:
@@ -61,8 +65,9 @@ class Cluster:
         self._documents: dict[str, dict[str, Any]] = {}
 
     def upload(self, package: Path, name: str, version: str) -> Uploaded:
-        """Upload as a new version of the pipeline `name`; a version of this name is the same
-        content and left alone.
+        """Upload as a new version of the pipeline `name`.
+
+        A version of this name is the same content and left alone.
         """
         with self._connection.asking(f"upload version {version!r} of pipeline {name!r}"):
             pipeline = self._pipeline_made(name)
@@ -84,8 +89,9 @@ class Cluster:
         *,
         pipeline_root: str = "",
     ) -> str:
-        """Start a run, with its artifacts below `pipeline_root` ("": KFP's default); return its
-        id.
+        """Start a run, with its artifacts below `pipeline_root` ("": KFP's default).
+
+        Return its id.
         """
         with self._connection.asking(f"start run {name!r} in experiment {experiment!r}"):
             run = self._client.run_pipeline(
@@ -100,16 +106,18 @@ class Cluster:
             return str(run.run_id)
 
     def run(self, run_id: str) -> RunStatus:
-        """Return the state of a run and of its steps, in the order of the graph where KFP still has
-        the version.
+        """Return the state of a run and of its steps.
+
+        Steps have the order of the graph if KFP still has the version.
         """
         document = self._get(f"{_RUNS}/{run_id}", f"show run {run_id!r}")
         spec = document.get("pipeline_spec") or self._spec_of(document)
         return run_status(document, _steps(spec))
 
     def runs(self, pipeline: str) -> Iterator[RunStatus]:
-        """Yield the runs of the pipeline with this name, newest first. Raises PermanentError where
-        there is none.
+        """Yield the runs of the pipeline with this name, newest first.
+
+        Raises PermanentError where there is none.
         """
         pipeline_id = self._pipeline_id(pipeline)
         for document in self._all_runs(f"list the runs of pipeline {pipeline!r}"):
@@ -117,8 +125,9 @@ class Cluster:
                 yield run_status(document)
 
     def newest_run(self, pipeline: str) -> str:
-        """Return the id of the pipeline's run that was started last. Raises PermanentError where
-        there is none.
+        """Return the id of the pipeline's run that was started last.
+
+        Raises PermanentError where there is none.
         """
         for run in self.runs(pipeline):
             return run.run_id
@@ -128,8 +137,9 @@ class Cluster:
         )
 
     def pipeline_name(self, run: RunStatus, otherwise: str) -> str:
-        """Return the name of the run's pipeline, a folder below the pipeline root; `otherwise`
-        where KFP has none.
+        """Return the name of the run's pipeline, a folder below the pipeline root.
+
+        `otherwise` where KFP has none.
         """
         if not run.pipeline_id:
             return otherwise
@@ -142,9 +152,7 @@ class Cluster:
         return str(named.get("name") or self._pipeline_display_name(run.pipeline_id) or otherwise)
 
     def has_interface(self) -> bool:
-        """Whether the address of the API is also that of KFP's user interface, as it is behind a
-        gateway.
-        """
+        """Return whether the API's address is also the user interface's, as behind a gateway."""
         api = self._client._healthz_api.api_client
         try:
             response = api.call_api(
@@ -198,9 +206,7 @@ class Cluster:
         return bool(old)
 
     def schedules(self, pipeline: str) -> list[Any]:
-        """Return the recurring runs of the pipeline with this name, as KFP's models, sorted by
-        name.
-        """
+        """Return the pipeline's recurring runs of this name, as KFP's models, sorted by name."""
         with self._connection.asking("list the pipelines"):
             ids = [
                 str(item.pipeline_id) for item in self._pipelines() if item.display_name == pipeline
@@ -208,8 +214,9 @@ class Cluster:
         return self._schedules_of(ids[0]) if ids else []
 
     def active_runs_of_schedule(self, pipeline: str, name: str) -> list[RunStatus]:
-        """Return the runs that this schedule started and that have not ended. Raises PermanentError
-        without it.
+        """Return the runs that this schedule started and that have not ended.
+
+        Raises PermanentError without it.
         """
         active = []
         for recurring_run_id in self._schedule_ids(pipeline, name):
@@ -226,8 +233,9 @@ class Cluster:
         return active
 
     def change_schedule(self, pipeline: str, name: str, change: str) -> None:
-        """Enable, disable or delete a schedule; `change` is that word. Raises PermanentError
-        without it.
+        """Enable, disable or delete a schedule; `change` is that word.
+
+        Raises PermanentError without it.
         """
         for recurring_run_id in self._schedule_ids(pipeline, name):
             with self._connection.asking(f"{change} schedule {name!r}"):
@@ -273,8 +281,9 @@ class Cluster:
                 return
 
     def _spec_of(self, document: Mapping[str, Any]) -> Any:
-        """Specification of the pipeline version that a run was started from; None where KFP has it
-        no more.
+        """Specification of the pipeline version that a run was started from.
+
+        None where KFP has it no more.
         """
         reference = document.get("pipeline_version_reference") or {}
         if not reference.get("pipeline_version_id"):
@@ -294,8 +303,9 @@ class Cluster:
         return str(found.get("display_name") or "")
 
     def _known(self, path: str, what: str) -> dict[str, Any]:
-        """A document that does not change, asked for once; empty where KFP has it no more or does
-        not answer now.
+        """A document that does not change, asked for once.
+
+        Empty where KFP has it no more or does not answer now.
         """
         if path not in self._documents:
             try:
@@ -359,8 +369,9 @@ def _pipeline_of(schedule: Any) -> str:
 
 
 def _steps(spec: Any) -> tuple[str, ...]:
-    """Names of the steps of a specification; () where it cannot be read, as of a pipeline that is
-    not ours.
+    """Names of the steps of a specification.
+
+    () where it cannot be read, as of a pipeline that is not ours.
     """
     if not isinstance(spec, Mapping):
         return ()

@@ -1,6 +1,4 @@
-"""Connection to Kubeflow's API: its address, the caller's credentials, the mode of KFP, and the
-meaning of refusals.
-"""
+"""Connection to Kubeflow's API: address, credentials, mode of KFP, reasons of refusals."""
 
 import argparse
 import contextlib
@@ -67,8 +65,7 @@ class Mode:
 
 
 def find_mode(parsed: argparse.Namespace) -> Mode:
-    """Ask the API for its mode, and find the namespace of the runs in the one way that all verbs
-    share.
+    """Ask the API for its mode, and return the namespace of the runs that all verbs share.
 
     `parsed` has `host`, `namespace` and `ca_file`, each None where the option was not given. The
     namespace is that of --namespace, else of kubeconfig's current context ("default" counts as
@@ -81,8 +78,9 @@ def find_mode(parsed: argparse.Namespace) -> Mode:
 
 @dataclass(frozen=True, kw_only=True)
 class Connection:
-    """Where the API is and who asks. Without token and cookie: nobody, or the pod's service
-    account.
+    """Where the API is and who asks.
+
+    Without token and cookie: nobody, or the pod's service account.
 
     namespace: the one that was asked for, None for the one that `find_mode` describes.
     """
@@ -164,8 +162,9 @@ class Connection:
         return (PROFILE_NAMESPACE if multi_user else KFP_NAMESPACE), "the default"
 
     def get(self, client: kfp.Client, path: str, what: str, **query: Any) -> dict[str, Any]:
-        """Return the JSON document at a path of the API; query parameters that are None are left
-        out.
+        """Return the JSON document at a path of the API.
+
+        Query parameters that are None are left out.
 
         The documents are read as they are: kfp's models refuse states that a newer KFP may add.
         """
@@ -193,8 +192,9 @@ class Connection:
 
     @contextlib.contextmanager
     def asking(self, what: str) -> Iterator[None]:
-        """Turn the client's failures into errors with host, request and advice; never with a
-        credential.
+        """Turn the client's failures into errors with host, request and advice.
+
+        Never with a credential.
         """
         try:
             yield
@@ -255,8 +255,7 @@ def _kube_context() -> tuple[str, str] | None:
 
 
 def _cause(status: int, body: Any) -> str:
-    """The reason of a refusal, from the part of KFP's answer that has it (compare
-    tests/recordings).
+    """Return the reason of a refusal from KFP's answer (compare tests/recordings).
 
     `message` is a chain from the outermost failure inwards. For 401 its end has the reason, for 403
     and others `details[0].message` has it.

@@ -15,8 +15,9 @@ from pipelines.kubeflow.run_store import split_root
 def download_run(
     store: Store, root: str, pipeline: str, run_id: str, output: Path
 ) -> Iterator[tuple[Path, bool]]:
-    """Copy everything below `root`/`pipeline`/`run_id`/, where KFP's launcher puts a run's
-    artifacts, to `output`.
+    """Copy the artifacts of a run to `output`.
+
+    KFP's launcher writes them below `root`/`pipeline`/`run_id`/.
 
     Yields each artifact's path and whether it was verified against its manifest; files that belong
     to no artifact of ours (reports, KFP's own) are copied as they are. Raises ObjectNotFoundError

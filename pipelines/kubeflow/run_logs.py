@@ -44,8 +44,9 @@ def stored_logs(store: Store, bucket: str, folder: str) -> list[StoredLog]:
 
 
 def readable(lines: Iterable[str]) -> Iterator[str]:
-    """Yield a step's own lines: without KFP's remarks and its dump of inputs, and of a progress bar
-    the last state.
+    """Yield the lines that a step itself wrote.
+
+    KFP's remarks and its dump of inputs are left out; of a progress bar the last state remains.
     """
     in_dump = False
     for line in lines:
@@ -59,8 +60,9 @@ def readable(lines: Iterable[str]) -> Iterator[str]:
 
 
 def failure_message(lines: Iterable[str]) -> str:
-    """Return the reason of a failure: the last typed line, else glog's fatal line, else the last
-    line; "" for none.
+    """Return the reason of a failure, or "".
+
+    The last typed line, else glog's fatal line, else the last line.
     """
     written = [line for line in readable(lines) if line.strip()]
     typed = [line for line in written[-_MOST_AFTER_TYPED:] if _TYPED.match(line)]

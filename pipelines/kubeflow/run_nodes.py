@@ -50,8 +50,9 @@ class Nodes:
     """All nodes of a run. workflow: name of the Workflow, "" before it has nodes."""
 
     def __init__(self, details: Sequence[Mapping[str, Any]]) -> None:
-        """Read `run_details.task_details`; entries without a display name are executions in
-        ml-metadata, no nodes.
+        """Read `run_details.task_details`.
+
+        Entries without a display name are executions in ml-metadata, no nodes.
         """
         nodes = [_node(entry) for entry in details if entry.get("display_name")]
         self.workflow = next((_workflow(entry) for entry in details if _child_ids(entry)), "")
@@ -64,9 +65,7 @@ class Nodes:
         return sorted(found, key=lambda node: (node.start is None, node.start, node.name))
 
     def is_step(self, node: Node) -> bool:
-        """Whether an executor is directly inside the node, which makes it a step and not a
-        group.
-        """
+        """Return whether an executor is directly inside the node: then the node is a step."""
         insides = [node.name, *(f"{node.name}({attempt})" for attempt in range(_MOST_ATTEMPTS))]
         known = [self._by_name[name] for name in insides if node.name and name in self._by_name]
         return any(_hash(f"{inside.name}.{EXECUTOR}") in inside.children for inside in known)
@@ -96,8 +95,9 @@ class Nodes:
         )
 
     def pod(self, executor: Node) -> Node:
-        """Return the node of the executor's last attempt, found by its time: pods have no
-        children.
+        """Return the node of the executor's last attempt.
+
+        It is found by its time, because pods have no children.
         """
         n_attempts = attempts(executor)
         if not n_attempts:
@@ -129,8 +129,9 @@ def attempts(node: Node) -> int:
 
 
 def read_time(text: str | None) -> datetime | None:
-    """Read a time of the API; None for what stands for no time there: nothing, the year 1, and
-    1970.
+    """Read a time of the API.
+
+    None for what stands for no time there: nothing, the year 1, and 1970.
     """
     if not text:
         return None
@@ -158,9 +159,7 @@ def _workflow(entry: Mapping[str, Any]) -> str:
 
 
 def _with_names(workflow: str, nodes: Iterable[Node]) -> Iterator[Node]:
-    """Walk from the Workflow's own node inwards, and name each node whose children confirm the
-    guess.
-    """
+    """Name each node whose children confirm the guess, from the Workflow's own node inwards."""
     unnamed = list(nodes)
     has_attempts = any(node.display == f"{workflow}(0)" for node in unnamed)
     drivers = [node.display for node in unnamed if node.display.endswith(DRIVER_SUFFIX)]
@@ -195,8 +194,9 @@ def _guess(around: Node, node: Node) -> str:
 
 
 def _confirmed(name: str, node: Node, drivers: Sequence[str]) -> bool:
-    """Whether a child's id belongs to the first attempt, or to a task that can be first inside a
-    node of this name.
+    """Return whether a child can be the first node inside a node of this name.
+
+    It is the first attempt, or a task without dependencies.
     """
     if _hash(f"{name}(0)") in node.children:
         return True

@@ -1,5 +1,6 @@
-"""Pods of a run, by Kubernetes' API: why one waits, and what one wrote. Read only, and never
-required.
+"""Pods of a run, by Kubernetes' API: why one waits, and what one wrote.
+
+Read only, and never required.
 """
 
 import base64
@@ -40,8 +41,9 @@ class RunPods:
         ).items
 
     def waiting(self) -> dict[str, str]:
-        """Return why pods wait, by the name of the step, or of the step or group that a driver
-        would start.
+        """Return why pods wait, by the name of the step.
+
+        A waiting driver is named by the step or group that it would start.
 
         A task whose pod could not be made (a full quota) has Argo's message. A pod that only starts
         has no reason.
@@ -57,15 +59,14 @@ class RunPods:
         return {owner: reason for owner, reason in reasons.items() if owner and reason}
 
     def workflow_exists(self) -> bool:
-        """Whether the Workflow is still there. Raises ApiException where it may not be looked
-        at.
+        """Whether the Workflow is still there.
+
+        Raises ApiException where it may not be looked at.
         """
         return bool(self._pods) or self._read_workflow() is not None
 
     def of_node(self, name: str) -> list[Any]:
-        """Return the pods of a step or driver by the full name of its node, in the order of its
-        attempts.
-        """
+        """Return the pods of a node's full name, in the order of its attempts."""
         inside = [pod for pod in self._pods if _belongs(_node_of(pod), name)]
         return sorted(inside, key=_node_of)
 
@@ -140,8 +141,9 @@ def open_cluster(namespace: str) -> tuple[ApiClient, ClusterReader]:
 
 
 def reader_or_none(namespace: str) -> ClusterReader | None:
-    """Return a reader of the namespace; None where Kubernetes cannot be asked, for whoever can go
-    on without it.
+    """Return a reader of the namespace.
+
+    None where Kubernetes cannot be asked, for whoever can go on without it.
     """
     with contextlib.suppress(ConfigError):
         return open_cluster(namespace)[1]
@@ -155,8 +157,9 @@ def attempt_of(pod: Any) -> int:
 
 
 def waiting_reason(pod: Any, events: Iterable[Any]) -> str:
-    """Return why a pod does not start: the scheduler's words, the kubelet's, or those of the last
-    warning about it.
+    """Return why a pod does not start, or "".
+
+    The scheduler's message, else the kubelet's, else the last warning about the pod.
 
     "" where nothing is wrong yet.
     """
@@ -182,8 +185,9 @@ def waiting_reason(pod: Any, events: Iterable[Any]) -> str:
 
 
 def ending(pod: Any) -> str:
-    """Return what ended a pod from outside, such as an eviction or OOMKilled; "" where its own
-    process ended.
+    """Return what ended a pod from outside, such as an eviction or OOMKilled.
+
+    "" where its own process ended.
     """
     if pod.status.reason:
         return one_line(Exception(f"{pod.status.reason}: {pod.status.message or ''}")).rstrip(": ")

@@ -44,8 +44,9 @@ class RunReport:
 
     @property
     def failure(self) -> str:
-        """Why the run failed, with the name of the step or group; "" for a run that did not
-        fail.
+        """Why the run failed, with the name of the step or group.
+
+        "" for a run that did not fail.
         """
         if self.run.state != RunState.FAILED:
             return ""
@@ -79,13 +80,16 @@ class RunReport:
 
 
 class RunReader:
-    """Reads runs with their reasons; asks store and Kubernetes only where they can tell
-    something.
+    """Reads runs with their reasons.
+
+    Asks store and Kubernetes only where they can tell something.
     """
 
     def __init__(self, parsed: argparse.Namespace, cluster: Cluster) -> None:
-        """`parsed` has `root`, `store_endpoint`, and `pipeline`: the name where KFP does not tell
-        that of a run.
+        """Keep the options; no request is made before it is needed.
+
+        `parsed` has `root`, `store_endpoint`, and `pipeline`: the name to use if KFP does not name
+        the pipeline of a run.
         """
         self._parsed, self._cluster = parsed, cluster
         self._remarks: dict[str, None] = {}
@@ -109,8 +113,9 @@ class RunReader:
         return RunReport(run, notes, others, self.remarks)
 
     def pods(self, run: RunStatus, *, quiet: bool = False) -> RunPods | None:
-        """Return the pods of a run as they are now; None where Kubernetes cannot be asked, which
-        becomes a remark.
+        """Return the pods of a run as they are now.
+
+        None where Kubernetes cannot be asked, which becomes a remark.
         """
         if not run.workflow:
             return None
@@ -123,8 +128,9 @@ class RunReader:
             return None
 
     def step_logs(self, run: RunStatus, step: StepStatus) -> Iterator[tuple[int, Iterable[str]]]:
-        """Yield the logs of a step by attempt, from 0: of the object store, and of pods whose log
-        is not there.
+        """Yield the logs of a step by attempt, from 0.
+
+        They are read from the object store, and from pods whose log is not in the store.
 
         What cannot be read becomes a remark.
         """
@@ -143,8 +149,9 @@ class RunReader:
                 yield attempt_of(pod), self._pod_lines(pods, pod)
 
     def live_logs(self, run: RunStatus, step: StepStatus) -> Iterator[tuple[str, Iterator[str]]]:
-        """Yield name and lines of each pod of a step, as they are written. Raises PermanentError
-        without Kubernetes.
+        """Yield name and lines of each pod of a step, as they are written.
+
+        Raises PermanentError without Kubernetes.
         """
         pods = self.pods(run)
         if pods is None:
@@ -160,8 +167,9 @@ class RunReader:
             yield from pods.log(pod, follow=follow)
 
     def store(self, run: RunStatus) -> RunStore:
-        """Return the object store of the run's root, opened once. Raises ConfigError that says what
-        to do.
+        """Return the object store of the run's root, opened once.
+
+        Raises ConfigError that says what to do.
         """
         if run.pipeline_root not in self._stores:
             reader = None
@@ -238,8 +246,9 @@ class RunReader:
         return notes, others
 
     def _step_reason(self, run: RunStatus, step: StepStatus) -> str:
-        """Why a step failed: from its last log in the store, else from its pod; "" where neither
-        tells.
+        """Why a step failed: from its last log in the store, else from its pod.
+
+        "" where neither tells.
         """
         known = (run.run_id, step.name)
         if known in self._reasons:

@@ -29,8 +29,9 @@ class RunState(StrEnum):
 
 
 class StepState(StrEnum):
-    """State of a step. WAITING: its pod has not started. UNKNOWN: the run ended, and KFP's last
-    report is older.
+    """State of a step. WAITING: its pod has not started.
+
+    UNKNOWN: the run ended, and KFP's last report is older.
     """
 
     WAITING = "waiting"
@@ -99,8 +100,9 @@ class StepStatus:
 
 @dataclass(frozen=True)
 class FailedDriver:
-    """A driver of KFP that failed: `name` is the group or step that it would have started; `node`
-    is Argo's.
+    """A driver of KFP that failed: `name` is the group or step that it would have started.
+
+    `node` is Argo's.
     """
 
     name: str
@@ -136,9 +138,7 @@ class RunStatus:
 
     @property
     def awaits_report(self) -> bool:
-        """Whether every step has ended and KFP, as always for some seconds, has not reported the
-        end of the run.
-        """
+        """Return whether every step has ended while KFP has not yet reported the end of the run."""
         return (
             not self.has_ended
             and bool(self.steps)
@@ -199,8 +199,9 @@ def run_status(document: Mapping[str, Any], steps: Sequence[str] = ()) -> RunSta
 
 
 def _run_state(document: Mapping[str, Any]) -> tuple[RunState, datetime | None]:
-    """State of the run, and when it was told to cancel. KFP has no state for a cancelled run other
-    than FAILED.
+    """State of the run, and when it was told to cancel.
+
+    KFP has no state for a cancelled run other than FAILED.
     """
     state = _KFP_RUN_STATES.get(document.get("state", ""), RunState.PENDING)
     cancelling = [
@@ -249,8 +250,9 @@ class _Steps:
         return self._nodes.is_step(node) if node.name else not node.state or node.state == "SKIPPED"
 
     def _statuses(self, name: str) -> list[StepStatus]:
-        """One status for each node of this name (a loop has several), or for its driver before
-        there is a node.
+        """Return one status for each node of this name.
+
+        A loop has several nodes; before there is one, its driver stands for it.
         """
         nodes = [node for node in self._nodes.displayed(name) if self._may_be_step(node)]
         drivers = self._nodes.displayed(name + DRIVER_SUFFIX)
@@ -313,8 +315,9 @@ class _Steps:
         return StepState.CANCELLED if cancelled else StepState.FAILED
 
     def _absent(self, name: str) -> StepStatus:
-        """State of a task without a node: Argo makes nodes of a group's tasks when the group
-        starts.
+        """Return the state of a task without a node.
+
+        Argo makes the nodes of a group's tasks when the group starts.
         """
         if self._run == RunState.SUCCEEDED:
             return StepStatus(name, StepState.DONE)

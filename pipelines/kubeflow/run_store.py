@@ -100,8 +100,9 @@ def has_credentials(environment: Mapping[str, str]) -> bool:
 
 
 def require_reachable(runs: RunStore) -> None:
-    """Raise ConfigError where nothing listens at the store's address, sooner than the store's own
-    deadline.
+    """Raise ConfigError if nothing listens at the store's address.
+
+    This takes less time than the store's own deadline.
     """
     address = urlsplit(f"//{runs.store.endpoint}")
     try:
@@ -123,8 +124,9 @@ def find_root(
     launcher: Mapping[str, str],
     store_config: Mapping[str, str],
 ) -> Root:
-    """Return the pipeline root: given, the run's, the environment's, the launcher's, ours, or KFP's
-    default.
+    """Return the pipeline root and its source.
+
+    The first of: the given one, the run's, the environment's, the launcher's, ours, KFP's default.
 
     launcher, store_config: data of the ConfigMaps of these purposes, empty where they are not there
     or not readable.
@@ -149,8 +151,9 @@ def find_root(
 
 
 def root_for_runs(parsed: argparse.Namespace, reader: ClusterReader | None) -> str:
-    """Return the root that a new run is given: `--root`, the environment's, or STORE_CONFIG's; "":
-    KFP's default.
+    """Return the root that a new run is given: `--root`, the environment's, or STORE_CONFIG's.
+
+    "": KFP's default.
 
     KFP's launcher has one default root for a namespace. Where the pipeline has a store of its own
     beside it, the root comes with each run.
@@ -164,6 +167,7 @@ def root_for_runs(parsed: argparse.Namespace, reader: ClusterReader | None) -> s
 
 def split_root(uri: str) -> tuple[str, str]:
     """Return bucket and prefix of a root; what follows a question mark is the launcher's affair.
+
     Raises ConfigError.
     """
     parts = _ROOT.fullmatch(uri)
@@ -176,8 +180,9 @@ def split_root(uri: str) -> tuple[str, str]:
 
 
 def _config_map(reader: ClusterReader | None, name: str) -> Mapping[str, str]:
-    """Data of a ConfigMap; empty where it is not there or may not be read, for then there are other
-    sources.
+    """Data of a ConfigMap.
+
+    Empty where it is not there or may not be read, for then there are other sources.
     """
     if reader is None:
         return {}
@@ -194,8 +199,9 @@ def _from_cluster(
     launcher: Mapping[str, str],
     store_config: Mapping[str, str],
 ) -> dict[str, str]:
-    """Settings as the launcher resolves them; those of our ConfigMap where pods take them from
-    their environment.
+    """Settings as the launcher resolves them.
+
+    Those of our ConfigMap where pods take them from their environment.
     """
     if reader is None:
         raise ConfigError(

@@ -10,9 +10,7 @@ _STATE_WIDTH = 10
 
 
 def status_lines(report: RunReport, now: datetime) -> list[str]:
-    """Return the lines of `status`: the run, one line for each step with its reason below, and
-    remarks.
-    """
+    """Return the lines of `status`: the run, each step with its reason, and remarks."""
     run = report.run
     width = max((len(step.name) for step in run.steps), default=0)
     lines = [f"{run.name} ({run.run_id}): {run_line(run, now)}"]
@@ -55,8 +53,9 @@ def runs_lines(runs: list[RunStatus], now: datetime) -> list[str]:
 
 
 def changes(before: RunReport | None, after: RunReport) -> list[str]:
-    """Return a line for each step, and each driver with a reason, that is not as it was: name,
-    state and reason.
+    """Return a line for each step, and each driver with a reason, whose state has changed.
+
+    A line has name, state and reason.
 
     That a step waits for those before it is no news, and steps that are skipped share a line.
     """

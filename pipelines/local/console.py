@@ -1,6 +1,4 @@
-"""What of kfp.local's log does a person want to read? The steps, their own lines, and nothing about
-plumbing.
-"""
+"""Filter of kfp.local's log: it passes the steps and their own lines."""
 
 import contextlib
 import logging
@@ -21,8 +19,9 @@ _INDENT = "    "  # kfp.local's, before every line of a step
 
 
 class _Readable:
-    """A text stream that passes on the lines worth reading; the steps' input and output documents
-    are not.
+    """A text stream that passes on the lines worth reading.
+
+    The steps' input and output documents are not.
     """
 
     def __init__(self, stream: TextIO) -> None:
@@ -59,9 +58,7 @@ class _Readable:
 
 @contextlib.contextmanager
 def readable_log() -> Iterator[None]:
-    """Inside, standard output is reduced to lines worth reading, kfp.local's remarks on local runs
-    are silent.
-    """
+    """Reduce standard output to the lines worth reading, and silence remarks on local runs."""
     with (
         _cache_hits_shown(),
         contextlib.redirect_stdout(_Readable(sys.stdout)),
@@ -78,9 +75,7 @@ def readable_log() -> Iterator[None]:
 
 @contextlib.contextmanager
 def _cache_hits_shown() -> Iterator[None]:
-    """kfp.local logs what it takes from its cache to the root logger, whose usual level would hide
-    it.
-    """
+    """Show the cache hits that kfp.local logs to the root logger, below its usual level."""
     root = logging.getLogger()
     level, handler = root.level, logging.StreamHandler(sys.stdout)
     handler.setFormatter(

@@ -1,4 +1,4 @@
-"""How does a laptop get a real S3 server for the length of one run?
+"""A real S3 server on this machine for the length of one run.
 
 SeaweedFS in one process, on loopback only, with random credentials and its telemetry off.
 """

@@ -1,5 +1,4 @@
-"""An object store for a run on this machine, so that its steps read and register as they do on a
-cluster.
+"""An object store on this machine, for runs that read and register as on a cluster.
 
 SeaweedFS serves S3 on loopback for the length of the run; what it holds stays below the run's
 folder.
@@ -26,8 +25,9 @@ class LocalStore:
     store: Store
 
     def mirror(self, source: str) -> str:
-        """Make s3://streetvision/data equal to a local folder or file; returns where it can be
-        read.
+        """Make s3://streetvision/data equal to a local folder or file.
+
+        Returns where it can be read.
 
         Raises DataError for what cannot become an object, and the store's errors.
         """

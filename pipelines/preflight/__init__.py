@@ -1,5 +1,6 @@
-"""What `submit` and `schedule create` refuse before anything is sent, one line each: field, value,
-fix.
+"""Checks of `submit` and `schedule create` before anything is sent.
+
+Each refusal is one line: field, value, fix.
 
 Places are judged by their form. Objects and the namespace are looked at where the store and
 Kubernetes can be reached with the credentials at hand; what cannot be looked at is no reason to

@@ -17,8 +17,7 @@ _ENDPOINT = "STREETVISION_S3_ENDPOINT"
 
 
 def check_namespace(reader: ClusterReader, target: Target, account: str) -> Preflight:
-    """Refuse where the service account, the store's Secret or settings, or the launcher's
-    configuration is missing.
+    """Refuse a namespace without the account, Secret or settings that the pods need.
 
     account: service account of the steps' pods. What these credentials may not look at is passed
     over.
@@ -40,8 +39,9 @@ def check_namespace(reader: ClusterReader, target: Target, account: str) -> Pref
 
 
 def service_account(reader: ClusterReader, target: Target, account: str) -> Passed:
-    """The account exists; without it Argo makes no pod, and the run fails within seconds without a
-    reason.
+    """The account exists.
+
+    Without it Argo makes no pod, and the run fails within seconds without a reason.
     """
     if not reader.has_service_account(account):
         raise missing(

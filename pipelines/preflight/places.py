@@ -1,6 +1,4 @@
-"""The places that a run reads from: whether pods can read such a place at all, and whether anything
-is there.
-"""
+"""Checks of the locations that a run reads: pods can read them, and they hold something."""
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -40,8 +38,9 @@ class Place:
 
 
 def check_places(values: Mapping[str, Any], variant: Variant) -> Preflight:
-    """Judge the places in a run's parameters by their form; nothing is asked of anybody. Raises
-    ConfigError.
+    """Judge the places in a run's parameters by their form; nothing is asked of anybody.
+
+    Raises ConfigError.
     """
     found = Preflight()
     for place in places(values, variant):
@@ -62,8 +61,9 @@ def check_places(values: Mapping[str, Any], variant: Variant) -> Preflight:
 
 
 def check_objects(store: Store, wanted: Sequence[Place]) -> Preflight:
-    """Look whether something is at each stored place; at most one page of a listing is read for
-    each.
+    """Look whether something is at each stored place.
+
+    At most one page of a listing is read for each.
     """
     found = Preflight()
     for place in wanted:
@@ -85,8 +85,9 @@ def check_objects(store: Store, wanted: Sequence[Place]) -> Preflight:
 
 
 def places(values: Mapping[str, Any], variant: Variant) -> Iterator[Place]:
-    """Yield the places that are set: the data, further sources, the backbone. Raises
-    ConfigError.
+    """Yield the places that are set: the data, further sources, the backbone.
+
+    Raises ConfigError.
     """
     phases = resolve(variant.with_form(values))
     sources = cast(IngestConfig, phases["ingest_dataset"]).sources()

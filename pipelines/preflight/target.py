@@ -1,5 +1,6 @@
-"""The look at where a run would go: the object store and the namespace, as far as they can be
-reached from here.
+"""Checks of the target of a run: its object store and its namespace.
+
+What cannot be reached from this machine is passed over with a remark.
 """
 
 import argparse
@@ -28,8 +29,7 @@ def check_target(
     profile: Profile,
     mode: Mode,
 ) -> Preflight:
-    """Look for the run's data and backbone in the store, and for what its pods need in the
-    namespace.
+    """Check the run's data and backbone in the store, and the namespace of its pods.
 
     `parsed` has `service_account`, `root` and `store_endpoint`.
     """

@@ -50,8 +50,9 @@ for process in sorted(int(name) for name in names if name.isdigit()):
 
 
 class NotAllowedError(PermanentError):
-    """These credentials may not do what a check needs, which says nothing about the
-    installation.
+    """A check needs a permission that these credentials lack.
+
+    The installation itself may be sound.
     """
 
 

@@ -1,5 +1,6 @@
-"""The checks: each uses the cluster as a user, or an accident, would, and returns a remark or
-raises FailedError.
+"""The checks of an installation: each acts as a user would, or as an accident.
+
+A check returns a remark or raises FailedError.
 """
 
 import re
@@ -138,9 +139,7 @@ class Checks:
         return f"process {killed} killed; {self._resumed(run_id)}"
 
     def wrong_data(self) -> str:
-        """A run on an address without objects fails in the first step, with a message that names
-        the address.
-        """
+        """A run on an empty address fails in its first step; its message names the address."""
         place = f"s3://{self._backend.bucket}/{PREFIX}/nowhere-{self.token}"
         run_id = self._submit("wrong-data", {**self._values(), "data": place})
         run = self._waiting.end_of(run_id)
@@ -167,8 +166,9 @@ class Checks:
         }
 
     def _long_values(self, number: int) -> dict[str, Any]:
-        """Parameters of a run whose training lasts long enough to be disturbed; it shares no
-        training with others.
+        """Parameters of a run whose training lasts long enough to be disturbed.
+
+        It shares no training with others.
         """
         overrides = {
             "train_baseline.checkpoint_steps": _CHECKPOINT_STEPS,
@@ -183,8 +183,9 @@ class Checks:
         return run_id
 
     def _succeeded(self, run_id: str) -> RunStatus:
-        """Wait for the end of a run. Raises FailedError with the reason where it did not
-        succeed.
+        """Wait for the end of a run.
+
+        Raises FailedError with the reason where it did not succeed.
         """
         run = self._waiting.end_of(run_id)
         if run.state != RunState.SUCCEEDED:
@@ -217,8 +218,9 @@ class Checks:
         return self._waiting.for_run(run_id, in_training, f"epoch {_DISTURBED_EPOCH} of {TRAINING}")
 
     def _resumed(self, run_id: str) -> str:
-        """The remark of a training that went on where it was. Raises FailedError where it began
-        anew.
+        """The remark of a training that went on where it was.
+
+        Raises FailedError where it began anew.
         """
         try:
             logs = self._backend.training_logs(run_id)

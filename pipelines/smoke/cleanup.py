@@ -1,6 +1,4 @@
-"""Removal of what the checks made, as far as that is possible: one thing that stays keeps no other
-from going.
-"""
+"""Removal of all objects of the checks; one that resists does not keep the others."""
 
 from collections.abc import Callable, Iterator
 from typing import TypeVar
@@ -47,8 +45,9 @@ class CleanUp:
         yield from self._left
 
     def _disable(self, name: str) -> bool:
-        """Keep a schedule from starting more runs, and note those that it started; False where
-        there is none.
+        """Keep a schedule from starting more runs, and note those that it started.
+
+        False where there is none.
         """
         if not self._try(f"schedule {name}", lambda: self._backend.has_schedule(name)):
             return False

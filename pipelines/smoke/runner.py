@@ -19,8 +19,9 @@ _NEED_OF_ALL = ("demo-data",)
 
 
 class Result(StrEnum):
-    """Outcome of a check. SKIPPED: it could not be made, which is no failure of the
-    installation.
+    """Outcome of a check.
+
+    SKIPPED: it could not be made, which is no failure of the installation.
     """
 
     OK = "ok"
@@ -62,8 +63,9 @@ def selected_checks(only: str, skip: str) -> list[str]:
 def run_smoke(
     backend: Backend, names: Sequence[str], waiting: Waiting, *, delete_data: bool = False
 ) -> int:
-    """Make the checks, print a row for each as it ends, and clean up, whatever happens; return the
-    exit code.
+    """Make the checks, print a row for each as it ends, and clean up, whatever happens.
+
+    Return the exit code.
 
     0 where none failed, 1 where one did, 130 after Ctrl-C.
     """

@@ -54,8 +54,9 @@ class Waiting:
         return self.for_run(run_id, ended, "its end")
 
     def for_run(self, run_id: str, look: Callable[[], T | None], what: str) -> T:
-        """Return what `look` finds in a run; where it takes longer, FailedError with the reason why
-        steps wait.
+        """Return what `look` finds in a run.
+
+        Where it takes longer, FailedError with the reason why steps wait.
         """
         try:
             return self.until(look, what, self._timeout)
@@ -64,8 +65,9 @@ class Waiting:
             raise FailedError(f"run {run_id}: {error}; {reason}") from None
 
     def until(self, look: Callable[[], T | None], what: str, seconds: float) -> T:
-        """Return what `look` finds as soon as it finds something. Raises WaitedError after so many
-        seconds.
+        """Return what `look` finds as soon as it finds something.
+
+        Raises WaitedError after so many seconds.
         """
         ends, n_failures = self.clock.now() + seconds, 0
         while True:

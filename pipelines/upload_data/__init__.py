@@ -1,3 +1,1 @@
-"""Upload of a data set or a backbone from this machine to the object store that the steps read
-from.
-"""
+"""Upload of a data set or a backbone to the object store that the steps read."""

@@ -32,8 +32,7 @@ def demo_values(bucket: str) -> dict[str, Any]:
 def upload_demo(
     store: Store, bucket: str, folder: Path = FOLDER, *, quiet: bool = False
 ) -> DemoUpload:
-    """Generate the demo's data and backbone where `folder` does not hold them, and make the store
-    hold the same.
+    """Generate the demo's data and backbone in `folder`, and make the store hold the same.
 
     Other objects below streetvision/demo/data and streetvision/demo/backbone are removed. Raises
     DataError where `folder` holds something else, and the store's errors.

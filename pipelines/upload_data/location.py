@@ -31,8 +31,9 @@ def find_store(parsed: argparse.Namespace) -> RunStore:
 
 
 def store_of_runs(parsed: argparse.Namespace, mode: Mode) -> RunStore:
-    """Return the store of the pipeline root of a cluster whose mode is known. Raises as
-    `find_store` does.
+    """Return the store of the pipeline root of a cluster whose mode is known.
+
+    Raises as `find_store` does.
     """
     return reachable_store(parsed, mode, reader_or_none(mode.namespace))
 
@@ -50,8 +51,9 @@ def reachable_store(
 
 
 def _require_listening(store: Store) -> None:
-    """Raise TransientError where nothing listens at the address, sooner than the store's own
-    deadline.
+    """Raise TransientError if nothing listens at the address.
+
+    This takes less time than the store's own deadline.
     """
     address = urlsplit(f"//{store.endpoint}")
     try:

@@ -1,5 +1,6 @@
-"""Selection of the files that belong to a data set or a backbone; a folder that is neither is
-refused.
+"""Selection of the files that belong to a data set or a backbone.
+
+A folder that is neither is refused.
 
 What is refused here would be refused by the first steps of a run, after minutes instead of before
 the upload.
@@ -39,8 +40,9 @@ class LocalFile:
 
 @dataclass(frozen=True)
 class Selection:
-    """What is uploaded. kind: "data" or "backbone"; left_out: names of files that no step would
-    read.
+    """What is uploaded. kind: "data" or "backbone".
+
+    Left_out: names of files that no step would read.
     """
 
     kind: str
@@ -76,8 +78,9 @@ def select(source: Path) -> Selection:
 
 
 def files_below(source: Path) -> tuple[LocalFile, ...]:
-    """Every file of a folder, or a single file, sorted by name. Raises DataError for what cannot
-    become an object.
+    """Every file of a folder, or a single file, sorted by name.
+
+    Raises DataError for what cannot become an object.
 
     Links to folders are refused, since the steps of a local run do not follow them either.
     """
@@ -103,8 +106,7 @@ def files_below(source: Path) -> tuple[LocalFile, ...]:
 
 
 def is_table(name: str) -> bool:
-    """Whether the steps find a data set or a backbone by this file, so that its presence alone
-    changes what they read.
+    """Return whether this file alone makes the steps recognise a data set or a backbone.
 
     Such a file is uploaded after all others.
     """
@@ -128,8 +130,9 @@ def _walk(source: Path) -> Iterable[Path]:
 
 
 def _refuse_links_out(source: Path, files: Iterable[LocalFile]) -> None:
-    """A data set's links must not send what lies elsewhere on this machine. (Those of the hub's
-    cache lead out.)
+    """A data set's links must not send what lies elsewhere on this machine.
+
+    (Those of the hub's cache lead out.)
     """
     root = (source.parent if source.is_file() else source).resolve()
     for file in files:

@@ -1,5 +1,4 @@
-"""Transfer of local files to the object store: parallel, resumable, verified, and whole objects
-only.
+"""Transfer of local files to the object store: parallel, resumable and verified.
 
 What the store holds already with the same digest is not sent again, so that a second call continues
 an interrupted one.
@@ -34,8 +33,11 @@ _LOG_INTERVAL_SECONDS = 10.0  # in a log file every refresh is a new line
 
 @dataclass(frozen=True)
 class Transferred:
-    """What a transfer did, in files; sent_bytes: bytes of those that were sent. stale: objects that
-    stayed although the folder has no such file."""
+    """What a transfer did, in files.
+
+    Sent_bytes: bytes of those that were sent. stale: objects that stayed although the folder has no
+    such file.
+    """
 
     n_sent: int
     n_kept: int
@@ -134,8 +136,9 @@ class _Transfer:
             self._verify(file, digests)
 
     def _verify(self, file: LocalFile, digests: FileDigests) -> None:
-        """Read an object back whose ETag is no MD5 of its parts, as where a key service encrypts
-        it.
+        """Read back an object whose ETag is no MD5 of its parts.
+
+        A key service that encrypts the object has this effect.
         """
         key = self.prefix + file.name
         try:
@@ -148,8 +151,9 @@ class _Transfer:
             ) from None
 
     def _recorded(self, key: str) -> str:
-        """The SHA-256 that an earlier transfer left with the object; "" where another tool wrote
-        it.
+        """The SHA-256 that an earlier transfer left with the object.
+
+        "" where another tool wrote it.
         """
         try:
             return self._store.metadata(self._bucket, key).get(_DIGEST, "")
@@ -157,8 +161,9 @@ class _Transfer:
             return ""
 
     def _run(self, work: Callable[[T], R], items: Sequence[T]) -> list[R]:
-        """Return work(item) of every item, by threads. After an error or Ctrl-C no thread begins
-        another file.
+        """Return work(item) of every item, by threads.
+
+        After an error or Ctrl-C no thread begins another file.
         """
         futures: list[Future[R]] = []
         with ThreadPoolExecutor(N_WORKERS) as pool:
@@ -204,8 +209,9 @@ def _readable(file: LocalFile) -> Iterator[None]:
 
 
 def _refuse_tables(address: str, stale: list[str]) -> None:
-    """Other tables and weights at the address would be read together with the new ones, or in their
-    place.
+    """Refuse other tables and weights at the address.
+
+    The steps would read them together with the new ones, or in their place.
     """
     tables = [name for name in stale if is_table(name)]
     if tables:

@@ -81,8 +81,9 @@ def upload_data(parsed: argparse.Namespace) -> None:
 
 
 def split_address(address: str) -> tuple[str, str]:
-    """Bucket and prefix of s3://bucket/prefix or minio://bucket/prefix. Raises ConfigError, for an
-    empty prefix too.
+    """Bucket and prefix of s3://bucket/prefix or minio://bucket/prefix.
+
+    Raises ConfigError, for an empty prefix too.
     """
     scheme, separator, rest = address.partition("://")
     bucket, _, prefix = rest.partition("/")
