@@ -7,7 +7,11 @@ RUN := $(BIN)/python -m pipelines run $(if $(DATA),,--demo) $(if $(DATA),--param
 
 ENGINE := build/engine
 
-.PHONY: help install run test test-containers test-faults test-faults-nightly images upload submit status logs download \
+# Two tests at a time; WORKERS=0 runs them one after the other in this process.
+WORKERS ?= 2
+PYTEST := $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal
+
+.PHONY: help install run test test-all test-containers test-faults test-faults-nightly images upload submit status logs download \
 	doctor schedule compile lint bench clean
 .DEFAULT_GOAL := help
 
@@ -26,8 +30,11 @@ $(STAMP): requirements.txt requirements-dev.txt constraints.txt
 run: $(STAMP) ## run the whole pipeline here: on demo data, or DATA=... BACKBONE=...; STORE=embedded for S3
 	$(RUN)
 
-test: $(STAMP) ## all tests
-	$(BIN)/python -m pytest
+test: $(STAMP) ## the tests that every change needs: all that are not marked slow; a few minutes
+	$(PYTEST) -m "not slow" $(ARGS)
+
+test-all: test ## `make test`, then whole pipelines, the documents' commands, kills of real trainings, studies
+	$(PYTEST) -m slow $(ARGS)
 
 test-faults: $(STAMP) ## kill trainings 30 times, tear 1,000 writes, break every artifact
 	KILLS=$(or $(KILLS),5) $(BIN)/python -m pytest -s tests/faults

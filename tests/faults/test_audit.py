@@ -5,7 +5,11 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from tests.components.conftest import write_backbone, write_source
+
+pytestmark = pytest.mark.slow
 
 AUDIT = Path(__file__).parent / "audit"
 PARAMETERS = {

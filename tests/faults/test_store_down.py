@@ -17,9 +17,10 @@ from tests.faults.campaign import Campaign, attempt, digests, prepare
 from tests.s3 import s3
 
 __all__ = ["s3"]
-pytestmark = pytest.mark.skipif(
-    not int(os.environ.get("KILLS", "0")), reason="part of make test-faults"
-)
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(not int(os.environ.get("KILLS", "0")), reason="part of make test-faults"),
+]
 _CONFIG: dict[str, object] = {
     "mode": "full",
     "epochs": 8,

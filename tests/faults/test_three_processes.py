@@ -11,6 +11,8 @@ import torch
 from components.shared.contracts.errors import TransientError
 from tests.components.shared.training.session.test_resume import launch_toy
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.mark.skipif(not os.environ.get("KILLS"), reason="part of make test-faults")
 def test_three_processes_resume_identically(tmp_path: Path) -> None:

@@ -23,6 +23,8 @@ from pipelines.images import Builder, build_images, missing_images, pipeline_ima
 from pipelines.resources import LOCAL
 from pipelines.stage1 import stage1
 
+pytestmark = pytest.mark.slow
+
 USER = "10001:10001"
 IMAGES = pipeline_images()
 PLANTED = ("AKIAPLANTEDCREDENTIAL", "planted-secret-8d1f0c")

@@ -21,6 +21,8 @@ from pipelines.plan import plan
 from pipelines.sources import ROOT
 from tests.components.conftest import write_backbone, write_source
 
+pytestmark = pytest.mark.slow
+
 MODES = "full,lora"
 PLANTED = ("PLANTEDACCESSKEY0001", "planted-secret-key-5f1c0a7d")
 
