@@ -21,8 +21,9 @@ _CONDITIONS = ("if-match", "if-none-match")
 
 
 class FaultProxy(ThreadingHTTPServer):
-    """Forwards to `upstream`; a share `rate` of the calls meets one of `faults`. `counts` says how
-    often which.
+    """Forwards to `upstream`; a share `rate` of the calls meets one of `faults`.
+
+    `counts` says how often which.
     """
 
     daemon_threads = True

@@ -60,8 +60,9 @@ def candidate(
     truth: Bools = TRUTH,
     inputs: Mapping[str, str] = TRAINED_ON,
 ) -> None:
-    """<mode>/checkpoint and <mode>/logits of VAL_SELECT, as train_baseline leaves them; the
-    checkpoint is no model.
+    """<mode>/checkpoint and <mode>/logits of VAL_SELECT, as train_baseline leaves them.
+
+    The checkpoint is no model.
     """
     common: dict[str, Any] = {
         "step": "train_baseline",

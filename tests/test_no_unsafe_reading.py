@@ -1,6 +1,4 @@
-"""Nothing that comes from a file is ever unpickled or executed: by the source, and by watching a
-whole local run.
-"""
+"""Nothing from a file is ever unpickled or executed: by the source, and during a local run."""
 
 import ast
 from collections.abc import Iterator

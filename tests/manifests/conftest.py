@@ -41,8 +41,9 @@ class Variant:
 
 
 def variants() -> list[Variant]:
-    """Each mode with each store, and with these each other option; a profile always has a store of
-    its own.
+    """Each mode with each store, and with these each other option.
+
+    A profile always has a store of its own.
     """
     stores: dict[str, list[set[str]]] = {
         "single-user": [set(), {"minio"}, {"external-s3"}],

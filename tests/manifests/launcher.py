@@ -1,5 +1,4 @@
-"""How KFP's launcher finds the object store of an artifact, for tests: the rules of KFP 2.17.0 in
-Python.
+"""The rules by which KFP 2.17.0's launcher finds an artifact's object store, in Python.
 
 Source: backend/src/v2/config/minio.go, s3.go and env.go. Checked against KFP's own cases in
 test_launcher.py.

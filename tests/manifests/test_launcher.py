@@ -180,8 +180,9 @@ def test_the_patch_adds_the_provider_to_kfps_object_and_changes_nothing_else(
 
 
 def test_kubernetes_yaml_reads_the_flag_as_a_boolean(overlay: Overlay, tmp_path: Path) -> None:
-    """KFP's launcher and kubectl read YAML with the same library; a text would make the launcher
-    refuse it.
+    """KFP's launcher and kubectl read YAML with the same library.
+
+    A text would make the launcher refuse it.
     """
     providers = yaml.safe_load(
         render(overlay(Variant("single-user", frozenset({"external-s3"}))) / "launcher")

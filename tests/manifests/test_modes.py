@@ -1,6 +1,4 @@
-"""Each mode with each option: an API accepts it, and it touches nothing that is not the pipeline's
-own.
-"""
+"""Each mode with each option: an API accepts it, and it touches only the pipeline's objects."""
 
 import re
 import shutil

@@ -63,8 +63,9 @@ def test_a_step_of_a_profile_reaches_its_own_store(rendered: Rendered) -> None:
 
 
 def test_a_step_of_a_profile_reaches_nothing_else(rendered: Rendered) -> None:
-    """Not KFP's database, not the instance's credentials, not hosts of the internet, and nobody
-    reaches a step.
+    """Steps reach neither KFP's database nor the instance's credentials nor the internet.
+
+    Nobody reaches a step.
     """
     policy = _policies(rendered(Variant("profile", frozenset({"minio"}))))["streetvision-steps"]
     assert policy["policyTypes"] == ["Ingress", "Egress"]
@@ -86,8 +87,9 @@ def test_hub_access_opens_https_outside_the_cluster(rendered: Rendered) -> None:
 def test_single_user_mode_limits_no_pod_but_the_stores_own(
     objects: list[Object], variant: Variant
 ) -> None:
-    """A policy for the steps would deny all that it does not name, in a namespace whose needs are
-    not ours to know.
+    """No policy selects the steps in a namespace whose needs are not ours to know.
+
+    A policy would deny everything that it does not name.
     """
     if variant.mode == "single-user":
         assert not [
@@ -161,8 +163,9 @@ def _peer(
     ns: dict[str, str] | None = None,
     pod: dict[str, str] | None = None,
 ) -> bool:
-    """Whether a rule's peers (None: everyone) have an address, a pod of another namespace, or one
-    of the same.
+    """Return whether a rule's peers admit an address, another namespace's pod, or one of the same.
+
+    None as peers admits everyone.
     """
     if peers is None:
         return True

@@ -1,6 +1,4 @@
-"""Pods that the manifests make are safe, bounded and reproducible, and every name in them
-exists.
-"""
+"""The pods of the manifests are safe, bounded and reproducible; every name in them exists."""
 
 import re
 import shutil

@@ -1,6 +1,4 @@
-"""The object store of each mode: the steps' settings, an external service, the job that prepares
-MinIO's bucket.
-"""
+"""The object store of each mode: the steps' settings, an external service, MinIO's set-up job."""
 
 import json
 import shutil
@@ -52,8 +50,9 @@ def test_the_steps_settings_are_there_by_the_names_that_they_are_read_by(
 def test_single_user_mode_uses_kfps_own_store_by_default(
     rendered: Rendered, kfp_objects: dict[str, set[str]]
 ) -> None:
-    """Bucket, root and Secret's keys are of backend/src/v2/config/env.go; names are KFP's published
-    objects.
+    """Bucket, root and Secret's keys are of backend/src/v2/config/env.go.
+
+    Names are KFP's published objects.
     """
     objects = rendered(Variant("single-user", frozenset()))
     assert [item["kind"] for item in objects] == [

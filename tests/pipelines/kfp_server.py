@@ -51,8 +51,9 @@ class RefusedError(Exception):
 
 
 class KfpServer(ThreadingHTTPServer):
-    """The state that a test looks at. `token`: what must be asked with; `multi_user`: whether
-    namespaces count.
+    """The state that a test looks at.
+
+    `token`: what must be asked with; `multi_user`: whether namespaces count.
     """
 
     daemon_threads = True

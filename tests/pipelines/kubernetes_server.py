@@ -1,5 +1,6 @@
-"""An HTTP server that answers for the Kubernetes API: objects by path, deletion of pods, processes
-in pods.
+"""An HTTP server that answers for the Kubernetes API.
+
+It serves objects by path, deletion of pods, and processes in pods.
 
 A process is started by a web socket as in the API's `pods/exec` (subprotocol v4.channel.k8s.io: the
 first byte of a message is its channel); what it prints is the test's. Not checked against a real
@@ -35,8 +36,9 @@ _STDOUT, _ERROR = b"\x01", b"\x03"
 
 
 class KubernetesServer(ThreadingHTTPServer):
-    """answers: object, text or status by path; started: arguments of the processes by pod; printed:
-    what they print.
+    """answers: object, text or status by path; started: arguments of the processes by pod.
+
+    Printed: what they print.
     """
 
     daemon_threads = True
@@ -63,8 +65,9 @@ class KubernetesServer(ThreadingHTTPServer):
     def hold_ready_namespace(
         self, namespace: str, bucket: str, secret: str, keys: dict[str, str]
     ) -> None:
-        """Hold what the overlays and KFP leave in the namespace of runs; bucket: that of data and
-        pipeline root.
+        """Hold what the overlays and KFP leave in the namespace of runs.
+
+        Bucket: that of data and pipeline root.
         """
         self.answers[f"/api/v1/namespaces/{namespace}"] = {"metadata": {"name": namespace}}
         self.answers["/version/"] = dict.fromkeys(_VERSION, "")

@@ -52,8 +52,9 @@ class RunObjects:
             self._add_pod(copy.deepcopy(pod))
 
     def add_pod(self, workflow: str, node: str, status: Document) -> str:
-        """Hold a pod like a recorded one, of another node and with another status; returns its
-        name.
+        """Hold a pod like a recorded one, of another node and with another status.
+
+        Returns its name.
         """
         pod = copy.deepcopy(recorded("api/pods")["items"][0])
         pod["metadata"]["name"] = (

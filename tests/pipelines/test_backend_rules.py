@@ -1,5 +1,6 @@
-"""The compiled pipeline against what a real back end refuses; every rule also fails on a pipeline
-that breaks it.
+"""The compiled pipeline against what a real back end refuses.
+
+Every rule also fails on a pipeline that breaks it.
 """
 
 import copy

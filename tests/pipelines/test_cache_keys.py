@@ -1,5 +1,4 @@
-"""Which steps run again on a cluster, from the cache keys of KFP's driver over the compiled
-pipeline.
+"""The steps that run again on a cluster, by the cache keys of KFP's driver.
 
 The simulator stands for a back end that was tried: there, a second run of nested pipelines came
 from the cache as a whole, and a step ran again exactly where its `config` had changed.
@@ -231,8 +230,9 @@ class Cluster:
 
 @pytest.fixture(scope="module")
 def compile_stage1(tmp_path_factory: pytest.TempPathFactory) -> CompileStage1:
-    """Compiles the pipeline; each variant once, since that takes a second. Returns a copy, which a
-    test may change.
+    """Compiles the pipeline; each variant once, since that takes a second.
+
+    Returns a copy, which a test may change.
     """
     folder = tmp_path_factory.mktemp("stage1")
 

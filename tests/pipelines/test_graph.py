@@ -1,6 +1,4 @@
-"""The graph of a compiled pipeline: order, critical path and picture, on a small spec and on the
-real one.
-"""
+"""The graph of a compiled pipeline: order, critical path and picture."""
 
 from typing import Any
 

@@ -1,5 +1,6 @@
-"""The fake API server answers in the form of the recorded answers: same keys, same kinds of values,
-same states.
+"""The fake API server answers in the form of the recorded answers.
+
+Keys, kinds of values and states are the same.
 
 Compared is every path that has a recording. A key that every recorded item has must be there; one
 that no recorded item has must not. What is free in KFP's own API (parameters, specifications,

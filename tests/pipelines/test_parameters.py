@@ -1,6 +1,4 @@
-"""Options of the command line become parameters of a run, or a message that names option, value and
-fix.
-"""
+"""Options of the command line become a run's parameters, or a message with the fix."""
 
 from pathlib import Path
 

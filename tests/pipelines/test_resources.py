@@ -1,6 +1,4 @@
-"""Profiles: what shipped ones ask for, what a user's own file may say, and what is refused with the
-field's name.
-"""
+"""Profiles: the shipped ones, a user's own file, and refusals that name the field."""
 
 from pathlib import Path
 

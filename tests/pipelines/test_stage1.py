@@ -1,6 +1,4 @@
-"""The compiled pipeline: leaks do not compile, resources and secrets are where they belong,
-variants add tasks.
-"""
+"""The compiled pipeline: leaks do not compile, resources and secrets are in their places."""
 
 import dataclasses
 import importlib

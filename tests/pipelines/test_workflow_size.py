@@ -1,5 +1,4 @@
-"""Size of the Workflow object, by a model that is checked against KFP's own compiler and against
-measured runs.
+"""Size of the Workflow object, by a model checked against KFP's compiler and real runs.
 
 Checked by hand, once: KFP 2.17.0's compiler test expects 146 Workflows
 (test_data/compiled-workflows). 85 of their pipelines have no conditions, loops, exit tasks,
@@ -56,8 +55,9 @@ def test_the_model_makes_the_workflows_that_kfps_own_compiler_test_expects(name:
 
 
 def _numbered(made: Json) -> Json:
-    """Containers are named by a digest of Go's memory layout; here by the order in which they
-    appear.
+    """Containers are named by a digest of Go's memory layout.
+
+    Here by the order in which they appear.
     """
     seen: dict[str, str] = {}
     text = go_json(made)
@@ -110,6 +110,8 @@ def test_status_has_six_nodes_for_every_step_and_four_for_every_group(
     one_mode: WorkflowSize,
 ) -> None:
     """Each twice, for the retry node: of a step driver, group and pod; of a group driver and group.
-    Counted in the recorded runs too."""
+
+    Counted in the recorded runs too.
+    """
     n_steps, n_groups, n_of_the_run = 13, 2, 6
     assert one_mode.n_nodes == 6 * n_steps + 4 * n_groups + n_of_the_run

@@ -59,8 +59,9 @@ def pipeline_of(run: dict[str, Any]) -> str:
 
 
 def spec_of(pipeline: str) -> dict[str, Any]:
-    """Return a specification with the recorded pipelines' steps; that they are a chain is made
-    up.
+    """Return a specification with the recorded pipelines' steps.
+
+    That they are a chain is made up.
     """
     tasks = {
         name: {"componentRef": {"name": "comp"}, "dependentTasks": [before] if before else []}

@@ -1,5 +1,4 @@
-"""Print what `status`, `logs` and `wait` say of each recorded run, and what verbs say where
-something is missing.
+"""Print what `status`, `logs` and `wait` say of each recorded run.
 
 `python -m tests.recordings.show`. KFP's API is the fake server with recorded runs and refusals; the
 store is a real S3 server with the recorded logs. States that no recording has, and the objects of

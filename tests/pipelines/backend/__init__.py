@@ -1,5 +1,6 @@
-"""Models of what KFP's back end makes of a compiled pipeline, each from its source, and rules on
-the pipeline.
+"""Models of what KFP's back end makes of a compiled pipeline, and rules for the pipeline.
+
+Each model names the source that it follows.
 
 `argo` makes the Workflow object and `pod_patch` the pods; `workflow_size` counts their bytes.
 `driver` resolves the inputs of every task, `cache_key` tells what comes from the cache, `rules`

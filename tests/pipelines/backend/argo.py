@@ -1,5 +1,6 @@
-"""The Argo Workflow that KFP's API server makes of a compiled pipeline: its argocompiler, followed
-line by line.
+"""The Argo Workflow that KFP's API server makes of a compiled pipeline.
+
+It follows KFP's argocompiler line by line.
 
 Sources are files of Kubeflow Pipelines 2.17.0 below backend/src/v2/compiler. The result is compared
 with the Workflows that KFP's own compiler test expects (`kfp_workflows/`), so that the model cannot
@@ -42,8 +43,9 @@ _RETRY = (
 
 @dataclass(frozen=True)
 class ApiServer:
-    """Settings of the API server that show in a Workflow; the defaults are those of its compiler's
-    test.
+    """Settings of the API server that show in a Workflow.
+
+    The defaults are those of its compiler's test.
 
     options: arguments that its environment adds to every driver and launcher
     (container.go:235-240). annotations: those that it adds to every template afterwards
@@ -161,8 +163,9 @@ class _Compiler:
         )
 
     def _digest(self, component: str) -> str:
-        """argo.go:437: of the container, so that tasks of one component share it; a group has its
-        name.
+        """argo.go:437: of the container, so that tasks of one component share it.
+
+        A group has its name.
         """
         label = self.components.get(component, {}).get("executorLabel")
         if label is None:

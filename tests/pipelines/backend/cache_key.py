@@ -64,8 +64,9 @@ def cache_key(compiled: Compiled, execution: Execution, run: int = 0) -> str:
 
 
 class Simulator:
-    """A back end that remembers what ran. Artifacts get new ids where a step runs and keep them
-    where it is cached.
+    """A back end that remembers what ran.
+
+    Artifacts get new ids where a step runs and keep them where it is cached.
     """
 
     def __init__(self) -> None:

@@ -25,8 +25,9 @@ JSON_TYPES: dict[str, tuple[type, ...]] = {
 
 
 class Artifact(NamedTuple):
-    """An artifact of a run. number: ML Metadata's id, by which cache keys know it; name: of the
-    producer's output.
+    """An artifact of a run. number: ML Metadata's id, by which cache keys know it.
+
+    Name: of the producer's output.
     """
 
     number: int
@@ -241,8 +242,9 @@ def _text(value: Json) -> str:
 
 
 def _group_outputs(component: str, declared: Json, outputs: Mapping[str, Outputs]) -> Outputs:
-    """driver/resolve.go:1036: which task inside made a group's output; no state is looked at where
-    there is one.
+    """driver/resolve.go:1036: which task inside made a group's output.
+
+    No state is looked at where there is one.
     """
     parameters, artifacts = {}, {}
     for key, source in declared.get("parameters", {}).items():

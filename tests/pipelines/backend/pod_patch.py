@@ -1,5 +1,6 @@
-"""The patch of a step's pod that its driver hands to Argo: launcher's command, the step's, and
-Kubernetes settings.
+"""The patch of a step's pod that its driver hands to Argo.
+
+It has the launcher's command, the step's command, and the Kubernetes settings.
 
 Argo keeps it in the status of five nodes, so that it decides the size of the Workflow. Sources are
 files of Kubeflow Pipelines 2.17.0 below backend/src/v2/driver. Values that only a run knows have

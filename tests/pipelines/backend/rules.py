@@ -144,8 +144,11 @@ def retry_window(compiled: Compiled) -> Iterator[str]:
 
 
 def spec_size(compiled: Compiled) -> Iterator[str]:
-    """The Workflow's spec, uncompressed. The status of its nodes comes on top; Argo stores up to 1
-    MiB, the status compressed (argo: packer/packer.go:18)."""
+    """The Workflow's spec, uncompressed.
+
+    The status of its nodes comes on top; Argo stores up to 1 MiB, the status compressed (argo:
+    packer/packer.go:18).
+    """
     size = _measured(compiled, lambda spec: len(go_json(spec)))
     if size > MAX_SPEC_BYTES:
         yield f"the Workflow's spec has {size} bytes, at most {MAX_SPEC_BYTES}"
@@ -208,8 +211,9 @@ def form_can_be_sent(compiled: Compiled) -> Iterator[str]:
 
 
 def components_are_documented(compiled: Compiled) -> Iterator[str]:
-    """A component's description is the docstring of its function; the spec has no other place for
-    it.
+    """A component's description is the docstring of its function.
+
+    The spec has no other place for it.
     """
     for name, component in compiled.components.items():
         container = compiled.executors.get(component.get("executorLabel", ""), {}).get(
@@ -235,8 +239,11 @@ def parameter_types(compiled: Compiled) -> Iterator[str]:
 
 
 def artifact_types(compiled: Compiled) -> Iterator[str]:
-    """A launcher ends where a type has no title (metadata/client.go:1206). KFP's SDK takes those of
-    `system.` and `google.` (sdk/python/kfp/dsl/types/type_utils.py); `google.` is Vertex AI's."""
+    """A launcher ends where a type has no title (metadata/client.go:1206).
+
+    KFP's SDK takes those of `system.` and `google.` (sdk/python/kfp/dsl/types/type_utils.py);
+    `google.` is Vertex AI's.
+    """
     for name, component in {"root": compiled.root, **compiled.components}.items():
         for kind in ("inputDefinitions", "outputDefinitions"):
             for key, artifact in component.get(kind, {}).get("artifacts", {}).items():
@@ -309,8 +316,10 @@ def pods_are_restricted(compiled: Compiled) -> Iterator[str]:
 
 
 def resources_are_bounded(compiled: Compiled) -> Iterator[str]:
-    """Without requests and limits a quota refuses the pod, or it takes the node; without a timeout
-    a step that hangs keeps its GPUs."""
+    """Without requests and limits a quota refuses the pod, or it takes the node.
+
+    Without a timeout a step that hangs keeps its GPUs.
+    """
     for task in compiled.steps():
         resources = _resources(compiled, task)
         for name in ("CpuRequest", "CpuLimit", "MemoryRequest", "MemoryLimit"):
@@ -343,8 +352,11 @@ def light_steps_request_little(compiled: Compiled) -> Iterator[str]:
 
 
 def gpu_steps_fit_a_node(compiled: Compiled) -> Iterator[str]:
-    """A GPU is a limit (driver/driver.go:445) on a node that has it. NCCL and data loading need
-    more shared memory than the 64 MiB of a container, and it counts as memory."""
+    """A GPU is a limit (driver/driver.go:445) on a node that has it.
+
+    NCCL and data loading need more shared memory than the 64 MiB of a container, and it counts as
+    memory.
+    """
     for task in compiled.steps():
         resources, settings = _resources(compiled, task), compiled.kubernetes_of(task.spec)
         accelerator = resources.get("accelerator")
@@ -394,8 +406,9 @@ RULES: tuple[Rule, ...] = (
 
 
 def _measured(compiled: Compiled, measure: Callable[[Json], int]) -> int:
-    """A size of the Workflow's spec; 0 where the pipeline has what the model leaves out, which
-    other rules refuse.
+    """A size of the Workflow's spec.
+
+    0 where the pipeline has what the model leaves out, which other rules refuse.
     """
     try:
         return measure(workflow(compiled, {}, STOCK)["spec"])
@@ -418,8 +431,9 @@ def _seconds(duration: str) -> float:
 
 
 def _docstring(source: str) -> str:
-    """The docstring of the one function in a component's source; empty where the text is not such a
-    source.
+    """The docstring of the one function in a component's source.
+
+    Empty where the text is not such a source.
     """
     try:
         functions = [node for node in ast.parse(source).body if isinstance(node, ast.FunctionDef)]

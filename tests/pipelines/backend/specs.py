@@ -17,8 +17,9 @@ class RefusedError(Exception):
 
 
 class Task(NamedTuple):
-    """A task of any level. name: unique in its group; group: the component it is in, "root" for the
-    pipeline itself.
+    """A task of any level. name: unique in its group.
+
+    Group: the component it is in, "root" for the pipeline itself.
     """
 
     group: str

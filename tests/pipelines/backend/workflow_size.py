@@ -25,8 +25,9 @@ _PLACEHOLDER = re.compile(r"\{\{([^{}]+)\}\}")
 
 
 class WorkflowSize(NamedTuple):
-    """Bytes. arguments and templates are parts of spec; compressed: the status as Argo would store
-    it if too large.
+    """Bytes. arguments and templates are parts of spec.
+
+    Compressed: the status as Argo would store it if too large.
     """
 
     arguments: int

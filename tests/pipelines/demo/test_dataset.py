@@ -1,6 +1,4 @@
-"""The generated data are reproducible, balanced, and contain exactly the faults they are meant to
-contain.
-"""
+"""The generated data are reproducible and balanced, and contain exactly the planned faults."""
 
 import csv
 import hashlib

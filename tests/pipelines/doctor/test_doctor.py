@@ -62,8 +62,9 @@ KUEUE_CONFIG = "/api/v1/namespaces/kueue-system/configmaps/kueue-manager-config"
 
 
 class _Api(ThreadingHTTPServer):
-    """Answers by path and selector; a number is an error's status, a pair has a status and a
-    body.
+    """Answers by path and selector.
+
+    A number is an error's status, a pair has a status and a body.
     """
 
     daemon_threads = True
@@ -967,8 +968,9 @@ def test_without_a_look_at_foreign_pods_nodes_are_taken_as_empty(
 
 
 def test_requests_of_recorded_pods() -> None:
-    """Training asked for 1 CPU, 6Gi and 2 GPUs; Argo's container beside it got 50m and 128Mi from a
-    LimitRange.
+    """Training asked for 1 CPU, 6Gi and 2 GPUs.
+
+    Argo's container beside it got 50m and 128Mi from a LimitRange.
     """
     from kubernetes.client import ApiClient
 

@@ -1,5 +1,4 @@
-"""The verbs that change something, against a server that validates requests with the models of
-kfp-server-api.
+"""The verbs that change something, against a server with the models of kfp-server-api.
 
 tests/pipelines/kfp_server.py stands for KFP's API; tests/pipelines/test_kfp_server.py checks its
 answers against the recorded ones.
@@ -54,8 +53,9 @@ def compiled(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
 def server(
     monkeypatch: pytest.MonkeyPatch, compiled: tuple[Path, str], tmp_path: Path
 ) -> Iterator[KfpServer]:
-    """A server of a multi-user Kubeflow, its address and token in the environment; no store, no
-    Kubernetes.
+    """A server of a multi-user Kubeflow, its address and token in the environment.
+
+    No store, no Kubernetes.
     """
 
     def package(profile: Profile, variant: Variant) -> tuple[Path, str]:

@@ -1,6 +1,4 @@
-"""Namespace, mode and refusals: every recorded refusal of a multi-user KFP, and kubeconfigs of
-several kinds.
-"""
+"""Namespace, mode and refusals: recorded refusals of a multi-user KFP, several kubeconfigs."""
 
 import argparse
 import json

@@ -1,5 +1,6 @@
-"""Which lines of a step's log are shown, and which one is the reason of its failure: recorded logs
-and made-up ends.
+"""The lines of a step's log that are shown, and the reason of its failure.
+
+Logs are recorded ones; some ends are made up.
 """
 
 from pathlib import Path

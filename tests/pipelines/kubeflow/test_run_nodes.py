@@ -1,5 +1,6 @@
-"""Full names of Argo's nodes from the recorded answers; the oracle is Argo's own annotation of the
-recorded pods.
+"""Full names of Argo's nodes from the recorded answers.
+
+The oracle is Argo's own annotation of the recorded pods.
 """
 
 from typing import Any

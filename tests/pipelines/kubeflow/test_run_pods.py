@@ -1,5 +1,6 @@
-"""Why a pod waits and what it wrote, from a fake Kubernetes API (tests/pipelines/run_objects.py
-says what it holds).
+"""The reason why a pod waits, and its log, from a fake Kubernetes API.
+
+tests/pipelines/run_objects.py says what the API holds.
 """
 
 import base64

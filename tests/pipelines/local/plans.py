@@ -1,5 +1,6 @@
-"""Plans of runs after each of several changes of the code: a program of its own, since it imports
-changed code.
+"""Plans of runs after each of several changes of the code.
+
+A program of its own, since it imports changed code.
 
 Usage: python plans.py OUTPUT < changes.json, started with the changeable tree on PYTHONPATH. A
 change is {"file": path or "", "data": folder, "params": file, "changed": options, "modes": names}:

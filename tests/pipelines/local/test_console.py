@@ -1,6 +1,4 @@
-"""The log of a local run keeps the steps' own lines and loses the documents that kfp prints around
-them.
-"""
+"""The log of a local run keeps the steps' lines and loses the documents that kfp prints."""
 
 import io
 import logging

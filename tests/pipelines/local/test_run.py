@@ -1,6 +1,4 @@
-"""One run on this machine with an object store: what it leaves, what runs again after a change,
-what it never shows.
-"""
+"""One run on this machine with an object store: its outputs, its cache, its secrets."""
 
 import json
 import shutil

@@ -1,6 +1,4 @@
-"""What is refused before a run: places by their form, objects in a real S3 server, a namespace of
-Kubernetes.
-"""
+"""Refusals before a run: places by their form, objects in a real S3 server, a namespace."""
 
 import argparse
 import json

@@ -1,5 +1,4 @@
-"""The smoke test from its command line: KFP's API, Kubernetes and the object store answer as a
-cluster would.
+"""The smoke test from its command line, against answers for KFP, Kubernetes and the store.
 
 The cluster is scripted: a run is as far as its check expects (tests/pipelines/argo_tasks.py makes
 its nodes in the recorded form), and a disturbed training goes on once its pod was deleted or its

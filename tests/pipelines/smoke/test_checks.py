@@ -1,6 +1,4 @@
-"""The smoke test against a scripted cluster, and its parts that touch a real one against servers
-that answer for it.
-"""
+"""The smoke test against a scripted cluster, and its parts against servers that answer."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -56,8 +54,9 @@ def cached(run_id: str, **steps: StepState) -> RunStatus:
 
 
 class ScriptedCluster:
-    """A cluster where everything works; a test replaces what should not. `calls` is what was asked,
-    in order.
+    """A cluster where everything works; a test replaces what should not.
+
+    `calls` is what was asked, in order.
     """
 
     bucket = "mlpipeline"

@@ -344,7 +344,9 @@ def test_everything_arrives_where_one_call_in_five_fails(
 @pytest.fixture
 def encrypted(monkeypatch: pytest.MonkeyPatch) -> None:
     """ETags that are no MD5: stands for a bucket that is encrypted with a key service (SSE-KMS).
-    From the S3 API reference (Object, "ETag"); not checked against such a bucket."""
+
+    From the S3 API reference (Object, "ETag"); not checked against such a bucket.
+    """
     put, listing = Store.put, Store.list
 
     def opaque(etag: str) -> str:
