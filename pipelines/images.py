@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from components.shared.contracts.environment import Variable
 from components.shared.contracts.errors import ConfigError, PermanentError
 from pipelines.sources import ROOT, kind_of, phase_image, phase_sources, phases, source_digest
 
@@ -43,10 +44,13 @@ class Builder:
         DOCKER and STREETVISION_BASE_IMAGE are ours; PIP_FIND_LINKS (a folder) and PIP_CERT are
         pip's.
         """
-        wheels, ca_file = Path(os.environ.get("PIP_FIND_LINKS", "")), os.environ.get("PIP_CERT")
+        wheels, ca_file = (
+            Path(os.environ.get(Variable.PIP_FIND_LINKS, "")),
+            os.environ.get(Variable.PIP_CERT),
+        )
         return cls(
-            docker=os.environ.get("DOCKER") or "docker",
-            base_image=os.environ.get("STREETVISION_BASE_IMAGE", ""),
+            docker=os.environ.get(Variable.DOCKER) or "docker",
+            base_image=os.environ.get(Variable.BASE_IMAGE, ""),
             wheels=wheels if wheels.is_absolute() and wheels.is_dir() else None,
             ca_file=Path(ca_file) if ca_file else None,
         )
@@ -118,7 +122,7 @@ def _build_options(image: PhaseImage, builder: Builder) -> list[str]:
 
 
 def _docker(builder: Builder, *arguments: str) -> str:
-    environment = os.environ | {"DOCKER_BUILDKIT": "1"}
+    environment = os.environ | {Variable.DOCKER_BUILDKIT: "1"}
     command = [builder.docker, *arguments]
     try:
         finished = subprocess.run(

@@ -16,6 +16,7 @@ from kfp import dsl, kubernetes
 from kubernetes.utils import parse_quantity
 
 from components.shared.contracts.config import Config, option, unknown_key
+from components.shared.contracts.environment import Variable
 from components.shared.contracts.errors import ConfigError
 
 PROFILES = Path(__file__).with_name("profiles")
@@ -23,15 +24,8 @@ PROFILE_NAMES = tuple(sorted(file.stem for file in PROFILES.glob("*.yaml")))
 STORE_CONFIG = "streetvision-store"
 # Settings of the object store that are no secrets; keys of STORE_CONFIG and variables of the same
 # name.
-STORE_VARIABLES = ("STREETVISION_S3_ENDPOINT", "STREETVISION_S3_SECURE", "STREETVISION_S3_REGION")
-CHECKPOINT_STORE = (  # components/shared/training/checkpoint/remote.py, whose import is slow
-    "STREETVISION_CHECKPOINT_STORE"
-)
-PIPELINE_ROOT = (  # the key of STORE_CONFIG with the root that new runs are given
-    "STREETVISION_PIPELINE_ROOT"
-)
+STORE_VARIABLES: tuple[str, ...] = (Variable.S3_ENDPOINT, Variable.S3_SECURE, Variable.S3_REGION)
 OWN_STORE_SECRET = "streetvision-s3"  # noqa: S105 - a name: with the components minio and external-s3
-HUB_TOKEN = "HF_TOKEN"  # noqa: S105 - the name of a variable
 PULL_POLICIES = ("Always", "IfNotPresent", "Never")
 GPU = "nvidia.com/gpu"
 _USER = 10001  # that of images/Dockerfile
@@ -111,7 +105,8 @@ class Secrets(Config):
     store_access_key: str = option("accesskey", "Key of the access key in it.")
     store_secret_key: str = option("secretkey", "Key of the secret key in it.")
     hub: str = option(
-        "streetvision-hub", f"Optional Secret with {HUB_TOKEN}, for gated backbones of the hub."
+        "streetvision-hub",
+        f"Optional Secret with {Variable.HUB_TOKEN}, for gated backbones of the hub.",
     )
     image_pull: tuple[str, ...] = option((), "Secrets of private registries.")
 
@@ -200,7 +195,7 @@ def training(task: dsl.PipelineTask, profile: Profile) -> dsl.PipelineTask:
 
     Its checkpoints outlive the pod if STORE_CONFIG names a store for them.
     """
-    return with_store(torchrun(task, profile), profile, CHECKPOINT_STORE)
+    return with_store(torchrun(task, profile), profile, Variable.CHECKPOINT_STORE)
 
 
 def with_store(task: dsl.PipelineTask, profile: Profile, *further: str) -> dsl.PipelineTask:
@@ -214,8 +209,8 @@ def with_store(task: dsl.PipelineTask, profile: Profile, *further: str) -> dsl.P
     kubernetes.use_config_map_as_env(task, STORE_CONFIG, settings, optional=True)
 
     keys = {
-        profile.secrets.store_access_key: "STREETVISION_S3_ACCESS_KEY",
-        profile.secrets.store_secret_key: "STREETVISION_S3_SECRET_KEY",
+        profile.secrets.store_access_key: Variable.S3_ACCESS_KEY,
+        profile.secrets.store_secret_key: Variable.S3_SECRET_KEY,
     }
     kubernetes.use_secret_as_env(task, profile.secrets.store, keys, optional=True)
     return task
@@ -223,7 +218,8 @@ def with_store(task: dsl.PipelineTask, profile: Profile, *further: str) -> dsl.P
 
 def with_hub_token(task: dsl.PipelineTask, profile: Profile) -> dsl.PipelineTask:
     """Give a step the Hugging Face Hub's token by reference, where the namespace has one."""
-    kubernetes.use_secret_as_env(task, profile.secrets.hub, {HUB_TOKEN: HUB_TOKEN}, optional=True)
+    token = {Variable.HUB_TOKEN: Variable.HUB_TOKEN}
+    kubernetes.use_secret_as_env(task, profile.secrets.hub, token, optional=True)
     return task
 
 

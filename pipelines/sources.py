@@ -13,8 +13,10 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
+from components.shared.contracts.environment import Variable
+
 ROOT = Path(__file__).resolve().parent.parent
-_REGISTRY = os.environ.get("STREETVISION_REGISTRY", "streetvision")
+_REGISTRY = os.environ.get(Variable.REGISTRY, "streetvision")
 # What both kinds of images are built from, besides their own requirements.
 _COMMON = ("constraints.txt", "images/Dockerfile", "images/cpu/requirements.txt")
 

@@ -9,6 +9,7 @@ import shutil
 from collections.abc import Callable, Collection
 from pathlib import Path
 
+from components.shared.contracts.environment import Variable
 from components.shared.contracts.errors import ConfigError, DataError, TransientError, one_line
 
 CONFIG, WEIGHTS, INDEX = "config.json", "model.safetensors", "model.safetensors.index.json"
@@ -78,7 +79,7 @@ def _from_hub(source: str, out: Path) -> str:
     except GatedRepoError as error:
         raise DataError(
             f"backbone={source!r} is gated: accept its licence on the hub and give a token in"
-            " HF_TOKEN"
+            f" {Variable.HUB_TOKEN}"
         ) from error
     except NotFoundError as error:
         raise DataError(

@@ -4,13 +4,14 @@ import argparse
 from collections.abc import Callable
 from typing import Any
 
+from components.shared.contracts.environment import Variable
 from pipelines.names import PIPELINE
 
 SubParsers = Any  # argparse's own type of sub-parsers is private
 _API = (
-    "The API's address is --host or KF_PIPELINES_ENDPOINT; in a pod of the cluster it is found."
-    " Authentication: none,\na bearer token (STREETVISION_KFP_TOKEN), a Dex session cookie"
-    " (STREETVISION_KFP_COOKIE:\nauthservice_session=...), or the pod's service account. The"
+    f"The API's address is --host or {Variable.KFP_ENDPOINT}; in a pod of the cluster it is found."
+    f" Authentication: none,\na bearer token ({Variable.KFP_TOKEN}), a Dex session cookie"
+    f" ({Variable.KFP_COOKIE}:\nauthservice_session=...), or the pod's service account. The"
     " namespace is --namespace, else that of kubeconfig's\ncurrent context, else kubeflow where KFP"
     " has one user, and streetvision where it has several."
 )
@@ -79,7 +80,7 @@ def add_store_options(parser: argparse.ArgumentParser) -> None:
         "--root",
         metavar="URI",
         help=(
-            "KFP's pipeline root, s3:// or minio:// (default: STREETVISION_PIPELINE_ROOT, else that"
+            f"KFP's pipeline root, s3:// or minio:// (default: {Variable.PIPELINE_ROOT}, else that"
             " of the cluster)"
         ),
     )

@@ -2,6 +2,7 @@
 
 import argparse
 
+from components.shared.contracts.environment import Variable
 from pipelines.cli import cluster_verbs as verbs
 from pipelines.cli import options
 from pipelines.cli import runs as run_cli
@@ -32,10 +33,10 @@ def _add_images(parsers: SubParsers) -> None:
             "One line for each phase: its image, named by a digest of the sources that go into it."
         ),
         epilog=(
-            "environment: STREETVISION_REGISTRY is the names' prefix (default: streetvision),"
-            " DOCKER the client,\nSTREETVISION_BASE_IMAGE another base than the pinned one;"
-            " PIP_FIND_LINKS (a folder of wheels) and\nPIP_CERT (a PEM bundle) reach pip inside the"
-            " build and stay out of the images."
+            f"environment: {Variable.REGISTRY} is the names' prefix (default: streetvision),"
+            f" {Variable.DOCKER} the client,\n{Variable.BASE_IMAGE} another base than the pinned"
+            f" one; {Variable.PIP_FIND_LINKS} (a folder of wheels) and\n{Variable.PIP_CERT} (a PEM"
+            " bundle) reach pip inside the build and stay out of the images."
         ),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )

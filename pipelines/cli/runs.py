@@ -3,6 +3,7 @@
 import argparse
 from pathlib import Path
 
+from components.shared.contracts.environment import Variable
 from pipelines.cli import run_verbs as verbs
 from pipelines.cli.api_options import (
     SubParsers,
@@ -14,7 +15,7 @@ from pipelines.cli.api_options import (
 
 _REASONS = (
     "Why a step failed is the last line of its log in the object store: that of KFP's pipeline"
-    " root, opened with\nSTREETVISION_S3_ENDPOINT, _ACCESS_KEY and _SECRET_KEY, else as the"
+    f" root, opened with\n{Variable.S3_ENDPOINT}, _ACCESS_KEY and _SECRET_KEY, else as the"
     " cluster's kfp-launcher says. Pods, which stay\nfor an hour, are read by Kubernetes. From"
     " outside the cluster forward the store's port: --store-endpoint."
 )

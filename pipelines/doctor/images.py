@@ -9,6 +9,7 @@ from collections.abc import Iterable
 from datetime import UTC, datetime
 from typing import Any
 
+from components.shared.contracts.environment import Variable
 from pipelines.doctor.findings import Passed, missing, unknown
 from pipelines.doctor.reader import ClusterReader, if_allowed
 from pipelines.doctor.target import RUNNER, Target
@@ -20,7 +21,7 @@ _IMAGE_IN_EVENT = re.compile(
 _PRESENT_IN_EVENT = re.compile(r'Container image "([^"]+)" already present')
 _LONGEST_REASON = 300
 _NO_REGISTRY = (
-    "the names have no registry, so that nodes ask docker.io: set STREETVISION_REGISTRY, "
+    f"the names have no registry, so that nodes ask docker.io: set {Variable.REGISTRY}, "
     "run python -m pipelines images --build --push, and compile again"
 )
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)

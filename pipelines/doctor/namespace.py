@@ -1,5 +1,6 @@
 """Checks of the runs' namespace: labels, service account, rights, secrets, store settings."""
 
+from components.shared.contracts.environment import Variable
 from pipelines.doctor.findings import Check, CheckError, Passed, missing
 from pipelines.doctor.launcher import (
     CONFIG_MAP,
@@ -10,13 +11,7 @@ from pipelines.doctor.launcher import (
 )
 from pipelines.doctor.reader import ClusterReader
 from pipelines.doctor.target import RUNNER, Target
-from pipelines.resources import (
-    CHECKPOINT_STORE,
-    HUB_TOKEN,
-    OWN_STORE_SECRET,
-    PIPELINE_ROOT,
-    STORE_CONFIG,
-)
+from pipelines.resources import OWN_STORE_SECRET, STORE_CONFIG
 
 PROFILE_LABEL = ("app.kubernetes.io/part-of", "kubeflow-profile")
 _PROFILE_LABELS = (PROFILE_LABEL, ("pipelines.kubeflow.org/enabled", "true"))
@@ -134,24 +129,25 @@ def store_secret(reader: ClusterReader, target: Target) -> Passed:
 def store_settings(reader: ClusterReader, target: Target) -> Passed:
     """The ConfigMap that tells the steps where the object store is agrees with the launcher's."""
     found = reader.config_map(STORE_CONFIG)
-    endpoint = found.data.get("STREETVISION_S3_ENDPOINT") if found else None
+    endpoint = found.data.get(Variable.S3_ENDPOINT) if found else None
     if found is None or not endpoint:
         what = (
             f"{STORE_CONFIG} is not there"
             if found is None
-            else f"{STORE_CONFIG} has no STREETVISION_S3_ENDPOINT"
+            else f"{STORE_CONFIG} has no {Variable.S3_ENDPOINT}"
         )
         raise missing(f"{what}: steps cannot read s3:// data", target.apply_store)
 
     launcher = _launcher_if_valid(reader)
     if launcher is not None:
         _compare_with_launcher(endpoint, launcher, target)
-    if not found.data.get(CHECKPOINT_STORE):
+    if not found.data.get(Variable.CHECKPOINT_STORE):
         return Passed(
-            f"{endpoint}; {CHECKPOINT_STORE} is not set, so a lost pod starts its training anew",
+            f"{endpoint}; {Variable.CHECKPOINT_STORE} is not set, so a lost pod starts its training"
+            " anew",
             f"set it in {STORE_CONFIG}, for example to s3://streetvision/checkpoints",
         )
-    return Passed(f"{endpoint}, checkpoints in {found.data[CHECKPOINT_STORE]}")
+    return Passed(f"{endpoint}, checkpoints in {found.data[Variable.CHECKPOINT_STORE]}")
 
 
 def hub_token(reader: ClusterReader, target: Target) -> Passed:
@@ -160,12 +156,12 @@ def hub_token(reader: ClusterReader, target: Target) -> Passed:
     values = reader.secret(name)
     if values is None:
         return Passed(f"{name} is not there; only gated backbones of the hub need it")
-    if not values.get(HUB_TOKEN):
+    if not values.get(Variable.HUB_TOKEN):
         raise missing(
-            f"{name} has no {HUB_TOKEN}",
+            f"{name} has no {Variable.HUB_TOKEN}",
             f"add it, or delete the Secret: kubectl delete secret {name}",
         )
-    return Passed(f"{name} with {HUB_TOKEN}")
+    return Passed(f"{name} with {Variable.HUB_TOKEN}")
 
 
 def image_pull_secrets(reader: ClusterReader, target: Target) -> Passed:
@@ -188,7 +184,7 @@ def resolved_launcher(reader: ClusterReader) -> LauncherStore:
     """
     found, ours = reader.config_map(CONFIG_MAP), reader.config_map(STORE_CONFIG)
     data = dict(found.data) if found else {}
-    if root := (ours.data.get(PIPELINE_ROOT) if ours else ""):
+    if root := (ours.data.get(Variable.PIPELINE_ROOT) if ours else ""):
         data["defaultPipelineRoot"] = root
     return launcher_store(data)
 

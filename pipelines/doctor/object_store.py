@@ -7,6 +7,7 @@ from urllib.parse import urlsplit
 from minio import Minio
 from minio.error import MinioException, S3Error
 
+from components.shared.contracts.environment import Variable
 from components.shared.storage import Store, StoreSettings, split_uri
 from components.shared.storage.errors import ObjectNotFoundError
 from components.shared.storage.retry import RetryingPool
@@ -15,13 +16,12 @@ from pipelines.doctor.launcher import LauncherStore, service_of
 from pipelines.doctor.namespace import resolved_launcher
 from pipelines.doctor.reader import ClusterReader, if_allowed
 from pipelines.doctor.target import Target
-from pipelines.resources import CHECKPOINT_STORE, STORE_CONFIG, STORE_VARIABLES
+from pipelines.resources import STORE_CONFIG, STORE_VARIABLES
 
 _CONNECT_SECONDS = 3.0
 _DEADLINE_SECONDS = 10.0
 _OUR_SERVICE = "streetvision-minio"  # manifests/components/minio
-_ENDPOINT = "STREETVISION_S3_ENDPOINT"
-_NO_CHECKPOINTS = f"{CHECKPOINT_STORE} is not set, nothing to check"
+_NO_CHECKPOINTS = f"{Variable.CHECKPOINT_STORE} is not set, nothing to check"
 
 
 class StoreChecks:
@@ -102,7 +102,7 @@ class StoreChecks:
 
     def _checkpoint_location(self) -> tuple[str, str] | None:
         """Bucket and prefix, with a slash at its end, of the checkpoints."""
-        uri = self._store_config().get(CHECKPOINT_STORE, "")
+        uri = self._store_config().get(Variable.CHECKPOINT_STORE, "")
         if not uri:
             return None
         bucket, prefix = split_uri(uri)
@@ -115,7 +115,7 @@ class StoreChecks:
             secrets.store, secrets.store_access_key, secrets.store_secret_key
         )
         if self._target.store_endpoint:
-            values[_ENDPOINT] = self._target.store_endpoint
+            values[Variable.S3_ENDPOINT] = self._target.store_endpoint
         return StoreSettings.from_environment(values)
 
     def _launcher_settings(self, store: LauncherStore) -> StoreSettings:
@@ -124,13 +124,14 @@ class StoreChecks:
         A forwarded port stands for it where the steps use the same one.
         """
         endpoint = re.sub("^https?://", "", store.endpoint)
-        of_steps, forwarded = self._store_config().get(_ENDPOINT, ""), self._target.store_endpoint
+        of_steps = self._store_config().get(Variable.S3_ENDPOINT, "")
+        forwarded = self._target.store_endpoint
         if forwarded and (not of_steps or self._service(endpoint) == self._service(of_steps)):
             endpoint = forwarded
-        values = {
-            _ENDPOINT: endpoint,
-            "STREETVISION_S3_SECURE": "true" if store.secure else "false",
-            "STREETVISION_S3_REGION": store.region,
+        values: dict[str, str] = {
+            Variable.S3_ENDPOINT: endpoint,
+            Variable.S3_SECURE: "true" if store.secure else "false",
+            Variable.S3_REGION: store.region,
         }
         values |= self._credentials(store.secret, store.access_key, store.secret_key)
         return StoreSettings.from_environment(values)
@@ -147,8 +148,8 @@ class StoreChecks:
                 f"{needed} is not there", "create it, or correct the ConfigMap kfp-launcher"
             )
         return {
-            "STREETVISION_S3_ACCESS_KEY": values[access_key],
-            "STREETVISION_S3_SECRET_KEY": values[secret_key],
+            Variable.S3_ACCESS_KEY: values[access_key],
+            Variable.S3_SECRET_KEY: values[secret_key],
         }
 
     def _reachable(self, settings: StoreSettings) -> StoreSettings:
@@ -183,7 +184,7 @@ class StoreChecks:
     def _is_ours(self) -> bool:
         """Whether the steps' store is the MinIO of manifests/components/minio."""
         service = if_allowed(lambda: self._reader.service(_OUR_SERVICE), None)
-        endpoint = self._store_config().get(_ENDPOINT, "")
+        endpoint = self._store_config().get(Variable.S3_ENDPOINT, "")
         return service is not None and re.split("[.:]", endpoint)[0] == _OUR_SERVICE
 
 

@@ -11,6 +11,7 @@ from kubernetes import client, config
 from kubernetes.client import ApiClient, ApiException, Configuration
 from kubernetes.config import ConfigException
 
+from components.shared.contracts.environment import Variable
 from components.shared.contracts.errors import ConfigError, one_line
 from pipelines.doctor.findings import unknown
 
@@ -27,12 +28,12 @@ def kubernetes_api() -> ApiClient:
 
     Raises ConfigError where none is known.
     """
-    files = (os.environ.get("KUBECONFIG") or "~/.kube/config").split(os.pathsep)
+    files = (os.environ.get(Variable.KUBECONFIG) or "~/.kube/config").split(os.pathsep)
     configuration = Configuration()
     try:
         if (
             any(Path(file).expanduser().is_file() for file in files)
-            or "KUBERNETES_SERVICE_HOST" not in os.environ
+            or Variable.KUBERNETES_SERVICE_HOST not in os.environ
         ):
             config.load_kube_config(
                 config_file=os.pathsep.join(files), client_configuration=configuration
@@ -41,7 +42,7 @@ def kubernetes_api() -> ApiClient:
             config.load_incluster_config(client_configuration=configuration)
     except ConfigException as error:
         raise ConfigError(
-            f"no cluster is configured ({one_line(error)}); set KUBECONFIG"
+            f"no cluster is configured ({one_line(error)}); set {Variable.KUBECONFIG}"
         ) from error
     configuration.retries = False
     return ApiClient(configuration)

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from kubernetes.client import ApiException
 from urllib3.exceptions import HTTPError
 
+from components.shared.contracts.environment import Variable
 from components.shared.contracts.errors import ConfigError, StreetVisionError
 from pipelines.doctor.argo import argo_checks
 from pipelines.doctor.findings import Check, Finding, Status, evaluate, from_error
@@ -93,7 +94,7 @@ def _open_cluster() -> tuple[Finding, ClusterReader | None]:
                 name,
                 Status.MISSING,
                 f"cannot be reached ({_reason(error)})",
-                "check KUBECONFIG and network",
+                f"check {Variable.KUBECONFIG} and network",
             ),
             None,
         )

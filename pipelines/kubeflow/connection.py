@@ -18,6 +18,7 @@ from kfp_server_api import ApiException
 from kubernetes.config import ConfigException, list_kube_config_contexts
 from urllib3.exceptions import HTTPError, MaxRetryError
 
+from components.shared.contracts.environment import Variable
 from components.shared.contracts.errors import (
     ConfigError,
     PermanentError,
@@ -25,7 +26,6 @@ from components.shared.contracts.errors import (
     TransientError,
 )
 
-HOST, TOKEN, COOKIE = "KF_PIPELINES_ENDPOINT", "STREETVISION_KFP_TOKEN", "STREETVISION_KFP_COOKIE"
 AUDIENCE = (  # of a token, where KFP checks it itself (TOKEN_REVIEW_AUDIENCE)
     "pipelines.kubeflow.org"
 )
@@ -101,8 +101,8 @@ class Connection:
     ) -> "Connection":
         """Read options first, then the environment. Raises ConfigError where no host is known."""
         known = os.environ if environment is None else environment
-        host = host or known.get(HOST) or ""
-        if not host and "KUBERNETES_SERVICE_HOST" in known:
+        host = host or known.get(Variable.KFP_ENDPOINT) or ""
+        if not host and Variable.KUBERNETES_SERVICE_HOST in known:
             host = f"http://ml-pipeline.{KFP_NAMESPACE}.svc.cluster.local:8888"
         if not host.startswith(("http://", "https://")):
             shown = (
@@ -111,15 +111,15 @@ class Connection:
                 else "the host of Kubeflow's API is not set"
             )
             raise ConfigError(
-                f"{shown}; add --host URL or set {HOST}, for example http://localhost:8080/pipeline"
+                f"{shown}; add --host URL or set {Variable.KFP_ENDPOINT}, for example http://localhost:8080/pipeline"
             )
         if ca_file and not Path(ca_file).is_file():
             raise ConfigError(f"--ca-file {ca_file!r} does not exist; give a PEM file")
         return cls(
             host=host.rstrip("/"),
             namespace=namespace or None,
-            token=known.get(TOKEN) or None,
-            cookie=known.get(COOKIE) or None,
+            token=known.get(Variable.KFP_TOKEN) or None,
+            cookie=known.get(Variable.KFP_COOKIE) or None,
             ca_file=ca_file,
         )
 
@@ -186,7 +186,8 @@ class Connection:
         if not isinstance(document, dict):
             raise PermanentError(
                 f"{self.host} answers with a page instead of the API: a login is asked for, or the"
-                f" path is wrong; set {TOKEN} or {COOKIE}, or append /pipeline to the host"
+                f" path is wrong; set {Variable.KFP_TOKEN} or {Variable.KFP_COOKIE}, or append"
+                " /pipeline to the host"
             )
         return document
 
@@ -223,11 +224,11 @@ class Connection:
         if status in (401, 403):
             namespace, origin = self.find_namespace(multi_user=True)
             command = (
-                f"export {TOKEN}=$(kubectl create token default-editor -n {namespace} "
+                f"export {Variable.KFP_TOKEN}=$(kubectl create token default-editor -n {namespace} "
                 f"--audience {AUDIENCE} --duration 12h)"
             )
             if status == 401:
-                return f"make a token: {command}, or set {COOKIE} to a new session"
+                return f"make a token: {command}, or set {Variable.KFP_COOKIE} to a new session"
             return (
                 f"make a token of the namespace {namespace!r} ({origin}): {command}, or give"
                 " another --namespace"
@@ -246,7 +247,7 @@ class Connection:
 
 def _kube_context() -> tuple[str, str] | None:
     """Name and namespace of kubeconfig's current context; None where there is no kubeconfig."""
-    file = os.environ.get("KUBECONFIG") or str(Path("~/.kube/config").expanduser())
+    file = os.environ.get(Variable.KUBECONFIG) or str(Path("~/.kube/config").expanduser())
     try:
         _, current = list_kube_config_contexts(config_file=file)
     except (ConfigException, OSError, TypeError, yaml.YAMLError):

@@ -16,6 +16,7 @@ from kubernetes import client
 from kubernetes.client import ApiClient, ApiException
 from urllib3.exceptions import HTTPError
 
+from components.shared.contracts.environment import Variable
 from components.shared.contracts.errors import ConfigError, one_line
 from pipelines.doctor.reader import ClusterReader, kubernetes_api
 from pipelines.kubeflow.run_nodes import DRIVER_SUFFIX, EXECUTOR
@@ -122,7 +123,7 @@ def open_cluster(namespace: str) -> tuple[ApiClient, ClusterReader]:
         api = kubernetes_api()
     except yaml.YAMLError as error:
         raise ConfigError(
-            f"kubeconfig cannot be read ({one_line(error)}); set KUBECONFIG"
+            f"kubeconfig cannot be read ({one_line(error)}); set {Variable.KUBECONFIG}"
         ) from error
 
     reader = ClusterReader(api)

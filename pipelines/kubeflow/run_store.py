@@ -17,16 +17,16 @@ from urllib.parse import urlsplit
 from kubernetes.client import ApiException
 from urllib3.exceptions import HTTPError
 
+from components.shared.contracts.environment import S3_VARIABLES, Variable
 from components.shared.contracts.errors import ConfigError
 from components.shared.storage import Store, StoreSettings, split_uri
 from pipelines.doctor.findings import CheckError
 from pipelines.doctor.launcher import CONFIG_MAP, KFP_SECRET, launcher_store
 from pipelines.doctor.reader import ClusterReader
 from pipelines.kubeflow.connection import Mode
-from pipelines.resources import OWN_STORE_SECRET, PIPELINE_ROOT, STORE_CONFIG
+from pipelines.resources import OWN_STORE_SECRET, STORE_CONFIG
 
 _CONNECT_SECONDS = 3.0
-_PREFIX = "STREETVISION_S3_"
 _KEYS = ("accesskey", "secretkey")
 _ROOT = re.compile(r"(?:s3|minio)://([^/?]+)/?([^?]*)(?:\?.*)?")
 
@@ -73,13 +73,14 @@ def open_store(
     bucket, prefix = split_root(root.uri)
     try:
         if has_credentials(os.environ):
-            values = {name: value for name, value in os.environ.items() if name.startswith(_PREFIX)}
+            values = {name: os.environ[name] for name in S3_VARIABLES if name in os.environ}
         else:
             values = _from_cluster(reader, root, launcher, store_config)
     except ApiException as error:
         raise ConfigError(
             f"object store: Kubernetes refused to show where it is (HTTP {error.status}"
-            f" {error.reason}); set {_PREFIX}ENDPOINT, {_PREFIX}ACCESS_KEY and {_PREFIX}SECRET_KEY"
+            f" {error.reason}); set {Variable.S3_ENDPOINT}, {Variable.S3_ACCESS_KEY} and"
+            f" {Variable.S3_SECRET_KEY}"
         ) from error
     except HTTPError as error:
         raise ConfigError(
@@ -89,14 +90,14 @@ def open_store(
         raise ConfigError(f"object store: {error}; {error.advice}") from error
 
     if parsed.store_endpoint:
-        values[f"{_PREFIX}ENDPOINT"] = parsed.store_endpoint
+        values[Variable.S3_ENDPOINT] = parsed.store_endpoint
     store = Store(StoreSettings.from_environment(values), deadline_seconds=deadline_seconds)
     return RunStore(store, bucket, prefix, root)
 
 
 def has_credentials(environment: Mapping[str, str]) -> bool:
     """Whether STREETVISION_S3_* has credentials, which then are used."""
-    return any(environment.get(f"{_PREFIX}{name}") for name in ("ACCESS_KEY", "SECRET_DIR"))
+    return any(environment.get(name) for name in (Variable.S3_ACCESS_KEY, Variable.S3_SECRET_DIR))
 
 
 def require_reachable(runs: RunStore) -> None:
@@ -134,9 +135,9 @@ def find_root(
     candidates = [
         (given or "", "--root"),
         (run_root, "the run's own"),
-        (os.environ.get(PIPELINE_ROOT, ""), PIPELINE_ROOT),
+        (os.environ.get(Variable.PIPELINE_ROOT, ""), Variable.PIPELINE_ROOT),
         (launcher.get("defaultPipelineRoot", ""), f"ConfigMap {CONFIG_MAP}"),
-        (store_config.get(PIPELINE_ROOT, ""), f"ConfigMap {STORE_CONFIG}"),
+        (store_config.get(Variable.PIPELINE_ROOT, ""), f"ConfigMap {STORE_CONFIG}"),
     ]
     for uri, origin in candidates:
         if uri:
@@ -158,8 +159,8 @@ def root_for_runs(parsed: argparse.Namespace, reader: ClusterReader | None) -> s
     KFP's launcher has one default root for a namespace. Where the pipeline has a store of its own
     beside it, the root comes with each run.
     """
-    ours = _config_map(reader, STORE_CONFIG).get(PIPELINE_ROOT, "")
-    root = parsed.root or os.environ.get(PIPELINE_ROOT, "") or ours
+    ours = _config_map(reader, STORE_CONFIG).get(Variable.PIPELINE_ROOT, "")
+    root = parsed.root or os.environ.get(Variable.PIPELINE_ROOT, "") or ours
     if root:
         split_root(root)
     return root
@@ -205,14 +206,14 @@ def _from_cluster(
     """
     if reader is None:
         raise ConfigError(
-            f"object store: set {_PREFIX}ENDPOINT, {_PREFIX}ACCESS_KEY and {_PREFIX}SECRET_KEY, "
-            "or KUBECONFIG to a cluster that shows them"
+            f"object store: set {Variable.S3_ENDPOINT}, {Variable.S3_ACCESS_KEY} and"
+            f" {Variable.S3_SECRET_KEY}, or {Variable.KUBECONFIG} to a cluster that shows them"
         )
     found = launcher_store({**launcher, "defaultPipelineRoot": root.uri})
-    values = {
-        f"{_PREFIX}ENDPOINT": re.sub(r"^https?://", "", found.endpoint),
-        f"{_PREFIX}SECURE": "true" if found.secure else "false",
-        f"{_PREFIX}REGION": found.region,
+    values: dict[str, str] = {
+        Variable.S3_ENDPOINT: re.sub(r"^https?://", "", found.endpoint),
+        Variable.S3_SECURE: "true" if found.secure else "false",
+        Variable.S3_REGION: found.region,
     }
     if found.secret:
         return values | _credentials(reader, [found.secret], (found.access_key, found.secret_key))
@@ -228,10 +229,10 @@ def _credentials(
         values = reader.secret(name) or {}
         if all(values.get(key) for key in keys):
             return {
-                f"{_PREFIX}ACCESS_KEY": values[keys[0]],
-                f"{_PREFIX}SECRET_KEY": values[keys[1]],
+                Variable.S3_ACCESS_KEY: values[keys[0]],
+                Variable.S3_SECRET_KEY: values[keys[1]],
             }
     raise ConfigError(
         f"object store: no Secret {' or '.join(secrets)} with {keys[0]} and {keys[1]} in namespace "
-        f"{reader.namespace!r}; set {_PREFIX}ACCESS_KEY and {_PREFIX}SECRET_KEY"
+        f"{reader.namespace!r}; set {Variable.S3_ACCESS_KEY} and {Variable.S3_SECRET_KEY}"
     )

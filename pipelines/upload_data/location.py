@@ -5,11 +5,12 @@ import os
 import socket
 from urllib.parse import urlsplit
 
+from components.shared.contracts.environment import Variable
 from components.shared.contracts.errors import TransientError
 from components.shared.storage import Store
 from components.shared.storage.retry import DEADLINE_SECONDS
 from pipelines.doctor.reader import ClusterReader
-from pipelines.kubeflow.connection import HOST, Connection, Mode, find_mode
+from pipelines.kubeflow.connection import Connection, Mode, find_mode
 from pipelines.kubeflow.run_pods import reader_or_none
 from pipelines.kubeflow.run_store import RunStore, has_credentials, open_store, root_for_runs
 
@@ -24,7 +25,7 @@ def find_store(parsed: argparse.Namespace) -> RunStore:
     """
     if has_credentials(os.environ):
         return reachable_store(parsed, None, None)
-    if parsed.host or HOST in os.environ:
+    if parsed.host or Variable.KFP_ENDPOINT in os.environ:
         return store_of_runs(parsed, find_mode(parsed))
     namespace, _ = Connection(host="", namespace=parsed.namespace).find_namespace(multi_user=False)
     return reachable_store(parsed, None, reader_or_none(namespace))

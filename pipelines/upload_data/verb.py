@@ -4,6 +4,7 @@ import argparse
 import sys
 from pathlib import Path
 
+from components.shared.contracts.environment import Variable
 from components.shared.contracts.errors import ConfigError
 from pipelines.cli.api_options import SubParsers, add_store_options, api_parser
 from pipelines.cli.output import INTERRUPTED
@@ -14,7 +15,7 @@ _ABOUT = (
     " safetensors. What is there\nwith the same digest is not sent again, so that the same command"
     " continues an interrupted upload.\n\nexamples:\n  python -m pipelines upload-data photos"
     " s3://streetvision/data/photos\n  python -m pipelines upload-data dinov2-small"
-    " s3://streetvision/backbones/dinov2-small\n\nThe store is that of STREETVISION_S3_ENDPOINT,"
+    f" s3://streetvision/backbones/dinov2-small\n\nThe store is that of {Variable.S3_ENDPOINT},"
     " _ACCESS_KEY and _SECRET_KEY, else that of the cluster's pipeline\nroot; from outside the"
     " cluster forward its port and give --store-endpoint."
 )

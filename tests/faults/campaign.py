@@ -26,11 +26,10 @@ from unittest import mock
 from components.ingest_dataset.config import IngestConfig
 from components.ingest_dataset.step import run as ingest_dataset
 from components.shared.contracts.artifacts import sha256_file
+from components.shared.contracts.environment import Variable
 from components.shared.storage import Store, StoreSettings
-from components.shared.training.checkpoint.remote import STORE_VARIABLE
 from components.shared.training.launch.heartbeat import Heartbeat
 from components.shared.training.session import restarts
-from components.shared.training.session.resumable import PLACE_VARIABLE
 from components.split_dataset.config import SplitConfig
 from components.split_dataset.step import run as split_dataset
 from components.train_baseline.config import TrainBaselineConfig
@@ -137,7 +136,7 @@ def _store(campaign: Campaign, settings: StoreSettings | None) -> dict[str, str]
         return {}
     assert settings is not None
     Store(settings).make_bucket("faults")
-    return settings.to_environment() | {STORE_VARIABLE: "s3://faults/trainings"}
+    return settings.to_environment() | {Variable.CHECKPOINT_STORE: "s3://faults/trainings"}
 
 
 def _output(campaign: Campaign, root: Path, folder: str) -> Path:
@@ -151,7 +150,7 @@ def _step(campaign: Campaign, root: Path, folder: str, environment: dict[str, st
     paths = {name: root / name for name in campaign.inputs}
     paths |= {name: _output(campaign, root, folder) / name for name in campaign.outputs}
     place = root / campaign.name / "places" / folder
-    variables = environment | {PLACE_VARIABLE: str(place), "OMP_NUM_THREADS": "1"}
+    variables = environment | {Variable.CHECKPOINTS: str(place), "OMP_NUM_THREADS": "1"}
     with (
         mock.patch.dict(os.environ, variables),
         mock.patch.object(restarts, "_FIRST_WAIT_SECONDS", 0.1),
@@ -297,7 +296,9 @@ def attempt(
     paths |= {name: str(root / name) for name in campaign.inputs}
     job = output / "job.json"
     job.write_text(json.dumps({"config": campaign.config, "paths": paths}))
-    variables = os.environ | environment | {PLACE_VARIABLE: str(place), "OMP_NUM_THREADS": "1"}
+    variables = (
+        os.environ | environment | {Variable.CHECKPOINTS: str(place), "OMP_NUM_THREADS": "1"}
+    )
     if ":" in fault:
         variables |= {
             "FAULT": fault,

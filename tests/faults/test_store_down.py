@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from components.shared.contracts.environment import Variable
 from components.shared.storage import Store, StoreSettings
-from components.shared.training.checkpoint.remote import STORE_VARIABLE
 from tests.fault_proxy import fault_proxy
 from tests.faults.campaign import Campaign, attempt, digests, prepare
 from tests.s3 import s3
@@ -44,7 +44,7 @@ def _campaign(**changes: object) -> Campaign:
 
 def _environment(settings: StoreSettings, endpoint: str) -> dict[str, str]:
     settings = dataclasses.replace(settings, endpoint=endpoint)
-    return settings.to_environment() | {STORE_VARIABLE: "s3://down/trainings"}
+    return settings.to_environment() | {Variable.CHECKPOINT_STORE: "s3://down/trainings"}
 
 
 def test_the_model_does_not_depend_on_the_store(root: Path, s3: StoreSettings) -> None:

@@ -10,14 +10,9 @@ import pytest
 from minio.commonconfig import Filter
 from minio.lifecycleconfig import Expiration, LifecycleConfig, NoncurrentVersionExpiration, Rule
 
+from components.shared.contracts.environment import Variable
 from components.shared.storage import StoreSettings
-from pipelines.resources import (
-    CHECKPOINT_STORE,
-    PIPELINE_ROOT,
-    STORE_CONFIG,
-    STORE_VARIABLES,
-    load_profile,
-)
+from pipelines.resources import STORE_CONFIG, STORE_VARIABLES, load_profile
 from tests.manifests.conftest import (
     MANIFESTS,
     Object,
@@ -37,14 +32,14 @@ def test_the_steps_settings_are_there_by_the_names_that_they_are_read_by(
     objects: list[Object],
 ) -> None:
     data = named(objects, "ConfigMap")[STORE_CONFIG]["data"]
-    assert data.keys() - {PIPELINE_ROOT} == {*STORE_VARIABLES, CHECKPOINT_STORE}
+    assert data.keys() - {Variable.PIPELINE_ROOT} == {*STORE_VARIABLES, Variable.CHECKPOINT_STORE}
     secrets = {"STREETVISION_S3_ACCESS_KEY": "access", "STREETVISION_S3_SECRET_KEY": "secret"}
     settings = StoreSettings.from_environment(data | secrets)
     assert settings.endpoint.rpartition(":")[2].isdigit()
-    assert data[CHECKPOINT_STORE].startswith("s3://")
+    assert data[Variable.CHECKPOINT_STORE].startswith("s3://")
     # A run is given the root of a store of the pipeline's own; without one it goes below KFP's.
-    own = not data[CHECKPOINT_STORE].startswith("s3://mlpipeline/")
-    assert data.get(PIPELINE_ROOT, "").startswith("minio://") == own
+    own = not data[Variable.CHECKPOINT_STORE].startswith("s3://mlpipeline/")
+    assert data.get(Variable.PIPELINE_ROOT, "").startswith("minio://") == own
 
 
 def test_single_user_mode_uses_kfps_own_store_by_default(
@@ -68,8 +63,8 @@ def test_single_user_mode_uses_kfps_own_store_by_default(
         "single-user"
     ]
     assert (secrets.store_access_key, secrets.store_secret_key) == ("accesskey", "secretkey")
-    assert PIPELINE_ROOT not in data, "KFP's own root, whatever it is"
-    assert data[CHECKPOINT_STORE].startswith("s3://mlpipeline/")
+    assert Variable.PIPELINE_ROOT not in data, "KFP's own root, whatever it is"
+    assert data[Variable.CHECKPOINT_STORE].startswith("s3://mlpipeline/")
 
 
 def test_secrets_have_the_keys_that_a_profile_names(objects: list[Object]) -> None:
@@ -109,7 +104,7 @@ def test_address_port_and_bucket_of_an_external_store_stand_in_one_place(
         "STREETVISION_S3_SECURE": "false",
         "STREETVISION_S3_REGION": "eu-lab-2",
         "STREETVISION_CHECKPOINT_STORE": "s3://road-team/checkpoints",
-        PIPELINE_ROOT: "minio://road-team/runs",
+        Variable.PIPELINE_ROOT: "minio://road-team/runs",
     }
     launcher = named(
         objects if mode == "profile" else parse(render(overlay / "launcher")), "ConfigMap"
@@ -157,7 +152,7 @@ def test_checkpoints_are_written_below_the_prefix_that_expires(rendered: Rendere
     data = named(rendered(Variant("profile", frozenset({"minio"}))), "ConfigMap")[STORE_CONFIG][
         "data"
     ]
-    assert data[CHECKPOINT_STORE] == "s3://streetvision/checkpoints"
+    assert data[Variable.CHECKPOINT_STORE] == "s3://streetvision/checkpoints"
 
 
 def test_the_buckets_job_can_run_again_and_prints_no_secret(tmp_path: Path) -> None:

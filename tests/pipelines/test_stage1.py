@@ -18,8 +18,8 @@ from components.configure.phases import PHASES
 from components.fit_threshold.component import fit_threshold
 from components.predict_logits.component import predict_logits
 from components.pretrain_explora.component import pretrain_explora
+from components.shared.contracts.environment import Variable
 from components.shared.storage import StoreSettings
-from components.shared.training.checkpoint.remote import STORE_VARIABLE
 from components.split_dataset.component import split_dataset
 from components.train_baseline.component import train_baseline
 from pipelines.images import pipeline_images
@@ -236,7 +236,7 @@ def test_the_store_reaches_the_steps_that_need_it_by_reference_only(compiled: Co
             set(StoreSettings(endpoint="e", access_key="a", secret_key="s").to_environment())
             <= variables
         )
-        assert (STORE_VARIABLE in variables) == (name in TRAINING)
+        assert (Variable.CHECKPOINT_STORE in variables) == (name in TRAINING)
         assert settings["optional"] is True
         assert secret["optional"] is True
 

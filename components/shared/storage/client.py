@@ -13,6 +13,7 @@ from minio import Minio
 from minio.error import InvalidResponseError, MinioException, S3Error
 
 from components.shared.contracts.config import canonical_json
+from components.shared.contracts.environment import Variable
 from components.shared.contracts.errors import (
     ConfigError,
     PermanentError,
@@ -37,8 +38,8 @@ _MULTIPART_ATTEMPTS = 3
 _NOT_FOUND = frozenset({"NoSuchKey", "NoSuchObject"})
 _FIXES = {
     "NoSuchBucket": "create it or correct the name",
-    "InvalidAccessKeyId": "check STREETVISION_S3_ACCESS_KEY",
-    "SignatureDoesNotMatch": "check STREETVISION_S3_SECRET_KEY and STREETVISION_S3_REGION",
+    "InvalidAccessKeyId": f"check {Variable.S3_ACCESS_KEY}",
+    "SignatureDoesNotMatch": f"check {Variable.S3_SECRET_KEY} and {Variable.S3_REGION}",
     "AccessDenied": "give these credentials the permission",
     "RequestTimeTooSkewed": "set this machine's clock",
 }

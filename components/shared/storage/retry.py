@@ -18,6 +18,7 @@ import certifi
 import urllib3
 from urllib3.exceptions import HTTPError
 
+from components.shared.contracts.environment import Variable
 from components.shared.storage.errors import StoreRefusedError, StoreUnavailableError
 
 DEADLINE_SECONDS = 60.0
@@ -155,14 +156,14 @@ def _refuse_tls(error: Exception) -> None:
     if isinstance(inner, ssl.SSLCertVerificationError):
         raise StoreRefusedError(
             f"certificate refused ({inner.verify_message}); name its authority in"
-            " STREETVISION_S3_CA_FILE"
+            f" {Variable.S3_CA_FILE}"
         ) from None
     if isinstance(inner, ssl.SSLError) and inner.reason in (
         "WRONG_VERSION_NUMBER",
         "RECORD_LAYER_FAILURE",
     ):
         raise StoreRefusedError(
-            "no TLS spoken there; set STREETVISION_S3_SECURE=false or the right port"
+            f"no TLS spoken there; set {Variable.S3_SECURE}=false or the right port"
         ) from None
 
 

@@ -24,7 +24,6 @@ from components.shared.storage.errors import (
 from components.shared.training.checkpoint import files as checkpoint_files
 from components.shared.training.checkpoint.files import KIND
 
-STORE_VARIABLE = "STREETVISION_CHECKPOINT_STORE"
 _POINTER, _FAILURE, _MANIFEST = "latest", "failed.json", "/manifest.json"
 _CLAIM_ATTEMPTS = 5
 

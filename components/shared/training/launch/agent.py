@@ -11,8 +11,9 @@ from torch.distributed import run
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 
 from components.shared.contracts.artifacts import write_json
-from components.shared.training.launch.failures import AGENT_FILE, DIRECTORY_VARIABLE
-from components.shared.training.launch.heartbeat import PARENT_VARIABLE, end_with_parent
+from components.shared.contracts.environment import Variable
+from components.shared.training.launch.failures import AGENT_FILE
+from components.shared.training.launch.heartbeat import end_with_parent
 
 
 def main() -> None:
@@ -20,7 +21,7 @@ def main() -> None:
     "exit_code": int}]}.
     """
     end_with_parent()
-    os.environ[PARENT_VARIABLE] = str(os.getpid())
+    os.environ[Variable.PARENT] = str(os.getpid())
     try:
         run.main()
     except ChildFailedError as error:
@@ -30,7 +31,7 @@ def main() -> None:
                 error.failures.items(), key=lambda item: (item[1].timestamp, item[0])
             )
         ]
-        write_json(Path(os.environ[DIRECTORY_VARIABLE]) / AGENT_FILE, {"failures": failures})
+        write_json(Path(os.environ[Variable.REPORTS]) / AGENT_FILE, {"failures": failures})
         sys.exit(1)
 
 

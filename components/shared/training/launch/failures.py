@@ -18,7 +18,6 @@ from components.shared.contracts.errors import (
 )
 from components.shared.training.launch.heartbeat import Heartbeat
 
-DIRECTORY_VARIABLE = "STREETVISION_REPORTS"
 AGENT_FILE = "agent.json"
 _ERROR_FILE = "error-rank{rank}.json"
 # Names of the errors by which torch, for a GPU, and Python say that memory is exhausted.

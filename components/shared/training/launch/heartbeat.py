@@ -13,8 +13,8 @@ from pathlib import Path
 
 import numpy as np
 
-PULSE_VARIABLE = "STREETVISION_PULSE"
-PARENT_VARIABLE = "STREETVISION_PARENT"
+from components.shared.contracts.environment import Variable
+
 _PR_SET_PDEATHSIG = 1  # linux/prctl.h
 # Before its first sign of life a rank imports torch and may download a backbone.
 _START_SECONDS = 1800.0
@@ -90,5 +90,5 @@ def end_with_parent() -> None:
         return
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     # The parent may have ended before the request was made.
-    if os.getppid() != int(os.environ.get(PARENT_VARIABLE, os.getppid())):
+    if os.getppid() != int(os.environ.get(Variable.PARENT, os.getppid())):
         os.kill(os.getpid(), signal.SIGKILL)

@@ -7,13 +7,10 @@ import sys
 import time
 from pathlib import Path
 
+from components.shared.contracts.environment import Variable
 from components.shared.contracts.errors import TransientError
-from components.shared.training.launch.failures import (
-    DIRECTORY_VARIABLE,
-    report_error,
-    reported_error,
-)
-from components.shared.training.launch.heartbeat import PARENT_VARIABLE, PULSE_VARIABLE, Heartbeat
+from components.shared.training.launch.failures import report_error, reported_error
+from components.shared.training.launch.heartbeat import Heartbeat
 from components.shared.training.launch.memory import n_oom_kills
 
 __all__ = ["HANG_SECONDS", "launch", "report_error"]
@@ -64,19 +61,15 @@ def launch(module: str, job: Path, *, n_processes: int, hang_seconds: float = HA
 
 
 def _environment(directory: Path, count: int) -> dict[str, str]:
+    cores_per_rank = max(1, len(os.sched_getaffinity(0)) // count)
+    folders = [str(_PROJECT_ROOT), os.environ.get(Variable.PYTHONPATH, "")]
     return os.environ | {
-        "OMP_NUM_THREADS": (
-            os.environ.get("OMP_NUM_THREADS") or str(max(1, len(os.sched_getaffinity(0)) // count))
-        ),
-        "PYTHONPATH": (
-            os.pathsep.join([str(_PROJECT_ROOT), os.environ.get("PYTHONPATH", "")]).rstrip(
-                os.pathsep
-            )
-        ),
-        "TOKENIZERS_PARALLELISM": "false",
-        PARENT_VARIABLE: str(os.getpid()),
-        PULSE_VARIABLE: str(directory / "pulse"),
-        DIRECTORY_VARIABLE: str(directory),
+        Variable.OMP_NUM_THREADS: os.environ.get(Variable.OMP_NUM_THREADS) or str(cores_per_rank),
+        Variable.PYTHONPATH: os.pathsep.join(filter(None, folders)),
+        Variable.TOKENIZERS_PARALLELISM: "false",
+        Variable.PARENT: str(os.getpid()),
+        Variable.HEARTBEAT: str(directory / "pulse"),
+        Variable.REPORTS: str(directory),
     }
 
 

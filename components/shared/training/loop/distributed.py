@@ -15,12 +15,8 @@ from pathlib import Path
 import torch
 import torch.distributed as dist
 
-from components.shared.training.launch.heartbeat import (
-    PARENT_VARIABLE,
-    PULSE_VARIABLE,
-    Heartbeat,
-    end_with_parent,
-)
+from components.shared.contracts.environment import Variable
+from components.shared.training.launch.heartbeat import Heartbeat, end_with_parent
 
 # A collective call gives up after this time rather than after torch's default of 10 to 30 minutes.
 _TIMEOUT_SECONDS = 300
@@ -98,17 +94,18 @@ def process_group() -> Iterator[World]:
     After an error the rank must end at once (`leave`): destroying the group would wait for the
     other ranks.
     """
-    if PARENT_VARIABLE in os.environ:
+    if Variable.PARENT in os.environ:
         end_with_parent()
     use_gpu = torch.cuda.is_available()
-    local_rank = int(os.environ["LOCAL_RANK"])
+    local_rank = int(os.environ[Variable.LOCAL_RANK])
     if use_gpu:
         torch.cuda.set_device(local_rank)
     device = torch.device("cuda", local_rank) if use_gpu else torch.device("cpu")
     dist.init_process_group(
         "nccl" if use_gpu else "gloo", timeout=timedelta(seconds=_TIMEOUT_SECONDS)
     )
-    pulse = Heartbeat(Path(os.environ[PULSE_VARIABLE])) if PULSE_VARIABLE in os.environ else None
+    file = os.environ.get(Variable.HEARTBEAT)
+    pulse = Heartbeat(Path(file)) if file else None
     yield World(rank=dist.get_rank(), size=dist.get_world_size(), device=device, pulse=pulse)
     dist.destroy_process_group()
 

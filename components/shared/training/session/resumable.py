@@ -29,17 +29,15 @@ from components.shared.contracts.artifacts import (
     write_json,
 )
 from components.shared.contracts.config import canonical_json
+from components.shared.contracts.environment import Variable
 from components.shared.contracts.errors import ConfigError, PermanentError, TransientError, one_line
 from components.shared.contracts.options import LaunchConfig
 from components.shared.storage import Store
 from components.shared.storage.errors import StoreConflictError, StoreUnavailableError
 from components.shared.training.checkpoint import files as checkpoint_files
-from components.shared.training.checkpoint.remote import STORE_VARIABLE, RemoteCheckpoints
+from components.shared.training.checkpoint.remote import RemoteCheckpoints
 from components.shared.training.session.restarts import run_module
 
-# Directory that holds the checkpoints of all trainings; unset: `.checkpoints` beside the step's
-# first output.
-PLACE_VARIABLE = "STREETVISION_CHECKPOINTS"
 _FAILURE = "failed.json"
 
 
@@ -57,7 +55,7 @@ class TrainingSession:
         """`inputs`: everything that decides the result besides the configuration and the code:
         artifacts, other folders, or text. `beside`: the step's first output."""
         self.key = training_key(config, step, inputs)
-        root = os.environ.get(PLACE_VARIABLE)
+        root = os.environ.get(Variable.CHECKPOINTS)
         self.place = (Path(root) if root else beside.parent / ".checkpoints").absolute() / self.key
         self._step, self._config, self._inputs, self._beside = step, config, dict(inputs), beside
         self._mirror = self._connect()
@@ -89,11 +87,10 @@ class TrainingSession:
         return self
 
     def find_checkpoint(self) -> dict[str, Any]:
-        """The entry "checkpoints" of job.json, for `CheckpointWriter.of_job`; asked before every start
-        of the processes.
+        """Return the entry "checkpoints" of job.json, for `CheckpointWriter.of_job`.
 
-        The first call takes the training over from other attempts, a later one raises
-        OvertakenError where that happened to this one.
+        It is called before every start of the processes. The first call takes the training over
+        from other attempts, a later one raises OvertakenError where that happened to this one.
         """
         checkpoint_files.remove_partial(self.place)
         found = checkpoint_files.newest(self.place)
@@ -143,12 +140,12 @@ class TrainingSession:
             yield work
 
     def _connect(self) -> RemoteCheckpoints | None:
-        uri = os.environ.get(STORE_VARIABLE)
+        uri = os.environ.get(Variable.CHECKPOINT_STORE)
         if uri:
             return RemoteCheckpoints(Store.from_environment(), uri, self.key)
         if self._config.require_durable:
             raise ConfigError(
-                f"require_durable=true needs a store: set {STORE_VARIABLE}=s3://bucket/prefix"
+                f"require_durable=true needs a store: set {Variable.CHECKPOINT_STORE}=s3://bucket/prefix"
             )
         return None
 

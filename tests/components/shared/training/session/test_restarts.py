@@ -12,6 +12,7 @@ import pytest
 from safetensors.numpy import load_file
 
 from components.shared.contracts.artifacts import sha256_file
+from components.shared.contracts.environment import Variable
 from components.shared.contracts.errors import (
     DataError,
     MemoryExhaustedError,
@@ -24,7 +25,6 @@ from components.shared.contracts.errors import (
 from components.shared.contracts.options import TorchrunConfig
 from components.shared.contracts.step import execute
 from components.shared.storage import Store, StoreSettings
-from components.shared.training.checkpoint.remote import STORE_VARIABLE
 from components.shared.training.launch import memory
 from components.shared.training.launch.heartbeat import Heartbeat
 from components.shared.training.session import restarts
@@ -161,7 +161,9 @@ def test_a_step_that_gives_up_leaves_its_newest_checkpoint_in_the_store(
         def __init__(self, path: Path) -> None:
             self.path = str(path)
 
-    for name, value in (s3.to_environment() | {STORE_VARIABLE: f"s3://{bucket}/trainings"}).items():
+    for name, value in (
+        s3.to_environment() | {Variable.CHECKPOINT_STORE: f"s3://{bucket}/trainings"}
+    ).items():
         monkeypatch.setenv(name, value)
     plan = write_plan(tmp_path / "plan", ("kill", 3), ("kill", 6), ("kill", 7))
     config = dataclasses.replace(CONFIG, max_restarts=1, require_durable=True).to_json()

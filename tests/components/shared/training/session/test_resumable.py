@@ -7,6 +7,7 @@ import pytest
 
 from components.shared.contracts import artifacts
 from components.shared.contracts.config import Config, option
+from components.shared.contracts.environment import Variable
 from components.shared.contracts.errors import (
     ConfigError,
     DataError,
@@ -15,13 +16,8 @@ from components.shared.contracts.errors import (
 )
 from components.shared.contracts.options import LaunchConfig
 from components.shared.storage import Store, StoreSettings
-from components.shared.training.checkpoint.remote import STORE_VARIABLE
 from components.shared.training.session import resumable
-from components.shared.training.session.resumable import (
-    PLACE_VARIABLE,
-    TrainingSession,
-    training_key,
-)
+from components.shared.training.session.resumable import TrainingSession, training_key
 from tests.s3 import bucket, s3
 
 __all__ = ["bucket", "s3"]
@@ -121,7 +117,7 @@ def test_a_permanent_error_is_repeated_at_once_and_only_for_the_same_inputs(
 def test_the_place_can_be_given(
     inputs: dict[str, Path | str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv(PLACE_VARIABLE, str(tmp_path / "elsewhere"))
+    monkeypatch.setenv(Variable.CHECKPOINTS, str(tmp_path / "elsewhere"))
     first, second = _training(inputs, tmp_path / "a"), _training(inputs, tmp_path / "b")
     assert first.place == second.place
     assert first.place.parent == tmp_path / "elsewhere"
@@ -155,7 +151,7 @@ def test_the_store_knows_the_failure_and_is_left_clean_after_success(
 ) -> None:
     for name, value in s3.to_environment().items():
         monkeypatch.setenv(name, value)
-    monkeypatch.setenv(STORE_VARIABLE, f"s3://{bucket}/trainings")
+    monkeypatch.setenv(Variable.CHECKPOINT_STORE, f"s3://{bucket}/trainings")
 
     def failing() -> None:
         with _training(inputs, tmp_path / "pod1"):
@@ -178,7 +174,9 @@ def test_a_restart_stays_the_owner_and_finds_out_where_another_pod_took_over(
     s3: StoreSettings,
     bucket: str,
 ) -> None:
-    for name, value in (s3.to_environment() | {STORE_VARIABLE: f"s3://{bucket}/trainings"}).items():
+    for name, value in (
+        s3.to_environment() | {Variable.CHECKPOINT_STORE: f"s3://{bucket}/trainings"}
+    ).items():
         monkeypatch.setenv(name, value)
     with _training(inputs, tmp_path / "pod1") as older:
         owners = {older.find_checkpoint()["mirror"]["owner"] for _ in range(3)}
@@ -202,7 +200,7 @@ def test_a_store_that_is_away_at_the_start(
 ) -> None:
     nowhere = StoreSettings(endpoint="127.0.0.1:1", access_key="a", secret_key="b", secure=False)
     monkeypatch.setattr(Store, "from_environment", lambda: Store(nowhere, deadline_seconds=0.2))
-    monkeypatch.setenv(STORE_VARIABLE, "s3://bucket/trainings")
+    monkeypatch.setenv(Variable.CHECKPOINT_STORE, "s3://bucket/trainings")
     training = _training(inputs, tmp_path, require_durable=durable)
     if durable:
         with pytest.raises(TransientError, match=r"cannot read 127\.0\.0\.1:1"):

@@ -1,0 +1,246 @@
+"""All environment variables that the project reads or sets: name, meaning, reader and default.
+
+Every other module takes a name from here, and docs/reference/environment.md is rendered from this
+table. Each member is the variable's name, so that `os.environ.get(Variable.CHECKPOINTS)` works.
+Variables that mean the same to every program (PATH, HOME, USER) are not listed.
+"""
+
+from enum import StrEnum
+from typing import Self
+
+
+class Variable(StrEnum):
+    """Name of an environment variable, with what it means.
+
+    `meaning`: one sentence; `reader`: who reads it; `default`: what holds where it is not set.
+    """
+
+    meaning: str
+    reader: str
+    default: str
+
+    def __new__(cls, name: str, meaning: str, reader: str, default: str) -> Self:
+        member = str.__new__(cls, name)
+        member._value_ = name
+        member.meaning, member.reader, member.default = meaning, reader, default
+        return member
+
+    # The object store.
+    S3_ENDPOINT = (
+        "STREETVISION_S3_ENDPOINT",
+        "Address of the object store as host or host:port, without scheme and path.",
+        "steps that use the store; commands that read or upload objects",
+        "none; required where the store is used",
+    )
+    S3_ACCESS_KEY = (
+        "STREETVISION_S3_ACCESS_KEY",
+        "Access key of the object store.",
+        "steps that use the store; commands that read or upload objects",
+        "none; required where the store is used",
+    )
+    S3_SECRET_KEY = (
+        "STREETVISION_S3_SECRET_KEY",
+        "Secret key of the object store; it is never part of a message.",
+        "steps that use the store; commands that read or upload objects",
+        "none; required where the store is used",
+    )
+    S3_SESSION_TOKEN = (
+        "STREETVISION_S3_SESSION_TOKEN",
+        "Session token that belongs to temporary credentials.",
+        "steps that use the store; commands that read or upload objects",
+        "no token",
+    )
+    S3_REGION = (
+        "STREETVISION_S3_REGION",
+        "Region that requests are signed for.",
+        "steps that use the store; commands that read or upload objects",
+        "us-east-1",
+    )
+    S3_SECURE = (
+        "STREETVISION_S3_SECURE",
+        "Whether the object store is reached over TLS: true or false.",
+        "steps that use the store; commands that read or upload objects",
+        "true",
+    )
+    S3_CA_FILE = (
+        "STREETVISION_S3_CA_FILE",
+        "PEM file with the authorities that the store's certificate is checked against.",
+        "steps that use the store; commands that read or upload objects",
+        "the authorities of certifi",
+    )
+    S3_SECRET_DIR = (
+        "STREETVISION_S3_SECRET_DIR",
+        "Folder of a mounted Secret, whose files stand in for variables above that are not set.",
+        "steps that use the store; commands that read or upload objects",
+        "no folder",
+    )
+
+    # Training.
+    CHECKPOINTS = (
+        "STREETVISION_CHECKPOINTS",
+        "Folder for the checkpoints of all trainings.",
+        "training steps",
+        ".checkpoints beside the step's first output",
+    )
+    CHECKPOINT_STORE = (
+        "STREETVISION_CHECKPOINT_STORE",
+        "s3://bucket/prefix to which checkpoints are uploaded, so that they outlive the machine.",
+        "training steps",
+        "checkpoints stay on the machine",
+    )
+    HEARTBEAT = (
+        "STREETVISION_HEARTBEAT",
+        "File in which the ranks record signs of life; set by the step.",
+        "ranks of torchrun",
+        "no record",
+    )
+    PARENT = (
+        "STREETVISION_PARENT",
+        "Process whose end a rank or torchrun must not outlive; set by the step and by torchrun.",
+        "torchrun and its ranks",
+        "the parent process",
+    )
+    REPORTS = (
+        "STREETVISION_REPORTS",
+        "Folder in which torchrun records which ranks failed; set by the step.",
+        "torchrun",
+        "none; always set",
+    )
+    LOCAL_RANK = (
+        "LOCAL_RANK",
+        "Number of a rank on its machine; set by torchrun.",
+        "ranks of torchrun",
+        "none; always set",
+    )
+    OMP_NUM_THREADS = (
+        "OMP_NUM_THREADS",
+        "Threads per rank; set by the step where it is not set.",
+        "PyTorch and numpy",
+        "available CPU cores divided by the number of ranks",
+    )
+    TOKENIZERS_PARALLELISM = (
+        "TOKENIZERS_PARALLELISM",
+        "Set to false for the ranks, which are forked after tokenizers was imported.",
+        "tokenizers",
+        "in ranks: false",
+    )
+    PYTHONPATH = (
+        "PYTHONPATH",
+        "Folders of modules; a local run and the ranks get the project's folder in front.",
+        "Python",
+        "the project's folder",
+    )
+
+    # Kubeflow.
+    KFP_ENDPOINT = (
+        "KF_PIPELINES_ENDPOINT",
+        "Address of Kubeflow Pipelines' API, for example http://localhost:8080/pipeline.",
+        "commands that ask the API, where --host is not given",
+        "in a pod of the cluster: the API's service",
+    )
+    KFP_TOKEN = (
+        "STREETVISION_KFP_TOKEN",
+        "Bearer token for Kubeflow Pipelines' API.",
+        "commands that ask the API",
+        "no token",
+    )
+    KFP_COOKIE = (
+        "STREETVISION_KFP_COOKIE",
+        "Dex session cookie for Kubeflow Pipelines' API: authservice_session=...",
+        "commands that ask the API",
+        "no cookie",
+    )
+    PIPELINE_ROOT = (
+        "STREETVISION_PIPELINE_ROOT",
+        "Pipeline root of new runs, s3:// or minio://; also a key of ConfigMap streetvision-store.",
+        "commands that start runs or read their artifacts, where --root is not given",
+        "the root of the namespace",
+    )
+    KUBECONFIG = (
+        "KUBECONFIG",
+        "File that says how Kubernetes is reached.",
+        "commands that ask Kubernetes",
+        "~/.kube/config",
+    )
+    KUBERNETES_SERVICE_HOST = (
+        "KUBERNETES_SERVICE_HOST",
+        "Set by Kubernetes in every pod: whether a command runs inside the cluster.",
+        "commands that ask the API or Kubernetes",
+        "not in a cluster",
+    )
+
+    # Images.
+    REGISTRY = (
+        "STREETVISION_REGISTRY",
+        "Prefix of the images' names.",
+        "commands that build images or compile the pipeline",
+        "streetvision",
+    )
+    BASE_IMAGE = (
+        "STREETVISION_BASE_IMAGE",
+        "Base image to build on instead of the pinned one.",
+        "the command that builds images",
+        "the image that images/Dockerfile pins",
+    )
+    DOCKER = (
+        "DOCKER",
+        "Client that builds and pushes images.",
+        "the command that builds images",
+        "docker",
+    )
+    DOCKER_BUILDKIT = (
+        "DOCKER_BUILDKIT",
+        "Set to 1: images are built by BuildKit.",
+        "docker",
+        "1",
+    )
+    PIP_FIND_LINKS = (
+        "PIP_FIND_LINKS",
+        "Folder of wheels that are installed in preference to the package index.",
+        "the command that builds images",
+        "no folder",
+    )
+    PIP_CERT = (
+        "PIP_CERT",
+        "PEM file with the authorities of the package index; given to the build as a secret.",
+        "the command that builds images",
+        "the authorities of pip",
+    )
+
+    # Libraries, as the images set them.
+    HUB_TOKEN = (
+        "HF_TOKEN",
+        "Access token of the Hugging Face Hub, for gated models.",
+        "huggingface_hub, in the step that imports a backbone",
+        "no token",
+    )
+    HUB_CACHE = (
+        "HF_HOME",
+        "Cache of the Hugging Face Hub; set by the images.",
+        "huggingface_hub",
+        "in the images: below /tmp",
+    )
+    MATPLOTLIB_CACHE = (
+        "MPLCONFIGDIR",
+        "Cache of matplotlib; set by the images.",
+        "matplotlib",
+        "in the images: below /tmp",
+    )
+    NO_BYTECODE = (
+        "PYTHONDONTWRITEBYTECODE",
+        "No bytecode is written; set by the images, whose folders are read-only.",
+        "Python",
+        "in the images: 1",
+    )
+    UNBUFFERED = (
+        "PYTHONUNBUFFERED",
+        "Lines of the log appear at once; set by the images.",
+        "Python",
+        "in the images: 1",
+    )
+
+
+# What StoreSettings is made from.
+S3_VARIABLES: tuple[str, ...] = tuple(
+    name for name in Variable if name.startswith("STREETVISION_S3_")
+)
