@@ -20,8 +20,8 @@ from components.shared.policies.policy import (
     Infeasible,
     Policy,
     SelectivePolicy,
+    read_distilled_policy,
     read_fitted,
-    read_student,
 )
 from components.shared.stats.risk_coverage import risk_band
 
@@ -86,7 +86,7 @@ def read_candidates(
             candidates.infeasible[kind] = found
         else:
             candidates.fitted[kind] = (of_gate if kind == "gate" else logits, found)
-            rule, alone = read_student(path), logits.student
+            rule, alone = read_distilled_policy(path), logits.distilled
             if rule is not None and alone is not None:
                 candidates.students.append((replace(logits, logits=alone), rule))
             early_exit = read_early_exit(path)

@@ -66,11 +66,11 @@ def obstacle(spec: ClassifierSpec, fold: LogitAffine) -> str:
     return "" if fold.decides else fold.reason
 
 
-def student_of(classifier: Classifier) -> Classifier:
+def distilled_classifier(classifier: Classifier) -> Classifier:
     """The student of a classifier of several views, as a classifier of the whole image at a view's
     size.
     """
-    spec, student = classifier.spec, classifier.student
+    spec, student = classifier.spec, classifier.distilled_head
     if spec.views is None or student is None:
         raise ValueError("the classifier has no student")
     return Classifier(

@@ -24,15 +24,15 @@ from components.shared.contracts.step import InputDir, OutputDir, main
 from components.shared.data.dataset import Dataset
 from components.shared.policies.early_exit import read_early_exit, write_early_exit
 from components.shared.policies.logit_affine import logit_affine_of
-from components.shared.policies.policy import Policy, read_policy, read_student
+from components.shared.policies.policy import Policy, read_distilled_policy, read_policy
 from components.shared.serving.bundle import (
+    DISTILLED_MODEL,
     DOCUMENT,
     GATE,
     KIND,
     MODEL,
     POLICY,
     PREPROCESSING,
-    STUDENT_MODEL,
     Bundle,
 )
 from components.shared.vision.view_spec import ViewSpec, tile_boxes
@@ -92,7 +92,7 @@ def run(
         shutil.copyfile(path / "policy.json", out / POLICY)
         write_early_exit(out, read_early_exit(path))
         preprocessing, reason = _write_model(checkpoint, rule, data, out)
-        student = _write_student(checkpoint, read_student(softmax_policy), data, out)
+        student = _write_student(checkpoint, read_distilled_policy(softmax_policy), data, out)
         card = readme(config, report, data.manifest.summary, preprocessing, reason, student=student)
         (out / "README.md").write_text(card, encoding="utf-8")
         write_json(out / "model_card.json", natix_card(config))
@@ -183,15 +183,15 @@ def _write_student(checkpoint: Path, rule: Policy | None, data: Dataset, out: Pa
     if rule is None or not (checkpoint / "student.safetensors").is_file():
         return False
     from components.export_bundle.check import check_stock
-    from components.export_bundle.fuse_head import obstacle, student_of, write_model
+    from components.export_bundle.fuse_head import distilled_classifier, obstacle, write_model
     from components.shared.models.classifier import Classifier
 
-    student = student_of(Classifier.load(checkpoint))
+    student = distilled_classifier(Classifier.load(checkpoint))
     if obstacle(student.spec, logit_affine_of(rule)):
         return False
-    write_model(student, rule, out / STUDENT_MODEL)
+    write_model(student, rule, out / DISTILLED_MODEL)
     images = data.images(np.arange(min(_N_CHECKED_IMAGES, len(data.samples)), dtype=np.int64))
-    check_stock(out / STUDENT_MODEL, student, images, rule.positive)
+    check_stock(out / DISTILLED_MODEL, student, images, rule.positive)
     return True
 
 
@@ -199,9 +199,9 @@ def _student_entry(scores: dict[str, Any] | None, report: dict[str, Any]) -> dic
     """Which form scored what on VAL_TEST, for bundle.json."""
     if scores is None:
         return {}
-    forms = {MODEL: report["metrics"], STUDENT_MODEL: scores}
+    forms = {MODEL: report["metrics"], DISTILLED_MODEL: scores}
     return {
-        "student": STUDENT_MODEL,
+        "student": DISTILLED_MODEL,
         "forms": {
             form: {name: values[name]["value"] for name in _FORM_METRICS}
             for form, values in forms.items()

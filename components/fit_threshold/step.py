@@ -13,7 +13,7 @@ from components.shared.contracts.errors import DataError
 from components.shared.contracts.step import InputDir, OutputDir, main
 from components.shared.policies.early_exit import fit_early_exit, write_early_exit
 from components.shared.policies.logits import Logits, read_logits
-from components.shared.policies.policy import KIND, STUDENT, Policy, softmax_policy
+from components.shared.policies.policy import DISTILLED_POLICY, KIND, Policy, softmax_policy
 from components.shared.stats.bootstrap import group_weights, membership, percentile_interval
 from components.shared.stats.metrics import Bools, Floats, sigmoid
 
@@ -58,20 +58,20 @@ def run(
         write_json(out / "policy.json", fitted.to_json())
         write_json(out / "fit.json", _fit_document(config, best, interval, truth))
         write_early_exit(out, early)
-        if logits.student is not None:
-            write_json(out / STUDENT, _student(config, logits, truth).to_json())
+        if logits.distilled is not None:
+            write_json(out / DISTILLED_POLICY, _distilled_policy(config, logits, truth).to_json())
         _write_sweep(out / "threshold_sweep.csv", result)
         _plot(out / "threshold.png", config, result, fitted.threshold, interval)
 
 
-def _student(config: FitThresholdConfig, logits: Logits, truth: Bools) -> Policy:
+def _distilled_policy(config: FitThresholdConfig, logits: Logits, truth: Bools) -> Policy:
     """The threshold of the student that sees whole images alone; without a calibrator, so that it
     can be folded.
     """
     uncalibrated = softmax_policy(logits.class_names, config.positive_class, 0.0)
-    assert logits.student is not None
+    assert logits.distilled is not None
     best = best_threshold(
-        sweep(truth, uncalibrated.margin(logits.student), config.objective), config.max_fnr
+        sweep(truth, uncalibrated.margin(logits.distilled), config.objective), config.max_fnr
     )
     return softmax_policy(logits.class_names, config.positive_class, best.threshold)
 

@@ -13,7 +13,7 @@ from components.shared.data.dataset import Dataset
 from components.shared.data.splits import read_splits
 from components.shared.models.classifier import Classifier
 from components.shared.training.loop.distributed import World
-from components.shared.training.loop.inference import SplitData, predict_distorted, predict_views
+from components.shared.training.loop.inference import SplitData, predict_corrupted, predict_views
 from components.shared.training.session.rank import run_rank
 from components.shared.vision.corruptions import LEVELS
 
@@ -27,8 +27,8 @@ def predict_splits(
     world: World,
 ) -> None:
     """The main rank leaves in `work`, float32, in the order of the split's ids: `<split>.npy` (N,
-    K) logits; of a model of several views `<split>-whole.npy` (N,), and of its student
-    `<split>-student.npy` (N, 2); and under the deployment's distortions `VAL_TEST-distorted.npy`
+    K) logits; of a model of several views `<split>-full-image.npy` (N,), and of its student
+    `<split>-distilled.npy` (N, 2); and under the deployment's distortions `VAL_TEST-corrupted.npy`
     (L, N, K)."""
     data, assignment = Dataset.open(dataset), read_splits(splits)
     classifier = Classifier.load(checkpoint).to(world.device)
@@ -37,8 +37,8 @@ def predict_splits(
         found = predict_views(classifier, part, world, description=f"logits of {split}")
         files = {
             split: found.logits,
-            f"{split}-whole": found.whole,
-            f"{split}-student": found.student,
+            f"{split}-full-image": found.full_image_margin,
+            f"{split}-distilled": found.distilled,
         }
         for name, values in files.items():
             if world.is_main and values is not None:
@@ -46,7 +46,7 @@ def predict_splits(
     if config.robustness:
         part = SplitData.of(data, assignment, "VAL_TEST")
         levels = [
-            predict_distorted(
+            predict_corrupted(
                 classifier,
                 part,
                 world,
@@ -57,7 +57,7 @@ def predict_splits(
             for level in LEVELS
         ]
         if world.is_main:
-            np.save(work / "VAL_TEST-distorted.npy", np.stack(levels), allow_pickle=False)
+            np.save(work / "VAL_TEST-corrupted.npy", np.stack(levels), allow_pickle=False)
 
 
 if __name__ == "__main__":

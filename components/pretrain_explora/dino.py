@@ -66,14 +66,16 @@ class DinoTask:
         self.watch = CollapseMonitor(pixels, student.backbone, world, self._assignments)
         self._lesson: TeacherTargets | None = None
 
-    def begin_step(self, positions: Positions, slots: Positions, step: int) -> None:
+    def begin_step(self, positions: Positions, batch_slots: Positions, step: int) -> None:
         """The teacher's answers about this rank's images, centred over the global batch."""
-        large = self._crops(positions, slots, step, range(N_LARGE), self.pixels.size, "global")
-        hidden = self._masks(slots, step)
+        large = self._crops(
+            positions, batch_slots, step, range(N_LARGE), self.pixels.size, "global"
+        )
+        hidden = self._masks(batch_slots, step)
         cls, patches = self._taught(large, hidden)
         temperature = self.temperature(step)
         self._lesson = TeacherTargets(
-            first_slot=int(slots[0]),
+            first_slot=int(batch_slots[0]),
             large=large,
             masks=hidden,
             cls=self._targets(cls, 0, temperature),
@@ -82,18 +84,23 @@ class DinoTask:
         )
 
     def loss(
-        self, model: nn.Module, positions: Positions, slots: Positions, step: int
+        self, model: nn.Module, positions: Positions, batch_slots: Positions, step: int
     ) -> torch.Tensor:
         """Sum of the three parts over the images."""
         lesson, n = self._lesson, len(positions)
         assert lesson is not None  # begin_step comes first
         rows = slice(
-            N_LARGE * (int(slots[0]) - lesson.first_slot),
-            N_LARGE * (int(slots[-1]) + 1 - lesson.first_slot),
+            N_LARGE * (int(batch_slots[0]) - lesson.first_slot),
+            N_LARGE * (int(batch_slots[-1]) + 1 - lesson.first_slot),
         )
         n_small = self.config.explora_local_crops
         small = self._crops(
-            positions, slots, step, range(N_LARGE, N_LARGE + n_small), self.small_size, "local"
+            positions,
+            batch_slots,
+            step,
+            range(N_LARGE, N_LARGE + n_small),
+            self.small_size,
+            "local",
         )
         cls, named, logits, patches, small_logits = model(
             lesson.large[rows], small, lesson.masks[rows]
@@ -110,7 +117,7 @@ class DinoTask:
             loss = loss + self.pixels.label_loss(named, positions)
         if not self.config.explora_koleo_weight:
             return loss
-        own = torch.from_numpy(slots).to(cls.device)
+        own = torch.from_numpy(batch_slots).to(cls.device)
         pairs = zip(cls.view(n, N_LARGE, -1).unbind(1), lesson.references.unbind(1), strict=True)
         spread = [objectives.koleo(of_crop, others, own).sum() for of_crop, others in pairs]
         return loss + self.config.explora_koleo_weight * sum(spread)
@@ -130,7 +137,7 @@ class DinoTask:
     def _crops(
         self,
         positions: Positions,
-        slots: Positions,
+        batch_slots: Positions,
         step: int,
         streams: range,
         size: int,
@@ -141,16 +148,19 @@ class DinoTask:
             return torch.empty((0, 3, size, size), device=self.world.device)
         keys = [(self.config.seed, step, stream) for stream in streams]
         crops = [
-            self.pixels.crops(positions, slots, key, size, level, self.batch_size) for key in keys
+            self.pixels.crops(positions, batch_slots, key, size, level, self.batch_size)
+            for key in keys
         ]
         return torch.stack(crops, dim=1).flatten(0, 1)
 
-    def _masks(self, slots: Positions, step: int) -> torch.Tensor:
+    def _masks(self, batch_slots: Positions, step: int) -> torch.Tensor:
         if not self.config.explora_ibot_weight:
             return torch.zeros(
-                (N_LARGE * len(slots), self.side**2), dtype=torch.bool, device=self.world.device
+                (N_LARGE * len(batch_slots), self.side**2),
+                dtype=torch.bool,
+                device=self.world.device,
             )
-        places = [N_LARGE * int(slot) + crop for slot in slots for crop in range(N_LARGE)]
+        places = [N_LARGE * int(slot) + crop for slot in batch_slots for crop in range(N_LARGE)]
         drawn = [
             masks.block_mask((self.config.seed, step, _MASKS, place), self.side) for place in places
         ]

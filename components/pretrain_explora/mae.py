@@ -126,15 +126,17 @@ class MaeTask:
         self.watch = CollapseMonitor(pixels, module.backbone, world)
 
     def loss(
-        self, model: nn.Module, positions: Positions, slots: Positions, step: int
+        self, model: nn.Module, positions: Positions, batch_slots: Positions, step: int
     ) -> torch.Tensor:
         """Summed over the images: mean squared error of the hidden patches' normalised pixels, and
         of labels, where it is given any, cross-entropy."""
         seed, size = self.config.seed, self.pixels.size
         crops = self.pixels.crops(
-            positions, slots, (seed, step, _CROP), size, "crop", self.batch_size
+            positions, batch_slots, (seed, step, _CROP), size, "crop", self.batch_size
         )
-        order = masks.random_order((seed, step, _ORDER), self.batch_size, self.n_patches)[slots]
+        order = masks.random_order((seed, step, _ORDER), self.batch_size, self.n_patches)[
+            batch_slots
+        ]
         visible, hidden = np.split(order, [self.n_visible], axis=1)
         painted, named = model(crops, torch.from_numpy(visible).to(crops.device))
         painted = painted.float()

@@ -42,7 +42,7 @@ class Pixels:
     def crops(
         self,
         positions: Positions,
-        slots: Positions,
+        batch_slots: Positions,
         key: tuple[int, int, int],
         size: int,
         level: str,
@@ -53,7 +53,7 @@ class Pixels:
 
         key: (seed, step, stream); count: size of the global batch; level: of augment.LEVELS.
         """
-        parameters = augment.draw(step_rng(*key), count, level).at(slots)
+        parameters = augment.draw(step_rng(*key), count, level).at(batch_slots)
         oversampling = self.images.image_size // self.size
         return self._normalised(
             augment.apply(self._raw(positions), parameters, size, oversampling=oversampling)

@@ -51,14 +51,14 @@ class StudentTask:
         self.select_features, self.select_targets = _whole_and_targets(classifier, select, world)
 
     def loss(
-        self, model: nn.Module, positions: Positions, slots: Positions, step: int
+        self, model: nn.Module, positions: Positions, batch_slots: Positions, step: int
     ) -> torch.Tensor:
         """Summed over the samples."""
         rows = torch.from_numpy(positions)
         mask = dropout_mask(
             self.dropout, (self.size, self.features.shape[1]), self.seed, step, _DROPOUT
         )
-        keep = None if mask is None else torch.from_numpy(mask[slots]).to(self.world.device)
+        keep = None if mask is None else torch.from_numpy(mask[batch_slots]).to(self.world.device)
         return F.cross_entropy(
             model(self.features[rows], keep).float(), self.targets[rows], reduction="sum"
         )

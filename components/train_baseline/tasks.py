@@ -79,14 +79,14 @@ class _Task:
                 loss = loss + self.config.conformal_weight * len(positions) * risk
         return loss
 
-    def keep_mask(self, slots: Positions, step: int) -> torch.Tensor | None:
+    def keep_mask(self, batch_slots: Positions, step: int) -> torch.Tensor | None:
         """Dropout mask (n, 2h) of these places in the global batch, scaled by 1 / (1 - dropout)."""
         shape = (
             min(self.config.global_batch_size, self.n_samples),
             self.classifier.head.linear.in_features,
         )
         mask = dropout_mask(self.config.dropout, shape, self.config.seed, step, _DROPOUT)
-        return None if mask is None else torch.from_numpy(mask[slots]).to(self.world.device)
+        return None if mask is None else torch.from_numpy(mask[batch_slots]).to(self.world.device)
 
     def scores(self, logits: npt.NDArray[np.float32]) -> dict[str, float]:
         """Metrics on VAL_SELECT from logits (N, K)."""
@@ -125,15 +125,15 @@ class FrozenTask(_Task):
         ).to(world.device)
 
     def loss(
-        self, model: nn.Module, positions: Positions, slots: Positions, step: int
+        self, model: nn.Module, positions: Positions, batch_slots: Positions, step: int
     ) -> torch.Tensor:
         """Summed loss; each sample shows one of its cached views, drawn anew every step."""
         size = min(self.config.global_batch_size, self.n_samples)
         view = step_rng(self.config.seed, step, _VIEW).integers(self.features.shape[1], size=size)[
-            slots
+            batch_slots
         ]
         features = self.features[torch.from_numpy(positions), torch.from_numpy(view)]
-        return self.objective(model(features, self.keep_mask(slots, step)), positions)
+        return self.objective(model(features, self.keep_mask(batch_slots, step)), positions)
 
     def evaluate(self) -> dict[str, float]:
         """Metrics on VAL_SELECT."""
@@ -156,7 +156,7 @@ class ImageTask(_Task):
         self.module: nn.Module = classifier
 
     def loss(
-        self, model: nn.Module, positions: Positions, slots: Positions, step: int
+        self, model: nn.Module, positions: Positions, batch_slots: Positions, step: int
     ) -> torch.Tensor:
         """Summed loss of augmented images; the augmentation depends on (seed, step, slot) alone."""
         images = self.train.images(positions, self.world.device)
@@ -166,9 +166,9 @@ class ImageTask(_Task):
         else:
             size = min(self.config.global_batch_size, self.n_samples)
             rng = step_rng(self.config.seed, step, _AUGMENTATION)
-            parameters = augment.draw(rng, size, self.config.augmentation).at(slots)
+            parameters = augment.draw(rng, size, self.config.augmentation).at(batch_slots)
             pixels = standardise(augment.apply(images, parameters), spec)
-        return self.objective(model(pixels, self.keep_mask(slots, step)), positions)
+        return self.objective(model(pixels, self.keep_mask(batch_slots, step)), positions)
 
     def evaluate(self) -> dict[str, float]:
         """Metrics on VAL_SELECT."""

@@ -62,7 +62,7 @@ def train(
     probe = parts["VAL_SELECT"].pixels(np.arange(2), classifier.spec, world.device)
     classifier.backbone = adapters.merge(classifier.backbone, probe.flatten(0, -4))
     if config.distilled_head:
-        classifier.student, distilled = distil(
+        classifier.distilled_head, distilled = distil(
             classifier,
             parts["TRAIN"],
             parts["VAL_SELECT"],

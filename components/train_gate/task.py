@@ -96,7 +96,7 @@ class GateTask:
         self,
         model: nn.Module,
         positions: Positions,
-        slots: Positions,  # noqa: ARG002
+        batch_slots: Positions,  # noqa: ARG002
         step: int,
     ) -> torch.Tensor:
         """These samples' share of the whole global batch's loss.

@@ -64,7 +64,7 @@ class _Wide:
         self,
         model: nn.Module,
         positions: npt.NDArray[np.int64],
-        slots: npt.NDArray[np.int64],
+        batch_slots: npt.NDArray[np.int64],
         step: int,
     ) -> torch.Tensor:
         loss: torch.Tensor = model(self.inputs[: len(positions)]).square().mean(dim=1).sum()

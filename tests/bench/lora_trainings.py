@@ -143,7 +143,7 @@ def ours() -> Record:
             self,
             model: nn.Module,
             positions: npt.NDArray[np.int64],
-            slots: npt.NDArray[np.int64],
+            batch_slots: npt.NDArray[np.int64],
             step: int,
         ) -> torch.Tensor:
             rows = torch.from_numpy(positions)

@@ -24,7 +24,7 @@ from components.shared.data.dataset import Dataset
 from components.shared.models.classifier import Classifier, normalise
 from components.shared.models.gate import Gate
 from components.shared.policies.logits import Logits, read_logits
-from components.shared.policies.policy import read_student
+from components.shared.policies.policy import read_distilled_policy
 from components.shared.serving import predict
 from components.shared.serving.bundle import Bundle, open_bundle
 from components.shared.serving.predictor import Predictor
@@ -187,8 +187,8 @@ def test_early_exit_looks_at_fewer_views_and_is_reported(
     assert bundle.early_exit is not None
     assert bundle.early_exit.certain_from is not None
     assert bundle.early_exit.negative_to is None
-    assert stored.whole is not None
-    exits = stored.whole >= bundle.early_exit.certain_from
+    assert stored.full_image_margin is not None
+    exits = stored.full_image_margin >= bundle.early_exit.certain_from
     answers = predictor.answers(pixels)
     assert [answer.views for answer in answers] == np.where(exits, 1, 5).tolist()
     assert [a.decision for a in answers] == [
@@ -208,16 +208,18 @@ def test_the_student_is_a_stock_model_that_decides_at_its_own_threshold(
     tiny: TinyRun, several: Path, bundle: Bundle
 ) -> None:
     pixels, stored = _test_pixels(tiny, several / "val_test_logits")
-    rule = read_student(several / "policy")
+    rule = read_distilled_policy(several / "policy")
     assert rule is not None
-    assert stored.student is not None
+    assert stored.distilled is not None
     model = AutoModelForImageClassification.from_pretrained(bundle.path / "student").eval()
     classifier = Classifier.load(several / "checkpoint")
     whole = normalise(torch.from_numpy(pixels), classifier.spec, last=1)[:, 0]
     with torch.inference_mode():
         logits = model(pixel_values=whole).logits.numpy()
     np.testing.assert_allclose(
-        logits[:, 1] - logits[:, 0], rule.margin(stored.student) - rule.threshold_margin, atol=1e-4
+        logits[:, 1] - logits[:, 0],
+        rule.margin(stored.distilled) - rule.threshold_margin,
+        atol=1e-4,
     )
     processor = json.loads((bundle.path / "student/preprocessor_config.json").read_text())
     assert processor["size"] == {"height": 28, "width": 28}
@@ -232,9 +234,9 @@ def test_the_student_is_a_stock_model_that_decides_at_its_own_threshold(
 
 def test_levels_of_distortion_are_reported(tiny: TinyRun, several: Path) -> None:
     stored, _ = read_logits(several / "val_test_logits", "VAL_TEST")
-    assert stored.distorted is not None
-    assert stored.distorted.shape == (4, *stored.logits.shape)
-    assert all(not np.allclose(level, stored.logits) for level in stored.distorted)
+    assert stored.corrupted is not None
+    assert stored.corrupted.shape == (4, *stored.logits.shape)
+    assert all(not np.allclose(level, stored.logits) for level in stored.corrupted)
     levels = json.loads((several / "evaluation/eval_report.json").read_text())["robustness"][
         "softmax"
     ]

@@ -32,7 +32,7 @@ def early_exit_table(
     yield "| row | positive answers | exits | views looked at | 95 % | equal decisions | 95 % |"
     yield "|---|---|---|---|---|---|---|"
     for name, scores in found.items():
-        if scores.whole is None or scores.views is None:
+        if scores.full_image_margin is None or scores.views is None:
             continue
         for label, max_changed in (("certain", 0.0), ("fitted", MAX_CHANGED)):
             if label == "certain" and scores.views.lower_bound is None:
@@ -58,7 +58,7 @@ def _across_days(
     """(N,) whether the whole image was enough, (N,) whether the decision is that of all views,
     share of positives.
     """
-    assert scores.whole is not None
+    assert scores.full_image_margin is not None
     exits, equal, positive = np.zeros(len(truth), bool), np.ones(len(truth), bool), 0
     for day in np.unique(days):
         out = days == day
@@ -68,9 +68,9 @@ def _across_days(
             policy, _logits(scores, truth, places, ~out), max_changed=max_changed, seed=0
         )
         assert early_exit is not None
-        exits[out] = early_exit.exits(scores.whole[out])
+        exits[out] = early_exit.exits(scores.full_image_margin[out])
         full = _decisions(policy, scores.margin[out])
-        equal[out] = ~exits[out] | (decisions_alone(policy, scores.whole[out]) == full)
+        equal[out] = ~exits[out] | (decisions_alone(policy, scores.full_image_margin[out]) == full)
         positive += int((full == "roadwork").sum())
     return exits, equal, positive / len(truth)
 
@@ -79,9 +79,9 @@ def _in_hindsight(truth: Bools, scores: Scores) -> float:
     """Largest share of images, lowest margins of whole images first, of which at most 0.5 % of all
     are positive.
     """
-    assert scores.whole is not None
+    assert scores.full_image_margin is not None
     positive = scores.margin > best_threshold(sweep(truth, scores.margin, "mcc")).threshold
-    found = np.cumsum(positive[np.argsort(scores.whole)])
+    found = np.cumsum(positive[np.argsort(scores.full_image_margin)])
     return float(np.searchsorted(found, int(MAX_CHANGED * len(truth)) + 1) / len(truth))
 
 
@@ -90,7 +90,7 @@ def _decisions(policy: Policy, margin: npt.NDArray[np.float64]) -> npt.NDArray[n
 
 
 def _logits(scores: Scores, truth: Bools, places: tuple[str, ...], rows: Bools) -> Logits:
-    assert scores.whole is not None
+    assert scores.full_image_margin is not None
     assert scores.views is not None
     chosen = np.flatnonzero(rows)
     ids = tuple(f"{row:016x}" for row in chosen)
@@ -103,7 +103,7 @@ def _logits(scores: Scores, truth: Bools, places: tuple[str, ...], rows: Bools) 
         groups=tuple(places[row] for row in chosen),
         sources=("",) * len(chosen),
         paths=ids,
-        whole=scores.whole[chosen].astype(np.float32),
+        full_image_margin=scores.full_image_margin[chosen].astype(np.float32),
         views=Views(scores.views.count, scores.views.lower_bound),
     )
 

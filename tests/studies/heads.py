@@ -39,7 +39,7 @@ class Scores:
     """
 
     margin: Floats
-    whole: Floats | None = None
+    full_image_margin: Floats | None = None
     views: ViewSpec | None = None
 
 
@@ -60,13 +60,13 @@ class _BagTask:
         )
 
     def loss(
-        self, model: nn.Module, positions: np.ndarray, slots: np.ndarray, step: int
+        self, model: nn.Module, positions: np.ndarray, batch_slots: np.ndarray, step: int
     ) -> torch.Tensor:
         """Summed over the bags."""
         size = min(BATCH, self.n_samples)
         mask = dropout_mask(DROPOUT, (size, self._features.shape[-1]), 0, step, _DROPOUT)
         assert mask is not None
-        logits = model(self._features[positions], torch.from_numpy(mask[slots]))
+        logits = model(self._features[positions], torch.from_numpy(mask[batch_slots]))
         labels = self._labels[positions]
         return F.cross_entropy(
             logits, labels, self._weights, label_smoothing=SMOOTHING, reduction="sum"
@@ -144,8 +144,8 @@ def leave_one_day_out(
         values, out = features(str(day)), days == day
         found = head(values[~out], truth[~out], values[out])
         margin[out] = found.margin
-        if found.whole is not None:
-            whole[out], views = found.whole, found.views
+        if found.full_image_margin is not None:
+            whole[out], views = found.full_image_margin, found.views
     return Scores(margin, whole if views else None, views)
 
 

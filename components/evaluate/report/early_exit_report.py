@@ -43,11 +43,11 @@ def measure_early_exit(
     kind: str, logits: Logits, policy: Policy, early_exit: EarlyExit, n_replicates: int, seed: int
 ) -> EarlyExitResult:
     """On logits that carry the whole images' margins. Raises ArtifactError for others."""
-    if logits.whole is None:
+    if logits.full_image_margin is None:
         raise ArtifactError(
             f"{kind}_policy was fitted for several views, the logits of VAL_TEST are of one"
         )
-    whole = logits.whole.astype(np.float64)
+    whole = logits.full_image_margin.astype(np.float64)
     exits = early_exit.exits(whole)
     saved = np.where(exits, 1 - 1 / early_exit.n_views, 0.0)
     equal = ~exits | (decisions_alone(policy, whole) == policy.decide(logits.logits))

@@ -39,11 +39,11 @@ def measure_robustness(
     """A policy's decisions on distorted images; None where the logits hold none. All on the same
     replicates.
     """
-    if logits.distorted is None:
+    if logits.corrupted is None:
         return None
     truth = logits.labels == policy.positive
     said = {UNDISTORTED: logits.logits} | {
-        f"level {i}": values for i, values in enumerate(logits.distorted)
+        f"level {i}": values for i, values in enumerate(logits.corrupted)
     }
     functions = {
         (level, name): partial(metric, truth, policy.decision(values))

@@ -23,7 +23,7 @@ from components.shared.models.backbone import load_backbone, patch_and_cls
 from components.shared.vision.tiles import cut
 from components.shared.vision.view_spec import ViewSpec
 
-STUDENT = "student.safetensors"
+DISTILLED_HEAD = "student.safetensors"
 
 
 @dataclass(frozen=True)
@@ -141,7 +141,7 @@ class Classifier(nn.Module):
         self.backbone = backbone
         self.head = head
         self.spec = spec
-        self.student: Head | None = None
+        self.distilled_head: Head | None = None
 
     def features(self, pixel_values: torch.Tensor) -> torch.Tensor:
         """(B, 2h) or, of views, (B, V, 2h): the head's input. All views of all images go through in
@@ -164,10 +164,11 @@ class Classifier(nn.Module):
             for name, tensor in state.items()
         }
         save_file(tensors, directory / "head.safetensors")
-        if self.student is not None:
-            state = self.student.linear.state_dict()
+        if self.distilled_head is not None:
+            state = self.distilled_head.linear.state_dict()
             save_file(
-                {name: t.cpu().contiguous() for name, t in state.items()}, directory / STUDENT
+                {name: t.cpu().contiguous() for name, t in state.items()},
+                directory / DISTILLED_HEAD,
             )
         write_json(directory / "classifier.json", self.spec.to_json())
 
@@ -183,9 +184,9 @@ class Classifier(nn.Module):
             {name if "." in name else f"linear.{name}": value for name, value in tensors.items()}
         )
         classifier = cls(load_backbone(str(directory / "backbone")), head, spec)
-        if (directory / STUDENT).is_file():
-            classifier.student = Head(head.linear.in_features, 2)
-            classifier.student.linear.load_state_dict(load_file(directory / STUDENT))
+        if (directory / DISTILLED_HEAD).is_file():
+            classifier.distilled_head = Head(head.linear.in_features, 2)
+            classifier.distilled_head.linear.load_state_dict(load_file(directory / DISTILLED_HEAD))
         return classifier.eval()
 
 

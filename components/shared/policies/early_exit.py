@@ -77,13 +77,13 @@ def fit_early_exit(
     whose bound holds for all larger ones keeps its level (Bates et al., "Distribution-free,
     risk-controlling prediction sets", 2021, thm 1).
     """
-    if logits.whole is None or logits.views is None:
+    if logits.full_image_margin is None or logits.views is None:
         return None
     negative_to, positive_from = decision_edges(policy)
     bound = logits.views.lower_bound
     certain = None if bound is None or positive_from is None else positive_from - bound
     rows = one_per_group(logits.groups, seed)
-    whole = logits.whole[rows].astype(np.float64)
+    whole = logits.full_image_margin[rows].astype(np.float64)
     changed = decisions_alone(policy, whole) != policy.decide(logits.logits[rows])
     distance = _distance(whole, negative_to, positive_from)
     if certain is not None:

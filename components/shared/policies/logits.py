@@ -37,14 +37,17 @@ class Views:
 
 @dataclass(frozen=True)
 class Logits:
-    """Predictions of one split. logits: (N, C) float32; labels: (N,) int64; the lists have length
-    N.
+    """Predictions of one split; all lists and the first axis of all arrays have length N.
 
-    gate: (N,) float32 raw gate scores, larger for "answer"; None where the model has no gate.
-    whole: (N,) float32 margin of the positive class that the whole image alone has, and views; None
-    where the model looks at one view. distorted: (L, N, C) float32 logits of the images as the
-    deployment shows them at its levels 0 to L - 1. student: (N, C) float32 logits of the student
-    that sees whole images alone; None where there is none.
+    Attributes:
+        logits: (N, C) float32.
+        labels: (N,) int64 class indices.
+        gate: (N,) float32 raw gate scores, larger for "answer"; None where the model has no gate.
+        full_image_margin: (N,) float32 margin of the positive class from the full image alone, and
+            `views`; both None where the model looks at one view.
+        corrupted: (L, N, C) float32 logits of the images under corruptions of severity 0 to L - 1.
+        distilled: (N, C) float32 logits of the distilled head, which sees full images alone; None
+            where the model has none.
     """
 
     split: str
@@ -56,10 +59,10 @@ class Logits:
     sources: tuple[str, ...]
     paths: tuple[str, ...]
     gate: npt.NDArray[np.float32] | None = None
-    whole: npt.NDArray[np.float32] | None = None
+    full_image_margin: npt.NDArray[np.float32] | None = None
     views: Views | None = None
-    distorted: npt.NDArray[np.float32] | None = None
-    student: npt.NDArray[np.float32] | None = None
+    corrupted: npt.NDArray[np.float32] | None = None
+    distilled: npt.NDArray[np.float32] | None = None
 
     def __post_init__(self) -> None:
         problems = _problems(self)
@@ -92,13 +95,13 @@ def write_logits(directory: Path, logits: Logits) -> None:
             zip(logits.sample_ids, labels, logits.groups, logits.sources, logits.paths, strict=True)
         )
     header: dict[str, object] = {"split": logits.split, "class_names": list(logits.class_names)}
-    if logits.whole is not None and logits.views is not None:
-        np.save(directory / "whole.npy", logits.whole, allow_pickle=False)
+    if logits.full_image_margin is not None and logits.views is not None:
+        np.save(directory / "whole.npy", logits.full_image_margin, allow_pickle=False)
         header["views"] = asdict(logits.views)
-    if logits.student is not None:
-        np.save(directory / "student.npy", logits.student, allow_pickle=False)
-    if logits.distorted is not None:
-        np.save(directory / "distorted.npy", logits.distorted, allow_pickle=False)
+    if logits.distilled is not None:
+        np.save(directory / "student.npy", logits.distilled, allow_pickle=False)
+    if logits.corrupted is not None:
+        np.save(directory / "distorted.npy", logits.corrupted, allow_pickle=False)
     write_json(directory / "logits.json", header)
 
 
@@ -127,9 +130,9 @@ def read_logits(path: Path, split: str) -> tuple[Logits, Manifest]:
         sources=columns["source"],
         paths=columns["path"],
         gate=_optional(path / "gate.npy"),
-        student=_optional(path / "student.npy"),
-        distorted=_optional(path / "distorted.npy"),
-        whole=_optional(path / "whole.npy"),
+        distilled=_optional(path / "student.npy"),
+        corrupted=_optional(path / "distorted.npy"),
+        full_image_margin=_optional(path / "whole.npy"),
         views=Views(**header["views"]) if "views" in header else None,
     )
     return logits, manifest
@@ -149,28 +152,28 @@ def _problems(data: Logits) -> list[str]:
     elif not np.isfinite(data.logits).all():
         row = int(np.flatnonzero(~np.isfinite(data.logits).all(axis=1))[0])
         problems.append(f"logits[{row}] of sample {data.sample_ids[row]} is not finite")
-    for name, values in (("gate", data.gate), ("whole", data.whole)):
+    for name, values in (("gate", data.gate), ("whole", data.full_image_margin)):
         if values is not None and (values.dtype != np.float32 or values.shape != (count,)):
             problems.append(f"{name} is {values.dtype} {values.shape}, expected float32 {(count,)}")
         elif values is not None and not np.isfinite(values).all():
             row = int(np.flatnonzero(~np.isfinite(values))[0])
             problems.append(f"{name}[{row}] of sample {data.sample_ids[row]} is not finite")
-    if data.student is not None and (
-        data.student.dtype != np.float32
-        or data.student.shape != data.logits.shape
-        or not np.isfinite(data.student).all()
+    if data.distilled is not None and (
+        data.distilled.dtype != np.float32
+        or data.distilled.shape != data.logits.shape
+        or not np.isfinite(data.distilled).all()
     ):
         problems.append(f"student must be finite float32 {data.logits.shape}")
-    if data.distorted is not None:
-        expected = (len(data.distorted), count, len(data.class_names))
-        if data.distorted.dtype != np.float32 or data.distorted.shape != expected:
+    if data.corrupted is not None:
+        expected = (len(data.corrupted), count, len(data.class_names))
+        if data.corrupted.dtype != np.float32 or data.corrupted.shape != expected:
             problems.append(
-                f"distorted is {data.distorted.dtype} {data.distorted.shape}, expected float32"
+                f"distorted is {data.corrupted.dtype} {data.corrupted.shape}, expected float32"
                 f" {expected}"
             )
-        elif not np.isfinite(data.distorted).all():
+        elif not np.isfinite(data.corrupted).all():
             problems.append("distorted has values that are not finite")
-    if (data.whole is None) != (data.views is None):
+    if (data.full_image_margin is None) != (data.views is None):
         problems.append("whole.npy and the header's views must come together")
     if len(set(data.sample_ids)) != count:
         problems.append(f"sample_ids has {count - len(set(data.sample_ids))} doubled id(s)")

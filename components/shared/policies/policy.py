@@ -20,7 +20,7 @@ KIND = "Policy"
 POSITIVE, NEGATIVE, DEFER, BOTH = "roadwork", "none", "defer", "both"
 RISKS = ("error", "fnr")
 INFEASIBLE = "infeasible.json"
-STUDENT = "student.json"  # the rule of a student, beside that of its teacher
+DISTILLED_POLICY = "student.json"  # the rule of a student, beside that of its teacher
 Logits = npt.NDArray[np.floating[Any]]
 
 
@@ -273,9 +273,9 @@ def read_fitted(path: Path) -> tuple[Policy | Infeasible, Manifest]:
     return Infeasible(**json.loads((path / INFEASIBLE).read_text(encoding="utf-8"))), manifest
 
 
-def read_student(path: Path) -> Policy | None:
+def read_distilled_policy(path: Path) -> Policy | None:
     """The student's rule in a verified Policy artifact; None where there is no student."""
-    file = path / STUDENT
+    file = path / DISTILLED_POLICY
     return (
         parse_policy(json.loads(file.read_text(encoding="utf-8")), str(file))
         if file.is_file()

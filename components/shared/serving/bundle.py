@@ -25,7 +25,7 @@ from components.shared.policies.policy import Policy, parse_policy
 
 KIND = "Bundle"
 MODEL, POLICY, PREPROCESSING, DOCUMENT = "model", "policy.json", "preprocessing.json", "bundle.json"
-GATE, STUDENT_MODEL = "gate", "student"
+GATE, DISTILLED_MODEL = "gate", "student"
 
 
 @dataclass(frozen=True)

@@ -58,9 +58,9 @@ class Augmentation:
     noise_seed: npt.NDArray[np.int64]
     quality: npt.NDArray[np.int64]  # JPEG quality; 0: none
 
-    def at(self, slots: npt.NDArray[np.int64]) -> "Augmentation":
+    def at(self, batch_slots: npt.NDArray[np.int64]) -> "Augmentation":
         """The parameters of some of the images."""
-        return Augmentation(**{name: values[slots] for name, values in vars(self).items()})
+        return Augmentation(**{name: values[batch_slots] for name, values in vars(self).items()})
 
 
 def draw(rng: np.random.Generator, count: int, level: str) -> Augmentation:

@@ -136,12 +136,17 @@ def predict(
 
 @dataclass(frozen=True)
 class ViewPredictions:
-    """logits (N, K) float32. Of a classifier of several views, whole (N,): margins that whole
-    images alone have; student (N, 2): logits of its student, where it has one."""
+    """Logits of all views and, of a multi-view classifier, of the full image alone.
+
+    Attributes:
+        logits: (N, K) float32, of all views.
+        full_image_margin: (N,) float32 margin of the full image alone; None for one view.
+        distilled: (N, 2) float32 logits of the distilled head; None where the classifier has none.
+    """
 
     logits: npt.NDArray[np.float32]
-    whole: npt.NDArray[np.float32] | None
-    student: npt.NDArray[np.float32] | None
+    full_image_margin: npt.NDArray[np.float32] | None
+    distilled: npt.NDArray[np.float32] | None
 
 
 def predict_views(
@@ -155,15 +160,15 @@ def predict_views(
     """What a classifier says of all views and of the whole image alone, in one pass; as `predict`
     otherwise.
     """
-    head, student = classifier.head, classifier.student
+    head, distilled_head = classifier.head, classifier.distilled_head
 
     def outputs(rows: Positions) -> torch.Tensor:
         features = classifier.features(part.pixels(rows, classifier.spec, world.device))
         columns = [head(features)]
         if isinstance(head, BagHead):
             columns.append(head.margins(features)[:, :1])
-        if student is not None:
-            columns.append(student(features[:, 0]))
+        if distilled_head is not None:
+            columns.append(distilled_head(features[:, 0]))
         return torch.cat(columns, dim=1)
 
     classifier.eval()
@@ -174,11 +179,11 @@ def predict_views(
     return ViewPredictions(
         values[:, :n_classes].copy(),
         values[:, n_classes].copy() if isinstance(head, BagHead) else None,
-        values[:, n_classes + 1 :].copy() if student is not None else None,
+        values[:, n_classes + 1 :].copy() if distilled_head is not None else None,
     )
 
 
-def predict_distorted(
+def predict_corrupted(
     classifier: Classifier,
     part: SplitData,
     world: World,

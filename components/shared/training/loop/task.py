@@ -19,15 +19,15 @@ class Task(Protocol):
         self,
         model: nn.Module,
         positions: npt.NDArray[np.int64],
-        slots: npt.NDArray[np.int64],
+        batch_slots: npt.NDArray[np.int64],
         step: int,
     ) -> torch.Tensor:
         """Sum (not mean) of the losses of the samples at `positions`, called through `model` (the
         DDP wrapper).
 
-        `slots` are their places in the global batch: randomness is drawn for the whole batch and
-        indexed by them, so that it does not depend on the number of processes or the size of
-        micro-batches.
+        `batch_slots` are their positions in the global batch: randomness is drawn for the whole
+        batch and indexed by them, so that it does not depend on the number of processes or the
+        size of micro-batches.
         """
 
     def evaluate(self) -> dict[str, float]:
@@ -46,7 +46,7 @@ class TeachingTask(Task, Protocol):
     teacher: nn.Module
 
     def begin_step(
-        self, positions: npt.NDArray[np.int64], slots: npt.NDArray[np.int64], step: int
+        self, positions: npt.NDArray[np.int64], batch_slots: npt.NDArray[np.int64], step: int
     ) -> None:
         """Prepare the targets of this rank's samples, all of them, before `loss` sees any part; may
         be collective.

@@ -93,17 +93,17 @@ class Trainer:
         batch = global_batch(
             self.task.n_samples, self.config.global_batch_size, self.config.seed, step
         )
-        slots = self._slots(batch)
+        batch_slots = self._slots(batch)
         self.model.train()  # type: ignore[no-untyped-call]
-        self._begin(batch, slots, step)
+        self._begin(batch, batch_slots, step)
         if self.probes_left:
-            while not self._fits(batch, slots, step):
+            while not self._fits(batch, batch_slots, step):
                 self._halve_micro_batch(step)
             self.probes_left -= 1
         if self.reference is not None:
             self._reference_gradients(step)
             self.reference.take()
-        loss, requested = self._accumulate(batch, slots, step, request)
+        loss, requested = self._accumulate(batch, batch_slots, step, request)
         if self.reference is not None:
             self.reference.undo()
         limit = self.config.gradient_clip or math.inf
@@ -149,20 +149,24 @@ class Trainer:
         held = dict(self.task.teacher.named_parameters())
         return [held[name].detach() for name in self.names]
 
-    def _begin(self, batch: npt.NDArray[np.int64], slots: npt.NDArray[np.int64], step: int) -> None:
+    def _begin(
+        self, batch: npt.NDArray[np.int64], batch_slots: npt.NDArray[np.int64], step: int
+    ) -> None:
         if isinstance(self.task, TeachingTask):
             with self._autocast():
-                self.task.begin_step(batch[slots], slots, step)
+                self.task.begin_step(batch[batch_slots], batch_slots, step)
 
     def _slots(self, batch: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
         """Places of this rank's samples in the global batch."""
         return np.arange(len(batch), dtype=np.int64)[self.world.rows(len(batch))]
 
-    def _fits(self, batch: npt.NDArray[np.int64], slots: npt.NDArray[np.int64], step: int) -> bool:
+    def _fits(
+        self, batch: npt.NDArray[np.int64], batch_slots: npt.NDArray[np.int64], step: int
+    ) -> bool:
         """Rehearse one micro-batch without communication, so that a rank may fail alone; all ranks
         get the verdict.
         """
-        chunk = slots[: self.micro_batch_size]
+        chunk = batch_slots[: self.micro_batch_size]
         out_of_memory = False
         try:
             with self.model.no_sync():
@@ -175,7 +179,11 @@ class Trainer:
         return not any(self.world.all_gather_int(int(out_of_memory)))
 
     def _accumulate(
-        self, batch: npt.NDArray[np.int64], slots: npt.NDArray[np.int64], step: int, request: bool
+        self,
+        batch: npt.NDArray[np.int64],
+        batch_slots: npt.NDArray[np.int64],
+        step: int,
+        request: bool,
     ) -> tuple[float, bool]:
         """Gradients of the mean loss over the global batch, accumulated over micro-batches.
 
@@ -184,7 +192,7 @@ class Trainer:
         The request travels with it, for nothing.
         """
         self.optimizer.zero_grad(set_to_none=True)
-        chunks = np.array_split(slots, math.ceil(len(slots) / self.micro_batch_size))
+        chunks = np.array_split(batch_slots, math.ceil(len(batch_slots) / self.micro_batch_size))
         # DDP averages gradients over ranks; a sum over the rank's samples times this factor makes
         # it the batch mean.
         scale = self.world.size / len(batch)

@@ -26,9 +26,19 @@ def write_split_logits(
     inputs: Mapping[str, Manifest],
     views: ViewSpec | None = None,
 ) -> None:
-    """Join `<split>.npy`, and `<split>-gate.npy`, `-whole`, `-student` and `-distorted` where there
-    are any, with the samples in the order of their ids. `views` says how the model that made the
-    latter cuts images.
+    """Write the predictions of the ranks as a logits artifact, in the order of the sample ids.
+
+    Args:
+        path: The artifact's folder.
+        split: Name of the split.
+        work: Folder with `<split>.npy`, and where the model has them `<split>-gate.npy`,
+            `<split>-full-image.npy`, `<split>-distilled.npy` and `<split>-corrupted.npy`.
+        data: The dataset.
+        assignment: The splits.
+        step: Name of the step, for the manifest.
+        config: Configuration of the step, for the manifest.
+        inputs: Manifests of the step's inputs by name.
+        views: How the model cuts images; None for one view.
     """
     ids = assignment.ids(split)
     samples = [data.samples[data.index[sample_id]] for sample_id in ids]
@@ -42,9 +52,9 @@ def write_split_logits(
         sources=tuple(sample.source for sample in samples),
         paths=tuple(sample.path for sample in samples),
         gate=_optional(work / f"{split}-gate.npy"),
-        distorted=_optional(work / f"{split}-distorted.npy"),
-        student=_optional(work / f"{split}-student.npy"),
-        whole=_optional(work / f"{split}-whole.npy"),
+        corrupted=_optional(work / f"{split}-corrupted.npy"),
+        distilled=_optional(work / f"{split}-distilled.npy"),
+        full_image_margin=_optional(work / f"{split}-full-image.npy"),
         views=None if views is None else Views(views.count, views.lower_bound),
     )
     kind = KIND_OF_SPLIT[split]

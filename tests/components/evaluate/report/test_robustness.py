@@ -12,13 +12,13 @@ from components.shared.stats.reward import expected_reward_of_rates
 RULE = softmax_policy(("None", "Roadwork"), "Roadwork", 0.0)
 
 
-def _logits(distorted: np.ndarray | None) -> Logits:
+def _logits(corrupted: np.ndarray | None) -> Logits:
     """40 images, half positive, all answered right as they are."""
     labels = np.arange(40) % 2
     ids = tuple(f"{i:016x}" for i in range(40))
     logits = np.stack([1.0 - labels, labels], axis=1).astype(np.float32)
     return Logits(
-        "VAL_TEST", ("None", "Roadwork"), ids, labels, logits, ids, ids, ids, distorted=distorted
+        "VAL_TEST", ("None", "Roadwork"), ids, labels, logits, ids, ids, ids, corrupted=corrupted
     )
 
 

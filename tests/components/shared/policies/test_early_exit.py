@@ -49,7 +49,7 @@ def _logits(
         groups=tuple(groups) if groups else ids,
         sources=("",) * count,
         paths=ids,
-        whole=margins[:, 0].astype(np.float32),
+        full_image_margin=margins[:, 0].astype(np.float32),
         views=Views(COUNT, bound),
     )
 

@@ -61,7 +61,7 @@ class Toy:
         self.batch_sizes: list[int] = []
 
     def loss(
-        self, model: nn.Module, positions: Positions, slots: Positions, step: int
+        self, model: nn.Module, positions: Positions, batch_slots: Positions, step: int
     ) -> torch.Tensor:
         """Sum of squared errors."""
         self.batch_sizes.append(len(positions))

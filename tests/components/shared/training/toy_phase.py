@@ -58,13 +58,13 @@ class PlannedToy(Toy):
     counter: Path
 
     def loss(
-        self, model: nn.Module, positions: Positions, slots: Positions, step: int
+        self, model: nn.Module, positions: Positions, batch_slots: Positions, step: int
     ) -> torch.Tensor:
         """As of the toy; the kernel counts before it kills."""
         if self.fault == "oom" and step == self.at and self.world.rank == self.world.size - 1:
             write_counter(self.counter, 1)
             self.fault = "kill"
-        return super().loss(model, positions, slots, step)
+        return super().loss(model, positions, batch_slots, step)
 
 
 def write_plan(folder: Path, *faults: tuple[str, int]) -> Path:

@@ -55,9 +55,11 @@ def test_an_image_is_distorted_alike_whatever_batch_it_is_in() -> None:
     images = _scene(16)
     parameters = augment.draw(np.random.default_rng(3), 16, "aggressive")
     whole = augment.apply(images, parameters)
-    slots = np.array([13, 2, 7])
+    batch_slots = np.array([13, 2, 7])
     assert torch.allclose(
-        augment.apply(images[slots], parameters.at(slots)), whole[slots], atol=1e-6
+        augment.apply(images[batch_slots], parameters.at(batch_slots)),
+        whole[batch_slots],
+        atol=1e-6,
     )
 
 

@@ -50,7 +50,7 @@ class Taught:
         self.fault, self.begun = fault, 0
         self.targets = torch.empty(0)
 
-    def begin_step(self, positions: Positions, slots: Positions, step: int) -> None:
+    def begin_step(self, positions: Positions, batch_slots: Positions, step: int) -> None:
         """The teacher's answers, and its mean into the centre."""
         if step == self.fault:
             raise ValueError("planted")
@@ -62,10 +62,10 @@ class Taught:
             self.module.centre.lerp_(answers.mean(dim=0), 0.1)
 
     def loss(
-        self, model: nn.Module, positions: Positions, slots: Positions, step: int
+        self, model: nn.Module, positions: Positions, batch_slots: Positions, step: int
     ) -> torch.Tensor:
         """Squared error to the targets, of this chunk of the batch."""
-        return (model(self.inputs[positions] * 1.1) - self.targets[slots]).square().sum()
+        return (model(self.inputs[positions] * 1.1) - self.targets[batch_slots]).square().sum()
 
     def evaluate(self) -> dict[str, float]:
         """None: the last epoch is kept."""
