@@ -12,7 +12,7 @@ import numpy as np
 from components.shared.policies.certify import MAX_CANDIDATES, Certificate
 from components.shared.stats.bounds import binomial_p_value, dkw_one_sided
 from components.shared.stats.metrics import Floats
-from components.shared.stats.multiple_testing import certified
+from components.shared.stats.multiple_testing import METHODS
 
 
 def selection_threshold(tuning: Floats, n_samples: int, min_coverage: float, delta: float) -> float:
@@ -54,7 +54,7 @@ def certify_sets(
     candidates = np.unique(np.append(near[near < 0.5], [0.0, 0.5]))
     missed = (accepted[None] < candidates[:, None]).sum(axis=1).astype(np.int64)
     p_values = binomial_p_value(missed, len(accepted), alpha)
-    passed = np.flatnonzero(certified(p_values, delta, method))
+    passed = np.flatnonzero(METHODS[method](p_values, delta))
     if not len(passed):
         return None
     best, coverage = int(passed[-1]), len(accepted) / len(truth)

@@ -109,7 +109,7 @@ def _rows(config: CompareAdaptationsConfig, candidate: Candidate, first: Candida
         if candidate is not first:
             member = membership(groups, len(groups))
             found = paired_difference(statistic, theirs[name], member, count, config.seed)
-            row |= {"difference": found.value, "difference_interval_95": found.percentile}
+            row |= {"difference": found.value, "difference_interval_95": found.interval}
         rows.append(row)
     return rows
 

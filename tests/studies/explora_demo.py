@@ -161,7 +161,7 @@ def _compare(name: str, margins: dict[str, Floats], data: Dataset, ids: list[str
             partial(function, truth, margins[model]) for model in ("plain", "adapted")
         )
         found = paired_difference(adapted, plain, member, _REPLICATES, 0)
-        low, high = found.percentile or (float("nan"), float("nan"))
+        low, high = found.interval or (float("nan"), float("nan"))
         print(
             f"{name} ({len(ids)} images, {member.max() + 1} groups) {metric}: plain"
             f" {float(plain(None)):.4f}, adapted {float(adapted(None)):.4f}, difference"

@@ -197,7 +197,7 @@ def _table(data: Data, found: dict[str, Scored]) -> Iterator[str]:
                 cells += ["", ""]
                 continue
             difference = paired_difference(ours, theirs, member, _REPLICATES, 0)
-            low, high = difference.percentile or (np.nan, np.nan)
+            low, high = difference.interval or (np.nan, np.nan)
             cells += [f"{difference.value:+.3f}", f"{low:+.3f} to {high:+.3f}"]
         times = [
             "" if seconds is None else f"{seconds:.0f}"

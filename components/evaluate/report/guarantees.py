@@ -88,7 +88,7 @@ def compare_to_confidence(
     first, second = (partial(augrc, score, predictions.error) for score in scores)
     member = membership(predictions.groups, len(predictions.groups))
     found = paired_difference(first, second, member, n_replicates, seed)
-    return PolicyComparison(kind, found.value, found.percentile)
+    return PolicyComparison(kind, found.value, found.interval)
 
 
 def promises_section(promises: Sequence[Guarantee], comparisons: Sequence[PolicyComparison]) -> str:

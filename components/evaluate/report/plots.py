@@ -117,13 +117,16 @@ def reliability(predictions: Predictions) -> Plot:
 
     def draw(axes: Any) -> None:
         axes.bar(
-            centres, 0.25 * bins.share / bins.share.max(), width=0.9 / len(centres), color=GRID
+            centres,
+            0.25 * bins.fraction / bins.fraction.max(),
+            width=0.9 / len(centres),
+            color=GRID,
         )
         axes.plot([0, 1], [0, 1], "--", color=TEXT, linewidth=1)
         axes.plot(
             bins.mean_probability[filled], bins.frequency[filled], "-", color=SERIES[0], linewidth=1
         )
-        sizes = 14 + 90 * bins.share[filled] / bins.share.max()
+        sizes = 14 + 90 * bins.fraction[filled] / bins.fraction.max()
         axes.scatter(
             bins.mean_probability[filled],
             bins.frequency[filled],

@@ -18,7 +18,7 @@ from components.shared.stats.bounds import (
     fewest_samples,
 )
 from components.shared.stats.metrics import Bools, Floats, Integers
-from components.shared.stats.multiple_testing import certified
+from components.shared.stats.multiple_testing import METHODS
 
 # More candidates would not move the threshold by more than half a percent of coverage.
 MAX_CANDIDATES = 200
@@ -95,7 +95,7 @@ def certify(
     thresholds = candidates(tuning, len(samples.confidence), alpha, delta)
     n_accepted, n_errors = samples.counts(thresholds)
     p_values = binomial_p_value(n_errors, n_accepted, alpha)
-    passed = np.flatnonzero(certified(p_values, delta, method))
+    passed = np.flatnonzero(METHODS[method](p_values, delta))
     if not len(passed):
         return None
     best = int(passed[np.argmin(thresholds[passed])])

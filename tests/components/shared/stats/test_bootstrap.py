@@ -1,13 +1,15 @@
 """Bootstrap intervals against scipy's, group resampling, and the comparison of two models."""
 
 import functools
+from collections.abc import Callable
 
 import numpy as np
 import pytest
 import scipy.stats
+from sklearn.metrics import matthews_corrcoef
 
 from components.shared.stats import bootstrap, metrics
-from components.shared.stats.metrics import Floats, Weights
+from components.shared.stats.metrics import Floats
 from tests.components.shared.stats.cal40 import DECISION, MARGIN, PROBABILITY, TRUTH
 
 ALONE = bootstrap.membership(None, 40)
@@ -19,41 +21,54 @@ def _values(function: bootstrap.Statistic, count: int) -> Floats:
     return bootstrap.replicates({"x": function}, ALONE, count, 0)["x"]
 
 
-def test_accuracy_as_scipy_bootstrap() -> None:
-    values = _values(ACCURACY, 9999)
-    assert bootstrap.percentile_interval(values) == pytest.approx((0.775, 0.975))
-    assert bootstrap.bca_interval(values, ACCURACY, ALONE) == pytest.approx((0.75, 0.95))
-    assert values.std(ddof=1) == pytest.approx(0.05186926, abs=5e-9)
-
-
-def test_mcc_as_scipy_bootstrap() -> None:
-    values = _values(MCC, 1999)
-    assert bootstrap.percentile_interval(values) == pytest.approx((0.5957, 0.9456), abs=5e-5)
-    assert bootstrap.bca_interval(values, MCC, ALONE) == pytest.approx((0.5653, 0.9038), abs=5e-5)
+@pytest.mark.parametrize(
+    ("function", "peer", "count", "interval"),
+    [
+        (ACCURACY, lambda truth, said: np.mean(truth == said), 9999, (0.775, 0.975)),
+        (MCC, matthews_corrcoef, 1999, (0.5957, 0.9456)),
+    ],
+)
+def test_intervals_are_those_of_scipy_bootstrap(
+    function: bootstrap.Statistic,
+    peer: Callable[..., float],
+    count: int,
+    interval: tuple[float, float],
+) -> None:
+    values = _values(function, count)
+    expected = scipy.stats.bootstrap(
+        (TRUTH, DECISION),
+        peer,
+        paired=True,
+        vectorized=False,
+        n_resamples=count,
+        method="percentile",
+        rng=np.random.default_rng(0),
+    )
+    found = bootstrap.percentile_interval(values)
+    assert found == pytest.approx(tuple(expected.confidence_interval), abs=1e-12)
+    assert found == pytest.approx(interval, abs=5e-5)
+    assert values.std(ddof=1) == pytest.approx(expected.standard_error, abs=1e-12)
 
 
 def test_paired_difference_as_scipy_bootstrap() -> None:
     shifted = functools.partial(metrics.mcc, TRUTH, MARGIN + 1.5 > 0)
     found = bootstrap.paired_difference(shifted, MCC, ALONE, 1999, 0)
-    assert found.percentile == pytest.approx((0, 0.2097), abs=5e-5)
-    assert found.bca == pytest.approx((0, 0.2626), abs=5e-5)
-    assert found.standard_error == pytest.approx(0.0565, abs=5e-5)
+    assert found.interval == pytest.approx((0, 0.2097), abs=5e-5)
+    paired = (_values(shifted, 1999) - _values(MCC, 1999)).std(ddof=1)
+    assert paired == pytest.approx(0.0565, abs=5e-5)
     unpaired = np.hypot(_values(MCC, 1999).std(ddof=1), _values(shifted, 1999).std(ddof=1))
-    assert found.standard_error < 0.6 * unpaired
+    assert paired < 0.6 * unpaired
 
 
-def test_a_metric_without_variation_has_no_bca_interval() -> None:
+def test_a_metric_without_variation_has_an_interval_without_width() -> None:
     right = functools.partial(metrics.accuracy, TRUTH, TRUTH)
-    values = _values(right, 200)
-    assert bootstrap.percentile_interval(values) == (1, 1)
-    assert bootstrap.bca_interval(values, right, ALONE) is None
+    assert bootstrap.percentile_interval(_values(right, 200)) == (1, 1)
 
 
 def test_random_stream_does_not_depend_on_the_batch(monkeypatch: pytest.MonkeyPatch) -> None:
     whole = _values(ACCURACY, 500)
     monkeypatch.setattr(bootstrap, "_BATCH_ELEMENTS", 40 * 7)
     np.testing.assert_array_equal(_values(ACCURACY, 500), whole)
-    assert bootstrap.bca_interval(whole, ACCURACY, ALONE) is not None
 
 
 def test_groups_are_drawn_whole() -> None:
@@ -77,24 +92,6 @@ def test_copies_of_a_sample_add_no_certainty_when_grouped() -> None:
     assert alone[1] - alone[0] < 0.05
 
 
-def test_bca_by_blocks_agrees_with_bca_by_samples(monkeypatch: pytest.MonkeyPatch) -> None:
-    rng = np.random.default_rng(0)
-    losses = rng.exponential(size=900)
-    member = bootstrap.membership(None, 900)
-
-    def mean(weights: Weights) -> Floats:
-        return metrics.weighted_mean(losses, weights)
-
-    values = bootstrap.replicates({"x": mean}, member, 2000, 0)["x"]
-    single = bootstrap.bca_interval(values, mean, member)
-    expected = scipy.stats.bootstrap(
-        (losses,), np.mean, n_resamples=2000, rng=np.random.default_rng(0)
-    )
-    assert single == pytest.approx(tuple(expected.confidence_interval), abs=1e-9)
-    monkeypatch.setattr(bootstrap, "_MAX_JACKKNIFE_BLOCKS", 100)
-    assert bootstrap.bca_interval(values, mean, member) == pytest.approx(single, abs=0.01)
-
-
 def test_an_interval_exists_only_where_most_replicates_have_a_value() -> None:
     assert bootstrap.percentile_interval(np.array([1.0, np.nan, np.nan])) is None
     assert bootstrap.percentile_interval(np.array([1.0, 1.0, np.nan])) == (1, 1)
@@ -102,17 +99,12 @@ def test_an_interval_exists_only_where_most_replicates_have_a_value() -> None:
 
 def test_coverage_of_the_interval_is_near_its_level() -> None:
     rng = np.random.default_rng(0)
-    hits = 0
+    member, hits = bootstrap.membership(None, 200), 0
     for seed in range(150):
         correct = rng.random(200) < 0.8
         function = functools.partial(metrics.accuracy, correct, np.ones(200, bool))
-        values = bootstrap.replicates({"x": function}, bootstrap.membership(None, 200), 400, seed)[
-            "x"
-        ]
-        low, high = bootstrap.bca_interval(values, function, bootstrap.membership(None, 200)) or (
-            1,
-            0,
-        )
+        values = bootstrap.replicates({"x": function}, member, 400, seed)["x"]
+        low, high = bootstrap.percentile_interval(values) or (1, 0)
         hits += low <= 0.8 <= high
     assert 0.89 <= hits / 150 <= 0.99
 

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from components.shared.stats.metrics import Floats
-from components.shared.stats.reward import expected_reward, expected_reward_of_rates, reward
+from components.shared.stats.reward import expected_reward, expected_reward_of_rates
+from tests.components.shared.stats.validator_reward import reward
 
 LABELS = np.arange(100) % 2 == 1
 PERFECT = np.where(LABELS, 0.9, 0.1)
