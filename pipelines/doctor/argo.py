@@ -6,9 +6,9 @@ from typing import Any
 import yaml
 
 from pipelines.doctor.findings import Check, Passed, missing, unknown
-from pipelines.doctor.launcher import KFP_SECRET
-from pipelines.doctor.reader import ClusterReader, ConfigMap, if_allowed
 from pipelines.doctor.target import Target
+from pipelines.kubeflow.launcher import KFP_SECRET
+from pipelines.kubeflow.reader import ClusterReader, ConfigMap, if_allowed
 
 _CONTROLLER = "workflow-controller-configmap"
 _REPOSITORIES = "artifact-repositories"

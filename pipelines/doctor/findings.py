@@ -9,6 +9,7 @@ from kubernetes.client import ApiException
 from urllib3.exceptions import HTTPError
 
 from components.shared.contracts.errors import StreetVisionError, one_line
+from pipelines.kubeflow.reader import TooManyObjectsError
 
 _FORBIDDEN = re.compile(r'cannot (\w+) resource \\?"([\w./-]+)\\?"')
 
@@ -70,6 +71,8 @@ def evaluate(name: str, check: Check) -> Finding:
         passed = check()
     except CheckError as error:
         return Finding(name, error.status, str(error), error.advice)
+    except TooManyObjectsError as error:
+        return from_error(name, error, Status.UNKNOWN)
     except StreetVisionError as error:
         return from_error(name, error)
     except ApiException as error:

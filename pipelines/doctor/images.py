@@ -11,8 +11,8 @@ from typing import Any
 
 from components.shared.contracts.environment import Variable
 from pipelines.doctor.findings import Passed, missing, unknown
-from pipelines.doctor.reader import ClusterReader, if_allowed
 from pipelines.doctor.target import RUNNER, Target
+from pipelines.kubeflow.reader import ClusterReader, if_allowed
 
 _PULL_FAILED = ("ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull")
 _IMAGE_IN_EVENT = re.compile(

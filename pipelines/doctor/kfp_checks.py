@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from pipelines.doctor.findings import Check, Passed, missing, unknown
-from pipelines.doctor.reader import ClusterReader, if_allowed
 from pipelines.doctor.target import Target
 from pipelines.kubeflow.connection import Connection, Mode
+from pipelines.kubeflow.reader import ClusterReader, if_allowed
 
 OLDEST = (2, 17)
 _WHY_OLDEST = (

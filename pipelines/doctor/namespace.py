@@ -1,15 +1,16 @@
 """Checks of the runs' namespace: labels, service account, rights, secrets, store settings."""
 
 from components.shared.contracts.environment import Variable
-from pipelines.doctor.findings import Check, CheckError, Passed, missing
-from pipelines.doctor.launcher import (
+from components.shared.contracts.errors import ConfigError
+from pipelines.doctor.findings import Check, Passed, missing
+from pipelines.kubeflow.launcher import (
     CONFIG_MAP,
     KFP_SECRET,
     LauncherStore,
     launcher_store,
     service_of,
 )
-from pipelines.doctor.reader import ClusterReader
+from pipelines.kubeflow.reader import ClusterReader
 from pipelines.doctor.target import RUNNER, Target
 from pipelines.resources import OWN_STORE_SECRET, STORE_CONFIG
 
@@ -196,7 +197,7 @@ def _launcher_if_valid(reader: ClusterReader) -> LauncherStore | None:
     """
     try:
         return resolved_launcher(reader)
-    except CheckError:
+    except ConfigError:
         return None
 
 

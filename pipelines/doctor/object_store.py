@@ -12,10 +12,10 @@ from components.shared.storage import Store, StoreSettings, split_uri
 from components.shared.storage.errors import ObjectNotFoundError
 from components.shared.storage.retry import RetryingPool
 from pipelines.doctor.findings import Check, Passed, missing, unknown
-from pipelines.doctor.launcher import LauncherStore, service_of
 from pipelines.doctor.namespace import resolved_launcher
-from pipelines.doctor.reader import ClusterReader, if_allowed
 from pipelines.doctor.target import Target
+from pipelines.kubeflow.launcher import LauncherStore, service_of
+from pipelines.kubeflow.reader import ClusterReader, if_allowed
 from pipelines.resources import STORE_CONFIG, STORE_VARIABLES
 
 _CONNECT_SECONDS = 3.0

@@ -14,10 +14,10 @@ from pipelines.doctor.images import image_pull
 from pipelines.doctor.kfp_checks import KfpApi, kfp_checks, reachable
 from pipelines.doctor.namespace import PROFILE_LABEL, namespace, namespace_checks
 from pipelines.doctor.object_store import StoreChecks
-from pipelines.doctor.reader import ClusterReader, if_allowed, kubernetes_api
 from pipelines.doctor.scheduling import scheduling_checks
 from pipelines.doctor.target import Target
 from pipelines.kubeflow.connection import KFP_NAMESPACE, Connection, Mode
+from pipelines.kubeflow.reader import ClusterReader, if_allowed, kubernetes_api
 from pipelines.names import PIPELINE
 from pipelines.resources import Profile
 

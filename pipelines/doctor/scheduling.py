@@ -18,8 +18,8 @@ from pipelines.doctor.capacity import (
     shortfall,
 )
 from pipelines.doctor.findings import Check, Passed, missing, unknown
-from pipelines.doctor.reader import ClusterReader, if_allowed
 from pipelines.doctor.target import Target
+from pipelines.kubeflow.reader import ClusterReader, if_allowed
 from pipelines.resources import GPU, PROFILE_NAMES, load_profile
 
 _SHOWN = 3

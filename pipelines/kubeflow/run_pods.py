@@ -18,7 +18,7 @@ from urllib3.exceptions import HTTPError
 
 from components.shared.contracts.environment import Variable
 from components.shared.contracts.errors import ConfigError, one_line
-from pipelines.doctor.reader import ClusterReader, kubernetes_api
+from pipelines.kubeflow.reader import ClusterReader, kubernetes_api
 from pipelines.kubeflow.run_nodes import DRIVER_SUFFIX, EXECUTOR
 
 WORKFLOW_LABEL = "workflows.argoproj.io/workflow"

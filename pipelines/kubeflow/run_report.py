@@ -19,8 +19,8 @@ from components.shared.contracts.errors import (
     StreetVisionError,
     one_line,
 )
-from pipelines.doctor.reader import ClusterReader
 from pipelines.kubeflow.cluster import Cluster
+from pipelines.kubeflow.reader import ClusterReader
 from pipelines.kubeflow.run_logs import StoredLog, failure_message, stored_logs
 from pipelines.kubeflow.run_pods import RunPods, attempt_of, ending, open_cluster
 from pipelines.kubeflow.run_status import RunState, RunStatus, StepState, StepStatus

@@ -20,10 +20,9 @@ from urllib3.exceptions import HTTPError
 from components.shared.contracts.environment import S3_VARIABLES, Variable
 from components.shared.contracts.errors import ConfigError
 from components.shared.storage import Store, StoreSettings, split_uri
-from pipelines.doctor.findings import CheckError
-from pipelines.doctor.launcher import CONFIG_MAP, KFP_SECRET, launcher_store
-from pipelines.doctor.reader import ClusterReader
 from pipelines.kubeflow.connection import Mode
+from pipelines.kubeflow.launcher import CONFIG_MAP, KFP_SECRET, launcher_store
+from pipelines.kubeflow.reader import ClusterReader
 from pipelines.resources import OWN_STORE_SECRET, STORE_CONFIG
 
 _CONNECT_SECONDS = 3.0
@@ -86,8 +85,6 @@ def open_store(
         raise ConfigError(
             f"object store: the cluster did not answer ({type(error).__name__})"
         ) from error
-    except CheckError as error:
-        raise ConfigError(f"object store: {error}; {error.advice}") from error
 
     if parsed.store_endpoint:
         values[Variable.S3_ENDPOINT] = parsed.store_endpoint
@@ -209,7 +206,10 @@ def _from_cluster(
             f"object store: set {Variable.S3_ENDPOINT}, {Variable.S3_ACCESS_KEY} and"
             f" {Variable.S3_SECRET_KEY}, or {Variable.KUBECONFIG} to a cluster that shows them"
         )
-    found = launcher_store({**launcher, "defaultPipelineRoot": root.uri})
+    try:
+        found = launcher_store({**launcher, "defaultPipelineRoot": root.uri})
+    except ConfigError as error:
+        raise ConfigError(f"object store: {error}") from error
     values: dict[str, str] = {
         Variable.S3_ENDPOINT: re.sub(r"^https?://", "", found.endpoint),
         Variable.S3_SECURE: "true" if found.secure else "false",

@@ -7,10 +7,10 @@ from urllib3.exceptions import HTTPError
 
 from components.shared.contracts.environment import Variable
 from pipelines.doctor.findings import Check, Passed, Status, evaluate, missing
-from pipelines.doctor.launcher import CONFIG_MAP
 from pipelines.doctor.namespace import namespace, resolved_launcher, store_secret
-from pipelines.doctor.reader import ClusterReader
 from pipelines.doctor.target import Target
+from pipelines.kubeflow.launcher import CONFIG_MAP
+from pipelines.kubeflow.reader import ClusterReader
 from pipelines.preflight.findings import Preflight
 from pipelines.resources import STORE_CONFIG
 

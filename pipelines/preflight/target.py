@@ -8,9 +8,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from components.shared.contracts.errors import ConfigError, TransientError, one_line
-from pipelines.doctor.reader import ClusterReader
 from pipelines.doctor.target import Target
 from pipelines.kubeflow.connection import KFP_NAMESPACE, Mode
+from pipelines.kubeflow.reader import ClusterReader
 from pipelines.kubeflow.run_pods import reader_or_none
 from pipelines.parameters import Variant
 from pipelines.preflight.findings import Preflight

@@ -17,9 +17,9 @@ from urllib3.exceptions import HTTPError
 from websocket import WebSocketException
 
 from components.shared.contracts.errors import ConfigError, PermanentError, TransientError, one_line
-from pipelines.doctor.reader import kubernetes_api
 from pipelines.kubeflow.cluster import Cluster, Trigger, Uploaded
 from pipelines.kubeflow.connection import Connection
+from pipelines.kubeflow.reader import kubernetes_api
 from pipelines.kubeflow.run_pods import MAIN, RunPods
 from pipelines.kubeflow.run_report import RunReader
 from pipelines.kubeflow.run_status import RunStatus

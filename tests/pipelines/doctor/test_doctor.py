@@ -29,7 +29,7 @@ from minio.lifecycleconfig import Expiration, LifecycleConfig, Rule
 from components.shared.storage import Store, StoreSettings
 from pipelines.cli.app import main
 from pipelines.doctor import capacity
-from pipelines.doctor.launcher import launcher_store
+from pipelines.kubeflow.launcher import launcher_store
 from tests.fault_proxy import fault_proxy
 from tests.s3 import s3
 

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from components.shared.contracts.errors import ConfigError
-from pipelines.doctor.reader import ClusterReader
 from pipelines.kubeflow.connection import Mode
+from pipelines.kubeflow.reader import ClusterReader
 from pipelines.kubeflow.run_pods import open_cluster
 from pipelines.kubeflow.run_store import RunStore, find_root, open_store, root_for_runs, split_root
 from tests.pipelines.kubernetes_server import KubernetesServer, kubernetes_server

@@ -12,8 +12,7 @@ from kubernetes.client import ApiClient, ApiException, Configuration
 from kubernetes.config import ConfigException
 
 from components.shared.contracts.environment import Variable
-from components.shared.contracts.errors import ConfigError, one_line
-from pipelines.doctor.findings import unknown
+from components.shared.contracts.errors import ConfigError, PermanentError, one_line
 
 _TIMEOUT_SECONDS = (3.0, 10.0)  # to connect, and between two packets of an answer
 _PAGE = 500
@@ -21,6 +20,10 @@ _MOST_PAGES = 20
 _KUEUE = ("kueue.x-k8s.io", ("v1beta2", "v1beta1"))
 T = TypeVar("T")
 U = TypeVar("U")
+
+
+class TooManyObjectsError(PermanentError):
+    """A list has more pages than are read here."""
 
 
 def kubernetes_api() -> ApiClient:
@@ -211,4 +214,6 @@ class ClusterReader:
             token = page.metadata._continue
             if not token:
                 return items
-        raise unknown(f"there are more than {len(items)} objects to look at", "look with kubectl")
+        raise TooManyObjectsError(
+            f"there are more than {len(items)} objects to look at; look with kubectl"
+        )

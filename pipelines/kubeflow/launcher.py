@@ -13,7 +13,7 @@ from typing import Any
 
 import yaml
 
-from pipelines.doctor.findings import missing
+from components.shared.contracts.errors import ConfigError
 
 CONFIG_MAP = "kfp-launcher"
 KFP_SECRET = "mlpipeline-minio-artifact"  # noqa: S105 - a name
@@ -44,15 +44,15 @@ class LauncherStore:
 def launcher_store(data: Mapping[str, str] | None) -> LauncherStore:
     """Resolve the data of `kfp-launcher`, None where there is no such ConfigMap.
 
-    Raises CheckError where the launcher would refuse the settings.
+    Raises ConfigError where the launcher would refuse the settings.
     """
     data = data or {}
     root = data.get("defaultPipelineRoot") or _DEFAULT_ROOT
     parts = _ROOT.fullmatch(root)
     if parts is None:
-        raise missing(
-            f"defaultPipelineRoot {root!r} of {CONFIG_MAP} is neither minio:// nor s3://",
-            _CORRECT,
+        raise ConfigError(
+            f"defaultPipelineRoot {root!r} of {CONFIG_MAP} is neither minio:// nor s3://;"
+            f" {_CORRECT}"
         )
 
     scheme, bucket, prefix, query = parts.groups()
@@ -72,9 +72,9 @@ def launcher_store(data: Mapping[str, str] | None) -> LauncherStore:
 
     default = _mapping(default, f"{scheme}.default")
     if not default.get("credentials"):
-        raise missing(
-            f"provider {scheme} of {CONFIG_MAP} has no default credentials",
-            "add default.credentials there",
+        raise ConfigError(
+            f"provider {scheme} of {CONFIG_MAP} has no default credentials;"
+            " add default.credentials there"
         )
     override = _override(overrides or [], bucket, location["prefix"])
     return LauncherStore(**location, **_settings(default, override))
@@ -117,9 +117,9 @@ def _settings(default: Mapping[str, Any], override: Mapping[str, Any]) -> dict[s
         str(reference.get(key) or "") for key in ("secretName", "accessKeyKey", "secretKeyKey")
     ]
     if not all(names):
-        raise missing(
-            f"the credentials in {CONFIG_MAP} have neither fromEnv nor a complete secretRef",
-            "give secretName, accessKeyKey and secretKeyKey there",
+        raise ConfigError(
+            f"the credentials in {CONFIG_MAP} have neither fromEnv nor a complete secretRef;"
+            " give secretName, accessKeyKey and secretKeyKey there"
         )
     return settings | dict(zip(("secret", "access_key", "secret_key"), names, strict=True))
 
@@ -138,14 +138,14 @@ def _providers(text: str) -> Mapping[str, Any]:
     try:
         return _mapping(yaml.safe_load(text), "providers")
     except yaml.YAMLError:
-        raise missing(f"providers of {CONFIG_MAP} is no YAML", _CORRECT) from None
+        raise ConfigError(f"providers of {CONFIG_MAP} is no YAML; {_CORRECT}") from None
 
 
 def _mapping(value: Any, name: str) -> Mapping[str, Any]:
     """The value, empty where nothing was given.
 
-    Raises CheckError where it is something else than a mapping.
+    Raises ConfigError where it is something else than a mapping.
     """
     if value is not None and not isinstance(value, dict):
-        raise missing(f"{name} in the providers of {CONFIG_MAP} is no mapping", _CORRECT)
+        raise ConfigError(f"{name} in the providers of {CONFIG_MAP} is no mapping; {_CORRECT}")
     return value or {}
