@@ -93,9 +93,9 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _run(parsed: argparse.Namespace) -> None:
+    from pipelines.local.plan import plan
     from pipelines.local.run import run_local
     from pipelines.parameters import read_parameters, validated
-    from pipelines.plan import plan
 
     variant = options.variant_of(parsed)
     values = read_parameters(parsed.params, parsed.param, variant)

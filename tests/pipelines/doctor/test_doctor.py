@@ -29,7 +29,6 @@ from minio.lifecycleconfig import Expiration, LifecycleConfig, Rule
 from components.shared.storage import Store, StoreSettings
 from pipelines.cli.app import main
 from pipelines.doctor import capacity
-from pipelines.kubeflow.launcher import launcher_store
 from tests.fault_proxy import fault_proxy
 from tests.s3 import s3
 
@@ -1167,56 +1166,6 @@ def test_a_queue_has_an_effect_only_where_kueue_manages_pods(
     _, findings, _ = _in_single_user(s3, capsys, "--queue", "gpu")
     assert says in findings["queue"]
     assert "queue" not in _in_single_user(s3, capsys)[1]
-
-
-def test_the_launchers_settings_are_resolved_as_kfp_does() -> None:
-    """Source: backend/src/v2/config of KFP 2.17.0."""
-    stock = launcher_store(None)
-    assert (stock.root, stock.endpoint, stock.secret) == (
-        "minio://mlpipeline/v2/artifacts",
-        "seaweedfs.kubeflow:9000",
-        "mlpipeline-minio-artifact",
-    )
-
-    credentials = {
-        "fromEnv": False,
-        "secretRef": {"secretName": "a", "accessKeyKey": "k", "secretKeyKey": "s"},
-    }
-    ours = {
-        "fromEnv": False,
-        "secretRef": {"secretName": "b", "accessKeyKey": "k", "secretKeyKey": "s"},
-    }
-    override = {
-        "bucketName": "streetvision",
-        "keyPrefix": "runs/",
-        "endpoint": "minio:9000",
-        "credentials": ours,
-    }
-    default = {
-        "endpoint": "seaweedfs:9000",
-        "disableSSL": True,
-        "region": "r",
-        "credentials": credentials,
-    }
-    providers = yaml.safe_dump({"minio": {"default": default, "overrides": [override]}})
-
-    found = launcher_store(
-        {"defaultPipelineRoot": "minio://streetvision/runs", "providers": providers}
-    )
-    assert (found.endpoint, found.secret, found.secure, found.region) == (
-        "minio:9000",
-        "b",
-        False,
-        "r",
-    )
-    for root in ("minio://streetvision/other", "minio://mlpipeline/runs"):
-        found = launcher_store({"defaultPipelineRoot": root, "providers": providers})
-        assert (found.endpoint, found.secret) == ("seaweedfs:9000", "a")
-
-    # Another scheme than the root's has no effect; s3:// without a provider means the pod's own
-    # credentials.
-    assert launcher_store({"providers": providers.replace("minio:\n", "s3:\n", 1)}) == stock
-    assert launcher_store({"defaultPipelineRoot": "s3://streetvision/runs"}).secret == ""
 
 
 def test_credentials_of_the_pods_own_are_unknown(

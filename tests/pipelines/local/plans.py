@@ -36,7 +36,7 @@ def main() -> None:
             values = parameters.read_parameters(
                 Path(change["params"]), [*pairs, f"data={data}"], variant
             )
-            rows = importlib.import_module("pipelines.plan").plan(values, output, variant)
+            rows = importlib.import_module("pipelines.local.plan").plan(values, output, variant)
             results.append([row.step for row in rows if row.state != "cached"])
             if file:
                 file.write_bytes(before)

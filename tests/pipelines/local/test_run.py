@@ -14,8 +14,8 @@ import yaml
 from components.shared.contracts.artifacts import verify_dir
 from pipelines.cli import app as cli
 from pipelines.local import embedded_store as embedded
+from pipelines.local.plan import plan
 from pipelines.parameters import parse_variant, read_parameters
-from pipelines.plan import plan
 from pipelines.sources import ROOT
 from tests.components.conftest import write_backbone, write_source
 
