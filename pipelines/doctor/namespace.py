@@ -3,6 +3,7 @@
 from components.shared.contracts.environment import Variable
 from components.shared.contracts.errors import ConfigError
 from pipelines.doctor.findings import Check, Passed, missing
+from pipelines.doctor.target import RUNNER, Target
 from pipelines.kubeflow.launcher import (
     CONFIG_MAP,
     KFP_SECRET,
@@ -11,7 +12,6 @@ from pipelines.kubeflow.launcher import (
     service_of,
 )
 from pipelines.kubeflow.reader import ClusterReader
-from pipelines.doctor.target import RUNNER, Target
 from pipelines.resources import OWN_STORE_SECRET, STORE_CONFIG
 
 PROFILE_LABEL = ("app.kubernetes.io/part-of", "kubeflow-profile")

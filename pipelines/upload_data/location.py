@@ -9,8 +9,8 @@ from components.shared.contracts.environment import Variable
 from components.shared.contracts.errors import TransientError
 from components.shared.storage import Store
 from components.shared.storage.retry import DEADLINE_SECONDS
-from pipelines.kubeflow.reader import ClusterReader
 from pipelines.kubeflow.connection import Connection, Mode, find_mode
+from pipelines.kubeflow.reader import ClusterReader
 from pipelines.kubeflow.run_pods import reader_or_none
 from pipelines.kubeflow.run_store import RunStore, has_credentials, open_store, root_for_runs
 
