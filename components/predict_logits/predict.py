@@ -1,4 +1,4 @@
-r"""The torchrun entry of predict_logits: one rank's share of the images of VAL_CALIB and VAL_TEST.
+r"""The torchrun entry of predict_logits: one rank's part of the images of VAL_CALIB and VAL_TEST.
 
 python -m torch.distributed.run --standalone --nproc-per-node=N \
     -m components.predict_logits.predict --config job.json
@@ -15,7 +15,7 @@ from components.shared.models.classifier import Classifier
 from components.shared.training.loop.distributed import World
 from components.shared.training.loop.inference import SplitData, predict_corrupted, predict_views
 from components.shared.training.session.rank import run_rank
-from components.shared.vision.corruptions import LEVELS
+from components.shared.vision.corruptions import SEVERITIES
 
 
 def predict_splits(
@@ -26,14 +26,18 @@ def predict_splits(
     work: Path,
     world: World,
 ) -> None:
-    """The main rank leaves in `work`, float32, in the order of the split's ids: `<split>.npy` (N,
-    K) logits; of a model of several views `<split>-full-image.npy` (N,), and of its student
-    `<split>-distilled.npy` (N, 2); and under the deployment's distortions `VAL_TEST-corrupted.npy`
-    (L, N, K)."""
+    """Predict VAL_CALIB and VAL_TEST; the main rank writes the results to `work`.
+
+    All files are float32, in the order of the split's ids, for N images and C classes:
+    `<split>.npy` (N, C) logits; of a multi-view model `<split>-full-image.npy` (N,) margins of the
+    full image; of its distilled head `<split>-distilled.npy` (N, 2) logits; and with
+    `config.robustness` `VAL_TEST-corrupted.npy` (4, N, C) logits at severities 0 to 3.
+    """
     data, assignment = Dataset.open(dataset), read_splits(splits)
+    parts = {split: SplitData.of(data, assignment, split) for split in ("VAL_CALIB", "VAL_TEST")}
     classifier = Classifier.load(checkpoint).to(world.device)
-    for split in ("VAL_CALIB", "VAL_TEST"):
-        part = SplitData.of(data, assignment, split)
+
+    for split, part in parts.items():
         found = predict_views(classifier, part, world, description=f"logits of {split}")
         files = {
             split: found.logits,
@@ -43,21 +47,21 @@ def predict_splits(
         for name, values in files.items():
             if world.is_main and values is not None:
                 np.save(work / f"{name}.npy", values, allow_pickle=False)
+
     if config.robustness:
-        part = SplitData.of(data, assignment, "VAL_TEST")
-        levels = [
+        corrupted = [
             predict_corrupted(
                 classifier,
-                part,
+                parts["VAL_TEST"],
                 world,
-                level=level,
+                severity=severity,
                 seed=config.seed,
-                description=f"VAL_TEST at level {level}",
+                description=f"VAL_TEST at severity {severity}",
             )
-            for level in LEVELS
+            for severity in SEVERITIES
         ]
         if world.is_main:
-            np.save(work / "VAL_TEST-corrupted.npy", np.stack(levels), allow_pickle=False)
+            np.save(work / "VAL_TEST-corrupted.npy", np.stack(corrupted), allow_pickle=False)
 
 
 if __name__ == "__main__":

@@ -141,14 +141,14 @@ class DinoTask:
         step: int,
         streams: range,
         size: int,
-        level: str,
+        strength: str,
     ) -> torch.Tensor:
         """(n * number of streams, 3, size, size): the crops of an image beside each other."""
         if not streams:
             return torch.empty((0, 3, size, size), device=self.world.device)
         keys = [(self.config.seed, step, stream) for stream in streams]
         crops = [
-            self.pixels.crops(positions, batch_slots, key, size, level, self.batch_size)
+            self.pixels.crops(positions, batch_slots, key, size, strength, self.batch_size)
             for key in keys
         ]
         return torch.stack(crops, dim=1).flatten(0, 1)

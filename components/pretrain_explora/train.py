@@ -70,7 +70,7 @@ def train(
         alpha=config.explora_alpha,
         unfrozen_blocks=config.explora_unfrozen_blocks,
     )
-    n_trained = adapters.trainable_share(backbone)[0]
+    n_trained = adapters.trainable_counts(backbone)[0]
     task = _task(config, backbone, pixels, n_classes, world)
     out = work / "backbone"
     if world.is_main:

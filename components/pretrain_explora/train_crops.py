@@ -45,15 +45,15 @@ class Pixels:
         batch_slots: Positions,
         key: tuple[int, int, int],
         size: int,
-        level: str,
+        strength: str,
         count: int,
     ) -> torch.Tensor:
         """(n, 3, size, size) float32, normalised: one crop of each image, a function of `key` and
         slot alone.
 
-        key: (seed, step, stream); count: size of the global batch; level: of augment.LEVELS.
+        key: (seed, step, stream); count: size of the global batch; strength: of augment.STRENGTHS.
         """
-        parameters = augment.draw(step_rng(*key), count, level).at(batch_slots)
+        parameters = augment.draw(step_rng(*key), count, strength).take(batch_slots)
         oversampling = self.images.image_size // self.size
         return self._normalised(
             augment.apply(self._raw(positions), parameters, size, oversampling=oversampling)

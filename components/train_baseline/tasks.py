@@ -166,7 +166,7 @@ class ImageTask(_Task):
         else:
             size = min(self.config.global_batch_size, self.n_samples)
             rng = step_rng(self.config.seed, step, _AUGMENTATION)
-            parameters = augment.draw(rng, size, self.config.augmentation).at(batch_slots)
+            parameters = augment.draw(rng, size, self.config.augmentation).take(batch_slots)
             pixels = standardise(augment.apply(images, parameters), spec)
         return self.objective(model(pixels, self.keep_mask(batch_slots, step)), positions)
 

@@ -42,7 +42,7 @@ def train(
     data, assignment = Dataset.open(dataset), read_splits(splits)
     parts = {split: SplitData.of(data, assignment, split) for split in ("TRAIN", "VAL_SELECT")}
     classifier = build(config, data, backbone).to(world.device)
-    counts = adapters.trainable_share(classifier)
+    counts = adapters.trainable_counts(classifier)
     task_class = FrozenTask if config.mode == "frozen" else ImageTask
     task = task_class(config, classifier, parts["TRAIN"], parts["VAL_SELECT"], world)
     out = work / "checkpoint"

@@ -1,5 +1,7 @@
-"""Backbones and classifiers. transformers' own progress bars are off: they show reads and writes of
-a second.
+"""Backbones, adapters, classifiers and gates.
+
+Importing this package turns off transformers' own progress bars, which report reads and writes of
+about a second and would interleave with those of the training loop.
 """
 
 from transformers.utils import logging

@@ -1,8 +1,11 @@
-"""What does a set of views say about the image? From margins of views to the margin of the image.
+"""Aggregation of the margins of an image's views into the margin of the image.
 
-Everything works on the margin, the positive class's logit minus the other's: the largest
+All functions work on the margin, the positive class's logit minus the other's: the largest
 probability per class over views would belong to different views and would not sum to one, and
-ranking views by confidence picks background.
+ranking views by confidence selects background.
+
+Own code, a few lines per method: libraries of multiple-instance learning bring whole training
+frameworks, and none offers the views' weights that a gate needs.
 """
 
 import math
@@ -13,25 +16,25 @@ from torch.nn import functional as F
 
 from components.shared.vision.view_spec import ViewSpec
 
-_WIDTH = 128  # as published
-_TINY = 1e-4  # below it the first two terms of the series are exact in float32
+_WIDTH = 128  # hidden width of the attention, as published
+_TINY = 1e-4  # below it, the first two terms of the series are exact in float32
+# Below it, softplus(m) equals exp(m) in float32, and log(softplus(m)) equals m.
+_EXPONENTIAL_BELOW = -15.0
 
 
 class Attention(nn.Module):
-    """Gated attention over views (Ilse et al. 2018, arXiv 1802.04712, eq. 9): (B, V, F) -> (B, V),
-    rows sum to 1.
-    """
+    """Gated attention over views (Ilse et al. 2018, arXiv 1802.04712, eq. 9)."""
 
     def __init__(self, n_features: int) -> None:
         super().__init__()
         self.hidden = nn.Linear(n_features, _WIDTH)
         self.gate = nn.Linear(n_features, _WIDTH)
-        # Without a bias: a softmax does not see it, and a parameter without gradient would still be
-        # decayed.
+        # Without a bias: softmax is invariant to it, and weight decay would still change a
+        # parameter that has no gradient.
         self.out = nn.Linear(_WIDTH, 1, bias=False)
 
     def forward(self, features: torch.Tensor) -> torch.Tensor:
-        """Weights of the views."""
+        """Return the weights (B, V) of the views from features (B, V, F); rows sum to 1."""
         scores = self.out(torch.tanh(self.hidden(features)) * torch.sigmoid(self.gate(features)))
         weights: torch.Tensor = scores.squeeze(-1).float().softmax(dim=1)
         return weights
@@ -40,14 +43,17 @@ class Attention(nn.Module):
 def aggregate(
     margins: torch.Tensor, views: ViewSpec, attention: torch.Tensor | None = None
 ) -> torch.Tensor:
-    """(B, V) float32 margins -> (B,) margins of the images; of one view it is that view's own.
+    """Return the margins (B,) of the images; of a single view it is that view's own.
 
-    `attention` (B, V) are the weights where the aggregation is "attention".
+    Args:
+        margins: (B, V) float32 margins of the views.
+        views: The specification with the aggregation.
+        attention: (B, V) weights of the views, for the aggregation "attention".
     """
     if views.aggregation == "max":
         return margins.amax(dim=1)
     if views.aggregation == "topk_mean":
-        return margins.topk(_k(margins, views), dim=1).values.mean(dim=1)
+        return margins.topk(_n_averaged(margins, views), dim=1).values.mean(dim=1)
     if views.aggregation == "lse":
         # Pinheiro & Collobert 2015 (arXiv 1411.6228, eq. 6): between the mean (r -> 0) and the
         # maximum (r -> inf).
@@ -55,27 +61,29 @@ def aggregate(
         return ((r * margins).logsumexp(dim=1) - math.log(margins.shape[1])) / r
     if views.aggregation == "noisy_or":
         return _noisy_or(margins)
-    return (_given(attention) * margins).sum(dim=1)
+    return (_required(attention) * margins).sum(dim=1)
 
 
-def shares(
+def view_weights(
     margins: torch.Tensor, views: ViewSpec, attention: torch.Tensor | None = None
 ) -> torch.Tensor:
-    """(B, V), rows sum to 1: how much of a change of the image's margin comes from each view (its
-    gradient).
+    """Return each view's weight (B, V) in its image's margin; rows sum to 1.
+
+    The weights are the gradient of the image's margin with respect to the views' margins, scaled to
+    sum to 1. Arguments are those of `aggregate`.
     """
     if views.aggregation in ("max", "topk_mean"):
-        k = _k(margins, views)
+        k = _n_averaged(margins, views)
         return torch.zeros_like(margins).scatter(1, margins.topk(k, dim=1).indices, 1 / k)
     if views.aggregation == "lse":
         return (views.sharpness * margins).softmax(dim=1)
     if views.aggregation == "noisy_or":
         return F.logsigmoid(margins).softmax(dim=1)
-    return _given(attention)
+    return _required(attention)
 
 
 def neutral_margin(views: ViewSpec) -> float:
-    """The margin of every view at which the image's is 0: where training starts."""
+    """Return the margin of every view at which the image's is 0, where training starts."""
     if views.aggregation != "noisy_or":
         return 0.0
     probability = -math.expm1(-math.log(2) / views.count)
@@ -83,24 +91,27 @@ def neutral_margin(views: ViewSpec) -> float:
 
 
 def _noisy_or(margins: torch.Tensor) -> torch.Tensor:
-    """Log-odds of 1 - prod(1 - p): log(exp(s) - 1) with s = sum of softplus(margin), finite for any
-    margins.
+    """Return the log-odds of 1 - prod(1 - p) over views, finite for any margins (B, V).
+
+    They are log(exp(s) - 1) with s = sum of softplus(margin), computed from log s.
     """
-    # log(softplus(m)) is m where the exponential is all that is left of softplus.
-    far = margins < -15
+    far = margins < _EXPONENTIAL_BELOW
     log_terms = torch.where(far, margins, F.softplus(margins.masked_fill(far, 0.0)).log())
     log_s = log_terms.logsumexp(dim=1)
     s = log_s.exp()
+
+    # For small s, log(exp(s) - 1) = log s + s / 2 up to s^2 / 24. The branch that is not selected
+    # must be finite too, or its gradient would be NaN.
     small = s < _TINY
     safe = torch.where(small, torch.ones_like(s), s)
     return torch.where(small, log_s + s / 2, safe + (-torch.expm1(-safe)).log())
 
 
-def _k(margins: torch.Tensor, views: ViewSpec) -> int:
+def _n_averaged(margins: torch.Tensor, views: ViewSpec) -> int:
     return 1 if views.aggregation == "max" else min(views.top_k, margins.shape[1])
 
 
-def _given(attention: torch.Tensor | None) -> torch.Tensor:
+def _required(attention: torch.Tensor | None) -> torch.Tensor:
     if attention is None:
         raise ValueError("aggregation='attention' needs the weights of the views")
     return attention

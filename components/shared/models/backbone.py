@@ -1,7 +1,7 @@
-"""How is a vision backbone loaded, and which of its output tokens are patches?
+"""Pretrained vision backbones: loading, and their tokens as features.
 
-Backbones come through transformers' Auto classes: DINOv2 (with or without registers), DINOv3 and
-ViT.
+Backbones are loaded through transformers' Auto classes: DINOv2 (with or without registers), DINOv3
+and ViT.
 """
 
 from typing import Any
@@ -18,12 +18,13 @@ _IMAGENET_MEAN, _IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
 def load_backbone(folder: str) -> PreTrainedModel:
-    """The pretrained backbone of a Hugging Face folder with safetensors, in fp32.
+    """Return the pretrained backbone of a Hugging Face folder with safetensors, in fp32.
 
-    `mask_token` is frozen: it takes part in masked pre-training only, and an unused trainable
-    parameter would stop DDP (the alternative, `find_unused_parameters`, costs a graph traversal
-    every step). Raises DataError where the folder cannot be loaded, lacks weights, or its
-    architecture is not supported.
+    `mask_token` is frozen: only masked pre-training uses it, and an unused trainable parameter
+    would stop DDP (the alternative, `find_unused_parameters`, costs a graph traversal per step).
+
+    Raises:
+        DataError: The folder cannot be loaded, lacks weights, or its architecture is not supported.
     """
     try:
         config = AutoConfig.from_pretrained(folder, local_files_only=True)
@@ -46,11 +47,13 @@ def load_backbone(folder: str) -> PreTrainedModel:
             f"backbone={folder!r} cannot be loaded: {one_line(error)[:300]}; give a Hugging Face"
             " folder"
         ) from error
-    # transformers would draw them at random, with a warning. Masked pre-training alone needs the
-    # mask token.
+
+    # transformers would initialise missing weights at random, with a warning. Only masked
+    # pre-training needs the mask token.
     missing = sorted(name for name in report["missing_keys"] if not name.endswith("mask_token"))
     if missing:
         raise DataError(f"backbone={folder!r} lacks {len(missing)} weight(s), first {missing[0]!r}")
+
     for name, parameter in model.named_parameters():
         if name.endswith("mask_token"):
             parameter.requires_grad_(False)
@@ -58,8 +61,9 @@ def load_backbone(folder: str) -> PreTrainedModel:
 
 
 def image_statistics(folder: str) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Mean and standard deviation per channel the backbone was pretrained with; ImageNet's where
-    none is recorded.
+    """Return mean and standard deviation per channel of the backbone's pre-training data.
+
+    Those of ImageNet where the folder records none.
     """
     try:
         recorded, _ = ImageProcessingMixin.get_image_processor_dict(folder)
@@ -70,26 +74,29 @@ def image_statistics(folder: str) -> tuple[tuple[float, ...], tuple[float, ...]]
 
 
 def n_prefix_tokens(backbone: PreTrainedModel) -> int:
-    """Tokens before the patches in `last_hidden_state`: CLS and the registers."""
+    """Return the number of tokens before the patches in `last_hidden_state`: CLS and registers."""
     return 1 + int(getattr(backbone.config, "num_register_tokens", 0) or 0)
 
 
 def tokens_of(backbone: PreTrainedModel, pixel_values: torch.Tensor, **extra: Any) -> torch.Tensor:
-    """(B, 3, S, S) float32 normalised -> (B, T, h) tokens of the last, normed layer; `extra` goes
-    to the backbone.
+    """Return the tokens (B, T, h) after the last layer's norm.
+
+    Args:
+        backbone: A backbone of SUPPORTED_TYPES.
+        pixel_values: (B, 3, S, S) float32 normalised images.
+        extra: Further arguments of the backbone's forward pass.
     """
-    if (
-        backbone.config.model_type == "vit"
-    ):  # it refuses any size but its own unless told to interpolate
+    # ViT refuses any image size but that of its pre-training, unless told to interpolate.
+    if backbone.config.model_type == "vit":
         extra["interpolate_pos_encoding"] = True
     return torch.Tensor(backbone(pixel_values=pixel_values, **extra).last_hidden_state)
 
 
 def exact_tokens(backbone: PreTrainedModel, pixel_values: torch.Tensor) -> torch.Tensor:
-    """`tokens_of` in float64, for comparing weights: in fp32 two orders of the same sums differ by
-    up to 1e-4.
+    """Return `tokens_of` in float64, for comparing weights.
 
-    The weights are fp32 before and after, and lose nothing on the way.
+    In fp32, two orders of the same sums differ by up to 1e-4. The weights are fp32 before and
+    after; the conversion is exact.
     """
     try:
         with torch.no_grad():
@@ -99,10 +106,10 @@ def exact_tokens(backbone: PreTrainedModel, pixel_values: torch.Tensor) -> torch
 
 
 def patch_and_cls(backbone: PreTrainedModel, pixel_values: torch.Tensor) -> torch.Tensor:
-    """(B, 3, S, S) float32 normalised -> (B, 2h) float: CLS token and mean patch token of the last,
-    normed layer.
+    """Return features (B, 2h): CLS token and mean patch token after the last layer's norm.
 
-    The same features as transformers' `Dinov2ForImageClassification` feeds to its head.
+    These are the features that transformers' `Dinov2ForImageClassification` feeds to its head.
+    `pixel_values` are (B, 3, S, S) float32 normalised images.
     """
     tokens = tokens_of(backbone, pixel_values)
     return torch.cat([tokens[:, 0], tokens[:, n_prefix_tokens(backbone) :].mean(dim=1)], dim=1)

@@ -1,8 +1,8 @@
-"""What maps an image to class logits, and how is it stored?
+"""The classifier of an image: a backbone, one linear head, and their directory form.
 
-A backbone and one linear head on [CLS; mean patch token], of the whole image or of several views of
-it. The directory form is a Hugging Face backbone folder, the head in safetensors and
-`classifier.json`; nothing is pickled.
+The head sees [CLS; mean patch token] of the full image, or of each of several views. The directory
+form is a Hugging Face backbone folder, the head in safetensors and `classifier.json`; nothing is
+pickled.
 """
 
 import dataclasses
@@ -18,20 +18,31 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from components.shared.contracts.artifacts import write_json
-from components.shared.models.aggregation import Attention, aggregate, neutral_margin, shares
+from components.shared.models.aggregation import (
+    Attention,
+    aggregate,
+    neutral_margin,
+    view_weights,
+)
 from components.shared.models.backbone import load_backbone, patch_and_cls
-from components.shared.vision.tiles import cut
+from components.shared.vision.tiles import cut_views
 from components.shared.vision.view_spec import ViewSpec
 
+# The file's name is that of schema 1.
 DISTILLED_HEAD = "student.safetensors"
 
 
 @dataclass(frozen=True)
 class ClassifierSpec:
-    """Everything beside the weights. image_size in pixels; mean and std per RGB channel of values
-    in [0, 1].
+    """Everything about a classifier except its weights.
 
-    views: how an image of image_size is cut; None where it is seen as a whole.
+    Attributes:
+        class_names: Names of the C classes, in the order of the logits.
+        image_size: Side S of the images in pixels, before they are cut into views.
+        image_mean: Mean per RGB channel of values in [0, 1].
+        image_std: Standard deviation per RGB channel.
+        backbone_type: transformers' `model_type`.
+        views: How an image is cut; None if the classifier sees the full image only.
     """
 
     class_names: tuple[str, ...]
@@ -42,17 +53,15 @@ class ClassifierSpec:
     views: ViewSpec | None = None
 
     def to_json(self) -> dict[str, Any]:
-        """The document of classifier.json; without views it says nothing of them."""
+        """Return the document of classifier.json; it has no key "views" without views."""
         document = dataclasses.asdict(self)
-        return (
-            document
-            if self.views
-            else {name: value for name, value in document.items() if name != "views"}
-        )
+        if self.views is None:
+            del document["views"]
+        return document
 
     @classmethod
     def from_json(cls, document: Mapping[str, Any]) -> "ClassifierSpec":
-        """What `to_json` gave."""
+        """Return the specification whose `to_json` is `document`."""
         values: dict[str, Any] = {
             name: tuple(value) if isinstance(value, list) else value
             for name, value in document.items()
@@ -62,9 +71,7 @@ class ClassifierSpec:
 
 
 class Head(nn.Module):
-    """Linear map (B, 2h) -> (B, K). `keep` (B, 2h) is a dropout mask already scaled by 1 / (1 -
-    p).
-    """
+    """A linear map from features (B, 2h) to logits (B, C)."""
 
     def __init__(self, n_features: int, n_classes: int) -> None:
         super().__init__()
@@ -72,23 +79,31 @@ class Head(nn.Module):
         nn.init.normal_(self.linear.weight, std=0.01)
         nn.init.zeros_(self.linear.bias)
 
-    def forward(self, features: torch.Tensor, keep: torch.Tensor | None = None) -> torch.Tensor:
-        """Logits of features; the mask comes from outside so that it depends on the sample, not on
-        the process.
+    def forward(
+        self, features: torch.Tensor, dropout_mask: torch.Tensor | None = None
+    ) -> torch.Tensor:
+        """Return logits (B, C).
+
+        Args:
+            features: (B, 2h).
+            dropout_mask: (B, 2h), already scaled by 1 / (1 - p). An argument and not drawn here, so
+                that it depends on the sample and not on the process.
         """
-        logits: torch.Tensor = self.linear(features if keep is None else features * keep)
+        logits: torch.Tensor = self.linear(
+            features if dropout_mask is None else features * dropout_mask
+        )
         return logits
 
     def pooled(self, features: torch.Tensor) -> torch.Tensor:
-        """(B, 2h) features of the image, for what else wants to know them."""
+        """Return one feature vector (B, 2h) per image, the input of the gate's heads."""
         return features
 
 
 class BagHead(Head):
-    """The same linear map on every view, and one margin from all of them: (B, V, 2h) -> (B, 2),
-    minus and plus half.
+    """The same linear map on every view, and one margin aggregated from all views.
 
-    The views are instances of a bag of which only the bag has a label.
+    Multiple-instance learning: views are the instances of a bag, and only the bag has a label. Maps
+    features (B, V, 2h) to logits (B, 2), which are minus and plus half the margin.
     """
 
     def __init__(self, n_features: int, views: ViewSpec, positive: int) -> None:
@@ -98,24 +113,27 @@ class BagHead(Head):
         with torch.no_grad():
             self.linear.bias[positive] += neutral_margin(views)
 
-    def forward(self, features: torch.Tensor, keep: torch.Tensor | None = None) -> torch.Tensor:
-        """Logits of the images; all views of an image share its row of the mask."""
-        kept = features if keep is None else features * keep[:, None]
-        margin = aggregate(self.margins(kept), self.views, self._attention(kept))
+    def forward(
+        self, features: torch.Tensor, dropout_mask: torch.Tensor | None = None
+    ) -> torch.Tensor:
+        """Return logits (B, 2); all views of an image share its row of `dropout_mask` (B, 2h)."""
+        dropped = features if dropout_mask is None else features * dropout_mask[:, None]
+        margin = aggregate(self.margins(dropped), self.views, self._attention(dropped))
         sign = torch.tensor([-0.5, 0.5] if self.positive else [0.5, -0.5], device=margin.device)
         return margin[:, None] * sign
 
     def margins(self, features: torch.Tensor) -> torch.Tensor:
-        """(B, V) float32 margins of the views."""
+        """Return the margins (B, V) float32 of the views."""
         logits = self.linear(features).float()
         return torch.Tensor(logits[..., self.positive] - logits[..., 1 - self.positive])
 
     def pooled(self, features: torch.Tensor) -> torch.Tensor:
-        """(B, 2h): the views' features, each by its share in the image's margin; a constant to the
-        gradient.
+        """Return the mean (B, 2h) of the views' features, weighted by `view_weights`.
+
+        The weights are constants for the gradient.
         """
         with torch.no_grad():
-            weights = shares(self.margins(features), self.views, self._attention(features))
+            weights = view_weights(self.margins(features), self.views, self._attention(features))
         return (weights[..., None] * features).sum(dim=1)
 
     def _attention(self, features: torch.Tensor) -> torch.Tensor | None:
@@ -123,17 +141,17 @@ class BagHead(Head):
 
 
 def new_head(n_features: int, spec: ClassifierSpec) -> Head:
-    """A fresh head of the form that `spec` asks for."""
+    """Return a freshly initialised head of the form that `spec` describes."""
     if spec.views is None:
         return Head(n_features, len(spec.class_names))
     return BagHead(n_features, spec.views, spec.class_names.index(spec.views.positive_class))
 
 
 class Classifier(nn.Module):
-    """Backbone and head; `student` is a second head of a classifier of several views, on the whole
-    image's features.
+    """A backbone and a head, with which pixels become logits.
 
-    forward: (B, 3, S, S) float32 normalised pixels, or (B, V, 3, s, s) views -> (B, K) logits.
+    `distilled_head` is an optional second head of a multi-view classifier, on the features of the
+    full image alone.
     """
 
     def __init__(self, backbone: PreTrainedModel, head: Head, spec: ClassifierSpec) -> None:
@@ -144,30 +162,42 @@ class Classifier(nn.Module):
         self.distilled_head: Head | None = None
 
     def features(self, pixel_values: torch.Tensor) -> torch.Tensor:
-        """(B, 2h) or, of views, (B, V, 2h): the head's input. All views of all images go through in
-        one batch.
+        """Return the head's input: (B, 2h), or (B, V, 2h) for views.
+
+        All views of all images pass through the backbone in one batch. `pixel_values` as in
+        `forward`.
         """
         flat = patch_and_cls(self.backbone, pixel_values.flatten(0, -4))
         return flat.view(*pixel_values.shape[:-3], flat.shape[-1])
 
-    def forward(self, pixel_values: torch.Tensor, keep: torch.Tensor | None = None) -> torch.Tensor:
-        """Logits (B, K); `keep` as in Head."""
-        logits: torch.Tensor = self.head(self.features(pixel_values), keep)
+    def forward(
+        self, pixel_values: torch.Tensor, dropout_mask: torch.Tensor | None = None
+    ) -> torch.Tensor:
+        """Return logits (B, C).
+
+        Args:
+            pixel_values: (B, 3, S, S) float32 normalised pixels, or (B, V, 3, s, s) of views.
+            dropout_mask: (B, 2h), as in `Head.forward`.
+        """
+        logits: torch.Tensor = self.head(self.features(pixel_values), dropout_mask)
         return logits
 
     def save(self, directory: Path) -> None:
-        """Write backbone/, head.safetensors and classifier.json."""
+        """Write backbone/, head.safetensors, classifier.json and the distilled head, if any."""
         self.backbone.save_pretrained(directory / "backbone")
         state = self.head.state_dict()
-        tensors = {
-            name.removeprefix("linear."): tensor.cpu().contiguous()
-            for name, tensor in state.items()
-        }
-        save_file(tensors, directory / "head.safetensors")
+        # The linear map's tensors are called "weight" and "bias" in the file.
+        save_file(
+            {
+                name.removeprefix("linear."): tensor.cpu().contiguous()
+                for name, tensor in state.items()
+            },
+            directory / "head.safetensors",
+        )
         if self.distilled_head is not None:
             state = self.distilled_head.linear.state_dict()
             save_file(
-                {name: t.cpu().contiguous() for name, t in state.items()},
+                {name: tensor.cpu().contiguous() for name, tensor in state.items()},
                 directory / DISTILLED_HEAD,
             )
         write_json(directory / "classifier.json", self.spec.to_json())
@@ -193,19 +223,25 @@ class Classifier(nn.Module):
 def normalise(
     images: torch.Tensor, spec: ClassifierSpec, *, first: int = 0, last: int | None = None
 ) -> torch.Tensor:
-    """uint8 (B, S, S, 3) -> float32, cut, scaled and standardised; the last step before the model,
-    as `standardise`.
-    """
+    """Return the model's input from stored images (B, S, S, 3) uint8; else as `standardise`."""
     return standardise(images.permute(0, 3, 1, 2).float().div_(255), spec, first=first, last=last)
 
 
 def standardise(
     images: torch.Tensor, spec: ClassifierSpec, *, first: int = 0, last: int | None = None
 ) -> torch.Tensor:
-    """float32 (B, 3, S, S) in [0, 1] -> the same minus mean, over standard deviation; cut into (B,
-    V, 3, s, s) where the classifier looks at several views, of which `first` to `last` are
-    wanted."""
-    parts = images if spec.views is None else cut(images, spec.views, first=first, last=last)
+    """Return the model's input: views cut, mean subtracted, divided by the standard deviation.
+
+    Args:
+        images: (B, 3, S, S) float32 in [0, 1].
+        spec: The classifier's specification.
+        first: Number of the first view to return, for a multi-view classifier.
+        last: Number of the view after the last one to return; None: all from `first`.
+
+    Returns:
+        (B, 3, S, S) float32, or (B, V, 3, s, s) for a multi-view classifier.
+    """
+    parts = images if spec.views is None else cut_views(images, spec.views, first=first, last=last)
     mean = torch.tensor(spec.image_mean, device=images.device).view(3, 1, 1)
     std = torch.tensor(spec.image_std, device=images.device).view(3, 1, 1)
     return (parts - mean) / std

@@ -1,8 +1,9 @@
-"""What decides whether stage 1 answers, and how is it stored?
+"""The gate, which decides whether stage 1 answers, and its directory form.
 
-Either a head of its own on the backbone's features (SelectiveNet), or the classifier's own
-confidence after it was taught to be unsure where it errs (Gatekeeper). Directory form: gate.json,
-and gate.safetensors for the head.
+Either a selection head on the backbone's features (SelectiveNet, Geifman & El-Yaniv 2019, arXiv
+1901.09192), or the confidence of a classifier that was trained to be unsure where it errs
+(Gatekeeper, Rabanser et al. 2025, arXiv 2502.19335). Directory form: gate.json, and
+gate.safetensors for the head.
 """
 
 import json
@@ -14,16 +15,16 @@ from torch import nn
 
 from components.shared.contracts.artifacts import write_json
 
-_WIDTH = 512  # as published
+_WIDTH = 512  # of the hidden layer, as published
 _DOCUMENT, _WEIGHTS = "gate.json", "gate.safetensors"
 SELECTIVE_NET, GATEKEEPER = "selectivenet", "gatekeeper"
 
 
 class GateHead(nn.Module):
-    """SelectiveNet's selection head: (B, 2h) features -> (B,) raw scores, the gate's log-odds.
+    """SelectiveNet's selection head: (B, 2h) features to (B,) raw scores, the gate's log-odds.
 
-    Layer instead of batch normalisation: weights are averaged and ranks differ, which batch
-    statistics do not survive.
+    Layer normalisation instead of the published batch normalisation, whose statistics are not valid
+    for averaged weights and differ between ranks.
     """
 
     def __init__(self, n_features: int) -> None:
@@ -33,26 +34,28 @@ class GateHead(nn.Module):
         self.out = nn.Linear(_WIDTH, 1)
 
     def forward(self, features: torch.Tensor) -> torch.Tensor:
-        """Raw scores, larger for "answer"."""
+        """Return raw scores (B,), larger for "answer"."""
         scores: torch.Tensor = self.out(self.norm(torch.relu(self.hidden(features)))).squeeze(1)
         return scores
 
 
 class Gate:
-    """A fitted gate; `head` is None where the classifier's confidence is the score."""
+    """A fitted gate; `head` is None if the classifier's confidence is the score."""
 
     def __init__(self, head: GateHead | None) -> None:
         self.head = head
 
     def scores(self, features: torch.Tensor, logits: torch.Tensor) -> torch.Tensor:
-        """(B,) raw scores from features (B, 2h) and logits (B, K)."""
+        """Return raw scores (B,) from features (B, 2h) and logits (B, C)."""
         if self.head is not None:
             return torch.Tensor(self.head(features))
+
+        # The log-odds of the predicted class against all others.
         log_p = logits.double().log_softmax(dim=1).sort(dim=1, descending=True).values
         return (log_p[:, 0] - log_p[:, 1:].logsumexp(dim=1)).to(logits.dtype)
 
     def save(self, directory: Path) -> None:
-        """Write gate.json and, for a head, gate.safetensors."""
+        """Write gate.json and, for a selection head, gate.safetensors."""
         kind = GATEKEEPER if self.head is None else SELECTIVE_NET
         write_json(directory / _DOCUMENT, {"kind": kind})
         if self.head is not None:
@@ -64,7 +67,7 @@ class Gate:
 
     @classmethod
     def load(cls, directory: Path) -> "Gate":
-        """Read what `save` wrote."""
+        """Read a gate that `save` wrote; a selection head is in eval mode."""
         if json.loads((directory / _DOCUMENT).read_text(encoding="utf-8"))["kind"] == GATEKEEPER:
             return cls(None)
         tensors = load_file(directory / _WEIGHTS)
@@ -74,5 +77,5 @@ class Gate:
 
 
 def gate_files(directory: Path) -> list[Path]:
-    """The gate's files in a directory; empty where it holds no gate."""
+    """Return the gate's files in a directory; an empty list if it holds no gate."""
     return [directory / name for name in (_DOCUMENT, _WEIGHTS) if (directory / name).is_file()]

@@ -1,10 +1,12 @@
-"""What may happen to a street image between the camera and the model? Random distortions, torch
-only.
+"""Random augmentations of street images in torch: crop, flip, rotation, colour, blur, noise, JPEG.
 
-Parameters are drawn for a whole global batch and indexed by slot (see the training loop), pixels
-are processed in batches. `moderate` and `aggressive` cover what the deployment does to images:
-crop, rotation with black corners, colour, blur, noise, JPEG; plus horizontal flips, which leave the
-label as it is.
+Parameters are drawn for a whole global batch and indexed by batch slot (see the training loop);
+pixels are processed in batches. `moderate` and `aggressive` cover the corruptions of the deployment
+(see `corruptions`), plus horizontal flips, which do not change the label.
+
+Why no library: kornia draws its parameters inside the call, for the batch at hand, so that an
+image's augmentation would depend on the micro-batch and on the number of processes; torchvision is
+not a dependency of this project.
 """
 
 import math
@@ -20,9 +22,11 @@ Floats = npt.NDArray[np.float32]
 
 @dataclass(frozen=True)
 class _Strength:
-    min_scale: float  # of the image area kept by the crop
-    degrees: float
-    colour: float  # factor in [1 - colour, 1 + colour]
+    """Ranges and probabilities of one augmentation strength."""
+
+    min_scale: float  # fraction of the image area inside the crop
+    degrees: float  # largest rotation
+    colour: float  # factors lie in [1 - colour, 1 + colour]
     p_blur: float
     p_noise: float
     p_jpeg: float
@@ -30,62 +34,80 @@ class _Strength:
     max_scale: float = 1.0
 
 
-LEVELS = {
+STRENGTHS = {
     "moderate": _Strength(0.6, 10.0, 0.25, 0.1, 0.1, 0.25, 60),
     "aggressive": _Strength(0.2, 20.0, 0.5, 0.3, 0.3, 0.5, 30),
-    # Views of self-supervised training: DINOv2's large and small crops, and MAE's crop without
-    # further distortion.
+    # Crops of self-supervised training: DINOv2's large and small ones, and MAE's, which has no
+    # further augmentation.
     "global": _Strength(0.32, 0.0, 0.4, 0.5, 0.0, 0.0, 95),
     "local": _Strength(0.05, 0.0, 0.4, 0.5, 0.0, 0.0, 95, 0.32),
     "crop": _Strength(0.2, 0.0, 0.0, 0.0, 0.0, 0.0, 95),
 }
-_MAX_BLUR_SIGMA, _MAX_NOISE = 2.0, 0.06
+_MIN_BLUR_SIGMA, _MAX_BLUR_SIGMA = 0.3, 2.0  # pixels
+_MIN_NOISE, _MAX_NOISE = 0.01, 0.06  # standard deviation of pixel values in [0, 1]
+_MAX_QUALITY = 95  # of JPEG
 _BLUR_RADIUS = 4  # pixels: two of the largest sigma
 
 
 @dataclass(frozen=True)
 class Augmentation:
-    """Random parameters of B images; every array has length B."""
+    """Random parameters of B images; the first axis of every array has length B.
 
-    crop: (
-        Floats  # (B, 3): scale of the side, horizontal and vertical offset of the centre in [-1, 1]
-    )
+    Attributes:
+        crop: (B, 3) scale of the side, then horizontal and vertical offset of the centre, in
+            [-1, 1].
+        flip: (B,) whether the image is mirrored horizontally.
+        radians: (B,) angle of rotation.
+        colour: (B, 3) factors of brightness, contrast and saturation.
+        sigma: (B,) standard deviation of the Gaussian blur in pixels; 0: no blur.
+        noise: (B,) standard deviation of the pixel noise; 0: no noise.
+        noise_seed: (B,) seed of the pixel noise.
+        quality: (B,) JPEG quality; 0: no compression.
+    """
+
+    crop: Floats
     flip: npt.NDArray[np.bool_]
     radians: Floats
-    colour: Floats  # (B, 3): brightness, contrast, saturation factors
-    sigma: Floats  # blur, pixels; 0: none
-    noise: Floats  # standard deviation; 0: none
+    colour: Floats
+    sigma: Floats
+    noise: Floats
     noise_seed: npt.NDArray[np.int64]
-    quality: npt.NDArray[np.int64]  # JPEG quality; 0: none
+    quality: npt.NDArray[np.int64]
 
-    def at(self, batch_slots: npt.NDArray[np.int64]) -> "Augmentation":
-        """The parameters of some of the images."""
-        return Augmentation(**{name: values[batch_slots] for name, values in vars(self).items()})
+    def take(self, rows: npt.NDArray[np.int64]) -> "Augmentation":
+        """Return the parameters of the images `rows`."""
+        return Augmentation(**{name: values[rows] for name, values in vars(self).items()})
 
 
-def draw(rng: np.random.Generator, count: int, level: str) -> Augmentation:
-    """Draw the parameters of `count` images at a level of LEVELS."""
-    strength = LEVELS[level]
+def draw(rng: np.random.Generator, count: int, strength: str) -> Augmentation:
+    """Draw the parameters of `count` images at a strength of STRENGTHS."""
+    ranges = STRENGTHS[strength]
 
     def sometimes(probability: float, values: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
         return np.where(rng.random(count) < probability, values, 0.0)
 
-    scale = np.sqrt(rng.uniform(strength.min_scale, strength.max_scale, count))
+    scale = np.sqrt(rng.uniform(ranges.min_scale, ranges.max_scale, count))
     centre = rng.uniform(-1.0, 1.0, (count, 2)) * (1.0 - scale)[:, None]
-    angle = math.radians(strength.degrees)
+    flip = rng.random(count) < 0.5
+
+    angle = math.radians(ranges.degrees)
+    radians = rng.uniform(-angle, angle, count)
+    colour = rng.uniform(1 - ranges.colour, 1 + ranges.colour, (count, 3))
+
+    sigma = sometimes(ranges.p_blur, rng.uniform(_MIN_BLUR_SIGMA, _MAX_BLUR_SIGMA, count))
+    noise = sometimes(ranges.p_noise, rng.uniform(_MIN_NOISE, _MAX_NOISE, count))
+    noise_seed = rng.integers(0, 2**62, count)
+    quality = sometimes(ranges.p_jpeg, rng.uniform(ranges.min_quality, _MAX_QUALITY, count))
+
     return Augmentation(
         crop=np.column_stack([scale, centre]).astype(np.float32),
-        flip=rng.random(count) < 0.5,
-        radians=rng.uniform(-angle, angle, count).astype(np.float32),
-        colour=rng.uniform(1 - strength.colour, 1 + strength.colour, (count, 3)).astype(np.float32),
-        sigma=sometimes(strength.p_blur, rng.uniform(0.3, _MAX_BLUR_SIGMA, count)).astype(
-            np.float32
-        ),
-        noise=sometimes(strength.p_noise, rng.uniform(0.01, _MAX_NOISE, count)).astype(np.float32),
-        noise_seed=rng.integers(0, 2**62, count),
-        quality=sometimes(strength.p_jpeg, rng.uniform(strength.min_quality, 95, count)).astype(
-            np.int64
-        ),
+        flip=flip,
+        radians=radians.astype(np.float32),
+        colour=colour.astype(np.float32),
+        sigma=sigma.astype(np.float32),
+        noise=noise.astype(np.float32),
+        noise_seed=noise_seed,
+        quality=quality.astype(np.int64),
     )
 
 
@@ -96,49 +118,62 @@ def apply(
     *,
     oversampling: int = 1,
 ) -> torch.Tensor:
-    """uint8 (B, S, S, 3) -> float32 (B, 3, S, S) in [0, 1], each image distorted by its own
-    parameters.
+    """Return the images, each augmented by its own parameters; always in float32.
 
-    `size` in pixels replaces S in the result; where that is much less than what is cropped,
-    `oversampling` keeps fine structure from turning into false coarse one: so many samples each way
-    make a pixel. Always in float32, also under autocast.
+    Args:
+        images: (B, S, S, 3) uint8.
+        parameters: Parameters of B images.
+        size: Side of the result in pixels; S by default.
+        oversampling: Samples per pixel in each direction. Where `size` is much smaller than the
+            crop, more than one prevents aliasing.
+
+    Returns:
+        (B, 3, size, size) float32 in [0, 1].
     """
+    # Half precision would make the result depend on the surrounding autocast.
     with torch.autocast(images.device.type, enabled=False):
-        return _applied(images, parameters, size or images.shape[1], oversampling)
+        return _augmented(images, parameters, size or images.shape[1], oversampling)
 
 
-def _applied(
+def _augmented(
     images: torch.Tensor, parameters: Augmentation, size: int, oversampling: int
 ) -> torch.Tensor:
+    device = images.device
     x_BCHW = images.permute(0, 3, 1, 2).float().div_(255)
-    x_BCHW = _geometry(x_BCHW, parameters, size * oversampling)
+
+    x_BCHW = _resample(x_BCHW, parameters, size * oversampling)
     if oversampling > 1:
         x_BCHW = F.avg_pool2d(x_BCHW, oversampling)
+
     if (parameters.colour != 1).any():
-        x_BCHW = _colour(x_BCHW, torch.from_numpy(parameters.colour).to(images.device))
-    for values, function in (
-        (parameters.sigma, _blur),
-        (parameters.noise, None),
-        (parameters.quality, jpeg),
-    ):
-        chosen = np.flatnonzero(values)
-        if not len(chosen):
-            continue
-        part = x_BCHW[chosen]
-        amount = torch.from_numpy(values[chosen]).to(images.device)
-        x_BCHW[chosen] = (
-            function(part, amount)
-            if function
-            else _noise(part, amount, parameters.noise_seed[chosen])
-        )
+        x_BCHW = _adjust_colour(x_BCHW, torch.from_numpy(parameters.colour).to(device))
+
+    # Only the images that drew a blur, noise or compression pay for it.
+    blurred = np.flatnonzero(parameters.sigma)
+    if len(blurred):
+        sigma = torch.from_numpy(parameters.sigma[blurred]).to(device)
+        x_BCHW[blurred] = _blur(x_BCHW[blurred], sigma)
+
+    noisy = np.flatnonzero(parameters.noise)
+    if len(noisy):
+        deviation = torch.from_numpy(parameters.noise[noisy]).to(device)
+        x_BCHW[noisy] = _add_noise(x_BCHW[noisy], deviation, parameters.noise_seed[noisy])
+
+    compressed = np.flatnonzero(parameters.quality)
+    if len(compressed):
+        quality = torch.from_numpy(parameters.quality[compressed]).to(device)
+        x_BCHW[compressed] = jpeg(x_BCHW[compressed], quality)
+
     return x_BCHW.clamp_(0, 1)
 
 
-def _geometry(x_BCHW: torch.Tensor, parameters: Augmentation, size: int) -> torch.Tensor:
-    """Crop, flip and rotation in one resampling; outside is black, as in the deployment."""
+def _resample(x_BCHW: torch.Tensor, parameters: Augmentation, size: int) -> torch.Tensor:
+    """Crop, flip and rotate in one bilinear resampling; pixels outside the image are black."""
     cosine, sine = np.cos(parameters.radians), np.sin(parameters.radians)
     scale, dx, dy = parameters.crop.T
     mirror = np.where(parameters.flip, -1.0, 1.0)
+
+    # (2, 3, B): the affine map from coordinates of the result to coordinates of the image.
     rows = [
         [scale * cosine * mirror, -scale * sine, dx],
         [scale * sine * mirror, scale * cosine, dy],
@@ -148,29 +183,32 @@ def _geometry(x_BCHW: torch.Tensor, parameters: Augmentation, size: int) -> torc
     return F.grid_sample(x_BCHW, grid, mode="bilinear", padding_mode="zeros", align_corners=False)
 
 
-def _colour(x_BCHW: torch.Tensor, factors: torch.Tensor) -> torch.Tensor:
+def _adjust_colour(x_BCHW: torch.Tensor, factors: torch.Tensor) -> torch.Tensor:
+    """Scale brightness, contrast and saturation by `factors` (B, 3), clamping after each."""
     brightness, contrast, saturation = (factors[:, i].view(-1, 1, 1, 1) for i in range(3))
     x_BCHW = (x_BCHW * brightness).clamp_(0, 1)
-    grey = _luminance(x_BCHW)
-    x_BCHW = ((x_BCHW - grey.mean(dim=(2, 3), keepdim=True)) * contrast).add_(
-        grey.mean(dim=(2, 3), keepdim=True)
-    )
-    x_BCHW = x_BCHW.clamp_(0, 1)
+
+    mean = _luminance(x_BCHW).mean(dim=(2, 3), keepdim=True)
+    x_BCHW = ((x_BCHW - mean) * contrast).add_(mean).clamp_(0, 1)
+
     grey = _luminance(x_BCHW)
     return ((x_BCHW - grey) * saturation).add_(grey).clamp_(0, 1)
 
 
 def _luminance(x_BCHW: torch.Tensor) -> torch.Tensor:
+    """Return the luma (B, 1, H, W) of ITU-R BT.601."""
     weights = torch.tensor([0.299, 0.587, 0.114], device=x_BCHW.device).view(1, 3, 1, 1)
     return (x_BCHW * weights).sum(dim=1, keepdim=True)
 
 
 def _blur(x_BCHW: torch.Tensor, sigma: torch.Tensor) -> torch.Tensor:
-    """Gaussian blur with a sigma per image: two grouped one-dimensional convolutions."""
+    """Blur each image by its own `sigma` (B,): two grouped one-dimensional convolutions."""
     count, channels, height, width = x_BCHW.shape
     offsets = torch.arange(-_BLUR_RADIUS, _BLUR_RADIUS + 1, device=x_BCHW.device)
     kernel = torch.exp(-0.5 * (offsets / sigma[:, None]) ** 2)
     kernel = (kernel / kernel.sum(dim=1, keepdim=True)).repeat_interleave(channels, 0)
+
+    # One batch entry with B * C channels, so that each image has a kernel of its own.
     flat = F.pad(
         x_BCHW.reshape(1, count * channels, height, width), [_BLUR_RADIUS] * 4, mode="reflect"
     )
@@ -179,15 +217,16 @@ def _blur(x_BCHW: torch.Tensor, sigma: torch.Tensor) -> torch.Tensor:
     return flat.view(count, channels, height, width)
 
 
-def _noise(
+def _add_noise(
     x_BCHW: torch.Tensor, deviation: torch.Tensor, seeds: npt.NDArray[np.int64]
 ) -> torch.Tensor:
-    """Gaussian pixel noise from a generator per image, on the CPU so that every device draws the
-    same.
-    """
-    shape = x_BCHW.shape[1:]
+    """Add Gaussian pixel noise of standard deviation `deviation` (B,), one generator per image."""
+    # On the CPU, so that every device draws the same numbers.
     noise = torch.stack(
-        [torch.randn(shape, generator=torch.Generator().manual_seed(int(seed))) for seed in seeds]
+        [
+            torch.randn(x_BCHW.shape[1:], generator=torch.Generator().manual_seed(int(seed)))
+            for seed in seeds
+        ]
     )
     return x_BCHW + noise.to(x_BCHW.device) * deviation.view(-1, 1, 1, 1)
 
@@ -219,32 +258,46 @@ _TO_YCBCR = torch.tensor(
 
 
 def jpeg(x_BCHW: torch.Tensor, quality: torch.Tensor) -> torch.Tensor:
-    """What a baseline JPEG of `quality` (B,) in 1..100 leaves of the images: float32 (B, 3, H, W)
-    in [0, 1].
+    """Return the images after baseline JPEG compression at `quality`.
 
-    The lossy parts of ITU-T T.81 as libjpeg does them: YCbCr with 2x2 subsampled chroma, 8x8 DCT,
-    quantisation.
+    The lossy parts of ITU-T T.81 as libjpeg implements them: YCbCr with 2x2 subsampled chroma, 8x8
+    DCT, quantisation.
+
+    Args:
+        x_BCHW: (B, 3, H, W) float32 in [0, 1].
+        quality: (B,) in 1..100.
+
+    Returns:
+        (B, 3, H, W) float32 in [0, 1].
     """
     height, width = x_BCHW.shape[2:]
     padded = F.pad(x_BCHW, [0, -width % 16, 0, -height % 16], mode="replicate") * 255
     matrix = _TO_YCBCR.to(x_BCHW.device)
     ycbcr = torch.einsum("kc,bchw->bkhw", matrix, padded)
-    factor = torch.where(quality < 50, 5000 // quality, 200 - 2 * quality).float()
-    luma = _quantised(ycbcr[:, :1] - 128, _LUMA, factor) + 128
-    chroma = F.avg_pool2d(ycbcr[:, 1:], 2)
-    chroma = F.interpolate(
-        _quantised(chroma, _CHROMA, factor), scale_factor=2, mode="bilinear", align_corners=False
-    )
+
+    # libjpeg's scale of the example tables, in percent.
+    scale = torch.where(quality < 50, 5000 // quality, 200 - 2 * quality).float()
+    luma = _quantise(ycbcr[:, :1] - 128, _LUMA, scale) + 128
+    chroma = _quantise(F.avg_pool2d(ycbcr[:, 1:], 2), _CHROMA, scale)
+    chroma = F.interpolate(chroma, scale_factor=2, mode="bilinear", align_corners=False)
+
     rgb = torch.einsum("ck,bkhw->bchw", torch.linalg.inv(matrix), torch.cat([luma, chroma], dim=1))
     return (rgb[:, :, :height, :width] / 255).clamp_(0, 1)
 
 
-def _quantised(plane_BCHW: torch.Tensor, table: torch.Tensor, factor: torch.Tensor) -> torch.Tensor:
-    """Round the 8x8 DCT coefficients of (B, C, H, W) to multiples of the scaled table."""
+def _quantise(plane_BCHW: torch.Tensor, table: torch.Tensor, scale: torch.Tensor) -> torch.Tensor:
+    """Round the 8x8 DCT coefficients of (B, C, H, W) to multiples of the table, scaled per image.
+
+    Args:
+        plane_BCHW: (B, C, H, W) float32; H and W are multiples of 8.
+        table: (8, 8) quantisation steps.
+        scale: (B,) scale of the table in percent.
+    """
     count, channels, height, width = plane_BCHW.shape
     dct = _DCT.to(plane_BCHW.device)
-    steps = ((table.to(plane_BCHW.device) * factor.view(-1, 1, 1) + 50) / 100).floor().clamp(1, 255)
+    steps = ((table.to(plane_BCHW.device) * scale.view(-1, 1, 1) + 50) / 100).floor().clamp(1, 255)
     steps = steps.view(count, 1, 1, 8, 1, 8)
+
     blocks = plane_BCHW.reshape(count, channels, height // 8, 8, width // 8, 8)
     coefficients = torch.einsum("ui,bchiwj,vj->bchuwv", dct, blocks, dct)
     coefficients = torch.round(coefficients / steps) * steps

@@ -1,6 +1,4 @@
-"""What are the pixels of an image's views? The whole image first, then its tiles, then all of them
-mirrored.
-"""
+"""The pixels of an image's views: the full image, then its tiles, then all of them mirrored."""
 
 import torch
 from torch.nn import functional as F
@@ -8,26 +6,35 @@ from torch.nn import functional as F
 from components.shared.vision.view_spec import ViewSpec, tile_boxes
 
 
-def cut(
+def cut_views(
     x_BCHW: torch.Tensor, views: ViewSpec, *, first: int = 0, last: int | None = None
 ) -> torch.Tensor:
-    """float32 (B, 3, S, S) in [0, 1] -> (B, V, 3, s, s).
+    """Return the views of each image, resized by antialiased bicubic interpolation.
 
-    Resized by antialiased bicubic interpolation, as when an image is decoded. `first` and `last`
-    ask for some of them.
+    The interpolation is that of decoding an image (`components.shared.data.decode`).
+
+    Args:
+        x_BCHW: (B, 3, S, S) float32 in [0, 1].
+        views: How an image is cut into V views of side s.
+        first: Number of the first view to return.
+        last: Number of the view after the last one to return; None: all views from `first`.
+
+    Returns:
+        (B, V, 3, s, s) float32 in [0, 1], or fewer views between `first` and `last`.
     """
     image_size = x_BCHW.shape[-1]
     boxes = [(0, 0, image_size), *tile_boxes(image_size, views)]
-    wanted = range(views.count)[first:last]
+
     parts = []
-    for number in wanted:
+    for number in range(views.count)[first:last]:
         left, top, side = boxes[number % len(boxes)]
-        part = _resized(x_BCHW[..., top : top + side, left : left + side], views.size)
-        parts.append(part.flip(-1) if number >= len(boxes) else part)
+        part = _resize(x_BCHW[..., top : top + side, left : left + side], views.size)
+        mirrored = number >= len(boxes)
+        parts.append(part.flip(-1) if mirrored else part)
     return torch.stack(parts, dim=1)
 
 
-def _resized(x_BCHW: torch.Tensor, size: int) -> torch.Tensor:
+def _resize(x_BCHW: torch.Tensor, size: int) -> torch.Tensor:
     if x_BCHW.shape[-1] == size:
         return x_BCHW
     resized = F.interpolate(

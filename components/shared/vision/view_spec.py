@@ -1,8 +1,7 @@
-"""Which parts of an image does the model look at? The whole image first, then grid x grid tiles
-that cover it exactly.
+"""The specification of an image's views: the full image, and grid x grid tiles that cover it.
 
-A small object fills more of a tile than of the whole, at the price of one pass of the backbone per
-view.
+A small object fills more of a tile than of the full image, at the cost of one pass of the backbone
+per view.
 """
 
 import json
@@ -15,11 +14,17 @@ AGGREGATIONS = ("max", "topk_mean", "lse", "noisy_or", "attention")
 
 @dataclass(frozen=True)
 class ViewSpec:
-    """How an image is cut, and how what is said of its views becomes what is said of the image.
+    """How an image is cut into views, and how their margins are aggregated.
 
-    overlap: share of a tile's side that its neighbour covers too. size: side of every view in
-    pixels. top_k and sharpness (r of log-sum-exp) belong to aggregations of theirs; the margin is
-    `positive_class` minus the other.
+    Attributes:
+        grid: Tiles per row and per column.
+        overlap: Fraction of a tile's side that its neighbour covers too.
+        flips: Whether every view is also seen mirrored.
+        size: Side of every view in pixels.
+        aggregation: One of AGGREGATIONS.
+        top_k: Number of margins that `topk_mean` averages.
+        sharpness: r of `lse` (log-sum-exp).
+        positive_class: The margin is the logit of this class minus that of the other.
     """
 
     grid: int
@@ -33,16 +38,15 @@ class ViewSpec:
 
     @property
     def count(self) -> int:
-        """V: views of one image."""
+        """Number V of views of one image."""
         return (1 + self.grid**2) * (2 if self.flips else 1)
 
     @property
     def lower_bound(self) -> float | None:
-        """What an image's margin exceeds at least, relative to any one view's; None where there is
-        no bound.
+        """Least difference of an image's margin and any one view's; None if there is no bound.
 
         Maximum and noisy-or only grow with further views; log-sum-exp loses at most log(V) / r to
-        views that say no.
+        views with a very negative margin.
         """
         if self.aggregation in ("max", "noisy_or"):
             return 0.0
@@ -50,18 +54,17 @@ class ViewSpec:
 
 
 def tile_boxes(image_size: int, views: ViewSpec) -> list[tuple[int, int, int]]:
-    """(left, top, side) in pixels of every tile, by rows; every pixel of the square image is in at
-    least one.
+    """Return (left, top, side) in pixels of every tile, row by row.
+
+    Every pixel of the square image is in at least one tile.
     """
     side = math.ceil(image_size / (1 + (views.grid - 1) * (1 - views.overlap)))
-    steps = max(views.grid - 1, 1)
-    starts = [round(i * (image_size - side) / steps) for i in range(views.grid)]
+    n_steps = max(views.grid - 1, 1)
+    starts = [round(i * (image_size - side) / n_steps) for i in range(views.grid)]
     return [(left, top, side) for top in starts for left in starts]
 
 
 def read_views(checkpoint: Path) -> ViewSpec | None:
-    """How the classifier of a verified checkpoint cuts images; None where it sees them as a
-    whole.
-    """
+    """Return the views of a verified checkpoint's classifier; None if it sees one view."""
     document = json.loads((checkpoint / "classifier.json").read_text(encoding="utf-8"))
     return ViewSpec(**document["views"]) if "views" in document else None

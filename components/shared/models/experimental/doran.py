@@ -1,9 +1,9 @@
-"""How is DoRA kept stable where a row's norm is small? DoRAN's denominator, as an extension of
-peft's DoRA layer.
+"""DoRAN: DoRA with a learned offset in its denominator, as an extension of peft's DoRA layer.
 
 DoRAN (arXiv 2510.04331, eq. 5): W' = m * (W0 + s B A) / (||W0 + s B A|| + tau) by rows, tau >= 0
-learnable. Its second part, auxiliary networks that generate A and B, is not here: no ablation
-separates its gain, and it costs parameters.
+learned, which stabilises rows of small norm. The paper's second part, auxiliary networks that
+generate A and B, is left out: no ablation separates its gain, and it adds parameters. peft has DoRA
+but not DoRAN.
 """
 
 import torch
@@ -12,15 +12,13 @@ from peft.tuners.lora.dora import DoraLinearLayer
 from torch import nn
 from torch.nn import functional as F
 
-_TAU_AT_START = 0.1
+_INITIAL_TAU = 0.1
 
 
 class DoranLinearLayer(DoraLinearLayer):  # type: ignore[misc]
-    """DoRA's magnitude layer with `tau` () float32 in its norm; the layer is the identity at the
-    start.
-    """
+    """DoRA's magnitude layer with a scalar `tau` in its norm; initially the identity."""
 
-    def __init__(self, dora: DoraLinearLayer, tau: float = _TAU_AT_START) -> None:
+    def __init__(self, dora: DoraLinearLayer, tau: float = _INITIAL_TAU) -> None:
         super().__init__(dora.fan_in_fan_out)
         self.tau = nn.Parameter(torch.tensor(tau))
         self.weight = nn.Parameter(dora.weight.detach() + tau)
@@ -32,8 +30,9 @@ class DoranLinearLayer(DoraLinearLayer):  # type: ignore[misc]
         scaling: float,
         adapter_name: str | None = None,
     ) -> torch.Tensor:
-        """(out,) row norms plus tau. The norm is a constant to the gradient (DoRA, section 4.3),
-        tau is not.
+        """Return the row norms (out,) plus tau.
+
+        The norm is a constant for the gradient (DoRA, section 4.3), tau is not.
         """
         norm: torch.Tensor = super().get_weight_norm(
             weight, lora_weight, scaling, adapter_name=adapter_name
@@ -51,8 +50,9 @@ class DoranLinearLayer(DoraLinearLayer):  # type: ignore[misc]
         base_result: torch.Tensor | None = None,
         adapter_name: str = "default",
     ) -> torch.Tensor:
-        """What is added to the base layer's output; peft's forward detaches the whole denominator,
-        tau with it.
+        """Return the term that is added to the base layer's output.
+
+        Overridden because peft's forward detaches the whole denominator, including tau.
         """
         lora_weight = self.get_lora_weight(lora_A=lora_A, lora_B=lora_B, adapter_name=adapter_name)
         norm = self.get_weight_norm(
@@ -68,7 +68,7 @@ class DoranLinearLayer(DoraLinearLayer):  # type: ignore[misc]
 
 
 def with_doran(model: PeftModel) -> PeftModel:
-    """The model with every DoRA layer made a DoRAN layer, in place."""
+    """Replace every DoRA layer of the model by a DoRAN layer, in place; return the model."""
     for module in model.modules():
         layers = getattr(module, "lora_magnitude_vector", {})
         for name in list(layers):

@@ -23,12 +23,12 @@ from components.shared.models.classifier import (
 from components.shared.training.loop.distributed import World
 from components.shared.training.loop.sampler import step_rng
 from components.shared.vision import augmentation as augment
-from components.shared.vision import corruptions as deployment
+from components.shared.vision import corruptions
 
 Positions = npt.NDArray[np.int64]
-# The random streams of cached views and distortions, with the view's number or the level in place
+# The random streams of cached views and corruptions, with the view's number or the severity instead
 # of a step; tasks number their own from 0.
-_CACHED_VIEW, _DISTORTION = 3, 4
+_CACHED_VIEW, _CORRUPTION = 3, 4
 _BATCH = 32
 
 
@@ -72,13 +72,13 @@ def features_of(
     parameters: augment.Augmentation | None = None,
 ) -> torch.Tensor:
     """(N, 2h) or, of views, (N, V, 2h) float32 on the CPU, equal on every rank: the head's input,
-    of images distorted by `parameters`."""
+    of images augmented by `parameters`."""
 
     def extract(rows: Positions) -> torch.Tensor:
         images, spec = part.images(rows, world.device), classifier.spec
         if parameters is None:
             return classifier.features(normalise(images, spec))
-        return classifier.features(standardise(augment.apply(images, parameters.at(rows)), spec))
+        return classifier.features(standardise(augment.apply(images, parameters.take(rows)), spec))
 
     return infer(
         extract, len(part), world, description, precision, batch_size=batch_size(classifier)
@@ -188,19 +188,17 @@ def predict_corrupted(
     part: SplitData,
     world: World,
     *,
-    level: int,
+    severity: int,
     seed: int,
     description: str = "",
 ) -> npt.NDArray[np.float32]:
-    """Logits (N, K) float32 of images as the deployment shows them at a level of
-    `deployment.LEVELS`.
-    """
-    parameters = deployment.draw(step_rng(seed, level, _DISTORTION), len(part), level)
+    """Return logits (N, K) float32 of images corrupted at one of `corruptions.SEVERITIES`."""
+    parameters = corruptions.draw(step_rng(seed, severity, _CORRUPTION), len(part), severity)
 
     def logits(rows: Positions) -> torch.Tensor:
         images = part.images(rows, world.device)
-        distorted = deployment.distort(images, parameters.at(rows), classifier.spec.image_size)
-        return torch.Tensor(classifier(standardise(distorted, classifier.spec)))
+        corrupted = corruptions.corrupt(images, parameters.take(rows), classifier.spec.image_size)
+        return torch.Tensor(classifier(standardise(corrupted, classifier.spec)))
 
     classifier.eval()
     size = batch_size(classifier)

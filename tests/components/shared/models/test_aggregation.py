@@ -6,7 +6,7 @@ import math
 import pytest
 import torch
 
-from components.shared.models.aggregation import aggregate, neutral_margin, shares
+from components.shared.models.aggregation import aggregate, neutral_margin, view_weights
 from components.shared.models.classifier import BagHead
 from components.shared.vision.view_spec import AGGREGATIONS, ViewSpec
 
@@ -79,7 +79,7 @@ def test_extreme_margins_stay_finite_and_shares_are_the_gradient(aggregation: st
     assert torch.isfinite(total).all()
     gradient = margins.grad / margins.grad.sum(dim=1, keepdim=True)  # type: ignore[union-attr,operator]
     torch.testing.assert_close(
-        shares(margins.detach(), spec, attention), gradient, atol=1e-4, rtol=0
+        view_weights(margins.detach(), spec, attention), gradient, atol=1e-4, rtol=0
     )
     assert torch.isfinite(aggregate(margins.detach().float(), spec, attention.float())).all()
 

@@ -25,10 +25,10 @@ def _scene(count: int = 4, size: int = 64, seed: int = 0) -> torch.Tensor:
     return torch.from_numpy(stacked)
 
 
-@pytest.mark.parametrize("level", ["moderate", "aggressive"])
-def test_output_is_finite_and_in_range(level: str) -> None:
+@pytest.mark.parametrize("strength", ["moderate", "aggressive"])
+def test_output_is_finite_and_in_range(strength: str) -> None:
     images = _scene(32)
-    result = augment.apply(images, augment.draw(np.random.default_rng(1), 32, level))
+    result = augment.apply(images, augment.draw(np.random.default_rng(1), 32, strength))
     assert result.shape == (32, 3, 64, 64)
     assert result.dtype == torch.float32
     assert torch.isfinite(result).all()
@@ -57,7 +57,7 @@ def test_an_image_is_distorted_alike_whatever_batch_it_is_in() -> None:
     whole = augment.apply(images, parameters)
     batch_slots = np.array([13, 2, 7])
     assert torch.allclose(
-        augment.apply(images[batch_slots], parameters.at(batch_slots)),
+        augment.apply(images[batch_slots], parameters.take(batch_slots)),
         whole[batch_slots],
         atol=1e-6,
     )

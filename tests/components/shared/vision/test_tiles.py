@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 
 from components.shared.data.decode import resize
-from components.shared.vision.tiles import cut
+from components.shared.vision.tiles import cut_views
 from components.shared.vision.view_spec import ViewSpec, tile_boxes
 
 SPEC = ViewSpec(
@@ -53,7 +53,7 @@ def test_overlap_is_the_share_of_a_tile_that_its_neighbour_has() -> None:
 
 def test_views_are_the_image_its_tiles_and_their_mirror_images() -> None:
     image = _image(24)
-    views = cut(image, dataclasses.replace(SPEC, flips=True))
+    views = cut_views(image, dataclasses.replace(SPEC, flips=True))
     assert views.shape == (1, 20, 3, 8, 8)
     # Tiles of the very size of a view are its pixels, by rows.
     assert torch.equal(views[:, 1], image[..., :8, :8])
@@ -64,16 +64,18 @@ def test_views_are_the_image_its_tiles_and_their_mirror_images() -> None:
 
 def test_a_part_of_the_views_is_that_part() -> None:
     images = torch.cat([_image(30, seed) for seed in range(2)])
-    views = cut(images, SPEC)
+    views = cut_views(images, SPEC)
     assert torch.equal(
-        torch.cat([cut(images, SPEC, last=1), cut(images, SPEC, first=1)], dim=1), views
+        torch.cat([cut_views(images, SPEC, last=1), cut_views(images, SPEC, first=1)], dim=1), views
     )
 
 
 def test_the_whole_is_resized_as_a_decoded_image_is() -> None:
     rng = np.random.default_rng(0)
     photo = Image.fromarray(rng.integers(0, 256, (12, 12, 3), dtype=np.uint8)).resize((96, 96))
-    views = cut(torch.from_numpy(np.asarray(photo) / np.float32(255)).permute(2, 0, 1)[None], SPEC)
+    views = cut_views(
+        torch.from_numpy(np.asarray(photo) / np.float32(255)).permute(2, 0, 1)[None], SPEC
+    )
     expected = resize(photo, SPEC.size).astype(np.float32)
     assert (
         np.abs(views[0, 0].permute(1, 2, 0).numpy() * 255 - expected).max() < 1.01
