@@ -12,7 +12,7 @@ WORKERS ?= 2
 PYTEST := $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal
 
 .PHONY: help install run test test-all test-containers test-faults test-faults-nightly images upload submit status logs download \
-	doctor schedule compile lint bench clean
+	doctor schedule compile lint bench docs clean
 .DEFAULT_GOAL := help
 
 help: ## list the targets
@@ -77,6 +77,9 @@ lint: $(STAMP) ## ruff, mypy (strict), and the law of layers
 
 bench: $(STAMP) ## speed ratios against peers, interleaved medians; some minutes on an idle machine
 	$(BIN)/python -m tests.bench $(ARGS)
+
+docs: $(STAMP) ## the documentation as a site in build/site; a broken link fails
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 clean: ## remove runs, build output and the virtual environment
 	rm -rf runs build $(VENV)

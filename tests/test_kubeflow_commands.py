@@ -1,5 +1,4 @@
-"""Every command of the documents' Kubeflow parts, as a new user types them, to a second run that is
-cached.
+"""Every command of the Kubeflow guides, as a new user types them, to a second run that is cached.
 
 The API, Kubernetes and the steps' pods are stood in for by the servers of tests/pipelines, whose
 answers are compared with recorded ones there; the object store is a real S3 server. `kubectl`'s
@@ -31,17 +30,17 @@ from tests.s3 import s3
 
 __all__ = ["manifests", "overlay", "rendered", "s3"]
 TOKEN = "planted-token"
-SINGLE, PROFILE, README = (
+SINGLE, PROFILE, DAILY = (
     "docs/guides/kubeflow-single-user.md",
     "docs/guides/kubeflow-profile.md",
-    "README.md",
+    "docs/guides/kubeflow-daily-work.md",
 )
 # The namespace, bucket and folder of the pipeline root, and the Secret with the store's
 # credentials.
 _KFPS_STORE = ("kubeflow", "mlpipeline", "v2/artifacts", "mlpipeline-minio-artifact")
 CLUSTERS = {
     SINGLE: _KFPS_STORE,
-    README: _KFPS_STORE,
+    DAILY: _KFPS_STORE,
     PROFILE: ("streetvision", "streetvision", "runs", "streetvision-s3"),
 }
 # What a cluster or a shell does; what these commands lead to is tested beside what they need.
@@ -55,12 +54,8 @@ ELSEWHERE = (
 
 
 def commands(document: str) -> list[str]:
-    """The shell commands of the Kubeflow part, each on one line, without comments and pasted
-    objects.
-    """
+    """Return a guide's shell commands, each on one line, without comments and pasted objects."""
     text = (ROOT / document).read_text(encoding="utf-8")
-    if document == README:
-        text = text[text.index("## On Kubeflow") : text.index("## Layout")]
     blocks = "\n".join(re.findall(r"^ *```\n(.*?)^ *```$", text, re.MULTILINE | re.DOTALL))
     blocks = re.sub(r"<<END\n.*?\nEND\n", "\n", blocks, flags=re.DOTALL)
     lines = blocks.replace("\\\n", " ").splitlines()
@@ -91,7 +86,7 @@ class NewUser:
                         )[2]
                     )
                 )
-            elif command.startswith(("export PREFIX=", "export STORE=")):
+            elif re.match(r"export (PREFIX|STORE|DATA|BACKBONE)=", command):
                 name, _, value = command.removeprefix("export ").partition("=")
                 self.variables[name] = value.strip("'")
             else:

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from pipelines.kubeflow.connection import AUDIENCE, COOKIE, HOST, TOKEN
+from components.shared.contracts.environment import Variable
+from pipelines.kubeflow.connection import AUDIENCE
 from tests.manifests.conftest import MANIFESTS, Object, Variant, identity, parse, render
 
 ROOT = MANIFESTS.parent
@@ -62,13 +63,11 @@ def test_objects_that_are_named_are_the_pipelines_or_kfps(
 
 def test_the_token_is_made_as_the_api_wants_it() -> None:
     text = _commands(GUIDES["profile"])
-    assert (
-        f"export {TOKEN}=$(kubectl create token default-editor -n streetvision --audience"
-        f" {AUDIENCE}" in text
-    )
+    created = "$(kubectl create token default-editor -n streetvision --audience"
+    assert f"export {Variable.KFP_TOKEN}={created} {AUDIENCE}" in text
     assert "--duration" in text
-    assert COOKIE in GUIDES["profile"].read_text()
-    assert all(f"export {HOST}=" in _commands(guide) for guide in GUIDES.values())
+    assert Variable.KFP_COOKIE in GUIDES["profile"].read_text()
+    assert all(f"export {Variable.KFP_ENDPOINT}=" in _commands(guide) for guide in GUIDES.values())
 
 
 def test_a_profile_is_installed_in_the_order_that_works() -> None:

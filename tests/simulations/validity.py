@@ -1,7 +1,7 @@
 """Do certified policies keep their promise, and how much coverage does the certificate cost?
 
-`python -m tests.simulations.validity [--draws 1000] [--real resnet110_cifar10.npz] [--plot
-docs/validity.svg]` draws calibration sets from populations whose true risk is known, fits the
+`python -m tests.simulations.validity [--draws 1000] [--real resnet110_cifar10.npz] [--plot FILE]`
+draws calibration sets from populations whose true risk is known, fits the
 policy, and prints for each how often the true risk exceeded alpha, and the mean coverage beside the
 oracle's and beside MAPIE's fixed sequence on the same samples. MAPIE gets thresholds at every 5 %
 of coverage from 10 %, since from its default grid it certifies nothing here.

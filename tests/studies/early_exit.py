@@ -29,7 +29,7 @@ def early_exit_table(
     """Markdown: exits that are certain, with those fitted for at most 0.5 % changed decisions, and
     the most that any threshold on the whole image's margin could save if all decisions were
     known."""
-    yield "| row | positive answers | exits | views looked at | 95 % | equal decisions | 95 % |"
+    yield "| row | positive answers | exits | views used | 95 % | equal decisions | 95 % |"
     yield "|---|---|---|---|---|---|---|"
     for name, scores in found.items():
         if scores.full_image_margin is None or scores.views is None:

@@ -181,7 +181,7 @@ def _scored(row: Row, data: Data, folder: str, load: Callable[[Path], Features])
 
 def _table(data: Data, found: dict[str, Scored]) -> Iterator[str]:
     head = [f"{m} | 95 % | difference | 95 %" for m in METRICS]
-    yield f"| how the image is seen | {' | '.join(head)} | features, s | heads, s |"
+    yield f"| input and aggregation | {' | '.join(head)} | features, s | heads, s |"
     yield "|---" * (3 + 4 * len(METRICS)) + "|"
     member, base = membership(data.places, len(data.places)), next(iter(found.values()))[0].margin
     for name, (scores, features_seconds, head_seconds) in found.items():
