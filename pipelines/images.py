@@ -10,7 +10,15 @@ from pathlib import Path
 
 from components.shared.contracts.environment import Variable
 from components.shared.contracts.errors import ConfigError, PermanentError
-from pipelines.sources import ROOT, kind_of, phase_image, phase_sources, phases, source_digest
+from pipelines.sources import (
+    DEFAULT_REGISTRY,
+    ROOT,
+    kind_of,
+    phase_image,
+    phase_sources,
+    phases,
+    source_digest,
+)
 
 _BUILD_TIMEOUT_SECONDS = 3600
 
@@ -56,9 +64,11 @@ class Builder:
         )
 
 
-def pipeline_images() -> list[PhaseImage]:
+def pipeline_images(registry: str = DEFAULT_REGISTRY) -> list[PhaseImage]:
     """One image for each phase, sorted by kind and phase."""
-    return sorted(PhaseImage(kind_of(phase), phase, phase_image(phase)) for phase in phases())
+    return sorted(
+        PhaseImage(kind_of(phase), phase, phase_image(phase, registry)) for phase in phases()
+    )
 
 
 def missing_images(images: Sequence[PhaseImage], builder: Builder) -> list[PhaseImage]:

@@ -18,6 +18,7 @@ from kubernetes.utils import parse_quantity
 from components.shared.contracts.config import Config, option, unknown_key
 from components.shared.contracts.environment import Variable
 from components.shared.contracts.errors import ConfigError
+from pipelines.sources import DEFAULT_REGISTRY, registry_of
 
 PROFILES = Path(__file__).with_name("profiles")
 PROFILE_NAMES = tuple(sorted(file.stem for file in PROFILES.glob("*.yaml")))
@@ -118,7 +119,7 @@ class Profile:
     light: steps that read tables; heavy: steps that hold images or weights in memory; training:
     steps that run torchrun. n_retries: how often Argo starts a step's pod again. queue: Kueue's
     LocalQueue for training, "" without Kueue; the label has an effect only where Kueue manages
-    pods.
+    pods. registry: prefix of the images' names, which no profile file has.
     """
 
     name: str
@@ -129,12 +130,16 @@ class Profile:
     n_retries: int = 3
     queue: str = ""
     image_pull_policy: str = "IfNotPresent"
+    registry: str = DEFAULT_REGISTRY
 
 
-def load_profile(name: str, *, queue: str = "", store_secret: str = "") -> Profile:
+def load_profile(
+    name: str, *, queue: str = "", store_secret: str = "", registry: str = ""
+) -> Profile:
     """Read a shipped profile by its name, or a YAML file.
 
-    `queue` and `store_secret` replace the profile's where given.
+    `queue` and `store_secret` replace the profile's where given. The images' registry is
+    `registry`, else that of the environment.
 
     Raises ConfigError that names the file, the field and the value.
     """
@@ -154,7 +159,12 @@ def load_profile(name: str, *, queue: str = "", store_secret: str = "") -> Profi
         if store_secret
         else profile.secrets
     )
-    return dataclasses.replace(profile, queue=queue or profile.queue, secrets=secrets)
+    return dataclasses.replace(
+        profile,
+        queue=queue or profile.queue,
+        secrets=secrets,
+        registry=registry_of(registry),
+    )
 
 
 def light(task: dsl.PipelineTask, profile: Profile) -> dsl.PipelineTask:

@@ -16,14 +16,19 @@ from pathlib import Path
 from components.shared.contracts.environment import Variable
 
 ROOT = Path(__file__).resolve().parent.parent
-_REGISTRY = os.environ.get(Variable.REGISTRY, "streetvision")
+DEFAULT_REGISTRY = "streetvision"
 # What both kinds of images are built from, besides their own requirements.
 _COMMON = ("constraints.txt", "images/Dockerfile", "images/cpu/requirements.txt")
 
 
-def phase_image(phase: str) -> str:
-    """Image of a phase; its kind is the `base_image` of the phase's component."""
-    return reference(kind_of(phase), phase)
+def registry_of(given: str = "") -> str:
+    """Return the prefix of the images' names: `given`, the environment's, or the default."""
+    return given or os.environ.get(Variable.REGISTRY) or DEFAULT_REGISTRY
+
+
+def phase_image(phase: str, registry: str = DEFAULT_REGISTRY) -> str:
+    """Return the image of a phase; its kind is the `base_image` of the phase's component."""
+    return reference(kind_of(phase), phase, registry=registry)
 
 
 @functools.cache
@@ -39,12 +44,12 @@ def phases() -> list[str]:
     return [file.parent.name for file in files if file.parent.name != "shared"]
 
 
-def reference(kind: str, phase: str, root: Path = ROOT) -> str:
+def reference(kind: str, phase: str, root: Path = ROOT, *, registry: str = DEFAULT_REGISTRY) -> str:
     """Return the image's reference, `<registry>/<kind>:<phase>-src-<digest>`.
 
     The digest has 16 hex characters and covers everything that enters the image.
     """
-    return f"{_REGISTRY}/{kind}:{phase}-src-{source_digest(kind, phase, root)}"
+    return f"{registry}/{kind}:{phase}-src-{source_digest(kind, phase, root)}"
 
 
 def source_digest(kind: str, phase: str, root: Path = ROOT) -> str:

@@ -11,7 +11,6 @@ import inspect
 from typing import Any, NamedTuple
 
 from kfp import dsl
-from kfp.dsl.python_component import PythonComponent
 
 from components.artifact_types import (
     Backbone,
@@ -40,6 +39,7 @@ from components.split_dataset.component import split_dataset
 from components.train_baseline.component import train_baseline
 from components.train_gate.component import train_gate
 from pipelines import resources
+from pipelines.kfp_private import PythonComponent
 from pipelines.names import PIPELINE
 from pipelines.parameters import Variant
 from pipelines.resources import Profile
@@ -258,7 +258,7 @@ def _set(
 ) -> dsl.PipelineTask:
     """Give a task the resources of its kind and the image of exactly its phase's sources."""
     phase = (component.name if component else task.name).replace("-", "_")
-    task.set_container_image(phase_image(phase))
+    task.set_container_image(phase_image(phase, profile.registry))
     return kind(task, profile)
 
 

@@ -26,8 +26,9 @@ _PIPELINE_NAME = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")  # part of th
 def images(parsed: argparse.Namespace) -> None:
     """List the images; build and push them where asked."""
     from pipelines.images import Builder, build_images, missing_images, pipeline_images, push_images
+    from pipelines.sources import registry_of
 
-    images, builder = pipeline_images(), Builder.from_environment()
+    images, builder = pipeline_images(registry_of()), Builder.from_environment()
     missing = missing_images(images, builder) if parsed.build else []
     for image in missing:
         print(f"building {image.reference}", flush=True)

@@ -73,6 +73,7 @@ def _shown(finding: "Finding") -> str:
 def _images(parsed: argparse.Namespace) -> tuple[str, ...]:
     """References of the images of the graph that the options ask for."""
     from pipelines.images import pipeline_images
+    from pipelines.sources import registry_of
 
     variant = options.variant_of(parsed)
     left_out = set()
@@ -80,4 +81,5 @@ def _images(parsed: argparse.Namespace) -> tuple[str, ...]:
         left_out.add("pretrain_explora")
     if not variant.modes:
         left_out.add("compare_adaptations")
-    return tuple(image.reference for image in pipeline_images() if image.phase not in left_out)
+    images = pipeline_images(registry_of())
+    return tuple(image.reference for image in images if image.phase not in left_out)

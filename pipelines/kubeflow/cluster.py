@@ -15,6 +15,7 @@ from urllib3.exceptions import HTTPError
 
 from components.shared.contracts.errors import PermanentError, TransientError
 from pipelines.graph import steps_of
+from pipelines.kfp_private import rest_client
 from pipelines.kubeflow.connection import TIMEOUT_SECONDS, Connection
 from pipelines.kubeflow.run_status import RunStatus, run_status
 
@@ -153,7 +154,7 @@ class Cluster:
 
     def has_interface(self) -> bool:
         """Return whether the API's address is also the user interface's, as behind a gateway."""
-        api = self._client._healthz_api.api_client
+        api = rest_client(self._client)
         try:
             response = api.call_api(
                 "/", "GET", _preload_content=False, _request_timeout=TIMEOUT_SECONDS

@@ -13,7 +13,6 @@ from typing import Any
 
 import kfp
 import yaml
-from kfp.client.set_volume_credentials import ServiceAccountTokenVolumeCredentials
 from kfp_server_api import ApiException
 from kubernetes.config import ConfigException, list_kube_config_contexts
 from urllib3.exceptions import HTTPError, MaxRetryError
@@ -24,6 +23,11 @@ from components.shared.contracts.errors import (
     PermanentError,
     StreetVisionError,
     TransientError,
+)
+from pipelines.kfp_private import (
+    ServiceAccountTokenVolumeCredentials,
+    rest_client,
+    set_namespace,
 )
 
 AUDIENCE = (  # of a token, where KFP checks it itself (TOKEN_REVIEW_AUDIENCE)
@@ -146,8 +150,7 @@ class Connection:
         multi_user = bool(health.get("multi_user"))
         namespace, origin = self.find_namespace(multi_user=multi_user)
         mode = Mode(self.host, multi_user, namespace, origin)
-        # Without this, kfp takes the namespace that was last used on this machine.
-        client._context_setting = {"namespace": mode.api_namespace or ""}
+        set_namespace(client, mode.api_namespace or "")
         return client, mode
 
     def find_namespace(self, *, multi_user: bool) -> tuple[str, str]:
@@ -170,7 +173,7 @@ class Connection:
         """
         wanted = [(name, value) for name, value in query.items() if value is not None]
         with self.asking(what):
-            response = client._healthz_api.api_client.call_api(
+            response = rest_client(client).call_api(
                 path,
                 "GET",
                 query_params=wanted,

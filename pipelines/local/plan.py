@@ -11,16 +11,18 @@ from pathlib import Path
 from typing import Any
 
 from google.protobuf import json_format, struct_pb2
-from kfp.local import io
-from kfp.local.cache import LocalCache
-from kfp.local.executor_output_utils import pb2_struct_to_python
-from kfp.local.orchestrator.orchestrator_utils import OrchestratorUtils
-from kfp.local.utils import struct_to_executor_spec
-from kfp.pipeline_spec import pipeline_spec_pb2
 
 from components.configure.config import ConfigureConfig
 from components.configure.step import configured
 from pipelines.graph import order_of
+from pipelines.kfp_private import (
+    IOStore,
+    LocalCache,
+    OrchestratorUtils,
+    pb2_struct_to_python,
+    pipeline_spec_pb2,
+    struct_to_executor_spec,
+)
 from pipelines.local.run import cache_root
 from pipelines.names import CONFIGURE
 from pipelines.parameters import Variant
@@ -41,7 +43,7 @@ class Planned:
 def plan(values: Mapping[str, Any], output: Path, variant: Variant) -> list[Planned]:
     """Return the steps of a run with `values` below `output`, in the order in which they run."""
     spec = stage1(LOCAL, variant).pipeline_spec
-    store = io.IOStore()
+    store = IOStore()
     arguments = OrchestratorUtils.join_user_inputs_and_defaults(
         dict(values), spec.root.input_definitions
     )
@@ -66,7 +68,7 @@ class _Walk:
     form: ConfigureConfig
     rows: list[Planned] = field(default_factory=list)
 
-    def tasks(self, dag: Any, store: io.IOStore) -> None:
+    def tasks(self, dag: Any, store: IOStore) -> None:
         """Visit everything in one group."""
         for name in order_of(
             {name: list(task.dependent_tasks) for name, task in dag.tasks.items()}
@@ -79,7 +81,7 @@ class _Walk:
             for key, value in (outputs or {}).items():
                 store.put_task_output(name, key, value)
 
-    def _step(self, name: str, task: Any, store: io.IOStore) -> Outputs | None:
+    def _step(self, name: str, task: Any, store: IOStore) -> Outputs | None:
         if name == CONFIGURE:
             self.rows.append(Planned(name, "run, always"))
             # As kfp.local reads the outputs of a step, where every number is a float.
@@ -89,9 +91,9 @@ class _Walk:
         self.rows.append(Planned(name, "run" if outputs is None else "cached"))
         return outputs
 
-    def _group(self, task: Any, store: io.IOStore) -> Outputs | None:
+    def _group(self, task: Any, store: IOStore) -> Outputs | None:
         """Visit a group, which has a store of its own; return its outputs where all are known."""
-        inner = io.IOStore(parent=store)
+        inner = IOStore(parent=store)
         for kind in ("parameters", "artifacts"):
             for name, source in getattr(task.inputs, kind).items():
                 wanted = pipeline_spec_pb2.TaskInputsSpec()
@@ -108,7 +110,7 @@ class _Walk:
         except ValueError:
             return None
 
-    def _cached(self, task: Any, store: io.IOStore) -> Outputs | None:
+    def _cached(self, task: Any, store: IOStore) -> Outputs | None:
         """Return the outputs that kfp.local would take from its cache.
 
         The key is made as kfp.local makes it.

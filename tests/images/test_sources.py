@@ -10,10 +10,13 @@ from importlib import metadata
 from pathlib import Path
 
 import pytest
+from google.protobuf import json_format
 from packaging.utils import canonicalize_name
 
 from pipelines.images import PhaseImage, pipeline_images, write_context
-from pipelines.sources import ROOT, phase_sources, reference
+from pipelines.resources import load_profile
+from pipelines.sources import ROOT, phase_sources, reference, registry_of
+from pipelines.stage1 import stage1
 
 IMAGES = pipeline_images()
 TRAINERS = {image.phase for image in IMAGES if image.kind == "trainer"}
@@ -55,8 +58,8 @@ def test_a_recipe_is_part_of_the_image_that_reads_it(tree: Path) -> None:
 def test_a_change_that_no_step_can_reach_changes_no_image(tree: Path) -> None:
     assert _changed(tree, "README.md") == set()
     assert _changed(tree, "images/engine.sh") == set()
-    (tree / "components/shared/evaluation/unused.py").write_text("nothing = None\n")
-    assert _changed(tree, "components/shared/evaluation/unused.py") == set()
+    (tree / "components/shared/stats/unused.py").write_text("nothing = None\n")
+    assert _changed(tree, "components/shared/stats/unused.py") == set()
 
 
 def test_a_change_in_shared_code_changes_the_images_of_those_that_use_it(tree: Path) -> None:
@@ -110,6 +113,23 @@ def test_references_are_tags_that_a_registry_accepts() -> None:
         assert name.endswith(f"/{image.kind}")
         assert len(tag) <= 128
         assert tag != "latest"
+
+
+def test_the_registry_is_given_or_the_environments_when_it_is_asked_for(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.delenv("STREETVISION_REGISTRY", raising=False)
+    assert registry_of() == "streetvision"
+    monkeypatch.setenv("STREETVISION_REGISTRY", "registry.example.com/street")
+    assert registry_of() == load_profile("cpu").registry == "registry.example.com/street"
+    assert load_profile("cpu", registry="another").registry == registry_of("another") == "another"
+
+    (image,) = (image for image in pipeline_images(registry_of()) if image.phase == "evaluate")
+    default = next(image for image in IMAGES if image.phase == "evaluate")
+    assert image.reference == default.reference.replace("streetvision/", f"{registry_of()}/", 1)
+    compiled = json_format.MessageToJson(stage1(load_profile("cpu")).pipeline_spec)
+    assert image.reference in compiled
+    assert default.reference not in compiled
 
 
 @pytest.mark.parametrize("image", IMAGES, ids=lambda image: image.phase)
