@@ -1,94 +1,80 @@
-"""Kinds of artifact that flow between the phases, as KFP types.
+"""KFP types of the artifacts that flow between the phases, one for each kind of the table.
 
 One KFP type per kind, and per data split for everything that carries predictions, so that the KFP
 compiler refuses a pipeline that wires VAL_TEST logits into a fitting step
-(InconsistentTypeException). KFP accepts custom types only under the `system.` namespace.
+(InconsistentTypeException). Content and readers of each: components/shared/contracts/artifact_kinds.py.
 """
 
 from kfp import dsl
 
+from components.shared.contracts.artifact_kinds import Kind
+
 
 class ImageDataset(dsl.Artifact):
-    """Checked, deduplicated, resized images in shards, with their labels."""
-
-    schema_title = "system.ImageDataset"
+    __doc__ = Kind.IMAGE_DATASET.content
+    schema_title = Kind.IMAGE_DATASET.schema_title
 
 
 class Splits(dsl.Artifact):
-    """Assignment of every sample to TRAIN, VAL_SELECT, VAL_CALIB or VAL_TEST."""
-
-    schema_title = "system.Splits"
+    __doc__ = Kind.SPLITS.content
+    schema_title = Kind.SPLITS.schema_title
 
 
 class TrainImages(dsl.Artifact):
-    """Pixels of TRAIN and nothing else: what may be seen without labels."""
-
-    schema_title = "system.TrainImages"
+    __doc__ = Kind.TRAIN_IMAGES.content
+    schema_title = Kind.TRAIN_IMAGES.schema_title
 
 
 class TrainLabels(dsl.Artifact):
-    """Labels of the images in `TrainImages`. A separate type, so that a component that uses labels
-    must declare it.
-    """
-
-    schema_title = "system.TrainLabels"
+    __doc__ = Kind.TRAIN_LABELS.content
+    schema_title = Kind.TRAIN_LABELS.schema_title
 
 
 class Backbone(dsl.Artifact):
-    """A pretrained vision backbone: a Hugging Face folder in safetensors."""
-
-    schema_title = "system.Backbone"
+    __doc__ = Kind.BACKBONE.content
+    schema_title = Kind.BACKBONE.schema_title
 
 
 class Checkpoint(dsl.Artifact):
-    """Backbone and classification head, adapters merged."""
-
-    schema_title = "system.Checkpoint"
+    __doc__ = Kind.CHECKPOINT.content
+    schema_title = Kind.CHECKPOINT.schema_title
 
 
 class ValSelectLogits(dsl.Artifact):
-    """Logits on VAL_SELECT: what models are chosen by."""
-
-    schema_title = "system.ValSelectLogits"
+    __doc__ = Kind.VAL_SELECT_LOGITS.content
+    schema_title = Kind.VAL_SELECT_LOGITS.schema_title
 
 
 class ValCalibLogits(dsl.Artifact):
-    """Logits on VAL_CALIB: what policies may be fitted on."""
-
-    schema_title = "system.ValCalibLogits"
+    __doc__ = Kind.VAL_CALIB_LOGITS.content
+    schema_title = Kind.VAL_CALIB_LOGITS.schema_title
 
 
 class ValTestLogits(dsl.Artifact):
-    """Logits on VAL_TEST: what only the final evaluation may see."""
-
-    schema_title = "system.ValTestLogits"
+    __doc__ = Kind.VAL_TEST_LOGITS.content
+    schema_title = Kind.VAL_TEST_LOGITS.schema_title
 
 
 class Comparison(dsl.Artifact):
-    """How adaptations of the backbone compare on VAL_SELECT."""
-
-    schema_title = "system.Comparison"
+    __doc__ = Kind.COMPARISON.content
+    schema_title = Kind.COMPARISON.schema_title
 
 
 class Calibration(dsl.Artifact):
-    """A calibrator fitted on VAL_CALIB, and the comparison it was chosen by."""
-
-    schema_title = "system.Calibration"
+    __doc__ = Kind.CALIBRATION.content
+    schema_title = Kind.CALIBRATION.schema_title
 
 
 class Policy(dsl.Artifact):
-    """A fitted exit policy."""
-
-    schema_title = "system.Policy"
+    __doc__ = Kind.POLICY.content
+    schema_title = Kind.POLICY.schema_title
 
 
 class Evaluation(dsl.Artifact):
-    """Metrics with intervals, confusion matrix and hard examples on VAL_TEST."""
-
-    schema_title = "system.Evaluation"
+    __doc__ = Kind.EVALUATION.content
+    schema_title = Kind.EVALUATION.schema_title
 
 
 class Bundle(dsl.Artifact):
-    """The deployable model directory with exactly one policy."""
-
-    schema_title = "system.Bundle"
+    __doc__ = Kind.BUNDLE.content
+    schema_title = Kind.BUNDLE.schema_title

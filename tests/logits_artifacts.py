@@ -6,9 +6,10 @@ from typing import Any
 
 import numpy as np
 
+from components.shared.contracts.artifact_kinds import Kind
 from components.shared.contracts.artifacts import writing
 from components.shared.contracts.config import Config
-from components.shared.policies.logits import KIND_OF_SPLIT, Logits, write_logits
+from components.shared.policies.logits import Logits, write_logits
 from components.shared.stats.metrics import Bools, Floats
 from components.train_baseline.config import TrainBaselineConfig
 from tests.components.shared.stats.cal40 import MARGIN, TRUTH
@@ -43,7 +44,7 @@ def logits_artifact(
     """A logits artifact of `split`; its manifest claims to be of `claimed`."""
     claimed = claimed or split
     with writing(
-        path, kind=KIND_OF_SPLIT[claimed], step="test", config=Config(), split=claimed
+        path, kind=Kind.logits_of(claimed), step="test", config=Config(), split=claimed
     ) as out:
         write_logits(out, binary_logits(truth, margin, split, groups))
     return path

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from components.shared.contracts.artifact_kinds import Kind
 from components.shared.contracts.artifacts import Manifest, verify_dir
 from components.shared.contracts.errors import ArtifactError
 from components.shared.policies.logits import Logits, read_logits
@@ -29,7 +30,7 @@ def read_candidates(
     Raises ArtifactError where one is missing, doubled, or of other data than the first.
     """
     bases = _by_mode(
-        modes, [(path, verify_dir(path, "Checkpoint")) for path in checkpoints], "checkpoints"
+        modes, [(path, verify_dir(path, Kind.CHECKPOINT)) for path in checkpoints], "checkpoints"
     )
     read = {path: read_logits(path, "VAL_SELECT") for path in logits}
     says = _by_mode(

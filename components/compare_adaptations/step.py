@@ -12,13 +12,14 @@ import numpy as np
 from components.compare_adaptations.candidates import Candidate, read_candidates
 from components.compare_adaptations.config import CompareAdaptationsConfig
 from components.shared.calibration.model_selection import METRICS
+from components.shared.contracts.artifact_kinds import Kind
 from components.shared.contracts.artifacts import MANIFEST, Manifest, write_json, writing
 from components.shared.contracts.errors import DataError
 from components.shared.contracts.step import InputDirs, OutputDir, OutputFile, main
 from components.shared.policies.logits import Logits
 from components.shared.stats.bootstrap import Statistic, intervals, membership, paired_difference
 
-STEP, KIND = "compare_adaptations", "Comparison"
+STEP = "compare_adaptations"
 # Row of a table: mode and metric with value and 95 % interval, the same of its difference to the
 # first mode.
 Row = dict[str, Any]
@@ -59,12 +60,12 @@ def run(
     # Inputs of the chosen training too: who reads a checkpoint asks of which data it was made.
     lineage = dict(chosen.manifest.inputs) | inputs
     with writing(
-        checkpoint, kind="Checkpoint", step=STEP, config=config, inputs=lineage, summary=summary
+        checkpoint, kind=Kind.CHECKPOINT, step=STEP, config=config, inputs=lineage, summary=summary
     ) as out:
         shutil.copytree(
             chosen.checkpoint, out, dirs_exist_ok=True, ignore=shutil.ignore_patterns(MANIFEST)
         )
-    with writing(comparison, kind=KIND, step=STEP, config=config, inputs=inputs) as out:
+    with writing(comparison, kind=Kind.COMPARISON, step=STEP, config=config, inputs=inputs) as out:
         write_json(out / "comparison.json", verdict | {"split": "VAL_SELECT", "rows": rows})
         _write_csv(out / "comparison.csv", rows)
         _plot(out / "comparison.png", config, rows)

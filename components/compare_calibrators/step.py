@@ -6,8 +6,9 @@ from typing import Any
 
 from components.compare_calibrators.config import CompareCalibratorsConfig
 from components.shared.calibration import registry
-from components.shared.calibration.artifact import FILE, KIND
+from components.shared.calibration.artifact import FILE
 from components.shared.calibration.compare import UNCALIBRATED, Comparison, compare
+from components.shared.contracts.artifact_kinds import Kind
 from components.shared.contracts.artifacts import write_json, writing
 from components.shared.contracts.errors import DataError
 from components.shared.contracts.step import InputDir, OutputDir, main
@@ -43,7 +44,7 @@ def run(
     )
     with writing(
         calibration,
-        kind=KIND,
+        kind=Kind.CALIBRATION,
         step="compare_calibrators",
         config=config,
         inputs={"val_calib_logits": manifest},

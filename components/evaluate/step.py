@@ -13,6 +13,7 @@ from components.evaluate.policies import PolicyResults, evaluate_policies, read_
 from components.evaluate.report.plots import thinned
 from components.evaluate.report.report import HardExample, ReportData, render
 from components.evaluate.report.scorecard import Entry, Predictions
+from components.shared.contracts.artifact_kinds import Kind
 from components.shared.contracts.artifacts import write_json, writing
 from components.shared.contracts.errors import ArtifactError, DataError
 from components.shared.contracts.step import InputDir, OutputDir, OutputFile, main
@@ -21,7 +22,6 @@ from components.shared.policies.logits import Logits
 from components.shared.policies.policy import Policy
 from components.shared.stats import metrics
 
-KIND = "Evaluation"
 _MAX_ROC_POINTS = 200  # what the KFP UI draws without delay
 
 
@@ -70,7 +70,9 @@ def run(
     )
     matrix = [[tn, fp], [fn, tp]]
     samples = [data.samples[data.index[logits.sample_ids[row]]] for row in hard]
-    with writing(evaluation, kind=KIND, step="evaluate", config=config, inputs=inputs) as out:
+    with writing(
+        evaluation, kind=Kind.EVALUATION, step="evaluate", config=config, inputs=inputs
+    ) as out:
         write_json(out / "eval_report.json", _document(config, judged))
         write_json(out / "confusion.json", {"labels": names, "matrix": matrix})
         _write_metrics(out / "metrics.csv", values)

@@ -12,6 +12,7 @@ import numpy as np
 
 from components.export_bundle.config import ExportConfig
 from components.export_bundle.model_card import natix_card, readme
+from components.shared.contracts.artifact_kinds import Kind
 from components.shared.contracts.artifacts import (
     Manifest,
     sha256_file,
@@ -29,7 +30,6 @@ from components.shared.serving.bundle import (
     DISTILLED_MODEL,
     DOCUMENT,
     GATE,
-    KIND,
     MODEL,
     POLICY,
     PREPROCESSING,
@@ -81,14 +81,16 @@ def run(
         )
     data = Dataset.open(dataset)
     inputs = {
-        "checkpoint": verify_dir(checkpoint, "Checkpoint"),
+        "checkpoint": verify_dir(checkpoint, Kind.CHECKPOINT),
         "policy": policy_manifest,
-        "evaluation": verify_dir(evaluation, "Evaluation"),
+        "evaluation": verify_dir(evaluation, Kind.EVALUATION),
         "dataset": data.manifest,
     }
     report = json.loads((evaluation / "eval_report.json").read_text(encoding="utf-8"))
     _check(inputs, rule, report, checkpoint)
-    with writing(bundle, kind=KIND, step="export_bundle", config=config, inputs=inputs) as out:
+    with writing(
+        bundle, kind=Kind.BUNDLE, step="export_bundle", config=config, inputs=inputs
+    ) as out:
         shutil.copyfile(path / "policy.json", out / POLICY)
         write_early_exit(out, read_early_exit(path))
         preprocessing, reason = _write_model(checkpoint, rule, data, out)

@@ -8,12 +8,13 @@ import numpy as np
 from components.fit_threshold.config import FitThresholdConfig
 from components.fit_threshold.sweep import Best, Sweep, best_threshold, best_thresholds, sweep
 from components.shared.calibration.artifact import read_calibrator
+from components.shared.contracts.artifact_kinds import Kind
 from components.shared.contracts.artifacts import write_json, writing
 from components.shared.contracts.errors import DataError
 from components.shared.contracts.step import InputDir, OutputDir, main
 from components.shared.policies.early_exit import fit_early_exit, write_early_exit
 from components.shared.policies.logits import Logits, read_logits
-from components.shared.policies.policy import DISTILLED_POLICY, KIND, Policy, softmax_policy
+from components.shared.policies.policy import DISTILLED_POLICY, Policy, softmax_policy
 from components.shared.stats.bootstrap import group_weights, membership, percentile_interval
 from components.shared.stats.metrics import Bools, Floats, sigmoid
 
@@ -54,7 +55,9 @@ def run(
         f"threshold {fitted.threshold:.4f} (95 % interval {shown}), "
         f"{config.objective} {best.objective:.4f} on {len(truth)} samples of VAL_CALIB"
     )
-    with writing(policy, kind=KIND, step="fit_threshold", config=config, inputs=inputs) as out:
+    with writing(
+        policy, kind=Kind.POLICY, step="fit_threshold", config=config, inputs=inputs
+    ) as out:
         write_json(out / "policy.json", fitted.to_json())
         write_json(out / "fit.json", _fit_document(config, best, interval, truth))
         write_early_exit(out, early)

@@ -2,11 +2,12 @@
 
 from components.import_backbone.backbone_sources import copy_backbone
 from components.import_backbone.config import ImportBackboneConfig
+from components.shared.contracts.artifact_kinds import Kind
 from components.shared.contracts.artifacts import writing
 from components.shared.contracts.errors import ConfigError
 from components.shared.contracts.step import OutputDir, main
 
-KIND, STEP = "Backbone", "import_backbone"
+STEP = "import_backbone"
 
 
 def run(config: ImportBackboneConfig, *, pretrained: OutputDir) -> None:
@@ -20,7 +21,7 @@ def run(config: ImportBackboneConfig, *, pretrained: OutputDir) -> None:
             "backbone='' is not set; give a Hugging Face folder, local or s3://, or a hub id"
         )
     summary: dict[str, object] = {}
-    with writing(pretrained, kind=KIND, step=STEP, config=config, summary=summary) as out:
+    with writing(pretrained, kind=Kind.BACKBONE, step=STEP, config=config, summary=summary) as out:
         summary["source"] = copy_backbone(config.backbone, out)
         from components.shared.models.backbone import load_backbone
 

@@ -7,10 +7,11 @@ from pathlib import Path
 from components.ingest_dataset.check import Checked, PixelFile, check_all
 from components.ingest_dataset.config import IngestConfig
 from components.ingest_dataset.grouping import Pair, near_duplicates, united_groups, without_copies
+from components.shared.contracts.artifact_kinds import Kind
 from components.shared.contracts.artifacts import working, writing
 from components.shared.contracts.errors import ConfigError, DataError
 from components.shared.contracts.step import OutputDir, main
-from components.shared.data.dataset import KIND, Sample, write_header, write_samples, write_shards
+from components.shared.data.dataset import Sample, write_header, write_samples, write_shards
 
 _NAMED = 50
 _DUPLICATE_COLUMNS = ("sample_id", "source", "path", "label")
@@ -42,7 +43,7 @@ def run(config: IngestConfig, *, dataset: OutputDir) -> None:
         samples = [_sample(config, item, group) for item, group in rows]
         summary = _summary(config, samples, rejected, exact, near)
         with writing(
-            dataset, kind=KIND, step="ingest_dataset", config=config, summary=summary
+            dataset, kind=Kind.IMAGE_DATASET, step="ingest_dataset", config=config, summary=summary
         ) as out:
             write_header(out, config.class_names, config.image_size)
             write_samples(out, samples)

@@ -1,6 +1,7 @@
 """Logits of the chosen model on VAL_CALIB and VAL_TEST."""
 
 from components.predict_logits.config import PredictLogitsConfig
+from components.shared.contracts.artifact_kinds import Kind
 from components.shared.contracts.artifacts import verify_dir, working
 from components.shared.contracts.step import InputDir, OutputDir, main
 from components.shared.data.dataset import Dataset
@@ -28,7 +29,7 @@ def run(
     data, assignment, base = (
         Dataset.open(dataset),
         read_splits(splits),
-        verify_dir(checkpoint, "Checkpoint"),
+        verify_dir(checkpoint, Kind.CHECKPOINT),
     )
     refuse_foreign(data, assignment, base)
     inputs = {"dataset": data.manifest, "splits": assignment.manifest, "checkpoint": base}

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 from components.pretrain_explora.config import PretrainExploraConfig
+from components.shared.contracts.artifact_kinds import Kind
 from components.shared.contracts.artifacts import Manifest, verify_dir, write_json, writing
 from components.shared.contracts.errors import (
     ConfigError,
@@ -19,7 +20,7 @@ from components.shared.data.train_images import TrainImages
 from components.shared.data.train_labels import read_train_labels
 from components.shared.training.session.resumable import TrainingSession
 
-KIND, STEP = "Backbone", "pretrain_explora"
+STEP = "pretrain_explora"
 _TOLERANCE = 1e-4  # of tokens; storing fp32 weights explains 1e-6
 _PROJECT_ROOT = Path(__file__).resolve().parents[2]
 _NO_ROPE = ("dinov2", "dinov2_with_registers", "vit")
@@ -47,7 +48,7 @@ def run(
         sources["train_labels"] = train_labels
     training = TrainingSession(config, step=STEP, inputs=sources, beside=adapted)
     training.raise_recorded_failure()
-    images, base = TrainImages.open(train_images), verify_dir(pretrained, KIND)
+    images, base = TrainImages.open(train_images), verify_dir(pretrained, Kind.BACKBONE)
     inputs: dict[str, Manifest] = {"train_images": images.manifest, "pretrained": base}
     inputs |= _labels(config, images, train_labels)
     _check(config, images, pretrained)
@@ -55,7 +56,7 @@ def run(
         summary = json.loads((work / "training.json").read_text(encoding="utf-8"))
         summary["max_difference"] = _verified(pretrained, work)
         with writing(
-            adapted, kind=KIND, step=STEP, config=config, inputs=inputs, summary=summary
+            adapted, kind=Kind.BACKBONE, step=STEP, config=config, inputs=inputs, summary=summary
         ) as out:
             shutil.copytree(work / "backbone", out, dirs_exist_ok=True)
             write_json(out / "training.json", summary)

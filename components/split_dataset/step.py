@@ -6,13 +6,14 @@ from pathlib import Path
 
 import numpy as np
 
+from components.shared.contracts.artifact_kinds import Kind
 from components.shared.contracts.artifacts import write_json, writing
 from components.shared.contracts.errors import ConfigError
 from components.shared.contracts.step import InputDir, OutputDir, main
-from components.shared.data import train_images as pixels
-from components.shared.data import train_labels as labels
 from components.shared.data.dataset import Dataset
-from components.shared.data.splits import KIND, SPLITS, audit
+from components.shared.data.splits import SPLITS, audit
+from components.shared.data.train_images import write_train_images
+from components.shared.data.train_labels import write_train_labels
 from components.split_dataset.balance import Counts, Groups, best_salt, refuse_missing, table
 from components.split_dataset.config import SplitConfig
 
@@ -57,21 +58,34 @@ def run(
     summary = {"salt": salt, "counts": dict(zip(SPLITS, counts.tolist(), strict=True))}
     inputs = {"dataset": data.manifest}
     with writing(
-        splits, kind=KIND, step=STEP, config=config, inputs=inputs, summary=summary
+        splits, kind=Kind.SPLITS, step=STEP, config=config, inputs=inputs, summary=summary
     ) as out:
         _write_tables(out, data, split_by_id, counts)
         write_json(out / "split.json", _document(config, data, counts, salt, held_out))
         _plot(out / "splits.png", counts, data.class_names)
     ids = [sample_id for sample_id, split in split_by_id.items() if split == "TRAIN"]
-    for path, part, write in (
-        (train_images, pixels, pixels.write_train_images),
-        (train_labels, labels, labels.write_train_labels),
-    ):
-        if path is not None:
-            with writing(
-                path, kind=part.KIND, step=STEP, config=config, inputs=inputs, split="TRAIN"
-            ) as out:
-                write(out, data, ids)
+    if train_images is not None:
+        _write_train_images(train_images, config, data, ids)
+    if train_labels is not None:
+        _write_train_labels(train_labels, config, data, ids)
+
+
+def _write_train_images(path: Path, config: SplitConfig, data: Dataset, ids: list[str]) -> None:
+    """Write the pixels of TRAIN."""
+    kind, inputs = Kind.TRAIN_IMAGES, {"dataset": data.manifest}
+    with writing(
+        path, kind=kind, step=STEP, config=config, inputs=inputs, split=kind.data_split
+    ) as out:
+        write_train_images(out, data, ids)
+
+
+def _write_train_labels(path: Path, config: SplitConfig, data: Dataset, ids: list[str]) -> None:
+    """Write the labels of TRAIN."""
+    kind, inputs = Kind.TRAIN_LABELS, {"dataset": data.manifest}
+    with writing(
+        path, kind=kind, step=STEP, config=config, inputs=inputs, split=kind.data_split
+    ) as out:
+        write_train_labels(out, data, ids)
 
 
 def _held_out_groups(config: SplitConfig, data: Dataset) -> set[str]:

@@ -3,6 +3,7 @@
 import json
 import shutil
 
+from components.shared.contracts.artifact_kinds import Kind
 from components.shared.contracts.artifacts import verify_dir, writing
 from components.shared.contracts.errors import ConfigError, DataError
 from components.shared.contracts.step import InputDir, OutputDir, main
@@ -36,14 +37,19 @@ def run(
     data, assignment, base = (
         Dataset.open(dataset),
         read_splits(splits),
-        verify_dir(backbone, "Backbone"),
+        verify_dir(backbone, Kind.BACKBONE),
     )
     _check(config, data, assignment)
     with training.run("components.train_baseline.train") as work:
         inputs = {"dataset": data.manifest, "splits": assignment.manifest, "backbone": base}
         summary = json.loads((work / "training.json").read_text(encoding="utf-8"))
         with writing(
-            checkpoint, kind="Checkpoint", step=STEP, config=config, inputs=inputs, summary=summary
+            checkpoint,
+            kind=Kind.CHECKPOINT,
+            step=STEP,
+            config=config,
+            inputs=inputs,
+            summary=summary,
         ) as out:
             shutil.copytree(work / "checkpoint", out, dirs_exist_ok=True)
         write_split_logits(

@@ -5,6 +5,7 @@ VAL_TEST?
 import json
 import shutil
 
+from components.shared.contracts.artifact_kinds import Kind
 from components.shared.contracts.artifacts import verify_dir, writing
 from components.shared.contracts.errors import ConfigError
 from components.shared.contracts.step import InputDir, OutputDir, main
@@ -39,7 +40,7 @@ def run(
     data, assignment, base = (
         Dataset.open(dataset),
         read_splits(splits),
-        verify_dir(checkpoint, "Checkpoint"),
+        verify_dir(checkpoint, Kind.CHECKPOINT),
     )
     if config.positive_class not in data.class_names:
         raise ConfigError(
@@ -52,7 +53,7 @@ def run(
         summary = json.loads((work / "training.json").read_text(encoding="utf-8"))
         with writing(
             gate_checkpoint,
-            kind="Checkpoint",
+            kind=Kind.CHECKPOINT,
             step=STEP,
             config=config,
             inputs=inputs,

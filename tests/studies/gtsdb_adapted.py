@@ -27,6 +27,7 @@ from components.ingest_dataset.config import IngestConfig
 from components.ingest_dataset.step import run as ingest_dataset
 from components.pretrain_explora.config import PretrainExploraConfig
 from components.pretrain_explora.step import run as pretrain_explora
+from components.shared.contracts.artifact_kinds import Kind
 from components.shared.contracts.artifacts import writing
 from components.shared.data import train_images
 from components.shared.data.dataset import Dataset
@@ -119,7 +120,7 @@ def _write_train_images(data: Dataset, day: str, config: Config, path: Path) -> 
     ids = [sample.sample_id for sample in data.samples if sample.attributes["recording_day"] != day]
     with writing(
         path,
-        kind=train_images.KIND,
+        kind=Kind.TRAIN_IMAGES,
         step="gtsdb_adapted",
         config=config,
         inputs={"dataset": data.manifest},

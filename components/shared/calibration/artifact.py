@@ -5,10 +5,10 @@ from pathlib import Path
 
 from components.shared.calibration import registry
 from components.shared.calibration.calibrator import Calibrator
+from components.shared.contracts.artifact_kinds import Kind
 from components.shared.contracts.artifacts import Manifest, verify_dir
 from components.shared.contracts.errors import ArtifactError
 
-KIND = "Calibration"
 FILE = "calibrator.json"
 
 
@@ -16,7 +16,7 @@ def read_calibrator(path: Path, logits: Manifest) -> tuple[Calibrator, Manifest]
     """Verify and read a Calibration artifact. Raises ArtifactError where it was fitted on other
     logits.
     """
-    manifest = verify_dir(path, KIND)
+    manifest = verify_dir(path, Kind.CALIBRATION)
     fitted_on = manifest.inputs.get("val_calib_logits")
     if fitted_on != logits.content_digest:
         raise ArtifactError(

@@ -80,7 +80,7 @@ def writing(
     try:
         yield staging
         manifest = Manifest(
-            kind=kind,
+            kind=str(kind),
             step=step,
             code_version=code_version(),
             config=config.to_json(),
@@ -132,7 +132,7 @@ def verify_dir(path: Path, kind: str, *, split: str | None = None) -> Manifest:
             f"{path}: holds split {manifest.split!r}, this step may only see {split!r}"
         )
     if manifest.kind != kind:
-        raise ArtifactError(f"{path}: kind is {manifest.kind!r}, this step needs {kind!r}")
+        raise ArtifactError(f"{path}: kind is {manifest.kind!r}, this step needs {str(kind)!r}")
     if split is None and manifest.split is not None:
         raise LeakageViolationError(
             f"{path}: holds split {manifest.split!r}, a {kind} belongs to none"

@@ -16,9 +16,9 @@ from typing import Self
 import numpy as np
 import numpy.typing as npt
 
+from components.shared.contracts.artifact_kinds import Kind
 from components.shared.contracts.artifacts import Manifest, verify_dir, write_json
 
-KIND = "ImageDataset"
 SHARD_SIZE = 2048  # images: 300 MB at 224 x 224
 _COLUMNS = ("sample_id", "label", "group", "source", "path", "sha256")
 _ATTRIBUTE = "attribute:"  # apart from our own columns: the user's may have the same names
@@ -56,7 +56,7 @@ class Dataset:
     @classmethod
     def open(cls, path: Path) -> Self:
         """Verify the artifact and map its shards. Raises ArtifactError listing every difference."""
-        manifest = verify_dir(path, KIND)
+        manifest = verify_dir(path, Kind.IMAGE_DATASET)
         header = json.loads((path / "dataset.json").read_text(encoding="utf-8"))
         with (path / "samples.csv").open(newline="", encoding="utf-8") as stream:
             samples = [_sample(row) for row in csv.DictReader(stream)]

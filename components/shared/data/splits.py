@@ -14,12 +14,12 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from components.shared.contracts.artifact_kinds import Kind
 from components.shared.contracts.artifacts import Manifest, verify_dir
 from components.shared.contracts.errors import ArtifactError, LeakageViolationError
 from components.shared.data.dataset import Dataset
 
 SPLITS = ("TRAIN", "VAL_SELECT", "VAL_CALIB", "VAL_TEST")
-KIND = "Splits"
 _NAMED_CROSSINGS = 20
 
 
@@ -41,7 +41,7 @@ class Splits:
 
 def read_splits(path: Path) -> Splits:
     """Verify and read a Splits artifact."""
-    manifest = verify_dir(path, KIND)
+    manifest = verify_dir(path, Kind.SPLITS)
     with (path / "splits.csv").open(newline="", encoding="utf-8") as stream:
         return Splits(manifest, {row["sample_id"]: row["split"] for row in csv.DictReader(stream)})
 

@@ -15,11 +15,11 @@ from typing import Self
 import numpy as np
 import numpy.typing as npt
 
+from components.shared.contracts.artifact_kinds import Kind
 from components.shared.contracts.artifacts import Manifest, verify_dir, write_json
 from components.shared.contracts.errors import ArtifactError, LeakageViolationError
 from components.shared.data.dataset import Dataset, map_shards, read_shards, write_shards
 
-KIND = "TrainImages"
 SPLIT = "TRAIN"
 _HEADER = "train_images.json"
 _FIELDS = {"split", "image_size", "sample_ids"}
@@ -46,13 +46,13 @@ class TrainImages:
         content, or holds anything besides pixels and ids; ArtifactError listing every other
         difference.
         """
-        manifest = verify_dir(path, KIND, split=SPLIT)
+        manifest = verify_dir(path, Kind.TRAIN_IMAGES, split=SPLIT)
         foreign = sorted(
             name for name in manifest.files if name != _HEADER and not _SHARD.fullmatch(name)
         )
         if foreign:
             raise LeakageViolationError(
-                f"{path}: holds {', '.join(foreign)}; {KIND} are pixels and ids only"
+                f"{path}: holds {', '.join(foreign)}; {Kind.TRAIN_IMAGES} are pixels and ids only"
             )
         header = json.loads((path / _HEADER).read_text(encoding="utf-8"))
         if header.get("split") != SPLIT:

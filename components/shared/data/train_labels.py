@@ -12,12 +12,12 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from components.shared.contracts.artifact_kinds import Kind
 from components.shared.contracts.artifacts import Manifest, verify_dir, write_json
 from components.shared.contracts.errors import ArtifactError
 from components.shared.data.dataset import Dataset
 from components.shared.data.train_images import SPLIT, TrainImages
 
-KIND = "TrainLabels"
 _TABLE, _HEADER = "train_labels.csv", "train_labels.json"
 
 
@@ -40,7 +40,7 @@ def read_train_labels(
     Raises LeakageViolationError for another split's labels, ArtifactError for those of other
     images.
     """
-    manifest = verify_dir(path, KIND, split=SPLIT)
+    manifest = verify_dir(path, Kind.TRAIN_LABELS, split=SPLIT)
     n_classes = len(json.loads((path / _HEADER).read_text(encoding="utf-8"))["class_names"])
     with (path / _TABLE).open(newline="", encoding="utf-8") as stream:
         label_of = {row["sample_id"]: int(row["label"]) for row in csv.DictReader(stream)}

@@ -14,14 +14,10 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from components.shared.contracts.artifact_kinds import Kind
 from components.shared.contracts.artifacts import Manifest, verify_dir, write_json
 from components.shared.contracts.errors import DataError, LeakageViolationError
 
-KIND_OF_SPLIT = {
-    "VAL_SELECT": "ValSelectLogits",
-    "VAL_CALIB": "ValCalibLogits",
-    "VAL_TEST": "ValTestLogits",
-}
 _COLUMNS = ("sample_id", "label", "group", "source", "path")
 
 
@@ -111,7 +107,7 @@ def read_logits(path: Path, split: str) -> tuple[Logits, Manifest]:
     Raises LeakageViolationError where the manifest or the content names another split,
     ArtifactError or DataError for anything else that is wrong.
     """
-    manifest = verify_dir(path, KIND_OF_SPLIT[split], split=split)
+    manifest = verify_dir(path, Kind.logits_of(split), split=split)
     header = json.loads((path / "logits.json").read_text(encoding="utf-8"))
     if header["split"] != split:
         raise LeakageViolationError(

@@ -11,12 +11,12 @@ import numpy.typing as npt
 
 from components.shared.calibration import registry
 from components.shared.calibration.calibrator import Calibrator, class_log_odds
+from components.shared.contracts.artifact_kinds import Kind
 from components.shared.contracts.artifacts import Manifest, verify_dir
 from components.shared.contracts.config import unknown_key
 from components.shared.contracts.errors import ArtifactError
 from components.shared.stats.metrics import Bools, Floats, sigmoid
 
-KIND = "Policy"
 POSITIVE, NEGATIVE, DEFER, BOTH = "roadwork", "none", "defer", "both"
 RISKS = ("error", "fnr")
 INFEASIBLE = "infeasible.json"
@@ -269,7 +269,7 @@ def read_fitted(path: Path) -> tuple[Policy | Infeasible, Manifest]:
     """Verify and read a Policy artifact that may hold infeasible.json in the place of a policy."""
     if not (path / INFEASIBLE).is_file():
         return read_policy(path)
-    manifest = verify_dir(path, KIND)
+    manifest = verify_dir(path, Kind.POLICY)
     return Infeasible(**json.loads((path / INFEASIBLE).read_text(encoding="utf-8"))), manifest
 
 
@@ -285,7 +285,7 @@ def read_distilled_policy(path: Path) -> Policy | None:
 
 def read_policy(path: Path) -> tuple[Policy, Manifest]:
     """Verify and read a Policy artifact, which holds exactly one policy.json."""
-    manifest = verify_dir(path, KIND)
+    manifest = verify_dir(path, Kind.POLICY)
     if INFEASIBLE in manifest.files:
         stored = json.loads((path / INFEASIBLE).read_text(encoding="utf-8"))
         raise ArtifactError(

@@ -4,13 +4,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from components.shared.contracts.artifact_kinds import Kind
 from components.shared.contracts.artifacts import Manifest, write_json, writing
 from components.shared.contracts.errors import InfeasibleError
 from components.shared.policies.calibration_split import CalibrationSplit
 from components.shared.policies.certify import Certificate, risk_upper_bound
 from components.shared.policies.config import SelectiveConfig
 from components.shared.policies.early_exit import EarlyExit, write_early_exit
-from components.shared.policies.policy import INFEASIBLE, KIND, SelectivePolicy
+from components.shared.policies.policy import INFEASIBLE, SelectivePolicy
 
 
 def write_policy(
@@ -28,7 +29,7 @@ def write_policy(
         f"{policy.kind}: {policy.risk} <= {policy.alpha} with probability {1 - policy.delta:g}, "
         f"coverage {fit['coverage']:.3f} (at least {policy.coverage_lower_bound:.3f}) on VAL_CALIB"
     )
-    with writing(path, kind=KIND, step=step, config=config, inputs=inputs) as out:
+    with writing(path, kind=Kind.POLICY, step=step, config=config, inputs=inputs) as out:
         write_json(out / "policy.json", policy.to_json())
         write_json(out / "fit.json", fit)
         write_early_exit(out, early_exit)
@@ -49,7 +50,9 @@ def infeasible(
     if config.policy == kind:
         raise InfeasibleError(reason)
     print(f"{kind}: infeasible. {reason}")
-    with writing(path, kind=KIND, step=f"calibrate_{kind}", config=config, inputs=inputs) as out:
+    with writing(
+        path, kind=Kind.POLICY, step=f"calibrate_{kind}", config=config, inputs=inputs
+    ) as out:
         write_json(out / INFEASIBLE, {"kind": kind, "reason": reason, "best_level": best_level})
 
 

@@ -18,12 +18,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from components.shared.contracts.artifact_kinds import Kind
 from components.shared.contracts.artifacts import MANIFEST, verify_dir
 from components.shared.contracts.errors import ArtifactError
 from components.shared.policies.early_exit import EarlyExit, read_early_exit
 from components.shared.policies.policy import Policy, parse_policy
 
-KIND = "Bundle"
 MODEL, POLICY, PREPROCESSING, DOCUMENT = "model", "policy.json", "preprocessing.json", "bundle.json"
 GATE, DISTILLED_MODEL = "gate", "student"
 
@@ -45,7 +45,9 @@ def open_bundle(path: Path) -> Bundle:
     Raises ArtifactError listing every difference from the manifest or from bundle.json, or for
     another number of policies than one.
     """
-    recorded = {name: entry["sha256"] for name, entry in verify_dir(path, KIND).files.items()}
+    recorded = {
+        name: entry["sha256"] for name, entry in verify_dir(path, Kind.BUNDLE).files.items()
+    }
     policies = sorted(name for name in recorded if name.rsplit("/", 1)[-1] == POLICY)
     if policies != [POLICY]:
         raise ArtifactError(

@@ -8,14 +8,13 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
+from components.shared.contracts.artifact_kinds import Kind
 from components.shared.contracts.artifacts import MANIFEST, verify_dir
 from components.shared.contracts.config import canonical_json
 from components.shared.contracts.errors import ArtifactError
 from components.shared.storage.artifacts import download_artifact, upload_artifact
 from components.shared.storage.client import Store
 from components.shared.storage.errors import ObjectNotFoundError
-
-KIND = "Bundle"
 
 
 @dataclass(frozen=True)
@@ -42,9 +41,9 @@ class BundleRegistry:
         """Upload a bundle under its content digest, which is returned; one that is there already is
         left alone.
         """
-        digest = verify_dir(path, KIND).content_digest
+        digest = verify_dir(path, Kind.BUNDLE).content_digest
         if not self._complete(digest):
-            upload_artifact(self._store, path, self._bucket, self._place(digest), kind=KIND)
+            upload_artifact(self._store, path, self._bucket, self._place(digest), kind=Kind.BUNDLE)
         return digest
 
     def get_bundle(self, digest: str, path: Path) -> None:
@@ -52,7 +51,7 @@ class BundleRegistry:
         `digest`.
         """
         manifest = download_artifact(
-            self._store, self._bucket, self._place(digest), path, kind=KIND
+            self._store, self._bucket, self._place(digest), path, kind=Kind.BUNDLE
         )
         if manifest.content_digest != digest:
             raise ArtifactError(

@@ -10,10 +10,11 @@ import pytest
 
 from components.calibrate_gate.config import CalibrateGateConfig
 from components.calibrate_gate.step import run
+from components.shared.contracts.artifact_kinds import Kind
 from components.shared.contracts.artifacts import writing
 from components.shared.contracts.config import Config
 from components.shared.contracts.errors import ArtifactError, InfeasibleError, LeakageViolationError
-from components.shared.policies.logits import KIND_OF_SPLIT, Logits, write_logits
+from components.shared.policies.logits import Logits, write_logits
 from components.shared.policies.policy import GatePolicy, read_policy
 from tests.logits_artifacts import binary_logits, logits_artifact
 
@@ -34,7 +35,7 @@ def _logits(count: int, seed: int = 0, split: str = "VAL_CALIB", noise: float = 
 
 
 def _artifact(path: Path, logits: Logits) -> Path:
-    kind = KIND_OF_SPLIT[logits.split]
+    kind = Kind.logits_of(logits.split)
     with writing(path, kind=kind, step="test", config=Config(), split=logits.split) as out:
         write_logits(out, logits)
     return path

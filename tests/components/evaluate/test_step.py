@@ -12,10 +12,11 @@ import pytest
 
 from components.evaluate.config import EvaluateConfig
 from components.evaluate.step import run
+from components.shared.contracts.artifact_kinds import Kind
 from components.shared.contracts.artifacts import write_json, writing
 from components.shared.contracts.config import Config
 from components.shared.contracts.errors import ArtifactError
-from components.shared.policies.logits import KIND_OF_SPLIT, Logits, write_logits
+from components.shared.policies.logits import Logits, write_logits
 from components.shared.policies.policy import GatePolicy, Policy, ScrcPolicy, softmax_policy
 from components.shared.stats.risk_coverage import augrc
 from tests.bundles import write_dataset
@@ -53,7 +54,7 @@ def _logits(gate: bool) -> Logits:
 
 def _write(path: Path, logits: Logits) -> Path:
     with writing(
-        path, kind=KIND_OF_SPLIT["VAL_TEST"], step="test", config=Config(), split="VAL_TEST"
+        path, kind=Kind.logits_of("VAL_TEST"), step="test", config=Config(), split="VAL_TEST"
     ) as out:
         write_logits(out, logits)
     return path

@@ -12,6 +12,7 @@ from collections.abc import Collection
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from components.shared.contracts.artifact_kinds import Kind
 from components.shared.contracts.artifacts import read_manifest, verify_dir, write_json, writing
 from components.shared.contracts.config import Config
 from components.shared.contracts.errors import ArtifactError
@@ -21,7 +22,6 @@ if (
 ):  # steps import this module to find checkpoints; torch is for the processes that train
     from components.shared.training.loop.state import TrainingState
 
-KIND = "TrainingState"
 _TENSORS, _DOCUMENT = "state.safetensors", "state.json"
 
 
@@ -31,7 +31,7 @@ def write(place: Path, state: "TrainingState", *, step: str, config: Config) -> 
 
     path = place / f"step-{state.step:09d}"
     best = {"step": state.step, "best_epoch": state.document["best_epoch"]}
-    with writing(path, kind=KIND, step=step, config=config, summary=best) as out:
+    with writing(path, kind=Kind.TRAINING_STATE, step=step, config=config, summary=best) as out:
         save_file(state.tensors, out / _TENSORS)
         write_json(out / _DOCUMENT, state.document)
     return path
@@ -61,7 +61,7 @@ def newest(place: Path) -> Path | None:
     """The newest complete checkpoint; damaged ones are named and skipped."""
     for path in reversed(all_of(place)):
         try:
-            verify_dir(path, KIND)
+            verify_dir(path, Kind.TRAINING_STATE)
         except ArtifactError as error:
             print(f"warning: damaged checkpoint skipped: {error}", flush=True)
         else:

@@ -13,6 +13,7 @@ from collections.abc import Collection
 from pathlib import Path
 from typing import Any, Self
 
+from components.shared.contracts.artifact_kinds import Kind
 from components.shared.contracts.errors import ArtifactError, OvertakenError, one_line
 from components.shared.storage import Store, split_uri
 from components.shared.storage.artifacts import download_artifact, upload_artifact
@@ -22,7 +23,6 @@ from components.shared.storage.errors import (
     StoreConflictError,
 )
 from components.shared.training.checkpoint import files as checkpoint_files
-from components.shared.training.checkpoint.files import KIND
 
 _POINTER, _FAILURE, _MANIFEST = "latest", "failed.json", "/manifest.json"
 _CLAIM_ATTEMPTS = 5
@@ -97,7 +97,11 @@ class RemoteCheckpoints:
                 if name + _MANIFEST not in keys:
                     raise ArtifactError("no manifest: its upload was interrupted")
                 download_artifact(
-                    self._store, self._bucket, self._prefix + name, place / local, kind=KIND
+                    self._store,
+                    self._bucket,
+                    self._prefix + name,
+                    place / local,
+                    kind=Kind.TRAINING_STATE,
                 )
             except (ArtifactError, DigestMismatchError, ObjectNotFoundError) as error:
                 print(
@@ -118,7 +122,9 @@ class RemoteCheckpoints:
             self._join()
         # The owner is part of the name: two attempts never write the same object.
         name = f"{path.name}.{self.owner}"
-        upload_artifact(self._store, path, self._bucket, self._prefix + name, kind=KIND)
+        upload_artifact(
+            self._store, path, self._bucket, self._prefix + name, kind=Kind.TRAINING_STATE
+        )
         try:
             self._move(name, self._etag)
         except StoreConflictError:

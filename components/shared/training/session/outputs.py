@@ -6,11 +6,12 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from components.shared.contracts.artifact_kinds import Kind
 from components.shared.contracts.artifacts import Manifest, writing
 from components.shared.contracts.config import Config
 from components.shared.data.dataset import Dataset
 from components.shared.data.splits import Splits
-from components.shared.policies.logits import KIND_OF_SPLIT, Logits, Views, write_logits
+from components.shared.policies.logits import Logits, Views, write_logits
 from components.shared.vision.view_spec import ViewSpec
 
 
@@ -57,7 +58,7 @@ def write_split_logits(
         full_image_margin=_optional(work / f"{split}-full-image.npy"),
         views=None if views is None else Views(views.count, views.lower_bound),
     )
-    kind = KIND_OF_SPLIT[split]
+    kind = Kind.logits_of(split)
     with writing(path, kind=kind, step=step, config=config, inputs=inputs, split=split) as out:
         write_logits(out, logits)
 

@@ -7,10 +7,11 @@ from typing import Any
 import numpy as np
 import pytest
 
+from components.shared.contracts.artifact_kinds import Kind
 from components.shared.contracts.artifacts import writing
 from components.shared.contracts.config import Config
 from components.shared.contracts.errors import DataError, LeakageViolationError
-from components.shared.policies.logits import KIND_OF_SPLIT, Logits, read_logits, write_logits
+from components.shared.policies.logits import Logits, read_logits, write_logits
 
 
 def _logits(split: str = "VAL_CALIB", **changes: Any) -> Logits:
@@ -28,7 +29,9 @@ def _logits(split: str = "VAL_CALIB", **changes: Any) -> Logits:
 
 
 def _write(path: Path, logits: Logits, split: str) -> None:
-    with writing(path, kind=KIND_OF_SPLIT[split], step="test", config=Config(), split=split) as out:
+    with writing(
+        path, kind=Kind.logits_of(split), step="test", config=Config(), split=split
+    ) as out:
         write_logits(out, logits)
 
 

@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 
 from components.shared.calibration.linear import Platt, Temperature
+from components.shared.contracts.artifact_kinds import Kind
 from components.shared.contracts.artifacts import write_json, writing
 from components.shared.contracts.config import Config
 from components.shared.contracts.errors import ArtifactError
 from components.shared.policies.policy import (
-    KIND,
     GatePolicy,
     Infeasible,
     Policy,
@@ -49,7 +49,7 @@ GATE = GatePolicy(kind="gate", **COMMON, gate_slope=2.0, gate_intercept=-1.0, an
 
 
 def _write(path: Path, document: Any) -> Path:
-    with writing(path, kind=KIND, step="test", config=Config()) as out:
+    with writing(path, kind=Kind.POLICY, step="test", config=Config()) as out:
         write_json(out / "policy.json", document)
     return path
 
@@ -140,12 +140,12 @@ def test_an_edited_file_is_refused(tmp_path: Path) -> None:
 
 
 def test_none_and_two_policies_are_refused(tmp_path: Path) -> None:
-    with writing(tmp_path / "none", kind=KIND, step="test", config=Config()) as out:
+    with writing(tmp_path / "none", kind=Kind.POLICY, step="test", config=Config()) as out:
         write_json(out / "other.json", {})
-    with writing(tmp_path / "two", kind=KIND, step="test", config=Config()) as out:
+    with writing(tmp_path / "two", kind=Kind.POLICY, step="test", config=Config()) as out:
         write_json(out / "policy.json", POLICY.to_json())
         write_json(out / "old_policy.json", POLICY.to_json())
-    with writing(tmp_path / "broken", kind=KIND, step="test", config=Config()) as out:
+    with writing(tmp_path / "broken", kind=Kind.POLICY, step="test", config=Config()) as out:
         (out / "policy.json").write_text(json.dumps(POLICY.to_json())[:-9])
     for name, message in (
         ("none", "holds none"),
@@ -229,7 +229,7 @@ def test_edited_promises_are_refused(policy: Policy, changes: dict[str, Any], me
 
 
 def test_an_infeasible_target_is_no_policy(tmp_path: Path) -> None:
-    with writing(tmp_path / "policy", kind=KIND, step="test", config=Config()) as out:
+    with writing(tmp_path / "policy", kind=Kind.POLICY, step="test", config=Config()) as out:
         write_json(
             out / "infeasible.json", {"kind": "scrc", "reason": "too hard", "best_level": 0.2}
         )

@@ -1,0 +1,147 @@
+"""All kinds of artifact: name in the manifest, KFP type, data split, content and reader.
+
+`components/artifact_types.py` makes one KFP type of every kind that travels between phases;
+docs/reference/artifacts.md is rendered from this table. Each member is the kind's name, so that
+`verify_dir(path, Kind.CHECKPOINT)` works.
+"""
+
+from enum import StrEnum
+from typing import Self
+
+
+class Kind(StrEnum):
+    """Name of a kind of artifact, with what it is.
+
+    `data_split`: the split that every artifact of the kind belongs to, None for no split;
+    `content`: what it holds; `readers`: the phases that take it as an input, or others in words.
+    """
+
+    data_split: str | None
+    content: str
+    readers: tuple[str, ...]
+
+    def __new__(cls, name: str, data_split: str | None, content: str, *readers: str) -> Self:
+        member = str.__new__(cls, name)
+        member._value_ = name
+        member.data_split, member.content, member.readers = data_split, content, readers
+        return member
+
+    IMAGE_DATASET = (
+        "ImageDataset",
+        None,
+        "Checked, deduplicated, resized images in shards, with their labels.",
+        "split_dataset",
+        "train_baseline",
+        "train_gate",
+        "predict_logits",
+        "evaluate",
+        "export_bundle",
+    )
+    SPLITS = (
+        "Splits",
+        None,
+        "Assignment of every sample to TRAIN, VAL_SELECT, VAL_CALIB or VAL_TEST.",
+        "train_baseline",
+        "train_gate",
+        "predict_logits",
+    )
+    TRAIN_IMAGES = (
+        "TrainImages",
+        "TRAIN",
+        "Pixels of TRAIN and nothing else: all that a phase without labels may read.",
+        "pretrain_explora",
+    )
+    TRAIN_LABELS = (
+        "TrainLabels",
+        "TRAIN",
+        "Labels of the images in `TrainImages`. A separate type, so that a component that uses"
+        " labels must declare it.",
+        "pretrain_explora",
+    )
+    BACKBONE = (
+        "Backbone",
+        None,
+        "A pretrained vision backbone: a Hugging Face folder in safetensors.",
+        "pretrain_explora",
+        "train_baseline",
+    )
+    CHECKPOINT = (
+        "Checkpoint",
+        None,
+        "Backbone and classification head, adapters merged; or a gate on top of them.",
+        "compare_adaptations",
+        "train_gate",
+        "predict_logits",
+        "export_bundle",
+    )
+    VAL_SELECT_LOGITS = (
+        "ValSelectLogits",
+        "VAL_SELECT",
+        "Logits on VAL_SELECT, by which models are selected.",
+        "compare_adaptations",
+    )
+    VAL_CALIB_LOGITS = (
+        "ValCalibLogits",
+        "VAL_CALIB",
+        "Logits on VAL_CALIB, on which policies are fitted.",
+        "compare_calibrators",
+        "fit_threshold",
+        "calibrate_gate",
+        "calibrate_scrc",
+    )
+    VAL_TEST_LOGITS = (
+        "ValTestLogits",
+        "VAL_TEST",
+        "Logits on VAL_TEST, which only the final evaluation may read.",
+        "evaluate",
+    )
+    COMPARISON = (
+        "Comparison",
+        None,
+        "Metrics of the backbone's adaptations on VAL_SELECT, with paired intervals.",
+        "a person",
+    )
+    CALIBRATION = (
+        "Calibration",
+        None,
+        "A calibrator fitted on VAL_CALIB, and the comparison that selected it.",
+        "fit_threshold",
+    )
+    POLICY = (
+        "Policy",
+        None,
+        "A fitted exit policy.",
+        "evaluate",
+        "export_bundle",
+    )
+    EVALUATION = (
+        "Evaluation",
+        None,
+        "Metrics with intervals, confusion matrix and hard examples on VAL_TEST.",
+        "export_bundle",
+    )
+    BUNDLE = (
+        "Bundle",
+        None,
+        "The deployable model directory with exactly one policy.",
+        "serving",
+    )
+    TRAINING_STATE = (
+        "TrainingState",
+        None,
+        "Weights, optimizer, schedule and random states of a training between two steps.",
+        "the next attempt of the same training",
+    )
+
+    @property
+    def schema_title(self) -> str:
+        """Name of the kind's KFP type; KFP accepts custom types only under `system.`."""
+        return f"system.{self}"
+
+    @classmethod
+    def logits_of(cls, split: str) -> "Kind":
+        """Return the kind of a split's logits; raises KeyError where the split has none."""
+        return {kind.data_split: kind for kind in _LOGITS}[split]
+
+
+_LOGITS = (Kind.VAL_SELECT_LOGITS, Kind.VAL_CALIB_LOGITS, Kind.VAL_TEST_LOGITS)
