@@ -19,12 +19,11 @@ from unittest import mock
 
 from google.protobuf import json_format
 
-from components import artifact_types
 from components.configure.config import RunForm
 from components.configure.phases import PHASES, SET_BY_PIPELINE
 from components.shared.contracts import errors
+from components.shared.contracts.artifact_kinds import Kind
 from components.shared.contracts.environment import Variable
-from components.shared.policies.logits import KIND_OF_SPLIT
 from pipelines.cli import app
 from pipelines.graph import mermaid
 from pipelines.parameters import Variant
@@ -39,8 +38,6 @@ _MARKED = re.compile(
     r"(?P<begin><!-- generated: (?P<name>[\w-]+) -->\n).*?(?P<end><!-- end: (?P=name) -->)",
     re.DOTALL,
 )
-_SPLIT_OF_KIND = {kind: split for split, kind in KIND_OF_SPLIT.items()}
-_SPLIT_OF_KIND |= {"TrainImages": "TRAIN", "TrainLabels": "TRAIN"}
 _WIDTH = "100"  # columns of the help texts
 
 
@@ -98,16 +95,13 @@ def parameters() -> str:
 
 
 def artifacts() -> str:
-    """Return the table of artifact types: content, split, phases that write and read them."""
-    written, read = _artifact_users()
+    """Return the table of artifact kinds: content, split, phases that write them, readers."""
+    written = _artifact_writers()
     rows = []
-    for name, kind in vars(artifact_types).items():
-        if not inspect.isclass(kind):
-            continue
-        writers = ", ".join(f"`{phase}`" for phase in written.get(name, []))
-        readers = ", ".join(f"`{phase}`" for phase in read.get(name, []))
-        split = _SPLIT_OF_KIND.get(name, "")
-        rows.append((f"`{name}`", _summary(kind), split, writers, readers))
+    for kind in Kind:
+        writers = ", ".join(f"`{phase}`" for phase in written.get(kind, []))
+        readers = ", ".join(f"`{name}`" if name in PHASES else name for name in kind.readers)
+        rows.append((f"`{kind}`", kind.content, kind.data_split or "", writers, readers))
     return _table(("kind", "content", "split", "written by", "read by"), rows)
 
 
@@ -175,18 +169,15 @@ def _listed(text: str) -> list[str]:
     return re.findall(r"^    ([a-z][a-z-]*)\b", listing, re.MULTILINE)
 
 
-def _artifact_users() -> tuple[dict[str, list[str]], dict[str, list[str]]]:
-    """Return artifact type -> phases that write it, and phases that read it."""
+def _artifact_writers() -> dict[str, list[str]]:
+    """Return artifact kind -> phases that write it."""
     written: dict[str, list[str]] = {}
-    read: dict[str, list[str]] = {}
     for phase in PHASES:
         component = getattr(importlib.import_module(f"components.{phase}.component"), phase)
-        spec = component.component_spec
-        for users, declared in ((written, spec.outputs), (read, spec.inputs)):
-            titles = {item.type.partition("@")[0] for item in (declared or {}).values()}
-            for title in titles:
-                users.setdefault(title.removeprefix("system."), []).append(phase)
-    return written, read
+        declared = component.component_spec.outputs or {}
+        for title in {item.type.partition("@")[0] for item in declared.values()}:
+            written.setdefault(title.removeprefix("system."), []).append(phase)
+    return written
 
 
 def _table(head: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
