@@ -27,7 +27,8 @@ from components.shared.data.dataset import Sample, write_header, write_samples, 
 from components.shared.models.classifier import Classifier, ClassifierSpec, Head, normalise
 from components.shared.models.gate import Gate, GateHead
 from components.shared.policies.logit_affine import logit_affine_of
-from components.shared.policies.policy import Policy, read_policy, softmax_policy
+from components.shared.policies.policy import Policy, softmax_policy
+from components.shared.policies.policy_artifact import read_policy
 
 SIZE = 56
 _SMALL = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "image_size": SIZE}

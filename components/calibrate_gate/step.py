@@ -1,7 +1,7 @@
-"""Phase 3: the gate score from which on stage 1 may answer, with coverage and risk certified.
+"""Fits the gate's policy: the gate score from which stage 1 answers, with certified risk.
 
-Gate scores become log-odds of being right (Platt) on the tuning groups of VAL_CALIB; the other
-groups certify the threshold, as for SCRC.
+Gate scores become log-odds of a correct decision (Platt scaling) on the tuning groups of VAL_CALIB;
+the other groups certify the threshold, as for SCRC.
 """
 
 import numpy as np
@@ -9,108 +9,99 @@ import numpy as np
 from components.calibrate_gate.config import CalibrateGateConfig
 from components.shared.calibration.compare import fit_named
 from components.shared.calibration.linear import Platt
-from components.shared.contracts.errors import ArtifactError, DataError
+from components.shared.contracts.errors import ArtifactError
 from components.shared.contracts.step import InputDir, OutputDir, main
-from components.shared.policies.calibration_split import at, draw_parts, samples_for
-from components.shared.policies.certify import Certificate
-from components.shared.policies.logits import Logits, read_logits
-from components.shared.policies.policy import GatePolicy, Policy, softmax_policy
-from components.shared.policies.policy_artifact import fit_document, infeasible, write_policy
-from components.shared.policies.targets import Target, certified, infeasibility_reason
+from components.shared.policies.calibration_split import draw_calibration_split
+from components.shared.policies.certify import Samples
+from components.shared.policies.logits import read_logits
+from components.shared.policies.policy import GatePolicy, Infeasible, Policy, softmax_policy
+from components.shared.policies.policy_artifact import fit_document, write_infeasible, write_policy
+from components.shared.policies.targets import ALL_ANSWERS, Certified, Target, certify_targets
 from components.shared.stats.metrics import Bools, Floats
 from components.shared.stats.risk_coverage import augrc
 
+STEP = "calibrate_gate"
+
 
 def run(config: CalibrateGateConfig, *, val_calib_logits: InputDir, gate_policy: OutputDir) -> None:
-    """Write policy.json and fit.json, or, where the gate is not what the bundle carries,
-    infeasible.json.
+    """Write policy.json and fit.json, or infeasible.json where the gate is not to be bundled.
 
-    Raises InfeasibleError where the target cannot be certified and policy="gate"; ArtifactError for
-    logits without gate scores; DataError for data that cannot be calibrated on.
+    Raises:
+        InfeasibleError: the target cannot be certified and policy="gate".
+        ArtifactError: the logits have no gate scores.
+        DataError: the data cannot be calibrated on.
     """
     logits, manifest = read_logits(val_calib_logits, "VAL_CALIB")
     if logits.gate is None:
         raise ArtifactError(f"{val_calib_logits}: has no gate.npy; use the logits of train_gate")
-    if config.positive_class not in logits.class_names:
-        raise DataError(
-            f"positive_class={config.positive_class!r} is not in {list(logits.class_names)}"
-        )
-    parts = draw_parts(logits.groups, config.tuning_fraction, config.seed)
-    rows = parts.tuning
-    calibrator = fit_named(
-        config.calibrator,
-        logits.logits[rows],
-        logits.labels[rows],
-        [logits.groups[r] for r in rows],
-        config.seed,
-    )
-    rule = softmax_policy(logits.class_names, config.positive_class, 0.0, calibrator)
-    truth, decision = np.asarray(logits.labels == rule.positive), rule.decision(logits.logits)
-    scores = logits.gate.astype(np.float64)
-    slope, intercept = _scale(scores[rows], np.asarray(decision == truth)[rows])
-    samples = samples_for(config.risk, truth, decision, slope * scores + intercept)
-    target = Target("all", at(samples, rows), at(samples, parts.calibration))
-    certificate = certified(config, target, config.risk_delta)
-    certificates = {} if certificate is None else {"all": certificate}
+    positive = logits.positive_index(config.positive_class)
+    split = draw_calibration_split(logits.groups, config.tuning_fraction, config.seed)
     inputs = {"val_calib_logits": manifest}
-    obstacle = infeasibility_reason(config, [target], certificates, config.risk_delta)
-    if obstacle is not None or certificate is None:
-        reason, level = obstacle or ("", config.alpha)
-        infeasible(gate_policy, reason, level, kind="gate", config=config, inputs=inputs)
-        return
-    policy = _policy(config, rule, slope, intercept, certificate)
-    fit = fit_document(config, parts, certificates, config.risk_delta) | {
-        "n_images": len(logits.labels)
-    }
-    fit |= _ranking(rule, logits, truth, decision, scores)
-    write_policy(gate_policy, policy, fit, step="calibrate_gate", config=config, inputs=inputs)
+
+    tuning = split.tuning
+    groups = [logits.groups[row] for row in tuning]
+    calibrator = fit_named(
+        config.calibrator, logits.logits[tuning], logits.labels[tuning], groups, config.seed
+    )
+    softmax = softmax_policy(logits.class_names, config.positive_class, 0.0, calibrator)
+    truth, decision = np.asarray(logits.labels == positive), softmax.decision(logits.logits)
+    correct = np.asarray(decision == truth)
+
+    scores = logits.gate.astype(np.float64)
+    slope, intercept = _fit_scale(scores[tuning], correct[tuning])
+    samples = Samples.of_decisions(config.risk, truth, decision, slope * scores + intercept)
+    target = Target(ALL_ANSWERS, samples.take(tuning), samples.take(split.calibration))
+
+    match certify_targets(config, [target], "gate"):
+        case Infeasible() as infeasible:
+            write_infeasible(gate_policy, infeasible, config=config, inputs=inputs)
+        case Certified() as certified:
+            # A gate is worth its weights only if it ranks better than the model's confidence.
+            ranking = {
+                "augrc_of_gate": float(augrc(scores, ~correct)),
+                "augrc_of_confidence": float(augrc(softmax.confidence(logits.logits), ~correct)),
+            }
+            fit = fit_document(config, split, certified) | {"n_images": len(logits.labels)}
+            policy = _policy(config, softmax, slope, intercept, certified)
+            write_policy(
+                gate_policy, policy, fit | ranking, step=STEP, config=config, inputs=inputs
+            )
 
 
-def _scale(scores: Floats, right: Bools) -> tuple[float, float]:
-    """(slope, intercept) of the log-odds of being right; (1, 0) where all answers are right, or
-    none.
+def _fit_scale(scores: Floats, correct: Bools) -> tuple[float, float]:
+    """Return (slope, intercept) of the log-odds that a decision is correct, given gate scores.
+
+    They are (1, 0) where all decisions are correct, or none.
     """
-    if right.all() or not right.any():
+    if correct.all() or not correct.any():
         return 1.0, 0.0
-    fitted = Platt.fit(np.column_stack([np.zeros(len(scores)), scores]), right.astype(np.int64))
+    logits = np.column_stack([np.zeros(len(scores)), scores])
+    fitted = Platt.fit(logits, correct.astype(np.int64))
     return fitted.slope[0], fitted.intercept[0]
 
 
 def _policy(
     config: CalibrateGateConfig,
-    rule: Policy,
+    softmax: Policy,
     slope: float,
     intercept: float,
-    certificate: Certificate,
+    certified: Certified,
 ) -> GatePolicy:
     return GatePolicy(
         kind="gate",
-        class_names=rule.class_names,
-        positive_class=rule.positive_class,
-        threshold=rule.threshold,
-        threshold_margin=rule.threshold_margin,
-        calibrator=rule.calibrator,
+        class_names=softmax.class_names,
+        positive_class=softmax.positive_class,
+        threshold=softmax.threshold,
+        threshold_margin=softmax.threshold_margin,
+        calibrator=softmax.calibrator,
         risk=config.risk,
         alpha=config.alpha,
         delta=config.delta,
-        coverage_lower_bound=certificate.coverage_lower_bound,
+        coverage_lower_bound=certified.coverage_lower_bound,
         gate_slope=slope,
         gate_intercept=intercept,
-        answer_from=certificate.threshold,
+        answer_from=certified.certificates[ALL_ANSWERS].threshold,
     )
-
-
-def _ranking(
-    rule: Policy, logits: Logits, truth: Bools, decision: Bools, scores: Floats
-) -> dict[str, float]:
-    """AUGRC of the gate and of the model's own confidence: a gate that ranks no better is not worth
-    its weights.
-    """
-    wrong = np.asarray(truth != decision)
-    return {
-        "augrc_of_gate": float(augrc(scores, wrong)),
-        "augrc_of_confidence": float(augrc(rule.confidence(logits.logits), wrong)),
-    }
 
 
 if __name__ == "__main__":

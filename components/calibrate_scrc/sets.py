@@ -1,11 +1,12 @@
-"""Which answers must name both classes, so that the sets among the answered miss the truth at most
-alpha, surely?
+"""Certified prediction sets: answers of one class or of both, which miss the truth at most alpha.
 
 Selective conformal risk control with prediction sets (arXiv 2512.12844), calibrated on calibration
-samples alone: a confidence threshold selects what is answered, so many that coverage reaches a
-wanted level; then the smallest sets {k: P_k >= 1 - lambda} whose miscoverage among the selected is
-certified, by exact binomials as in `certify`.
+samples alone. First a confidence threshold selects so many answers that coverage reaches a wanted
+level; then the smallest sets {k: P_k >= 1 - lambda} are taken whose miscoverage among the selected
+is certified, by exact binomials as in `certify`.
 """
+
+from typing import NamedTuple
 
 import numpy as np
 
@@ -15,13 +16,24 @@ from components.shared.stats.metrics import Floats
 from components.shared.stats.multiple_testing import METHODS
 
 
-def selection_threshold(tuning: Floats, n_samples: int, min_coverage: float, delta: float) -> float:
-    """The largest confidence whose coverage bound on `n_samples` other samples will reach
-    `min_coverage`, from the confidences of the tuning part (M,), which are >= 0; 0, which selects
-    all, where that leaves no other.
+class SetSamples(NamedTuple):
+    """Samples of a set-valued rule: confidence and probability of the true class, (N,) each."""
 
-    Both the tuning part and the samples may lie off by the Dvoretzky-Kiefer-Wolfowitz margin at
-    `delta`.
+    confidence: Floats
+    probability_of_truth: Floats
+
+
+def selection_threshold(tuning: Floats, n_samples: int, min_coverage: float, delta: float) -> float:
+    """Return the largest confidence whose coverage bound will reach `min_coverage`.
+
+    Both the tuning part and the samples may deviate by the Dvoretzky-Kiefer-Wolfowitz margin at
+    `delta`. The result is 0, which selects all, where the margins leave no other.
+
+    Args:
+        tuning: (M,) confidences of the tuning part, not negative.
+        n_samples: number of other samples on which coverage will be bounded.
+        min_coverage: wanted lower bound of the coverage, in [0, 1).
+        delta: probability with which each margin may be exceeded.
     """
     level = min_coverage + dkw_one_sided(n_samples, delta) + dkw_one_sided(len(tuning), delta)
     if level >= 1:
@@ -30,8 +42,8 @@ def selection_threshold(tuning: Floats, n_samples: int, min_coverage: float, del
 
 
 def certify_sets(
-    tuning: tuple[Floats, Floats],
-    samples: tuple[Floats, Floats],
+    tuning: SetSamples,
+    samples: SetSamples,
     *,
     threshold: float,
     alpha: float,
@@ -39,32 +51,44 @@ def certify_sets(
     coverage_delta: float,
     method: str,
 ) -> tuple[Certificate, float] | None:
-    """The certificate for confidence >= `threshold`, and the largest certified s: P_k >= s puts
-    class k into the set.
+    """Certify the miscoverage of sets among samples with confidence >= `threshold`.
 
-    Each part is (confidence, probability of the true class), both (N,). s lies in (0, 0.5], so that
-    no set is empty; at 0.5 every set has one class. None where not even sets of both classes can be
-    certified: too few samples.
+    Args:
+        tuning: samples that propose the candidates.
+        samples: samples that test them.
+        threshold: least confidence of an answer.
+        alpha: the miscoverage to certify, in (0, 1).
+        delta: probability with which the certificate may be wrong.
+        coverage_delta: the same of the coverage's lower bound.
+        method: one of `METHODS`.
+
+    Returns:
+        The certificate and the largest certified s in (0, 0.5]: P_k >= s puts class k into the set,
+        so that no set is empty, and at 0.5 every set has one class. None where even sets of both
+        classes cannot be certified, because the samples are too few.
     """
-    (tuning_confidence, tuning_truth), (confidence, truth) = tuning, samples
-    accepted = truth[confidence >= threshold]
+    accepted = samples.probability_of_truth[samples.confidence >= threshold]
     levels = np.linspace(0, 1, MAX_CANDIDATES)
-    near = np.quantile(tuning_truth[tuning_confidence >= threshold], levels, method="lower")
-    # From sets of both classes, which miss nothing, to single ones.
-    candidates = np.unique(np.append(near[near < 0.5], [0.0, 0.5]))
-    missed = (accepted[None] < candidates[:, None]).sum(axis=1).astype(np.int64)
-    p_values = binomial_p_value(missed, len(accepted), alpha)
+    of_tuning = tuning.probability_of_truth[tuning.confidence >= threshold]
+    proposed = np.quantile(of_tuning, levels, method="lower")
+    # In testing order: from sets of both classes, which miss nothing, to single classes.
+    candidates = np.unique(np.append(proposed[proposed < 0.5], [0.0, 0.5]))
+
+    n_missed = (accepted[None] < candidates[:, None]).sum(axis=1).astype(np.int64)
+    p_values = binomial_p_value(n_missed, len(accepted), alpha)
     passed = np.flatnonzero(METHODS[method](p_values, delta))
     if not len(passed):
         return None
-    best, coverage = int(passed[-1]), len(accepted) / len(truth)
+
+    n_samples = len(samples.confidence)
+    best, coverage = int(passed[-1]), len(accepted) / n_samples
     certificate = Certificate(
         threshold=threshold,
         n_accepted=len(accepted),
-        n_errors=int(missed[best]),
+        n_errors=int(n_missed[best]),
         p_value=float(p_values[best]),
         coverage=coverage,
-        coverage_lower_bound=max(0.0, coverage - dkw_one_sided(len(truth), coverage_delta)),
+        coverage_lower_bound=max(0.0, coverage - dkw_one_sided(n_samples, coverage_delta)),
         n_tested=len(candidates),
     )
     return certificate, float(candidates[best])

@@ -16,12 +16,10 @@ from components.shared.contracts.artifacts import Manifest
 from components.shared.contracts.errors import ArtifactError
 from components.shared.policies.early_exit import EarlyExit, read_early_exit
 from components.shared.policies.logits import Logits, read_logits
-from components.shared.policies.policy import (
-    Infeasible,
-    Policy,
-    SelectivePolicy,
+from components.shared.policies.policy import Infeasible, Policy, SelectivePolicy
+from components.shared.policies.policy_artifact import (
     read_distilled_policy,
-    read_fitted,
+    read_policy_or_infeasible,
 )
 from components.shared.stats.risk_coverage import risk_band
 
@@ -79,7 +77,7 @@ def read_candidates(
     for kind, path in paths.items():
         if path is None:
             continue
-        found, inputs[f"{kind}_policy"] = read_fitted(path)
+        found, inputs[f"{kind}_policy"] = read_policy_or_infeasible(path)
         if found.kind != kind:
             raise ArtifactError(f"{path}: holds a policy of kind {found.kind!r}, expected {kind!r}")
         if isinstance(found, Infeasible):

@@ -25,7 +25,8 @@ from components.shared.contracts.step import InputDir, OutputDir, main
 from components.shared.data.dataset import Dataset
 from components.shared.policies.early_exit import read_early_exit, write_early_exit
 from components.shared.policies.logit_affine import logit_affine_of
-from components.shared.policies.policy import Policy, read_distilled_policy, read_policy
+from components.shared.policies.policy import Policy
+from components.shared.policies.policy_artifact import read_distilled_policy, read_policy
 from components.shared.serving.bundle import (
     DISTILLED_MODEL,
     DOCUMENT,

@@ -24,7 +24,7 @@ from components.shared.data.dataset import Dataset
 from components.shared.models.classifier import Classifier, normalise
 from components.shared.models.gate import Gate
 from components.shared.policies.logits import Logits, read_logits
-from components.shared.policies.policy import read_distilled_policy
+from components.shared.policies.policy_artifact import read_distilled_policy
 from components.shared.serving import predict
 from components.shared.serving.bundle import Bundle, open_bundle
 from components.shared.serving.predictor import Predictor

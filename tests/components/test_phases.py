@@ -25,7 +25,7 @@ from components.shared.contracts.errors import (
 from components.shared.data.dataset import Dataset
 from components.shared.data.splits import audit, read_splits
 from components.shared.policies.logits import read_logits
-from components.shared.policies.policy import read_policy
+from components.shared.policies.policy_artifact import read_policy
 from components.split_dataset.config import SplitConfig
 from components.split_dataset.step import run as split_dataset
 from components.train_baseline.config import TrainBaselineConfig

@@ -11,7 +11,7 @@ from components.shared.data.train_images import TrainImages
 from components.shared.data.train_labels import read_train_labels
 from components.shared.models.classifier import Classifier, normalise
 from components.shared.policies.logits import read_logits
-from components.shared.policies.policy import read_policy
+from components.shared.policies.policy_artifact import read_policy
 from components.shared.serving.bundle import open_bundle
 from components.shared.serving.predictor import Predictor
 from components.shared.training.checkpoint import files as checkpoint_files

@@ -11,7 +11,11 @@ import numpy as np
 import numpy.typing as npt
 
 from components.fit_threshold.sweep import best_threshold, sweep
-from components.shared.policies.early_exit import decisions_alone, fit_early_exit, logits_of_margin
+from components.shared.policies.early_exit import (
+    decisions_of_margin,
+    fit_early_exit,
+    logits_of_margin,
+)
 from components.shared.policies.logits import Logits, Views
 from components.shared.policies.policy import Policy, softmax_policy
 from components.shared.stats.bootstrap import intervals
@@ -70,7 +74,9 @@ def _across_days(
         assert early_exit is not None
         exits[out] = early_exit.exits(scores.full_image_margin[out])
         full = _decisions(policy, scores.margin[out])
-        equal[out] = ~exits[out] | (decisions_alone(policy, scores.full_image_margin[out]) == full)
+        equal[out] = ~exits[out] | (
+            decisions_of_margin(policy, scores.full_image_margin[out]) == full
+        )
         positive += int((full == "roadwork").sum())
     return exits, equal, positive / len(truth)
 

@@ -11,7 +11,7 @@ import numpy as np
 
 from components.evaluate.report import page
 from components.shared.contracts.errors import ArtifactError
-from components.shared.policies.early_exit import EarlyExit, decisions_alone
+from components.shared.policies.early_exit import EarlyExit, decisions_of_margin
 from components.shared.policies.logits import Logits
 from components.shared.policies.policy import Policy
 from components.shared.stats.bootstrap import Interval, intervals
@@ -50,7 +50,7 @@ def measure_early_exit(
     whole = logits.full_image_margin.astype(np.float64)
     exits = early_exit.exits(whole)
     saved = np.where(exits, 1 - 1 / early_exit.n_views, 0.0)
-    equal = ~exits | (decisions_alone(policy, whole) == policy.decide(logits.logits))
+    equal = ~exits | (decisions_of_margin(policy, whole) == policy.decide(logits.logits))
     metrics = {"saved": partial(weighted_mean, saved), "equal": partial(weighted_mean, equal)}
     found = intervals(metrics, logits.groups, n_replicates, seed)
     return EarlyExitResult(

@@ -1,4 +1,4 @@
-"""How does a step read a fitted calibrator?"""
+"""Reading of Calibration artifacts, which hold one fitted calibrator."""
 
 import json
 from pathlib import Path
@@ -13,14 +13,16 @@ FILE = "calibrator.json"
 
 
 def read_calibrator(path: Path, logits: Manifest) -> tuple[Calibrator, Manifest]:
-    """Verify and read a Calibration artifact. Raises ArtifactError where it was fitted on other
-    logits.
+    """Verify and read a Calibration artifact that was fitted on these logits.
+
+    Raises:
+        ArtifactError: the artifact is damaged, or was fitted on other logits.
     """
     manifest = verify_dir(path, Kind.CALIBRATION)
     fitted_on = manifest.inputs.get("val_calib_logits")
     if fitted_on != logits.content_digest:
         raise ArtifactError(
-            f"{path}: was fitted on other logits ({fitted_on}); take both from one run"
+            f"{path}: was fitted on other logits ({fitted_on}); use the artifacts of one run"
         )
     document = json.loads((path / FILE).read_text(encoding="utf-8"))
     return registry.parse(document, str(path / FILE)), manifest

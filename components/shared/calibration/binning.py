@@ -14,7 +14,7 @@ import numpy as np
 from components.shared.calibration.calibrator import (
     EPSILON,
     Calibrator,
-    Logits,
+    LogitArray,
     checked,
     class_log_odds,
 )
@@ -35,21 +35,21 @@ class Isotonic(Calibrator):
     values: tuple[tuple[float, ...], ...]
 
     @classmethod
-    def fit(cls, logits: Logits, labels: Integers) -> Self:
+    def fit(cls, logits: LogitArray, labels: Integers) -> Self:
         """scikit-learn's isotonic regression, for class 1 or for each class."""
         from sklearn.isotonic import IsotonicRegression
 
-        wide, truth = checked(logits, labels)
+        logits64, truth = checked(logits, labels)
         knots, values = [], []
-        for k in [1] if wide.shape[1] == 2 else range(wide.shape[1]):
+        for k in [1] if logits64.shape[1] == 2 else range(logits64.shape[1]):
             fitted = IsotonicRegression(y_min=0, y_max=1, out_of_bounds="clip").fit(
-                class_log_odds(wide, k), truth == k
+                class_log_odds(logits64, k), truth == k
             )
             knots.append(tuple(fitted.X_thresholds_.tolist()))
             values.append(tuple(fitted.y_thresholds_.tolist()))
         return cls(tuple(knots), tuple(values))
 
-    def log_probabilities(self, logits: Logits) -> Floats:
+    def log_probabilities(self, logits: LogitArray) -> Floats:
         """Of the interpolated values."""
         rows = zip(self.knots, self.values, strict=True)
         return _log_of_each(
@@ -71,24 +71,24 @@ class Histogram(Calibrator):
     frequencies: tuple[tuple[float, ...], ...]
 
     @classmethod
-    def fit(cls, logits: Logits, labels: Integers) -> Self:
+    def fit(cls, logits: LogitArray, labels: Integers) -> Self:
         """15 bins, as the calibration errors use."""
         return cls.fit_bins(logits, labels, N_BINS)
 
     @classmethod
-    def fit_bins(cls, logits: Logits, labels: Integers, n_bins: int) -> Self:
+    def fit_bins(cls, logits: LogitArray, labels: Integers, n_bins: int) -> Self:
         """Frequencies in `n_bins` bins (lo, hi]."""
-        wide, truth = checked(logits, labels)
+        logits64, truth = checked(logits, labels)
         middle = (np.arange(n_bins) + 0.5) / n_bins
         rows = []
-        for k in [1] if wide.shape[1] == 2 else range(wide.shape[1]):
-            bins = equal_width(sigmoid(class_log_odds(wide, k)), n_bins)
+        for k in [1] if logits64.shape[1] == 2 else range(logits64.shape[1]):
+            bins = equal_width(sigmoid(class_log_odds(logits64, k)), n_bins)
             counts = np.bincount(bins, minlength=n_bins)
             hits = np.bincount(bins, weights=truth == k, minlength=n_bins)
             rows.append(tuple(np.where(counts > 0, hits / np.maximum(counts, 1), middle).tolist()))
         return cls(tuple(rows))
 
-    def log_probabilities(self, logits: Logits) -> Floats:
+    def log_probabilities(self, logits: LogitArray) -> Floats:
         """Of the bins' frequencies."""
         return _log_of_each(
             logits, [partial(_looked_up, np.array(row)) for row in self.frequencies]
@@ -107,17 +107,17 @@ def _looked_up(frequencies: Floats, margin: Floats) -> Floats:
     return np.asarray(frequencies[equal_width(sigmoid(margin), len(frequencies))])
 
 
-def _log_of_each(logits: Logits, functions: list[Callable[[Floats], Floats]]) -> Floats:
+def _log_of_each(logits: LogitArray, functions: list[Callable[[Floats], Floats]]) -> Floats:
     """(N, C) log-probabilities from P(class | log-odds): one function for two classes, one per
     class for more.
     """
-    wide = np.asarray(logits, dtype=np.float64)
+    logits64 = np.asarray(logits, dtype=np.float64)
     if len(functions) == 1:
-        positive = functions[0](class_log_odds(wide, 1))
+        positive = functions[0](class_log_odds(logits64, 1))
         probabilities = np.column_stack([1 - positive, positive])
     else:
         probabilities = np.column_stack(
-            [f(class_log_odds(wide, k)) for k, f in enumerate(functions)]
+            [f(class_log_odds(logits64, k)) for k, f in enumerate(functions)]
         )
     kept = np.clip(probabilities, EPSILON, 1 - EPSILON)
     return np.asarray(np.log(kept / kept.sum(axis=1, keepdims=True)))

@@ -14,7 +14,7 @@ from functools import partial
 import numpy as np
 
 from components.shared.calibration import registry
-from components.shared.calibration.calibrator import Calibrator, Logits, checked
+from components.shared.calibration.calibrator import Calibrator, LogitArray, checked
 from components.shared.contracts.errors import DataError
 from components.shared.stats import calibration_error, metrics
 from components.shared.stats.bootstrap import Interval, Statistic, intervals, membership
@@ -46,16 +46,16 @@ class Comparison:
     chosen: str
 
 
-def cross_fitted(name: str, logits: Logits, labels: Integers, folds: Integers) -> Floats:
+def cross_fitted(name: str, logits: LogitArray, labels: Integers, folds: Integers) -> Floats:
     """(N, C) log-probabilities; each sample's come from a fit on the other folds. folds: (N,)
     int64.
     """
-    wide, truth = checked(logits, labels)
-    out = np.empty_like(wide)
+    logits64, truth = checked(logits, labels)
+    out = np.empty_like(logits64)
     for fold in np.unique(folds):
         held_out = folds == fold
-        out[held_out] = registry.fit(name, wide[~held_out], truth[~held_out]).log_probabilities(
-            wide[held_out]
+        out[held_out] = registry.fit(name, logits64[~held_out], truth[~held_out]).log_probabilities(
+            logits64[held_out]
         )
     return out
 
@@ -91,7 +91,7 @@ def group_folds(labels: Integers, groups: Sequence[str], seed: int) -> Integers:
 
 
 def compare(
-    logits: Logits,
+    logits: LogitArray,
     labels: Integers,
     groups: Sequence[str],
     *,
@@ -104,17 +104,17 @@ def compare(
     logits (N, C), labels (N,) int64. `positive` is the class of the positive-class ECE, reported
     for two classes.
     """
-    wide, truth = checked(logits, labels)
+    logits64, truth = checked(logits, labels)
     folds = group_folds(truth, groups, seed)
-    log_probabilities = {UNCALIBRATED: log_softmax(wide)}
+    log_probabilities = {UNCALIBRATED: log_softmax(logits64)}
     log_probabilities |= {
-        n: cross_fitted(n, wide, truth, folds) for n in registry.names(wide.shape[1])
+        n: cross_fitted(n, logits64, truth, folds) for n in registry.names(logits64.shape[1])
     }
     scores = _scores(log_probabilities, truth, groups, n_replicates, seed, positive)
     losses = {
         name: -values[np.arange(len(truth)), truth] for name, values in log_probabilities.items()
     }
-    candidates = registry.eligible(wide, truth)
+    candidates = registry.eligible(logits64, truth)
     best = min(candidates, key=lambda name: float(losses[name].mean()))
     member = membership(groups, len(groups))
     rows = [
@@ -126,14 +126,14 @@ def compare(
     return Comparison(tuple(rows), chosen)
 
 
-def choose(logits: Logits, labels: Integers, groups: Sequence[str], seed: int) -> str:
+def choose(logits: LogitArray, labels: Integers, groups: Sequence[str], seed: int) -> str:
     """The name `compare` would choose, without intervals."""
-    wide, truth = checked(logits, labels)
-    names = registry.eligible(wide, truth)
+    logits64, truth = checked(logits, labels)
+    names = registry.eligible(logits64, truth)
     if len(names) == 1:
         return names[0]
     folds, rows = group_folds(truth, groups, seed), np.arange(len(truth))
-    losses = {n: -cross_fitted(n, wide, truth, folds)[rows, truth] for n in names}
+    losses = {n: -cross_fitted(n, logits64, truth, folds)[rows, truth] for n in names}
     best = min(losses.values(), key=lambda loss: float(loss.mean()))
     member = membership(groups, len(groups))
     for name, loss in losses.items():
@@ -144,7 +144,7 @@ def choose(logits: Logits, labels: Integers, groups: Sequence[str], seed: int) -
 
 
 def fit_named(
-    name: str, logits: Logits, labels: Integers, groups: Sequence[str], seed: int
+    name: str, logits: LogitArray, labels: Integers, groups: Sequence[str], seed: int
 ) -> Calibrator:
     """The calibrator of that name, "auto" for the one `choose` names, fitted on all these
     samples.

@@ -11,7 +11,7 @@ from typing import ClassVar, Self
 
 import numpy as np
 
-from components.shared.calibration.calibrator import Calibrator, Logits, checked, class_log_odds
+from components.shared.calibration.calibrator import Calibrator, LogitArray, checked, class_log_odds
 from components.shared.calibration.newton import Problem, logistic_fit, softmax_fit
 from components.shared.stats.metrics import Floats, Integers, log_softmax, softmax
 
@@ -27,17 +27,17 @@ class Temperature(Calibrator):
     temperature: float
 
     @classmethod
-    def fit(cls, logits: Logits, labels: Integers) -> Self:
+    def fit(cls, logits: LogitArray, labels: Integers) -> Self:
         """The root of the NLL's derivative by log T (the NLL has one minimum), to 1e-12; at the end
         of the range where labels are separable."""
         from scipy.optimize import brentq
 
-        wide, truth = checked(logits, labels)
-        chosen = wide[np.arange(len(truth)), truth]
+        logits64, truth = checked(logits, labels)
+        chosen = logits64[np.arange(len(truth)), truth]
 
         def slope(log_temperature: float) -> float:
             """Derivative of the NLL by 1 / T: positive where probabilities are too extreme."""
-            expected = (softmax(wide * np.exp(-log_temperature)) * wide).sum(axis=1)
+            expected = (softmax(logits64 * np.exp(-log_temperature)) * logits64).sum(axis=1)
             return float((expected - chosen).mean())
 
         low, high = -_LOG_TEMPERATURE_RANGE, _LOG_TEMPERATURE_RANGE
@@ -47,12 +47,12 @@ class Temperature(Calibrator):
             best = brentq(slope, low, high, xtol=1e-13)
         return cls(float(np.exp(best)))
 
-    def log_probabilities(self, logits: Logits) -> Floats:
+    def log_probabilities(self, logits: LogitArray) -> Floats:
         """log softmax(logits / temperature)."""
         return log_softmax(np.asarray(logits, dtype=np.float64) / self.temperature)
 
     @property
-    def says_nothing(self) -> bool:
+    def is_uninformative(self) -> bool:
         """Whether the fit ended at the largest temperature, which makes all probabilities equal."""
         return bool(np.log(self.temperature) >= _LOG_TEMPERATURE_RANGE - 1e-9)
 
@@ -65,9 +65,9 @@ class Temperature(Calibrator):
         return np.full(n_classes, 1 / self.temperature), np.zeros(n_classes)
 
     @classmethod
-    def problems(cls, document: dict[str, object]) -> list[str]:
+    def field_problems(cls, document: dict[str, object]) -> list[str]:
         """A temperature is one positive number."""
-        found = super().problems(document)
+        found = super().field_problems(document)
         value = document.get("temperature")
         if not found and (
             isinstance(value, list | tuple) or not isinstance(value, int | float) or value <= 0
@@ -98,19 +98,19 @@ class Platt(Calibrator):
     intercept: tuple[float, ...]
 
     @classmethod
-    def fit(cls, logits: Logits, labels: Integers) -> Self:
+    def fit(cls, logits: LogitArray, labels: Integers) -> Self:
         """Logistic regression on the log-odds of class 1, or of each class."""
-        wide, truth = checked(logits, labels)
-        classes = [1] if wide.shape[1] == 2 else range(wide.shape[1])
-        pairs = [_logistic(class_log_odds(wide, k), truth == k) for k in classes]
+        logits64, truth = checked(logits, labels)
+        classes = [1] if logits64.shape[1] == 2 else range(logits64.shape[1])
+        pairs = [_logistic(class_log_odds(logits64, k), truth == k) for k in classes]
         return cls(tuple(a for a, _ in pairs), tuple(b for _, b in pairs))
 
-    def log_probabilities(self, logits: Logits) -> Floats:
+    def log_probabilities(self, logits: LogitArray) -> Floats:
         """Two classes: of the one sigmoid. More: of the normalised sigmoids."""
-        wide = np.asarray(logits, dtype=np.float64)
+        logits64 = np.asarray(logits, dtype=np.float64)
         classes = [1] if len(self.slope) == 1 else range(len(self.slope))
         margins = [
-            a * class_log_odds(wide, k) + b
+            a * class_log_odds(logits64, k) + b
             for k, a, b in zip(classes, self.slope, self.intercept, strict=True)
         ]
         return of_sigmoids(margins)
@@ -135,21 +135,21 @@ class VectorScaling(Calibrator):
     offset: tuple[float, ...]
 
     @classmethod
-    def fit(cls, logits: Logits, labels: Integers) -> Self:
+    def fit(cls, logits: LogitArray, labels: Integers) -> Self:
         """Minimal NLL. The offset of class 0 is 0, since only differences count; two classes share
         their scale, so that the result is a function of the log-odds."""
-        wide, truth = checked(logits, labels)
-        count = wide.shape[1]
+        logits64, truth = checked(logits, labels)
+        count = logits64.shape[1]
         if count == 2:
-            platt = Platt.fit(wide, truth)
+            platt = Platt.fit(logits64, truth)
             return cls(2 * platt.slope, (0.0, *platt.intercept))
         start = np.eye(count, count + 1)
         free = start.astype(bool)
         free[1:, -1] = True
-        found = softmax_fit(Problem(_with_one(wide), truth, free, np.zeros_like(start), start))
+        found = softmax_fit(Problem(_with_one(logits64), truth, free, np.zeros_like(start), start))
         return cls(tuple(np.diag(found).tolist()), tuple(found[:, -1].tolist()))
 
-    def log_probabilities(self, logits: Logits) -> Floats:
+    def log_probabilities(self, logits: LogitArray) -> Floats:
         """log softmax(scale * logits + offset)."""
         return log_softmax(
             np.asarray(logits, dtype=np.float64) * self.scale + np.asarray(self.offset)

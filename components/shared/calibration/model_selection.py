@@ -1,5 +1,7 @@
-"""By which numbers on VAL_SELECT are epochs and models chosen? Larger is better for each but the
-NLL.
+"""Metrics on VAL_SELECT by which epochs and models are selected; larger is better but for the NLL.
+
+All have the arguments of `Metric`: logits (N, C), labels (N,) int64, the index of the positive
+class, and weights as in `components.shared.stats.metrics`.
 """
 
 from collections.abc import Callable
@@ -14,30 +16,30 @@ Metric = Callable[[Floats, Integers, int, Weights], Floats]
 
 
 def accuracy(logits: Floats, labels: Integers, positive: int, weights: Weights = None) -> Floats:
-    """Share of samples whose largest logit is that of their class."""
+    """Return the fraction of samples whose largest logit is that of their class."""
     del positive
     return metrics.weighted_mean(logits.argmax(axis=1) == labels, weights)
 
 
 def mcc(logits: Floats, labels: Integers, positive: int, weights: Weights = None) -> Floats:
-    """Matthews correlation of "P(positive) > 1/2" with the positive class."""
+    """Return the Matthews correlation of "P(positive) > 1/2" with the positive class."""
     return metrics.mcc(labels == positive, class_log_odds(logits, positive) > 0, weights)
 
 
 def auroc(logits: Floats, labels: Integers, positive: int, weights: Weights = None) -> Floats:
-    """Area under the ROC curve of P(positive)."""
+    """Return the area under the ROC curve of P(positive)."""
     return metrics.auroc(labels == positive, class_log_odds(logits, positive), weights)
 
 
 def average_precision(
     logits: Floats, labels: Integers, positive: int, weights: Weights = None
 ) -> Floats:
-    """Average precision of P(positive)."""
+    """Return the average precision of P(positive)."""
     return metrics.average_precision(labels == positive, class_log_odds(logits, positive), weights)
 
 
 def nll(logits: Floats, labels: Integers, positive: int, weights: Weights = None) -> Floats:
-    """Mean negative log-likelihood (nats) over all classes."""
+    """Return the mean negative log-likelihood, in nats, over all classes."""
     del positive
     return metrics.nll_multiclass(labels, logits, weights)
 
@@ -54,8 +56,11 @@ METRICS: dict[str, Metric] = {
 def selection_metrics(
     logits: Floats | np.ndarray, labels: Integers, positive: int
 ) -> dict[str, float]:
-    """All of METRICS from logits (N, C) and labels (N,); `positive` is the class that margins refer
-    to.
+    """Return all metrics of logits (N, C) and labels (N,), by name.
+
+    `positive` is the index of the class that margins refer to.
     """
-    wide = np.asarray(logits, dtype=np.float64)
-    return {name: float(metric(wide, labels, positive, None)) for name, metric in METRICS.items()}
+    logits64 = np.asarray(logits, dtype=np.float64)
+    return {
+        name: float(metric(logits64, labels, positive, None)) for name, metric in METRICS.items()
+    }

@@ -1,10 +1,12 @@
-"""From which confidence on may stage 1 answer, so that its risk among the answered is at most
-alpha, surely?
+"""Certified thresholds: the confidence above which the risk of an answer is at most alpha.
 
 Learn then test (arXiv 2110.01052) with exact binomial p-values: given the number of accepted
 samples, the number of errors among them is binomial in the true selective risk. A `tuning` part of
 the samples, which takes no part in the tests, gives the candidate thresholds and their order: the
 most promising first, then on towards more coverage.
+
+Own code, because MAPIE's controllers test a fixed grid and know neither a tuning part nor risks of
+a subset of the samples.
 """
 
 from dataclasses import dataclass
@@ -22,45 +24,75 @@ from components.shared.stats.multiple_testing import METHODS
 
 # More candidates would not move the threshold by more than half a percent of coverage.
 MAX_CANDIDATES = 200
+_N_LEVELS = 200  # of the search for the smallest certifiable alpha
 
 
 @dataclass(frozen=True)
 class Samples:
-    """confidence (N,) float64, larger is surer; loss (N,) bool; counted (N,) bool: the samples the
-    risk is about.
+    """Samples of a selection rule, and the risk that is counted on them.
 
-    The risk is the mean loss among accepted samples that count: all for the error rate, positives
-    for the false negative rate.
+    confidence: (N,) float64, larger is more confident, -inf for samples that are never accepted.
+    loss: (N,) bool. counted: (N,) bool, the samples that the risk is about: all for the error rate,
+    positives for the false negative rate. The risk is the mean loss among the accepted samples that
+    count.
     """
 
     confidence: Floats
     loss: Bools
     counted: Bools
 
+    @classmethod
+    def of_decisions(
+        cls, risk: str, truth: Bools, decision: Bools, confidence: Floats
+    ) -> "Samples":
+        """Build samples from decisions (N,).
+
+        Args:
+            risk: "error" counts all samples; "fnr" counts positives, of which a negative decision
+                is a loss.
+            truth: (N,) bool.
+            decision: (N,) bool.
+            confidence: (N,) float64.
+        """
+        counted = truth if risk == "fnr" else np.ones(len(truth), dtype=bool)
+        return cls(confidence, np.asarray(truth != decision), counted)
+
+    def take(self, rows: Integers) -> "Samples":
+        """Return the samples at `rows` (n,)."""
+        return Samples(self.confidence[rows], self.loss[rows], self.counted[rows])
+
+    def mask(self, acceptable: Bools) -> "Samples":
+        """Return the same samples, of which only the acceptable ones (N,) can be accepted."""
+        confidence = np.where(acceptable, self.confidence, -np.inf)
+        return Samples(confidence, self.loss, self.counted & acceptable)
+
     def counts(self, thresholds: Floats) -> tuple[Integers, Integers]:
-        """(J,) accepted samples that count, and losses among them, for "confidence >=
-        threshold".
+        """Count what "accept if confidence >= threshold" accepts.
+
+        Returns:
+            Accepted samples that count, and losses among them, (J,) int64 each.
         """
         order = np.argsort(self.confidence, kind="stable")
         ordered = self.confidence[order]
         first = np.searchsorted(ordered, thresholds, side="left")
-        above = [
-            np.r_[np.cumsum(v[order][::-1])[::-1], 0][first]
-            for v in (self.counted, self.counted & self.loss)
-        ]
-        return above[0].astype(np.int64), above[1].astype(np.int64)
+
+        def n_above(event: Bools) -> Integers:
+            from_the_top = np.cumsum(event[order][::-1])[::-1]
+            return np.asarray(np.r_[from_the_top, 0][first], dtype=np.int64)
+
+        return n_above(self.counted), n_above(self.counted & self.loss)
 
     def coverage(self, threshold: float) -> float:
-        """Share of all samples that are accepted."""
+        """Return the fraction of all samples that are accepted."""
         return float(np.mean(self.confidence >= threshold))
 
 
 @dataclass(frozen=True)
 class Certificate:
-    """A certified threshold and what it rests on.
+    """A certified threshold and the counts that prove it.
 
-    risk_upper_bound: Clopper-Pearson at 1 - delta of this threshold alone; coverage_lower_bound
-    holds with probability 1 - coverage_delta for whichever threshold was chosen.
+    coverage_lower_bound holds with probability 1 - coverage_delta for whichever threshold was
+    chosen. p_value is that of the chosen threshold, one of n_tested.
     """
 
     threshold: float
@@ -86,47 +118,58 @@ def certify(
     coverage_delta: float,
     method: str = "fixed_sequence",
 ) -> Certificate | None:
-    """The certified threshold of the largest coverage; None where none is certified.
+    """Return the certified threshold of the largest coverage; None where none is certified.
 
     With probability at least 1 - delta over `samples` the true risk at the threshold is at most
-    alpha, whatever the distribution, as long as samples are exchangeable and `tuning` is
-    independent of them.
+    alpha, whatever the distribution, if samples are exchangeable and independent of `tuning`.
+
+    Args:
+        tuning: samples that propose the thresholds and their order.
+        samples: samples that test them.
+        alpha: the risk to certify, in (0, 1).
+        delta: probability with which the certificate may be wrong, in (0, 1).
+        coverage_delta: the same of the coverage's lower bound.
+        method: one of `METHODS`.
     """
-    thresholds = candidates(tuning, len(samples.confidence), alpha, delta)
+    thresholds = candidate_thresholds(tuning, len(samples.confidence), alpha, delta)
     n_accepted, n_errors = samples.counts(thresholds)
     p_values = binomial_p_value(n_errors, n_accepted, alpha)
-    passed = np.flatnonzero(METHODS[method](p_values, delta))
+    # The candidate -inf stands for masked samples, which no threshold accepts.
+    passed = np.flatnonzero(METHODS[method](p_values, delta) & np.isfinite(thresholds))
     if not len(passed):
         return None
+
     best = int(passed[np.argmin(thresholds[passed])])
     coverage = samples.coverage(thresholds[best])
+    margin = dkw_one_sided(len(samples.confidence), coverage_delta)
     return Certificate(
         threshold=float(thresholds[best]),
         n_accepted=int(n_accepted[best]),
         n_errors=int(n_errors[best]),
         p_value=float(p_values[best]),
         coverage=coverage,
-        coverage_lower_bound=max(
-            0.0, coverage - dkw_one_sided(len(samples.confidence), coverage_delta)
-        ),
+        coverage_lower_bound=max(0.0, coverage - margin),
         n_tested=len(thresholds),
     )
 
 
-def candidates(tuning: Samples, n_samples: int, alpha: float, delta: float) -> Floats:
-    """(J,) thresholds in testing order, descending: from the one most likely to pass with
-    `n_samples`, downwards.
+def candidate_thresholds(tuning: Samples, n_samples: int, alpha: float, delta: float) -> Floats:
+    """Return (J,) thresholds in testing order, descending.
+
+    The first is the one most likely to pass a test with `n_samples` samples.
     """
     distinct = np.unique(tuning.confidence)
     if len(distinct) > MAX_CANDIDATES:
         levels = np.linspace(0, 1, MAX_CANDIDATES)
         distinct = np.unique(np.quantile(tuning.confidence, levels, method="lower"))
     thresholds = distinct[::-1]
+
     n_accepted, n_errors = tuning.counts(thresholds)
     expected = np.round(n_accepted * n_samples / len(tuning.confidence)).astype(np.int64)
     # Half an error is added, so that a handful of correct samples do not look like certainty.
     rate = (n_errors + 0.5) / (n_accepted + 1)
     predicted = binomial_p_value(np.round(expected * rate).astype(np.int64), expected, alpha)
+    # 2 is larger than any p-value: so few samples cannot pass even without an error.
     predicted = np.where(expected < fewest_samples(alpha, delta), 2.0, predicted)
     return np.asarray(thresholds[int(np.argmin(predicted)) :])
 
@@ -134,10 +177,8 @@ def candidates(tuning: Samples, n_samples: int, alpha: float, delta: float) -> F
 def best_level(
     tuning: Samples, samples: Samples, *, delta: float, method: str, start: float
 ) -> float:
-    """The smallest alpha of a grid from `start` to 1 (200 steps) that would have been certified; 1
-    where none.
-    """
-    for alpha in np.geomspace(start, 1.0, 200)[:-1]:
+    """Return the smallest alpha, on a grid from `start` to 1, that would have been certified."""
+    for alpha in np.geomspace(start, 1.0, _N_LEVELS)[:-1]:
         found = certify(
             tuning, samples, alpha=float(alpha), delta=delta, coverage_delta=delta, method=method
         )
@@ -147,5 +188,5 @@ def best_level(
 
 
 def risk_upper_bound(certificate: Certificate, delta: float) -> float:
-    """Clopper-Pearson upper bound of the risk at the certified threshold, taken alone."""
+    """Return the Clopper-Pearson upper bound of the risk at the certified threshold alone."""
     return float(clopper_pearson_upper(certificate.n_errors, certificate.n_accepted, delta))

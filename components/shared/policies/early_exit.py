@@ -1,18 +1,18 @@
-"""Is the whole image enough to know what the policy will say, so that its tiles need not be looked
-at?
+"""Early exit: deciding from the full image alone, without its tiles, where that changes too little.
 
 Where the aggregation only lets the margin grow (maximum, noisy-or; log-sum-exp down to a known
-loss), a whole image that is positive by more than that is positive for certain. Elsewhere a
-distance from where the decision changes is fitted on VAL_CALIB, so that the share of all images
-whose decision changes is at most a target, surely.
+loss), a full image that is positive by more than the loss is positive for certain. Elsewhere a
+distance from the margins at which the decision changes is fitted on VAL_CALIB, so that the fraction
+of all images whose decision changes is at most a target, with probability 1 - delta.
 """
 
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from components.shared.contracts.artifacts import write_json
 from components.shared.contracts.errors import ArtifactError, one_line
@@ -23,19 +23,28 @@ from components.shared.stats.bounds import clopper_pearson_upper
 from components.shared.stats.metrics import Bools, Floats
 
 DOCUMENT = "early_exit.json"
-DELTA = 0.1  # of the fitted bound, as of other promises
+DELTA = 0.1  # of the fitted bound, the default of all guarantees
 # Log-odds beyond which no trained model's output lies, in steps finer than any decision needs.
 _GRID = np.linspace(-60, 60, 12_001)
 
 
 @dataclass(frozen=True)
 class EarlyExit:
-    """All thresholds are on the margin of the whole image before calibration; None where there is
-    no such exit.
+    """Margins of the full image, before calibration, at which its tiles need not be looked at.
 
-    certain_from: positive whatever the tiles say. positive_from and negative_to: fitted, so that
-    with probability 1 - delta at most `max_changed` of images get another decision; of the n_images
-    tested, n_changed did, and changed_upper_bound is that share's Clopper-Pearson bound.
+    Attributes:
+        n_views: views of an image.
+        certain_from: positive from this margin on, whatever the tiles show; None without a bound.
+        positive_from: fitted limit of positive decisions; None where there is none.
+        negative_to: fitted limit of negative decisions; None where there is none.
+        max_changed: with probability 1 - delta at most this fraction of all images gets another
+            decision.
+        delta: probability with which the fitted bound may fail.
+        n_images: images that were tested. This and the next two are the record of the fit, for
+            people who read the document.
+        n_changed: tested images whose decision changed.
+        changed_upper_bound: Clopper-Pearson bound of the changed fraction; 0 where nothing is
+            fitted.
     """
 
     n_views: int
@@ -48,74 +57,90 @@ class EarlyExit:
     n_changed: int
     changed_upper_bound: float
 
-    def exits(self, whole: Floats) -> Bools:
-        """(N,) bool from margins (N,) of whole images: no tile is needed."""
-        enough = np.zeros(len(whole), dtype=bool)
+    def exits(self, full_image_margin: Floats) -> Bools:
+        """Return (N,) bool, True where the margin (N,) of the full image suffices."""
+        enough = np.zeros(len(full_image_margin), dtype=bool)
         for bound in (self.certain_from, self.positive_from):
             if bound is not None:
-                enough |= whole >= bound
+                enough |= full_image_margin >= bound
         if self.negative_to is not None:
-            enough |= whole <= self.negative_to
+            enough |= full_image_margin <= self.negative_to
         return enough
 
     def to_json(self) -> dict[str, Any]:
-        """The document of early_exit.json."""
+        """Return the document of early_exit.json."""
         return asdict(self)
 
 
 def logits_of_margin(margin: Floats, positive: int) -> Floats:
-    """(N, 2) logits of margins (N,), as a bag's: minus and plus half."""
+    """Return (N, 2) logits of margins (N,), as an aggregation's: minus and plus half the margin."""
     return np.stack([margin, -margin] if positive == 0 else [-margin, margin], axis=1) / 2
 
 
 def fit_early_exit(
     policy: Policy, logits: Logits, *, max_changed: float, seed: int
 ) -> EarlyExit | None:
-    """From VAL_CALIB logits; None where the model looks at one view.
+    """Fit the early exit of a policy on VAL_CALIB; None where the model looks at one view.
 
-    The share of changed decisions only falls as the distance grows, so that the least distance
-    whose bound holds for all larger ones keeps its level (Bates et al., "Distribution-free,
-    risk-controlling prediction sets", 2021, thm 1).
+    The fraction of changed decisions only falls as the distance grows, so the least distance whose
+    bound holds for all larger ones keeps its level (Bates et al., "Distribution-free,
+    risk-controlling prediction sets", J. ACM 2021, theorem 1).
+
+    Args:
+        policy: the policy whose decisions are to be kept.
+        logits: logits of VAL_CALIB.
+        max_changed: largest fraction of images with another decision, in [0, 1).
+        seed: draws the image of each group.
     """
     if logits.full_image_margin is None or logits.views is None:
         return None
     negative_to, positive_from = decision_edges(policy)
-    bound = logits.views.lower_bound
-    certain = None if bound is None or positive_from is None else positive_from - bound
+    lower_bound = logits.views.lower_bound
+    certain_from = None
+    if lower_bound is not None and positive_from is not None:
+        certain_from = positive_from - lower_bound
+
     rows = one_per_group(logits.groups, seed)
-    whole = logits.full_image_margin[rows].astype(np.float64)
-    changed = decisions_alone(policy, whole) != policy.decide(logits.logits[rows])
-    distance = _distance(whole, negative_to, positive_from)
-    if certain is not None:
-        distance = np.where(whole >= certain, -np.inf, distance)
+    margin = logits.full_image_margin[rows].astype(np.float64)
+    changed = decisions_of_margin(policy, margin) != policy.decide(logits.logits[rows])
+    distance = _distance(margin, negative_to, positive_from)
+    if certain_from is not None:
+        # An exit that is certain needs no fitted distance.
+        distance = np.where(margin >= certain_from, -np.inf, distance)
+
     least, n_changed = _least_distance(distance, changed, max_changed)
-    fitted = least is not None
-    return EarlyExit(
+    without_fit = EarlyExit(
         n_views=logits.views.count,
-        certain_from=certain,
-        positive_from=(
-            positive_from + least if least is not None and positive_from is not None else None
-        ),
-        negative_to=negative_to - least if least is not None and negative_to is not None else None,
+        certain_from=certain_from,
+        positive_from=None,
+        negative_to=None,
         max_changed=max_changed,
         delta=DELTA,
         n_images=len(rows),
         n_changed=n_changed,
-        changed_upper_bound=(
-            float(clopper_pearson_upper(n_changed, len(rows), DELTA)) if fitted else 0.0
-        ),
+        changed_upper_bound=0.0,
+    )
+    if least is None:
+        return without_fit
+    return replace(
+        without_fit,
+        positive_from=_shift(positive_from, least),
+        negative_to=_shift(negative_to, -least),
+        changed_upper_bound=float(clopper_pearson_upper(n_changed, len(rows), DELTA)),
     )
 
 
 def write_early_exit(directory: Path, early_exit: EarlyExit | None) -> None:
-    """Into a policy's staging directory, where there is one."""
+    """Write early_exit.json into a policy's staging directory, unless there is no early exit."""
     if early_exit is not None:
         write_json(directory / DOCUMENT, early_exit.to_json())
 
 
 def read_early_exit(directory: Path) -> EarlyExit | None:
-    """Of a verified Policy artifact or bundle; None where it holds none. Raises ArtifactError for a
-    damaged one.
+    """Read the early exit of a verified Policy artifact or bundle; None where it holds none.
+
+    Raises:
+        ArtifactError: the document is damaged.
     """
     file = directory / DOCUMENT
     if not file.is_file():
@@ -124,55 +149,67 @@ def read_early_exit(directory: Path) -> EarlyExit | None:
         return EarlyExit(**json.loads(file.read_text(encoding="utf-8")))
     except (ValueError, TypeError) as error:
         raise ArtifactError(
-            f"{file}: not an early exit of this version ({one_line(error)}); fit it again"
+            f"{file}: not an early exit of this version ({one_line(error)}); fit the policy again"
         ) from error
 
 
-def decisions_alone(policy: Policy, whole: Floats) -> np.ndarray:
-    """(N,) what the policy says from whole images' margins (N,)."""
-    return policy.decide(logits_of_margin(whole, policy.positive))
+def decisions_of_margin(policy: Policy, full_image_margin: Floats) -> npt.NDArray[np.str_]:
+    """Return the policy's decisions (N,) from margins (N,) of full images alone."""
+    return policy.decide(logits_of_margin(full_image_margin, policy.positive))
 
 
 def decision_edges(policy: Policy) -> tuple[float | None, float | None]:
-    """Margins up to which the policy always says none, and from which it always says roadwork; to
-    0.01.
+    """Return the margins up to which all decisions are negative, and from which all are positive.
+
+    They are exact to 0.01; None where there is no such margin.
     """
-    said = decisions_alone(policy, _GRID)
-    no, yes = (
-        np.logical_and.accumulate(said == NEGATIVE),
-        np.logical_and.accumulate(said[::-1] == POSITIVE)[::-1],
-    )
-    return (
-        float(_GRID[np.flatnonzero(no)[-1]]) if no.any() else None,
-        float(_GRID[np.flatnonzero(yes)[0]]) if yes.any() else None,
-    )
+    decided = decisions_of_margin(policy, _GRID)
+    all_negative = np.logical_and.accumulate(decided == NEGATIVE)
+    all_positive = np.logical_and.accumulate(decided[::-1] == POSITIVE)[::-1]
+    negative_to = float(_GRID[np.flatnonzero(all_negative)[-1]]) if all_negative.any() else None
+    positive_from = float(_GRID[np.flatnonzero(all_positive)[0]]) if all_positive.any() else None
+    return negative_to, positive_from
 
 
-def _distance(whole: Floats, negative_to: float | None, positive_from: float | None) -> Floats:
-    """(N,) how far beyond the edge of its decision each margin lies; -inf where there is no
-    decision to be sure of.
+def _shift(edge: float | None, distance: float) -> float | None:
+    """Return the edge moved by a distance; None where there is no edge."""
+    return None if edge is None else edge + distance
+
+
+def _distance(
+    full_image_margin: Floats, negative_to: float | None, positive_from: float | None
+) -> Floats:
+    """Return (N,) how far each margin lies beyond the edge of its decision.
+
+    It is -inf between the edges, where no exit is possible.
     """
-    distance = np.full(len(whole), -np.inf)
+    distance = np.full(len(full_image_margin), -np.inf)
     if negative_to is not None:
-        distance = np.where(whole <= negative_to, negative_to - whole, distance)
+        beyond = full_image_margin <= negative_to
+        distance = np.where(beyond, negative_to - full_image_margin, distance)
     if positive_from is not None:
-        distance = np.where(whole >= positive_from, whole - positive_from, distance)
+        beyond = full_image_margin >= positive_from
+        distance = np.where(beyond, full_image_margin - positive_from, distance)
     return distance
 
 
 def _least_distance(
     distance: Floats, changed: Bools, max_changed: float
 ) -> tuple[float | None, int]:
-    """The least distance that keeps the bound, and how many tested images it changes; None where
-    none does.
+    """Return the least distance that keeps the bound, and how many tested images it changes.
+
+    The distance is None where none keeps the bound.
     """
-    allowed = np.flatnonzero(
-        clopper_pearson_upper(np.arange(len(distance) + 1), len(distance), DELTA) <= max_changed
-    )
+    bounds = clopper_pearson_upper(np.arange(len(distance) + 1), len(distance), DELTA)
+    allowed = np.flatnonzero(bounds <= max_changed)
     if not len(allowed):
         return None, 0
-    wrong = np.sort(distance[changed & (distance >= 0)])[::-1]
+
+    changed_distances = np.sort(distance[changed & (distance >= 0)])[::-1]
     n_allowed = int(allowed[-1])
-    beyond = wrong[n_allowed] if len(wrong) > n_allowed else -np.inf
-    kept = distance[(distance >= 0) & (distance > beyond)]
-    return (float(kept.min()), int((wrong > beyond).sum())) if len(kept) else (None, 0)
+    # All changed images but the n_allowed most distant ones must stay below the least distance.
+    limit = changed_distances[n_allowed] if len(changed_distances) > n_allowed else -np.inf
+    candidates = distance[(distance >= 0) & (distance > limit)]
+    if not len(candidates):
+        return None, 0
+    return float(candidates.min()), int((changed_distances > limit).sum())

@@ -1,11 +1,11 @@
-"""Which scale and offset of the logits make a consumer that rounds P(positive) at 0.5 decide as the
-policy?
+"""The affine map of logits that puts a policy's calibrator and threshold into a linear head.
 
-Temperature, Platt and vector scaling are linear in logits: they go into the weights with the
-threshold, and the probability they give is the calibrated one, moved so that the threshold lies at
-0.5. Of any other calibrator of two classes only the decision goes in, as a threshold on the model's
-own log-odds; where even that is impossible, nothing. An abstention is the policy's decision there,
-since such a consumer cannot abstain.
+A consumer that rounds P(positive) at 0.5 then decides as the policy. Temperature, Platt and vector
+scaling are linear in logits: they go into the weights with the threshold, and the stored
+probability is the calibrated one, moved so that the threshold lies at 0.5. Of any other calibrator
+of two classes only the decision goes in, as a threshold on the model's own log-odds; where even
+that is impossible, nothing. An abstention becomes the policy's decision, since such a consumer
+cannot abstain.
 """
 
 from dataclasses import dataclass
@@ -13,21 +13,21 @@ from dataclasses import dataclass
 import numpy as np
 
 from components.shared.policies.policy import Policy
-from components.shared.stats.metrics import Floats
+from components.shared.stats.metrics import Bools, Floats
 
 # Log-odds beyond which no trained model's output lies, and the grid on which a decision must change
 # at most once.
 _RANGE, _N_GRID = 60.0, 12_001
-# Below this a scale cannot be undone in float32.
+# A smaller scale cannot be inverted in float32.
 _LEAST_SCALE = 1e-3
 
 
 @dataclass(frozen=True)
 class LogitAffine:
-    """stored logits = scale * logits + offset, each (C,) float64. The decision is "stored margin >
-    0" if `decides`.
+    """The map stored logits = scale * logits + offset, each (C,) float64.
 
-    reason: why the calibrator, or even the decision, is not in it; empty where both are.
+    decides: whether "stored margin > 0" is the policy's decision. reason: why the calibrator, or
+    even the decision, is not in the map; empty where both are.
     """
 
     scale: Floats
@@ -35,65 +35,68 @@ class LogitAffine:
     decides: bool
     reason: str
 
-    def undone(self, stored: Floats) -> Floats:
-        """(N, C) logits before folding."""
+    def inverse(self, stored: Floats) -> Floats:
+        """Return the logits (N, C) of which these are the stored ones."""
         return np.asarray((stored - self.offset) / self.scale)
 
 
 def logit_affine_of(policy: Policy) -> LogitAffine:
-    """The fold of a policy's calibrator and threshold."""
-    count = len(policy.class_names)
-    calibrator = policy.calibrator
-    affine = (np.ones(count), np.zeros(count)) if calibrator is None else calibrator.affine(count)
+    """Return the map that holds a policy's calibrator and threshold, as far as they are affine."""
+    n_classes, calibrator = len(policy.class_names), policy.calibrator
+    identity = np.ones(n_classes), np.zeros(n_classes)
+    affine = identity if calibrator is None else calibrator.affine(n_classes)
     if affine is not None and np.abs(affine[0]).min() >= _LEAST_SCALE:
-        return LogitAffine(
-            affine[0], _lowered(affine[1], policy.positive, policy.threshold_margin), True, ""
-        )
+        scale, offset = affine
+        lowered = _lowered(offset, policy.positive, policy.threshold_margin)
+        return LogitAffine(scale, lowered, decides=True, reason="")
+
     name = "" if calibrator is None else calibrator.NAME
-    unfolded = np.ones(count), np.zeros(count)
-    if count > 2:
-        return LogitAffine(
-            *unfolded,
-            False,
-            f"the {name} calibrator of {count} classes is not linear in the logits",
-        )
-    threshold = _raw_threshold(policy)
+    scale, offset = identity
+    if n_classes > 2:
+        reason = f"the {name} calibrator of {n_classes} classes is not linear in the logits"
+        return LogitAffine(scale, offset, decides=False, reason=reason)
+    threshold = _uncalibrated_threshold(policy)
     if threshold is None:
-        return LogitAffine(
-            *unfolded,
-            False,
-            f"the {name} calibrator does not rise with the logits around the threshold",
-        )
+        reason = f"the {name} calibrator does not rise with the logits around the threshold"
+        return LogitAffine(scale, offset, decides=False, reason=reason)
     reason = (
         f"the {name} calibrator is not linear in the logits; only the decision is in the weights"
     )
-    return LogitAffine(unfolded[0], _lowered(unfolded[1], policy.positive, threshold), True, reason)
+    lowered = _lowered(offset, policy.positive, threshold)
+    return LogitAffine(scale, lowered, decides=True, reason=reason)
 
 
 def _lowered(offset: Floats, positive: int, by: float) -> Floats:
+    """Return the offset with that of the positive class lowered."""
     out = np.array(offset, dtype=np.float64)
     out[positive] -= by
     return out
 
 
-def _raw_threshold(policy: Policy) -> float | None:
-    """The log-odds, before calibration, above which a two-class policy says positive; None where
-    there is not one.
+def _uncalibrated_threshold(policy: Policy) -> float | None:
+    """Return the log-odds, before calibration, above which a two-class policy says positive.
+
+    It is exact to the last bit; None where the decision changes more than once, or downwards.
     """
 
-    def says_positive(margin: Floats) -> np.ndarray:
+    def is_positive(margin: Floats) -> Bools:
         logits = np.zeros((len(margin), 2))
         logits[:, policy.positive] = margin
         return policy.decision(logits)
 
     grid = np.linspace(-_RANGE, _RANGE, _N_GRID)
-    said = says_positive(grid)
-    changes = np.flatnonzero(np.diff(said.astype(np.int8)))
+    decided = is_positive(grid)
+    changes = np.flatnonzero(np.diff(decided.astype(np.int8)))
     if len(changes) == 0:
-        return -_RANGE if said[0] else _RANGE
-    if len(changes) > 1 or said[0]:
+        return -_RANGE if decided[0] else _RANGE
+    if len(changes) > 1 or decided[0]:
         return None
+
+    # Bisection down to two adjacent floats.
     low, high = grid[changes[0]], grid[changes[0] + 1]
     while low < (middle := (low + high) / 2) < high:
-        low, high = (low, middle) if says_positive(np.array([middle]))[0] else (middle, high)
+        if is_positive(np.array([middle]))[0]:
+            high = middle
+        else:
+            low = middle
     return float(low)

@@ -1,15 +1,15 @@
-"""Which sample has which logits, in which split?
+"""The logits artifact: predictions of one split, joined with other artifacts by sample id.
 
-The one format of every logits artifact: `logits.npy` (N, C) float32, `samples.csv` (one row per
-sample, same order), `logits.json` (split and class names), `gate.npy` (N,) float32 where the model
-has a gate, `whole.npy` (N,) float32 where it looks at several views, and `distorted.npy` (L, N, C)
-float32 where robustness is measured. Artifacts are joined by sample id, never by order.
+Every logits artifact has `logits.npy` (N, C) float32, `samples.csv` (one row per sample, same
+order) and `logits.json` (split and class names). Further arrays exist where the model gives them:
+see `OPTIONAL_FILES`.
 """
 
 import csv
 import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -18,13 +18,22 @@ from components.shared.contracts.artifact_kinds import Kind
 from components.shared.contracts.artifacts import Manifest, verify_dir, write_json
 from components.shared.contracts.errors import DataError, LeakageViolationError
 
+# Field of `Logits` -> file; the names of schema 1, under which users have them on disk.
+OPTIONAL_FILES = {
+    "gate": "gate.npy",
+    "full_image_margin": "whole.npy",
+    "distilled": "student.npy",
+    "corrupted": "distorted.npy",
+}
 _COLUMNS = ("sample_id", "label", "group", "source", "path")
 
 
 @dataclass(frozen=True)
 class Views:
-    """count: views of an image; lower_bound: the least that its margin is above any one view's,
-    None without bound.
+    """How a model of several views combines them.
+
+    count: number of views of an image. lower_bound: the least difference between the image's margin
+    and the margin of any one view; None where there is no bound.
     """
 
     count: int
@@ -44,6 +53,9 @@ class Logits:
         corrupted: (L, N, C) float32 logits of the images under corruptions of severity 0 to L - 1.
         distilled: (N, C) float32 logits of the distilled head, which sees full images alone; None
             where the model has none.
+
+    Raises:
+        DataError: an array has a wrong shape, type or value; the message names every one.
     """
 
     split: str
@@ -61,28 +73,46 @@ class Logits:
     distilled: npt.NDArray[np.float32] | None = None
 
     def __post_init__(self) -> None:
-        problems = _problems(self)
+        problems = _array_problems(self) + _sample_problems(self)
         if problems:
             raise DataError(f"logits of {self.split}: " + "; ".join(problems))
 
     @property
     def margin(self) -> npt.NDArray[np.float64]:
-        """(N,) float64, class 1 minus class 0 logit: the log-odds of the positive class of a binary
-        problem.
+        """(N,) float64, class 1 minus class 0 logit of a binary problem: the log-odds of class 1.
+
+        Raises:
+            DataError: the number of classes is not 2.
         """
         if len(self.class_names) != 2:
             raise DataError(
                 f"class_names has {len(self.class_names)} entries; a margin needs exactly 2 classes"
             )
-        wide = self.logits.astype(np.float64)
-        return np.asarray(wide[:, 1] - wide[:, 0])
+        logits64 = self.logits.astype(np.float64)
+        return np.asarray(logits64[:, 1] - logits64[:, 0])
+
+    def positive_index(self, positive_class: str) -> int:
+        """Return the index of the positive class.
+
+        Raises:
+            DataError: the logits have no such class.
+        """
+        if positive_class not in self.class_names:
+            raise DataError(
+                f"positive_class={positive_class!r} is not in {list(self.class_names)}; name one of"
+                " these classes"
+            )
+        return self.class_names.index(positive_class)
 
 
 def write_logits(directory: Path, logits: Logits) -> None:
     """Write the files into an artifact's staging directory."""
     np.save(directory / "logits.npy", logits.logits, allow_pickle=False)
-    if logits.gate is not None:
-        np.save(directory / "gate.npy", logits.gate, allow_pickle=False)
+    for field, file in OPTIONAL_FILES.items():
+        values = getattr(logits, field)
+        if values is not None:
+            np.save(directory / file, values, allow_pickle=False)
+
     with (directory / "samples.csv").open("w", newline="", encoding="utf-8") as stream:
         writer = csv.writer(stream, lineterminator="\n")
         writer.writerow(_COLUMNS)
@@ -90,22 +120,20 @@ def write_logits(directory: Path, logits: Logits) -> None:
         writer.writerows(
             zip(logits.sample_ids, labels, logits.groups, logits.sources, logits.paths, strict=True)
         )
+
     header: dict[str, object] = {"split": logits.split, "class_names": list(logits.class_names)}
-    if logits.full_image_margin is not None and logits.views is not None:
-        np.save(directory / "whole.npy", logits.full_image_margin, allow_pickle=False)
+    if logits.views is not None:
         header["views"] = asdict(logits.views)
-    if logits.distilled is not None:
-        np.save(directory / "student.npy", logits.distilled, allow_pickle=False)
-    if logits.corrupted is not None:
-        np.save(directory / "distorted.npy", logits.corrupted, allow_pickle=False)
     write_json(directory / "logits.json", header)
 
 
 def read_logits(path: Path, split: str) -> tuple[Logits, Manifest]:
     """Verify and read a logits artifact of `split`.
 
-    Raises LeakageViolationError where the manifest or the content names another split,
-    ArtifactError or DataError for anything else that is wrong.
+    Raises:
+        LeakageViolationError: the manifest or the content names another split.
+        ArtifactError: the files differ from the manifest.
+        DataError: the content is malformed.
     """
     manifest = verify_dir(path, Kind.logits_of(split), split=split)
     header = json.loads((path / "logits.json").read_text(encoding="utf-8"))
@@ -113,9 +141,15 @@ def read_logits(path: Path, split: str) -> tuple[Logits, Manifest]:
         raise LeakageViolationError(
             f"{path}: holds split {header['split']!r}, this step may only see {split!r}"
         )
+
     with (path / "samples.csv").open(newline="", encoding="utf-8") as stream:
         rows = list(csv.DictReader(stream))
     columns = {name: tuple(row[name] for row in rows) for name in _COLUMNS}
+    optional: dict[str, Any] = {
+        field: np.load(path / file, allow_pickle=False)
+        for field, file in OPTIONAL_FILES.items()
+        if (path / file).is_file()
+    }
     logits = Logits(
         split=split,
         class_names=tuple(header["class_names"]),
@@ -125,54 +159,53 @@ def read_logits(path: Path, split: str) -> tuple[Logits, Manifest]:
         groups=columns["group"],
         sources=columns["source"],
         paths=columns["path"],
-        gate=_optional(path / "gate.npy"),
-        distilled=_optional(path / "student.npy"),
-        corrupted=_optional(path / "distorted.npy"),
-        full_image_margin=_optional(path / "whole.npy"),
         views=Views(**header["views"]) if "views" in header else None,
+        **optional,
     )
     return logits, manifest
 
 
-def _optional(file: Path) -> npt.NDArray[np.float32] | None:
-    return np.load(file, allow_pickle=False) if file.is_file() else None
+def _array_problems(data: Logits) -> list[str]:
+    """Return one line for each array of a wrong type, shape or value."""
+    count, n_classes = len(data.sample_ids), len(data.class_names)
+    levels = 0 if data.corrupted is None else len(data.corrupted)
+    table: list[tuple[str, npt.NDArray[Any] | None, tuple[int, ...]]] = [
+        ("logits", data.logits, (count, n_classes)),
+        ("gate", data.gate, (count,)),
+        ("full_image_margin", data.full_image_margin, (count,)),
+        ("distilled", data.distilled, (count, n_classes)),
+        ("corrupted", data.corrupted, (levels, count, n_classes)),
+    ]
+    problems = []
+    for name, values, shape in table:
+        problem = "" if values is None else _array_problem(name, values, shape, data.sample_ids)
+        if problem:
+            problems.append(problem)
+    return problems
 
 
-def _problems(data: Logits) -> list[str]:
-    count, problems = len(data.sample_ids), []
-    if data.logits.dtype != np.float32 or data.logits.shape != (count, len(data.class_names)):
-        problems.append(
-            f"logits is {data.logits.dtype} {data.logits.shape}, expected float32"
-            f" {(count, len(data.class_names))}"
-        )
-    elif not np.isfinite(data.logits).all():
-        row = int(np.flatnonzero(~np.isfinite(data.logits).all(axis=1))[0])
-        problems.append(f"logits[{row}] of sample {data.sample_ids[row]} is not finite")
-    for name, values in (("gate", data.gate), ("whole", data.full_image_margin)):
-        if values is not None and (values.dtype != np.float32 or values.shape != (count,)):
-            problems.append(f"{name} is {values.dtype} {values.shape}, expected float32 {(count,)}")
-        elif values is not None and not np.isfinite(values).all():
-            row = int(np.flatnonzero(~np.isfinite(values))[0])
-            problems.append(f"{name}[{row}] of sample {data.sample_ids[row]} is not finite")
-    if data.distilled is not None and (
-        data.distilled.dtype != np.float32
-        or data.distilled.shape != data.logits.shape
-        or not np.isfinite(data.distilled).all()
-    ):
-        problems.append(f"student must be finite float32 {data.logits.shape}")
-    if data.corrupted is not None:
-        expected = (len(data.corrupted), count, len(data.class_names))
-        if data.corrupted.dtype != np.float32 or data.corrupted.shape != expected:
-            problems.append(
-                f"distorted is {data.corrupted.dtype} {data.corrupted.shape}, expected float32"
-                f" {expected}"
-            )
-        elif not np.isfinite(data.corrupted).all():
-            problems.append("distorted has values that are not finite")
+def _array_problem(
+    name: str, values: npt.NDArray[Any], shape: tuple[int, ...], sample_ids: tuple[str, ...]
+) -> str:
+    """Return what is wrong with a float32 array of `shape`, or an empty text."""
+    if values.dtype != np.float32 or values.shape != shape:
+        return f"{name} is {values.dtype} {values.shape}, expected float32 {shape}"
+    if np.isfinite(values).all():
+        return ""
+    first = np.argwhere(~np.isfinite(values))[0].tolist()
+    # Axes are (samples,), (samples, classes) or (levels, samples, classes).
+    index = first[:2] if len(shape) == 3 else first[:1]
+    return f"{name}{index} of sample {sample_ids[index[-1]]} is not finite"
+
+
+def _sample_problems(data: Logits) -> list[str]:
+    """Return one line for each contradiction among ids, labels and columns."""
+    problems, count = [], len(data.sample_ids)
     if (data.full_image_margin is None) != (data.views is None):
-        problems.append("whole.npy and the header's views must come together")
-    if len(set(data.sample_ids)) != count:
-        problems.append(f"sample_ids has {count - len(set(data.sample_ids))} doubled id(s)")
+        problems.append("full_image_margin and views must be given together")
+    n_repeated = count - len(set(data.sample_ids))
+    if n_repeated:
+        problems.append(f"sample_ids repeats {n_repeated} id(s)")
     outside = sorted(set(data.labels.tolist()) - set(range(len(data.class_names))))
     if outside:
         problems.append(f"labels contains {outside}, expected 0..{len(data.class_names) - 1}")

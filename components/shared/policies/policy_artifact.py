@@ -1,17 +1,22 @@
-"""How is a certified policy written down, and what is written where nothing can be certified?"""
+"""Reading and writing of Policy artifacts: a policy, or the reason why none could be certified."""
 
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from components.shared.contracts.artifact_kinds import Kind
-from components.shared.contracts.artifacts import Manifest, write_json, writing
-from components.shared.contracts.errors import InfeasibleError
+from components.shared.contracts.artifacts import Manifest, verify_dir, write_json, writing
+from components.shared.contracts.errors import ArtifactError, InfeasibleError
 from components.shared.policies.calibration_split import CalibrationSplit
 from components.shared.policies.certify import Certificate, risk_upper_bound
 from components.shared.policies.config import SelectiveConfig
 from components.shared.policies.early_exit import EarlyExit, write_early_exit
-from components.shared.policies.policy import INFEASIBLE, SelectivePolicy
+from components.shared.policies.policy import Infeasible, Policy, SelectivePolicy, parse_policy
+from components.shared.policies.targets import Certified
+
+POLICY, FIT, INFEASIBLE = "policy.json", "fit.json", "infeasible.json"
+DISTILLED_POLICY = "student.json"  # the distilled head's policy, beside that of all views
 
 
 def write_policy(
@@ -24,47 +29,48 @@ def write_policy(
     inputs: Mapping[str, Manifest],
     early_exit: EarlyExit | None = None,
 ) -> None:
-    """policy.json, fit.json and, for a model of several views, early_exit.json."""
+    """Write policy.json, fit.json and, for a model of several views, early_exit.json.
+
+    Args:
+        path: folder of the artifact.
+        policy: the certified policy.
+        fit: the document of `fit_document`, with what the step adds.
+        step: name of the step, for the manifest.
+        config: configuration of the step, for the manifest.
+        inputs: manifests of the step's inputs, by name.
+        early_exit: the early exit of a model of several views.
+    """
     print(
         f"{policy.kind}: {policy.risk} <= {policy.alpha} with probability {1 - policy.delta:g}, "
         f"coverage {fit['coverage']:.3f} (at least {policy.coverage_lower_bound:.3f}) on VAL_CALIB"
     )
     with writing(path, kind=Kind.POLICY, step=step, config=config, inputs=inputs) as out:
-        write_json(out / "policy.json", policy.to_json())
-        write_json(out / "fit.json", fit)
+        write_json(out / POLICY, policy.to_json())
+        write_json(out / FIT, fit)
         write_early_exit(out, early_exit)
 
 
-def infeasible(
-    path: Path,
-    reason: str,
-    best_level: float,
-    *,
-    kind: str,
-    config: SelectiveConfig,
-    inputs: Mapping[str, Manifest],
+def write_infeasible(
+    path: Path, found: Infeasible, *, config: SelectiveConfig, inputs: Mapping[str, Manifest]
 ) -> None:
-    """Raise InfeasibleError where this policy is to be bundled; otherwise say in its artifact that
-    there is none.
+    """Write infeasible.json in the place of a policy that is not the one to be bundled.
+
+    Raises:
+        InfeasibleError: the policy is the one to be bundled.
     """
+    kind, reason = found.kind, found.reason
     if config.policy == kind:
         raise InfeasibleError(reason)
     print(f"{kind}: infeasible. {reason}")
-    with writing(
-        path, kind=Kind.POLICY, step=f"calibrate_{kind}", config=config, inputs=inputs
-    ) as out:
-        write_json(out / INFEASIBLE, {"kind": kind, "reason": reason, "best_level": best_level})
+    with writing(path, kind=Kind.POLICY, step=f"calibrate_{kind}", config=config, inputs=inputs) as out:
+        document = {"kind": kind, "reason": reason, "best_level": found.best_level}
+        write_json(out / INFEASIBLE, document)
 
 
 def fit_document(
-    config: SelectiveConfig,
-    parts: CalibrationSplit,
-    certificates: Mapping[str, Certificate],
-    delta: float,
+    config: SelectiveConfig, split: CalibrationSplit, certified: Certified
 ) -> dict[str, Any]:
-    """What a policy's promise rests on, for fit.json; `delta` is what each certificate's risk
-    takes.
-    """
+    """Return the document of fit.json: the counts and levels that a policy's guarantee rests on."""
     return {
         "split": "VAL_CALIB",
         "guarantee": "for a random image of a random group, exchangeable with those of VAL_CALIB",
@@ -73,19 +79,18 @@ def fit_document(
         "delta": config.delta,
         "min_coverage": config.min_coverage,
         "multiple_testing": config.multiple_testing,
-        "n_tuning_images": len(parts.tuning),
-        "n_calibration_groups": len(parts.calibration),
-        "coverage": sum(certificate.coverage for certificate in certificates.values()),
-        "coverage_lower_bound": sum(
-            certificate.coverage_lower_bound for certificate in certificates.values()
-        ),
+        "n_tuning_images": len(split.tuning),
+        "n_calibration_groups": len(split.calibration),
+        "coverage": certified.coverage,
+        "coverage_lower_bound": certified.coverage_lower_bound,
         "certificates": {
-            name: _certificate(certificate, delta) for name, certificate in certificates.items()
+            name: _certificate_document(certificate, certified.delta)
+            for name, certificate in certified.certificates.items()
         },
     }
 
 
-def _certificate(certificate: Certificate, delta: float) -> dict[str, Any]:
+def _certificate_document(certificate: Certificate, delta: float) -> dict[str, Any]:
     return {
         "threshold": certificate.threshold,
         "n_accepted": certificate.n_accepted,
@@ -96,3 +101,43 @@ def _certificate(certificate: Certificate, delta: float) -> dict[str, Any]:
         "coverage": certificate.coverage,
         "n_tested": certificate.n_tested,
     }
+
+
+def read_policy(path: Path) -> tuple[Policy, Manifest]:
+    """Verify and read a Policy artifact, which holds exactly one policy.json.
+
+    Raises:
+        ArtifactError: the artifact is damaged, or holds no policy or several.
+    """
+    manifest = verify_dir(path, Kind.POLICY)
+    if INFEASIBLE in manifest.files:
+        stored = json.loads((path / INFEASIBLE).read_text(encoding="utf-8"))
+        raise ArtifactError(
+            f"{path}: holds no policy, its target was infeasible: {stored['reason']}"
+        )
+    found = sorted(name for name in manifest.files if name.endswith(POLICY))
+    if found != [POLICY]:
+        raise ArtifactError(f"{path}: must hold exactly one {POLICY}, holds {found or 'none'}")
+
+    file = path / POLICY
+    try:
+        document = json.loads(file.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ArtifactError(f"{file}: not valid JSON ({error})") from error
+    return parse_policy(document, str(file)), manifest
+
+
+def read_policy_or_infeasible(path: Path) -> tuple[Policy | Infeasible, Manifest]:
+    """Verify and read a Policy artifact that may hold infeasible.json in the place of a policy."""
+    if not (path / INFEASIBLE).is_file():
+        return read_policy(path)
+    manifest = verify_dir(path, Kind.POLICY)
+    return Infeasible(**json.loads((path / INFEASIBLE).read_text(encoding="utf-8"))), manifest
+
+
+def read_distilled_policy(path: Path) -> Policy | None:
+    """Read the distilled head's policy in a verified artifact; None where there is none."""
+    file = path / DISTILLED_POLICY
+    if not file.is_file():
+        return None
+    return parse_policy(json.loads(file.read_text(encoding="utf-8")), str(file))

@@ -1,4 +1,4 @@
-"""Which certificates does a policy need, and why can it not have them?"""
+"""Certification of a policy's targets, and the reason where a target cannot be certified."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -7,13 +7,17 @@ import numpy as np
 
 from components.shared.policies.certify import Certificate, Samples, best_level, certify
 from components.shared.policies.config import SelectiveConfig
+from components.shared.policies.policy import Infeasible
 from components.shared.stats.bounds import fewest_samples
+
+ALL_ANSWERS = "all"
 
 
 @dataclass(frozen=True)
 class Target:
-    """One certificate that is needed: the answers it is about ("all" or one), and the samples of
-    both parts.
+    """One certificate that a policy needs.
+
+    name: the answer it is about, or `ALL_ANSWERS`; tuning and calibration: samples of both parts.
     """
 
     name: str
@@ -21,79 +25,101 @@ class Target:
     calibration: Samples
 
 
-def certified(config: SelectiveConfig, target: Target, delta: float) -> Certificate | None:
-    """The certificate at `config.alpha`, risk and coverage each at `delta`."""
-    return certify(
-        target.tuning,
-        target.calibration,
-        alpha=config.alpha,
-        delta=delta,
-        coverage_delta=delta,
-        method=config.multiple_testing,
-    )
+@dataclass(frozen=True)
+class Certified:
+    """Certificates of all targets by name, each at level `delta`."""
+
+    certificates: Mapping[str, Certificate]
+    delta: float
+
+    @property
+    def coverage(self) -> float:
+        """Fraction of the calibration samples that are answered."""
+        return sum(certificate.coverage for certificate in self.certificates.values())
+
+    @property
+    def coverage_lower_bound(self) -> float:
+        """Lower bound of the coverage, each certificate's at `delta`."""
+        return sum(certificate.coverage_lower_bound for certificate in self.certificates.values())
 
 
-def infeasibility_reason(
-    config: SelectiveConfig,
-    targets: Sequence[Target],
-    certificates: Mapping[str, Certificate],
-    delta: float,
-) -> tuple[str, float] | None:
-    """Why the target is out of reach, and the best certifiable level; None where it is reached."""
-    failed = [target for target in targets if target.name not in certificates]
+def certify_targets(
+    config: SelectiveConfig, targets: Sequence[Target], kind: str
+) -> Certified | Infeasible:
+    """Certify every target at `config.alpha`; risk and coverage share `config.delta` among them.
+
+    Args:
+        config: risk, levels and method.
+        targets: the certificates that the policy needs.
+        kind: kind of the policy, for `Infeasible`.
+    """
+    delta, method = config.risk_delta / len(targets), config.multiple_testing
+    certificates: dict[str, Certificate] = {}
+    failed: list[Target] = []
+    for target in targets:
+        found = certify(
+            target.tuning,
+            target.calibration,
+            alpha=config.alpha,
+            delta=delta,
+            coverage_delta=delta,
+            method=method,
+        )
+        if found is None:
+            failed.append(target)
+        else:
+            certificates[target.name] = found
+
     if failed:
-        method = config.multiple_testing
-        levels = [
+        level = max(
             best_level(t.tuning, t.calibration, delta=delta, method=method, start=config.alpha)
             for t in failed
-        ]
-        return _reason(config, failed, max(levels)), max(levels)
-    return too_little_coverage(config, certificates)
-
-
-def too_little_coverage(
-    config: SelectiveConfig, certificates: Mapping[str, Certificate]
-) -> tuple[str, float] | None:
-    """The obstacle where the coverage's lower bound is below `min_coverage`, else None."""
-    coverage = sum(certificate.coverage for certificate in certificates.values())
-    lower = sum(certificate.coverage_lower_bound for certificate in certificates.values())
-    if lower < config.min_coverage:
-        return (
-            (
-                f"alpha={config.alpha:g} is certified at coverage {coverage:.4f}, whose lower bound"
-                f" {lower:.4f} is below min_coverage={config.min_coverage:g}; raise alpha, or use"
-                " more data"
-            ),
-            config.alpha,
         )
-    return None
+        return Infeasible(kind, _uncertified(config, failed, level), level)
+    return check_coverage(config, Certified(certificates, delta), kind)
 
 
-def too_few(config: SelectiveConfig, n_samples: int) -> tuple[str, float]:
-    """The obstacle where not even answers that are never wrong can be certified; and the level at
-    which they could.
+def check_coverage(
+    config: SelectiveConfig, certified: Certified, kind: str
+) -> Certified | Infeasible:
+    """Return `certified`, or `Infeasible` where its coverage may be below `min_coverage`."""
+    lower = certified.coverage_lower_bound
+    if lower >= config.min_coverage:
+        return certified
+    reason = (
+        f"alpha={config.alpha:g} is certified at coverage {certified.coverage:.4f}, whose lower"
+        f" bound {lower:.4f} is below min_coverage={config.min_coverage:g}; increase alpha or"
+        " provide more calibration data"
+    )
+    return Infeasible(kind, reason, config.alpha)
+
+
+def too_few_for_sets(config: SelectiveConfig, n_samples: int, kind: str) -> Infeasible:
+    """Return the reason why `n_samples` cannot certify even sets that are never wrong.
+
+    The best level is that of so many samples without an error.
     """
-    level = -np.expm1(np.log(config.risk_delta) / n_samples) if n_samples else 1.0
-    return (
-        (
-            f"alpha={config.alpha:g} cannot be certified for prediction sets at"
-            f" delta={config.delta:g}: the best certifiable level is {level:.4f} with {n_samples}"
-            f" independent samples selected ({fewest_samples(config.alpha, config.risk_delta)}"
-            " would be the least); raise alpha or use more data"
-        ),
-        float(level),
+    level = float(-np.expm1(np.log(config.risk_delta) / n_samples) if n_samples else 1.0)
+    reason = (
+        f"alpha={config.alpha:g} cannot be certified for prediction sets at"
+        f" delta={config.delta:g}: the best certifiable level is {level:.4f} with {n_samples}"
+        f" independent samples selected (at least"
+        f" {fewest_samples(config.alpha, config.risk_delta)} are needed); increase alpha or provide"
+        " more calibration data"
     )
+    return Infeasible(kind, reason, level)
 
 
-def _reason(config: SelectiveConfig, failed: list[Target], level: float) -> str:
-    what = "error rate" if config.risk == "error" else "false negative rate"
-    answers = (
-        "" if failed[0].name == "all" else f" of the answer {' and '.join(t.name for t in failed)}"
-    )
+def _uncertified(config: SelectiveConfig, failed: Sequence[Target], level: float) -> str:
+    """Return the message for targets without a certificate; `level` is the best certifiable."""
+    risk = "error rate" if config.risk == "error" else "false negative rate"
+    names = " and ".join(target.name for target in failed)
+    of_answer = "" if failed[0].name == ALL_ANSWERS else f" of the answer {names}"
+    n_samples = len(failed[0].calibration.confidence)
     least = fewest_samples(config.alpha, config.risk_delta)
     return (
-        f"alpha={config.alpha:g} cannot be certified for the {what}{answers} at"
-        f" delta={config.delta:g}: the best certifiable level is {level:.4f} with"
-        f" {len(failed[0].calibration.confidence)} independent samples ({least} without an error"
-        " would be the least); raise alpha or use more data"
+        f"alpha={config.alpha:g} cannot be certified for the {risk}{of_answer} at"
+        f" delta={config.delta:g}: the best certifiable level is {level:.4f} with {n_samples}"
+        f" independent samples (at least {least} error-free samples are needed); increase alpha or"
+        " provide more calibration data"
     )

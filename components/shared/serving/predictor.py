@@ -127,7 +127,7 @@ class Predictor:
         if self._bundle.stock and self._bundle.policy.positive == 0:
             logits = logits[:, ::-1]  # the stock form has the positive class last
         if self._fold is not None:
-            logits = self._fold.undone(logits)
+            logits = self._fold.inverse(logits)
         if self._gate is None:
             return logits, None
         scores = self._gate.scores(

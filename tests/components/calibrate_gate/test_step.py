@@ -15,7 +15,8 @@ from components.shared.contracts.artifacts import writing
 from components.shared.contracts.config import Config
 from components.shared.contracts.errors import ArtifactError, InfeasibleError, LeakageViolationError
 from components.shared.policies.logits import Logits, write_logits
-from components.shared.policies.policy import GatePolicy, read_policy
+from components.shared.policies.policy import GatePolicy
+from components.shared.policies.policy_artifact import read_policy
 from tests.logits_artifacts import binary_logits, logits_artifact
 
 

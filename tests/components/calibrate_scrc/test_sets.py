@@ -5,23 +5,22 @@ nothing else is.
 import numpy as np
 import pytest
 
-from components.calibrate_scrc.sets import certify_sets, selection_threshold
-from components.shared.stats.metrics import Floats, sigmoid
+from components.calibrate_scrc.sets import SetSamples, certify_sets, selection_threshold
+from components.shared.stats.metrics import sigmoid
 from components.shared.stats.multiple_testing import METHODS
 
 ALPHA, DELTA, COVERAGE = 0.05, 0.1, 0.6
-Part = tuple[Floats, Floats]
 
 
-def _draw(rng: np.random.Generator, count: int) -> Part:
+def _draw(rng: np.random.Generator, count: int) -> SetSamples:
     """Confidence, and the stated probability of the truth: twice as extreme as it should be."""
     margin = rng.normal(size=count) * 3
     truth = rng.random(count) < sigmoid(margin / 2)
-    return np.abs(margin), sigmoid(np.where(truth, margin, -margin))
+    return SetSamples(np.abs(margin), sigmoid(np.where(truth, margin, -margin)))
 
 
 def _certify(
-    tuning: Part, samples: Part, method: str = "fixed_sequence"
+    tuning: SetSamples, samples: SetSamples, method: str = "fixed_sequence"
 ) -> tuple[float, float, float] | None:
     """(threshold, s, lower bound of coverage)."""
     threshold = selection_threshold(tuning[0], len(samples[0]), COVERAGE, DELTA / 2)
@@ -65,7 +64,7 @@ def test_more_samples_need_fewer_sets_of_both() -> None:
 
 
 def test_a_faultless_model_gets_single_classes() -> None:
-    part = np.linspace(1, 5, 200), np.linspace(0.7, 0.99, 200)
+    part = SetSamples(np.linspace(1, 5, 200), np.linspace(0.7, 0.99, 200))
     found = _certify(part, part)
     assert found is not None
     assert found[1] == 0.5

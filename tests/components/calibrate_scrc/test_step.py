@@ -16,7 +16,8 @@ from components.shared.contracts.errors import (
     InfeasibleError,
     LeakageViolationError,
 )
-from components.shared.policies.policy import Infeasible, ScrcPolicy, read_fitted, read_policy
+from components.shared.policies.policy import Infeasible, ScrcPolicy
+from components.shared.policies.policy_artifact import read_policy, read_policy_or_infeasible
 from components.shared.stats.metrics import Bools, Floats, sigmoid
 from tests.logits_artifacts import binary_logits, logits_artifact
 
@@ -134,7 +135,7 @@ def test_beside_another_policy_an_unreachable_target_is_a_result(tmp_path: Path)
     rng = np.random.default_rng(0)
     logits = logits_artifact(tmp_path / "logits", rng.random(600) < 0.5, rng.normal(size=600))
     run(_config(policy="softmax"), val_calib_logits=logits, scrc_policy=tmp_path / "policy")
-    found, _ = read_fitted(tmp_path / "policy")
+    found, _ = read_policy_or_infeasible(tmp_path / "policy")
     assert isinstance(found, Infeasible)
     assert found.best_level > 0.3
 
@@ -203,7 +204,8 @@ def test_sets_name_both_classes_where_one_is_not_certain_enough(tmp_path: Path) 
 def test_sets_that_too_few_samples_could_certify_are_infeasible(tmp_path: Path) -> None:
     logits = logits_artifact(tmp_path / "logits", *_samples(60))
     with pytest.raises(
-        InfeasibleError, match=r"prediction sets .* \d+ independent samples selected \(59 would be"
+        InfeasibleError,
+        match=r"prediction sets .* \d+ independent samples selected \(at least 59 are",
     ):
         run(
             _config(set_valued=True, min_coverage=0.2),

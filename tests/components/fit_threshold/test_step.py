@@ -19,7 +19,7 @@ from components.shared.contracts.errors import (
     InfeasibleError,
     LeakageViolationError,
 )
-from components.shared.policies.policy import read_policy
+from components.shared.policies.policy_artifact import read_policy
 from components.shared.stats.metrics import Bools
 from tests.components.shared.stats.cal40 import MARGIN, TRUTH
 from tests.logits_artifacts import logits_artifact

@@ -52,7 +52,7 @@ def test_every_rule_agrees_with_scikit_learn(objective: str) -> None:
 @settings(max_examples=200, deadline=None)
 @given(
     st.lists(st.tuples(st.booleans(), st.integers(-4, 4)), min_size=2, max_size=30),
-    st.sampled_from(OBJECTIVES),
+    st.sampled_from(tuple(OBJECTIVES)),
     st.sampled_from([0.0, 0.2, 1.0]),
 )
 def test_no_rule_is_better(samples: list[tuple[bool, int]], objective: str, ceiling: float) -> None:

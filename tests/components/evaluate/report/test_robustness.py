@@ -45,6 +45,6 @@ def test_without_distorted_logits_nothing_is_said() -> None:
 
 def test_distorted_logits_of_another_shape_are_refused() -> None:
     with pytest.raises(
-        DataError, match=r"distorted is float32 \(4, 39, 2\), expected float32 \(4, 40, 2\)"
+        DataError, match=r"corrupted is float32 \(4, 39, 2\), expected float32 \(4, 40, 2\)"
     ):
         _logits(np.zeros((4, 39, 2), dtype=np.float32))

@@ -160,3 +160,26 @@ def test_published_examples_of_learn_then_test() -> None:
     recall = binomial_p_value((~flagged & truth).sum(axis=1), np.full(19, truth.sum()), 0.2)
     assert grid[bonferroni(recall, 0.1)].tolist() == [0.05, 0.1, 0.15, 0.2, 0.25, 0.3]
     assert grid[fixed_sequence(recall, 0.1)].max() == 0.45
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_masked_sample_is_never_accepted(method: str) -> None:
+    """Samples without an error: even then the threshold is finite, and masked samples defer."""
+    rng = np.random.default_rng(7)
+    everything = _draw(rng, 1000)
+    faultless = Samples(everything.confidence, np.zeros(1000, bool), everything.counted)
+    acceptable = rng.random(1000) < 0.5
+    masked = faultless.mask(acceptable)
+    assert masked.counts(np.array([-1.0]))[0] == acceptable.sum()
+    rows = np.arange(1000)
+    found = certify(
+        masked.take(rows[:300]),
+        masked.take(rows[300:]),
+        alpha=ALPHA,
+        delta=DELTA,
+        coverage_delta=DELTA,
+        method=method,
+    )
+    assert found is not None
+    assert np.isfinite(found.threshold)
+    assert found.coverage <= acceptable[300:].mean()

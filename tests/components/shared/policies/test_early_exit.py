@@ -11,7 +11,7 @@ from components.shared.policies.calibration_split import one_per_group
 from components.shared.policies.early_exit import (
     EarlyExit,
     decision_edges,
-    decisions_alone,
+    decisions_of_margin,
     fit_early_exit,
     logits_of_margin,
 )
@@ -67,7 +67,7 @@ def test_a_margin_that_only_grows_makes_positives_certain() -> None:
     assert exit_.certain_from == pytest.approx(0.5, abs=0.011)
     exits = exit_.exits(margins[:, 0])
     assert 0 < exits.mean() < 0.3
-    assert (decisions_alone(SOFTMAX, margins[exits, 0]) == "roadwork").all()
+    assert (decisions_of_margin(SOFTMAX, margins[exits, 0]) == "roadwork").all()
     assert (margins[exits].max(axis=1) > 0.5).all()
 
 
@@ -82,7 +82,7 @@ def test_a_bounded_loss_moves_what_is_certain_and_no_bound_leaves_nothing() -> N
 def test_the_share_of_changed_decisions_keeps_its_bound_in_nine_of_ten_draws() -> None:
     population, violations, saved = _margins(200_000, 3), 0, []
     truth = SOFTMAX.decide(logits_of_margin(population.max(axis=1), 1))
-    alone = decisions_alone(SOFTMAX, population[:, 0])
+    alone = decisions_of_margin(SOFTMAX, population[:, 0])
     for seed in range(200):
         rows = np.random.default_rng(seed).integers(0, len(population), 600)
         exits = _fitted(_logits(population[rows])).exits(population[:, 0])

@@ -1,4 +1,4 @@
-"""The folded logits decide as the policy does, whatever the calibrator."""
+"""The stored logits decide as the policy does, whatever the calibrator."""
 
 import numpy as np
 import pytest
@@ -22,11 +22,11 @@ def test_stored_logits_decide_as_the_policy(
 ) -> None:
     calibrator = None if name is None else registry.fit(name, LOGITS, LABELS)
     policy = softmax_policy(("None", "Roadwork"), positive, threshold, calibrator)
-    fold = logit_affine_of(policy)
+    affine = logit_affine_of(policy)
     logits = np.random.default_rng(0).normal(size=(3000, 2)) * 3
-    stored = fold.scale * logits + fold.offset
-    np.testing.assert_allclose(fold.undone(stored), logits, atol=1e-9)
-    if fold.decides:
+    stored = affine.scale * logits + affine.offset
+    np.testing.assert_allclose(affine.inverse(stored), logits, atol=1e-9)
+    if affine.decides:
         others = 1 - policy.positive
         margin = stored[:, policy.positive] - stored[:, others]
         clear = np.abs(margin) > 1e-9
@@ -34,9 +34,9 @@ def test_stored_logits_decide_as_the_policy(
         assert ((margin > 0) == policy.decision(logits))[clear].all()
     else:
         assert name == "histogram"
-        assert "does not rise" in fold.reason
+        assert "does not rise" in affine.reason
     linear = name in (None, "temperature", "platt", "vector")
-    assert (fold.reason == "") == linear
+    assert (affine.reason == "") == linear
     if linear:
         stated = 1 / (1 + np.exp(-(policy.margin(logits) - threshold)))
         np.testing.assert_allclose(1 / (1 + np.exp(-margin)), stated, atol=1e-9)
@@ -44,9 +44,9 @@ def test_stored_logits_decide_as_the_policy(
 
 def test_a_threshold_never_reached_says_always_the_same() -> None:
     calibrator = Histogram(((0.2, 0.3, 0.4),))
-    fold = logit_affine_of(softmax_policy(("None", "Roadwork"), "Roadwork", 0.0, calibrator))
-    assert fold.decides
-    assert fold.offset.tolist() == [0, -60]
+    affine = logit_affine_of(softmax_policy(("None", "Roadwork"), "Roadwork", 0.0, calibrator))
+    assert affine.decides
+    assert affine.offset.tolist() == [0, -60]
 
 
 @pytest.mark.parametrize(
@@ -58,7 +58,7 @@ def test_a_threshold_never_reached_says_always_the_same() -> None:
         (("a", "b", "Roadwork"), Temperature(2.0), ""),
     ],
 )
-def test_what_cannot_be_folded_is_said(
+def test_a_map_that_lacks_the_calibrator_says_why(
     names: tuple[str, ...], calibrator: Calibrator, reason: str
 ) -> None:
     assert reason in logit_affine_of(softmax_policy(names, "Roadwork", 0.0, calibrator)).reason

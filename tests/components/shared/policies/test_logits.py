@@ -68,7 +68,7 @@ def test_content_of_another_split_under_a_rewritten_manifest_is_refused(tmp_path
             r"logits is float32 \(3, 3\), expected float32 \(3, 2\)",
         ),
         ({"logits": np.zeros((3, 2))}, "logits is float64"),
-        ({"sample_ids": ("a", "b", "a")}, r"1 doubled id\(s\)"),
+        ({"sample_ids": ("a", "b", "a")}, r"repeats 1 id\(s\)"),
         ({"labels": np.array([0, 1, 2])}, r"labels contains \[2\], expected 0..1"),
         ({"groups": ("g",)}, "different lengths"),
     ],

@@ -2,25 +2,18 @@
 
 import json
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
 from components.shared.calibration.linear import Platt, Temperature
-from components.shared.contracts.artifact_kinds import Kind
-from components.shared.contracts.artifacts import write_json, writing
-from components.shared.contracts.config import Config
 from components.shared.contracts.errors import ArtifactError
 from components.shared.policies.policy import (
     GatePolicy,
-    Infeasible,
     Policy,
     ScrcPolicy,
     parse_policy,
-    read_fitted,
-    read_policy,
     softmax_policy,
 )
 from components.shared.stats.metrics import sigmoid, softmax
@@ -46,17 +39,6 @@ SCRC = ScrcPolicy(
     answer_negative_from=2.0,
 )
 GATE = GatePolicy(kind="gate", **COMMON, gate_slope=2.0, gate_intercept=-1.0, answer_from=0.0)
-
-
-def _write(path: Path, document: Any) -> Path:
-    with writing(path, kind=Kind.POLICY, step="test", config=Config()) as out:
-        write_json(out / "policy.json", document)
-    return path
-
-
-def test_round_trip(tmp_path: Path) -> None:
-    policy, _ = read_policy(_write(tmp_path / "policy", POLICY.to_json()))
-    assert policy == POLICY
 
 
 def test_positive_strictly_above_the_threshold() -> None:
@@ -131,31 +113,6 @@ def test_only_an_object_is_a_policy(document: Any) -> None:
         parse_policy(document, "policy.json")
 
 
-def test_an_edited_file_is_refused(tmp_path: Path) -> None:
-    path = _write(tmp_path / "policy", POLICY.to_json())
-    file = path / "policy.json"
-    file.write_text(file.read_text().replace("-1.605", "-1.604"))
-    with pytest.raises(ArtifactError, match=r"policy\.json: sha256"):
-        read_policy(path)
-
-
-def test_none_and_two_policies_are_refused(tmp_path: Path) -> None:
-    with writing(tmp_path / "none", kind=Kind.POLICY, step="test", config=Config()) as out:
-        write_json(out / "other.json", {})
-    with writing(tmp_path / "two", kind=Kind.POLICY, step="test", config=Config()) as out:
-        write_json(out / "policy.json", POLICY.to_json())
-        write_json(out / "old_policy.json", POLICY.to_json())
-    with writing(tmp_path / "broken", kind=Kind.POLICY, step="test", config=Config()) as out:
-        (out / "policy.json").write_text(json.dumps(POLICY.to_json())[:-9])
-    for name, message in (
-        ("none", "holds none"),
-        ("two", "old_policy.json"),
-        ("broken", "not valid JSON"),
-    ):
-        with pytest.raises(ArtifactError, match=message):
-            read_policy(tmp_path / name)
-
-
 @pytest.mark.parametrize(
     "policy", [SCRC, GATE, softmax_policy(("a", "b"), "a", 0.3, Platt((2.0,), (0.1,)))]
 )
@@ -226,13 +183,3 @@ def test_a_gate_defers_by_its_own_score() -> None:
 def test_edited_promises_are_refused(policy: Policy, changes: dict[str, Any], message: str) -> None:
     with pytest.raises(ArtifactError, match=message):
         parse_policy(policy.to_json() | changes, "policy.json")
-
-
-def test_an_infeasible_target_is_no_policy(tmp_path: Path) -> None:
-    with writing(tmp_path / "policy", kind=Kind.POLICY, step="test", config=Config()) as out:
-        write_json(
-            out / "infeasible.json", {"kind": "scrc", "reason": "too hard", "best_level": 0.2}
-        )
-    with pytest.raises(ArtifactError, match="holds no policy, its target was infeasible: too hard"):
-        read_policy(tmp_path / "policy")
-    assert read_fitted(tmp_path / "policy")[0] == Infeasible("scrc", "too hard", 0.2)
