@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -58,13 +59,12 @@ def write_infeasible(
     Raises:
         InfeasibleError: the policy is the one to be bundled.
     """
-    kind, reason = found.kind, found.reason
-    if config.policy == kind:
-        raise InfeasibleError(reason)
-    print(f"{kind}: infeasible. {reason}")
-    with writing(path, kind=Kind.POLICY, step=f"calibrate_{kind}", config=config, inputs=inputs) as out:
-        document = {"kind": kind, "reason": reason, "best_level": found.best_level}
-        write_json(out / INFEASIBLE, document)
+    if config.policy == found.kind:
+        raise InfeasibleError(found.reason)
+    print(f"{found.kind}: infeasible. {found.reason}")
+    step = f"calibrate_{found.kind}"
+    with writing(path, kind=Kind.POLICY, step=step, config=config, inputs=inputs) as out:
+        write_json(out / INFEASIBLE, asdict(found))
 
 
 def fit_document(
