@@ -29,7 +29,7 @@ GRAPHS = {
     "pipeline": Variant(),
     "pipeline-full": FULL,
 }
-_REPORT_SIZE = (1100, 1500)  # pixels of the report's top that are shown
+_REPORT_SIZE = (1100, 1020)  # pixels of the report's top that are shown
 _PAGE = """<!doctype html><meta charset="utf-8"><pre id="out"></pre><script src="{script}"></script>
 <script>
 mermaid.initialize({{startOnLoad: false, theme: "neutral", deterministicIds: true,

@@ -1,0 +1,185 @@
+"""Every command of the documents, as a reader types it; tests/test_kubeflow_commands.py has those
+of the Kubeflow guides.
+
+`make test` checks each command as far as seconds allow: `make` shows what it would run, a run of
+the pipeline is planned. `make test-all` runs the pipelines and the studies, on small data.
+"""
+
+import importlib.util
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from pipelines.cli import app as cli
+from pipelines.demo import backbone as demo_backbone
+from pipelines.demo import dataset as demo_dataset
+from pipelines.sources import ROOT
+from tests.components.conftest import write_backbone, write_source
+
+DOCUMENTS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted(ROOT.glob("docs/**/*.md"))]
+PYTHON = re.compile(r"^(\.venv/bin/)?python(?= -m )")
+# What a run on small data needs besides the documented options.
+SMALL = "min_per_class=2 n_bootstrap=100 n_processes=1 epochs=1 gate_epochs=1 robustness=false"
+# Programs that take minutes or need data of their own, with the options that make them short.
+SHORT = {
+    "tests.simulations.validity": "--draws 2",
+    "tests.studies.explora_demo": "explora_epochs=1 explora_batch_size=256",
+}
+# Real data and hours: their functions are tested in tests/studies and tests/bench.
+TOO_LONG = ("tests.studies.gtsdb ", "tests.studies.gtsdb_adapted ", "tests.bench ")
+
+
+def _commands() -> list[str]:
+    """Return the commands of all documents, each once; blocks with a language are no commands."""
+    found: list[str] = []
+    for document in DOCUMENTS:
+        if document.name.startswith("kubeflow-"):
+            continue
+        text = document.read_text(encoding="utf-8")
+        for language, block in re.findall(r"^```(\w*)\n(.*?)^```$", text, re.MULTILINE | re.DOTALL):
+            if not language:
+                found += [" ".join(line.split()) for line in _lines(block)]
+    return list(dict.fromkeys(found))
+
+
+def _lines(block: str) -> Iterator[str]:
+    yield from (line for line in block.replace("\\\n", " ").splitlines() if "   " not in line)
+
+
+def _module(command: str) -> str:
+    return PYTHON.sub("", command).removeprefix(" -m ") + " "
+
+
+COMMANDS = _commands()
+RUNS = [command for command in COMMANDS if _module(command).startswith("pipelines run ")]
+PROGRAMS = [command for command in COMMANDS if _module(command).startswith(tuple(SHORT))]
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder with what the documents' commands name: photographs and a backbone, a bundle."""
+    monkeypatch.chdir(tmp_path)
+    _prepare(tmp_path)
+    monkeypatch.setattr(demo_dataset, "write_demo_data", _write_small_data)
+    monkeypatch.setattr(demo_backbone, "write_demo_backbone", _write_small_backbone)
+    return tmp_path
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Runs of this module, which share their cache."""
+    return tmp_path_factory.mktemp("runs")
+
+
+def test_the_documents_have_commands() -> None:
+    assert len(COMMANDS) > 20
+    assert len(RUNS) > 6
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_a_command_is_understood(
+    command: str, folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    if command.startswith("make "):
+        _run_shown_by_make(command)
+    elif command in RUNS:
+        _plan(command)
+    elif _module(command).startswith("pipelines "):
+        cli.main(shlex.split(_module(command))[1:])
+    elif _module(command).startswith((*TOO_LONG, *SHORT)):
+        assert importlib.util.find_spec(_module(command).split()[0])
+    else:
+        _execute(command, folder)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("command", RUNS)
+def test_a_documented_run_ends_with_a_bundle_or_an_infeasible_guarantee(
+    command: str, folder: Path, runs: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    options = [word for pair in SMALL.split() for word in ("--param", pair)]
+    arguments = shlex.split(_module(command))[1:]
+    code = _exit_code([arguments[0], *options, *arguments[1:], "--output", str(runs)])
+
+    shown = capfd.readouterr()
+    if code:
+        guarantee = any(text in command for text in ("policy=", "recipe=selective"))
+        assert guarantee, shown.err
+        assert code == 42
+        assert "cannot be certified" in shown.err
+    else:
+        assert "bundle: " in shown.out or "--dry-run" in command
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("command", PROGRAMS)
+def test_a_documented_study_runs(command: str, folder: Path, real_logits: Path) -> None:
+    line = command.replace("resnet110_cifar10.npz", str(real_logits))
+    module = _module(command).split()[0]
+    line = line.replace("--draws 1000 ", "").replace("docs/results/", "")
+    _execute(f"{line} {SHORT[module]}", folder)
+
+
+def _exit_code(arguments: list[str]) -> int:
+    try:
+        cli.main(arguments)
+    except SystemExit as ended:
+        return int(ended.code or 0)
+    return 0
+
+
+def _prepare(folder: Path) -> None:
+    write_source(folder / "photos")
+    write_backbone(folder / "facebook/dinov2-small")
+    shutil.copytree(ROOT / "tests/golden/schema1/bundle", folder / "BUNDLE")
+    Image.new("RGB", (64, 48), (200, 120, 40)).save(folder / "photo.jpg")
+
+
+def _write_small_data(folder: Path) -> None:
+    if not folder.exists():
+        write_source(folder)
+
+
+def _write_small_backbone(folder: Path) -> None:
+    if not folder.exists():
+        write_backbone(folder)
+
+
+def _run_shown_by_make(command: str) -> None:
+    """Plan the run that a target would start; of other targets make shows what they would do."""
+    shown = subprocess.run(
+        ["make", "-n", *shlex.split(command)[1:]],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    for line in shown.stdout.splitlines():
+        if " -m pipelines run " in line:
+            _plan(line)
+
+
+def _plan(command: str) -> None:
+    arguments = shlex.split(_module(command.strip()))[1:]
+    cli.main([*arguments, *(["--dry-run"] if "--dry-run" not in arguments else [])])
+
+
+def _execute(command: str, folder: Path) -> None:
+    line = PYTHON.sub(shlex.quote(sys.executable), command)
+    assert line != command, f"no test runs {command!r}"
+    done = subprocess.run(
+        shlex.split(line),
+        cwd=folder,
+        env={"PYTHONPATH": str(ROOT), "PATH": "/usr/bin:/bin", "HOME": str(folder)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
