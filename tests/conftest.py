@@ -1,10 +1,46 @@
-"""Fixtures shared by all tests."""
+"""Fixtures and settings of all tests."""
 
+import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+# Before anything imports torch: two tests run at a time, each on a core of its own, and a thread
+# that waits gives its core away.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+from components.pretrain_explora import step as pretrain_explora
+from components.shared.training.launch import torchrun
+from tests.s3 import bucket, s3
+from tests.warm_start import WarmStarts
+
+__all__ = ["bucket", "s3"]
+
 SHARED = Path(__file__).resolve().parents[2] / "shared"
+
+
+@pytest.fixture(scope="session")
+def warm_starts() -> Iterator[WarmStarts]:
+    """Own the process that training processes are forked from; it is started when needed."""
+    starts = WarmStarts()
+    yield starts
+    starts.close()
+
+
+@pytest.fixture(autouse=True)
+def launched_warm(request: pytest.FixtureRequest, warm_starts: WarmStarts) -> Iterator[None]:
+    """Fork the training processes of a quick test in place of starting interpreters.
+
+    Fixtures of a module or a session are made before this one and start cold.
+    """
+    if request.node.get_closest_marker("slow"):
+        yield
+        return
+    with pytest.MonkeyPatch.context() as patch:
+        for place in (torchrun, pretrain_explora):
+            patch.setattr(place, "subprocess", warm_starts.module)
+        yield
 
 
 def _real(relative: str) -> Path:

@@ -26,9 +26,8 @@ from tests.pipelines import kfp_server as kfp
 from tests.pipelines.argo_tasks import task_details
 from tests.pipelines.kubernetes_server import kubernetes_server
 from tests.pipelines.run_objects import RunObjects
-from tests.s3 import s3
 
-__all__ = ["manifests", "overlay", "rendered", "s3"]
+__all__ = ["manifests", "overlay", "rendered"]
 TOKEN = "planted-token"
 SINGLE, PROFILE, DAILY = (
     "docs/guides/kubeflow-single-user.md",

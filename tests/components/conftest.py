@@ -25,6 +25,7 @@ from components.split_dataset.config import SplitConfig
 from components.split_dataset.step import run as split_dataset
 from components.train_baseline.config import TrainBaselineConfig
 from components.train_baseline.step import run as train_baseline
+from tests.once import made_once
 
 
 @dataclass(frozen=True)
@@ -82,13 +83,17 @@ def write_backbone_artifact(path: Path) -> None:
 
 @pytest.fixture(scope="session")
 def tiny(tmp_path_factory: pytest.TempPathFactory) -> TinyRun:
-    """Ingest to bundle in a few seconds of training."""
-    root = tmp_path_factory.mktemp("tiny")
-    write_source(root / "source")
-    write_backbone_artifact(root / "backbone")
+    """Ingest to bundle in a few seconds of training; no test writes into its folders."""
     config = TrainBaselineConfig(
         mode="full", epochs=3, learning_rate=2e-3, global_batch_size=16, n_processes=1
     )
+    root = made_once(tmp_path_factory, "tiny", lambda root: _run_all(root, config))
+    return TinyRun(root, root / "source", config)
+
+
+def _run_all(root: Path, config: TrainBaselineConfig) -> None:
+    write_source(root / "source")
+    write_backbone_artifact(root / "backbone")
     run = TinyRun(root, root / "source", config)
     ingest_dataset(IngestConfig(data=str(run.source), image_size=56), dataset=run.dataset)
     split_dataset(
@@ -114,7 +119,6 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> TinyRun:
         report=run.root / "report.html",
     )
     export(run, root / "bundle")
-    return run
 
 
 def train(run: TinyRun, config: TrainBaselineConfig, out: Path) -> None:

@@ -16,11 +16,9 @@ import pytest
 from components.shared.storage import StoreSettings
 from tests.faults import campaign
 from tests.faults.campaign import Campaign
-from tests.s3 import s3
 
 pytestmark = pytest.mark.slow
 
-__all__ = ["s3"]
 KILLS = int(os.environ.get("KILLS", "0"))
 _RECIPE: dict[str, object] = {"global_batch_size": 16, "checkpoint_steps": 10, "patience": 0}
 _CAMPAIGNS = [

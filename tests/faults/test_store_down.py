@@ -14,9 +14,7 @@ from components.shared.contracts.environment import Variable
 from components.shared.storage import Store, StoreSettings
 from tests.fault_proxy import fault_proxy
 from tests.faults.campaign import Campaign, attempt, digests, prepare
-from tests.s3 import s3
 
-__all__ = ["s3"]
 pytestmark = [
     pytest.mark.slow,
     pytest.mark.skipif(not int(os.environ.get("KILLS", "0")), reason="part of make test-faults"),

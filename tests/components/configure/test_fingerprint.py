@@ -8,9 +8,6 @@ import pytest
 from components.configure.fingerprint import fingerprint
 from components.shared.contracts.errors import ConfigError, DataError
 from components.shared.storage import Store, StoreSettings
-from tests.s3 import bucket, s3
-
-__all__ = ["bucket", "s3"]
 
 
 def _digest(data: str, extra: str = "") -> str:

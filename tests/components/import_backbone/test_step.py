@@ -25,9 +25,6 @@ from components.shared.contracts.errors import (
 from components.shared.models.backbone import image_statistics
 from components.shared.storage import Store, StoreSettings
 from tests.components.conftest import write_backbone
-from tests.s3 import bucket, s3
-
-__all__ = ["bucket", "s3"]
 
 
 @pytest.fixture

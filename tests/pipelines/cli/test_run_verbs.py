@@ -24,9 +24,7 @@ from tests.pipelines.kubernetes_server import KubernetesServer, kubernetes_serve
 from tests.pipelines.run_objects import RunObjects
 from tests.recordings import replay
 from tests.recordings.replay import add_run, fill_store, recorded_runs
-from tests.s3 import s3
 
-__all__ = ["s3"]
 RUNS = recorded_runs()
 NOIF = ["--pipeline", "streetvision-noif"]
 POLL = ["--poll", "0.01"]

@@ -30,9 +30,7 @@ from components.shared.storage import Store, StoreSettings
 from pipelines.cli.app import main
 from pipelines.doctor import capacity
 from tests.fault_proxy import fault_proxy
-from tests.s3 import s3
 
-__all__ = ["s3"]
 STATUSES = ("ok  ", "MISSING  ", "unknown  ")
 Answers = dict[str, Any]
 Change = Callable[[Answers], None]

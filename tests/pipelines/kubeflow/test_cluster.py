@@ -27,9 +27,7 @@ from tests.pipelines.argo_tasks import task_details
 from tests.pipelines.kfp_server import KfpServer, RefusedError, kfp_server, recorded
 from tests.pipelines.kubernetes_server import kubernetes_server, write_kubeconfig
 from tests.recordings.replay import add_run
-from tests.s3 import s3
 
-__all__ = ["s3"]
 VALUES = [
     "--param",
     "data=s3://streetvision/data",

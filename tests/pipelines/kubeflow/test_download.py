@@ -16,9 +16,7 @@ from tests.pipelines.kfp_server import kfp_server
 from tests.pipelines.kubernetes_server import kubernetes_server
 from tests.pipelines.run_objects import RunObjects
 from tests.recordings.replay import recorded_runs
-from tests.s3 import bucket, s3
 
-__all__ = ["bucket", "s3"]
 PLACE = "runs/streetvision-stage1/run-1"
 
 

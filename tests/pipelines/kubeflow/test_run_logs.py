@@ -10,9 +10,7 @@ import pytest
 from components.shared.storage import Store, StoreSettings
 from pipelines.kubeflow.run_logs import failure_message, readable, stored_logs
 from tests.recordings.replay import BUCKET, FOLDER, fill_store
-from tests.s3 import s3
 
-__all__ = ["s3"]
 KILLED = "runs/streetvision-noif/f96e1262-6984-4534-88e9-16135b6364be"
 
 

@@ -18,9 +18,6 @@ from pipelines.preflight.places import check_objects, places
 from pipelines.resources import load_profile
 from tests.fault_proxy import fault_proxy
 from tests.pipelines.kubernetes_server import KubernetesServer, kubernetes_server, write_kubeconfig
-from tests.s3 import bucket, s3
-
-__all__ = ["bucket", "s3"]
 
 STORED = {"data": "s3://bucket/data", "backbone": "s3://bucket/backbone"}
 SINGLE_USER = Mode("http://kfp", False, "kubeflow", "the default")

@@ -41,9 +41,6 @@ from tests.pipelines.argo_tasks import task_details
 from tests.pipelines.kfp_server import KfpServer, kfp_server
 from tests.pipelines.kubernetes_server import KubernetesServer, kubernetes_server
 from tests.pipelines.run_objects import RunObjects
-from tests.s3 import bucket, s3
-
-__all__ = ["bucket", "s3"]
 
 Document = dict[str, Any]
 BAD_DATA_LOG = (kfp.RECORDINGS / "logs/bad-data-path.executor-logs.txt").read_text()

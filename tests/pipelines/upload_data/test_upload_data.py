@@ -23,9 +23,6 @@ from pipelines.upload_data.selection import files_below, select
 from pipelines.upload_data.transfer import transfer
 from pipelines.upload_data.verb import add_upload_data
 from tests.fault_proxy import fault_proxy
-from tests.s3 import bucket, s3
-
-__all__ = ["bucket", "s3"]
 
 ADDRESS = "street/scenes"
 

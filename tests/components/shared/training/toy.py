@@ -20,6 +20,7 @@ from components.shared.contracts.options import LaunchConfig
 from components.shared.training.checkpoint.writer import CheckpointWriter
 from components.shared.training.launch.torchrun import report_error
 from components.shared.training.loop.distributed import World, leave, process_group
+from components.shared.training.loop.state import TrainingState
 from components.shared.training.session.fit import FitResult, LoopConfig, fit
 
 Positions = npt.NDArray[np.int64]
@@ -109,6 +110,15 @@ def config(**changes: object) -> LoopConfig:
     return LoopConfig(**(values | changes))  # type: ignore[arg-type]
 
 
+class WaitingWriter(CheckpointWriter):
+    """Training waits for each checkpoint, so that none is due while the last is being written."""
+
+    def save(self, state: TrainingState) -> None:
+        """Write the checkpoint to its end."""
+        super().save(state)
+        self.close()
+
+
 def train(
     world: World,
     changes: dict[str, object],
@@ -134,7 +144,7 @@ def main() -> None:
             document = json.loads(job.read_text(encoding="utf-8"))
             entry = document.pop("checkpoints", None)
             every = LaunchConfig(checkpoint_steps=1)
-            checkpoints = CheckpointWriter.of_job(entry, every) if entry else None
+            checkpoints = WaitingWriter.of_job(entry, every) if entry else None
             task, _ = train(world, checkpoints=checkpoints, **document)
             if world.is_main:
                 save_file(task.module.state_dict(), job.parent / "weights.safetensors")

@@ -21,9 +21,7 @@ from components.shared.training.loop.state import TrainingState
 from tests.components.shared.training import toy
 from tests.components.shared.training.session.test_resume import bits
 from tests.fault_proxy import fault_proxy
-from tests.s3 import bucket, s3
 
-__all__ = ["bucket", "s3"]
 CHANGES: dict[str, object] = {"epochs": 4}
 KEY = "0123abcd"
 

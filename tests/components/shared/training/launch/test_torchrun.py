@@ -20,6 +20,11 @@ from tests.faults.campaign import processes
 HANG_SECONDS = 3.0
 
 
+@pytest.fixture(autouse=True)
+def launched_warm() -> None:
+    """Start new interpreters: how a launch starts and ends is what these tests are about."""
+
+
 def _job(directory: Path, **job: object) -> Path:
     file = directory / "job.json"
     file.write_text(json.dumps({"changes": {"epochs": 50}} | job), encoding="utf-8")

@@ -31,9 +31,7 @@ from components.shared.training.session import restarts
 from components.shared.training.session.restarts import run_module
 from tests.components.shared.training import toy_phase
 from tests.components.shared.training.toy_phase import ToyConfig, n_starts, write_plan
-from tests.s3 import bucket, s3
 
-__all__ = ["bucket", "s3"]
 CONFIG = ToyConfig(n_processes=1, checkpoint_steps=1, micro_batch_size=6)
 
 

@@ -18,9 +18,6 @@ from components.shared.contracts.options import LaunchConfig
 from components.shared.storage import Store, StoreSettings
 from components.shared.training.session import resumable
 from components.shared.training.session.resumable import TrainingSession, training_key
-from tests.s3 import bucket, s3
-
-__all__ = ["bucket", "s3"]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

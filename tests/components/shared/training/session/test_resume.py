@@ -16,22 +16,11 @@ from components.shared.training.checkpoint import files as checkpoint_files
 from components.shared.training.checkpoint.writer import CheckpointWriter
 from components.shared.training.launch.torchrun import launch
 from components.shared.training.loop.distributed import World
-from components.shared.training.loop.state import TrainingState
 from components.shared.training.session.fit import FitResult
 from tests.components.shared.training import toy
 
 CHANGES: dict[str, object] = {"epochs": 4, "micro_batch_size": 4, "patience": 3}
 N_STEPS = 8
-
-
-class _Waiting(CheckpointWriter):
-    """Training waits until a checkpoint is on disk, so that none is left out because the last one
-    is being written.
-    """
-
-    def save(self, state: TrainingState) -> None:
-        super().save(state)
-        self.close()
 
 
 def _seed(seed: int) -> None:
@@ -42,7 +31,7 @@ def _seed(seed: int) -> None:
 def _checkpoints(place: Path, **changes: object) -> CheckpointWriter:
     config = LaunchConfig.from_mapping({"checkpoint_steps": 1} | changes)
     place.mkdir(exist_ok=True)
-    return _Waiting(place, config, step="toy", found=checkpoint_files.newest(place))
+    return toy.WaitingWriter(place, config, step="toy", found=checkpoint_files.newest(place))
 
 
 def bits(task: toy.Toy, result: FitResult) -> tuple[list[bytes], str]:
