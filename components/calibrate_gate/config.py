@@ -1,27 +1,11 @@
-"""With which calibrated scale of confidence does a gate answer?"""
+"""Options of calibrate_gate: the calibrated confidence and the guarantee of the gate's policy."""
 
 from dataclasses import dataclass
 
-from components.shared.contracts.config import option
+from components.shared.contracts.options import CalibratorConfig
 from components.shared.policies.config import SelectiveConfig
 
 
 @dataclass(frozen=True, kw_only=True)
-class CalibrateGateConfig(SelectiveConfig):
-    """Parameters of the gate's policy, phase 3."""
-
-    calibrator: str = option(
-        "auto",
-        "Map from logits to probabilities; auto: the simplest within one standard error of the best"
-        " cross-fitted NLL.",
-        choices=(
-            "auto",
-            "temperature",
-            "platt",
-            "vector",
-            "beta",
-            "dirichlet",
-            "isotonic",
-            "histogram",
-        ),
-    )
+class CalibrateGateConfig(SelectiveConfig, CalibratorConfig):
+    """Options of the gate's policy."""

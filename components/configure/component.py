@@ -1,5 +1,7 @@
-"""KFP interface of configure. KFP reads parameters from a component's source, which repeats
-`ConfigureConfig`.
+"""KFP interface of configure.
+
+KFP copies a component's function as source text into the spec and calls it by the parameters
+written there, so this one list repeats the names of `ConfigureConfig`; a test compares them.
 """
 
 from typing import NamedTuple

@@ -9,52 +9,45 @@ cannot be empty: a parameter is text, and empty text stands for the recipe's val
 from dataclasses import dataclass
 from typing import Any
 
+from components.compare_adaptations.config import CompareAdaptationsConfig
 from components.configure.recipes import NAMES
-from components.shared.contracts.adaptations import MODES
-from components.shared.contracts.config import Config, option
+from components.export_bundle.config import ExportConfig
+from components.import_backbone.config import ImportBackboneConfig
+from components.ingest_dataset.config import IngestConfig
+from components.shared.contracts.config import Config, accepted_values, adjusted, option
+from components.shared.policies.config import SelectiveConfig
+from components.train_baseline.config import TrainBaselineConfig
 
 PRETRAIN = ("none", "unlabelled", "labelled")
-_RECIPES = "Empty: the recipe's."
+
+
+def _field_of(phase: type[Config], name: str, *, required: bool = False) -> Any:
+    """Declare the form's text field for a phase's option, described by that option's help."""
+    field = phase.__dataclass_fields__[name]
+    accepted = accepted_values(field)
+    values = f" Values: {accepted}." if accepted else ""
+    empty = " Required." if required else " Empty: the recipe's value."
+    return option("", f"{field.metadata['help']}{values}{empty}")
 
 
 @dataclass(frozen=True, kw_only=True)
 class RunForm(Config):
-    """What a user changes from run to run."""
+    """The parameters that a user changes from run to run."""
 
-    data: str = option(
-        "", "Images: folder with labels.csv, or Parquet; s3://bucket/prefix on a cluster. Required."
+    data: str = _field_of(IngestConfig, "data", required=True)
+    backbone: str = _field_of(ImportBackboneConfig, "backbone", required=True)
+    recipe: str = option(
+        "default", f"Shipped set of options. Values: {', '.join(NAMES)}.", choices=NAMES
     )
-    backbone: str = option(
-        "",
-        "Backbone (DINOv2, DINOv3, ViT): s3://bucket/prefix, Hugging Face Hub id, or a local"
-        " folder. Required.",
-    )
-    recipe: str = option("default", f"Shipped set of options: {', '.join(NAMES)}.", choices=NAMES)
-    mode: str = option("", f"What is trained besides the head: {', '.join(MODES)}. {_RECIPES}")
-    policy: str = option(
-        "",
-        "What the bundle carries: softmax (never defers), gate or scrc (defer, with a guarantee)."
-        f" {_RECIPES}",
-    )
-    alpha: str = option(
-        "",
-        "The risk among answered images is at most this, with probability 1 - delta; in (0, 1)."
-        f" {_RECIPES}",
-    )
-    risk: str = option(
-        "", f"Which risk that is: error (error rate) or fnr (false negative rate). {_RECIPES}"
-    )
-    epochs: str = option(
-        "", f"Passes of the classifier's training over TRAIN; a whole number. {_RECIPES}"
-    )
-    learning_rate: str = option(
-        "", f"Peak learning rate of the classifier's training, in [0, 1). {_RECIPES}"
-    )
-    image_size: str = option(
-        "", f"Side of the stored square images, pixels, 16 to 2048. {_RECIPES}"
-    )
-    seed: str = option("", f"Seed of all random numbers; a whole number. {_RECIPES}")
-    model_version: str = option("", f"Version X.Y.Z in the model cards. {_RECIPES}")
+    mode: str = _field_of(TrainBaselineConfig, "mode")
+    policy: str = _field_of(SelectiveConfig, "policy")
+    alpha: str = _field_of(SelectiveConfig, "alpha")
+    risk: str = _field_of(SelectiveConfig, "risk")
+    epochs: str = _field_of(TrainBaselineConfig, "epochs")
+    learning_rate: str = _field_of(TrainBaselineConfig, "learning_rate")
+    image_size: str = _field_of(IngestConfig, "image_size")
+    seed: str = option("", "Seed of all random numbers of the run. Empty: the recipe's value.")
+    model_version: str = _field_of(ExportConfig, "model_version")
     overrides: dict[str, Any] = option(
         {},
         'Any other option: {"phase.option": value}, for example {"train_baseline.dropout": 0.2}.',
@@ -63,13 +56,11 @@ class RunForm(Config):
 
 @dataclass(frozen=True, kw_only=True)
 class ConfigureConfig(RunForm):
-    """The form, and what was chosen when the pipeline was compiled."""
+    """The form, and the choices of the compiled pipeline."""
 
     pretrain: str = option(
         "none",
-        "Extended pre-training: none, on TRAIN's pixels, or with TRAIN's labels too.",
+        "Extended pre-training: none, on TRAIN's images, or with TRAIN's labels as well.",
         choices=PRETRAIN,
     )
-    modes: tuple[str, ...] = option(
-        (), "Adaptations that are compared, one training task each.", choices=MODES
-    )
+    modes: tuple[str, ...] = adjusted(CompareAdaptationsConfig, "modes", default=())

@@ -1,6 +1,4 @@
-"""The phases that take a configuration, in the pipeline's order, with the class that declares their
-options.
-"""
+"""The phases with a configuration, in the pipeline's order, and the classes of their options."""
 
 from components.calibrate_gate.config import CalibrateGateConfig
 from components.calibrate_scrc.config import CalibrateScrcConfig
@@ -34,8 +32,12 @@ PHASES: dict[str, type[Config]] = {
     "evaluate": EvaluateConfig,
     "export_bundle": ExportConfig,
 }
-# Options that are no user's: the fingerprints of the run's sources, and choices of the compiled
-# pipeline.
+# Phases that only some pipelines have, and the flag that compiles them in.
+OPTIONAL = {
+    "pretrain_explora": "--pretrain unlabelled",
+    "compare_adaptations": "--modes full,lora",
+}
+# Options that no user sets: fingerprints of the sources, and choices of the compiled pipeline.
 SET_BY_PIPELINE = {
     "source_fingerprint": "is computed from the data",
     "backbone_fingerprint": "is computed from the backbone",

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from components.configure.config import ConfigureConfig, RunForm
-from components.configure.phases import PHASES, SET_BY_PIPELINE
+from components.configure.phases import OPTIONAL, PHASES, SET_BY_PIPELINE
 from components.configure.recipes import read_recipe
 from components.ingest_dataset.config import IngestConfig
 from components.shared.contracts.config import Config
@@ -25,14 +25,17 @@ _MAX_INTEGER = 2**53
 _DIRECT = [
     field.name for field in dataclasses.fields(RunForm) if field.name not in ("recipe", "overrides")
 ]
-# Phases that are part of some pipelines only, and the flag that compiles them in.
-_OPTIONAL = {
-    "pretrain_explora": "--pretrain unlabelled",
-    "compare_adaptations": "--modes full,lora",
-}
+# Earlier names; where a phase is named, the bare name means another phase's option.
 _RENAMED = {
     "calib_share": "calib_fraction",
+    "explora_batch_size": "pretrain_explora.global_batch_size",
     "explora_centring": "explora_centering",
+    "explora_epochs": "pretrain_explora.epochs",
+    "explora_learning_rate": "pretrain_explora.learning_rate",
+    "explora_momentum": "pretrain_explora.ema_decay",
+    "explora_weight_decay": "pretrain_explora.weight_decay",
+    "gate_epochs": "train_gate.epochs",
+    "gate_learning_rate": "train_gate.learning_rate",
     "gatekeeper_share": "gatekeeper_weight",
     "max_reject_share": "max_reject_fraction",
     "n_views": "n_cached_augmentations",
@@ -53,7 +56,7 @@ _RENAMED = {
 
 
 def resolve(config: ConfigureConfig) -> dict[str, Config]:
-    """Return every phase's configuration. Raises ConfigError that names all invalid options."""
+    """Return every phase's configuration; raise ConfigError that names all invalid options."""
     problems: list[str] = []
     options: Options = {phase: {} for phase in PHASES}
     absent = _absent(config)
@@ -82,7 +85,12 @@ def option_names() -> list[str]:
     """Names by which an option can be set, sorted: `option` in every phase that has it,
     `phase.option` in one.
     """
-    bare = {name for config_class in PHASES.values() for name in _fields(config_class)}
+    bare = {
+        name
+        for config_class in PHASES.values()
+        for name in _fields(config_class)
+        if phases_with(name)
+    }
     qualified = {
         f"{phase}.{name}"
         for phase, config_class in PHASES.items()
@@ -92,8 +100,12 @@ def option_names() -> list[str]:
 
 
 def phases_with(option: str) -> list[str]:
-    """Phases that have the option, in the pipeline's order."""
-    return [phase for phase, config_class in PHASES.items() if option in _fields(config_class)]
+    """Phases that the option's bare name sets, in the pipeline's order."""
+    return [
+        phase
+        for phase, config_class in PHASES.items()
+        if option in _fields(config_class) and option not in config_class.QUALIFIED
+    ]
 
 
 def _absent(config: ConfigureConfig) -> dict[str, str]:
@@ -102,7 +114,7 @@ def _absent(config: ConfigureConfig) -> dict[str, str]:
         "pretrain_explora": config.pretrain != "none",
         "compare_adaptations": bool(config.modes),
     }
-    return {phase: flag for phase, flag in _OPTIONAL.items() if not present[phase]}
+    return {phase: flag for phase, flag in OPTIONAL.items() if not present[phase]}
 
 
 def _form_values(config: ConfigureConfig) -> dict[str, Any]:
@@ -113,7 +125,7 @@ def _form_values(config: ConfigureConfig) -> dict[str, Any]:
         if text != "":
             phase = phases_with(name)[0]
             hint = typing.get_type_hints(PHASES[phase])[name]
-            values[name] = _number(text) if hint in (int, float) else text
+            values[name] = text if hint is str else _number(text)
     return values
 
 
@@ -160,7 +172,9 @@ def _assignments(
 def _unknown(key: str) -> str:
     phase, _, name = key.rpartition(".")
     if name in _RENAMED:
-        new = f"{phase}.{_RENAMED[name]}" if phase else _RENAMED[name]
+        new = _RENAMED[name]
+        if phase and "." not in new:
+            new = f"{phase}.{new}"
         return f"{key!r} is now named {new!r}"
     close = difflib.get_close_matches(key, option_names(), n=1)
     hint = (
@@ -220,7 +234,7 @@ def _between_phases(built: Mapping[str, Config]) -> Iterator[str]:
     if train.views is not None and len(classes) != 2:
         yield (
             f"tile_grid={train.tile_grid} needs 2 classes, class_names={classes} has"
-            f" {len(classes)}; use tile_grid=1"
+            f" {len(classes)}; use tile_grid=none"
         )
 
 

@@ -1,23 +1,18 @@
-"""Under which name and version is the model handed over?"""
+"""Options of the bundle: name, version and description in the model cards."""
 
 import re
 from dataclasses import dataclass
 
-from components.shared.contracts.config import Config, option
+from components.shared.contracts.config import option
+from components.shared.contracts.options import BundledPolicyConfig
 
 _SINGLE_LINE = ("model_name", "description")
 
 
 @dataclass(frozen=True, kw_only=True)
-class ExportConfig(Config):
-    """Parameters of phase 6."""
+class ExportConfig(BundledPolicyConfig):
+    """Options of the bundle."""
 
-    policy: str = option(
-        "softmax",
-        "What the bundle carries: softmax never defers; gate and scrc defer, with a guarantee. All"
-        " are compared.",
-        choices=("softmax", "gate", "scrc"),
-    )
     model_name: str = option("streetvision-roadwork", "Name in the model cards.")
     model_version: str = option("0.1.0", "Version X.Y.Z in the model cards.")
     description: str = option(
@@ -31,7 +26,7 @@ class ExportConfig(Config):
     )
 
     def check(self) -> list[str]:
-        """What the model cards cannot carry."""
+        """Values that the model cards cannot hold."""
         problems = [
             f"{name}={getattr(self, name)!r} must be one line of text"
             for name in _SINGLE_LINE

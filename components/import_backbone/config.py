@@ -1,4 +1,4 @@
-"""Which pretrained backbone does a run start from?"""
+"""Options of the import of a pretrained backbone."""
 
 from dataclasses import dataclass
 
@@ -7,11 +7,11 @@ from components.shared.contracts.config import Config, option
 
 @dataclass(frozen=True, kw_only=True)
 class ImportBackboneConfig(Config):
-    """Parameters of the import."""
+    """Options of the import."""
 
     backbone: str = option(
         "",
-        "Backbone (DINOv2, DINOv3, ViT): Hugging Face folder, local or s3://, or hub id. Required.",
+        "Backbone (DINOv2, DINOv3, ViT): Hugging Face folder, local or s3://, or Hub id.",
     )
     backbone_fingerprint: str = option(
         "", "Digest of the backbone's files; set by the pipeline for its cache."

@@ -14,7 +14,7 @@ from components.shared.contracts.errors import ConfigError
 
 @dataclass(frozen=True, kw_only=True)
 class IngestConfig(SourceConfig):
-    """Parameters of phase 0, ingest: the first source's fields, further sources, limits."""
+    """Options of ingest: the first source, further sources, limits."""
 
     extra_sources: str = option(
         "", "JSON list of further sources to fuse with `data`, each with its own label map."
@@ -27,7 +27,7 @@ class IngestConfig(SourceConfig):
     )
     image_size: int = option(224, "Side of the stored square image, pixels.", ge=16, le=2048)
     max_reject_fraction: float = option(
-        0.01, "Largest share of unusable files before the step fails.", ge=0, le=1
+        0.01, "Largest fraction of unusable files before the step fails.", ge=0, le=1
     )
     # The bound is where Pillow itself refuses.
     max_pixels: int = option(
@@ -38,13 +38,13 @@ class IngestConfig(SourceConfig):
     )
     near_duplicate_distance: int = option(
         8,
-        "Images whose 64-bit perceptual hashes differ in at most so many bits are grouped.",
+        "Images whose 64-bit perceptual hashes differ in at most this many bits are grouped.",
         ge=0,
         le=16,
     )
 
     def check(self) -> list[str]:
-        """Classes must be distinct, every source well described, its label map lead to classes."""
+        """Classes must be distinct, sources complete, label maps must map to classes."""
         problems = []
         if len(self.class_names) < 2 or len(set(self.class_names)) != len(self.class_names):
             problems.append(

@@ -59,7 +59,7 @@ class CollapseMonitor:
                 for name in lost
             )
             raise PermanentError(
-                f"pre-training collapsed: {said}; lower explora_learning_rate or"
+                f"pre-training collapsed: {said}; lower pretrain_explora.learning_rate or"
                 " explora_teacher_temperature, or raise explora_koleo_weight"
             )
         return now

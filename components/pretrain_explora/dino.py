@@ -47,6 +47,8 @@ class DinoTask:
     weights.
     """
 
+    monitor = None  # without labels no epoch is better than another: the last one is exported
+
     def __init__(
         self, config: PretrainExploraConfig, student: Student, pixels: Pixels, world: World
     ) -> None:
@@ -57,11 +59,11 @@ class DinoTask:
         frozen = {id(p): p for p in student.parameters() if not p.requires_grad}
         self.teacher: nn.Module = copy.deepcopy(student, frozen).requires_grad_(False).eval()
         self.n_samples = len(pixels.images)
-        self.batch_size = min(config.explora_batch_size, self.n_samples)
+        self.batch_size = min(config.global_batch_size, self.n_samples)
         patch = student.backbone.config.patch_size
         self.side = pixels.size // patch
         self.small_size = max(1, round(pixels.size * _SMALL_SHARE / patch)) * patch
-        n_steps = config.explora_epochs * steps_per_epoch(self.n_samples, config.explora_batch_size)
+        n_steps = config.epochs * steps_per_epoch(self.n_samples, config.global_batch_size)
         self.warmup = max(1, round(n_steps * config.warmup_ratio))
         self.watch = CollapseMonitor(pixels, student.backbone, world, self._assignments)
         self._lesson: TeacherTargets | None = None

@@ -112,6 +112,8 @@ class MaskedAutoencoder(nn.Module):
 class MaeTask:
     """Reconstruction of hidden patches of random crops."""
 
+    monitor = None  # without labels no epoch is better than another: the last one is exported
+
     def __init__(
         self, config: PretrainExploraConfig, module: MaskedAutoencoder, pixels: Pixels, world: World
     ) -> None:
@@ -119,7 +121,7 @@ class MaeTask:
         self.module: nn.Module = module
         self.autoencoder = module
         self.n_samples = len(pixels.images)
-        self.batch_size = min(config.explora_batch_size, self.n_samples)
+        self.batch_size = min(config.global_batch_size, self.n_samples)
         self.patch = module.backbone.config.patch_size
         self.n_patches = len(module.decoder.positions)
         self.n_visible = max(1, round(self.n_patches * (1 - config.explora_mask_ratio)))

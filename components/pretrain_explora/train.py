@@ -28,7 +28,7 @@ from components.shared.models.backbone import exact_tokens, image_statistics, lo
 from components.shared.training.checkpoint.writer import CheckpointWriter
 from components.shared.training.loop.distributed import World
 from components.shared.training.loop.record import write_metrics
-from components.shared.training.session.fit import LoopConfig, fit
+from components.shared.training.session.fit import fit
 from components.shared.training.session.rank import run_rank
 
 _N_PROBED = 8  # images on which the merged backbone is compared
@@ -77,9 +77,7 @@ def train(
         out.mkdir()
         share = f"{n_trained:,} of the backbone's {n_all:,} parameters ({n_trained / n_all:.1%})"
         print(f"{config.explora_objective}: training {share}, {world.size} process(es)", flush=True)
-    result = fit(
-        task, _loop_config(config), world, lambda history: write_metrics(out, history), checkpoints
-    )
+    result = fit(task, config, world, lambda history: write_metrics(out, history), checkpoints)
     if world.is_main:
         _write(out, work, pretrained, backbone, pixels)
         summary = {
@@ -109,24 +107,6 @@ def _task(
     decoder = Decoder(width, config.explora_decoder_width, pixels.size // patch, patch)
     return MaeTask(
         config, MaskedAutoencoder(backbone, decoder, classes).to(world.device), pixels, world
-    )
-
-
-def _loop_config(config: PretrainExploraConfig) -> LoopConfig:
-    """There are no labels to choose an epoch by: the last one is kept."""
-    return LoopConfig(
-        epochs=config.explora_epochs,
-        learning_rate=config.explora_learning_rate,
-        global_batch_size=config.explora_batch_size,
-        micro_batch_size=config.micro_batch_size,
-        weight_decay=config.explora_weight_decay,
-        warmup_ratio=config.warmup_ratio,
-        gradient_clip=config.gradient_clip,
-        ema_decay=config.explora_momentum,
-        patience=0,
-        monitor="",
-        precision=config.precision,
-        seed=config.seed,
     )
 
 

@@ -2,17 +2,18 @@
 
 from dataclasses import dataclass
 
-from components.shared.contracts.config import Config, option
+from components.shared.contracts.config import adjusted, option
+from components.shared.contracts.options import SeedConfig
 
 
 @dataclass(frozen=True, kw_only=True)
-class SplitConfig(Config):
-    """Parameters of phase 0, split."""
+class SplitConfig(SeedConfig):
+    """Options of the split."""
 
-    train_fraction: float = option(0.7, "Share of TRAIN.", gt=0, lt=1)
-    select_fraction: float = option(0.1, "Share of VAL_SELECT (model selection).", gt=0, lt=1)
-    calib_fraction: float = option(0.1, "Share of VAL_CALIB (policy fitting).", gt=0, lt=1)
-    test_fraction: float = option(0.1, "Share of VAL_TEST (final evaluation).", gt=0, lt=1)
+    train_fraction: float = option(0.7, "Fraction of TRAIN.", gt=0, lt=1)
+    select_fraction: float = option(0.1, "Fraction of VAL_SELECT (model selection).", gt=0, lt=1)
+    calib_fraction: float = option(0.1, "Fraction of VAL_CALIB (policy fitting).", gt=0, lt=1)
+    test_fraction: float = option(0.1, "Fraction of VAL_TEST (final evaluation).", gt=0, lt=1)
     salt: str = option(
         "", "Salt of the group hash, to repeat an earlier assignment; empty: the best of n_salts."
     )
@@ -24,12 +25,10 @@ class SplitConfig(Config):
         "", "Column whose values decide VAL_TEST, e.g. recording_day; empty: by hash."
     )
     holdout_values: tuple[str, ...] = option((), "Values of holdout_column that form VAL_TEST.")
-    seed: int = option(
-        0, "Seed of initialisation, batches, augmentation, dropout, salts and resampling.", ge=0
-    )
+    seed: int = adjusted(SeedConfig, "seed", help="Seed of the candidates for the salt.")
 
     def check(self) -> list[str]:
-        """Shares add up to 1; a held-out column comes with values."""
+        """The fractions add up to 1; a held-out column comes with values."""
         problems = []
         total = (
             self.train_fraction + self.select_fraction + self.calib_fraction + self.test_fraction

@@ -1,78 +1,80 @@
-"""Options of phase 1: what is trained, and how."""
+"""Options of the training of the classifier."""
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
-from components.shared.contracts.adaptations import MODES, MONITOR_HELP, MONITORS
-from components.shared.contracts.config import option
-from components.shared.contracts.options import HALF_REFUSED, RecipeConfig
+from components.shared.contracts.adaptations import MODES
+from components.shared.contracts.config import adjusted, option
+from components.shared.contracts.options import (
+    BackboneLoopConfig,
+    LoopConfig,
+    MonitorConfig,
+    RecipeConfig,
+)
 from components.shared.vision.view_spec import AGGREGATIONS, ViewSpec
 
 # Usual starting points for AdamW: a linear head, low-rank adapters, a whole pretrained transformer.
 _LEARNING_RATE_OF_MODE = {"frozen": 1e-3, "full": 2e-5}
 _LEARNING_RATE_OF_ADAPTERS = 2e-4
-_REFERENCE_SHARE = 0.01  # PROFIT's authors: a tenth to a ten-thousandth
+_REFERENCE_FRACTION = 0.01  # PROFIT's authors: a tenth to a ten-thousandth of the peak rate
 
 
 @dataclass(frozen=True, kw_only=True)
-class TrainBaselineConfig(RecipeConfig):
-    """Hyper-parameters of phase 1. Defaults are the safe ones: fp32, frozen backbone."""
+class TrainBaselineConfig(BackboneLoopConfig, RecipeConfig, MonitorConfig):
+    """Hyper-parameters of the classifier. Defaults are the safe ones: fp32, frozen backbone."""
 
     mode: str = option(
         "frozen",
-        "What is trained besides the head: nothing (features are computed once and cached),"
-        " everything, adapters.",
+        "Part of the backbone that is trained with the head: frozen (nothing; features are computed"
+        " once and cached), full (everything), or the name of an adapter.",
         choices=MODES,
     )
-    epochs: int = option(20, "Passes over TRAIN; early stopping may end sooner.", ge=1)
-    learning_rate: float = option(
-        0.0, "Peak rate of AdamW; 0: 1e-3 frozen, 2e-4 adapters, 2e-5 full.", ge=0, lt=1
+    epochs: int = adjusted(
+        LoopConfig, "epochs", help="Passes of the classifier's training over TRAIN."
+    )
+    learning_rate: float = adjusted(
+        LoopConfig,
+        "learning_rate",
+        default=None,
+        help="Peak learning rate of AdamW; auto: 1e-3 frozen, 2e-4 adapters, 2e-5 full.",
+        unset="auto",
     )
     optimizer: str = option(
         "adamw",
         "adamw, or profit: AdamW whose steps do not undo a reference step (PROFIT). For converged"
-        " backbones; twice the time.",
+        " backbones; doubles the training time.",
         choices=("adamw", "profit"),
     )
-    profit_reference_rate: float = option(
-        0.0, "profit: rate of the reference step; 0: a hundredth of the peak rate.", ge=0, lt=1
-    )
-    micro_batch_size: int = option(
-        0, "Samples per forward pass and process; 0: the whole share. Halved on OOM.", ge=0
+    profit_reference_rate: float | None = option(
+        None,
+        "profit: learning rate of the reference step; auto: a hundredth of learning_rate.",
+        gt=0,
+        lt=1,
+        unset="auto",
     )
     label_smoothing: float = option(
-        0.1, "Share of the target mass spread over all classes.", ge=0, lt=1
+        0.1, "Fraction of the target mass that is spread over all classes.", ge=0, lt=1
     )
     class_weights: str = option(
         "none", "Loss weights: none, or inverse class frequency.", choices=("none", "balanced")
     )
-    conformal_weight: float = option(
-        0.0,
-        "Weight of conformal risk training: the smoothed false positive rate at the conformal"
-        " threshold.",
-        ge=0,
-    )
-    conformal_alpha: float = option(
-        0.1,
-        "False negative rate of that threshold; half of a batch needs 1 / alpha positives.",
-        gt=0,
-        lt=1,
-    )
-    tile_grid: int = option(
-        1,
-        "Looks at the whole image and at tile_grid x tile_grid tiles of it; 0 or 1: at the whole"
-        " only.",
-        ge=0,
+    tile_grid: int | None = option(
+        None,
+        "Views: the whole image and tile_grid x tile_grid tiles of it; none: the whole image only.",
+        ge=2,
         le=8,
+        unset="none",
     )
     tile_overlap: float = option(
-        0.0, "Share of a tile's side that its neighbour covers too.", ge=0, lt=1
+        0.0, "Fraction of a tile's side that its neighbour covers as well.", ge=0, lt=1
     )
-    tile_flips: bool = option(False, "Also looks at every view mirrored; doubles the cost.")
-    tile_size: int = option(224, "Side of each view in pixels, where there are several.", ge=1)
+    tile_flips: bool = option(False, "Also use every view mirrored; doubles the cost.")
+    tile_size: int = option(224, "Side of each view in pixels, if there are several.", ge=1)
     aggregation: str = option(
         "lse",
-        "How margins of views become the image's: topk_mean, lse (log-sum-exp), ...",
+        "Aggregation of the views' margins into the image's; lse: log-sum-exp.",
         choices=AGGREGATIONS,
     )
     aggregation_top_k: int = option(
@@ -83,10 +85,9 @@ class TrainBaselineConfig(RecipeConfig):
     )
     distilled_head: bool = option(
         False,
-        "Several views: also distils a head on the whole image alone, for transformers' stock"
+        "Several views: also distil a head on the whole image alone, for transformers' stock"
         " pipeline.",
     )
-    monitor: str = option("val_select/acc", MONITOR_HELP, choices=MONITORS)
     adapter_rank: int = option(8, "Rank of the adapters.", ge=1)
     adapter_alpha: float = option(
         16.0, "Adapters are scaled by adapter_alpha / adapter_rank.", gt=0
@@ -94,26 +95,27 @@ class TrainBaselineConfig(RecipeConfig):
     adapter_options: str = option(
         "", "JSON mapping of further fields of peft's configuration of the adapter."
     )
-    precision: str = option(
-        "fp32", "fp32, or bf16 autocast where supported.", choices=("fp32", "bf16", "fp16")
-    )
+
+    def automatic(self) -> Mapping[str, Any]:
+        """Learning rates that are usual for the mode."""
+        rate = self.learning_rate or _LEARNING_RATE_OF_MODE.get(
+            self.mode, _LEARNING_RATE_OF_ADAPTERS
+        )
+        if self.optimizer != "profit":
+            return {"learning_rate": rate}
+        return {"learning_rate": rate, "profit_reference_rate": _REFERENCE_FRACTION * rate}
 
     def check(self) -> list[str]:
-        """fp16, and PROFIT for a fresh head alone, are refused with their reason; adapter_options
-        must be a mapping.
-        """
-        problems = []
-        if self.distilled_head and self.tile_grid < 2:
-            problems.append("distilled_head=True needs tile_grid of at least 2")
-        if self.tile_flips and self.tile_grid < 2:
-            problems.append("tile_flips=True needs tile_grid of at least 2")
+        """Options that need several views, PROFIT for a fresh head, malformed adapter options."""
+        problems = super().check()
+        for name in ("distilled_head", "tile_flips"):
+            if getattr(self, name) and self.tile_grid is None:
+                problems.append(f"{name}=True needs tile_grid of at least 2")
         if self.optimizer == "profit" and self.mode == "frozen":
             problems.append(
                 "optimizer='profit' needs a converged start, and mode='frozen' trains a fresh head"
                 " alone; use adamw, or another mode"
             )
-        if self.precision == "fp16":
-            problems.append(HALF_REFUSED)
         try:
             mapping = isinstance(json.loads(self.adapter_options or "{}"), dict)
         except ValueError:
@@ -127,8 +129,8 @@ class TrainBaselineConfig(RecipeConfig):
 
     @property
     def views(self) -> ViewSpec | None:
-        """How images are cut; None where they are seen as a whole."""
-        if self.tile_grid < 2:
+        """How images are cut into views; None for the whole image alone."""
+        if self.tile_grid is None:
             return None
         return ViewSpec(
             grid=self.tile_grid,
@@ -142,15 +144,6 @@ class TrainBaselineConfig(RecipeConfig):
         )
 
     @property
-    def peak_learning_rate(self) -> float:
-        """`learning_rate`, or the mode's usual one where it is 0."""
-        return self.learning_rate or _LEARNING_RATE_OF_MODE.get(
-            self.mode, _LEARNING_RATE_OF_ADAPTERS
-        )
-
-    @property
-    def reference_rate(self) -> float:
-        """Rate of PROFIT's reference step; 0 without PROFIT."""
-        if self.optimizer != "profit":
-            return 0.0
-        return self.profit_reference_rate or _REFERENCE_SHARE * self.peak_learning_rate
+    def reference_rate(self) -> float | None:
+        """Learning rate of PROFIT's reference step; None without PROFIT."""
+        return self.profit_reference_rate if self.optimizer == "profit" else None

@@ -17,9 +17,10 @@ from components.shared.models.classifier import BagHead, Classifier, Head
 from components.shared.training.loop.distributed import World
 from components.shared.training.loop.inference import Positions, SplitData, features_of
 from components.shared.training.loop.sampler import dropout_mask, steps_per_epoch
-from components.shared.training.session.fit import LoopConfig, fit
+from components.shared.training.session.fit import fit
+from components.train_baseline.config import TrainBaselineConfig
 
-MONITOR = "val_select/minus_distillation"
+_MONITOR = "val_select/minus_distillation"
 _DROPOUT = 0
 _LEARNING_RATE, _STEPS = (
     1e-2,
@@ -38,14 +39,14 @@ class StudentTask:
         train: SplitData,
         select: SplitData,
         world: World,
-        config: LoopConfig,
-        dropout: float,
+        config: TrainBaselineConfig,
     ) -> None:
         assert isinstance(classifier.head, BagHead)
         self.head = Head(classifier.head.linear.in_features, 2).to(world.device)
         self.head.linear.load_state_dict(copy.deepcopy(classifier.head.linear.state_dict()))
         self.module: nn.Module = self.head
-        self.n_samples, self.world, self.dropout = len(train), world, dropout
+        self.n_samples, self.world, self.dropout = len(train), world, config.dropout
+        self.monitor = _MONITOR
         self.size, self.seed = min(config.global_batch_size, self.n_samples), config.seed
         self.features, self.targets = _whole_and_targets(classifier, train, world)
         self.select_features, self.select_targets = _whole_and_targets(classifier, select, world)
@@ -69,7 +70,7 @@ class StudentTask:
             logits = self.head(self.select_features).float()
         agreement = (logits.argmax(dim=1) == self.select_targets.argmax(dim=1)).double().mean()
         return {
-            MONITOR: -float(F.cross_entropy(logits, self.select_targets)),
+            _MONITOR: -float(F.cross_entropy(logits, self.select_targets)),
             "val_select/agreement": float(agreement),
         }
 
@@ -79,8 +80,7 @@ def distil(
     train: SplitData,
     select: SplitData,
     world: World,
-    config: LoopConfig,
-    dropout: float,
+    config: TrainBaselineConfig,
 ) -> tuple[Head, dict[str, float]]:
     """The student's head, and its metrics at the best epoch. Seconds, so that no checkpoint is kept
     of it.
@@ -89,11 +89,10 @@ def distil(
         config,
         epochs=math.ceil(_STEPS / steps_per_epoch(len(train), config.global_batch_size)),
         learning_rate=_LEARNING_RATE,
-        monitor=MONITOR,
-        micro_batch_size=0,
-        patience=0,
+        micro_batch_size=None,
+        patience=None,
     )
-    task = StudentTask(classifier, train, select, world, own, dropout)
+    task = StudentTask(classifier, train, select, world, own)
     result = fit(task, own, world)
     task.head.eval()
     return task.head, {

@@ -75,7 +75,7 @@ def _check(config: TrainBaselineConfig, data: Dataset, assignment: Splits) -> No
     if config.views is not None and len(data.class_names) != 2:
         raise ConfigError(
             f"tile_grid={config.tile_grid} needs 2 classes, the data has {len(data.class_names)}:"
-            " views are aggregated by the margin of one class against the other; use tile_grid=1"
+            " views are aggregated by the margin of one class against the other; use tile_grid=none"
         )
     unknown = sorted(set(assignment.of) ^ set(data.index))
     if unknown:

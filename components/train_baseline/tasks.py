@@ -46,6 +46,7 @@ class _Task:
             world,
         )
         self.n_samples = len(train)
+        self.monitor: str | None = config.monitor
         self.labels = torch.from_numpy(train.labels).to(world.device)
         counts = np.bincount(train.labels, minlength=len(classifier.spec.class_names))
         balanced = len(train) / (np.count_nonzero(counts) * np.maximum(counts, 1))

@@ -20,7 +20,7 @@ from components.shared.training.checkpoint.writer import CheckpointWriter
 from components.shared.training.loop.distributed import World
 from components.shared.training.loop.inference import SplitData, predict
 from components.shared.training.loop.record import write_metrics
-from components.shared.training.session.fit import FitResult, LoopConfig, fit
+from components.shared.training.session.fit import FitResult, fit
 from components.shared.training.session.rank import run_rank
 from components.train_baseline.config import TrainBaselineConfig
 from components.train_baseline.distilled_head import distil
@@ -53,9 +53,7 @@ def train(
             " process(es)",
             flush=True,
         )
-    result = fit(
-        task, loop_config(config), world, lambda history: write_metrics(out, history), checkpoints
-    )
+    result = fit(task, config, world, lambda history: write_metrics(out, history), checkpoints)
     classifier.eval()
     if world.is_main:
         adapters.save_adapter(classifier.backbone, out / "adapter")
@@ -63,12 +61,7 @@ def train(
     classifier.backbone = adapters.merge(classifier.backbone, probe.flatten(0, -4))
     if config.distilled_head:
         classifier.distilled_head, distilled = distil(
-            classifier,
-            parts["TRAIN"],
-            parts["VAL_SELECT"],
-            world,
-            loop_config(config),
-            config.dropout,
+            classifier, parts["TRAIN"], parts["VAL_SELECT"], world, config
         )
     logits = predict(classifier, parts["VAL_SELECT"], world, description="logits of VAL_SELECT")
     if world.is_main:
@@ -94,13 +87,6 @@ def build(config: TrainBaselineConfig, data: Dataset, folder: Path) -> Classifie
         backbone, config.mode, rank=config.adapter_rank, alpha=config.adapter_alpha, options=options
     )
     return Classifier(backbone, new_head(n_features, spec), spec)
-
-
-def loop_config(config: TrainBaselineConfig) -> LoopConfig:
-    """What of the configuration concerns the loop."""
-    names = LoopConfig.__dataclass_fields__.keys() - {"learning_rate"}
-    values = {name: getattr(config, name) for name in names}
-    return LoopConfig(learning_rate=config.peak_learning_rate, **values)
 
 
 def _summary(

@@ -28,7 +28,7 @@ from components.train_gate.config import TrainGateConfig
 
 # Random streams of a step; stream 3 is that of the cached views.
 _DROPOUT, _VIEW = range(2)
-MONITOR = "val_select/minus_augrc"
+_MONITOR = "val_select/minus_augrc"
 
 
 class Heads(nn.Module):
@@ -76,7 +76,7 @@ class GateTask:
             world.device
         )
         self.module: nn.Module = self.heads
-        self.n_samples = len(train)
+        self.n_samples, self.monitor = len(train), _MONITOR
         self.labels = torch.from_numpy(train.labels).to(world.device)
         self.positive = classifier.spec.class_names.index(config.positive_class)
         n_views = 1 if config.augmentation == "none" else config.n_cached_augmentations
@@ -138,7 +138,7 @@ class GateTask:
             "val_select/acc": float(1 - wrong.mean()),
             "val_select/augrc": area,
             "val_select/augrc_of_confidence": float(augrc(confidence, wrong)),
-            MONITOR: -area,
+            _MONITOR: -area,
         }
 
     def gate(self) -> Gate:

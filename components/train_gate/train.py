@@ -18,10 +18,10 @@ from components.shared.training.checkpoint.writer import CheckpointWriter
 from components.shared.training.loop.distributed import World
 from components.shared.training.loop.inference import SplitData, features_of
 from components.shared.training.loop.record import write_metrics
-from components.shared.training.session.fit import FitResult, LoopConfig, fit
+from components.shared.training.session.fit import FitResult, fit
 from components.shared.training.session.rank import run_rank
 from components.train_gate.config import TrainGateConfig
-from components.train_gate.task import MONITOR, GateTask
+from components.train_gate.task import GateTask
 
 
 def train(
@@ -46,9 +46,7 @@ def train(
     out = work / "checkpoint"
     if world.is_main:
         out.mkdir()
-    result = fit(
-        task, _loop_config(config), world, lambda history: write_metrics(out, history), checkpoints
-    )
+    result = fit(task, config, world, lambda history: write_metrics(out, history), checkpoints)
     task.module.eval()
     classifier.head, gate = task.heads.head, task.gate()
     for split in ("VAL_CALIB", "VAL_TEST"):
@@ -67,26 +65,6 @@ def train(
         summary = _summary(config, result, world)
         write_json(out / "training.json", summary)
         write_json(work / "training.json", summary)
-
-
-def _loop_config(config: TrainGateConfig) -> LoopConfig:
-    shared = (
-        "global_batch_size",
-        "weight_decay",
-        "warmup_ratio",
-        "gradient_clip",
-        "ema_decay",
-        "patience",
-        "seed",
-    )
-    return LoopConfig(
-        epochs=config.gate_epochs,
-        learning_rate=config.gate_learning_rate,
-        micro_batch_size=0,
-        monitor=MONITOR,
-        precision="fp32",
-        **{name: getattr(config, name) for name in shared},
-    )
 
 
 def _summary(config: TrainGateConfig, result: FitResult, world: World) -> dict[str, object]:

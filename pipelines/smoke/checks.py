@@ -173,7 +173,7 @@ class Checks:
         """
         overrides = {
             "train_baseline.checkpoint_steps": _CHECKPOINT_STEPS,
-            "train_baseline.patience": 0,
+            "train_baseline.patience": None,
         }
         seed, epochs = str(self._seed + number), str(_LONG_EPOCHS)
         return {**self._values(), "seed": seed, "epochs": epochs, "overrides": overrides}

@@ -22,13 +22,13 @@ import torch
 from torch import distributed as dist
 from torch import nn
 
-from components.shared.contracts.options import LaunchConfig
+from components.shared.contracts.options import LaunchConfig, LoopConfig
 from components.shared.storage import Store, StoreSettings
 from components.shared.training.checkpoint.remote import RemoteCheckpoints
 from components.shared.training.checkpoint.writer import CheckpointWriter
 from components.shared.training.loop.distributed import World
 from components.shared.training.loop.state import TrainingState
-from components.shared.training.session.fit import LoopConfig, fit
+from components.shared.training.session.fit import fit
 from pipelines.local.embedded_store import embedded_store
 from tests.bench.measure import Result, interleaved
 
@@ -38,14 +38,10 @@ _LOOP = LoopConfig(
     epochs=1,
     learning_rate=1e-4,
     global_batch_size=_BATCH,
-    micro_batch_size=0,
     weight_decay=0.01,
     warmup_ratio=0.1,
     gradient_clip=1.0,
     ema_decay=0.99,
-    patience=0,
-    monitor="score",
-    precision="fp32",
     seed=0,
 )
 
@@ -54,6 +50,7 @@ class _Wide:
     """A task of the right size; `n_samples` gives one epoch of _STEPS steps."""
 
     n_samples = _BATCH * _STEPS
+    monitor = "score"
 
     def __init__(self) -> None:
         torch.manual_seed(0)

@@ -19,12 +19,11 @@ from components.shared.training.loop.distributed import World
 from components.shared.training.session.fit import fit
 from components.train_baseline.config import TrainBaselineConfig
 from components.train_baseline.tasks import FrozenTask, ImageTask, SplitData
-from components.train_baseline.train import loop_config
 from tests.bench.measure import Result, interleaved
 from tests.bench.photographs import ingested, photographs
 
 _N_TRAIN, _N_SELECT, _SIZE, _WIDTH = 48, 16, 224, 192
-_CONFIG = TrainBaselineConfig(global_batch_size=16, patience=0, ema_decay=0)
+_CONFIG = TrainBaselineConfig(global_batch_size=16, patience=None, ema_decay=None)
 _STATISTICS = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
@@ -71,5 +70,5 @@ def _head(
     backbone = Dinov2Model(shape).eval().requires_grad_(False)
     classifier = Classifier(backbone, Head(2 * _WIDTH, 2), spec)
     world = World(0, 1, torch.device("cpu"))
-    fit(task_class(config, classifier, train, select, world), loop_config(config), world)
+    fit(task_class(config, classifier, train, select, world), config, world)
     return classifier.head.linear.weight.detach()

@@ -25,11 +25,12 @@ from torch.nn import functional as F
 from torch.utils.data import DataLoader, Dataset
 from transformers import Dinov2Config, Dinov2Model, get_cosine_schedule_with_warmup
 
+from components.shared.contracts.options import LoopConfig
 from components.shared.models import adapters
 from components.shared.models.classifier import Classifier, ClassifierSpec, Head
 from components.shared.training.loop.distributed import World
 from components.shared.training.loop.sampler import global_batch
-from components.shared.training.session.fit import LoopConfig, fit
+from components.shared.training.session.fit import fit
 
 STEPS, BATCH = 16, 16
 _SIZE, _WIDTH, _RATE, _CLIP = 112, 192, 1e-3, 1.0
@@ -134,6 +135,7 @@ def ours() -> Record:
 
     class Task:
         n_samples = _N
+        monitor = "score"
 
         def __init__(self) -> None:
             self.module: nn.Module = model()
@@ -156,14 +158,10 @@ def ours() -> Record:
         epochs=1,
         learning_rate=_RATE,
         global_batch_size=BATCH,
-        micro_batch_size=0,
         weight_decay=0.01,
         warmup_ratio=0.1,
         gradient_clip=_CLIP,
-        ema_decay=0.0,
-        patience=0,
-        monitor="score",
-        precision="fp32",
+        ema_decay=None,
         seed=0,
     )
     fit(Task(), config, World(0, 1, torch.device("cpu")))

@@ -40,7 +40,7 @@ VIEWS = {
     "tile_overlap": 0.25,
     "tile_size": 28,
     "mode": "frozen",
-    "learning_rate": 0.0,
+    "learning_rate": None,
     "n_cached_augmentations": 2,
 }
 
@@ -108,16 +108,13 @@ def test_an_adapter_is_trained_on_bags_and_the_checkpoint_says_what_the_logits_s
 
 
 def test_a_grid_of_none_or_one_is_the_whole_image(tiny: TinyRun) -> None:
-    assert _config(tiny, tile_grid=0).views is None
-    assert _config(tiny, tile_grid=1).views is None
+    assert _config(tiny, tile_grid=None).views is None
     assert "views" not in json.loads((tiny.checkpoint / "classifier.json").read_text())
 
 
 def test_a_gate_sees_the_views_by_their_share(tiny: TinyRun, several: Path, tmp_path: Path) -> None:
     train_gate(
-        TrainGateConfig(
-            gate_epochs=2, global_batch_size=16, n_cached_augmentations=2, n_processes=1
-        ),
+        TrainGateConfig(epochs=2, global_batch_size=16, n_cached_augmentations=2, n_processes=1),
         dataset=tiny.dataset,
         splits=tiny.splits,
         checkpoint=several / "checkpoint",
@@ -263,7 +260,7 @@ def test_more_than_two_classes_are_refused_before_a_model_is_loaded(
 ) -> None:
     write_dataset(tmp_path / "dataset", ("None", "Roadwork", "Other"))
     with pytest.raises(
-        ConfigError, match=r"tile_grid=2 needs 2 classes, the data has 3: .* use tile_grid=1"
+        ConfigError, match=r"tile_grid=2 needs 2 classes, the data has 3: .* use tile_grid=none"
     ):
         train_baseline(
             _config(tiny),
@@ -274,4 +271,4 @@ def test_more_than_two_classes_are_refused_before_a_model_is_loaded(
             val_select_logits=tmp_path / "select",
         )
     with pytest.raises(ConfigError, match="tile_flips=True needs tile_grid"):
-        _config(tiny, tile_grid=1, tile_flips=True)
+        _config(tiny, tile_grid=None, tile_flips=True)

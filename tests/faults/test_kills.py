@@ -20,7 +20,7 @@ from tests.faults.campaign import Campaign
 pytestmark = pytest.mark.slow
 
 KILLS = int(os.environ.get("KILLS", "0"))
-_RECIPE: dict[str, object] = {"global_batch_size": 16, "checkpoint_steps": 10, "patience": 0}
+_RECIPE: dict[str, object] = {"global_batch_size": 16, "checkpoint_steps": 10, "patience": None}
 _CAMPAIGNS = [
     Campaign(
         "lora2",
@@ -44,8 +44,8 @@ _CAMPAIGNS = [
         {
             "global_batch_size": 16,
             "checkpoint_steps": 10,
-            "patience": 0,
-            "gate_epochs": 300,
+            "patience": None,
+            "epochs": 300,
             "n_processes": 1,
         },
         0,
@@ -58,8 +58,8 @@ _CAMPAIGNS = [
         "explora2",
         {
             "explora_objective": "dino",
-            "explora_epochs": 30,
-            "explora_batch_size": 16,
+            "epochs": 30,
+            "global_batch_size": 16,
             "explora_rank": 4,
             "explora_prototypes": 16,
             "explora_head_width": 16,

@@ -24,7 +24,7 @@ _CONFIG: dict[str, object] = {
     "epochs": 8,
     "global_batch_size": 16,
     "checkpoint_steps": 5,
-    "patience": 0,
+    "patience": None,
 }
 
 

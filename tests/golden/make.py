@@ -112,7 +112,7 @@ def _run(root: Path) -> None:
         PredictLogitsConfig(n_processes=1), **data, **_paths(root, "checkpoint"), **logits
     )
     train_gate(
-        TrainGateConfig(gate_epochs=2, n_processes=1),
+        TrainGateConfig(epochs=2, n_processes=1),
         **data,
         **_paths(root, "checkpoint", "gate_checkpoint"),
         val_calib_logits=root / "gate_calib_logits",

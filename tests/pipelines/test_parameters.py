@@ -32,12 +32,12 @@ def test_every_option_is_reached_by_its_name() -> None:
 def test_pairs_win_over_the_file_which_may_group_options_by_phase(tmp_path: Path) -> None:
     file = tmp_path / "run.yaml"
     file.write_text(
-        "epochs: 7\nlearning_rate: 1e-4\ntrain_gate: {gate_epochs: 3}\noverrides: {dropout: 0.5}\n"
+        "epochs: 7\nlearning_rate: 1e-4\ntrain_gate: {epochs: 3}\noverrides: {dropout: 0.5}\n"
     )
     assert read_parameters(file, ["epochs=9"], NONE) == {
         "epochs": "9",
         "learning_rate": "1e-4",
-        "overrides": {"train_gate": {"gate_epochs": 3}, "dropout": 0.5},
+        "overrides": {"train_gate": {"epochs": 3}, "dropout": 0.5},
     }
 
 
@@ -54,11 +54,11 @@ def test_pairs_win_over_the_file_which_may_group_options_by_phase(tmp_path: Path
             ["use_labeled_data=true"],
             "'use_labeled_data' is chosen when the pipeline is compiled: --pretrain labelled",
         ),
-        (["explora_epochs=3"], "compiled in by --pretrain unlabelled"),
+        (["explora_rank=3"], "compiled in by --pretrain unlabelled"),
         (["optimizer=profit"], "optimizer='profit' needs a converged start"),
         (["precision=fp16"], "precision='fp16' is refused"),
         (["train_fraction=0.9"], "must be 1"),
-        (["learning_rate=2"], "learning_rate=2.0 must be < 1"),
+        (["learning_rate=2"], "learning_rate=2 must be < 1"),
         (["max_fnr=-0.1"], "max_fnr=-0.1 must be >= 0"),
         (["model_version=1.0"], "model_version='1.0' must be X.Y.Z"),
         (["holdout_column=day"], "holdout_column and holdout_values must be given together"),

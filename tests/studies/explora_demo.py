@@ -44,10 +44,10 @@ from pipelines.demo.dataset import write_demo_data
 # to lose and all its images close together: a large rate, much KoLeo, small heads.
 RECIPE: dict[str, Any] = {
     "explora_objective": "dino",
-    "explora_epochs": 3,
-    "explora_batch_size": 32,
-    "explora_learning_rate": 3e-3,
-    "explora_momentum": 0.95,
+    "epochs": 3,
+    "global_batch_size": 32,
+    "learning_rate": 3e-3,
+    "ema_decay": 0.95,
     "explora_local_crops": 2,
     "explora_prototypes": 128,
     "explora_head_width": 128,

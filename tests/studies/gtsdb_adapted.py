@@ -36,7 +36,7 @@ from components.shared.training.loop.inference import SplitData, predict
 from components.shared.training.session.fit import fit
 from components.train_baseline.config import TrainBaselineConfig
 from components.train_baseline.tasks import ImageTask
-from components.train_baseline.train import build, loop_config
+from components.train_baseline.train import build
 from tests.studies import heads
 from tests.studies.features import CLASSES, LABEL_MAP, labelled_records
 from tests.studies.gtsdb import SHARED
@@ -45,11 +45,11 @@ from tests.studies.gtsdb import SHARED
 RECIPES: dict[str, dict[str, Any]] = {
     "explora": {
         "explora_objective": "dino",
-        "explora_epochs": 2,
-        "explora_batch_size": 16,
+        "epochs": 2,
+        "global_batch_size": 16,
         "explora_crop_size": 168,
         "explora_local_crops": 2,
-        "explora_momentum": 0.95,
+        "ema_decay": 0.95,
         "precision": "bf16",
         "n_processes": 1,
     },
@@ -149,7 +149,8 @@ def _train(root: Path, data: Dataset, day: str, config: TrainBaselineConfig, out
     world = World(0, 1, torch.device("cpu"))
     classifier = build(config, data, root / "pretrained")
     task = _LastEpoch(config, classifier, others, left_out, world)
-    fit(task, dataclasses.replace(loop_config(config), monitor="", patience=0), world)
+    task.monitor = None
+    fit(task, dataclasses.replace(config, patience=None), world)
     logits = predict(classifier, left_out, world, precision=config.precision).astype(np.float64)
     classifier.backbone = classifier.backbone.merge_and_unload()
     partial = out.with_name(out.name + ".partial")

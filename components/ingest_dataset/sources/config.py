@@ -1,4 +1,4 @@
-"""How is a source of labelled images described?
+"""Options of a source of labelled images.
 
 Ingest's own fields describe the first source; `extra_sources` is a JSON list of further ones, each
 a mapping that overrides some of these fields.
@@ -20,9 +20,7 @@ EXCLUDE = "exclude"
 class SourceConfig(Config):
     """One source: a folder with a CSV, or Parquet in the Hugging Face image layout."""
 
-    data: str = option(
-        "", "Images: folder with a CSV, Parquet file or folder, local or s3://. Required."
-    )
+    data: str = option("", "Images: folder with a CSV, or Parquet file or folder, local or s3://.")
     source_name: str = option(
         "", "Name of the source in every sample's record; empty: the folder's or file's name."
     )
@@ -30,7 +28,7 @@ class SourceConfig(Config):
     path_column: str = option("path", "CSV column with the image path, relative to the folder.")
     label_column: str = option("label", "Column with the raw label.")
     group_column: str = option(
-        "group", "Column of place, video or drive (nested: video_info.vid_id); empty: none."
+        "group", "Column of the place, video or drive (nested: video_info.vid_id); empty: none."
     )
     timestamp_column: str = option("", "Column with the time of the image; empty: none.")
     label_map: dict[str, str] = option(
@@ -60,12 +58,12 @@ def all_sources(first: SourceConfig, extra_sources: str) -> list[SourceConfig]:
 
 
 def label_map_problems(source: SourceConfig, class_names: Sequence[str]) -> list[str]:
-    """One line where the map leads to something that is no class."""
+    """Return one line if the label map has values that are no classes."""
     unknown = sorted(set(source.label_map.values()) - set(class_names) - {EXCLUDE})
     if not unknown:
         return []
     return [
-        f"label_map of {source.name!r} leads to {unknown}, neither in class_names nor {EXCLUDE!r}"
+        f"label_map of {source.name!r} has values {unknown}, neither in class_names nor {EXCLUDE!r}"
     ]
 
 

@@ -1,23 +1,46 @@
-"""Declaration of a phase's options: one frozen dataclass, from which form, command line and checks
-are derived.
+"""Declaration and validation of a phase's options, each written once.
 
-Each phase has one frozen dataclass derived from `Config`. A field is declared with `option(default,
-help, ...)`; types, ranges and choices are checked on construction, all problems in one error.
+Each phase has one frozen dataclass derived from `Config`. A field is declared by `option(default,
+help, ...)`; options that phases share are mixins in `options.py`. Types, ranges and choices are
+validated by pydantic on construction, all problems in one error. The run form, the command line and
+the reference pages are derived from the fields.
+
+Dataclasses, and not pydantic's own models: light steps import a configuration without pydantic
+(0.07 s), which is loaded when the first one is constructed.
 """
 
 import dataclasses
 import difflib
+import functools
 import hashlib
 import json
 import math
-import operator
 import types
 import typing
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import Annotated, Any, Literal, Self
 
 from components.shared.contracts.errors import ConfigError
+
+# The words for None in YAML and on the command line.
+Unset = Literal["auto", "none"]
+
+_BOUNDS = {"ge": ">=", "gt": ">", "le": "<=", "lt": "<"}
+_BOUND_OF_ERROR = {
+    "greater_than_equal": "ge",
+    "greater_than": "gt",
+    "less_than_equal": "le",
+    "less_than": "lt",
+}
+_TYPE_OF_ERROR = {
+    "int_type": "int",
+    "float_type": "float",
+    "string_type": "str",
+    "bool_type": "bool",
+    "tuple_type": "a list",
+    "dict_type": "a mapping",
+}
 
 
 def option(
@@ -29,11 +52,33 @@ def option(
     le: float | None = None,
     lt: float | None = None,
     choices: tuple[str, ...] | None = None,
+    unset: Unset | None = None,
 ) -> Any:
-    """A documented dataclass field. `ge/gt/le/lt` bound numbers (each element of a sequence),
-    `choices` strings.
+    """Declare a documented field of a configuration.
+
+    Args:
+        default: Value where none is given. A mapping is copied for every configuration.
+        help: One sentence for the form, the command line and the reference.
+        ge: Lower bound of a number, or of each number in a list; `gt`, `le` and `lt` accordingly.
+        choices: Accepted strings.
+        unset: The word for None in YAML and text, where None is accepted: "auto" for a value that
+            is chosen automatically, "none" for a feature that is off. If the field's type excludes
+            None, the class resolves it on construction in `automatic`.
     """
-    metadata = {"help": help, "ge": ge, "gt": gt, "le": le, "lt": lt, "choices": choices}
+    bounds = {"ge": ge, "gt": gt, "le": le, "lt": lt}
+    return _field(default, {"help": help, **bounds, "choices": choices, "unset": unset})
+
+
+def adjusted(base: type["Config"], name: str, **changes: Any) -> Any:
+    """Redeclare an inherited option with another `default`, `help` or `unset`; the rest stays."""
+    field = base.__dataclass_fields__[name]
+    default = changes.pop("default", field.default)
+    if default is dataclasses.MISSING:
+        default = field.default_factory()  # type: ignore[operator]
+    return _field(default, {**field.metadata, **changes, "adjusts": base})
+
+
+def _field(default: Any, metadata: dict[str, Any]) -> Any:
     if isinstance(default, dict | list):
         return dataclasses.field(default_factory=default.copy, metadata=metadata)
     return dataclasses.field(default=default, metadata=metadata)
@@ -41,17 +86,32 @@ def option(
 
 @dataclass(frozen=True, kw_only=True)
 class Config:
-    """Base of every phase's configuration. Construction raises ConfigError naming every invalid
-    field.
-    """
+    """Base of every phase's configuration; construction raises ConfigError with all problems."""
+
+    # Options that only `phase.option` sets, because their bare name means another phase's. Without
+    # annotation: a dataclass would list it among its fields.
+    QUALIFIED = frozenset[str]()
 
     def __post_init__(self) -> None:
-        problems = list(_coerce_fields(self)) or list(self.check())
+        problems = list(_validate(self))
+        if not problems:
+            given = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+            resolved = {
+                name: value for name, value in self.automatic().items() if given[name] is None
+            }
+            for name, value in resolved.items():
+                object.__setattr__(self, name, value)
+            object.__setattr__(self, "_resolved", frozenset(resolved))
+            problems = list(self.check())
         if problems:
             raise ConfigError(f"{type(self).__name__}: " + "; ".join(problems), problems)
 
+    def automatic(self) -> Mapping[str, Any]:
+        """Return the values of options that are left automatic, from the values of others."""
+        return {}
+
     def check(self) -> list[str]:
-        """Problems that concern several fields at once; overridden by phases that have any."""
+        """Return the problems that concern several fields at once."""
         return []
 
     @classmethod
@@ -63,9 +123,15 @@ class Config:
             raise ConfigError(f"{cls.__name__}: " + "; ".join(problems), problems)
         return cls(**values)
 
-    def to_json(self) -> dict[str, Any]:
-        """JSON-compatible values: tuples become lists."""
-        return typing.cast(dict[str, Any], json.loads(json.dumps(dataclasses.asdict(self))))
+    def to_json(self, *, resolved: bool = True) -> dict[str, Any]:
+        """Return JSON-compatible values, tuples as lists.
+
+        With `resolved=False`, automatic options are None again, as they were given.
+        """
+        values: dict[str, Any] = json.loads(json.dumps(dataclasses.asdict(self)))
+        if not resolved:
+            values |= dict.fromkeys(getattr(self, "_resolved"))  # noqa: B009 - not a field
+        return values
 
     def digest(self) -> str:
         """SHA-256 of the canonical JSON form."""
@@ -84,65 +150,97 @@ def unknown_key(key: str, known: list[str]) -> str:
     return f"unknown key {key!r}, {hint}"
 
 
-def _coerce_fields(config: Config) -> typing.Iterator[str]:
-    hints = typing.get_type_hints(type(config))
-    for field in dataclasses.fields(config):
-        value = getattr(config, field.name)
-        try:
-            value = _coerce(value, hints[field.name])
-        except TypeError as error:
-            yield f"{field.name}={value!r} {error}"
-            continue
-        object.__setattr__(config, field.name, value)
-        yield from _range_problems(field.name, value, field.metadata)
+def accepted_values(field: "dataclasses.Field[Any]") -> str:
+    """Return the choices or the range of an option as text; empty where its type says all."""
+    metadata = field.metadata
+    parts = [", ".join(metadata["choices"])] if metadata["choices"] else []
+    parts += [f"{sign} {metadata[k]}" for k, sign in _BOUNDS.items() if metadata[k] is not None]
+    if metadata["unset"]:
+        parts.append(f"or {metadata['unset']}" if parts else metadata["unset"])
+    return ", ".join(parts)
 
 
-def _coerce(value: Any, hint: Any) -> Any:
-    """`value` as the annotated type, accepting what JSON and the KFP form produce; TypeError says
-    what was expected.
-    """
+@functools.cache
+def _validator(config_class: Any) -> Any:
+    """Return the pydantic validator of a class's fields, built once per class."""
+    from pydantic import TypeAdapter
+    from typing_extensions import TypedDict
+
+    hints = typing.get_type_hints(config_class)
+    annotations = {
+        field.name: _annotated(hints[field.name], field.metadata)
+        for field in dataclasses.fields(config_class)
+    }
+    return TypeAdapter(TypedDict(config_class.__name__, annotations))  # type: ignore[operator]
+
+
+def _annotated(hint: Any, metadata: Mapping[str, Any]) -> Any:
+    """Return the annotation with its constraints, for values from JSON, YAML and KFP."""
+    from pydantic import AfterValidator, BeforeValidator, Field
+
     origin, arguments = typing.get_origin(hint), typing.get_args(hint)
-    if origin in (types.UnionType, typing.Union):
-        if value is None and type(None) in arguments:
-            return None
-        return _coerce(value, next(a for a in arguments if a is not type(None)))
+    if origin in (types.UnionType, typing.Union) or metadata.get("unset"):
+        inner = next((a for a in arguments if a is not types.NoneType), hint)
+        word = metadata.get("unset")
+        plain = _annotated(inner, {**metadata, "unset": None})
+        return Annotated[plain | None, BeforeValidator(lambda v: None if v == word else v)]
+
     if origin is tuple:
-        if not isinstance(value, list | tuple):
-            raise TypeError(f"must be a list, got {type(value).__name__}")
-        return tuple(_coerce(item, arguments[0]) for item in value)
+        return tuple[_annotated(arguments[0], metadata), ...]  # type: ignore[misc]
     if origin is dict:
-        if not isinstance(value, Mapping):
-            raise TypeError(f"must be a mapping, got {type(value).__name__}")
-        return {
-            _coerce(k, arguments[0]): _coerce(v, arguments[1]) for k, v in sorted(value.items())
-        }
-    if hint is Any:
-        return value
-    if hint is float and isinstance(value, int) and not isinstance(value, bool):
-        return float(value)
-    if hint is int and isinstance(value, float) and value.is_integer():
-        return int(value)  # KFP hands every number over as a double
-    if not isinstance(value, hint) or (hint is not bool and isinstance(value, bool)):
-        raise TypeError(f"must be {hint.__name__}, got {type(value).__name__}")
-    if hint is float and not math.isfinite(value):
-        raise TypeError("must be finite")
-    return value
+        # One order, so that equal mappings have equal cache keys.
+        mapping = types.GenericAlias(dict, tuple(_annotated(a, {}) for a in arguments))
+        return Annotated[mapping, AfterValidator(lambda v: dict(sorted(v.items())))]
+
+    bounds = {key: metadata[key] for key in _BOUNDS if metadata.get(key) is not None}
+    if metadata.get("choices"):
+        return Literal[metadata["choices"]]
+    if hint is int:
+        return Annotated[int, Field(strict=True, **bounds), BeforeValidator(_whole)]
+    if hint is float:
+        return Annotated[float, Field(strict=True, allow_inf_nan=False, **bounds)]
+    return hint if hint is Any else Annotated[hint, Field(strict=True)]
 
 
-def _range_problems(name: str, value: Any, metadata: Mapping[str, Any]) -> typing.Iterator[str]:
-    checks = (
-        ("ge", ">=", operator.ge),
-        ("gt", ">", operator.gt),
-        ("le", "<=", operator.le),
-        ("lt", "<", operator.lt),
-    )
-    for item in value if isinstance(value, tuple) else (value,):
-        if item is None:
-            continue
-        for key, sign, holds in checks:
-            bound = metadata.get(key)
-            if bound is not None and not holds(item, bound):
-                yield f"{name}={item!r} must be {sign} {bound}"
-        choices = metadata.get("choices")
-        if choices is not None and item not in choices:
-            yield f"{name}={item!r} must be one of {', '.join(choices)}"
+def _whole(value: Any) -> Any:
+    """Return a whole double as an integer: KFP hands every number over as a double."""
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+def _validate(config: Config) -> Iterator[str]:
+    """Set the fields to values of their declared types; yield a line for each that has none."""
+    from pydantic import ValidationError
+
+    config_class: Any = type(config)
+    given = {field.name: getattr(config, field.name) for field in dataclasses.fields(config)}
+    try:
+        values = _validator(config_class).validate_python(given)
+    except ValidationError as error:
+        for found in error.errors(include_url=False, include_context=False):
+            yield _problem(config, found)
+        return
+    for name, value in values.items():
+        object.__setattr__(config, name, value)
+
+
+def _problem(config: Config, error: Mapping[str, Any]) -> str:
+    """Return one line: option, value, and what is expected."""
+    name, *inside = (part for part in error["loc"] if part != "[key]")
+    metadata = config.__dataclass_fields__[name].metadata
+    value, kind = error["input"], error["type"]
+    where = name + "".join(f"[{key!r}]" for key in inside)
+    word = metadata["unset"]
+
+    if kind in _BOUND_OF_ERROR:
+        key = _BOUND_OF_ERROR[kind]
+        expected = f"must be {_BOUNDS[key]} {metadata[key]}" + (f", or {word}" if word else "")
+    elif kind == "literal_error":
+        expected = f"must be one of {', '.join(metadata['choices'])}"
+    elif kind in _TYPE_OF_ERROR:
+        wanted = _TYPE_OF_ERROR[kind] + (f" or {word}" if word else "")
+        expected = f"must be {wanted}, got {type(value).__name__}"
+    elif kind == "finite_number" or (isinstance(value, float) and not math.isfinite(value)):
+        expected = "must be finite"
+    else:
+        expected = f"is invalid: {error['msg']}"
+    return f"{where}={value!r} {expected}"

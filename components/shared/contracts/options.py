@@ -1,69 +1,252 @@
-"""Options that the phases under torchrun share."""
+"""Options that several phases share, each declared once in a mixin.
+
+A phase's configuration inherits the mixins that it needs. One that has to change a default or to
+narrow a description uses `adjusted`; no option is declared again.
+"""
 
 from dataclasses import dataclass
 
-from components.shared.contracts.config import Config, option
+from components.shared.contracts.adaptations import MONITORS
+from components.shared.contracts.config import Config, adjusted, option
 
-HALF_REFUSED = (
+_HALF_REFUSED = (
     "precision='fp16' is refused: DINO backbones overflow its range (65504); use fp32 or bf16"
 )
 
 
 @dataclass(frozen=True, kw_only=True)
-class TorchrunConfig(Config):
-    """How a phase's processes are started, and started again. It never changes the result."""
+class SeedConfig(Config):
+    """The seed, from which every random stream of a phase is derived."""
 
-    n_processes: int = option(
-        0, "Processes of torchrun; 0: one per visible GPU, one without GPU.", ge=0
+    seed: int = option(0, "Seed of the phase's random numbers.", ge=0)
+
+
+@dataclass(frozen=True, kw_only=True)
+class PositiveClassConfig(Config):
+    """The class that is to be found."""
+
+    positive_class: str = option("Roadwork", "The class that P(positive) and the margin refer to.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class BootstrapConfig(SeedConfig):
+    """Bootstrap intervals over groups of samples."""
+
+    n_bootstrap: int = option(2000, "Bootstrap replicates of every interval.", ge=100, le=100_000)
+    seed: int = adjusted(SeedConfig, "seed", help="Seed of the bootstrap and of other resampling.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class MonitorConfig(Config):
+    """The metric by which models are selected."""
+
+    monitor: str = option(
+        "val_select/acc",
+        "Metric on VAL_SELECT that selects the epoch and the adaptation.",
+        choices=MONITORS,
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class CalibratorConfig(Config):
+    """The map from logits to probabilities."""
+
+    calibrator: str = option(
+        "auto",
+        "Map from logits to probabilities; auto: the simplest within one standard error of the best"
+        " cross-fitted NLL.",
+        choices=(
+            "auto",
+            "temperature",
+            "platt",
+            "vector",
+            "beta",
+            "dirichlet",
+            "isotonic",
+            "histogram",
+        ),
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class BundledPolicyConfig(Config):
+    """The policy of the bundle."""
+
+    policy: str = option(
+        "softmax",
+        "Policy of the bundle: softmax never defers; gate and scrc defer, with a guarantee. All"
+        " are evaluated.",
+        choices=("softmax", "gate", "scrc"),
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class RiskLevelConfig(Config):
+    """The level of risk of the policies that defer."""
+
+    alpha: float = option(
+        0.05,
+        "The risk among answered images is at most this, with probability 1 - delta.",
+        gt=0,
+        lt=1,
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class EarlyExitConfig(Config):
+    """Early exit of models with several views."""
+
+    early_exit_error: float = option(
+        0.005,
+        "Multi-view models: maximum fraction of decisions that early exit may change; 0: exit only"
+        " if the remaining views cannot change the decision.",
+        ge=0,
+        lt=1,
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class TorchrunConfig(Config):
+    """How a phase's processes are started and restarted; the result does not depend on it."""
+
+    n_processes: int | None = option(
+        None,
+        "Processes of torchrun; auto: one per visible GPU, one without GPU.",
+        ge=1,
+        unset="auto",
     )
     max_restarts: int = option(
         3,
-        "Restarts of torchrun inside the pod, all together, after failures that are not permanent;"
-        " 0: none.",
+        "Maximum number of restarts of torchrun inside the pod, after failures that are not"
+        " permanent.",
         ge=0,
     )
 
 
 @dataclass(frozen=True, kw_only=True)
 class LaunchConfig(TorchrunConfig):
-    """How a training phase is run: processes, restarts and checkpoints. It never changes the
-    result.
-    """
+    """Processes, restarts and checkpoints of a training; the result does not depend on them."""
 
     checkpoint_seconds: int = option(600, "Longest time between two checkpoints, in seconds.", ge=1)
-    checkpoint_steps: int = option(
-        0, "Most optimiser steps between two checkpoints; 0: only time counts.", ge=0
+    checkpoint_steps: int | None = option(
+        None,
+        "Most optimizer steps between two checkpoints; none: only time counts.",
+        ge=1,
+        unset="none",
     )
     require_durable: bool = option(
         False,
-        "Stop where a checkpoint cannot be stored safely, instead of training on with a warning.",
+        "Stop if a checkpoint cannot be stored safely, instead of training on with a warning.",
     )
 
 
 @dataclass(frozen=True, kw_only=True)
-class RecipeConfig(LaunchConfig):
-    """What a phase that trains a classifier's heads on labelled images has in common with the
-    others.
+class LoopConfig(SeedConfig):
+    """Hyper-parameters of the training loop, as `fit` takes them.
+
+    Sizes count samples over all processes. What a phase does not offer as an option is a property
+    here.
     """
 
-    global_batch_size: int = option(64, "Samples per optimiser step over all processes.", ge=1)
+    epochs: int = option(20, "Passes over TRAIN.", ge=1)
+    learning_rate: float = option(1e-3, "Peak learning rate of AdamW.", gt=0, lt=1)
+    global_batch_size: int = option(64, "Samples per optimizer step over all processes.", ge=1)
     weight_decay: float = option(0.01, "AdamW weight decay of matrices.", ge=0, lt=1)
     warmup_ratio: float = option(
-        0.1, "Share of all steps with linearly rising rate, then cosine decay.", ge=0, lt=1
+        0.1,
+        "Fraction of all steps with linearly rising learning rate; cosine decay follows.",
+        ge=0,
+        lt=1,
+    )
+    gradient_clip: float | None = option(
+        1.0, "Largest global gradient norm; none: no clipping.", gt=0, unset="none"
+    )
+    ema_decay: float | None = option(
+        0.99,
+        "EMA decay of the weights that are evaluated and exported; none: no averaging.",
+        gt=0,
+        lt=1,
+        unset="none",
+    )
+    seed: int = adjusted(
+        SeedConfig,
+        "seed",
+        help="Seed of initial weights, order of samples, augmentation and dropout.",
+    )
+
+    @property
+    def micro_batch_size(self) -> int | None:
+        """Samples per forward pass and process; None: the process's part of the global batch."""
+        return None
+
+    @property
+    def precision(self) -> str:
+        """Precision of the forward pass: fp32, or bf16 by autocast."""
+        return "fp32"
+
+    @property
+    def patience(self) -> int | None:
+        """Epochs without improvement before training stops; None: it never does."""
+        return None
+
+    @property
+    def reference_rate(self) -> float | None:
+        """Learning rate of PROFIT's reference step; None: plain AdamW."""
+        return None
+
+
+@dataclass(frozen=True, kw_only=True)
+class BackboneLoopConfig(LoopConfig):
+    """Options of a loop that passes images through the backbone."""
+
+    micro_batch_size: int | None = option(
+        None,
+        "Samples per forward pass and process; auto: its part of the global batch. Halved when"
+        " memory runs out.",
+        ge=1,
+        unset="auto",
+    )
+    precision: str = option(
+        "fp32", "fp32, or bf16 autocast where supported.", choices=("fp32", "bf16", "fp16")
+    )
+
+    def check(self) -> list[str]:
+        """Refuse fp16 with the reason."""
+        return [*super().check(), *([_HALF_REFUSED] if self.precision == "fp16" else [])]
+
+
+@dataclass(frozen=True, kw_only=True)
+class RecipeConfig(LaunchConfig, LoopConfig, PositiveClassConfig):
+    """Options of a training of classifier heads on labelled images."""
+
+    patience: int | None = option(
+        10,
+        "Epochs without improvement before training stops; none: all epochs are trained.",
+        ge=1,
+        unset="none",
     )
     dropout: float = option(0.3, "Dropout on the head's input.", ge=0, lt=1)
-    ema_decay: float = option(
-        0.99, "Decay of the weight average that is evaluated and kept; 0: off.", ge=0, lt=1
-    )
-    gradient_clip: float = option(1.0, "Largest global gradient norm; 0: no clipping.", ge=0)
-    patience: int = option(10, "Epochs without improvement before training stops; 0: never.", ge=0)
     augmentation: str = option(
-        "moderate", "Distortions of training images.", choices=("none", "moderate", "aggressive")
+        "moderate",
+        "Strength of the random augmentation of training images.",
+        choices=("none", "moderate", "aggressive"),
     )
     n_cached_augmentations: int = option(
-        4, "Frozen mode: cached feature sets per image (the first undistorted).", ge=1, le=64
+        4,
+        "Frozen backbone: cached feature sets per image; the first is of the unaugmented image.",
+        ge=1,
+        le=64,
     )
-    positive_class: str = option("Roadwork", "The class that P(positive) and the margin refer to.")
-    seed: int = option(
-        0, "Seed of initialisation, batches, augmentation, dropout, salts and resampling.", ge=0
+    conformal_weight: float = option(
+        0.0,
+        "Weight of conformal risk training: the smoothed false positive rate at the conformal"
+        " threshold.",
+        ge=0,
+    )
+    conformal_alpha: float = option(
+        0.1,
+        "False negative rate of the conformal threshold; half of a batch needs 1 / alpha"
+        " positives.",
+        gt=0,
+        lt=1,
     )

@@ -164,9 +164,9 @@ def test_bad_inputs_are_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        ({"alpha": 0}, "alpha=0.0 must be > 0"),
-        ({"alpha": 5}, "alpha=5.0 must be < 1"),
-        ({"delta": 1}, "delta=1.0 must be < 1"),
+        ({"alpha": 0}, "alpha=0 must be > 0"),
+        ({"alpha": 5}, "alpha=5 must be < 1"),
+        ({"delta": 1}, "delta=1 must be < 1"),
         ({"policy": "argmax"}, "policy='argmax' must be one of softmax, gate, scrc"),
         ({"class_wise": True, "risk": "fnr"}, "class_wise=true needs risk='error', got risk='fnr'"),
         ({"min_coverage": 1.0}, "min_coverage=1.0 must be < 1"),

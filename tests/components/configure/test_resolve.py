@@ -8,11 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from components.configure import recipes
 from components.configure.component import configure
 from components.configure.config import ConfigureConfig, RunForm
 from components.configure.phases import PHASES, SET_BY_PIPELINE
-from components.configure.resolve import option_names, resolve
+from components.configure.resolve import option_names, phases_with, resolve
 from components.configure.step import run
 from components.shared.contracts.errors import ConfigError
 
@@ -56,9 +55,29 @@ def test_labels_reach_pre_training_only_where_the_pipeline_was_compiled_so() -> 
     assert _value("pretrain_explora", "use_labeled_data", pretrain="labelled") is True
 
 
-@pytest.mark.parametrize("name", recipes.NAMES)
-def test_every_shipped_recipe_resolves(name: str) -> None:
-    assert resolve(ConfigureConfig(recipe=name)).keys() == PHASES.keys()
+@pytest.mark.parametrize("name", ["epochs", "learning_rate", "global_batch_size", "warmup_ratio"])
+def test_a_bare_name_of_the_training_loop_never_sets_pre_training(name: str) -> None:
+    assert name in {field.name for field in dataclasses.fields(PHASES["pretrain_explora"])}
+    assert "pretrain_explora" not in phases_with(name)
+    assert "train_baseline" in phases_with(name)
+
+
+def test_the_forms_epochs_and_learning_rate_are_the_classifiers_alone() -> None:
+    phases = resolve(ConfigureConfig(epochs="3", learning_rate="0.5", pretrain="unlabelled"))
+    for phase in ("pretrain_explora", "train_gate"):
+        assert phases[phase] == PHASES[phase]()
+    overrides = {"pretrain_explora.epochs": 2, "train_gate": {"epochs": 4}}
+    phases = resolve(ConfigureConfig(pretrain="unlabelled", overrides=overrides))
+    epochs = {phase: phases[phase].epochs for phase in PHASES if hasattr(phases[phase], "epochs")}
+    assert epochs == {"pretrain_explora": 2, "train_baseline": 20, "train_gate": 4}
+
+
+@pytest.mark.parametrize("text", ["auto", "null"])
+def test_the_form_may_leave_a_value_automatic(text: str) -> None:
+    overrides = {"train_baseline.learning_rate": 0.5}
+    form = {"mode": "full", "learning_rate": text}
+    assert _value("train_baseline", "learning_rate", **form) == 2e-5
+    assert _value("train_baseline", "learning_rate", **form, overrides=overrides) == 0.5
 
 
 @pytest.mark.parametrize(
@@ -73,6 +92,16 @@ def test_every_shipped_recipe_resolves(name: str) -> None:
             ),
         ),
         ({"overrides": {"optimiser": "adamw"}}, "overrides: 'optimiser' is now named 'optimizer'"),
+        (
+            {"pretrain": "unlabelled", "overrides": {"explora_epochs": 3}},
+            "overrides: 'explora_epochs' is now named 'pretrain_explora.epochs'",
+        ),
+        (
+            {"overrides": {"train_gate": {"gate_learning_rate": 0.1}}},
+            "overrides: 'train_gate.gate_learning_rate' is now named 'train_gate.learning_rate'",
+        ),
+        ({"learning_rate": "0"}, "train_baseline: learning_rate=0 must be > 0, or auto"),
+        ({"overrides": {"patience": 0}}, "patience=0 must be >= 1, or none"),
         (
             {"overrides": {"train_baseline.view_grid": 3}},
             "overrides: 'train_baseline.view_grid' is now named 'train_baseline.tile_grid'",
@@ -93,9 +122,9 @@ def test_every_shipped_recipe_resolves(name: str) -> None:
         ({"policy": "best"}, "policy='best' must be one of softmax, gate, scrc"),
         ({"recipe": "demos"}, "recipe='demos' must be one of default, demo"),
         (
-            {"overrides": {"explora_epochs": 1}},
+            {"overrides": {"explora_rank": 1}},
             (
-                "'explora_epochs' is an option of pretrain_explora, which is compiled in by"
+                "'explora_rank' is an option of pretrain_explora, which is compiled in by"
                 " --pretrain unlabelled"
             ),
         ),
@@ -136,8 +165,8 @@ def test_all_problems_of_all_phases_are_named_at_once() -> None:
         resolve(ConfigureConfig(epochs="0", overrides={"train_gate.dropout": 2, "max_fnr": -1}))
     for problem in (
         "epochs=0 must be >= 1",
-        "train_gate: dropout=2.0 must be < 1",
-        "max_fnr=-1.0 must be >= 0",
+        "train_gate: dropout=2 must be < 1",
+        "max_fnr=-1 must be >= 0",
     ):
         assert problem in str(caught.value)
 
@@ -167,6 +196,7 @@ def test_a_compared_training_has_the_same_configuration_whichever_others_there_a
         config == run(ConfigureConfig(**form, modes=("full", "lora")))._asdict()["train_baseline"]
     )  # type: ignore[arg-type]
     assert "mode" not in config
+    assert config["learning_rate"] is None
 
 
 @pytest.mark.parametrize("missing", ["data", "backbone"])

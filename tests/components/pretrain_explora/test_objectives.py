@@ -129,7 +129,7 @@ def test_the_backbone_sees_only_the_visible_patches() -> None:
     )
     backbone = prepare_explora(Dinov2Model(config), rank=2, alpha=2.0, unfrozen_blocks=1)
     task = MaeTask(
-        PretrainExploraConfig(explora_objective="mae", explora_batch_size=8),
+        PretrainExploraConfig(explora_objective="mae", global_batch_size=8),
         MaskedAutoencoder(backbone, Decoder(32, 32, 4, 4)),
         _pixels(),
         WORLD,

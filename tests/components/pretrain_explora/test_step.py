@@ -43,14 +43,14 @@ from tests.components.shared.data.test_train_images import signed_again
 CONFIG = PretrainExploraConfig(
     explora_objective="dino",
     explora_rank=8,
-    explora_epochs=2,
-    explora_batch_size=16,
+    epochs=2,
+    global_batch_size=16,
     explora_prototypes=32,
     explora_head_width=32,
     explora_local_crops=2,
     explora_decoder_width=32,
-    explora_learning_rate=1e-3,
-    explora_momentum=0.95,
+    learning_rate=1e-3,
+    ema_decay=0.95,
     n_processes=1,
 )
 
@@ -152,7 +152,7 @@ def test_crops_are_as_large_as_asked_and_at_most_as_the_images(
 ) -> None:
     found = {}
     for size in (28, 224, 5000):
-        config = changed(explora_objective=objective, explora_crop_size=size, explora_epochs=1)
+        config = changed(explora_objective=objective, explora_crop_size=size, epochs=1)
         pretrain(tiny, config, tmp_path / f"{size}")
         found[size] = sha256_file(tmp_path / f"{size}/model.safetensors")
     assert found[28] != found[224] == found[5000]
@@ -188,7 +188,7 @@ def test_training_again_gives_the_same_bytes(tiny: TinyRun, adapted: Path, tmp_p
 def test_labels_are_learned_where_they_are_an_input_and_said_to_be(
     tiny: TinyRun, tmp_path: Path, objective: str
 ) -> None:
-    config = changed(explora_objective=objective, explora_epochs=8, explora_learning_rate=3e-3)
+    config = changed(explora_objective=objective, epochs=8, learning_rate=3e-3)
     data = Dataset.open(tiny.dataset)
     rows = np.array([data.index[i] for i in read_splits(tiny.splits).ids("TRAIN")])
     labels = np.array([data.samples[row].label for row in rows])
@@ -321,14 +321,14 @@ def test_what_cannot_be_done_is_said(
 def test_a_collapsed_training_ends_with_a_permanent_error(tiny: TinyRun, tmp_path: Path) -> None:
     # Its own teacher at every step, and nothing that spreads the features.
     config = changed(
-        explora_learning_rate=5e-3,
-        explora_momentum=0.0,
+        learning_rate=5e-3,
+        ema_decay=None,
         explora_koleo_weight=0.0,
         explora_centering="center",
     )
     with pytest.raises(
         PermanentError,
-        match=r"pre-training collapsed: .* at the start; lower explora_learning_rate",
+        match=r"pre-training collapsed: .* at the start; lower pretrain_explora.learning_rate",
     ):
         pretrain(tiny, config, tmp_path / "x")
     assert not (tmp_path / "x").exists()

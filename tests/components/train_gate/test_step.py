@@ -19,9 +19,7 @@ from components.train_gate.config import TrainGateConfig
 from components.train_gate.step import run
 from tests.components.conftest import TinyRun
 
-CONFIG = TrainGateConfig(
-    gate_epochs=2, global_batch_size=16, n_cached_augmentations=2, n_processes=1
-)
+CONFIG = TrainGateConfig(epochs=2, global_batch_size=16, n_cached_augmentations=2, n_processes=1)
 
 
 def _train(

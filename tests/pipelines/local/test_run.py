@@ -240,7 +240,7 @@ def test_pre_training_with_labels_runs_here(
     options = ["--params", str(finished.root / "run.yaml"), "--output", str(finished.root / "runs")]
     for pair in (
         "explora_objective=mae",
-        "explora_epochs=1",
+        "pretrain_explora.epochs=1",
         "explora_decoder_width=32",
         "mode=frozen",
     ):

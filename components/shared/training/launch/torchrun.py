@@ -24,9 +24,12 @@ _END_SECONDS = 10.0
 _PROJECT_ROOT = Path(__file__).resolve().parents[4]
 
 
-def launch(module: str, job: Path, *, n_processes: int, hang_seconds: float = HANG_SECONDS) -> None:
-    """Run `module` under torchrun with `--config job` and `n_processes` ranks (0: one per visible
-    GPU, else one).
+def launch(
+    module: str, job: Path, *, n_processes: int | None, hang_seconds: float = HANG_SECONDS
+) -> None:
+    """Run `module` under torchrun with `--config job` and `n_processes` ranks.
+
+    None stands for one rank per visible GPU, or one without GPU.
 
     A rank's own error (class and one-line message) is raised here again; a rank that was killed, or
     shows no sign of life for `hang_seconds`, is a TransientError that names it and its last step,

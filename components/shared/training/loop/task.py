@@ -1,6 +1,5 @@
 """What a phase gives to the training loop, and the hyper-parameters of the loop."""
 
-from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
 import numpy as np
@@ -14,6 +13,10 @@ class Task(Protocol):
 
     module: nn.Module
     n_samples: int
+
+    @property
+    def monitor(self) -> str | None:
+        """Key of `evaluate` that selects the epoch, larger is better; None: the last epoch."""
 
     def loss(
         self,
@@ -51,22 +54,3 @@ class TeachingTask(Task, Protocol):
         """Prepare the targets of this rank's samples, all of them, before `loss` sees any part; may
         be collective.
         """
-
-
-@dataclass(frozen=True, kw_only=True)
-class LoopConfig:
-    """Hyper-parameters of `fit`; sizes count samples over all processes unless said otherwise."""
-
-    epochs: int
-    learning_rate: float
-    global_batch_size: int
-    micro_batch_size: int  # per process; 0: the process's whole share of the global batch
-    weight_decay: float
-    warmup_ratio: float  # of all steps
-    gradient_clip: float  # global L2 norm; 0: off
-    ema_decay: float  # 0: off
-    patience: int  # epochs without improvement; 0: never stop early
-    monitor: str  # key of Task.evaluate, larger is better; "": the last epoch is the best
-    precision: str  # fp32 or bf16 (autocast; weights stay fp32)
-    seed: int
-    reference_rate: float = 0.0  # of PROFIT's reference step; 0: without

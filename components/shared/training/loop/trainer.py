@@ -17,10 +17,11 @@ from torch.optim.swa_utils import get_ema_multi_avg_fn
 from transformers import get_cosine_schedule_with_warmup
 
 from components.shared.contracts.errors import PermanentError, TransientError
+from components.shared.contracts.options import LoopConfig
 from components.shared.training.loop.distributed import World
 from components.shared.training.loop.experimental.profit import ReferenceStep
 from components.shared.training.loop.sampler import global_batch, steps_per_epoch
-from components.shared.training.loop.task import LoopConfig, Task, TeachingTask
+from components.shared.training.loop.task import Task, TeachingTask
 
 # What a rank tells the others in every step, as bits.
 _NOT_FINITE, _REQUEST = 1, 2
@@ -244,7 +245,7 @@ class Trainer:
         )
 
     def _update_average(self, step: int) -> None:
-        decay = self.config.ema_decay
+        decay = self.config.ema_decay or 0.0  # without averaging, the average is the weights
         if not isinstance(self.task, TeachingTask):
             # The usual warm-up: early on, the average follows the weights instead of the
             # initialisation. A teacher must not: one that follows its student agrees with it on

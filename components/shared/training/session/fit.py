@@ -11,14 +11,15 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from components.shared.contracts.options import LoopConfig
 from components.shared.contracts.progress import progress
 from components.shared.training.checkpoint.writer import CheckpointWriter
 from components.shared.training.loop.distributed import World
 from components.shared.training.loop.state import Position, capture, restore
-from components.shared.training.loop.task import LoopConfig, Task
+from components.shared.training.loop.task import Task
 from components.shared.training.loop.trainer import Trainer
 
-__all__ = ["FitResult", "LoopConfig", "Task", "fit"]
+__all__ = ["FitResult", "Task", "fit"]
 
 History = list[dict[str, float]]
 
@@ -57,7 +58,7 @@ def fit(
         if on_epoch is not None and world.is_main:
             on_epoch(run.position.history)
         stopped_early = (
-            bool(config.patience) and epoch + 1 - run.position.best_epoch >= config.patience
+            config.patience is not None and epoch + 1 - run.position.best_epoch >= config.patience
         )
         if stopped_early:
             break
@@ -121,8 +122,8 @@ class _Run:
         """
         with self.trainer.averaged():
             metrics = self.task.evaluate()
-        position, monitor = self.position, self.config.monitor
-        value = metrics[monitor] if monitor else float(epoch + 1)
+        position, monitor = self.position, self.task.monitor
+        value = metrics[monitor] if monitor is not None else float(epoch + 1)
         loss = float(np.mean(position.losses))
         row = {
             "epoch": float(epoch + 1),

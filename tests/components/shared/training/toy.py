@@ -7,6 +7,7 @@ import json
 import os
 import random
 import signal
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,14 +17,23 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
-from components.shared.contracts.options import LaunchConfig
+from components.shared.contracts.config import option
+from components.shared.contracts.options import BackboneLoopConfig, LaunchConfig
 from components.shared.training.checkpoint.writer import CheckpointWriter
 from components.shared.training.launch.torchrun import report_error
 from components.shared.training.loop.distributed import World, leave, process_group
 from components.shared.training.loop.state import TrainingState
-from components.shared.training.session.fit import FitResult, LoopConfig, fit
+from components.shared.training.session.fit import FitResult, fit
 
 Positions = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ToyLoop(BackboneLoopConfig):
+    """The loop with every option that a phase may add."""
+
+    patience: int | None = option(None, "Epochs without improvement.", unset="none")
+    reference_rate: float | None = option(None, "Rate of PROFIT's step.", unset="none")
 
 
 class Toy:
@@ -34,6 +44,7 @@ class Toy:
     """
 
     n_samples = 40
+    monitor: str | None = "score"
 
     def __init__(
         self,
@@ -91,23 +102,18 @@ class Toy:
         return {"score": -float(error)}
 
 
-def config(**changes: object) -> LoopConfig:
+def config(**changes: object) -> ToyLoop:
     """A short recipe."""
     values: dict[str, object] = {
         "epochs": 4,
         "learning_rate": 0.05,
         "global_batch_size": 15,
-        "micro_batch_size": 0,
         "weight_decay": 0.0,
         "warmup_ratio": 0.1,
         "gradient_clip": 1.0,
         "ema_decay": 0.9,
-        "patience": 0,
-        "monitor": "score",
-        "precision": "fp32",
-        "seed": 0,
     }
-    return LoopConfig(**(values | changes))  # type: ignore[arg-type]
+    return ToyLoop(**(values | changes))  # type: ignore[arg-type]
 
 
 class WaitingWriter(CheckpointWriter):

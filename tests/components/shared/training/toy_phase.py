@@ -33,8 +33,8 @@ MODULE = "tests.components.shared.training.toy_phase"
 class ToyConfig(LaunchConfig):
     """Configuration of the toy phase."""
 
-    micro_batch_size: int = option(
-        0, "Samples per forward pass and process; 0: the whole share.", ge=0
+    micro_batch_size: int | None = option(
+        None, "Samples per forward pass and process.", ge=1, unset="auto"
     )
 
 

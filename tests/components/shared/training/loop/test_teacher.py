@@ -42,6 +42,7 @@ class Taught:
     """
 
     n_samples = 40
+    monitor = None
 
     def __init__(self, fault: int = -1) -> None:
         self.inputs = torch.randn(self.n_samples, 5, generator=torch.Generator().manual_seed(0))
@@ -83,7 +84,7 @@ def _train(world: World, place: Path, fault: int = -1) -> tuple[Taught, FitResul
     config = LaunchConfig(checkpoint_steps=1)
     checkpoints = _Waiting(place, config, step="toy", found=checkpoint_files.newest(place))
     task = Taught(fault)
-    changes = toy.config(monitor="", micro_batch_size=4, ema_decay=0.9)
+    changes = toy.config(micro_batch_size=4, ema_decay=0.9)
     return task, fit(task, changes, world, checkpoints=checkpoints)
 
 
@@ -107,7 +108,7 @@ def test_the_teacher_is_the_average_from_the_first_step_and_what_is_kept(world: 
     assert isinstance(task, TeachingTask)
     assert not isinstance(toy.Toy(world), TeachingTask)
     start = task.module.state_dict()["last.weight"].clone()
-    result = fit(task, toy.config(monitor="", ema_decay=0.9), world)
+    result = fit(task, toy.config(ema_decay=0.9), world)
     kept, taught = task.module.state_dict()["last.weight"], task.teacher.state_dict()["last.weight"]
     assert torch.equal(kept, taught)
     assert not torch.equal(kept, start)

@@ -74,7 +74,7 @@ def test_a_loss_that_is_not_finite_stops_before_the_weights_change(world: World)
 
 def test_training_stops_after_patience_epochs_without_improvement(world: World) -> None:
     _, result = toy.train(
-        world, {"epochs": 30, "learning_rate": 1e-12, "patience": 2, "ema_decay": 0.0}
+        world, {"epochs": 30, "learning_rate": 1e-12, "patience": 2, "ema_decay": None}
     )
     assert result.stopped_early
     assert len(result.history) <= 30

@@ -215,7 +215,7 @@ def test_waits_double_up_to_a_minute_and_a_module_without_checkpoints_begins_aga
     assert len(lines) == 6
     document = json.loads((tmp_path / "job.json").read_text())
     assert document["paths"] == {"data": str(tmp_path / "data"), "work": str(tmp_path)}
-    assert document["config"] == {"max_restarts": 6, "n_processes": 0}
+    assert document["config"] == {"max_restarts": 6, "n_processes": None}
 
 
 def test_each_out_of_memory_kill_halves_down_to_one_sample(

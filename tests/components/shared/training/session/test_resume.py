@@ -70,7 +70,7 @@ def test_checkpoints_do_not_change_the_result(world: World, tmp_path: Path) -> N
 def test_the_newest_and_the_first_with_the_best_weights_are_kept(
     world: World, tmp_path: Path
 ) -> None:
-    changes = CHANGES | {"epochs": 6, "patience": 0, "learning_rate": 1e-12, "ema_decay": 0.0}
+    changes = CHANGES | {"epochs": 6, "patience": None, "learning_rate": 1e-12, "ema_decay": None}
     for at in range(12):
         checkpoints = _checkpoints(tmp_path / "x")
         with pytest.raises(ValueError, match="planted"):
@@ -99,7 +99,7 @@ def test_a_damaged_checkpoint_is_named_and_skipped(
 def test_time_alone_makes_a_checkpoint_due(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     clock = iter([100.0, 399.0, 400.0])
     monkeypatch.setattr("time.monotonic", lambda: next(clock))
-    checkpoints = _checkpoints(tmp_path / "x", checkpoint_steps=0, checkpoint_seconds=300)
+    checkpoints = _checkpoints(tmp_path / "x", checkpoint_steps=None, checkpoint_seconds=300)
     assert [checkpoints.due(1), checkpoints.due(2)] == [False, True]
 
 

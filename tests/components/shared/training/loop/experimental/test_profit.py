@@ -45,7 +45,7 @@ def test_a_gradient_along_the_displacement_is_kept_whole() -> None:
 
 def test_a_step_of_the_trainer_is_profits(world: World) -> None:
     task = toy.Toy(world)
-    trainer = Trainer(task, toy.config(**PROFIT, gradient_clip=0.0, warmup_ratio=0.0), world)
+    trainer = Trainer(task, toy.config(**PROFIT, gradient_clip=None, warmup_ratio=0.0), world)
     twin = nn.Linear(5, 1)
     twin.load_state_dict(task.module.state_dict())
     optimiser = torch.optim.AdamW(twin.parameters(), lr=0.02, weight_decay=0.0)
@@ -84,16 +84,16 @@ def test_the_reference_batch_is_another_one() -> None:
 
 def test_micro_batches_give_the_same_weights(world: World) -> None:
     whole, split = (
-        weights(toy.train(world, PROFIT | {"micro_batch_size": size})[0]) for size in (0, 4)
+        weights(toy.train(world, PROFIT | {"micro_batch_size": size})[0]) for size in (None, 4)
     )
     plain = weights(toy.train(world, {"learning_rate": 0.02})[0])
     assert all(torch.allclose(whole[name], split[name], atol=1e-6) for name in whole)
     assert any(not torch.allclose(whole[name], plain[name], atol=1e-4) for name in whole)
 
 
-@pytest.mark.parametrize("micro_batch_size", [0, 3])
+@pytest.mark.parametrize("micro_batch_size", [None, 3])
 def test_two_processes_give_the_weights_of_one(
-    tmp_path_factory: pytest.TempPathFactory, micro_batch_size: int
+    tmp_path_factory: pytest.TempPathFactory, micro_batch_size: int | None
 ) -> None:
     changes = PROFIT | {"micro_batch_size": micro_batch_size}
     root = tmp_path_factory.mktemp("profit")
