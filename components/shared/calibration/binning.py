@@ -1,10 +1,11 @@
-"""Which calibrators assume no formula? Isotonic regression and histogram binning.
+"""Calibrators without a formula: isotonic regression and histogram binning.
 
-Zadrozny and Elkan, KDD 2002 and ICML 2001. Steps rank tied scores equally, so they may cost AUROC;
-for more than two classes each is fitted against the others and the results are normalised.
+Zadrozny and Elkan, KDD 2002 (isotonic) and ICML 2001 (histogram). A step gives scores equal ranks,
+so both may reduce AUROC. For more than two classes each class is fitted against the others, and the
+results are normalised.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import ClassVar, Self
@@ -26,8 +27,9 @@ N_BINS = 15
 
 @dataclass(frozen=True)
 class Isotonic(Calibrator):
-    """The monotone step function of log-odds with the least squared error, linear between its
-    knots.
+    """Isotonic regression on log-odds, linear between its knots.
+
+    knots, values: one row for class 1 of two classes, else one row per class.
     """
 
     NAME: ClassVar[str] = "isotonic"
@@ -36,7 +38,7 @@ class Isotonic(Calibrator):
 
     @classmethod
     def fit(cls, logits: LogitArray, labels: Integers) -> Self:
-        """scikit-learn's isotonic regression, for class 1 or for each class."""
+        """Fit scikit-learn's isotonic regression for class 1, or for each of more classes."""
         from sklearn.isotonic import IsotonicRegression
 
         logits64, truth = checked(logits, labels)
@@ -50,21 +52,24 @@ class Isotonic(Calibrator):
         return cls(tuple(knots), tuple(values))
 
     def log_probabilities(self, logits: LogitArray) -> Floats:
-        """Of the interpolated values."""
-        rows = zip(self.knots, self.values, strict=True)
-        return _log_of_each(
-            logits, [partial(_interpolated, knots, values) for knots, values in rows]
-        )
+        """Return the logarithms of the interpolated values."""
+        functions = [
+            partial(_interpolated, knots, values)
+            for knots, values in zip(self.knots, self.values, strict=True)
+        ]
+        return _log_probabilities_of(logits, functions)
 
     def n_classes(self) -> int | None:
-        """Two for one function."""
+        """Return 2 for one row, else the number of rows."""
         return max(2, len(self.knots))
 
 
 @dataclass(frozen=True)
 class Histogram(Calibrator):
-    """The frequency of the class in the sample's equal-width bin of probability; the bin's middle
-    where it is empty.
+    """Frequency of the class in the sample's equal-width bin of probability.
+
+    frequencies: (n_bins,) for class 1 of two classes, else one row per class; an empty bin has its
+    middle.
     """
 
     NAME: ClassVar[str] = "histogram"
@@ -72,12 +77,12 @@ class Histogram(Calibrator):
 
     @classmethod
     def fit(cls, logits: LogitArray, labels: Integers) -> Self:
-        """15 bins, as the calibration errors use."""
+        """Fit 15 bins, as many as the calibration errors use."""
         return cls.fit_bins(logits, labels, N_BINS)
 
     @classmethod
     def fit_bins(cls, logits: LogitArray, labels: Integers, n_bins: int) -> Self:
-        """Frequencies in `n_bins` bins (lo, hi]."""
+        """Fit frequencies in `n_bins` bins (lo, hi]."""
         logits64, truth = checked(logits, labels)
         middle = (np.arange(n_bins) + 0.5) / n_bins
         rows = []
@@ -85,17 +90,17 @@ class Histogram(Calibrator):
             bins = equal_width(sigmoid(class_log_odds(logits64, k)), n_bins)
             counts = np.bincount(bins, minlength=n_bins)
             hits = np.bincount(bins, weights=truth == k, minlength=n_bins)
-            rows.append(tuple(np.where(counts > 0, hits / np.maximum(counts, 1), middle).tolist()))
+            frequency = np.where(counts > 0, hits / np.maximum(counts, 1), middle)
+            rows.append(tuple(frequency.tolist()))
         return cls(tuple(rows))
 
     def log_probabilities(self, logits: LogitArray) -> Floats:
-        """Of the bins' frequencies."""
-        return _log_of_each(
-            logits, [partial(_looked_up, np.array(row)) for row in self.frequencies]
-        )
+        """Return the logarithms of the bins' frequencies."""
+        functions = [partial(_looked_up, np.array(row)) for row in self.frequencies]
+        return _log_probabilities_of(logits, functions)
 
     def n_classes(self) -> int | None:
-        """Two for one table."""
+        """Return 2 for one row, else the number of rows."""
         return max(2, len(self.frequencies))
 
 
@@ -107,9 +112,12 @@ def _looked_up(frequencies: Floats, margin: Floats) -> Floats:
     return np.asarray(frequencies[equal_width(sigmoid(margin), len(frequencies))])
 
 
-def _log_of_each(logits: LogitArray, functions: list[Callable[[Floats], Floats]]) -> Floats:
-    """(N, C) log-probabilities from P(class | log-odds): one function for two classes, one per
-    class for more.
+def _log_probabilities_of(
+    logits: LogitArray, functions: Sequence[Callable[[Floats], Floats]]
+) -> Floats:
+    """Return (N, C) log-probabilities from functions P(class | log-odds).
+
+    There is one function, of class 1, for two classes, and one per class for more.
     """
     logits64 = np.asarray(logits, dtype=np.float64)
     if len(functions) == 1:
@@ -119,5 +127,5 @@ def _log_of_each(logits: LogitArray, functions: list[Callable[[Floats], Floats]]
         probabilities = np.column_stack(
             [f(class_log_odds(logits64, k)) for k, f in enumerate(functions)]
         )
-    kept = np.clip(probabilities, EPSILON, 1 - EPSILON)
-    return np.asarray(np.log(kept / kept.sum(axis=1, keepdims=True)))
+    clipped = np.clip(probabilities, EPSILON, 1 - EPSILON)
+    return np.asarray(np.log(clipped / clipped.sum(axis=1, keepdims=True)))

@@ -1,8 +1,8 @@
-"""Which calibrators are linear in logits? Temperature, Platt and vector scaling: what a head's
-weights can carry.
+"""Calibrators that are linear in logits: temperature, Platt and vector scaling.
 
-Guo et al., "On calibration of modern neural networks", ICML 2017 (temperature, vector); Platt,
-1999. For two classes vector scaling, and matrix scaling with it, is Platt scaling.
+The weights of a linear head can hold them. Guo et al., "On calibration of modern neural networks",
+ICML 2017 (temperature, vector); Platt, 1999. For two classes vector scaling and matrix scaling are
+Platt scaling.
 """
 
 from collections.abc import Sequence
@@ -12,7 +12,7 @@ from typing import ClassVar, Self
 import numpy as np
 
 from components.shared.calibration.calibrator import Calibrator, LogitArray, checked, class_log_odds
-from components.shared.calibration.newton import Problem, logistic_fit, softmax_fit
+from components.shared.calibration.newton import SoftmaxProblem, logistic_fit, softmax_fit
 from components.shared.stats.metrics import Floats, Integers, log_softmax, softmax
 
 # Temperatures beyond e^-8 and e^8 make every probability 0 or 1, or all equal.
@@ -21,22 +21,25 @@ _LOG_TEMPERATURE_RANGE = 8.0
 
 @dataclass(frozen=True)
 class Temperature(Calibrator):
-    """softmax(logits / temperature)."""
+    """The map softmax(logits / temperature)."""
 
     NAME: ClassVar[str] = "temperature"
     temperature: float
 
     @classmethod
     def fit(cls, logits: LogitArray, labels: Integers) -> Self:
-        """The root of the NLL's derivative by log T (the NLL has one minimum), to 1e-12; at the end
-        of the range where labels are separable."""
+        """Find the root of the NLL's derivative by log T, to 1e-12; the NLL has one minimum.
+
+        The result is the end of the range where labels are separable or logits carry no
+        information.
+        """
         from scipy.optimize import brentq
 
         logits64, truth = checked(logits, labels)
         chosen = logits64[np.arange(len(truth)), truth]
 
         def slope(log_temperature: float) -> float:
-            """Derivative of the NLL by 1 / T: positive where probabilities are too extreme."""
+            """Return the derivative of the NLL by 1 / T: positive for too extreme probabilities."""
             expected = (softmax(logits64 * np.exp(-log_temperature)) * logits64).sum(axis=1)
             return float((expected - chosen).mean())
 
@@ -48,7 +51,7 @@ class Temperature(Calibrator):
         return cls(float(np.exp(best)))
 
     def log_probabilities(self, logits: LogitArray) -> Floats:
-        """log softmax(logits / temperature)."""
+        """Return log softmax(logits / temperature)."""
         return log_softmax(np.asarray(logits, dtype=np.float64) / self.temperature)
 
     @property
@@ -57,28 +60,28 @@ class Temperature(Calibrator):
         return bool(np.log(self.temperature) >= _LOG_TEMPERATURE_RANGE - 1e-9)
 
     def n_classes(self) -> int | None:
-        """Any."""
+        """Return None: a temperature serves any number of classes."""
         return None
 
     def affine(self, n_classes: int) -> tuple[Floats, Floats]:
-        """Scale 1 / temperature."""
+        """Return the scale 1 / temperature and no offset."""
         return np.full(n_classes, 1 / self.temperature), np.zeros(n_classes)
 
     @classmethod
     def field_problems(cls, document: dict[str, object]) -> list[str]:
-        """A temperature is one positive number."""
-        found = super().field_problems(document)
+        """Return what is wrong with a document; the temperature is one positive number."""
+        problems = super().field_problems(document)
         value = document.get("temperature")
-        if not found and (
-            isinstance(value, list | tuple) or not isinstance(value, int | float) or value <= 0
-        ):
-            found.append(f"temperature={value!r} must be a number > 0")
-        return found
+        if not problems and (not isinstance(value, int | float) or value <= 0):
+            problems.append(f"temperature={value!r} must be a number > 0")
+        return problems
 
 
-def of_sigmoids(margins: Sequence[Floats]) -> Floats:
-    """(N, C) log-probabilities of one margin (N,), class 1's against class 0, or of one per class,
-    normalised.
+def log_probabilities_of_margins(margins: Sequence[Floats]) -> Floats:
+    """Return (N, C) log-probabilities of calibrated log-odds, (N,) each.
+
+    One margin is that of class 1 against class 0; several are those of each class against the
+    others, whose sigmoids are normalised.
     """
     if len(margins) == 1:
         return log_softmax(np.column_stack([np.zeros(len(margins[0])), margins[0]]))
@@ -87,10 +90,10 @@ def of_sigmoids(margins: Sequence[Floats]) -> Floats:
 
 @dataclass(frozen=True)
 class Platt(Calibrator):
-    """sigmoid(slope * log-odds + intercept), maximum likelihood without smoothed targets.
+    """The map sigmoid(slope * log-odds + intercept), fitted without smoothed targets.
 
-    Two classes: one slope and intercept, of class 1. More: one pair for each class against the
-    others, normalised.
+    Two classes have one slope and intercept, of class 1; more have one pair for each class against
+    the others, and the results are normalised.
     """
 
     NAME: ClassVar[str] = "platt"
@@ -99,28 +102,28 @@ class Platt(Calibrator):
 
     @classmethod
     def fit(cls, logits: LogitArray, labels: Integers) -> Self:
-        """Logistic regression on the log-odds of class 1, or of each class."""
+        """Fit a logistic regression on the log-odds of class 1, or of each of more classes."""
         logits64, truth = checked(logits, labels)
         classes = [1] if logits64.shape[1] == 2 else range(logits64.shape[1])
         pairs = [_logistic(class_log_odds(logits64, k), truth == k) for k in classes]
         return cls(tuple(a for a, _ in pairs), tuple(b for _, b in pairs))
 
     def log_probabilities(self, logits: LogitArray) -> Floats:
-        """Two classes: of the one sigmoid. More: of the normalised sigmoids."""
+        """Return the logarithms of the sigmoid's two results, or of the normalised sigmoids."""
         logits64 = np.asarray(logits, dtype=np.float64)
         classes = [1] if len(self.slope) == 1 else range(len(self.slope))
         margins = [
             a * class_log_odds(logits64, k) + b
             for k, a, b in zip(classes, self.slope, self.intercept, strict=True)
         ]
-        return of_sigmoids(margins)
+        return log_probabilities_of_margins(margins)
 
     def n_classes(self) -> int | None:
-        """Two for one slope."""
+        """Return 2 for one slope, else the number of slopes."""
         return max(2, len(self.slope))
 
     def affine(self, n_classes: int) -> tuple[Floats, Floats] | None:
-        """For two classes: the slope scales both logits, the intercept moves that of class 1."""
+        """Return, for two classes, the slope for both logits and the intercept for class 1."""
         if n_classes != 2:
             return None
         return np.full(2, self.slope[0]), np.array([0.0, self.intercept[0]])
@@ -128,7 +131,7 @@ class Platt(Calibrator):
 
 @dataclass(frozen=True)
 class VectorScaling(Calibrator):
-    """softmax(scale * logits + offset), a scale and an offset per class."""
+    """The map softmax(scale * logits + offset), with a scale and an offset per class."""
 
     NAME: ClassVar[str] = "vector"
     scale: tuple[float, ...]
@@ -136,8 +139,10 @@ class VectorScaling(Calibrator):
 
     @classmethod
     def fit(cls, logits: LogitArray, labels: Integers) -> Self:
-        """Minimal NLL. The offset of class 0 is 0, since only differences count; two classes share
-        their scale, so that the result is a function of the log-odds."""
+        """Minimise the NLL; the offset of class 0 is 0, since only differences count.
+
+        Two classes share their scale, so that the result is a function of the log-odds.
+        """
         logits64, truth = checked(logits, labels)
         count = logits64.shape[1]
         if count == 2:
@@ -146,30 +151,30 @@ class VectorScaling(Calibrator):
         start = np.eye(count, count + 1)
         free = start.astype(bool)
         free[1:, -1] = True
-        found = softmax_fit(Problem(_with_one(logits64), truth, free, np.zeros_like(start), start))
+        penalty = np.zeros_like(start)
+        found = softmax_fit(SoftmaxProblem(_with_one(logits64), truth, free, penalty, start))
         return cls(tuple(np.diag(found).tolist()), tuple(found[:, -1].tolist()))
 
     def log_probabilities(self, logits: LogitArray) -> Floats:
-        """log softmax(scale * logits + offset)."""
+        """Return log softmax(scale * logits + offset)."""
         return log_softmax(
             np.asarray(logits, dtype=np.float64) * self.scale + np.asarray(self.offset)
         )
 
     def n_classes(self) -> int | None:
-        """One scale per class."""
+        """Return the number of scales, one per class."""
         return len(self.scale)
 
     def affine(self, n_classes: int) -> tuple[Floats, Floats]:
-        """Scale and offset themselves."""
+        """Return scale and offset."""
         del n_classes
         return np.array(self.scale), np.array(self.offset)
 
 
 def _logistic(margin: Floats, truth: np.ndarray) -> tuple[float, float]:
-    """(slope, intercept) of the logistic regression of truth on one feature."""
-    slope, intercept = logistic_fit(
-        _with_one(margin[:, None]), truth, np.array([1.0, 0.0])
-    ).tolist()
+    """Return (slope, intercept) of the logistic regression of truth on one feature."""
+    features, start = _with_one(margin[:, None]), np.array([1.0, 0.0])
+    slope, intercept = logistic_fit(features, truth, start).tolist()
     return slope, intercept
 
 

@@ -107,11 +107,11 @@ def test_beta_keeps_its_coefficients_non_negative() -> None:
 
 
 def test_dirichlet() -> None:
-    unregularised = Dirichlet.fit_regularised(LOGITS, LABELS, 0.0, 0.0)
+    unregularised = Dirichlet.fit_penalised(LOGITS, LABELS, 0.0, 0.0)
     np.testing.assert_allclose(
         unregularised.transform(AT), Beta.fit(LOGITS, LABELS).transform(AT), atol=1e-7
     )
-    odir = _positive(Dirichlet.fit_regularised(LOGITS, LABELS, 1e-2, 1e-2))
+    odir = _positive(Dirichlet.fit_penalised(LOGITS, LABELS, 1e-2, 1e-2))
     assert odir == pytest.approx([0.06575746, 0.98303023, 0.99998967, 1, 1], abs=2e-8)
 
 

@@ -89,7 +89,7 @@ def test_few_samples_leave_no_choice() -> None:
 
 
 @pytest.mark.parametrize("count", [80, 2000])
-def test_a_temperature_that_says_nothing_is_not_taken(count: int) -> None:
+def test_a_temperature_without_information_is_not_chosen(count: int) -> None:
     """Few positives, logits of a model that was trained as if there were many: no temperature
     helps, a shift does.
     """
