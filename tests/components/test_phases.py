@@ -241,7 +241,7 @@ def test_the_report_stands_alone(tiny: TinyRun) -> None:
     assert "http://" not in html.replace("http://www.w3.org", "").replace(
         "http://purl.org", ""
     ).replace("http://creativecommons.org", "")
-    assert "prefers-color-scheme:dark" in html
+    assert "prefers-color-scheme: dark" in html
     assert "<svg" in html
     document = json.loads((tiny.evaluation / "eval_report.json").read_text())
     entry = document["metrics"]["accuracy"]

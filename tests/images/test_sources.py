@@ -55,6 +55,11 @@ def test_a_recipe_is_part_of_the_image_that_reads_it(tree: Path) -> None:
     assert _changed(tree, "components/configure/recipes/demo.yaml") == {"configure"}
 
 
+def test_templates_are_part_of_the_images_that_render_them(tree: Path) -> None:
+    for name in ("report.html.jinja", "macros.html.jinja", "style.css"):
+        assert _changed(tree, f"components/evaluate/report/templates/{name}") == {"evaluate"}
+
+
 def test_a_change_that_no_step_can_reach_changes_no_image(tree: Path) -> None:
     assert _changed(tree, "README.md") == set()
     assert _changed(tree, "images/engine.sh") == set()

@@ -1,92 +1,93 @@
-"""How many views did looking at the whole image first save on VAL_TEST, and how many decisions
-stayed the same?
-"""
+"""Early exit on VAL_TEST: views saved by looking at the full image first, and decisions it left."""
 
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 import numpy as np
 
-from components.evaluate.report import page
+from components.evaluate.report.scorecard import Entry
 from components.shared.contracts.errors import ArtifactError
 from components.shared.policies.early_exit import EarlyExit, decisions_of_margin
 from components.shared.policies.logits import Logits
 from components.shared.policies.policy import Policy
-from components.shared.stats.bootstrap import Interval, intervals
+from components.shared.stats.bootstrap import intervals
 from components.shared.stats.metrics import weighted_mean
 
 
 @dataclass(frozen=True)
 class EarlyExitResult:
-    """Shares in [0, 1] with 95 % intervals over groups: views not looked at, and images with the
-    same decision.
+    """Early exit of one policy, with 95 % intervals over groups.
+
+    Attributes:
+        kind: of the policy.
+        n_views: views of an image without early exit.
+        views_per_image: mean number of views with early exit.
+        saved: fraction of views that early exit skips.
+        unchanged: fraction of images whose decision is that of all views.
+        certified: lower bound of `unchanged`, with probability at least 1 - delta.
+        delta: probability with which the bound may fail.
     """
 
     kind: str
     n_views: int
     views_per_image: float
-    saved: float
-    saved_interval_95: Interval
-    equal: float
-    equal_interval_95: Interval
-    promised: float
+    saved: Entry
+    unchanged: Entry
+    certified: float
     delta: float
 
     def to_json(self) -> dict[str, Any]:
-        """For eval_report.json."""
-        return asdict(self)
+        """Return the entry of eval_report.json, under the keys of schema 1."""
+        return {
+            "kind": self.kind,
+            "n_views": self.n_views,
+            "views_per_image": self.views_per_image,
+            "saved": self.saved["value"],
+            "saved_interval_95": self.saved["interval_95"],
+            "equal": self.unchanged["value"],
+            "equal_interval_95": self.unchanged["interval_95"],
+            "promised": self.certified,
+            "delta": self.delta,
+        }
 
 
 def measure_early_exit(
     kind: str, logits: Logits, policy: Policy, early_exit: EarlyExit, n_replicates: int, seed: int
 ) -> EarlyExitResult:
-    """On logits that carry the whole images' margins. Raises ArtifactError for others."""
+    """Measure the early exit of a policy on VAL_TEST.
+
+    Args:
+        kind: of the policy.
+        logits: of all views, with the full images' margins.
+        policy: decides on either.
+        early_exit: when the full image's margin suffices.
+        n_replicates: replicates of the bootstrap over groups.
+        seed: of the resampling.
+
+    Raises:
+        ArtifactError: the logits are those of a single-view model.
+    """
     if logits.full_image_margin is None:
         raise ArtifactError(
             f"{kind}_policy was fitted for several views, the logits of VAL_TEST are of one"
         )
-    whole = logits.full_image_margin.astype(np.float64)
-    exits = early_exit.exits(whole)
+    margin = logits.full_image_margin.astype(np.float64)
+    exits = early_exit.exits(margin)
     saved = np.where(exits, 1 - 1 / early_exit.n_views, 0.0)
-    equal = ~exits | (decisions_of_margin(policy, whole) == policy.decide(logits.logits))
-    metrics = {"saved": partial(weighted_mean, saved), "equal": partial(weighted_mean, equal)}
-    found = intervals(metrics, logits.groups, n_replicates, seed)
+    unchanged = ~exits | (decisions_of_margin(policy, margin) == policy.decide(logits.logits))
+
+    statistics = {
+        "saved": partial(weighted_mean, saved),
+        "unchanged": partial(weighted_mean, unchanged),
+    }
+    bounds = intervals(statistics, logits.groups, n_replicates, seed)
     return EarlyExitResult(
         kind=kind,
         n_views=early_exit.n_views,
         views_per_image=float(early_exit.n_views * (1 - saved.mean())),
-        saved=float(saved.mean()),
-        saved_interval_95=found["saved"],
-        equal=float(equal.mean()),
-        equal_interval_95=found["equal"],
-        promised=1 - early_exit.max_changed,
+        saved={"value": float(saved.mean()), "interval_95": bounds["saved"]},
+        unchanged={"value": float(unchanged.mean()), "interval_95": bounds["unchanged"]},
+        certified=1 - early_exit.max_changed,
         delta=early_exit.delta,
-    )
-
-
-def early_exit_section(results: Sequence[EarlyExitResult]) -> str:
-    """HTML: a row for each policy of a model of several views; empty without any."""
-    if not results:
-        return ""
-    head = ["policy", "views per image", "views saved", "equal decisions", "promised"]
-    rows = [
-        page.row(
-            r.kind,
-            [
-                f"<b>{r.views_per_image:.2f}</b> of {r.n_views}",
-                page.measured(r.saved, r.saved_interval_95),
-                page.measured(r.equal, r.equal_interval_95),
-                f"≥ {r.promised:.3f}, sure to {1 - r.delta:g}",
-            ],
-        )
-        for r in results
-    ]
-    note = (
-        "The whole image is looked at first, its tiles only where they could still change the"
-        " decision. Metrics above are those of all views."
-    )
-    return page.section(
-        "Early exit", page.table("Views looked at, and decisions kept", head, rows), note
     )

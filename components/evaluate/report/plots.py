@@ -1,16 +1,14 @@
-"""How do curves get into a report? Inline SVG, transparent, coloured by the page: legible on light
-and on dark.
+"""Plots of the report as inline SVG, coloured by the page's CSS variables for light and dark mode.
 
-matplotlib draws in placeholder colours that become the page's CSS variables. The same data give the
-same bytes.
+matplotlib draws in placeholder colours that are replaced afterwards. The same data give the same
+bytes.
 """
 
 import io
-import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from html import escape
 from typing import Any
+from xml.etree import ElementTree
 
 import numpy as np
 
@@ -19,7 +17,7 @@ from components.shared.stats import calibration_error, metrics
 from components.shared.stats.metrics import Floats, Integers
 from components.shared.stats.risk_coverage import risk_coverage_curve
 
-# Placeholders that matplotlib never writes by itself, and the CSS variable that replaces each.
+# Placeholders that matplotlib never writes on its own, and the CSS variable that replaces each.
 TEXT, GRID, POSITIVE, NEGATIVE = "#0a0b01", "#0a0b02", "#0a0b03", "#0a0b04"
 SERIES = ("#0a0b05", "#0a0b06", "#0a0b07", "#0a0b08")
 _VARIABLES = {TEXT: "--soft", GRID: "--line", POSITIVE: "--positive", NEGATIVE: "--negative"} | {
@@ -44,14 +42,14 @@ _STYLE = {
 }
 _MAX_POINTS = 400  # of a drawn curve: finer than a pixel
 _N_SCORE_BINS = 20
+_SVG = "{http://www.w3.org/2000/svg}"
+_HREF = "{http://www.w3.org/1999/xlink}href"
 Band = tuple[Floats, Floats, Floats]
 
 
 @dataclass(frozen=True)
 class Plot:
-    """An SVG element with its title, a sentence on what to look for, and the key of its colours
-    (variable, name).
-    """
+    """An SVG element with title and note; `key` pairs each CSS variable with what it stands for."""
 
     svg: str
     title: str
@@ -60,56 +58,57 @@ class Plot:
 
 
 def thinned(count: int, limit: int) -> Integers:
-    """At most `limit` evenly spaced positions of `count`, first and last included."""
+    """Return at most `limit` evenly spaced positions of `count`, first and last included."""
     return np.unique(np.linspace(0, count - 1, min(count, limit)).round().astype(np.int64))
 
 
 def roc(predictions: Predictions) -> Plot:
-    """True against false positive rate, with the policy's working point."""
+    """Plot the true against the false positive rate, with the policy's operating point."""
     fpr, tpr, _ = metrics.roc_curve(predictions.truth, predictions.margin)
     tn, fp, fn, tp = metrics.confusion(predictions.truth, predictions.decision)
     point = fp / (fp + tn), tp / (fn + tp)
 
     def draw(axes: Any) -> None:
         axes.plot([0, 1], [0, 1], "--", color=TEXT, linewidth=1)
-        _step(axes, fpr, tpr)
+        _curve(axes, fpr, tpr)
         axes.plot(*point, "o", color=POSITIVE, markersize=7)
         _unit_square(axes, "false positive rate", "true positive rate")
 
     label = (
-        f"ROC curve. The policy works at false positive rate {point[0]:.3f}, true positive rate"
+        f"ROC curve. The policy's false positive rate is {point[0]:.3f}, its true positive rate"
         f" {point[1]:.3f}."
     )
-    note = "Up and to the left is better; the diagonal is guessing. The dot is the policy."
+    note = "Towards the upper left is better; the diagonal is chance level. Dot: the policy."
     return Plot(_svg(draw, "roc", label), "ROC", note)
 
 
 def precision_recall(predictions: Predictions) -> Plot:
-    """Precision against recall, with the policy's working point and the share of positives."""
+    """Plot precision against recall, with the policy's operating point and the base rate."""
     positives, negatives, _ = metrics.cumulated(predictions.truth, predictions.margin, None)
     recall = positives[1:] / positives[-1]
     precision = positives[1:] / (positives[1:] + negatives[1:])
     _, fp, fn, tp = metrics.confusion(predictions.truth, predictions.decision)
-    share = float(predictions.truth.mean())
+    base_rate = float(predictions.truth.mean())
 
     def draw(axes: Any) -> None:
-        axes.axhline(share, linestyle="--", color=TEXT, linewidth=1)
-        _step(axes, recall, precision)
+        axes.axhline(base_rate, linestyle="--", color=TEXT, linewidth=1)
+        _curve(axes, recall, precision)
         if tp + fp > 0:
             axes.plot(tp / (tp + fn), tp / (tp + fp), "o", color=POSITIVE, markersize=7)
         _unit_square(axes, "recall", "precision")
 
-    label = f"Precision-recall curve; {share:.3f} of the samples are positive."
+    label = f"Precision-recall curve; {base_rate:.3f} of the images are positive."
     note = (
-        "How many flagged images are right, against how many are found. Dashed: flagging"
-        " everything."
+        "Fraction of flagged images that are positive, against fraction of positives found."
+        " Dashed: every image flagged."
     )
     return Plot(_svg(draw, "pr", label), "Precision and recall", note)
 
 
 def reliability(predictions: Predictions) -> Plot:
-    """Observed frequency against mean probability of the positive class, over equal-width bins with
-    their shares.
+    """Plot the observed frequency of the positive class against its mean predicted probability.
+
+    Bins have equal width; bars and sizes of dots show how many images each holds.
     """
     bins = calibration_error.reliability(predictions.truth, predictions.probability)
     filled = bins.weight > 0
@@ -139,15 +138,18 @@ def reliability(predictions: Predictions) -> Plot:
     points = zip(bins.mean_probability[filled], bins.frequency[filled], strict=True)
     label = (
         "Reliability diagram: "
-        + ", ".join(f"said {said:.2f}, was {was:.2f}" for said, was in points)
+        + ", ".join(f"predicted {said:.2f}, observed {was:.2f}" for said, was in points)
         + "."
     )
-    note = "On the diagonal, 70 % means 70 %. Big dots hold many images; the bars show how many."
+    note = (
+        "On the diagonal, predicted probability equals observed frequency. Dot sizes and bars show"
+        " the number of images."
+    )
     return Plot(_svg(draw, "reliability", label), "Reliability", note)
 
 
 def score_histogram(predictions: Predictions, threshold: float, names: tuple[str, str]) -> Plot:
-    """Images by P(positive), one histogram for each class; names: (other class, positive class)."""
+    """Plot a histogram of P(positive) for each class; names: (other class, positive class)."""
     edges = np.linspace(0, 1, _N_SCORE_BINS + 1)
     counts = [
         np.histogram(predictions.probability[predictions.truth == side], edges)[0]
@@ -169,7 +171,7 @@ def score_histogram(predictions: Predictions, threshold: float, names: tuple[str
     return Plot(
         _svg(draw, "scores", label),
         "Scores by class",
-        "The further apart, the better. Dashed: threshold.",
+        "Greater separation is better. Dashed: the policy's threshold.",
         key,
     )
 
@@ -177,11 +179,13 @@ def score_histogram(predictions: Predictions, threshold: float, names: tuple[str
 def risk_coverage(
     policies: Mapping[str, Predictions], bands: Mapping[str, Band] | None = None
 ) -> Plot:
-    """Share of errors among the answered images over the share of images answered, for each policy
-    by name.
+    """Plot the error rate among answered images over the fraction answered.
 
-    A dot marks the working point of a policy that defers. bands: by name, (coverages, low, high),
-    each (J,).
+    A dot marks the operating point of a policy that defers.
+
+    Args:
+        policies: predictions by name of the policy.
+        bands: 95 % band by name: coverages, lower and upper risks, each (J,).
     """
     curves = {name: risk_coverage_curve(p.confidence, p.error) for name, p in policies.items()}
     points = {
@@ -192,34 +196,35 @@ def risk_coverage(
 
     def draw(axes: Any) -> None:
         for index, (name, curve) in enumerate(curves.items()):
-            kept, colour = thinned(len(curve.coverage), _MAX_POINTS), SERIES[index % len(SERIES)]
+            colour = SERIES[index % len(SERIES)]
+            rows = thinned(len(curve.coverage), _MAX_POINTS)
             if bands and name in bands:
                 axes.fill_between(*bands[name], color=colour, alpha=0.15, linewidth=0)
-            axes.plot(curve.coverage[kept], curve.selective_risk[kept], color=colour)
+            axes.plot(curve.coverage[rows], curve.selective_risk[rows], color=colour)
             if name in points:
                 axes.plot(*points[name], "o", color=colour, markersize=7)
         axes.set(xlabel="coverage", ylabel="selective risk", xlim=(0, 1.02))
         axes.set_ylim(bottom=0)
 
     ends = [
-        f"{name} errs on {curve.selective_risk[-1]:.3f} of all images"
+        f"{name}: error rate {curve.selective_risk[-1]:.3f} on all images"
         for name, curve in curves.items()
     ]
     ends += [
-        f"{name} answers {share:.3f} and errs on {risk:.3f} of those"
-        for name, (share, risk) in points.items()
+        f"{name}: error rate {risk:.3f} at coverage {coverage:.3f}"
+        for name, (coverage, risk) in points.items()
     ]
-    note = "Errors when only the surest share is answered. A good policy falls towards the left."
+    note = "Error rate if only the most confident images are answered; lower is better."
     note += " Shaded: 95 % interval." if bands else ""
-    note += " Dots: where a policy works." if points else ""
+    note += " Dots: operating points." if points else ""
     key = tuple((f"--series-{index % len(SERIES)}", name) for index, name in enumerate(curves))
     label = f"Risk-coverage curve: {'; '.join(ends)}."
     return Plot(_svg(draw, "risk", label), "Risk and coverage", note, key if len(key) > 1 else ())
 
 
-def _step(axes: Any, x: Floats, y: Floats) -> None:
-    kept = thinned(len(x), _MAX_POINTS)
-    axes.plot(x[kept], y[kept], color=SERIES[0])
+def _curve(axes: Any, x: Floats, y: Floats) -> None:
+    rows = thinned(len(x), _MAX_POINTS)
+    axes.plot(x[rows], y[rows], color=SERIES[0])
 
 
 def _unit_square(axes: Any, x: str, y: str) -> None:
@@ -227,9 +232,28 @@ def _unit_square(axes: Any, x: str, y: str) -> None:
 
 
 def _svg(draw: Callable[[Any], None], name: str, label: str) -> str:
-    """The drawing as an SVG element that speaks (`label`), with ids of its own and the page's
-    colours.
+    """Return the drawing as an SVG element with `label` as its text alternative.
+
+    Ids get the prefix `name`, because a page holds several plots. HTML needs no XML namespaces, so
+    the element has none.
     """
+    root = ElementTree.fromstring(_drawn(draw, name))  # noqa: S314 - matplotlib's own output
+    metadata = root.find(f"{_SVG}metadata")
+    if metadata is not None:
+        root.remove(metadata)
+
+    for element in root.iter():
+        element.tag = element.tag.removeprefix(_SVG)
+        element.attrib = {
+            "href" if key == _HREF else key: _attribute(key, value, name)
+            for key, value in element.items()
+        }
+    root.attrib = {"role": "img", "aria-label": label, "viewBox": root.attrib["viewBox"]}
+    return ElementTree.tostring(root, encoding="unicode")
+
+
+def _drawn(draw: Callable[[Any], None], name: str) -> str:
+    """Return matplotlib's SVG document; its ids depend on `name` and on nothing else."""
     import matplotlib
     from matplotlib.figure import Figure
 
@@ -237,19 +261,17 @@ def _svg(draw: Callable[[Any], None], name: str, label: str) -> str:
         figure = Figure(figsize=(4.0, 3.1), layout="constrained")
         draw(figure.subplots())
         buffer = io.StringIO()
-        nothing = dict.fromkeys(("Date", "Creator", "Format", "Type"))
-        figure.savefig(buffer, format="svg", transparent=True, metadata=nothing)
-    svg = buffer.getvalue()
-    svg = svg[svg.index("<svg") :].rstrip()
-    svg = re.sub(r'( id="|url\(#|href="#)', rf"\g<1>{name}-", svg)
+        figure.savefig(buffer, format="svg", transparent=True)
+    return buffer.getvalue()
+
+
+def _attribute(key: str, value: str, prefix: str) -> str:
+    """Return an attribute's value with prefixed ids and the page's colours."""
+    if key == "id":
+        return f"{prefix}-{value}"
+    if key == _HREF:
+        return f"#{prefix}-{value.removeprefix('#')}"
+    value = value.replace("url(#", f"url(#{prefix}-")
     for placeholder, variable in _VARIABLES.items():
-        svg = svg.replace(placeholder, f"var({variable})")
-    head = re.match(r"<svg[^>]*>", svg)
-    assert head is not None
-    box = re.search(r'viewBox="[^"]*"', head[0])
-    assert box is not None
-    start = (
-        f'<svg role="img" aria-label="{escape(label)}" {box[0]}'
-        ' xmlns:xlink="http://www.w3.org/1999/xlink">'
-    )
-    return start + svg[head.end() :]
+        value = value.replace(placeholder, f"var({variable})")
+    return value

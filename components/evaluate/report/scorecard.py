@@ -1,11 +1,13 @@
-"""Which numbers judge a policy, what are they called, and which way is better?
+"""The metrics of a policy: one table of names, labels, directions and functions.
 
-The one list behind eval_report.json, metrics.csv, the KFP metrics, the report and the comparison of
-policies.
+The table is the only list behind eval_report.json, metrics.csv, the KFP metrics, the report and the
+comparison of policies.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
+from itertools import chain
 from typing import TypedDict
 
 import numpy as np
@@ -18,12 +20,16 @@ from components.shared.stats.reward import expected_reward
 
 @dataclass(frozen=True)
 class Predictions:
-    """What one policy says about N samples; each array is (N,).
+    """Output of one policy for N samples.
 
-    truth, decision: True for the positive class. margin: its log-odds. confidence: larger is surer
-    of the decision. groups: resampled as a whole. answered: False where stage 1 defers (all True
-    for a policy that never does). both: True where an answer names both classes, which is not
-    wrong.
+    Attributes:
+        truth: (N,) True for the positive class.
+        decision: (N,) True where the policy decides for the positive class.
+        margin: (N,) log-odds of the positive class.
+        confidence: (N,) score of the decision; larger means more certain.
+        groups: N group names; the bootstrap resamples whole groups.
+        answered: (N,) False where the policy defers; all True for a policy that never defers.
+        both: (N,) True where an answer names both classes, which counts as correct.
     """
 
     truth: Bools
@@ -34,20 +40,30 @@ class Predictions:
     answered: Bools
     both: Bools
 
-    @property
+    @cached_property
     def probability(self) -> Floats:
         """(N,) P(positive)."""
         return metrics.sigmoid(self.margin)
 
-    @property
+    @cached_property
     def error(self) -> Bools:
         """(N,) True where the decision is wrong."""
         wrong: Bools = self.truth != self.decision
         return wrong
 
+    @cached_property
+    def top_label(self) -> tuple[Bools, Floats]:
+        """(N,) whether the more probable class is the true one, and (N,) its probability."""
+        return calibration_error.top_label(self.truth, self.probability)
+
+    @property
+    def n_groups(self) -> int:
+        """Number of distinct groups."""
+        return len(set(self.groups))
+
 
 class Entry(TypedDict):
-    """A metric; None where the working point, or the interval, does not exist."""
+    """A metric and its 95 % interval; None where the operating point or the interval is missing."""
 
     value: float | None
     interval_95: Interval
@@ -55,7 +71,7 @@ class Entry(TypedDict):
 
 @dataclass(frozen=True)
 class Targets:
-    """Where working points are reported, each in (0, 1]."""
+    """Operating points at which metrics are reported, each in (0, 1]."""
 
     precision: float
     risk: float
@@ -63,120 +79,228 @@ class Targets:
 
 
 @dataclass(frozen=True)
-class Row:
-    """A metric's key in the documents, its title (fields of Targets filled in), its question, and
-    its direction.
+class Metric:
+    """One row of the scorecard.
+
+    Attributes:
+        name: key in the documents.
+        label: title in the report, with fields of `Targets` in braces.
+        direction: HIGHER or LOWER, the direction of improvement.
+        function: value for weights (R, N), or for None, of predictions and targets.
     """
 
     name: str
-    title: str
-    question: str
-    larger_is_better: bool
+    label: str
+    direction: str
+    function: Callable[[Predictions, Targets, Weights], Floats | float | None]
+
+    def label_at(self, targets: Targets) -> str:
+        """Return the label with the operating points filled in."""
+        return self.label.format_map(vars(targets))
 
 
-_DECISIONS, _RANKING = "Are the decisions right?", "Do scores rank well?"
-_EXITS = "What does stage 1 answer itself?"
-_PROBABILITIES, _REJECTION = "Are probabilities honest?", "Does it know when not to answer?"
-ROWS = (
-    Row("accuracy", "Accuracy", _DECISIONS, True),
-    Row("balanced_accuracy", "Balanced accuracy", _DECISIONS, True),
-    Row("mcc", "MCC", _DECISIONS, True),
-    Row("f1", "F1", _DECISIONS, True),
-    Row("expected_reward", "Expected deployment reward", _DECISIONS, True),
-    Row("auroc", "AUROC", _RANKING, True),
-    Row("average_precision", "Average precision", _RANKING, True),
-    Row("coverage_at_precision", "Coverage at precision {precision:g}", _RANKING, True),
-    Row("ece_top_label", "ECE, top label", _PROBABILITIES, False),
-    Row("ece_positive_class", "ECE, positive class", _PROBABILITIES, False),
-    Row("ece_equal_mass", "ECE, top label, bins of equal mass", _PROBABILITIES, False),
-    Row("ce_debiased", "Calibration error, top label, debiased", _PROBABILITIES, False),
-    Row("mce_top_label", "MCE, top label", _PROBABILITIES, False),
-    Row("brier", "Brier score", _PROBABILITIES, False),
-    Row("nll", "NLL (nats)", _PROBABILITIES, False),
-    Row("aurc", "AURC", _REJECTION, False),
-    Row("e_aurc", "Excess AURC", _REJECTION, False),
-    Row("aurc_balanced", "AURC, classes at equal weight", _REJECTION, False),
-    Row("augrc", "AUGRC", _REJECTION, False),
-    Row("e_augrc", "Excess AUGRC", _REJECTION, False),
-    Row("augrc_balanced", "AUGRC, classes at equal weight", _REJECTION, False),
-    Row("failure_auroc", "AUROC of right against wrong", _REJECTION, True),
-    Row("coverage_at_risk", "Coverage at error rate {risk:g}", _REJECTION, True),
-    Row("risk_at_coverage", "Error rate at coverage {coverage:g}", _REJECTION, False),
-    Row("exit_rate", "Share answered (exit rate)", _EXITS, True),
-    Row("exit_both", "Share of answers that name both classes", _EXITS, False),
-    Row("exit_accuracy", "Accuracy among answered", _EXITS, True),
-    Row("exit_error", "Error rate among answered", _EXITS, False),
-    Row("exit_fnr", "False negative rate among answered", _EXITS, False),
-    Row("deferred_positives", "Share of positives deferred", _EXITS, False),
+HIGHER, LOWER = "↑", "↓"
+
+
+def _fraction(event: Bools, among: Bools, weights: Weights) -> Floats:
+    """Return the fraction of `among` with the event; nan where `among` is empty."""
+    return metrics.ratio(
+        metrics.weighted_mean(event & among, weights), metrics.weighted_mean(among, weights), np.nan
+    )
+
+
+# Arguments of each function: predictions p, targets t ("_" where unused), weights w.
+_DECISIONS = (
+    Metric(
+        "accuracy", "Accuracy", HIGHER, lambda p, _, w: metrics.accuracy(p.truth, p.decision, w)
+    ),
+    Metric(
+        "balanced_accuracy",
+        "Balanced accuracy",
+        HIGHER,
+        lambda p, _, w: metrics.balanced_accuracy(p.truth, p.decision, w),
+    ),
+    Metric("mcc", "MCC", HIGHER, lambda p, _, w: metrics.mcc(p.truth, p.decision, w)),
+    Metric("f1", "F1", HIGHER, lambda p, _, w: metrics.f1(p.truth, p.decision, w)),
+    Metric(
+        "expected_reward",
+        "Expected deployment reward",
+        HIGHER,
+        lambda p, _, w: expected_reward(p.truth, p.decision, w),
+    ),
 )
+
+_RANKING = (
+    Metric("auroc", "AUROC", HIGHER, lambda p, _, w: metrics.auroc(p.truth, p.margin, w)),
+    Metric(
+        "average_precision",
+        "Average precision",
+        HIGHER,
+        lambda p, _, w: metrics.average_precision(p.truth, p.margin, w),
+    ),
+    Metric(
+        "coverage_at_precision",
+        "Coverage at precision {precision:g}",
+        HIGHER,
+        lambda p, t, w: metrics.coverage_at_precision(p.truth, p.margin, t.precision, w),
+    ),
+)
+
+_PROBABILITIES = (
+    Metric(
+        "ece_top_label",
+        "ECE, top label",
+        LOWER,
+        lambda p, _, w: calibration_error.ece_top_label(p.truth, p.probability, weights=w),
+    ),
+    Metric(
+        "ece_positive_class",
+        "ECE, positive class",
+        LOWER,
+        lambda p, _, w: calibration_error.ece_positive_class(p.truth, p.probability, weights=w),
+    ),
+    Metric(
+        "ece_equal_mass",
+        "ECE, top label, equal-mass bins",
+        LOWER,
+        lambda p, _, w: calibration_error.ece_equal_mass(*p.top_label, weights=w),
+    ),
+    Metric(
+        "ce_debiased",
+        "Calibration error, top label, debiased",
+        LOWER,
+        lambda p, _, w: calibration_error.ce_debiased(*p.top_label, weights=w),
+    ),
+    Metric(
+        "mce_top_label",
+        "MCE, top label",
+        LOWER,
+        lambda p, _, w: calibration_error.mce(*p.top_label, weights=w),
+    ),
+    Metric("brier", "Brier score", LOWER, lambda p, _, w: metrics.brier(p.truth, p.probability, w)),
+    Metric("nll", "NLL (nats)", LOWER, lambda p, _, w: metrics.nll(p.truth, p.margin, w)),
+)
+
+_SELECTIVE = (
+    Metric("aurc", "AURC", LOWER, lambda p, _, w: risk_coverage.aurc(p.confidence, p.error, w)),
+    Metric(
+        "e_aurc",
+        "Excess AURC",
+        LOWER,
+        lambda p, _, w: risk_coverage.e_aurc(p.confidence, p.error, w),
+    ),
+    Metric(
+        "aurc_balanced",
+        "AURC, equal class weights",
+        LOWER,
+        lambda p, _, w: risk_coverage.aurc_balanced(p.confidence, p.error, p.truth, w),
+    ),
+    Metric("augrc", "AUGRC", LOWER, lambda p, _, w: risk_coverage.augrc(p.confidence, p.error, w)),
+    Metric(
+        "e_augrc",
+        "Excess AUGRC",
+        LOWER,
+        lambda p, _, w: risk_coverage.e_augrc(p.confidence, p.error, w),
+    ),
+    Metric(
+        "augrc_balanced",
+        "AUGRC, equal class weights",
+        LOWER,
+        lambda p, _, w: risk_coverage.augrc_balanced(p.confidence, p.error, p.truth, w),
+    ),
+    Metric(
+        "failure_auroc",
+        "AUROC, correct against wrong decisions",
+        HIGHER,
+        lambda p, _, w: risk_coverage.failure_auroc(p.confidence, p.error, w),
+    ),
+    Metric(
+        "coverage_at_risk",
+        "Coverage at error rate {risk:g}",
+        HIGHER,
+        lambda p, t, w: risk_coverage.coverage_at_risk(p.confidence, p.error, t.risk, w),
+    ),
+    Metric(
+        "risk_at_coverage",
+        "Error rate at coverage {coverage:g}",
+        LOWER,
+        lambda p, t, w: risk_coverage.risk_at_coverage(p.confidence, p.error, t.coverage, w),
+    ),
+)
+
+_ANSWERS = (
+    Metric(
+        "exit_rate",
+        "Fraction answered (exit rate)",
+        HIGHER,
+        lambda p, _, w: metrics.weighted_mean(p.answered, w),
+    ),
+    Metric(
+        "exit_both",
+        "Fraction of answers that name both classes",
+        LOWER,
+        lambda p, _, w: _fraction(p.both, p.answered, w),
+    ),
+    Metric(
+        "exit_accuracy",
+        "Accuracy among answered",
+        HIGHER,
+        lambda p, _, w: _fraction(~p.error | p.both, p.answered, w),
+    ),
+    Metric(
+        "exit_error",
+        "Error rate among answered",
+        LOWER,
+        lambda p, _, w: _fraction(p.error & ~p.both, p.answered, w),
+    ),
+    Metric(
+        "exit_fnr",
+        "False negative rate among answered",
+        LOWER,
+        lambda p, _, w: _fraction(~p.decision & ~p.both, p.answered & p.truth, w),
+    ),
+    Metric(
+        "deferred_positives",
+        "Fraction of positives deferred",
+        LOWER,
+        lambda p, _, w: _fraction(~p.answered, p.truth, w),
+    ),
+)
+
+METRIC_GROUPS = {
+    "Decisions": _DECISIONS,
+    "Ranking by score": _RANKING,
+    "Calibration of probabilities": _PROBABILITIES,
+    "Selective prediction": _SELECTIVE,
+    "Answers of stage 1": _ANSWERS,
+}
+METRICS = tuple(chain.from_iterable(METRIC_GROUPS.values()))
 
 
 def measure(
     predictions: Predictions, *, targets: Targets, n_replicates: int, seed: int
 ) -> dict[str, Entry]:
-    """Every metric of ROWS with its 95 % percentile interval over groups; all on the same
-    replicates.
+    """Measure all METRICS with 95 % percentile intervals over groups, on the same replicates.
+
+    Args:
+        predictions: of one policy.
+        targets: operating points.
+        n_replicates: bootstrap replicates of every interval.
+        seed: of the resampling; the same seed gives the same replicates for every policy.
+
+    Returns:
+        By metric name: the value and its interval.
     """
-    statistics = _statistics(predictions, targets)
+    statistics: dict[str, Statistic] = {
+        metric.name: partial(metric.function, predictions, targets) for metric in METRICS
+    }
     bounds = intervals(statistics, predictions.groups, n_replicates, seed)
     return {
-        row.name: {"value": _value(statistics[row.name]), "interval_95": bounds[row.name]}
-        for row in ROWS
+        name: {"value": _value(statistic), "interval_95": bounds[name]}
+        for name, statistic in statistics.items()
     }
 
 
 def _value(statistic: Statistic) -> float | None:
     value = statistic(None)
     return float(value) if value is not None and np.isfinite(value) else None
-
-
-def _statistics(p: Predictions, targets: Targets) -> dict[str, Statistic]:
-    probability = p.probability
-    correct, top = calibration_error.top_label(p.truth, probability)
-    return {
-        "accuracy": partial(metrics.accuracy, p.truth, p.decision),
-        "balanced_accuracy": partial(metrics.balanced_accuracy, p.truth, p.decision),
-        "mcc": partial(metrics.mcc, p.truth, p.decision),
-        "f1": partial(metrics.f1, p.truth, p.decision),
-        "expected_reward": partial(expected_reward, p.truth, p.decision),
-        "auroc": partial(metrics.auroc, p.truth, p.margin),
-        "average_precision": partial(metrics.average_precision, p.truth, p.margin),
-        "coverage_at_precision": lambda w: metrics.coverage_at_precision(
-            p.truth, p.margin, targets.precision, w
-        ),
-        "ece_top_label": lambda w: calibration_error.ece_top_label(p.truth, probability, weights=w),
-        "ece_positive_class": lambda w: calibration_error.ece_positive_class(
-            p.truth, probability, weights=w
-        ),
-        "ece_equal_mass": lambda w: calibration_error.ece_equal_mass(correct, top, weights=w),
-        "ce_debiased": lambda w: calibration_error.ce_debiased(correct, top, weights=w),
-        "mce_top_label": lambda w: calibration_error.mce(correct, top, weights=w),
-        "brier": partial(metrics.brier, p.truth, probability),
-        "nll": partial(metrics.nll, p.truth, p.margin),
-        "aurc": partial(risk_coverage.aurc, p.confidence, p.error),
-        "e_aurc": partial(risk_coverage.e_aurc, p.confidence, p.error),
-        "aurc_balanced": partial(risk_coverage.aurc_balanced, p.confidence, p.error, p.truth),
-        "augrc": partial(risk_coverage.augrc, p.confidence, p.error),
-        "e_augrc": partial(risk_coverage.e_augrc, p.confidence, p.error),
-        "augrc_balanced": partial(risk_coverage.augrc_balanced, p.confidence, p.error, p.truth),
-        "failure_auroc": partial(risk_coverage.failure_auroc, p.confidence, p.error),
-        "coverage_at_risk": lambda w: risk_coverage.coverage_at_risk(
-            p.confidence, p.error, targets.risk, w
-        ),
-        "risk_at_coverage": lambda w: risk_coverage.risk_at_coverage(
-            p.confidence, p.error, targets.coverage, w
-        ),
-        "exit_rate": lambda w: metrics.weighted_mean(p.answered, w),
-        "exit_both": lambda w: _share(p.both, p.answered, w),
-        "exit_accuracy": lambda w: _share(~p.error | p.both, p.answered, w),
-        "exit_error": lambda w: _share(p.error & ~p.both, p.answered, w),
-        "exit_fnr": lambda w: _share(~p.decision & ~p.both, p.answered & p.truth, w),
-        "deferred_positives": lambda w: _share(~p.answered, p.truth, w),
-    }
-
-
-def _share(event: Bools, among: Bools, weights: Weights) -> Floats:
-    """Share of `among` with the event; nan where there are none."""
-    return metrics.ratio(
-        metrics.weighted_mean(event & among, weights), metrics.weighted_mean(among, weights), np.nan
-    )

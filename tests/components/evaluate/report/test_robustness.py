@@ -1,13 +1,17 @@
 """What the report says of distorted images is what the policy decides on their logits."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 
-from components.evaluate.report.robustness import measure_robustness, robustness_section
+from components.evaluate.report.report import render
+from components.evaluate.report.robustness import measure_robustness
 from components.shared.contracts.errors import DataError
 from components.shared.policies.logits import Logits
 from components.shared.policies.policy import softmax_policy
 from components.shared.stats.reward import expected_reward_of_rates
+from tests.components.evaluate.report.examples import report_data
 
 RULE = softmax_policy(("None", "Roadwork"), "Roadwork", 0.0)
 
@@ -33,14 +37,14 @@ def test_each_level_is_judged_by_its_own_decisions() -> None:
     assert list(result.levels) == ["as stored", "level 0", "level 1"]
     assert accuracy == [1, 1, 0.75]
     assert reward == pytest.approx([1, 1, float(expected_reward_of_rates(0.5, 1.0))])
-    html = robustness_section([result])
+    html = render(dataclasses.replace(report_data(), robustness=[result]))
     assert "<b>0.750</b>" in html
     assert "level 1" in html
 
 
 def test_without_distorted_logits_nothing_is_said() -> None:
     assert measure_robustness("softmax", _logits(None), RULE, 200, 0) is None
-    assert robustness_section([]) == ""
+    assert "Robustness" not in render(report_data())
 
 
 def test_distorted_logits_of_another_shape_are_refused() -> None:

@@ -5,7 +5,6 @@ all on few images.
 import numpy as np
 import pytest
 
-from components.evaluate.report.early_exit_report import early_exit_section, measure_early_exit
 from components.shared.calibration.linear import Temperature
 from components.shared.policies.calibration_split import one_per_group
 from components.shared.policies.early_exit import (
@@ -118,18 +117,3 @@ def test_images_of_one_place_count_once() -> None:
     assert len(rows) == 100
     assert len({groups[row] for row in rows}) == 100
     assert _fitted(_logits(_margins(300, 5), groups=groups)).n_images == 100
-
-
-def test_the_report_says_what_was_saved_and_kept() -> None:
-    margins = _margins(2000, 6)
-    calib, test = _logits(margins[:1000]), _logits(margins[1000:])
-    exit_ = _fitted(calib)
-    result = measure_early_exit("softmax", test, SOFTMAX, exit_, 200, 0)
-    exits = exit_.exits(margins[1000:, 0])
-    assert result.saved == pytest.approx(0.9 * exits.mean())
-    assert result.views_per_image == pytest.approx(10 - 9 * exits.mean())
-    assert 0.96 < result.equal < 1
-    assert result.equal_interval_95 is not None
-    assert result.equal_interval_95[0] < result.equal < result.equal_interval_95[1]
-    assert f"<b>{result.views_per_image:.2f}</b> of 10" in early_exit_section([result])
-    assert early_exit_section([]) == ""

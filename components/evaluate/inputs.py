@@ -1,0 +1,166 @@
+"""Inputs of the evaluation: fitted policies with the logits they decide on, and the dataset."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from components.evaluate.config import EvaluateConfig
+from components.shared.contracts.artifacts import Manifest
+from components.shared.contracts.errors import ArtifactError, DataError
+from components.shared.data.dataset import Dataset
+from components.shared.policies.early_exit import EarlyExit, read_early_exit
+from components.shared.policies.logits import Logits, read_logits
+from components.shared.policies.policy import Infeasible, Policy
+from components.shared.policies.policy_artifact import (
+    read_distilled_policy,
+    read_policy_or_infeasible,
+)
+
+
+@dataclass(frozen=True)
+class FittedPolicy:
+    """A policy, the logits of VAL_TEST it decides on, and its early exit where it has one."""
+
+    logits: Logits
+    policy: Policy
+    early_exit: EarlyExit | None = None
+
+    @property
+    def class_names(self) -> tuple[str, str]:
+        """(other class, positive class)."""
+        positive = self.policy.positive_class
+        others = [name for name in self.logits.class_names if name != positive]
+        return others[0] if len(others) == 1 else f"not {positive}", positive
+
+
+@dataclass(frozen=True)
+class EvaluationInputs:
+    """All inputs of one run.
+
+    Attributes:
+        dataset: of the images.
+        policies: by kind, where there is a policy.
+        infeasible: by kind, the reason why there is none.
+        distilled_head: the head of the full image alone, of a multi-view model that has one.
+        manifests: of all input artifacts, by name.
+    """
+
+    dataset: Dataset
+    policies: dict[str, FittedPolicy]
+    infeasible: dict[str, str]
+    distilled_head: FittedPolicy | None
+    manifests: dict[str, Manifest]
+
+
+def read_inputs(
+    policy_paths: Mapping[str, Path | None],
+    val_test_logits: Path,
+    gate_test_logits: Path | None,
+    dataset: Path,
+) -> EvaluationInputs:
+    """Verify and read all input artifacts.
+
+    Args:
+        policy_paths: Policy artifacts by kind of policy; None where there is none.
+        val_test_logits: of the model.
+        gate_test_logits: of the model with the gate, for the policy "gate".
+        dataset: of the images.
+
+    Raises:
+        LeakageViolationError: logits of another split.
+        ArtifactError: a policy of another kind than its input's name says, or two logits artifacts
+            of different samples.
+    """
+    logits, manifest = read_logits(val_test_logits, "VAL_TEST")
+    manifests = {"val_test_logits": manifest}
+    gate_logits = logits
+    if gate_test_logits is not None:
+        gate_logits, manifests["gate_test_logits"] = read_logits(gate_test_logits, "VAL_TEST")
+        if gate_logits.sample_ids != logits.sample_ids:
+            raise ArtifactError(
+                "val_test_logits and gate_test_logits hold different samples; use both of one run"
+            )
+
+    policies: dict[str, FittedPolicy] = {}
+    infeasible: dict[str, str] = {}
+    distilled_head = None
+    for kind, path in policy_paths.items():
+        if path is None:
+            continue
+        fitted, manifests[f"{kind}_policy"] = read_policy_or_infeasible(path)
+        if fitted.kind != kind:
+            raise ArtifactError(
+                f"{path}: holds a policy of kind {fitted.kind!r}, expected {kind!r}"
+            )
+        if isinstance(fitted, Infeasible):
+            infeasible[kind] = fitted.reason
+            continue
+        own_logits = gate_logits if kind == "gate" else logits
+        policies[kind] = FittedPolicy(own_logits, fitted, read_early_exit(path))
+        head_policy = read_distilled_policy(path)
+        if distilled_head is None and head_policy is not None and logits.distilled is not None:
+            distilled_head = FittedPolicy(replace(logits, logits=logits.distilled), head_policy)
+
+    data = Dataset.open(dataset)
+    manifests["dataset"] = data.manifest
+    return EvaluationInputs(data, policies, infeasible, distilled_head, manifests)
+
+
+def check_inputs(config: EvaluateConfig, inputs: EvaluationInputs) -> None:
+    """Refuse inputs of different runs; samples are joined by id.
+
+    Raises:
+        ArtifactError: logits, policies and dataset do not belong together.
+        DataError: VAL_TEST lacks a class.
+    """
+    for fitted in inputs.policies.values():
+        problems = [
+            *_class_problems(config, fitted, inputs.dataset),
+            *_sample_problems(fitted.logits, inputs.dataset),
+        ]
+        if problems:
+            raise ArtifactError("; ".join(problems) + ": use inputs of one run")
+
+        logits = fitted.logits
+        is_positive = logits.labels == logits.class_names.index(config.positive_class)
+        if not is_positive.any() or is_positive.all():
+            raise DataError(
+                f"VAL_TEST has {int(is_positive.sum())} of {config.positive_class!r} among"
+                f" {len(is_positive)} samples, an evaluation needs both classes; use more data or a"
+                " larger test_fraction"
+            )
+
+
+def _class_problems(config: EvaluateConfig, fitted: FittedPolicy, data: Dataset) -> list[str]:
+    problems = []
+    expected = list(fitted.logits.class_names)
+    for name, found in (("policy", fitted.policy.class_names), ("dataset", data.class_names)):
+        if list(found) != expected:
+            problems.append(f"{name} has class_names {list(found)}, logits have {expected}")
+    if config.positive_class != fitted.policy.positive_class:
+        problems.append(
+            f"positive_class={config.positive_class!r}, but the policy's is"
+            f" {fitted.policy.positive_class!r}"
+        )
+    return problems
+
+
+def _sample_problems(logits: Logits, data: Dataset) -> list[str]:
+    unknown, differing = [], []
+    for sample_id, label in zip(logits.sample_ids, logits.labels.tolist(), strict=True):
+        if sample_id not in data.index:
+            unknown.append(sample_id)
+        elif data.samples[data.index[sample_id]].label != label:
+            differing.append(sample_id)
+
+    problems = []
+    if unknown:
+        problems.append(
+            f"{len(unknown)} sample(s) of the logits are not in the dataset, first {unknown[0]}"
+        )
+    if differing:
+        problems.append(
+            f"{len(differing)} label(s) of the logits differ from the dataset's, first"
+            f" {differing[0]}"
+        )
+    return problems

@@ -1,0 +1,73 @@
+"""Input artifacts of an evaluation with all three policies, made without a model."""
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from components.shared.contracts.artifact_kinds import Kind
+from components.shared.contracts.artifacts import write_json, writing
+from components.shared.contracts.config import Config
+from components.shared.policies.logits import Logits, write_logits
+from components.shared.policies.policy import GatePolicy, Policy, ScrcPolicy, softmax_policy
+from tests.bundles import write_dataset
+from tests.logits_artifacts import binary_logits
+
+N = 200
+GUARANTEE: dict[str, Any] = {
+    "class_names": ("None", "Roadwork"),
+    "positive_class": "Roadwork",
+    "threshold": 0.5,
+    "threshold_margin": 0.0,
+    "risk": "error",
+    "alpha": 0.1,
+    "delta": 0.1,
+    "coverage_lower_bound": 0.3,
+}
+SOFTMAX = softmax_policy(("None", "Roadwork"), "Roadwork", 0.0)
+SCRC = ScrcPolicy(kind="scrc", **GUARANTEE, answer_positive_from=1.0, answer_negative_from=1.0)
+GATE = GatePolicy(kind="gate", **GUARANTEE, gate_slope=1.0, gate_intercept=0.0, answer_from=0.0)
+
+
+def make_logits(gate: bool) -> Logits:
+    """Margins right in four of five cases; the gate knows in which."""
+    rng = np.random.default_rng(0)
+    truth = np.arange(N) % 2 == 1
+    wrong = rng.random(N) < 0.2
+    margin = np.where(truth ^ wrong, 1, -1) * rng.uniform(0.2, 3, N)
+    logits = binary_logits(truth, margin, "VAL_TEST", [f"g{i // 2}" for i in range(N)])
+    scores = np.where(wrong, -1, 1) + rng.normal(0, 0.3, N)
+    ids = tuple(f"{i:016x}" for i in range(N))
+    return dataclasses.replace(
+        logits, sample_ids=ids, gate=scores.astype(np.float32) if gate else None
+    )
+
+
+def store_logits(path: Path, logits: Logits) -> Path:
+    with writing(
+        path, kind=Kind.logits_of("VAL_TEST"), step="test", config=Config(), split="VAL_TEST"
+    ) as out:
+        write_logits(out, logits)
+    return path
+
+
+def store_policy(path: Path, policy: Policy) -> Path:
+    with writing(path, kind="Policy", step="test", config=Config()) as out:
+        write_json(out / "policy.json", policy.to_json())
+    return path
+
+
+@pytest.fixture
+def inputs(tmp_path: Path) -> dict[str, Path]:
+    """All input artifacts, with all three policies."""
+    write_dataset(tmp_path / "dataset", ("None", "Roadwork"), N)
+    return {
+        "dataset": tmp_path / "dataset",
+        "val_test_logits": store_logits(tmp_path / "logits", make_logits(gate=False)),
+        "gate_test_logits": store_logits(tmp_path / "gate_logits", make_logits(gate=True)),
+        "softmax_policy": store_policy(tmp_path / "softmax", SOFTMAX),
+        "gate_policy": store_policy(tmp_path / "gate", GATE),
+        "scrc_policy": store_policy(tmp_path / "scrc", SCRC),
+    }

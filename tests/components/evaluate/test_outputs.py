@@ -1,0 +1,57 @@
+"""Files of the Evaluation artifact agree with each other."""
+
+import csv
+import json
+from pathlib import Path
+
+import pytest
+
+from components.evaluate.config import EvaluateConfig
+from components.evaluate.step import run
+from tests.components.evaluate.conftest import make_logits
+
+
+@pytest.fixture
+def evaluation(inputs: dict[str, Path], tmp_path: Path) -> Path:
+    config = EvaluateConfig(n_bootstrap=100, n_hard_examples=5)
+    run(config, **inputs, evaluation=tmp_path / "out", report=tmp_path / "report.html")
+    return tmp_path / "out"
+
+
+def _rows(file: Path) -> list[dict[str, str]]:
+    with file.open(newline="", encoding="utf-8") as stream:
+        return list(csv.DictReader(stream))
+
+
+def test_the_table_of_metrics_is_that_of_the_document(evaluation: Path) -> None:
+    document = json.loads((evaluation / "eval_report.json").read_text())
+    rows = {row["metric"]: row for row in _rows(evaluation / "metrics.csv")}
+    assert rows.keys() == document["metrics"].keys()
+    for name, entry in document["metrics"].items():
+        assert rows[name]["value"] == ("" if entry["value"] is None else str(entry["value"]))
+
+
+def test_hard_examples_are_the_most_confident_errors(evaluation: Path) -> None:
+    logits = make_logits(gate=False)
+    wrong = (logits.margin > 0) != (logits.labels == 1)
+    worst = sorted(abs(logits.margin[wrong]), reverse=True)[:5]
+    rows = _rows(evaluation / "hard_examples.csv")
+    assert [abs(float(row["margin"])) for row in rows] == pytest.approx(worst, abs=1e-6)
+    assert all({row["label"], row["decision"]} == {"None", "Roadwork"} for row in rows)
+    html = (evaluation / "report.html").read_text()
+    assert all(row["sample_id"] in html for row in rows)
+
+
+def test_the_confusion_matrix_counts_every_image(evaluation: Path) -> None:
+    confusion = json.loads((evaluation / "confusion.json").read_text())
+    document = json.loads((evaluation / "eval_report.json").read_text())
+    (tn, fp), (fn, tp) = confusion["matrix"]
+    assert confusion["labels"] == ["None", "Roadwork"]
+    assert tn + fp + fn + tp == document["n_samples"]
+    assert fn + tp == document["n_positive"]
+    assert document["metrics"]["accuracy"]["value"] == pytest.approx((tn + tp) / 200)
+
+
+def test_optional_sections_are_absent_without_their_inputs(evaluation: Path) -> None:
+    document = json.loads((evaluation / "eval_report.json").read_text())
+    assert not {"robustness", "student", "early_exit"} & document.keys()
