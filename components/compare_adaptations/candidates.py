@@ -1,4 +1,4 @@
-"""Which checkpoint and which logits belong to which mode, and are they of one run?"""
+"""Candidates of the comparison: each mode's checkpoint with its logits, of one run."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ from components.shared.policies.logits import Logits, read_logits
 
 @dataclass(frozen=True)
 class Candidate:
-    """One adaptation: its checkpoint, and what it says about VAL_SELECT."""
+    """One adaptation: its checkpoint, and its logits on VAL_SELECT."""
 
     mode: str
     checkpoint: Path
@@ -24,43 +24,58 @@ class Candidate:
 def read_candidates(
     modes: Sequence[str], checkpoints: Sequence[Path], logits: Sequence[Path]
 ) -> list[Candidate]:
-    """One candidate for each mode, in the order of `modes`; what belongs together is told by the
-    manifests alone.
+    """Read one candidate for each mode; the manifests alone say what belongs together.
 
-    Raises ArtifactError where one is missing, doubled, or of other data than the first.
+    Args:
+        modes: the modes, in the order of the result.
+        checkpoints: Checkpoint artifacts, in any order.
+        logits: ValSelectLogits artifacts, in any order.
+
+    Raises:
+        ArtifactError: an artifact is missing, given twice, or of other data than the first.
     """
-    bases = _by_mode(
-        modes, [(path, verify_dir(path, Kind.CHECKPOINT)) for path in checkpoints], "checkpoints"
+    found_checkpoints = [(path, verify_dir(path, Kind.CHECKPOINT)) for path in checkpoints]
+    found_logits = [read_logits(path, "VAL_SELECT") for path in logits]
+    checkpoint_of = _index_by_mode(
+        modes, [manifest for _, manifest in found_checkpoints], "checkpoints"
     )
-    read = {path: read_logits(path, "VAL_SELECT") for path in logits}
-    says = _by_mode(
-        modes, [(path, manifest) for path, (_, manifest) in read.items()], "val_select_logits"
+    logits_of = _index_by_mode(
+        modes, [manifest for _, manifest in found_logits], "val_select_logits"
     )
-    candidates = [Candidate(mode, *bases[mode], *read[says[mode][0]]) for mode in modes]
+
+    candidates = [
+        Candidate(mode, *found_checkpoints[checkpoint_of[mode]], *found_logits[logits_of[mode]])
+        for mode in modes
+    ]
     for candidate in candidates:
-        _check(candidate, candidates[0])
+        _refuse_mixed_runs(candidate, candidates[0])
     return candidates
 
 
-def _by_mode(
-    modes: Sequence[str], found: Sequence[tuple[Path, Manifest]], name: str
-) -> dict[str, tuple[Path, Manifest]]:
-    have = [str(manifest.config.get("mode")) for _, manifest in found]
-    if sorted(have) != sorted(modes):
+def _index_by_mode(
+    modes: Sequence[str], manifests: Sequence[Manifest], name: str
+) -> dict[str, int]:
+    """Return the position of each mode's artifact; refuse a missing or repeated mode."""
+    found = [str(manifest.config.get("mode")) for manifest in manifests]
+    if sorted(found) != sorted(modes):
         raise ArtifactError(
-            f"{name} are of modes {sorted(have)}, expected {sorted(modes)}: take all from one run"
+            f"{name} are of modes {sorted(found)}, expected {sorted(modes)}; use the artifacts of"
+            " one run"
         )
-    return dict(zip(have, found, strict=True))
+    return {mode: position for position, mode in enumerate(found)}
 
 
-def _check(candidate: Candidate, first: Candidate) -> None:
-    ours, theirs = candidate.manifest, candidate.logits_manifest
-    if (ours.config_digest, ours.inputs) != (theirs.config_digest, theirs.inputs):
+def _refuse_mixed_runs(candidate: Candidate, first: Candidate) -> None:
+    """Raise ArtifactError where logits or data of a candidate are those of another training."""
+    checkpoint, logits = candidate.manifest, candidate.logits_manifest
+    if (checkpoint.config_digest, checkpoint.inputs) != (logits.config_digest, logits.inputs):
         raise ArtifactError(
-            f"checkpoint and logits of mode {candidate.mode!r} are of different trainings"
+            f"checkpoint and logits of mode {candidate.mode!r} are of different trainings; use the"
+            " artifacts of one run"
         )
-    same = candidate.logits.sample_ids == first.logits.sample_ids
-    if ours.inputs != first.manifest.inputs or not same:
+    same_samples = candidate.logits.sample_ids == first.logits.sample_ids
+    if checkpoint.inputs != first.manifest.inputs or not same_samples:
         raise ArtifactError(
-            f"modes {first.mode!r} and {candidate.mode!r} were trained on different data"
+            f"modes {first.mode!r} and {candidate.mode!r} were trained on different data; use the"
+            " artifacts of one run"
         )

@@ -1,4 +1,4 @@
-"""Comparison of adaptations of the backbone on VAL_SELECT; selects the checkpoint that goes on."""
+"""Compares adaptations of the backbone on VAL_SELECT and selects the best checkpoint."""
 
 import csv
 import shutil
@@ -20,9 +20,20 @@ from components.shared.policies.logits import Logits
 from components.shared.stats.bootstrap import Statistic, intervals, membership, paired_difference
 
 STEP = "compare_adaptations"
-# Row of a table: mode and metric with value and 95 % interval, the same of its difference to the
-# first mode.
-Row = dict[str, Any]
+_CSV_COLUMNS = (
+    "mode",
+    "metric",
+    "value",
+    "low_95",
+    "high_95",
+    "difference",
+    "difference_low_95",
+    "difference_high_95",
+)
+
+# One metric of one mode: value with 95 % interval, and the same of its difference to the first
+# mode. The entries are those of comparison.json.
+MetricRow = dict[str, Any]
 
 
 def run(
@@ -34,16 +45,28 @@ def run(
     comparison: OutputDir,
     table: OutputFile,
 ) -> None:
-    """Copy the best checkpoint by `monitor` on VAL_SELECT, ties to the earlier mode; write how all
-    compare.
+    """Copy the best checkpoint by `monitor` on VAL_SELECT, ties to the earlier mode.
 
-    The interval of a difference is of the same groups drawn for both (paired); that the best of
-    several was chosen on these very images is not in it. Raises ArtifactError where the candidates
-    are not those of one run.
+    The interval of a difference is of the same groups drawn for both modes (paired). It does not
+    account for the selection of the best of several on these very images.
+
+    Args:
+        config: modes, metric and resampling.
+        checkpoints: one Checkpoint for each mode, in any order.
+        val_select_logits: one ValSelectLogits for each mode, in any order.
+        checkpoint: folder of the selected Checkpoint.
+        comparison: folder of the Comparison artifact.
+        table: Markdown table for the KFP UI.
+
+    Raises:
+        ArtifactError: the candidates are not those of one run.
+        DataError: VAL_SELECT lacks a class, or the positive class is unknown.
     """
     candidates = read_candidates(config.modes, checkpoints, val_select_logits)
-    _check(config, candidates[0].logits)
-    rows = [row for candidate in candidates for row in _rows(config, candidate, candidates[0])]
+    _refuse_one_class(config, candidates[0].logits)
+    rows = [
+        row for candidate in candidates for row in _metric_rows(config, candidate, candidates[0])
+    ]
     values = {row["mode"]: row["value"] for row in rows if row["metric"] == config.monitor}
     chosen = max(candidates, key=lambda candidate: values[candidate.mode])  # the first of equals
     verdict = {
@@ -51,13 +74,13 @@ def run(
         "because": f"largest {config.monitor} on VAL_SELECT, ties to the earlier mode",
         "candidates": values,
     }
-    print(
-        f"{chosen.mode} goes on: "
-        + ", ".join(f"{mode} {value:.4f}" for mode, value in values.items())
-    )
+    shown = ", ".join(f"{mode} {value:.4f}" for mode, value in values.items())
+    print(f"{chosen.mode} is selected: {shown}")
+
     inputs = _inputs(candidates)
     summary = chosen.manifest.summary | {"adaptations": verdict}
-    # Inputs of the chosen training too: who reads a checkpoint asks of which data it was made.
+    # The inputs of the selected training are recorded too: readers of a checkpoint check on which
+    # data it was trained.
     lineage = dict(chosen.manifest.inputs) | inputs
     with writing(
         checkpoint, kind=Kind.CHECKPOINT, step=STEP, config=config, inputs=lineage, summary=summary
@@ -73,12 +96,9 @@ def run(
     table.write_text(_markdown(config, verdict, rows), encoding="utf-8")
 
 
-def _check(config: CompareAdaptationsConfig, logits: Logits) -> None:
-    if config.positive_class not in logits.class_names:
-        raise DataError(
-            f"positive_class={config.positive_class!r} is not in {list(logits.class_names)}"
-        )
-    n_positive = int((logits.labels == logits.class_names.index(config.positive_class)).sum())
+def _refuse_one_class(config: CompareAdaptationsConfig, logits: Logits) -> None:
+    """Raise DataError where VAL_SELECT has no positive or no negative samples."""
+    n_positive = int((logits.labels == logits.positive_index(config.positive_class)).sum())
     if not 0 < n_positive < len(logits.labels):
         raise DataError(
             f"VAL_SELECT has {n_positive} of {config.positive_class!r} among {len(logits.labels)}"
@@ -87,21 +107,24 @@ def _check(config: CompareAdaptationsConfig, logits: Logits) -> None:
 
 
 def _inputs(candidates: Sequence[Candidate]) -> dict[str, Manifest | str]:
-    found: dict[str, Manifest | str] = {}
+    """Return the manifests of all candidates, by input and mode."""
+    inputs: dict[str, Manifest | str] = {}
     for candidate in candidates:
-        found[f"checkpoint {candidate.mode}"] = candidate.manifest
-        found[f"val_select_logits {candidate.mode}"] = candidate.logits_manifest
-    return found
+        inputs[f"checkpoint {candidate.mode}"] = candidate.manifest
+        inputs[f"val_select_logits {candidate.mode}"] = candidate.logits_manifest
+    return inputs
 
 
-def _rows(config: CompareAdaptationsConfig, candidate: Candidate, first: Candidate) -> list[Row]:
-    """One row for each metric."""
-    ours, theirs = _statistics(config, candidate), _statistics(config, first)
+def _metric_rows(
+    config: CompareAdaptationsConfig, candidate: Candidate, first: Candidate
+) -> list[MetricRow]:
+    """Return one row for each metric, with the difference to the first mode."""
+    statistics, of_first = _statistics(config, candidate), _statistics(config, first)
     groups, count = first.logits.groups, config.n_bootstrap
-    bounds = intervals(ours, groups, count, config.seed)
+    bounds = intervals(statistics, groups, count, config.seed)
     rows = []
-    for name, statistic in ours.items():
-        row: Row = {
+    for name, statistic in statistics.items():
+        row: MetricRow = {
             "mode": candidate.mode,
             "metric": name,
             "value": _value(statistic),
@@ -109,18 +132,19 @@ def _rows(config: CompareAdaptationsConfig, candidate: Candidate, first: Candida
         }
         if candidate is not first:
             member = membership(groups, len(groups))
-            found = paired_difference(statistic, theirs[name], member, count, config.seed)
+            found = paired_difference(statistic, of_first[name], member, count, config.seed)
             row |= {"difference": found.value, "difference_interval_95": found.interval}
         rows.append(row)
     return rows
 
 
 def _statistics(config: CompareAdaptationsConfig, candidate: Candidate) -> Mapping[str, Statistic]:
+    """Return the selection metrics of a candidate, as functions of weights."""
     logits = candidate.logits
-    positive = logits.class_names.index(config.positive_class)
-    wide = logits.logits.astype(np.float64)
+    positive = logits.positive_index(config.positive_class)
+    logits64 = logits.logits.astype(np.float64)
     return {
-        name: partial(metric, wide, logits.labels, positive) for name, metric in METRICS.items()
+        name: partial(metric, logits64, logits.labels, positive) for name, metric in METRICS.items()
     }
 
 
@@ -129,81 +153,59 @@ def _value(statistic: Statistic) -> float:
     return float("nan") if found is None else float(found)
 
 
-def _write_csv(file: Path, rows: Sequence[Row]) -> None:
+def _write_csv(file: Path, rows: Sequence[MetricRow]) -> None:
     with file.open("w", newline="", encoding="utf-8") as stream:
         writer = csv.writer(stream, lineterminator="\n")
-        writer.writerow(
-            [
-                "mode",
-                "metric",
-                "value",
-                "low_95",
-                "high_95",
-                "difference",
-                "difference_low_95",
-                "difference_high_95",
-            ]
-        )
+        writer.writerow(_CSV_COLUMNS)
         for row in rows:
-            bounds, apart = (
-                row["interval_95"] or ("", ""),
-                row.get("difference_interval_95") or ("", ""),
-            )
+            interval = row["interval_95"] or ("", "")
+            of_difference = row.get("difference_interval_95") or ("", "")
+            difference = row.get("difference", "")
             writer.writerow(
-                [
-                    row["mode"],
-                    row["metric"],
-                    row["value"],
-                    *bounds,
-                    row.get("difference", ""),
-                    *apart,
-                ]
+                [row["mode"], row["metric"], row["value"], *interval, difference, *of_difference]
             )
 
 
 def _markdown(
-    config: CompareAdaptationsConfig, verdict: Mapping[str, Any], rows: Sequence[Row]
+    config: CompareAdaptationsConfig, verdict: Mapping[str, Any], rows: Sequence[MetricRow]
 ) -> str:
-    """What the KFP UI shows: one line for each mode and metric."""
+    """Return the table of the KFP UI: one line for each mode and metric."""
     lines = [
-        f"**{verdict['chosen']}** goes on: {verdict['because']}.",
+        f"**{verdict['chosen']}** is selected: {verdict['because']}.",
         "",
         f"| mode | metric | value (95 %) | difference to {config.modes[0]} (95 %, paired) |",
         "|---|---|---|---|",
     ]
     for row in rows:
-        apart = (
-            _shown(row["difference"], row["difference_interval_95"], "+.4f")
-            if "difference" in row
-            else ""
-        )
-        value = _shown(row["value"], row["interval_95"], ".4f")
-        lines.append(
-            f"| {row['mode']} | {row['metric'].removeprefix('val_select/')} | {value} | {apart} |"
-        )
+        metric = row["metric"].removeprefix("val_select/")
+        value = _with_interval(row["value"], row["interval_95"], ".4f")
+        difference = ""
+        if "difference" in row:
+            difference = _with_interval(row["difference"], row["difference_interval_95"], "+.4f")
+        lines.append(f"| {row['mode']} | {metric} | {value} | {difference} |")
     return "\n".join(lines) + "\n"
 
 
-def _shown(value: float, bounds: tuple[float, float] | None, form: str) -> str:
-    return (
-        f"{value:{form}} ({bounds[0]:{form}} to {bounds[1]:{form}})"
-        if bounds
-        else f"{value:{form}}"
-    )
+def _with_interval(value: float, interval: tuple[float, float] | None, form: str) -> str:
+    """Return the value in the given format, with its interval where there is one."""
+    if interval is None:
+        return f"{value:{form}}"
+    return f"{value:{form}} ({interval[0]:{form}} to {interval[1]:{form}})"
 
 
-def _plot(file: Path, config: CompareAdaptationsConfig, rows: Sequence[Row]) -> None:
-    """A panel for each metric: every mode's value with its interval."""
+def _plot(file: Path, config: CompareAdaptationsConfig, rows: Sequence[MetricRow]) -> None:
+    """Draw a panel for each metric: every mode's value with its interval."""
     from matplotlib.figure import Figure
 
-    figure = Figure(
-        figsize=(2.6 * len(METRICS), 1.2 + 0.4 * len(config.modes)), layout="constrained"
-    )
-    for axes, metric in zip(figure.subplots(1, len(METRICS), sharey=True), METRICS, strict=True):
-        for place, row in enumerate(row for row in rows if row["metric"] == metric):
+    size = (2.6 * len(METRICS), 1.2 + 0.4 * len(config.modes))
+    figure = Figure(figsize=size, layout="constrained")
+    panels = figure.subplots(1, len(METRICS), sharey=True)
+    for axes, metric in zip(panels, METRICS, strict=True):
+        of_metric = [row for row in rows if row["metric"] == metric]
+        for height, row in enumerate(of_metric):
             if row["interval_95"]:
-                axes.hlines(place, *row["interval_95"], color="C0", linewidth=2)
-            axes.plot(row["value"], place, "o", color="C0")
+                axes.hlines(height, *row["interval_95"], color="C0", linewidth=2)
+            axes.plot(row["value"], height, "o", color="C0")
         axes.set_title(metric.removeprefix("val_select/"), fontsize=9)
         axes.set_yticks(range(len(config.modes)), config.modes)
         axes.set_ylim(len(config.modes) - 0.5, -0.5)

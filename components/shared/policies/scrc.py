@@ -1,11 +1,11 @@
-"""What do conformal risk control and selective conformal risk control certify in expectation, and
-jointly with a test point?
+"""Selective conformal risk control jointly with a test point (SCRC-T), for batches of images.
 
-Angelopoulos et al., "Conformal risk control" (CRC), arXiv 2208.02814; Xu, Guo, Wei, "Selective
-conformal risk control", arXiv 2512.12844: SCRC-T selects symmetrically over calibration and test
-point, which keeps the selected ones exchangeable, and applies CRC to them; it is computed anew for
-every test point. SCRC-I uses the calibration samples alone, with a coverage bound
-(Dvoretzky-Kiefer-Wolfowitz) and a risk bound that hold with probability 1 - delta.
+Xu, Guo, Wei, "Selective conformal risk control", arXiv 2512.12844: SCRC-T selects symmetrically
+over calibration samples and test point, which keeps the selected ones exchangeable, and applies
+conformal risk control (Angelopoulos et al., arXiv 2208.02814) to them; it is computed anew for
+every test point. The inductive form, which a bundle can carry, is `certify`.
+
+Own code, because no package has it: MAPIE's risk control has no selection.
 """
 
 import math
@@ -13,36 +13,19 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from components.shared.stats.bounds import binomial_p_value, dkw_one_sided
-from components.shared.stats.metrics import Bools, Floats, Integers
+from components.shared.stats.metrics import Floats, Integers
 
 # Comparisons of probabilities that are equal on paper.
 _TOLERANCE = 1e-12
 
 
-def crc_threshold(
-    positive_scores: Floats, alpha: float, grid: Floats | None = None
-) -> float | None:
-    """Largest threshold t such that "positive iff score >= t" misses at most alpha in expectation;
-    None: infeasible.
-
-    positive_scores: (n,) scores of positive samples. CRC with loss 1{score < t}: (misses + 1) / (n
-    + 1) <= alpha. t is the largest attained score or, where given, grid value that keeps it.
-    """
-    allowed = _allowed_misses(len(positive_scores), alpha)
-    if allowed < 0:
-        return None
-    ordered = np.sort(positive_scores)
-    limit = ordered[allowed] if allowed < len(ordered) else np.inf
-    choices = ordered if grid is None else np.sort(grid)
-    feasible = choices[choices <= limit + _TOLERANCE]
-    return float(feasible[-1]) if len(feasible) else None
-
-
 @dataclass(frozen=True)
 class JointResult:
-    """SCRC-T for one test point. prediction_set: class indices, empty where rejected; lambda_set
-    None: infeasible.
+    """Result of SCRC-T for one test point.
+
+    threshold: least confidence of the accepted. n_selected: selected calibration samples. accepted:
+    whether the test point is selected. lambda_set: the level of the sets, None where infeasible.
+    prediction_set: class indices, empty where the test point is rejected.
     """
 
     threshold: float
@@ -62,74 +45,41 @@ def scrc_joint(
     coverage: float,
     alpha: float,
 ) -> JointResult:
-    """SCRC-T: accept the ceil(coverage * (n + 1)) most confident of calibration and test point
-    together, then CRC on the miscoverage of {k: P_k >= 1 - lambda} over the m selected calibration
-    samples: (misses + 1) / (m + 1) <= alpha.
+    """Select the most confident samples together with the test point, and size its prediction set.
 
-    confidence (n,), probabilities (n, C), labels (n,) int64; test_probabilities (C,).
+    The ceil(coverage * (n + 1)) most confident of calibration samples and test point are accepted.
+    Conformal risk control then bounds the miscoverage of {k: P_k >= 1 - lambda} over the m selected
+    calibration samples: (misses + 1) / (m + 1) <= alpha (theorem 2).
+
+    Args:
+        confidence: (n,) float64, of calibration samples.
+        probabilities: (n, C) float64, of calibration samples.
+        labels: (n,) int64, of calibration samples.
+        test_confidence: confidence of the test point.
+        test_probabilities: (C,) float64, of the test point.
+        coverage: fraction to accept, in (0, 1).
+        alpha: largest expected miscoverage among the accepted, in (0, 1).
     """
     joint = np.append(confidence, test_confidence)
     n_accepted = math.ceil(coverage * len(joint) - _TOLERANCE)
     threshold = float(np.sort(joint)[::-1][n_accepted - 1])
     selected = confidence >= threshold - _TOLERANCE
     accepted = bool(test_confidence >= threshold - _TOLERANCE)
+
     scores = np.sort(1 - probabilities[np.arange(len(labels)), labels][selected])
-    allowed = _allowed_misses(len(scores), alpha)
-    lambda_set = (
-        None
-        if allowed < 0
-        else float(scores[len(scores) - 1 - allowed])
-        if allowed < len(scores)
-        else 0.0
-    )
+    lambda_set = _least_lambda(scores, alpha)
     members: tuple[int, ...] = ()
     if accepted and lambda_set is not None:
         members = tuple(np.flatnonzero(test_probabilities >= 1 - lambda_set - _TOLERANCE).tolist())
     return JointResult(threshold, int(selected.sum()), accepted, lambda_set, members)
 
 
-@dataclass(frozen=True)
-class InductiveResult:
-    """SCRC-I: threshold on confidence, empirical coverage and its lower bound, empirical risk and
-    its p-value.
-    """
-
-    threshold: float
-    coverage: float
-    coverage_lower_bound: float
-    risk: float
-    p_value: float
-
-
-def scrc_inductive(
-    confidence: Floats,
-    error: Bools,
-    grid: Floats,
-    *,
-    min_coverage: float,
-    alpha: float,
-    delta: float,
-) -> InductiveResult | None:
-    """SCRC-I over a fixed grid: coverage by DKW at delta / 2, risk by exact binomials with
-    Bonferroni at delta / 2.
-
-    The largest coverage among the thresholds whose coverage bound reaches `min_coverage`; None:
-    infeasible. A reference for `certify`, which needs no correction for the size of the grid.
-    """
-    margin = dkw_one_sided(len(confidence), delta / 2)
-    for threshold in np.sort(grid):
-        accepted = confidence >= threshold
-        n_accepted, n_errors = int(accepted.sum()), int((accepted & error).sum())
-        lower = n_accepted / len(confidence) - margin
-        p_value = float(binomial_p_value(n_errors, n_accepted, alpha))
-        if lower >= min_coverage and p_value <= delta / 2 / len(grid):
-            coverage = n_accepted / len(confidence)
-            return InductiveResult(
-                float(threshold), coverage, lower, n_errors / n_accepted, p_value
-            )
-    return None
-
-
-def _allowed_misses(count: int, alpha: float) -> int:
-    """The largest k with (k + 1) / (count + 1) <= alpha; negative where there is none."""
-    return math.floor(alpha * (count + 1) + _TOLERANCE) - 1
+def _least_lambda(scores: Floats, alpha: float) -> float | None:
+    """Return the smallest lambda that covers enough of the scores (m,), ascending; None: none."""
+    # The largest k with (k + 1) / (m + 1) <= alpha.
+    allowed_misses = math.floor(alpha * (len(scores) + 1) + _TOLERANCE) - 1
+    if allowed_misses < 0:
+        return None
+    if allowed_misses >= len(scores):
+        return 0.0
+    return float(scores[len(scores) - 1 - allowed_misses])

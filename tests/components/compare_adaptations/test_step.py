@@ -67,7 +67,7 @@ def test_the_best_goes_on_with_its_files_and_the_lineage_of_all(tmp_path: Path) 
     }
     assert document["chosen"] == "lora"
     assert (tmp_path / "comparison/comparison.png").stat().st_size > 1000
-    assert "**lora** goes on" in (tmp_path / "table.md").read_text()
+    assert "**lora** is selected" in (tmp_path / "table.md").read_text()
 
 
 def test_differences_are_paired_and_those_of_the_values(tmp_path: Path) -> None:

@@ -5,7 +5,9 @@ examples.
 import numpy as np
 import pytest
 
-from components.shared.policies.scrc import crc_threshold, scrc_inductive, scrc_joint
+from components.shared.policies.certify import Samples, certify
+from components.shared.policies.scrc import scrc_joint
+from tests.components.shared.policies.scrc_oracles import crc_threshold, scrc_inductive
 
 POSITIVES = np.array(
     [
@@ -158,3 +160,24 @@ def test_scrc_inductive() -> None:
     assert found.risk == pytest.approx(0.0266798, abs=5e-8)
     assert found.p_value == pytest.approx(1.525e-4, rel=5e-4)
     assert scrc_inductive(g, error, grid, min_coverage=0.3, alpha=0.05, delta=0.1) is None
+
+
+def test_the_fixed_sequence_covers_more_than_the_grid_of_the_paper() -> None:
+    """Both are valid; `certify` needs no correction for the size of the grid."""
+    rng = np.random.default_rng(7)
+    g = rng.random(4000)
+    error = rng.random(4000) < 0.25 * (1 - g)
+    counted = np.ones(4000, dtype=bool)
+    samples = Samples(g, error, counted)
+    found = certify(
+        samples.take(np.arange(1200)),
+        samples.take(np.arange(1200, 4000)),
+        alpha=0.05,
+        delta=0.05,
+        coverage_delta=0.05,
+    )
+    grid = np.arange(10, 20) / 20
+    paper = scrc_inductive(g[1200:], error[1200:], grid, min_coverage=0.0, alpha=0.05, delta=0.1)
+    assert found is not None
+    assert paper is not None
+    assert found.coverage > paper.coverage

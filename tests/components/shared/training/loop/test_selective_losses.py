@@ -5,13 +5,13 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from components.shared.policies.scrc import crc_threshold
 from components.shared.training.loop.selective_losses import (
     conformal_risk,
     conformal_threshold,
     gatekeeper_losses,
     selective_net_loss,
 )
+from tests.components.shared.policies.scrc_oracles import crc_threshold
 
 
 def test_selective_net() -> None:
