@@ -26,7 +26,9 @@ from tests.components.conftest import write_backbone, write_source
 DOCUMENTS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted(ROOT.glob("docs/**/*.md"))]
 PYTHON = re.compile(r"^(\.venv/bin/)?python(?= -m )")
 # What a run on small data needs besides the documented options.
-SMALL = "min_per_class=2 n_bootstrap=100 n_processes=1 epochs=1 train_gate.epochs=1 robustness=false"
+SMALL = (
+    "min_per_class=2 n_bootstrap=100 n_processes=1 epochs=1 train_gate.epochs=1 robustness=false"
+)
 # Programs that take minutes or need data of their own, with the options that make them short.
 SHORT = {
     "tests.simulations.validity": "--draws 2",

@@ -1,4 +1,4 @@
-"""Do the features still tell images apart, or has the training collapsed?"""
+"""Detection of collapse: whether features and prototypes still tell images apart."""
 
 from collections.abc import Callable
 
@@ -7,80 +7,97 @@ import torch
 from torch.nn import functional as F
 from transformers import PreTrainedModel
 
-from components.pretrain_explora.train_crops import Pixels, Positions
+from components.pretrain_explora.train_crops import Positions, TrainCrops
 from components.shared.contracts.errors import PermanentError
 from components.shared.models.backbone import patch_and_cls
 from components.shared.training.loop.distributed import World
 from components.shared.training.loop.inference import infer
 
-_WATCHED = 256  # images
-# Of what there was at the start. A new head says little about the images before it says more: a
-# collapsed one says a millionth.
-_LEAST_SHARES = {"feature_variance": 0.1, "information": 0.01}
-_SMALLEST = 1e-12
+_N_MONITORED = 256  # images
+# Smallest fraction of the initial value. Information may fall at first, while a new head learns; a
+# collapsed head retains about a millionth of it.
+_MIN_FRACTIONS = {"feature_variance": 0.1, "information": 0.01}
+_SMALLEST = 1e-12  # a value below it is a collapse whatever the initial value
 
-Assign = Callable[[torch.Tensor], torch.Tensor]
+PixelFunction = Callable[[torch.Tensor], torch.Tensor]
 
 
 class CollapseMonitor:
-    """Measures on the first images of TRAIN, in the order of their ids, which are digests: a random
-    sample.
+    """Measures of diversity on the first images of TRAIN.
 
-    `assign`, where the objective has a teacher: images (n, 3, S, S) -> its probabilities (n, K) of
-    the prototypes.
+    TRAIN is ordered by sample ids, which are digests, so that its first images are a random sample.
     """
 
     def __init__(
-        self, pixels: Pixels, backbone: PreTrainedModel, world: World, assign: Assign | None = None
+        self,
+        crops: TrainCrops,
+        backbone: PreTrainedModel,
+        world: World,
+        prototype_probabilities: PixelFunction | None = None,
     ) -> None:
-        self._pixels, self._world, self._assign = pixels, world, assign
-        self._rows = np.arange(min(_WATCHED, len(pixels.images)), dtype=np.int64)
-        self._at_start = self._measures(backbone)
+        """Measure the initial values.
+
+        Args:
+            crops: The images of TRAIN.
+            backbone: The backbone before training.
+            world: The ranks.
+            prototype_probabilities: Maps images (n, 3, S, S) to probabilities (n, K) of the
+                prototypes; None for an objective without a teacher.
+        """
+        self._crops, self._world = crops, world
+        self._prototype_probabilities = prototype_probabilities
+        self._positions = np.arange(min(_N_MONITORED, len(crops.images)), dtype=np.int64)
+        self._initial = self._measure(backbone)
 
     def check(self, backbone: PreTrainedModel) -> dict[str, float]:
-        """feature_variance of the unit-length features [CLS; mean patch]: 1 minus the squared
-        length of their mean.
+        """Return the present measures.
 
-        With a teacher also, in nats, teacher_entropy, the mean entropy of an image's prototypes,
-        and information, how far the entropy of their mean is above it: how much a prototype says
-        about the image. Raises PermanentError where hardly anything of the start's variance (a
-        tenth) or information (a hundredth) is left: then every image gets the same answer, be it
-        one prototype or all of them equally.
+        `feature_variance` is that of the unit-length features [CLS; mean patch]: 1 minus the
+        squared length of their mean. With a teacher also, in nats, `teacher_entropy`, the mean
+        entropy of an image's prototype probabilities, and `information`, the mutual information of
+        image and prototype: the entropy of the mean probabilities minus `teacher_entropy`.
+
+        Raises:
+            PermanentError: The variance is below a tenth, or the information below a hundredth, of
+                its initial value: all images have the same output, be it one prototype or all of
+                them equally.
         """
-        now = self._measures(backbone)
-        lost = [
-            name
-            for name, share in _LEAST_SHARES.items()
-            if name in now and not now[name] >= max(share * self._at_start[name], _SMALLEST)
-        ]
-        if lost:
-            said = ", ".join(
-                f"{name} {now[name]:.3g} after {self._at_start[name]:.3g} at the start"
-                for name in lost
-            )
+        present = self._measure(backbone)
+        collapsed = []
+        for name, fraction in _MIN_FRACTIONS.items():
+            if name in present:
+                limit = max(fraction * self._initial[name], _SMALLEST)
+                # Negated, so that a NaN is a collapse too.
+                if not present[name] >= limit:
+                    collapsed.append(
+                        f"{name} {present[name]:.3g}, {self._initial[name]:.3g} at the start"
+                    )
+        if collapsed:
             raise PermanentError(
-                f"pre-training collapsed: {said}; lower pretrain_explora.learning_rate or"
-                " explora_teacher_temperature, or raise explora_koleo_weight"
+                f"pre-training collapsed: {'; '.join(collapsed)}; lower"
+                " pretrain_explora.learning_rate or explora_teacher_temperature, or raise"
+                " explora_koleo_weight"
             )
-        return now
+        return present
 
-    def _measures(self, backbone: PreTrainedModel) -> dict[str, float]:
+    def _measure(self, backbone: PreTrainedModel) -> dict[str, float]:
         backbone.eval()
-        z = F.normalize(self._each(lambda pixels: patch_and_cls(backbone, pixels)).double(), dim=1)
-        found = {"feature_variance": float(1 - z.mean(dim=0).square().sum())}
-        if self._assign is not None:
-            p = self._each(self._assign).double()
-            entropy = float(torch.special.entr(p).sum(dim=1).mean())
-            found["teacher_entropy"] = entropy
-            found["information"] = float(torch.special.entr(p.mean(dim=0)).sum()) - entropy
-        return found
+        features = self._map(lambda pixels: patch_and_cls(backbone, pixels))
+        z = F.normalize(features.double(), dim=1)
+        measures = {"feature_variance": float(1 - z.mean(dim=0).square().sum())}
 
-    def _each(self, function: Assign) -> torch.Tensor:
-        """(N, ...) float32 `function` of the watched images (n, 3, S, S), on the CPU, equal on
-        every rank.
-        """
+        if self._prototype_probabilities is not None:
+            p = self._map(self._prototype_probabilities).double()
+            entropy = float(torch.special.entr(p).sum(dim=1).mean())
+            measures["teacher_entropy"] = entropy
+            entropy_of_mean = float(torch.special.entr(p.mean(dim=0)).sum())
+            measures["information"] = entropy_of_mean - entropy
+        return measures
+
+    def _map(self, function: PixelFunction) -> torch.Tensor:
+        """Return `function` of the monitored images, (N, ...) float32 on the CPU of every rank."""
 
         def of_rows(rows: Positions) -> torch.Tensor:
-            return function(self._pixels.plain(self._rows[rows]))
+            return function(self._crops.full_images(self._positions[rows]))
 
-        return infer(of_rows, len(self._rows), self._world, "", "fp32")
+        return infer(of_rows, len(self._positions), self._world, "", "fp32")

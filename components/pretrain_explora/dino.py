@@ -1,12 +1,18 @@
-"""The DINOv2-style objective: a student that sees parts must say what the average of its past says
-about the whole.
+"""Self-distillation in the manner of DINOv2: a student of crops learns the outputs of its average.
 
-Two large and several small crops of every image; the teacher sees the large ones. Summed per image:
-DINO over pairs of different crops, iBOT over the masked patches of the large crops, KoLeo over the
-large crops' CLS features; and of labels, where it is given any, cross-entropy over the large crops.
+Two large and several small crops of every image; the teacher, a running average of the student,
+sees the large ones. The loss of an image is the sum of DINO over pairs of different crops (Caron et
+al. 2021, arXiv 2104.14294), iBOT over the masked patches of the large crops (Zhou et al. 2022,
+arXiv 2111.07832), KoLeo over the CLS features of the large crops (Oquab et al. 2023, arXiv
+2304.07193, section 4), and with labels, cross-entropy over the large crops.
+
+Why no library: lightly requires torchvision, which is not a dependency of this project; and these
+losses are functions of the global batch, for any number of processes and micro-batches.
 """
 
 import copy
+import dataclasses
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,127 +22,142 @@ from torch import nn
 from components.pretrain_explora import masks, objectives
 from components.pretrain_explora.collapse_monitor import CollapseMonitor
 from components.pretrain_explora.config import PretrainExploraConfig
-from components.pretrain_explora.student import Student, masked_tokens
-from components.pretrain_explora.train_crops import Pixels, Positions
+from components.pretrain_explora.student import Student, StudentOutputs, masked_tokens
+from components.pretrain_explora.train_crops import Positions, TrainCrops
 from components.shared.training.loop.distributed import World
 from components.shared.training.loop.sampler import steps_per_epoch
 
 N_LARGE = 2
-_MASKS = 1000  # random streams: crops are numbered from 0
-_SMALL_SHARE = 98 / 224  # side of the small crops
-_FIRST_TEMPERATURE = 0.04
-_TEACHER_BATCH = 32
+_MASK_STREAM = 1000  # random streams: crops are numbered from 0
+_SMALL_SIDE = 98 / 224  # side of the small crops relative to the large ones', as in DINOv2
+_INITIAL_TEMPERATURE = 0.04
+_TEACHER_BATCH = 32  # large crops at a time, which bounds the memory without gradients
 
 
 @dataclass(frozen=True)
 class TeacherTargets:
-    """The teacher's part of one step for this rank's n images; crops are numbered as 2 i + crop."""
+    """Inputs and targets of n consecutive batch slots at one step.
+
+    Crop c of the i-th image is row 2 i + c.
+
+    Attributes:
+        first_slot: Batch slot of the first image.
+        large: (2n, 3, S, S) large crops.
+        masks: (2n, N) bool, the patches that are hidden from the student.
+        cls: (2n, K) targets of CLS tokens.
+        patches: (M, K) targets of the M masked patches, in the order of `masks`.
+        references: (B, 2, D) the student's CLS features of the whole global batch, without
+            gradients; empty without KoLeo.
+    """
 
     first_slot: int
-    large: torch.Tensor  # (2n, 3, S, S)
-    masks: torch.Tensor  # (2n, N) bool
-    cls: torch.Tensor  # (2n, K) targets
-    patches: torch.Tensor  # (M, K) targets in the order of the masks
-    references: (
-        torch.Tensor
-    )  # (B, 2, D) the student's CLS features of the whole global batch, without gradients
+    large: torch.Tensor
+    masks: torch.Tensor
+    cls: torch.Tensor
+    patches: torch.Tensor
+    references: torch.Tensor
+
+    def take(self, batch_slots: Positions) -> "TeacherTargets":
+        """Return the part of these consecutive batch slots, all of them among the n."""
+        start = N_LARGE * (int(batch_slots[0]) - self.first_slot)
+        stop = N_LARGE * (int(batch_slots[-1]) + 1 - self.first_slot)
+
+        # Crop j has the patches ends[j] to ends[j + 1].
+        n_masked = self.masks.sum(dim=1)
+        ends = torch.cat([n_masked.new_zeros(1), n_masked.cumsum(0)])
+        return dataclasses.replace(
+            self,
+            first_slot=int(batch_slots[0]),
+            large=self.large[start:stop],
+            masks=self.masks[start:stop],
+            cls=self.cls[start:stop],
+            patches=self.patches[int(ends[start]) : int(ends[stop])],
+        )
 
 
 class DinoTask:
-    """Self-distillation. `module` is the student, `teacher` the running average of its trainable
-    weights.
+    """The task of self-distillation.
+
+    `module` is the student, `teacher` the running average of its trainable weights.
     """
 
     monitor = None  # without labels no epoch is better than another: the last one is exported
 
     def __init__(
-        self, config: PretrainExploraConfig, student: Student, pixels: Pixels, world: World
+        self, config: PretrainExploraConfig, student: Student, crops: TrainCrops, world: World
     ) -> None:
-        self.config, self.pixels, self.world = config, pixels, world
+        self.config, self.crops, self.world = config, crops, world
         self.module: nn.Module = student
         self.student = student
-        # What is frozen is the same tensor in both.
+        # Frozen parameters are shared: the same tensors in student and teacher.
         frozen = {id(p): p for p in student.parameters() if not p.requires_grad}
         self.teacher: nn.Module = copy.deepcopy(student, frozen).requires_grad_(False).eval()
-        self.n_samples = len(pixels.images)
+
+        self.n_samples = len(crops.images)
         self.batch_size = min(config.global_batch_size, self.n_samples)
         patch = student.backbone.config.patch_size
-        self.side = pixels.size // patch
-        self.small_size = max(1, round(pixels.size * _SMALL_SHARE / patch)) * patch
+        self.side = crops.size // patch
+        self.small_size = max(1, round(crops.size * _SMALL_SIDE / patch)) * patch
+
         n_steps = config.epochs * steps_per_epoch(self.n_samples, config.global_batch_size)
-        self.warmup = max(1, round(n_steps * config.warmup_ratio))
-        self.watch = CollapseMonitor(pixels, student.backbone, world, self._assignments)
-        self._lesson: TeacherTargets | None = None
+        self.n_warmup_steps = max(1, round(n_steps * config.warmup_ratio))
+        self.collapse_monitor = CollapseMonitor(
+            crops, student.backbone, world, self._prototype_probabilities
+        )
+        self._targets: TeacherTargets | None = None
 
     def begin_step(self, positions: Positions, batch_slots: Positions, step: int) -> None:
-        """The teacher's answers about this rank's images, centred over the global batch."""
-        large = self._crops(
-            positions, batch_slots, step, range(N_LARGE), self.pixels.size, "global"
+        """Compute the targets of this rank's images, centred over the global batch; collective."""
+        large = self._draw_crops(
+            positions, batch_slots, step, range(N_LARGE), self.crops.size, "global"
         )
-        hidden = self._masks(batch_slots, step)
-        cls, patches = self._taught(large, hidden)
-        temperature = self.temperature(step)
-        self._lesson = TeacherTargets(
+        hidden = self._draw_masks(batch_slots, step)
+        cls_logits, patch_logits = self._teacher_outputs(large, hidden)
+        temperature = self.teacher_temperature(step)
+        self._targets = TeacherTargets(
             first_slot=int(batch_slots[0]),
             large=large,
             masks=hidden,
-            cls=self._targets(cls, 0, temperature),
-            patches=self._targets(patches, 1, temperature),
+            cls=self._centered(cls_logits, 0, temperature),
+            patches=self._centered(patch_logits, 1, temperature),
             references=self._references(large, hidden),
         )
 
     def loss(
         self, model: nn.Module, positions: Positions, batch_slots: Positions, step: int
     ) -> torch.Tensor:
-        """Sum of the three parts over the images."""
-        lesson, n = self._lesson, len(positions)
-        assert lesson is not None  # begin_step comes first
-        rows = slice(
-            N_LARGE * (int(batch_slots[0]) - lesson.first_slot),
-            N_LARGE * (int(batch_slots[-1]) + 1 - lesson.first_slot),
+        """Return the weighted sum of DINO, iBOT, label and KoLeo losses, summed over the images."""
+        config, targets = self.config, self._targets_of(batch_slots)
+        small_streams = range(N_LARGE, N_LARGE + config.explora_local_crops)
+        small = self._draw_crops(
+            positions, batch_slots, step, small_streams, self.small_size, "local"
         )
-        n_small = self.config.explora_local_crops
-        small = self._crops(
-            positions,
-            batch_slots,
-            step,
-            range(N_LARGE, N_LARGE + n_small),
-            self.small_size,
-            "local",
-        )
-        cls, named, logits, patches, small_logits = model(
-            lesson.large[rows], small, lesson.masks[rows]
-        )
-        targets = lesson.cls[rows].view(n, N_LARGE, -1)
-        loss = self._dino(
-            targets, logits.view(n, N_LARGE, -1), small_logits.view(n, n_small, targets.shape[-1])
-        )
-        counts = lesson.masks.sum(dim=1)
-        ends = torch.cat([counts.new_zeros(1), counts.cumsum(0)])
-        of_masked = lesson.patches[int(ends[rows.start]) : int(ends[rows.stop])]
-        loss = loss + self.config.explora_ibot_weight * self._ibot(of_masked, patches, counts[rows])
-        if named is not None:
-            loss = loss + self.pixels.label_loss(named, positions)
-        if not self.config.explora_koleo_weight:
-            return loss
-        own = torch.from_numpy(batch_slots).to(cls.device)
-        pairs = zip(cls.view(n, N_LARGE, -1).unbind(1), lesson.references.unbind(1), strict=True)
-        spread = [objectives.koleo(of_crop, others, own).sum() for of_crop, others in pairs]
-        return loss + self.config.explora_koleo_weight * sum(spread)
+        outputs: StudentOutputs = model(targets.large, small, targets.masks)
+
+        terms = [self._dino(outputs, targets)]
+        if config.explora_ibot_weight:
+            terms.append(config.explora_ibot_weight * self._ibot(outputs, targets))
+        if outputs.class_logits is not None:
+            terms.append(self.crops.label_loss(outputs.class_logits, positions))
+        if config.explora_koleo_weight:
+            terms.append(config.explora_koleo_weight * self._koleo(outputs, targets, batch_slots))
+        return sum(terms[1:], start=terms[0])
 
     def evaluate(self) -> dict[str, float]:
-        """How far the present weights tell images apart; PermanentError where they do not any
-        more.
-        """
-        return self.watch.check(self.student.backbone)
+        """Return the measures of `CollapseMonitor`; raises PermanentError after a collapse."""
+        return self.collapse_monitor.check(self.student.backbone)
 
-    def temperature(self, step: int) -> float:
-        """The teacher's, rising linearly from 0.04 during the warm-up."""
+    def teacher_temperature(self, step: int) -> float:
+        """Return the teacher's temperature, which rises linearly from 0.04 during the warm-up."""
         last = self.config.explora_teacher_temperature
-        first = min(_FIRST_TEMPERATURE, last)
-        return first + (last - first) * min(1.0, step / self.warmup)
+        first = min(_INITIAL_TEMPERATURE, last)
+        return first + (last - first) * min(1.0, step / self.n_warmup_steps)
 
-    def _crops(
+    def _targets_of(self, batch_slots: Positions) -> TeacherTargets:
+        assert self._targets is not None  # the loop calls begin_step before loss
+        return self._targets.take(batch_slots)
+
+    def _draw_crops(
         self,
         positions: Positions,
         batch_slots: Positions,
@@ -145,76 +166,89 @@ class DinoTask:
         size: int,
         strength: str,
     ) -> torch.Tensor:
-        """(n * number of streams, 3, size, size): the crops of an image beside each other."""
+        """Return crops (n * len(streams), 3, size, size); those of an image are adjacent."""
         if not streams:
             return torch.empty((0, 3, size, size), device=self.world.device)
-        keys = [(self.config.seed, step, stream) for stream in streams]
         crops = [
-            self.pixels.crops(positions, batch_slots, key, size, strength, self.batch_size)
-            for key in keys
+            self.crops.draw(
+                positions,
+                batch_slots,
+                (self.config.seed, step, stream),
+                size,
+                strength,
+                self.batch_size,
+            )
+            for stream in streams
         ]
         return torch.stack(crops, dim=1).flatten(0, 1)
 
-    def _masks(self, batch_slots: Positions, step: int) -> torch.Tensor:
+    def _draw_masks(self, batch_slots: Positions, step: int) -> torch.Tensor:
+        """Return the masks (2n, N) bool of the large crops; without iBOT, nothing is hidden."""
         if not self.config.explora_ibot_weight:
-            return torch.zeros(
-                (N_LARGE * len(batch_slots), self.side**2),
-                dtype=torch.bool,
-                device=self.world.device,
-            )
-        places = [N_LARGE * int(slot) + crop for slot in batch_slots for crop in range(N_LARGE)]
-        drawn = [
-            masks.block_mask((self.config.seed, step, _MASKS, place), self.side) for place in places
-        ]
+            shape = (N_LARGE * len(batch_slots), self.side**2)
+            return torch.zeros(shape, dtype=torch.bool, device=self.world.device)
+
+        drawn = []
+        for slot in batch_slots:
+            for crop in range(N_LARGE):
+                key = (self.config.seed, step, _MASK_STREAM, N_LARGE * int(slot) + crop)
+                drawn.append(masks.block_mask(key, self.side))
         return torch.from_numpy(np.stack(drawn)).to(self.world.device)
 
     @torch.no_grad()
-    def _taught(
+    def _teacher_outputs(
         self, large: torch.Tensor, hidden: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """The teacher's logits of CLS tokens (2n, K) and of masked patches (M, K)."""
+        """Return the teacher's logits of CLS tokens (2n, K) and of masked patches (M, K)."""
         assert isinstance(self.teacher, Student)
-        pairs = zip(
-            torch.split(large, _TEACHER_BATCH), torch.split(hidden, _TEACHER_BATCH), strict=True
-        )
-        parts = [self.teacher.teach(pixels, mask) for pixels, mask in pairs]
+        parts = [
+            self.teacher.teacher_logits(pixels, mask) for pixels, mask in _chunks(large, hidden)
+        ]
         return (
-            torch.cat([part[0] for part in parts]).float(),
-            torch.cat([part[1] for part in parts]).float(),
+            torch.cat([cls_logits for cls_logits, _ in parts]).float(),
+            torch.cat([patch_logits for _, patch_logits in parts]).float(),
         )
 
     @torch.no_grad()
     def _references(self, large: torch.Tensor, hidden: torch.Tensor) -> torch.Tensor:
-        """(B, 2, D): where the student has all images of the global batch at this step."""
+        """Return the student's CLS features (B, 2, D) of the global batch's large crops."""
         if not self.config.explora_koleo_weight:
             return large.new_empty((0, N_LARGE, 0))
-        pairs = zip(
-            torch.split(large, _TEACHER_BATCH), torch.split(hidden, _TEACHER_BATCH), strict=True
-        )
         cls = torch.cat(
-            [masked_tokens(self.student.backbone, pixels, mask)[:, 0] for pixels, mask in pairs]
+            [
+                masked_tokens(self.student.backbone, pixels, mask)[:, 0]
+                for pixels, mask in _chunks(large, hidden)
+            ]
         ).float()
-        shares = cls.view(-1, N_LARGE, cls.shape[1])
-        return self.world.gather_rows(shares, self.batch_size).to(large.device)
+        own = cls.view(-1, N_LARGE, cls.shape[1])
+        return self.world.gather_rows(own, self.batch_size).to(large.device)
 
     @torch.no_grad()
-    def _targets(self, logits: torch.Tensor, index: int, temperature: float) -> torch.Tensor:
+    def _centered(self, logits: torch.Tensor, index: int, temperature: float) -> torch.Tensor:
+        """Return targets from the teacher's logits; `index` is 0 for CLS tokens, 1 for patches."""
         if self.config.explora_centering == "sinkhorn":
             return objectives.sinkhorn(logits, temperature, self.world)
-        return objectives.centred(logits, self.student.centres[index], temperature, self.world)
+        return objectives.centered(logits, self.student.centers[index], temperature, self.world)
 
-    def _assignments(self, pixels: torch.Tensor) -> torch.Tensor:
+    def _prototype_probabilities(self, pixels: torch.Tensor) -> torch.Tensor:
+        """Return the student's probabilities (n, K) of the prototypes for full images."""
         hidden = torch.zeros((len(pixels), self.side**2), dtype=torch.bool, device=pixels.device)
-        logits = (
-            self.student.teach(pixels, hidden)[0] - self.student.centres[0]
-        )  # which is zero under Sinkhorn
+        logits, _ = self.student.teacher_logits(pixels, hidden)
+        # Under Sinkhorn-Knopp the centre stays zero.
+        logits = logits - self.student.centers[0]
         return torch.softmax(logits.float() / self.config.explora_teacher_temperature, dim=1)
 
-    def _dino(
-        self, targets: torch.Tensor, large: torch.Tensor, small: torch.Tensor
-    ) -> torch.Tensor:
-        """Every large crop's target against every other crop's answer, averaged over the pairs."""
-        first, second = targets.unbind(1)
+    def _dino(self, outputs: StudentOutputs, targets: TeacherTargets) -> torch.Tensor:
+        """Return the cross-entropy of each large crop's target with every other crop's output.
+
+        Averaged over the pairs of different crops, summed over the images (Caron et al. 2021,
+        equation 3).
+        """
+        n, n_small = len(targets.cls) // N_LARGE, self.config.explora_local_crops
+        large = outputs.cls_logits.view(n, N_LARGE, -1)
+        small = outputs.small_cls_logits.view(n, n_small, targets.cls.shape[-1])
+        first, second = targets.cls.view(n, N_LARGE, -1).unbind(1)
+
         total = (
             objectives.cross_entropy(large[:, 0], second).sum()
             + objectives.cross_entropy(large[:, 1], first).sum()
@@ -222,13 +256,36 @@ class DinoTask:
         total = total + sum(
             objectives.cross_entropy(small, target[:, None]).sum() for target in (first, second)
         )
-        return total / (N_LARGE + N_LARGE * small.shape[1])
+        return total / (N_LARGE + N_LARGE * n_small)
 
-    def _ibot(
-        self, targets: torch.Tensor, logits: torch.Tensor, counts: torch.Tensor
-    ) -> torch.Tensor:
-        """The mean over a crop's masked patches, averaged over its image's large crops; counts
-        (2n,) of the crops.
+    def _ibot(self, outputs: StudentOutputs, targets: TeacherTargets) -> torch.Tensor:
+        """Return the cross-entropy at masked patches.
+
+        Averaged over a crop's masked patches and over an image's large crops, summed over the
+        images (Zhou et al. 2022).
         """
-        weights = (1.0 / counts.clamp_min(1)).repeat_interleave(counts)
-        return (objectives.cross_entropy(logits, targets) * weights).sum() / N_LARGE
+        n_masked = targets.masks.sum(dim=1)
+        weights = (1.0 / n_masked.clamp_min(1)).repeat_interleave(n_masked)
+        losses = objectives.cross_entropy(outputs.patch_logits, targets.patches)
+        return (losses * weights).sum() / N_LARGE
+
+    def _koleo(
+        self, outputs: StudentOutputs, targets: TeacherTargets, batch_slots: Positions
+    ) -> torch.Tensor:
+        """Return KoLeo of each large crop's CLS features, summed over crops and images."""
+        own = torch.from_numpy(batch_slots).to(outputs.cls.device)
+        features = outputs.cls.view(len(batch_slots), N_LARGE, -1)
+        first, second = (
+            objectives.koleo(of_crop, references, own).sum()
+            for of_crop, references in zip(
+                features.unbind(1), targets.references.unbind(1), strict=True
+            )
+        )
+        return first + second
+
+
+def _chunks(
+    large: torch.Tensor, hidden: torch.Tensor
+) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+    """Yield large crops and their masks, _TEACHER_BATCH at a time."""
+    return zip(torch.split(large, _TEACHER_BATCH), torch.split(hidden, _TEACHER_BATCH), strict=True)

@@ -1,9 +1,9 @@
-"""Which parameters does extended pre-training change? ExPLoRA on any backbone that the project
-supports.
+"""ExPLoRA: the parameters that extended pre-training changes, on any supported backbone.
 
-ExPLoRA (Khanna et al. 2025, arXiv 2406.10973, algorithm 1): the last blocks unfrozen, LoRA on the
-query and value projections of all others, all norms unfrozen, the rest as it was. One adapter of
-peft holds all of it, so that it is stored, loaded and merged as any other.
+ExPLoRA (Khanna et al. 2025, arXiv 2406.10973, algorithm 1): the last blocks are unfrozen, the
+others have LoRA on their query and value projections, all norms are unfrozen, the rest is frozen.
+One adapter of peft holds all of it, so that it is stored, loaded and merged as any other; peft has
+no ready-made configuration of this choice.
 """
 
 from peft import LoraConfig, PeftModel, get_peft_model
@@ -18,10 +18,16 @@ _TARGETS = ("attention.q_proj", "attention.v_proj")
 def prepare_explora(
     backbone: PreTrainedModel, *, rank: int, alpha: float, unfrozen_blocks: int
 ) -> PeftModel:
-    """The backbone with exactly ExPLoRA's parameters trainable; it computes what it did before.
+    """Return the backbone with exactly ExPLoRA's parameters trainable; outputs do not change.
 
-    LoRA is scaled by alpha / rank. Raises ConfigError where `unfrozen_blocks` leaves no block to
-    adapt.
+    Args:
+        backbone: The pretrained backbone; changed in place.
+        rank: Rank of LoRA.
+        alpha: LoRA is scaled by alpha / rank.
+        unfrozen_blocks: Number of last blocks that are trained in full.
+
+    Raises:
+        ConfigError: `unfrozen_blocks` leaves no block to adapt.
     """
     prefix, blocks = _blocks(backbone)
     n_adapted = len(blocks) - unfrozen_blocks
@@ -30,8 +36,9 @@ def prepare_explora(
             f"explora_unfrozen_blocks={unfrozen_blocks} of a backbone with {len(blocks)} blocks; "
             f"give 1 to {len(blocks) - 1}"
         )
+
     unfrozen = [f"{prefix}.{index}" for index in range(n_adapted, len(blocks))]
-    # Norms inside an unfrozen block are part of it.
+    # Norms inside an unfrozen block are part of that block.
     norms = [
         name
         for name, module in backbone.named_modules()
@@ -52,7 +59,7 @@ def prepare_explora(
 
 
 def _blocks(backbone: PreTrainedModel) -> tuple[str, nn.ModuleList]:
-    """Name and content of the list of transformer blocks, in order."""
+    """Return name and content of the list of transformer blocks, in order."""
     return next(
         (name, module)
         for name, module in backbone.named_modules()

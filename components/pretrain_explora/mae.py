@@ -1,8 +1,10 @@
-"""The lighter objective: the backbone sees a quarter of the patches, a small decoder paints the
-others.
+"""Masked autoencoding: the backbone sees a quarter of the patches, a decoder reconstructs the rest.
 
-Masked autoencoder (He et al. 2022): hidden patches are left out of the backbone, so that it
-computes only what it sees; targets are pixels, normalised per patch.
+MAE (He et al. 2022, arXiv 2111.06377): hidden patches do not enter the backbone, which saves their
+computation; targets are pixels, normalised per patch. Lighter than self-distillation.
+
+Why no library: transformers' ViTMAE is an architecture of its own that would not hold a DINOv2
+backbone with adapters, and lightly requires torchvision, which is not a dependency of this project.
 """
 
 import math
@@ -15,24 +17,24 @@ from transformers import PreTrainedModel
 from components.pretrain_explora import masks
 from components.pretrain_explora.collapse_monitor import CollapseMonitor
 from components.pretrain_explora.config import PretrainExploraConfig
-from components.pretrain_explora.train_crops import Pixels, Positions
+from components.pretrain_explora.train_crops import Positions, TrainCrops
 from components.shared.models.backbone import n_prefix_tokens, tokens_of
 from components.shared.training.loop.distributed import World
 
-_DEPTH, _HEAD_WIDTH = 2, 32
-_CROP, _ORDER = range(2)  # random streams
-_TARGET_EPSILON = 1e-6
+_DEPTH, _HEAD_WIDTH = 2, 32  # of the decoder: blocks, and features per attention head
+_CROP_STREAM, _ORDER_STREAM = range(2)  # random streams
+_TARGET_EPSILON = 1e-6  # added to a patch's variance, as published
 
 
 class Decoder(nn.Module):
-    """Visible tokens (n, P + V, D) and their patches (n, V) -> pixels of all patches (n, N, 3 p
-    p).
-    """
+    """A small transformer from the backbone's tokens to the pixels of all patches."""
+
+    positions: torch.Tensor
 
     def __init__(self, n_features: int, width: int, side: int, patch: int) -> None:
         super().__init__()
         self.embed = nn.Linear(n_features, width)
-        self.hidden = nn.Parameter(torch.zeros(width))
+        self.mask_token = nn.Parameter(torch.zeros(width))
         layer = nn.TransformerEncoderLayer(
             width,
             width // _HEAD_WIDTH,
@@ -47,36 +49,41 @@ class Decoder(nn.Module):
         )
         self.pixels = nn.Linear(width, 3 * patch * patch)
         self.register_buffer("positions", sincos_position_embedding(side, width), persistent=False)
-        nn.init.trunc_normal_(self.hidden, std=0.02)
-
-    positions: torch.Tensor
+        nn.init.trunc_normal_(self.mask_token, std=0.02)
 
     def forward(self, tokens: torch.Tensor, visible: torch.Tensor) -> torch.Tensor:
-        """Every patch has its place added; those that were not seen start from one learned
-        token.
+        """Return the pixels (n, N, 3 p p) of all N patches of p x p pixels.
+
+        Hidden patches start from one learned token; all have the embedding of their position added.
+
+        Args:
+            tokens: (n, P + V, D) of P prefix tokens and V visible patches.
+            visible: (n, V) int64 indices of the visible patches.
         """
         embedded = self.embed(tokens)
         n_prefix = embedded.shape[1] - visible.shape[1]
         index = visible[:, :, None].expand(-1, -1, embedded.shape[2])
-        blank = self.hidden.to(embedded.dtype).expand(len(tokens), len(self.positions), -1)
-        patches = blank.scatter(1, index, embedded[:, n_prefix:]) + self.positions
+
+        masked = self.mask_token.to(embedded.dtype).expand(len(tokens), len(self.positions), -1)
+        patches = masked.scatter(1, index, embedded[:, n_prefix:]) + self.positions
         decoded = self.blocks(torch.cat([embedded[:, :n_prefix], patches], dim=1))
         return torch.Tensor(self.pixels(decoded[:, n_prefix:]))
 
 
 class MaskedAutoencoder(nn.Module):
-    """Backbone and decoder, and `classes`, from CLS features to labels, where there are any."""
+    """Backbone, decoder and, with labels, a class head on the CLS features."""
 
     def __init__(
-        self, backbone: PreTrainedModel, decoder: Decoder, classes: nn.Linear | None = None
+        self, backbone: PreTrainedModel, decoder: Decoder, class_head: nn.Linear | None = None
     ) -> None:
         super().__init__()
-        self.backbone, self.decoder, self.classes = backbone, decoder, classes
+        self.backbone, self.decoder, self.class_head = backbone, decoder, class_head
         self.n_prefix = n_prefix_tokens(backbone)
 
     def train(self, mode: bool = True) -> "MaskedAutoencoder":
-        """Nothing in a backbone is random while it learns: its own drop-outs would depend on the
-        process.
+        """Set the training mode of all but the backbone, whose dropout stays off.
+
+        Dropout inside the backbone would depend on the process.
         """
         super().train(mode)
         self.backbone.eval()
@@ -85,88 +92,99 @@ class MaskedAutoencoder(nn.Module):
     def forward(
         self, pixels: torch.Tensor, visible: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
-        """Pixels (n, 3, S, S) and visible patches (n, V) -> pixels of all patches (n, N, 3 p p),
-        and logits of the classes (n, C) or None."""
+        """Return the reconstruction (n, N, 3 p p), and class logits (n, C) or None.
 
-        def leave_out(_module: nn.Module, _inputs: object, tokens: torch.Tensor) -> torch.Tensor:
+        Args:
+            pixels: (n, 3, S, S) normalised images.
+            visible: (n, V) int64 indices of the patches that the backbone sees.
+        """
+
+        def select_visible(_module: nn.Module, _args: object, tokens: torch.Tensor) -> torch.Tensor:
             index = visible[:, :, None].expand(-1, -1, tokens.shape[2])
-            return torch.cat(
-                [tokens[:, : self.n_prefix], tokens[:, self.n_prefix :].gather(1, index)], dim=1
-            )
+            patches = tokens[:, self.n_prefix :].gather(1, index)
+            return torch.cat([tokens[:, : self.n_prefix], patches], dim=1)
 
+        # A hook after the embeddings, so that patches have the embeddings of their own positions.
         embeddings = next(
-            m
-            for name, m in self.backbone.named_modules()
+            module
+            for name, module in self.backbone.named_modules()
             if name.rsplit(".", 1)[-1] == "embeddings"
         )
-        handle = embeddings.register_forward_hook(leave_out)
+        handle = embeddings.register_forward_hook(select_visible)
         try:
             tokens = tokens_of(self.backbone, pixels)
         finally:
             handle.remove()
-        return self.decoder(tokens, visible), (
-            None if self.classes is None else self.classes(tokens[:, 0])
-        )
+
+        reconstruction = self.decoder(tokens, visible)
+        return reconstruction, None if self.class_head is None else self.class_head(tokens[:, 0])
 
 
 class MaeTask:
-    """Reconstruction of hidden patches of random crops."""
+    """The task of reconstructing hidden patches of random crops."""
 
     monitor = None  # without labels no epoch is better than another: the last one is exported
 
     def __init__(
-        self, config: PretrainExploraConfig, module: MaskedAutoencoder, pixels: Pixels, world: World
+        self,
+        config: PretrainExploraConfig,
+        module: MaskedAutoencoder,
+        crops: TrainCrops,
+        world: World,
     ) -> None:
-        self.config, self.pixels, self.world = config, pixels, world
+        self.config, self.crops, self.world = config, crops, world
         self.module: nn.Module = module
         self.autoencoder = module
-        self.n_samples = len(pixels.images)
+        self.n_samples = len(crops.images)
         self.batch_size = min(config.global_batch_size, self.n_samples)
         self.patch = module.backbone.config.patch_size
         self.n_patches = len(module.decoder.positions)
         self.n_visible = max(1, round(self.n_patches * (1 - config.explora_mask_ratio)))
-        self.watch = CollapseMonitor(pixels, module.backbone, world)
+        self.collapse_monitor = CollapseMonitor(crops, module.backbone, world)
 
     def loss(
         self, model: nn.Module, positions: Positions, batch_slots: Positions, step: int
     ) -> torch.Tensor:
-        """Summed over the images: mean squared error of the hidden patches' normalised pixels, and
-        of labels, where it is given any, cross-entropy."""
-        seed, size = self.config.seed, self.pixels.size
-        crops = self.pixels.crops(
-            positions, batch_slots, (seed, step, _CROP), size, "crop", self.batch_size
+        """Return the mean squared error of the hidden patches, plus label loss, over the images.
+
+        Targets are the patches' normalised pixels (He et al. 2022, section 3). Both losses are
+        summed over the images; the label loss is cross-entropy and needs labels.
+        """
+        seed, size = self.config.seed, self.crops.size
+        pixels = self.crops.draw(
+            positions, batch_slots, (seed, step, _CROP_STREAM), size, "crop", self.batch_size
         )
-        order = masks.random_order((seed, step, _ORDER), self.batch_size, self.n_patches)[
-            batch_slots
-        ]
-        visible, hidden = np.split(order, [self.n_visible], axis=1)
-        painted, named = model(crops, torch.from_numpy(visible).to(crops.device))
-        painted = painted.float()
-        index = (
-            torch.from_numpy(hidden).to(crops.device)[:, :, None].expand(-1, -1, painted.shape[2])
-        )
-        error = painted.gather(1, index) - patches_of(crops, self.patch).gather(1, index)
+        order = masks.random_order((seed, step, _ORDER_STREAM), self.batch_size, self.n_patches)
+        visible, hidden = np.split(order[batch_slots], [self.n_visible], axis=1)
+        reconstruction, class_logits = model(pixels, torch.from_numpy(visible).to(pixels.device))
+        reconstruction = reconstruction.float()
+
+        index = torch.from_numpy(hidden).to(pixels.device)[:, :, None]
+        index = index.expand(-1, -1, reconstruction.shape[2])
+        targets = normalised_patches(pixels, self.patch)
+        error = reconstruction.gather(1, index) - targets.gather(1, index)
         loss = error.square().mean(dim=(1, 2)).sum()
-        return torch.Tensor(
-            loss if named is None else loss + self.pixels.label_loss(named, positions)
-        )
+
+        if class_logits is not None:
+            loss = loss + self.crops.label_loss(class_logits, positions)
+        return torch.Tensor(loss)
 
     def evaluate(self) -> dict[str, float]:
-        """How far the features tell images apart; PermanentError where they do not any more."""
-        return self.watch.check(self.autoencoder.backbone)
+        """Return the measures of `CollapseMonitor`; raises PermanentError after a collapse."""
+        return self.collapse_monitor.check(self.autoencoder.backbone)
 
 
-def patches_of(pixels: torch.Tensor, patch: int) -> torch.Tensor:
-    """(n, 3, S, S) -> (n, N, 3 p p): the patches' pixels with mean 0 and variance 1 in each."""
+def normalised_patches(pixels: torch.Tensor, patch: int) -> torch.Tensor:
+    """Return the patches (n, N, 3 p p) of images (n, 3, S, S), each with mean 0 and variance 1."""
     side = pixels.shape[-1] // patch
-    whole = pixels[..., : side * patch, : side * patch]
-    flat = nn.functional.unfold(whole, patch, stride=patch).transpose(1, 2)
+    covered = pixels[..., : side * patch, : side * patch]
+    flat = nn.functional.unfold(covered, patch, stride=patch).transpose(1, 2)
     variance, mean = torch.var_mean(flat, dim=2, keepdim=True)
     return (flat - mean) / (variance + _TARGET_EPSILON).sqrt()
 
 
 def sincos_position_embedding(side: int, width: int) -> torch.Tensor:
-    """(side * side, width): sine and cosine of row and column at width / 4 frequencies."""
+    """Return (side * side, width): sine and cosine of row and column at width / 4 frequencies."""
     n = width // 4
     phase = torch.arange(side)[:, None] * torch.exp(-math.log(10000.0) * torch.arange(n) / n)
     wave = torch.cat([phase.sin(), phase.cos()], dim=1)

@@ -1,8 +1,8 @@
-"""What do student and teacher have to agree on, and what keeps them from agreeing on nothing?
+"""Self-distillation losses (DINO, iBOT, KoLeo) and the centering that prevents collapse.
 
-DINO (Caron et al. 2021), iBOT (Zhou et al. 2022), KoLeo and Sinkhorn-Knopp centring as in DINOv2
-(Oquab et al. 2023, section 4). Sums over samples run over the global batch, whatever the number of
-processes.
+DINO (Caron et al. 2021, arXiv 2104.14294), iBOT (Zhou et al. 2022, arXiv 2111.07832), KoLeo and
+Sinkhorn-Knopp centering as in DINOv2 (Oquab et al. 2023, arXiv 2304.07193, section 4). Sums over
+samples run over the global batch, for any number of processes.
 """
 
 import torch
@@ -10,65 +10,89 @@ from torch.nn import functional as F
 
 from components.shared.training.loop.distributed import World
 
-STUDENT_TEMPERATURE = 0.1
-_SINKHORN_ITERATIONS = 3
-_CENTRE_DECAY = 0.9
-_EPSILON = 1e-8
+STUDENT_TEMPERATURE = 0.1  # as published
+_N_SINKHORN_ITERATIONS = 3  # as published
+_CENTER_DECAY = 0.9  # per step, as published
+_EPSILON = 1e-8  # keeps the logarithm of a zero distance finite
 
 
 def sinkhorn(logits: torch.Tensor, temperature: float, world: World) -> torch.Tensor:
-    """(n, K) cosines -> (n, K) targets whose rows sum to 1 and whose columns, over all ranks, are
-    nearly equally heavy.
+    """Return targets whose rows sum to 1 and whose columns have nearly equal sums over all ranks.
 
-    Three iterations of Sinkhorn-Knopp on exp(logits / temperature) (Caron et al. 2020, section
-    3.1).
+    Three iterations of Sinkhorn-Knopp on exp(logits / temperature) (Caron et al. 2020, arXiv
+    2006.09882, section 3.1); collective.
+
+    Args:
+        logits: (n, K) cosines of this rank's samples with the prototypes.
+        temperature: The teacher's temperature.
+        world: The ranks.
+
+    Returns:
+        (n, K) float32.
     """
-    # Cosines are at most 1; in double precision the smallest exponential of a sharp teacher is
-    # still there.
+    # Cosines are at most 1. In double precision the smallest exponential of a sharp teacher does
+    # not underflow.
     q = torch.exp((logits.double() - 1) / temperature)
-    for _ in range(_SINKHORN_ITERATIONS):
+    for _ in range(_N_SINKHORN_ITERATIONS):
         q = q / world.sum(q.sum(dim=0, keepdim=True)).clamp_min(torch.finfo(q.dtype).tiny)
         q = q / q.sum(dim=1, keepdim=True)
     return q.float()
 
 
-def centred(
-    logits: torch.Tensor, centre: torch.Tensor, temperature: float, world: World
+def centered(
+    logits: torch.Tensor, center: torch.Tensor, temperature: float, world: World
 ) -> torch.Tensor:
-    """(n, K) -> (n, K) targets softmax((logits - centre) / temperature); moves the running `centre`
-    (K,) in place.
+    """Return targets softmax((logits - center) / temperature), then update `center` in place.
 
-    Caron et al. 2021, equation 4, with the mean over all ranks.
+    The update is that of Caron et al. 2021, equation 4, with the mean over all ranks; collective.
+
+    Args:
+        logits: (n, K) of this rank's samples.
+        center: (K,) running mean of the logits.
+        temperature: The teacher's temperature.
+        world: The ranks.
+
+    Returns:
+        (n, K) float32.
     """
     logits = logits.float()
-    targets = torch.softmax((logits - centre) / temperature, dim=1)
+    targets = torch.softmax((logits - center) / temperature, dim=1)
+
+    # The sum and, in the last element, the count: one collective call.
     total = world.sum(torch.cat([logits.sum(dim=0), logits.new_tensor([float(len(logits))])]))
     if total[-1] > 0:
-        centre.lerp_(total[:-1] / total[-1], 1 - _CENTRE_DECAY)
+        center.lerp_(total[:-1] / total[-1], 1 - _CENTER_DECAY)
     return targets
 
 
 def cross_entropy(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-    """(..., K) student logits and targets -> (...)."""
+    """Return the cross-entropy (...) of student logits (..., K) with targets (..., K)."""
     return -(targets * F.log_softmax(logits.float() / STUDENT_TEMPERATURE, dim=-1)).sum(dim=-1)
 
 
 def koleo(features: torch.Tensor, references: torch.Tensor, own: torch.Tensor) -> torch.Tensor:
-    """(n,) -log of the distance to the nearest reference of another image.
+    """Return -log of the distance to the nearest reference of another image.
 
-    features (n, D) of the student; references (B, D) the same without gradients, of the global
-    batch; own (n,) their rows of the same image. Sablayrolles et al. 2019, equation 2, lets the
-    neighbour move too, and looks for it in one process's batch; here the loss is a function of the
-    global batch. (A lagging teacher's features as references would let all features escape in one
-    direction, together.)
+    In Sablayrolles et al. 2019 (arXiv 1806.03198, equation 2), gradients flow through the neighbour
+    too, which is sought in the batch of one process; here the loss is a function of the global
+    batch. The references are the student's: with a lagging teacher's features as references, all
+    features could escape together in one direction.
+
+    Args:
+        features: (n, D) of the student.
+        references: (B, D) of the student for the global batch, without gradients.
+        own: (n,) rows of `references` that belong to the same images.
+
+    Returns:
+        (n,) float32; zeros for a global batch of one image.
     """
     if len(references) < 2:
         return features.sum(dim=1) * 0
-    features, references = (
-        F.normalize(features.float(), dim=1),
-        F.normalize(references.float(), dim=1),
-    )
+    features = F.normalize(features.float(), dim=1)
+    references = F.normalize(references.float(), dim=1)
+
     similarity = features.detach() @ references.T
+    # Below any cosine: an image is not its own neighbour.
     similarity[torch.arange(len(features), device=own.device), own] = -2.0
     nearest = references[similarity.argmax(dim=1)]
     return -torch.log(F.pairwise_distance(features, nearest, eps=_EPSILON) + _EPSILON)

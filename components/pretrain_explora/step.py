@@ -34,14 +34,25 @@ def run(
     adapted: OutputDir,
     train_labels: InputDir | None = None,
 ) -> dict[str, float]:
-    """Train through torchrun, verify the merged backbone from disk in a fresh process, write it;
-    returns metrics.
+    """Train through torchrun, verify the merged backbone from disk, write it; return the metrics.
 
-    Interrupted and started again with the same inputs, it goes on at its last checkpoint and writes
-    the same bytes. `train_labels` is taken with use_labeled_data=true, and must not be there
-    otherwise. Raises LeakageViolationError for images or labels that are not TRAIN's alone,
-    PermanentError where training collapsed or the merged backbone differs from the trained one by
-    more than 1e-4.
+    If interrupted and started again with the same inputs, the step resumes at its last checkpoint
+    and writes the same bytes.
+
+    Args:
+        config: The step's configuration.
+        train_images: Images of TRAIN.
+        pretrained: The backbone to start from.
+        adapted: The result.
+        train_labels: Labels of the images; required with use_labeled_data=true, refused otherwise.
+
+    Returns:
+        Metrics of the last epoch, and the number and fraction of trainable parameters.
+
+    Raises:
+        LeakageViolationError: Images or labels are not those of TRAIN alone.
+        PermanentError: Training collapsed, or the merged backbone differs from the trained one by
+            more than 1e-4.
     """
     sources = {"train_images": train_images, "pretrained": pretrained}
     if train_labels is not None:
@@ -60,14 +71,14 @@ def run(
         ) as out:
             shutil.copytree(work / "backbone", out, dirs_exist_ok=True)
             write_json(out / "training.json", summary)
-        shares = {
-            name: float(summary[name]) for name in ("trainable_parameters", "trainable_share")
-        }
-        return {name: float(value) for name, value in summary["last_metrics"].items()} | shares
+        metrics = dict(summary["last_metrics"])
+        for name in ("trainable_parameters", "trainable_fraction"):
+            metrics[name] = summary[name]
+        return {name: float(value) for name, value in metrics.items()}
 
 
 def _check(config: PretrainExploraConfig, images: TrainImages, pretrained: Path) -> None:
-    """Everything that can be refused before a process is started or a model is loaded."""
+    """Refuse what can be refused before a process is started or a model is loaded."""
     document = json.loads((pretrained / "config.json").read_text(encoding="utf-8"))
     if config.explora_objective == "mae" and document.get("model_type") not in _NO_ROPE:
         raise ConfigError(
@@ -86,7 +97,7 @@ def _check(config: PretrainExploraConfig, images: TrainImages, pretrained: Path)
 def _labels(
     config: PretrainExploraConfig, images: TrainImages, train_labels: Path | None
 ) -> dict[str, Manifest]:
-    """The labels' manifest, where they are to be seen; labels that nobody asked for are refused."""
+    """Return the labels' manifest if labels are used; refuse labels that the options exclude."""
     if train_labels is None:
         if config.use_labeled_data:
             raise ConfigError(
@@ -101,7 +112,7 @@ def _labels(
 
 
 def _verified(pretrained: Path, work: Path) -> dict[str, float]:
-    """The differences that components.pretrain_explora.verify finds, all within the tolerance."""
+    """Return the differences that `verify` finds in a process of its own, all within tolerance."""
     result = work / "verified.json"
     arguments = [pretrained, work / "backbone", work / "probe.safetensors", result]
     command = [

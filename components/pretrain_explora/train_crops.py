@@ -1,6 +1,4 @@
-"""Which pixels does a self-supervised objective see: crops of TRAIN images, distorted and
-normalised.
-"""
+"""The input of self-supervised objectives: augmented and normalised crops of TRAIN images."""
 
 from dataclasses import dataclass
 
@@ -17,12 +15,16 @@ Positions = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True)
-class Pixels:
-    """TRAIN on a device, with the mean and standard deviation per channel that the backbone
-    expects.
+class TrainCrops:
+    """TRAIN on a device, as crops that are normalised for the backbone.
 
-    size: side of whole images and large crops as the backbone sees them, at most the stored
-    images'.
+    Attributes:
+        images: The stored images.
+        size: Side of full images and large crops in pixels, at most that of the stored images.
+        mean: Mean per channel that the backbone expects.
+        std: Standard deviation per channel that the backbone expects.
+        device: Device of the results.
+        labels: (N,) int64 class indices; None if labels are not used.
     """
 
     images: TrainImages
@@ -30,50 +32,60 @@ class Pixels:
     mean: tuple[float, ...]
     std: tuple[float, ...]
     device: torch.device
-    labels: torch.Tensor | None = None  # (N,) int64 class indices, where they may be seen
+    labels: torch.Tensor | None = None
 
-    def plain(self, positions: Positions) -> torch.Tensor:
-        """(n, 3, size, size) float32, normalised, undistorted."""
+    def full_images(self, positions: Positions) -> torch.Tensor:
+        """Return full images (n, 3, size, size) float32, normalised, without augmentation."""
         x_BCHW = self._raw(positions).permute(0, 3, 1, 2).float().div_(255)
         if self.size != x_BCHW.shape[-1]:
             x_BCHW = F.interpolate(x_BCHW, (self.size, self.size), mode="bilinear", antialias=True)
         return self._normalised(x_BCHW)
 
-    def crops(
+    def draw(
         self,
         positions: Positions,
         batch_slots: Positions,
         key: tuple[int, int, int],
         size: int,
         strength: str,
-        count: int,
+        batch_size: int,
     ) -> torch.Tensor:
-        """(n, 3, size, size) float32, normalised: one crop of each image, a function of `key` and
-        slot alone.
+        """Return one random crop of each image, a function of `key` and batch slot alone.
 
-        key: (seed, step, stream); count: size of the global batch; strength: of augment.STRENGTHS.
+        Args:
+            positions: (n,) numbers of the images in TRAIN.
+            batch_slots: (n,) their positions in the global batch.
+            key: (seed, step, stream).
+            size: Side of the crops in pixels.
+            strength: One of `augment.STRENGTHS`.
+            batch_size: Size of the global batch.
+
+        Returns:
+            (n, 3, size, size) float32, normalised.
         """
-        parameters = augment.draw(step_rng(*key), count, strength).take(batch_slots)
+        parameters = augment.draw(step_rng(*key), batch_size, strength).take(batch_slots)
         oversampling = self.images.image_size // self.size
         return self._normalised(
             augment.apply(self._raw(positions), parameters, size, oversampling=oversampling)
         )
 
     def label_loss(self, logits: torch.Tensor, positions: Positions) -> torch.Tensor:
-        """Cross-entropy of logits (c n, C), an image's c crops beside each other: their mean,
-        summed over images.
+        """Return the cross-entropy, averaged over an image's crops and summed over the images.
+
+        Args:
+            logits: (c n, C) for c crops of each image, those of an image adjacent.
+            positions: (n,) numbers of the images in TRAIN.
         """
         assert self.labels is not None
-        crops = len(logits) // len(positions)
-        labels = self.labels[torch.from_numpy(positions)].repeat_interleave(crops)
-        return F.cross_entropy(logits.float(), labels, reduction="sum") / crops
+        n_crops = len(logits) // len(positions)
+        labels = self.labels[torch.from_numpy(positions)].repeat_interleave(n_crops)
+        return F.cross_entropy(logits.float(), labels, reduction="sum") / n_crops
 
     def _raw(self, positions: Positions) -> torch.Tensor:
+        """Return stored images (n, S, S, 3) uint8."""
         return torch.from_numpy(self.images.images(positions)).to(self.device)
 
     def _normalised(self, x_BCHW: torch.Tensor) -> torch.Tensor:
-        mean, std = (
-            torch.tensor(value, device=x_BCHW.device).view(1, 3, 1, 1)
-            for value in (self.mean, self.std)
-        )
+        mean = torch.tensor(self.mean, device=x_BCHW.device).view(1, 3, 1, 1)
+        std = torch.tensor(self.std, device=x_BCHW.device).view(1, 3, 1, 1)
         return (x_BCHW - mean) / std

@@ -15,21 +15,31 @@ from components.shared.models.backbone import exact_tokens, load_backbone
 
 
 def differences(source: Path, merged: Path, probe: Path) -> dict[str, float]:
-    """Largest absolute difference of tokens on the probe's images: of the merged backbone, and of
-    the source with the stored adapter, both of fp32 weights, to what the trained one said."""
+    """Return the largest absolute difference from the trained backbone's tokens on the probe.
+
+    Args:
+        source: Folder of the backbone before pre-training.
+        merged: Folder of the merged backbone, with the adapter in `adapter/`.
+        probe: safetensors file with `pixels` (n, 3, S, S) and the trained backbone's `tokens`.
+
+    Returns:
+        One difference of the merged backbone ("merged"), and one of the source with the stored
+        adapter ("adapter").
+    """
     tensors = load_file(probe)
     models = {
         "merged": load_backbone(str(merged)),
         "adapter": PeftModel.from_pretrained(load_backbone(str(source)), merged / "adapter"),
     }
-    return {
-        name: float((exact_tokens(model.eval(), tensors["pixels"]) - tensors["tokens"]).abs().max())
-        for name, model in models.items()
-    }
+    found = {}
+    for name, model in models.items():
+        tokens = exact_tokens(model.eval(), tensors["pixels"])
+        found[name] = float((tokens - tensors["tokens"]).abs().max())
+    return found
 
 
 def main() -> None:
-    """Write the differences as JSON."""
+    """Write the differences of the command line's backbones as JSON."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n", 1)[0])
     for name in ("source", "merged", "probe", "result"):
         parser.add_argument(name, type=Path)

@@ -10,8 +10,8 @@ from transformers import Dinov2Config, Dinov2Model
 from components.pretrain_explora import masks, objectives
 from components.pretrain_explora.config import PretrainExploraConfig
 from components.pretrain_explora.explora import prepare_explora
-from components.pretrain_explora.mae import Decoder, MaeTask, MaskedAutoencoder, patches_of
-from components.pretrain_explora.train_crops import Pixels
+from components.pretrain_explora.mae import Decoder, MaeTask, MaskedAutoencoder, normalised_patches
+from components.pretrain_explora.train_crops import TrainCrops
 from components.shared.contracts.errors import ConfigError
 from components.shared.data.train_images import TrainImages
 from components.shared.training.loop.distributed import World
@@ -40,7 +40,7 @@ def test_sinkhorn_of_two_by_two() -> None:
 def test_the_running_centre_is_taken_off_before_it_moves() -> None:
     centre = torch.tensor([0.1, 0.0])
     logits = torch.tensor([[0.3, 0.2], [0.5, 0.0]])
-    targets = objectives.centred(logits, centre, 0.1, WORLD)
+    targets = objectives.centered(logits, centre, 0.1, WORLD)
     torch.testing.assert_close(
         targets, torch.softmax((logits - torch.tensor([0.1, 0.0])) / 0.1, dim=1)
     )
@@ -87,31 +87,33 @@ def test_masks_are_blocks_of_the_wanted_size_in_half_of_the_crops() -> None:
     np.testing.assert_array_equal(drawn[41], masks.block_mask((0, 1, 7, 1), 16))
 
 
-def _pixels() -> Pixels:
-    return Pixels(
+def _crops() -> TrainCrops:
+    return TrainCrops(
         TrainImages.open(FOLDER / "train_images"), 16, (0.5,) * 3, (0.25,) * 3, WORLD.device
     )
 
 
-@pytest.mark.parametrize("level", ["global", "local", "crop"])
-def test_a_crop_depends_on_its_place_in_the_global_batch_alone(level: str) -> None:
-    pixels, key = _pixels(), (3, 5, 1)
-    whole = pixels.crops(np.arange(8), np.arange(8), key, 12, level, 8)
-    part = pixels.crops(np.array([4, 5]), np.array([4, 5]), key, 12, level, 8)
+@pytest.mark.parametrize("strength", ["global", "local", "crop"])
+def test_a_crop_depends_on_its_place_in_the_global_batch_alone(strength: str) -> None:
+    crops, key = _crops(), (3, 5, 1)
+    whole = crops.draw(np.arange(8), np.arange(8), key, 12, strength, 8)
+    part = crops.draw(np.array([4, 5]), np.array([4, 5]), key, 12, strength, 8)
     torch.testing.assert_close(part, whole[4:6])
     assert whole.shape == (8, 3, 12, 12)
-    assert not torch.equal(whole, pixels.crops(np.arange(8), np.arange(8), (3, 6, 1), 12, level, 8))
+    assert not torch.equal(
+        whole, crops.draw(np.arange(8), np.arange(8), (3, 6, 1), 12, strength, 8)
+    )
 
 
 def test_undistorted_pixels_are_normalised() -> None:
-    pixels = _pixels()
-    raw = torch.from_numpy(pixels.images.images(np.array([3]))).permute(0, 3, 1, 2).float() / 255
-    torch.testing.assert_close(pixels.plain(np.array([3])), (raw - 0.5) / 0.25)
+    crops = _crops()
+    raw = torch.from_numpy(crops.images.images(np.array([3]))).permute(0, 3, 1, 2).float() / 255
+    torch.testing.assert_close(crops.full_images(np.array([3])), (raw - 0.5) / 0.25)
 
 
 def test_patches_are_normalised_each_by_itself_in_reading_order() -> None:
     image = torch.arange(2 * 3 * 8 * 8).float().view(2, 3, 8, 8)
-    patches = patches_of(image, 4)
+    patches = normalised_patches(image, 4)
     assert patches.shape == (2, 4, 48)
     first = image[0, :, :4, 4:].flatten()
     torch.testing.assert_close(patches[0, 1], (first - first.mean()) / first.std())
@@ -131,7 +133,7 @@ def test_the_backbone_sees_only_the_visible_patches() -> None:
     task = MaeTask(
         PretrainExploraConfig(explora_objective="mae", global_batch_size=8),
         MaskedAutoencoder(backbone, Decoder(32, 32, 4, 4)),
-        _pixels(),
+        _crops(),
         WORLD,
     )
     assert (task.n_patches, task.n_visible) == (16, 4)

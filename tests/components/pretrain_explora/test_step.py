@@ -83,7 +83,7 @@ def test_the_result_is_a_backbone_whose_merging_was_verified_from_disk(
     assert manifest.summary["max_difference"].keys() == {"merged", "adapter"}
     assert max(manifest.summary["max_difference"].values()) <= 1e-6
     share = manifest.summary["trainable_parameters"] / manifest.summary["parameters"]
-    assert manifest.summary["trainable_share"] == pytest.approx(share, abs=1e-6)
+    assert manifest.summary["trainable_fraction"] == pytest.approx(share, abs=1e-6)
     before, after = (AutoModel.from_pretrained(path).eval() for path in (tiny.backbone, adapted))
     with_adapter = PeftModel.from_pretrained(
         AutoModel.from_pretrained(tiny.backbone), adapted / "adapter"
