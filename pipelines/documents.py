@@ -6,6 +6,7 @@ committed pages with what it would write.
 """
 
 import contextlib
+import functools
 import importlib
 import inspect
 import io
@@ -66,6 +67,7 @@ def graph() -> str:
     return f"```mermaid\n{mermaid(spec_of(FULL))}```\n"
 
 
+@functools.cache
 def spec_of(variant: Variant) -> dict[str, Any]:
     """Return the compiled specification of a variant of the pipeline."""
     spec: dict[str, Any] = json_format.MessageToDict(stage1(LOCAL, variant).pipeline_spec)

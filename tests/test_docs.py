@@ -10,6 +10,7 @@ import pytest
 
 from components.configure.phases import PHASES
 from components.configure.recipes import NAMES
+from components.configure.resolve import _RENAMED as RENAMED
 from pipelines import documents
 from pipelines.documents import FULL, spec_of
 from pipelines.graph import critical_path, mermaid, nodes
@@ -74,6 +75,11 @@ def test_the_readme_names_every_phase_in_the_order_of_the_graph() -> None:
             after = phase_of[node.name].replace("-", "_")
             if before in order and after in order and before != after:
                 assert order[before] < order[after], (before, after)
+
+
+def test_the_changelog_lists_every_renamed_option() -> None:
+    changelog = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
+    assert all(f"| `{old}` | `{new}` |" in changelog for old, new in RENAMED.items())
 
 
 def test_the_readme_is_short_and_its_pictures_are_small() -> None:
