@@ -24,11 +24,11 @@ from components.pretrain_explora.collapse_monitor import CollapseMonitor
 from components.pretrain_explora.config import PretrainExploraConfig
 from components.pretrain_explora.student import Student, StudentOutputs, masked_tokens
 from components.pretrain_explora.train_crops import Positions, TrainCrops
+from components.shared.contracts.random_streams import DinoStream
 from components.shared.training.loop.distributed import World
 from components.shared.training.loop.sampler import steps_per_epoch
 
 N_LARGE = 2
-_MASK_STREAM = 1000  # random streams: crops are numbered from 0
 _SMALL_SIDE = 98 / 224  # side of the small crops relative to the large ones', as in DINOv2
 _INITIAL_TEMPERATURE = 0.04
 _TEACHER_BATCH = 32  # large crops at a time, which bounds the memory without gradients
@@ -191,7 +191,7 @@ class DinoTask:
         drawn = []
         for slot in batch_slots:
             for crop in range(N_LARGE):
-                key = (self.config.seed, step, _MASK_STREAM, N_LARGE * int(slot) + crop)
+                key = (self.config.seed, step, DinoStream.MASKS, N_LARGE * int(slot) + crop)
                 drawn.append(masks.block_mask(key, self.side))
         return torch.from_numpy(np.stack(drawn)).to(self.world.device)
 

@@ -18,11 +18,11 @@ from components.pretrain_explora import masks
 from components.pretrain_explora.collapse_monitor import CollapseMonitor
 from components.pretrain_explora.config import PretrainExploraConfig
 from components.pretrain_explora.train_crops import Positions, TrainCrops
+from components.shared.contracts.random_streams import MaeStream
 from components.shared.models.backbone import n_prefix_tokens, tokens_of
 from components.shared.training.loop.distributed import World
 
 _DEPTH, _HEAD_WIDTH = 2, 32  # of the decoder: blocks, and features per attention head
-_CROP_STREAM, _ORDER_STREAM = range(2)  # random streams
 _TARGET_EPSILON = 1e-6  # added to a patch's variance, as published
 
 
@@ -152,9 +152,9 @@ class MaeTask:
         """
         seed, size = self.config.seed, self.crops.size
         pixels = self.crops.draw(
-            positions, batch_slots, (seed, step, _CROP_STREAM), size, "crop", self.batch_size
+            positions, batch_slots, (seed, step, MaeStream.CROP), size, "crop", self.batch_size
         )
-        order = masks.random_order((seed, step, _ORDER_STREAM), self.batch_size, self.n_patches)
+        order = masks.random_order((seed, step, MaeStream.PATCH_ORDER), self.batch_size, self.n_patches)
         visible, hidden = np.split(order[batch_slots], [self.n_visible], axis=1)
         reconstruction, class_logits = model(pixels, torch.from_numpy(visible).to(pixels.device))
         reconstruction = reconstruction.float()

@@ -13,6 +13,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from components.shared.contracts.random_streams import DistilledHeadStream
 from components.shared.models.classifier import BagHead, Classifier, Head
 from components.shared.training.loop.distributed import World
 from components.shared.training.loop.inference import Positions, SplitData, features_of
@@ -21,7 +22,6 @@ from components.shared.training.session.fit import fit
 from components.train_baseline.config import TrainBaselineConfig
 
 _MONITOR = "val_select/minus_distillation"
-_DROPOUT = 0
 _LEARNING_RATE, _STEPS = (
     1e-2,
     1000,
@@ -57,7 +57,11 @@ class StudentTask:
         """Summed over the samples."""
         rows = torch.from_numpy(positions)
         mask = dropout_mask(
-            self.dropout, (self.size, self.features.shape[1]), self.seed, step, _DROPOUT
+            self.dropout,
+            (self.size, self.features.shape[1]),
+            self.seed,
+            step,
+            DistilledHeadStream.DROPOUT,
         )
         keep = None if mask is None else torch.from_numpy(mask[batch_slots]).to(self.world.device)
         return F.cross_entropy(

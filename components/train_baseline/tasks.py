@@ -9,6 +9,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from components.shared.calibration.model_selection import selection_metrics
+from components.shared.contracts.random_streams import ClassifierStream
 from components.shared.models.classifier import Classifier, normalise, standardise
 from components.shared.training.loop.distributed import World
 from components.shared.training.loop.inference import (
@@ -22,9 +23,6 @@ from components.shared.training.loop.sampler import dropout_mask, step_rng
 from components.shared.training.loop.selective_losses import conformal_risk
 from components.shared.vision import augmentation as augment
 from components.train_baseline.config import TrainBaselineConfig
-
-# Random streams of a step; stream 3 is that of the cached views.
-_DROPOUT, _AUGMENTATION, _VIEW = range(3)
 
 
 class _Task:
@@ -86,7 +84,9 @@ class _Task:
             min(self.config.global_batch_size, self.n_samples),
             self.classifier.head.linear.in_features,
         )
-        mask = dropout_mask(self.config.dropout, shape, self.config.seed, step, _DROPOUT)
+        mask = dropout_mask(
+            self.config.dropout, shape, self.config.seed, step, ClassifierStream.DROPOUT
+        )
         return None if mask is None else torch.from_numpy(mask[batch_slots]).to(self.world.device)
 
     def scores(self, logits: npt.NDArray[np.float32]) -> dict[str, float]:
@@ -130,9 +130,8 @@ class FrozenTask(_Task):
     ) -> torch.Tensor:
         """Summed loss; each sample shows one of its cached views, drawn anew every step."""
         size = min(self.config.global_batch_size, self.n_samples)
-        view = step_rng(self.config.seed, step, _VIEW).integers(self.features.shape[1], size=size)[
-            batch_slots
-        ]
+        rng = step_rng(self.config.seed, step, ClassifierStream.CHOICE_OF_CACHED_AUGMENTATION)
+        view = rng.integers(self.features.shape[1], size=size)[batch_slots]
         features = self.features[torch.from_numpy(positions), torch.from_numpy(view)]
         return self.objective(model(features, self.keep_mask(batch_slots, step)), positions)
 
@@ -166,7 +165,7 @@ class ImageTask(_Task):
             pixels = normalise(images, spec)
         else:
             size = min(self.config.global_batch_size, self.n_samples)
-            rng = step_rng(self.config.seed, step, _AUGMENTATION)
+            rng = step_rng(self.config.seed, step, ClassifierStream.AUGMENTATION)
             parameters = augment.draw(rng, size, self.config.augmentation).take(batch_slots)
             pixels = standardise(augment.apply(images, parameters), spec)
         return self.objective(model(pixels, self.keep_mask(batch_slots, step)), positions)

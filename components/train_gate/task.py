@@ -8,6 +8,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from components.shared.contracts.random_streams import GateStream
 from components.shared.models.classifier import Classifier, Head
 from components.shared.models.gate import SELECTIVE_NET, Gate, GateHead
 from components.shared.stats.risk_coverage import augrc
@@ -26,8 +27,6 @@ from components.shared.training.loop.selective_losses import (
 )
 from components.train_gate.config import TrainGateConfig
 
-# Random streams of a step; stream 3 is that of the cached views.
-_DROPOUT, _VIEW = range(2)
 _MONITOR = "val_select/minus_augrc"
 
 
@@ -107,9 +106,8 @@ class GateTask:
         views, drawn anew every step.
         """
         batch = global_batch(self.n_samples, self.config.global_batch_size, self.config.seed, step)
-        view = step_rng(self.config.seed, step, _VIEW).integers(
-            self.features.shape[1], size=len(batch)
-        )
+        rng = step_rng(self.config.seed, step, GateStream.CHOICE_OF_CACHED_AUGMENTATION)
+        view = rng.integers(self.features.shape[1], size=len(batch))
         rows = torch.from_numpy(batch)
         features, labels = self.features[rows, torch.from_numpy(view)], self.labels[rows]
         logits, scores, auxiliary = model(features, self._keep_mask(step, len(batch)))
@@ -154,6 +152,10 @@ class GateTask:
 
     def _keep_mask(self, step: int, size: int) -> torch.Tensor | None:
         mask = dropout_mask(
-            self.config.dropout, (size, self.features.shape[-1]), self.config.seed, step, _DROPOUT
+            self.config.dropout,
+            (size, self.features.shape[-1]),
+            self.config.seed,
+            step,
+            GateStream.DROPOUT,
         )
         return None if mask is None else torch.from_numpy(mask).to(self.world.device)

@@ -18,13 +18,13 @@ from pathlib import Path
 import numpy as np
 
 from components.shared.contracts.errors import ConfigError
+from components.shared.contracts.random_streams import DemoStream
 from pipelines.demo import N_IMAGES
 from pipelines.demo.folder import publish
 from pipelines.demo.scenes import DAYS, FRAMES_PER_DRIVE, drive_of, jpeg, photograph, scene_of
 
 COLUMNS = ("path", "label", "group", "timestamp", "recording_day")
 BROKEN = ("truncated", "empty", "text", "png")
-_PLAN = 4  # keeps the plan's random numbers apart from those of drives, places and frames
 _DRIVES_PER_WORKER = 10  # fewer do not repay the start of a process
 
 
@@ -69,7 +69,7 @@ def plan(n_images: int, seed: int) -> list[Row]:
     if n_images < 2 * FRAMES_PER_DRIVE:
         raise ConfigError(f"n_images={n_images} is too small, give at least {2 * FRAMES_PER_DRIVE}")
     rows = [_frame_row(seed, *divmod(i, FRAMES_PER_DRIVE)) for i in range(n_images)]
-    rng = np.random.default_rng((seed, _PLAN))
+    rng = np.random.default_rng((seed, DemoStream.PLAN))
     used: set[int] = set()
     drives = rng.permutation(n_images // FRAMES_PER_DRIVE)
     n_pairs = len(drives) // 2

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageFilter
 
+from components.shared.contracts.random_streams import DemoStream
 from pipelines.demo import objects as things
 from pipelines.demo import roadwork
 from pipelines.demo.canvas import HEIGHT, NEAREST, SUPERSAMPLING, WIDTH, Canvas, Colour, View
@@ -100,7 +101,7 @@ class Scene:
 @functools.lru_cache(maxsize=2)
 def drive_of(seed: int, drive: int) -> Drive:
     """Draw what is common to all frames of a drive."""
-    rng = np.random.default_rng((seed, drive, 0))
+    rng = np.random.default_rng((seed, drive, DemoStream.DRIVE))
     weather = str(rng.choice(list(_WEATHER), p=(0.34, 0.28, 0.16, 0.11, 0.11)))
     light, sky, haze, visibility = _WEATHER[weather]
     focal = WIDTH * SUPERSAMPLING * rng.uniform(0.8, 1.05)
@@ -138,7 +139,7 @@ def scene_of(seed: int, drive: int, frame: int) -> Scene:
     """The scene of one frame of a drive (both counted from 0)."""
     common = drive_of(seed, drive)
     place, (first, has_site) = max((i, p) for i, p in enumerate(common.places) if p[0] <= frame)
-    rng = np.random.default_rng((seed, drive, 1, place))
+    rng = np.random.default_rng((seed, drive, DemoStream.PLACE, place))
     step = 0.02 if rng.random() < 0.2 else rng.uniform(0.5, 1.6)
     lane = float(rng.choice((-0.5, 0.5, 0.5, 0.85))) * common.half_width
     objects = _surroundings(rng, common)
@@ -149,7 +150,9 @@ def scene_of(seed: int, drive: int, frame: int) -> Scene:
         objects += roadwork.lay_out(rng, 2 * step + rng.uniform(4.5, 10.0), lane)
     travelled = step * (frame - first)
     moved = (replace(thing, z=thing.z - travelled) for thing in objects)
-    return Scene(common, tuple(moved), travelled, int(has_site), (seed, drive, 2, frame))
+    return Scene(
+        common, tuple(moved), travelled, int(has_site), (seed, drive, DemoStream.FRAME, frame)
+    )
 
 
 def photograph(scene: Scene, *, out_of_focus: bool = False) -> Image.Image:

@@ -11,6 +11,7 @@ import numpy.typing as npt
 import torch
 
 from components.shared.contracts.progress import progress
+from components.shared.contracts.random_streams import CachedImageStream
 from components.shared.data.dataset import Dataset
 from components.shared.data.splits import Splits
 from components.shared.models.classifier import (
@@ -26,9 +27,6 @@ from components.shared.vision import augmentation as augment
 from components.shared.vision import corruptions
 
 Positions = npt.NDArray[np.int64]
-# The random streams of cached views and corruptions, with the view's number or the severity instead
-# of a step; tasks number their own from 0.
-_CACHED_VIEW, _CORRUPTION = 3, 4
 _BATCH = 32
 
 
@@ -102,7 +100,8 @@ def cached_views(
     for view in range(n_views):
         parameters = None
         if view > 0:
-            parameters = augment.draw(step_rng(seed, view, _CACHED_VIEW), len(part), augmentation)
+            rng = step_rng(seed, view, CachedImageStream.CACHED_AUGMENTATION)
+            parameters = augment.draw(rng, len(part), augmentation)
         label = f"features {view + 1}/{n_views}"
         views.append(
             features_of(
@@ -193,7 +192,9 @@ def predict_corrupted(
     description: str = "",
 ) -> npt.NDArray[np.float32]:
     """Return logits (N, K) float32 of images corrupted at one of `corruptions.SEVERITIES`."""
-    parameters = corruptions.draw(step_rng(seed, severity, _CORRUPTION), len(part), severity)
+    parameters = corruptions.draw(
+        step_rng(seed, severity, CachedImageStream.CORRUPTION), len(part), severity
+    )
 
     def logits(rows: Positions) -> torch.Tensor:
         images = part.images(rows, world.device)

@@ -18,6 +18,7 @@ from transformers import get_cosine_schedule_with_warmup
 
 from components.shared.contracts.errors import PermanentError, TransientError
 from components.shared.contracts.options import LoopConfig
+from components.shared.contracts.random_streams import SampleOrderStream
 from components.shared.training.loop.distributed import World
 from components.shared.training.loop.experimental.profit import ReferenceStep
 from components.shared.training.loop.sampler import global_batch, steps_per_epoch
@@ -25,7 +26,6 @@ from components.shared.training.loop.task import Task, TeachingTask
 
 # What a rank tells the others in every step, as bits.
 _NOT_FINITE, _REQUEST = 1, 2
-_REFERENCE = 1  # stream of the sampler
 
 
 class Trainer:
@@ -123,7 +123,8 @@ class Trainer:
         always.
         """
         size, seed = self.config.global_batch_size, self.config.seed
-        batch = global_batch(self.task.n_samples, size, seed, step, stream=_REFERENCE)
+        stream = SampleOrderStream.PROFIT_REFERENCE
+        batch = global_batch(self.task.n_samples, size, seed, step, stream)
         self._accumulate(batch, self._slots(batch), self.n_steps + step, False)
 
     def warm_up_ddp_buckets(self) -> None:
