@@ -154,7 +154,9 @@ class MaeTask:
         pixels = self.crops.draw(
             positions, batch_slots, (seed, step, MaeStream.CROP), size, "crop", self.batch_size
         )
-        order = masks.random_order((seed, step, MaeStream.PATCH_ORDER), self.batch_size, self.n_patches)
+        order = masks.random_order(
+            (seed, step, MaeStream.PATCH_ORDER), self.batch_size, self.n_patches
+        )
         visible, hidden = np.split(order[batch_slots], [self.n_visible], axis=1)
         reconstruction, class_logits = model(pixels, torch.from_numpy(visible).to(pixels.device))
         reconstruction = reconstruction.float()
