@@ -20,9 +20,7 @@ def evaluate(
     classification: dsl.Output[dsl.ClassificationMetrics],
     config: dict,
 ) -> None:
-    """Compare the policies on VAL_TEST with 95 % intervals; ROC, confusion, hard examples of the
-    bundled one.
-    """
+    """Evaluate all policies on VAL_TEST with 95 % intervals, the bundled one in detail."""
     from components.evaluate.step import run
     from components.shared.contracts.step import execute
 

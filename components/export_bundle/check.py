@@ -1,6 +1,4 @@
-"""Do the stored files answer as the policy does? Asked of the bundle as it lies on disk, before it
-is handed over.
-"""
+"""Check of the stored files: the bundle on disk gives the checkpoint's logits."""
 
 from pathlib import Path
 
@@ -16,21 +14,29 @@ from components.shared.models.classifier import Classifier, normalise
 from components.shared.serving.bundle import Bundle
 from components.shared.serving.predictor import Predictor
 
-# Largest difference of a logit, relative where the logit exceeds 1, that fp32 rounding explains,
-# with a margin of 100.
+# Largest difference of a logit, relative where the logit exceeds 1: 100 times what rounding to
+# float32 explains.
 _TOLERANCE = 1e-4
 
 
 def check_logits(
     bundle: Bundle, pixels: npt.NDArray[np.uint8], logits: npt.NDArray[np.float32]
 ) -> None:
-    """Compare what the stored model says of `pixels` (B, S, S, 3) with the checkpoint's `logits`
-    (B, C).
+    """Compare the stored model's logits with the checkpoint's.
 
-    Where they agree to 1e-4, so do the decisions of all images that are further than that from the
-    threshold. Raises PermanentError where they do not, or where either is not finite.
+    Where they agree to 1e-4, so do the decisions of all images whose margin is further than that
+    from the threshold.
+
+    Args:
+        bundle: on disk.
+        pixels: (B, S, S, 3) images of the dataset.
+        logits: (B, C) of the checkpoint.
+
+    Raises:
+        PermanentError: the logits differ, or either is not finite.
     """
-    error = np.abs(Predictor(bundle).logits(pixels) - logits) / np.maximum(1, np.abs(logits))
+    stored = Predictor(bundle).logits(pixels)
+    error = np.abs(stored - logits) / np.maximum(1, np.abs(logits))
     if not error.max() <= _TOLERANCE:  # also for NaN
         raise PermanentError(
             f"exported model differs from the checkpoint by {error.max():.3g} in its logits (>"
@@ -42,20 +48,28 @@ def check_logits(
 def check_stock(
     directory: Path, classifier: Classifier, images: npt.NDArray[np.uint8], positive: int
 ) -> None:
-    """Compare a stock model as it lies on disk with the folded `classifier` it was written from, on
-    images (B, S, S, 3) resized to its size. Raises PermanentError as `check_logits`."""
+    """Compare a stock model on disk with the fused `classifier` that it was written from.
+
+    Args:
+        directory: of the stock model.
+        classifier: with calibrator and threshold in its head.
+        images: (B, S, S, 3) images of the dataset; they are resized to the classifier's size.
+        positive: index of the positive class.
+
+    Raises:
+        PermanentError: the logits differ, or either is not finite.
+    """
     size = classifier.spec.image_size
     pixels = torch.from_numpy(np.stack([resize(Image.fromarray(image), size) for image in images]))
+    model = AutoModelForImageClassification.from_pretrained(directory).eval()
     with torch.inference_mode():
         inputs = normalise(pixels, classifier.spec)
-        stored = (
-            AutoModelForImageClassification.from_pretrained(directory)
-            .eval()(pixel_values=inputs)
-            .logits
-        )
+        stored = model(pixel_values=inputs).logits
         expected = classifier(inputs)[:, [1 - positive, positive]]
+
     error = float((stored - expected).abs().max())
-    if not error <= _TOLERANCE * max(1.0, float(expected.abs().max())):
+    if not error <= _TOLERANCE * max(1.0, float(expected.abs().max())):  # also for NaN
         raise PermanentError(
-            f"exported student differs from the checkpoint by {error:.3g} in its logits"
+            f"exported distilled head differs from the checkpoint by {error:.3g} in its logits (>"
+            f" {_TOLERANCE}): this transformers version builds another model from its weights"
         )

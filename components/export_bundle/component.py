@@ -18,9 +18,7 @@ def export_bundle(
     bundle: dsl.Output[Bundle],
     config: dict,
 ) -> None:
-    """Write the deployable directory: model with the threshold folded in, one policy, model cards,
-    checksums.
-    """
+    """Write the deployable directory: fused model, one policy, model cards and checksums."""
     from components.export_bundle.step import run
     from components.shared.contracts.step import execute
 

@@ -1,16 +1,15 @@
-"""How does a consumer that rounds at 0.5 get the policy's decision? Calibrator and threshold go
-into the weights.
+"""Calibrator and threshold fused into the head, and the model files that consumers load.
 
 With the policy "positive iff margin > t" and a linear head, subtracting t from the positive class's
-bias makes the model's own margin positive exactly then, hence P(positive) > 0.5 and `numpy.round(P)
-== 1` exactly then. A margin of exactly t gives 0.5, which numpy rounds to 0, "none", and so says
-the policy. A linear calibrator scales the weights before (shared/evaluation/folding.py).
+bias makes the model's own margin positive exactly then. So P(positive) > 0.5 and
+`numpy.round(P) == 1` exactly then. A margin of exactly t gives 0.5, which numpy rounds to 0,
+"none", which is the policy's decision too. An affine calibrator scales the weights before
+(components/shared/policies/logit_affine.py).
 
-In float32 the changed weights are rounded once and the softmax rounds P to 0.5 for margins within
-1.2e-7 of zero, so that only an image within about 1e-6 of the threshold could be decided
-differently: less than another batch size or processor moves a margin (1e-5), and fitting puts t
-midway between neighbouring scores that occurred. The step checks the stored files on images of the
-dataset (check.py).
+In float32 the changed weights are rounded once, and the softmax rounds P to 0.5 for margins within
+1.2e-7 of zero. Only an image within about 1e-6 of the threshold could be decided differently:
+another batch size or processor moves a margin by more (1e-5), and fitting puts t midway between
+neighbouring scores. The step checks the stored files on images of the dataset (check.py).
 """
 
 import copy
@@ -28,26 +27,24 @@ from components.shared.policies.logit_affine import LogitAffine, logit_affine_of
 from components.shared.policies.policy import Policy
 
 # Families whose stock classification class feeds [CLS; mean patch token] to one linear layer, as
-# ours does.
+# `Classifier` does.
 _STOCK_TYPES = ("dinov2", "dinov2_with_registers")
-# What the NATIX validator looks for, spelled exactly so, in this order.
+# The names that the NATIX validator expects, in this order.
 STOCK_LABELS = ("None", "Roadwork")
 _BICUBIC = 3
 
 
-def fuse_into_head(head: nn.Linear, fold: LogitAffine) -> None:
-    """In place: logits become scale * logits + offset."""
-    scale, offset = torch.from_numpy(fold.scale), torch.from_numpy(fold.offset)
+def fuse_into_head(head: nn.Linear, affine: LogitAffine) -> None:
+    """Change the weights in place: logits become scale * logits + offset."""
+    scale, offset = torch.from_numpy(affine.scale), torch.from_numpy(affine.offset)
     weight, bias = head.weight.detach().double(), head.bias.detach().double()
     with torch.no_grad():
         head.weight.copy_(scale[:, None] * weight)
         head.bias.copy_(scale * bias + offset)
 
 
-def obstacle(spec: ClassifierSpec, fold: LogitAffine) -> str:
-    """Why transformers' stock pipeline cannot carry this classifier and policy; empty where it
-    can.
-    """
+def stock_incompatibility(spec: ClassifierSpec, affine: LogitAffine) -> str:
+    """Return why transformers' stock pipeline cannot run classifier and policy; empty if it can."""
     if spec.backbone_type not in _STOCK_TYPES:
         return (
             f"transformers has no class for {spec.backbone_type!r} with a head on [CLS; mean patch"
@@ -55,43 +52,38 @@ def obstacle(spec: ClassifierSpec, fold: LogitAffine) -> str:
         )
     if spec.views is not None:
         return (
-            f"the model looks at {spec.views.count} views of an image, transformers' pipeline"
-            " at one"
+            f"the model evaluates {spec.views.count} views of an image, the stock pipeline"
+            " evaluates one"
         )
     if len(spec.class_names) != len(STOCK_LABELS):
         return (
-            f"the model has {len(spec.class_names)} classes, its consumers know"
+            f"the model has {len(spec.class_names)} classes, its consumers expect"
             f" {' and '.join(STOCK_LABELS)}"
         )
-    return "" if fold.decides else fold.reason
+    return "" if affine.decides else affine.reason
 
 
 def distilled_classifier(classifier: Classifier) -> Classifier:
-    """The student of a classifier of several views, as a classifier of the whole image at a view's
-    size.
-    """
-    spec, student = classifier.spec, classifier.distilled_head
-    if spec.views is None or student is None:
-        raise ValueError("the classifier has no student")
-    return Classifier(
-        classifier.backbone,
-        student,
-        dataclasses.replace(spec, image_size=spec.views.size, views=None),
-    ).eval()
+    """Return the distilled head as a classifier of the full image at the size of a view."""
+    spec, head = classifier.spec, classifier.distilled_head
+    if spec.views is None or head is None:
+        raise ValueError("the classifier has no distilled head")
+    full_image = dataclasses.replace(spec, image_size=spec.views.size, views=None)
+    return Classifier(classifier.backbone, head, full_image).eval()
 
 
 def write_model(classifier: Classifier, policy: Policy, directory: Path) -> None:
-    """Write the folded model, `classifier` itself included: as stock model and processor, or as
-    `Classifier` files.
+    """Write the fused model: as stock model and processor, or as files of `Classifier`.
 
-    Of several views nothing is folded: their aggregation does not commute with a scale or an
-    offset.
+    `classifier` itself is fused too. A multi-view model is not: the aggregation of its views does
+    not commute with a scale or an offset.
     """
-    fold, positive = logit_affine_of(policy), policy.positive
+    affine, positive = logit_affine_of(policy), policy.positive
     if classifier.spec.views is None:
-        fuse_into_head(classifier.head.linear, fold)
+        fuse_into_head(classifier.head.linear, affine)
+
     directory.mkdir()
-    if obstacle(classifier.spec, fold):
+    if stock_incompatibility(classifier.spec, affine):
         classifier.save(directory)
         return
     _stock_model(classifier, [1 - positive, positive]).save_pretrained(directory)
@@ -99,14 +91,12 @@ def write_model(classifier: Classifier, policy: Policy, directory: Path) -> None
 
 
 def _stock_model(classifier: Classifier, order: list[int]) -> Any:
-    """transformers' own classification model with our weights; class `order[i]` gets
-    `STOCK_LABELS[i]`.
-    """
+    """Return transformers' model with these weights; class `order[i]` gets `STOCK_LABELS[i]`."""
     config = copy.deepcopy(classifier.backbone.config)
     config.id2label = dict(enumerate(STOCK_LABELS))
     config.label2id = {name: index for index, name in enumerate(STOCK_LABELS)}
-    # Unset means softmax everywhere; transformers 4.45's pipeline takes
-    # "single_label_classification" for a sigmoid.
+    # Unset means softmax everywhere; the pipeline of transformers 4.45 applies a sigmoid for
+    # "single_label_classification".
     config.problem_type = None
     model = AutoModelForImageClassification.from_config(config)
     model.base_model.load_state_dict(classifier.backbone.state_dict())
@@ -116,8 +106,9 @@ def _stock_model(classifier: Classifier, order: list[int]) -> Any:
 
 
 def _processor(spec: ClassifierSpec) -> dict[str, object]:
-    """ViT's processor, not DINOv2's own: it squeezes instead of cropping, and old stock pipelines
-    can load it.
+    """Return the configuration of ViT's image processor.
+
+    DINOv2's own crops, ViT's resizes to a square, and old stock pipelines can load it.
     """
     return {
         "image_processor_type": "ViTImageProcessor",

@@ -1,135 +1,70 @@
-"""What must a person know before using the model? The model card, and the one NATIX asks for."""
+"""Model cards: README.md with the Hub's metadata and model index, and NATIX's model_card.json."""
 
+from importlib.resources import files
 from typing import Any
 
+from huggingface_hub import EvalResult, ModelCard, ModelCardData
+
 from components.export_bundle.config import ExportConfig
+from components.shared.contracts.artifacts import Manifest
+from components.shared.policies.logit_affine import LogitAffine
+
+# The package's full name, so that the files of its folder belong to the phase's image.
+_TEMPLATES = "components.export_bundle.templates"
+_TASK = "image-classification"
+# Metrics that https://huggingface.co/metrics knows under another name.
+_HUB_METRICS = {
+    "auroc": "roc_auc",
+    "brier": "brier_score",
+    "mcc": "matthews_correlation",
+}
+_NAME_OF_RISK = {"error": "error rate", "fnr": "false negative rate"}
 
 
-def readme(
+def model_card(
     config: ExportConfig,
     report: dict[str, Any],
-    counts: dict[str, Any],
+    dataset: Manifest,
     preprocessing: dict[str, Any],
-    reason: str,
     *,
-    student: bool,
+    affine: LogitAffine,
+    stock_reason: str,
+    distilled: bool,
 ) -> str:
-    """Markdown with the Hub's front matter: data, metrics with intervals, use, intended use,
-    limits.
+    """Return the Markdown of README.md: data, metrics with intervals, decision, use and limits.
 
-    `report` is eval_report.json, `counts` the dataset's summary, `reason` why the stock pipeline
-    cannot load the model.
+    Args:
+        config: name, version and description.
+        report: eval_report.json.
+        dataset: manifest of the ImageDataset; its summary holds the counts.
+        preprocessing: preprocessing.json.
+        affine: the part of calibrator and threshold that the weights contain.
+        stock_reason: why transformers' stock pipeline cannot load the model; empty if it can.
+        distilled: whether the bundle holds the distilled head as a stock model.
     """
     policy = report["policy"]
-    rows = "\n".join(
-        f"| {name} | {_number(entry['value'])} | {_interval(entry['interval_95'])} |"
-        for name, entry in report["metrics"].items()
+    card = ModelCard.from_template(
+        _metadata(config, report, dataset, stock=not stock_reason),
+        template_str=(files(_TEMPLATES) / "model_card.md.jinja").read_text(encoding="utf-8"),
+        config=config,
+        report=report,
+        counts=dataset.summary,
+        preprocessing=preprocessing,
+        size=preprocessing["image_size"],
+        views=preprocessing.get("views"),
+        policy=policy,
+        risk=_NAME_OF_RISK.get(policy.get("risk", "")),
+        affine=affine,
+        stock_reason=stock_reason,
+        distilled=distilled,
+        number=_number,
+        interval=_interval,
     )
-    per_class = ", ".join(f"{count} {name}" for name, count in counts["n_per_class"].items())
-    size = preprocessing["image_size"]
-    limit = _limit(preprocessing) + " Not for safety decisions."
-    use = _stock_use() if not reason else f"The stock pipeline cannot load it: {reason}."
-    use += _student_use(report) if student else ""
-    return f"""---
-pipeline_tag: image-classification
-{"library_name: transformers" if not reason else "inference: false"}
-tags:
-- roadwork
-- street-scenes
----
-# {config.model_name} {config.model_version}
-
-{config.description}
-
-A {preprocessing["backbone_type"]} backbone with one linear layer on [CLS; mean patch token]. Input: RGB, upright,
-squeezed to {size} x {size} by Pillow's bicubic filter (`preprocessing.json`).{_views(preprocessing)}
-
-## Data
-{counts["n_samples"]} images ({per_class}) in {counts["n_groups"]} groups; {counts["n_rejected"]} files were rejected,
-{counts["n_exact_duplicates"]} exact copies left out. Groups never cross splits.
-
-## Metrics on {report["split"]}
-{report["n_samples"]} images, {report["n_positive"]} positive, {report["n_groups"]} groups.
-The 95 % intervals come from resampling groups. Neither training nor the threshold has seen these images.
-
-| metric | value | 95 % interval |
-|---|---|---|
-{rows}
-
-## Decision
-{_decision(policy, several="views" in preprocessing)}
-
-## Use
-{use}
-
-`python -m components.shared.serving.predict BUNDLE IMAGE...` verifies the bundle and prints one JSON line per image, with the
-probability before the threshold was folded in.
-
-## Intended use and limits
-Deciding whether a street photograph shows roadwork, as the first stage of a cascade. The figures hold for images like
-those above; other cameras, countries, seasons or labelling rules need their own evaluation. {limit}
-"""
-
-
-def _views(preprocessing: dict[str, Any]) -> str:
-    """How the image is cut and what is made of the views; nothing where it is seen as a whole."""
-    if "views" not in preprocessing:
-        return ""
-    views = preprocessing["views"]
-    mirrored = ", all of them also mirrored" if views["flips"] else ""
-    return (
-        f"\nThe model looks at the whole image and at {len(preprocessing['tiles'])} tiles of"
-        f" it{mirrored}, each as {views['size']} x {views['size']}\npixels, and aggregates their"
-        f" margins ({views['aggregation']}). The metrics below are those of all"
-        " views;\n`early_exit.json`, where it is there, says when the whole image is enough."
-    )
-
-
-def _limit(preprocessing: dict[str, Any]) -> str:
-    size = preprocessing["image_size"]
-    if "views" in preprocessing:
-        side = preprocessing["tiles"][0][2]
-        return (
-            f"Roadwork that covers\nfew pixels even of a tile (a square of {side} of {size} pixels)"
-            " is easily missed."
-        )
-    return (
-        f"The whole image is looked\nat once: roadwork that covers few of the {size} x {size}"
-        " pixels is easily missed."
-    )
-
-
-def _decision(policy: dict[str, Any], *, several: bool) -> str:
-    """The rule, and for a policy that defers its promise."""
-    text = (
-        f"`{policy['positive_class']}` where its probability exceeds {policy['threshold']:.6f},"
-        " fitted on VAL_CALIB (`policy.json`).\n"
-    )
-    if policy["kind"] != "softmax":
-        what = "error rate" if policy["risk"] == "error" else "false negative rate"
-        text += (
-            f"The policy `{policy['kind']}` defers images to stage 2. With probability"
-            f" {1 - policy['delta']:g} the\n{what} among answered images is at most"
-            f" {policy['alpha']:g}, and with that probability at\nleast"
-            f" {policy['coverage_lower_bound']:.3f} of the images are answered. Both hold for a"
-            " random image\nof a random group, drawn as those of VAL_CALIB were; not under"
-            " drift.\n"
-        )
-    if several:
-        return (
-            text + "The weights in `model/` are as trained: the policy decides on the margin of all"
-            " views."
-        )
-    return (
-        text
-        + "The weights in `model/` carry this threshold: the probability they give is above 0.5"
-        " exactly then,\nand is not the probability that the calibration metrics above are about."
-        " They never defer."
-    )
+    return f"{str(card).rstrip()}\n"
 
 
 def natix_card(config: ExportConfig) -> dict[str, Any]:
-    """model_card.json of the NATIX StreetVision network."""
+    """Return model_card.json of the NATIX StreetVision network."""
     return {
         "model_name": config.model_name,
         "description": config.description,
@@ -139,34 +74,32 @@ def natix_card(config: ExportConfig) -> dict[str, Any]:
     }
 
 
-def _stock_use() -> str:
-    return """```python
-from transformers import pipeline
-
-classify = pipeline("image-classification", model="model")
-{answer["label"]: answer["score"] for answer in classify("photo.jpg")}["Roadwork"] > 0.5
-```
-
-As a Hub repository: the files of `model/`, this file and `model_card.json` side by side."""
-
-
-def _student_use(report: dict[str, Any]) -> str:
-    """What the stock form of one image is, and what either form scored."""
-    forms = {"all views (`model/`)": report["metrics"], "student (`student/`)": report["student"]}
-    rows = "\n".join(
-        f"| {form} | "
-        + " | ".join(_number(values[name]["value"]) for name in ("accuracy", "mcc", "auroc"))
-        + " |"
-        for form, values in forms.items()
+def _metadata(
+    config: ExportConfig, report: dict[str, Any], dataset: Manifest, *, stock: bool
+) -> ModelCardData:
+    """Return the front matter; every metric with a value is an entry of the model index."""
+    results = [
+        EvalResult(
+            task_type=_TASK,
+            dataset_type="image-folder",
+            dataset_name="street photographs",
+            dataset_split=report["split"],
+            dataset_revision=dataset.content_digest,
+            metric_type=_HUB_METRICS.get(name, name),
+            metric_name=name,
+            metric_value=round(entry["value"], 4),
+        )
+        for name, entry in report["metrics"].items()
+        if entry["value"] is not None
+    ]
+    return ModelCardData(
+        pipeline_tag=_TASK,
+        library_name="transformers" if stock else None,
+        inference=None if stock else False,
+        tags=["roadwork", "street-scenes"],
+        model_name=config.model_name if results else None,
+        eval_results=results or None,
     )
-    return f"""
-
-`student/` is a stock model of the whole image alone, distilled from all views on TRAIN, with a threshold of its own
-folded in. On {report["split"]}:
-
-| form | accuracy | MCC | AUROC |
-|---|---|---|---|
-{rows}"""
 
 
 def _number(value: float | None) -> str:

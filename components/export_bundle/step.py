@@ -1,9 +1,8 @@
-"""Phase 6: what is deployed? One directory with the model, exactly one policy, and everything to
-check them by.
-"""
+"""The deployable directory: the model, exactly one policy, and the files that verify them."""
 
 import json
 import shutil
+from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from components.export_bundle.config import ExportConfig
-from components.export_bundle.model_card import natix_card, readme
+from components.export_bundle.model_card import model_card, natix_card
 from components.shared.contracts.artifact_kinds import Kind
 from components.shared.contracts.artifacts import (
     Manifest,
@@ -46,6 +45,19 @@ _N_CHECKED_IMAGES = 16  # a second with a small backbone, half a minute with the
 _LIBRARIES = ("numpy", "pillow", "safetensors", "torch", "transformers")
 
 
+@dataclass(frozen=True)
+class _Inputs:
+    """Verified inputs: the bundled policy with its checkpoint, and the documents about them."""
+
+    checkpoint: Path
+    policy_path: Path
+    policy: Policy
+    distilled_policy: Policy | None
+    report: dict[str, Any]
+    dataset: Dataset
+    manifests: dict[str, Manifest]
+
+
 def run(
     config: ExportConfig,
     *,
@@ -58,74 +70,113 @@ def run(
     gate_policy: InputDir | None = None,
     scrc_policy: InputDir | None = None,
 ) -> None:
-    """Fold the policy named by `config.policy` into its model, write the bundle, and compare it
-    with the checkpoint.
+    """Write the bundle of the policy named by `config.policy`, and compare it with the checkpoint.
 
-    Raises ArtifactError for none or several policies and for inputs of different runs, all before a
-    model is loaded.
+    Raises:
+        ArtifactError: none or several policies, or inputs of different runs; before a model is
+            loaded.
+        PermanentError: the exported model's logits differ from the checkpoint's.
     """
-    path = {"softmax": softmax_policy, "gate": gate_policy, "scrc": scrc_policy}[config.policy]
-    if config.policy == "gate":
-        checkpoint = gate_checkpoint or checkpoint
-    if path is None:
+    policies = {"softmax": softmax_policy, "gate": gate_policy, "scrc": scrc_policy}
+    if config.policy == "gate" and gate_checkpoint is not None:
+        checkpoint = gate_checkpoint
+    inputs = _read_inputs(
+        config,
+        checkpoint=checkpoint,
+        policy_path=policies[config.policy],
+        softmax_policy=softmax_policy,
+        evaluation=evaluation,
+        dataset=dataset,
+    )
+    _check_inputs(inputs)
+
+    with writing(
+        bundle, kind=Kind.BUNDLE, step="export_bundle", config=config, inputs=inputs.manifests
+    ) as out:
+        shutil.copyfile(inputs.policy_path / POLICY, out / POLICY)
+        write_early_exit(out, read_early_exit(inputs.policy_path))
+        preprocessing, stock_reason = _write_model(inputs, out)
+        distilled = _write_distilled_model(inputs, out)
+
+        card = model_card(
+            config,
+            inputs.report,
+            inputs.dataset.manifest,
+            preprocessing,
+            affine=logit_affine_of(inputs.policy),
+            stock_reason=stock_reason,
+            distilled=distilled,
+        )
+        (out / "README.md").write_text(card, encoding="utf-8")
+        write_json(out / "model_card.json", natix_card(config))
+
+        document = _document(config, inputs, out, preprocessing, stock_reason)
+        if distilled and "student" in inputs.report:
+            document |= _forms(inputs.report)
+        write_json(out / DOCUMENT, document)
+
+
+def _read_inputs(
+    config: ExportConfig,
+    *,
+    checkpoint: Path,
+    policy_path: Path | None,
+    softmax_policy: Path,
+    evaluation: Path,
+    dataset: Path,
+) -> _Inputs:
+    if policy_path is None:
         raise ArtifactError(
             f"policy={config.policy!r} is to be bundled, but {config.policy}_policy was not given"
         )
-    rule, policy_manifest = read_policy(path)
-    if rule.kind != config.policy:
+    policy, policy_manifest = read_policy(policy_path)
+    if policy.kind != config.policy:
         raise ArtifactError(
-            f"{path}: holds a policy of kind {rule.kind!r}, expected {config.policy!r}"
+            f"{policy_path}: holds a policy of kind {policy.kind!r}, expected {config.policy!r}"
         )
-    if rule.kind == "gate" and not (checkpoint / "gate.json").is_file():
+    if policy.kind == "gate" and not (checkpoint / "gate.json").is_file():
         raise ArtifactError(
             f"{checkpoint}: has no gate.json; a gate needs the checkpoint of train_gate"
         )
+
     data = Dataset.open(dataset)
-    inputs = {
+    manifests = {
         "checkpoint": verify_dir(checkpoint, Kind.CHECKPOINT),
         "policy": policy_manifest,
         "evaluation": verify_dir(evaluation, Kind.EVALUATION),
         "dataset": data.manifest,
     }
-    report = json.loads((evaluation / "eval_report.json").read_text(encoding="utf-8"))
-    _check(inputs, rule, report, checkpoint)
-    with writing(
-        bundle, kind=Kind.BUNDLE, step="export_bundle", config=config, inputs=inputs
-    ) as out:
-        shutil.copyfile(path / "policy.json", out / POLICY)
-        write_early_exit(out, read_early_exit(path))
-        preprocessing, reason = _write_model(checkpoint, rule, data, out)
-        student = _write_student(checkpoint, read_distilled_policy(softmax_policy), data, out)
-        card = readme(config, report, data.manifest.summary, preprocessing, reason, student=student)
-        (out / "README.md").write_text(card, encoding="utf-8")
-        write_json(out / "model_card.json", natix_card(config))
-        scores = report.get("student") if student else None
-        write_json(
-            out / DOCUMENT,
-            _document(config, rule, out, inputs, reason) | _student_entry(scores, report),
-        )
+    return _Inputs(
+        checkpoint=checkpoint,
+        policy_path=policy_path,
+        policy=policy,
+        distilled_policy=read_distilled_policy(softmax_policy),
+        report=json.loads((evaluation / "eval_report.json").read_text(encoding="utf-8")),
+        dataset=data,
+        manifests=manifests,
+    )
 
 
-def _check(
-    inputs: dict[str, Manifest], rule: Policy, report: dict[str, Any], checkpoint: Path
-) -> None:
-    """Refuse parts that do not belong together."""
-    if report["policy"] != rule.to_json():
+def _check_inputs(inputs: _Inputs) -> None:
+    """Refuse inputs of different runs."""
+    if inputs.report["policy"] != inputs.policy.to_json():
         raise ArtifactError(
             "evaluation was made with another policy; evaluate the one that is bundled"
         )
-    names = tuple(
-        json.loads((checkpoint / "classifier.json").read_text(encoding="utf-8"))["class_names"]
-    )
-    if names != rule.class_names:
+
+    classifier = json.loads((inputs.checkpoint / "classifier.json").read_text(encoding="utf-8"))
+    class_names = tuple(classifier["class_names"])
+    if class_names != inputs.policy.class_names:
         raise ArtifactError(
-            f"checkpoint has class_names {list(names)}, the policy has {list(rule.class_names)}"
+            f"checkpoint has class_names {list(class_names)}, the policy has"
+            f" {list(inputs.policy.class_names)}"
         )
-    digest = inputs["dataset"].content_digest
+
+    digest = inputs.manifests["dataset"].content_digest
     others = [
         name
         for name in ("checkpoint", "evaluation")
-        if inputs[name].inputs.get("dataset", digest) != digest
+        if inputs.manifests[name].inputs.get("dataset", digest) != digest
     ]
     if others:
         raise ArtifactError(
@@ -133,32 +184,80 @@ def _check(
         )
 
 
-def _write_model(
-    checkpoint: Path, rule: Policy, data: Dataset, out: Path
-) -> tuple[dict[str, Any], str]:
-    """Write model/ and preprocessing.json and check them; returns the latter, and why the stock
-    pipeline cannot.
+def _write_model(inputs: _Inputs, out: Path) -> tuple[dict[str, Any], str]:
+    """Write model/, gate/ and preprocessing.json, and check them.
+
+    Returns:
+        preprocessing.json, and why transformers' stock pipeline cannot load the model (empty if it
+        can).
     """
-    import torch  # seconds, so only once the inputs are known to be good
+    import torch  # takes seconds, so only once the inputs are known to be good
 
     from components.export_bundle.check import check_logits
-    from components.export_bundle.fuse_head import obstacle, write_model
+    from components.export_bundle.fuse_head import stock_incompatibility, write_model
     from components.shared.models.classifier import Classifier, normalise
     from components.shared.models.gate import gate_files
 
-    classifier = Classifier.load(checkpoint)
+    data, policy = inputs.dataset, inputs.policy
+    classifier = Classifier.load(inputs.checkpoint)
     spec = classifier.spec
-    fold = logit_affine_of(rule)
-    reason = obstacle(spec, fold)
     if spec.image_size != data.image_size:
         raise ArtifactError(
             f"checkpoint has image_size {spec.image_size}, the dataset has {data.image_size}"
         )
-    positions = np.linspace(0, len(data.samples) - 1, min(_N_CHECKED_IMAGES, len(data.samples)))
+
+    # Logits of the checkpoint come first, because writing the model changes its head.
+    count = min(_N_CHECKED_IMAGES, len(data.samples))
+    positions = np.linspace(0, len(data.samples) - 1, count)
     pixels = data.images(positions.round().astype(np.int64))
     with torch.inference_mode():
         logits = classifier(normalise(torch.from_numpy(pixels), spec)).numpy()
-    preprocessing = {
+
+    preprocessing = _preprocessing(spec)
+    stock_reason = stock_incompatibility(spec, logit_affine_of(policy))
+    write_json(out / PREPROCESSING, preprocessing)
+    write_model(classifier, policy, out / MODEL)
+    if policy.kind == "gate":
+        (out / GATE).mkdir()
+        for file in gate_files(inputs.checkpoint):
+            shutil.copyfile(file, out / GATE / file.name)
+
+    check_logits(Bundle(out, policy, preprocessing, stock=not stock_reason), pixels, logits)
+    return preprocessing, stock_reason
+
+
+def _write_distilled_model(inputs: _Inputs, out: Path) -> bool:
+    """Write student/, a stock model of the full image; False where there is none to write.
+
+    The name of the folder is that of schema 1.
+    """
+    policy = inputs.distilled_policy
+    if policy is None:
+        return False
+    from components.export_bundle.check import check_stock
+    from components.export_bundle.fuse_head import (
+        distilled_classifier,
+        stock_incompatibility,
+        write_model,
+    )
+    from components.shared.models.classifier import DISTILLED_HEAD, Classifier
+
+    if not (inputs.checkpoint / DISTILLED_HEAD).is_file():
+        return False
+    distilled = distilled_classifier(Classifier.load(inputs.checkpoint))
+    if stock_incompatibility(distilled.spec, logit_affine_of(policy)):
+        return False
+    write_model(distilled, policy, out / DISTILLED_MODEL)
+
+    data = inputs.dataset
+    images = data.images(np.arange(min(_N_CHECKED_IMAGES, len(data.samples)), dtype=np.int64))
+    check_stock(out / DISTILLED_MODEL, distilled, images, policy.positive)
+    return True
+
+
+def _preprocessing(spec: "ClassifierSpec") -> dict[str, Any]:
+    """Return preprocessing.json: the path from a photograph to the model's input."""
+    document = {
         "decode": "upright by EXIF, RGB, full size",
         "resize": "Pillow BICUBIC to image_size x image_size, aspect ratio not kept, no crop",
         "normalise": "(value / 255 - image_mean) / image_std per channel, float32, channels first",
@@ -168,84 +267,52 @@ def _write_model(
         "backbone_type": spec.backbone_type,
     }
     if spec.views is not None:
-        preprocessing |= _described(spec)
-    write_json(out / PREPROCESSING, preprocessing)
-    write_model(classifier, rule, out / MODEL)
-    if rule.kind == "gate":
-        (out / GATE).mkdir()
-        for file in gate_files(checkpoint):
-            shutil.copyfile(file, out / GATE / file.name)
-    check_logits(Bundle(out, rule, preprocessing, stock=not reason), pixels, logits)
-    return preprocessing, reason
+        views = spec.to_json()["views"]
+        document["cut"] = (
+            "after the resize: the whole image, then every tile (left, top, side) by rows, then all"
+            " mirrored if flips; each by antialiased bicubic interpolation to views.size"
+        )
+        document["tiles"] = [list(box) for box in tile_boxes(spec.image_size, ViewSpec(**views))]
+        document["views"] = views
+    return document
 
 
-def _write_student(checkpoint: Path, rule: Policy | None, data: Dataset, out: Path) -> bool:
-    """Write student/, a stock model for one image, where the checkpoint has a student that the
-    stock form can carry.
-    """
-    if rule is None or not (checkpoint / "student.safetensors").is_file():
-        return False
-    from components.export_bundle.check import check_stock
-    from components.export_bundle.fuse_head import distilled_classifier, obstacle, write_model
-    from components.shared.models.classifier import Classifier
-
-    student = distilled_classifier(Classifier.load(checkpoint))
-    if obstacle(student.spec, logit_affine_of(rule)):
-        return False
-    write_model(student, rule, out / DISTILLED_MODEL)
-    images = data.images(np.arange(min(_N_CHECKED_IMAGES, len(data.samples)), dtype=np.int64))
-    check_stock(out / DISTILLED_MODEL, student, images, rule.positive)
-    return True
-
-
-def _student_entry(scores: dict[str, Any] | None, report: dict[str, Any]) -> dict[str, Any]:
-    """Which form scored what on VAL_TEST, for bundle.json."""
-    if scores is None:
-        return {}
-    forms = {MODEL: report["metrics"], DISTILLED_MODEL: scores}
+def _forms(report: dict[str, Any]) -> dict[str, Any]:
+    """Return the entries of bundle.json about the metrics of both forms on VAL_TEST."""
+    metrics_of = {MODEL: report["metrics"], DISTILLED_MODEL: report["student"]}
     return {
         "student": DISTILLED_MODEL,
         "forms": {
-            form: {name: values[name]["value"] for name in _FORM_METRICS}
-            for form, values in forms.items()
+            form: {name: metrics[name]["value"] for name in _FORM_METRICS}
+            for form, metrics in metrics_of.items()
         },
     }
 
 
-def _described(spec: "ClassifierSpec") -> dict[str, Any]:
-    """What preprocessing.json says of views."""
-    views = spec.to_json()["views"]
-    return {
-        "cut": (
-            "after the resize: the whole image, then every tile (left, top, side) by rows, then all"
-            " mirrored if flips; each by antialiased bicubic interpolation to views.size"
-        ),
-        "tiles": [list(box) for box in tile_boxes(spec.image_size, ViewSpec(**views))],
-        "views": views,
-    }
-
-
 def _document(
-    config: ExportConfig, rule: Policy, out: Path, inputs: dict[str, Manifest], reason: str
+    config: ExportConfig,
+    inputs: _Inputs,
+    out: Path,
+    preprocessing: dict[str, Any],
+    stock_reason: str,
 ) -> dict[str, Any]:
+    """Return bundle.json: what the bundle holds, with a digest of every file, and where from."""
+    uncalibrated_reason = logit_affine_of(inputs.policy).reason
+    if "views" in preprocessing:
+        uncalibrated_reason = (
+            "the policy decides on the views' common margin; the weights are those of one view"
+        )
     files = sorted(path for path in out.rglob("*") if path.is_file())
-    several = "views" in json.loads((out / PREPROCESSING).read_text(encoding="utf-8"))
-    unfolded = (
-        "the policy decides on the views' common margin; the weights are those of one view"
-        if several
-        else ""
-    )
-    unfolded = unfolded or logit_affine_of(rule).reason
     return {
         "name": config.model_name,
         "version": config.model_version,
         "model": MODEL,
         "policy": POLICY,
         "preprocessing": PREPROCESSING,
-        "stock_pipeline": not reason,
-        "stock_pipeline_reason": reason,
-        "calibrated_weights": not unfolded,
-        "calibrated_weights_reason": unfolded,
+        "stock_pipeline": not stock_reason,
+        "stock_pipeline_reason": stock_reason,
+        "calibrated_weights": not uncalibrated_reason,
+        "calibrated_weights_reason": uncalibrated_reason,
         "files": {file.relative_to(out).as_posix(): sha256_file(file) for file in files},
         "lineage": {
             name: {
@@ -254,7 +321,7 @@ def _document(
                 "code_version": manifest.code_version,
                 "inputs": manifest.inputs,
             }
-            for name, manifest in inputs.items()
+            for name, manifest in inputs.manifests.items()
         },
         "versions": {name: version(name) for name in _LIBRARIES},
     }

@@ -170,7 +170,7 @@ def test_the_bundle_answers_as_the_policy_decides(
     assert not document["stock_pipeline"]
     assert "5 views" in document["stock_pipeline_reason"]
     card = (bundle.path / "README.md").read_text()
-    assert "the whole image and at 4 tiles of it" in card
+    assert "the full image and 4 tiles of it" in card
     assert "decides on the margin of all views" in card
 
 
@@ -224,7 +224,7 @@ def test_the_student_is_a_stock_model_that_decides_at_its_own_threshold(
     report = json.loads((several / "evaluation/eval_report.json").read_text())
     assert document["forms"]["student"]["accuracy"] == report["student"]["accuracy"]["value"]
     assert document["forms"]["model"]["accuracy"] == report["metrics"]["accuracy"]["value"]
-    assert "| student (`student/`) |" in (bundle.path / "README.md").read_text()
+    assert "| distilled head (`student/`) |" in (bundle.path / "README.md").read_text()
     training = json.loads((several / "checkpoint/training.json").read_text())
     assert training["student"]["val_select/agreement"] >= 0.5
 

@@ -18,13 +18,10 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoImageProcessor
 
 from components.export_bundle.config import ExportConfig
-from components.export_bundle.fuse_head import fuse_into_head
-from components.shared.calibration.linear import Temperature
 from components.shared.contracts.artifacts import sha256_file, verify_dir, write_json, writing
 from components.shared.contracts.config import Config
 from components.shared.contracts.errors import ArtifactError, ConfigError, PermanentError
 from components.shared.models.classifier import ClassifierSpec, normalise
-from components.shared.policies.logit_affine import logit_affine_of
 from components.shared.policies.policy import softmax_policy
 from components.shared.serving.bundle import open_bundle
 from components.shared.serving.predictor import Predictor
@@ -113,58 +110,6 @@ def test_a_stranger_gets_the_decisions_of_the_policy(tmp_path: Path) -> None:
         assert np.allclose(log_odds, case.margin(every), atol=1e-4)
 
 
-def test_the_threshold_and_temperature_of_the_reference() -> None:
-    head = torch.nn.Linear(1, 2)
-    head.load_state_dict({"weight": torch.tensor([[0.0], [1.0]]), "bias": torch.zeros(2)})
-    raw, temperature, threshold = 0.4442993700, 1.7, 0.72
-    policy = softmax_policy(
-        ("None", "Roadwork"),
-        "Roadwork",
-        float(np.log(threshold / (1 - threshold))) / temperature,
-        Temperature(temperature),
-    )
-    fuse_into_head(head, logit_affine_of(policy))
-    with torch.no_grad():
-        folded = head(torch.tensor([[np.log(raw / (1 - raw))]], dtype=torch.float32)).softmax(1)[
-            0, 1
-        ]
-    assert float(folded) == pytest.approx(0.33466242, abs=1e-7)
-
-
-@pytest.mark.parametrize("threshold", [-7.3, -0.01, 0.0, 2.7, 11.1])
-def test_folding_flips_no_decision_in_float32(threshold: float) -> None:
-    rng = np.random.default_rng(3)
-    policy = softmax_policy(("None", "Roadwork"), "Roadwork", threshold)
-    head = torch.nn.Linear(64, 2)
-    torch.nn.init.normal_(head.weight)
-    features = torch.from_numpy(rng.normal(size=(4000, 64)).astype(np.float32))
-    with torch.no_grad():
-        # Move every sample along the head's own direction to within a few thousandths of the
-        # threshold.
-        direction = head.weight[1] - head.weight[0]
-        margin = features @ direction + head.bias[1] - head.bias[0]
-        target = threshold + torch.from_numpy(rng.uniform(-3e-3, 3e-3, 4000).astype(np.float32))
-        features += ((target - margin) / direction.square().sum())[:, None] * direction
-        raw = policy.margin(head(features).numpy())
-        fuse_into_head(head, logit_affine_of(policy))
-        probability = head(features).softmax(1)[:, 1].numpy()
-    clear = np.abs(raw - threshold) > 1e-5
-    assert clear.mean() > 0.99
-    assert ((np.round(probability) == 1) == (raw > threshold))[clear].all()
-    assert ((probability >= 0.5) == (raw > threshold))[clear].all()
-
-
-def test_a_tie_is_none_for_policy_and_validator() -> None:
-    head = torch.nn.Linear(1, 2)
-    head.load_state_dict({"weight": torch.tensor([[0.0], [1.0]]), "bias": torch.zeros(2)})
-    policy = softmax_policy(("None", "Roadwork"), "Roadwork", 1.5)
-    logits = head(torch.tensor([[1.5]])).detach()
-    fuse_into_head(head, logit_affine_of(policy))
-    probability = head(torch.tensor([[1.5]])).detach().softmax(1)[0, 1]
-    assert policy.decide(logits.numpy()).tolist() == ["none"]
-    assert np.round(float(probability)) == 0
-
-
 def test_a_family_without_a_stock_class_says_so_and_still_answers(tmp_path: Path) -> None:
     inputs = make_inputs(tmp_path, family="vit", threshold_margin=-2.0)
     path = inputs.export(tmp_path / "bundle")
@@ -229,31 +174,6 @@ def test_exporting_again_gives_the_same_bytes(inputs: Inputs, bundle: Path, tmp_
     files = sorted(file.relative_to(bundle) for file in bundle.rglob("*") if file.is_file())
     assert files == sorted(file.relative_to(again) for file in again.rglob("*") if file.is_file())
     assert all((bundle / file).read_bytes() == (again / file).read_bytes() for file in files)
-
-
-def test_the_model_cards(inputs: Inputs, tmp_path: Path) -> None:
-    hotkey = "5F" + "a" * 46
-    fields = {
-        "model_name": "cones",
-        "model_version": "1.2.3",
-        "submitted_by": hotkey,
-        "submission_time": 1_700_000_000,
-    }
-    path = inputs.export(tmp_path / "bundle", **fields)
-    assert json.loads((path / "model_card.json").read_text()) == {
-        "model_name": "cones",
-        "description": ExportConfig().description,
-        "version": "1.2.3",
-        "submitted_by": hotkey,
-        "submission_time": 1_700_000_000,
-    }
-    card = (path / "README.md").read_text()
-    assert card.startswith("---\npipeline_tag: image-classification\nlibrary_name: transformers\n")
-    assert "# cones 1.2.3" in card
-    assert "20 images (10 None, 10 Roadwork)" in card
-    assert "| accuracy | 0.8125 | 0.7500 to 0.8750 |" in card
-    assert "| coverage_at_precision | none | none |" in card
-    assert "## Intended use and limits" in card
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,1 @@
+"""Template of the model card; a package, so that images and wheels contain its files."""

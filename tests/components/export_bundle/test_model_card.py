@@ -1,0 +1,193 @@
+"""Model cards: every branch reads well, and the Hub finds the metrics."""
+
+import dataclasses
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from huggingface_hub import ModelCard
+
+from components.export_bundle.config import ExportConfig
+from components.export_bundle.model_card import model_card, natix_card
+from components.shared.contracts.artifacts import Manifest
+from components.shared.policies.logit_affine import LogitAffine, logit_affine_of
+from components.shared.policies.policy import Policy, ScrcPolicy, softmax_policy
+from tests.bundles import make_inputs
+
+NAMES = ("None", "Roadwork")
+SOFTMAX = softmax_policy(NAMES, "Roadwork", 0.5)
+SCRC = ScrcPolicy(
+    kind="scrc",
+    class_names=NAMES,
+    positive_class="Roadwork",
+    threshold=0.5,
+    threshold_margin=0.0,
+    risk="fnr",
+    alpha=0.05,
+    delta=0.1,
+    coverage_lower_bound=0.3,
+    answer_positive_from=1.0,
+    answer_negative_from=1.0,
+)
+METRICS = {
+    "accuracy": {"value": 0.8125, "interval_95": [0.75, 0.875]},
+    "coverage_at_precision": {"value": None, "interval_95": None},
+    "mcc": {"value": 0.62571, "interval_95": None},
+    "auroc": {"value": 0.9, "interval_95": [0.8, 1.0]},
+}
+DATASET = Manifest(
+    kind="ImageDataset",
+    step="ingest_dataset",
+    code_version="0123456789abcdef",
+    config={},
+    config_digest="",
+    inputs={},
+    files={},
+    summary={
+        "n_samples": 20,
+        "n_per_class": {"None": 8, "Roadwork": 12},
+        "n_groups": 6,
+        "n_rejected": 3,
+        "n_exact_duplicates": 1,
+    },
+)
+PREPROCESSING: dict[str, Any] = {"image_size": 224, "backbone_type": "dinov2"}
+VIEWS = {
+    "tiles": [[0, 0, 140], [84, 0, 140], [0, 84, 140], [84, 84, 140]],
+    "views": {"flips": True, "size": 112, "aggregation": "noisy_or"},
+}
+
+
+def _card(policy: Policy = SOFTMAX, **changed: Any) -> str:
+    report = {
+        "split": "VAL_TEST",
+        "n_samples": 16,
+        "n_positive": 8,
+        "n_groups": 4,
+        "policy": policy.to_json(),
+        "metrics": METRICS,
+        "student": METRICS,
+    }
+    arguments: dict[str, Any] = {
+        "affine": logit_affine_of(policy),
+        "stock_reason": "",
+        "distilled": False,
+        "preprocessing": PREPROCESSING,
+    }
+    config = ExportConfig(model_name="cones", model_version="1.2.3")
+    return model_card(config, report, DATASET, **(arguments | changed))
+
+
+def _one_line(card: str) -> str:
+    return re.sub(r"\s+", " ", card)
+
+
+def test_the_hub_reads_the_metrics_as_a_model_index() -> None:
+    data = ModelCard(_card()).data
+    assert (data.pipeline_tag, data.library_name) == ("image-classification", "transformers")
+    assert data.tags == ["roadwork", "street-scenes"]
+    assert data.model_name == "cones"
+    found = {result.metric_type: result for result in data.eval_results or []}
+    assert {name: result.metric_value for name, result in found.items()} == {
+        "accuracy": 0.8125,
+        "matthews_correlation": 0.6257,
+        "roc_auc": 0.9,
+    }
+    assert {result.dataset_split for result in found.values()} == {"VAL_TEST"}
+    assert {result.dataset_revision for result in found.values()} == {DATASET.content_digest}
+
+
+def test_a_person_reads_data_metrics_and_decision() -> None:
+    card = _card()
+    assert card.startswith("---\n")
+    assert card.endswith("Not for safety decisions.\n")
+    assert "# cones 1.2.3" in card
+    assert "20 images (8 None, 12 Roadwork) in 6 groups" in card
+    assert "| accuracy | 0.8125 | 0.7500 to 0.8750 |" in card
+    assert "| coverage_at_precision | none | none |" in card
+    assert "`Roadwork` if its probability exceeds 0.622459" in card
+    assert "defers" not in card
+    assert 'pipeline("image-classification", model="model")' in card
+    assert "{{" not in card
+    assert "{%" not in card
+    assert "\n\n\n" not in card
+
+
+def test_a_policy_that_defers_states_its_guarantee() -> None:
+    text = _one_line(_card(SCRC))
+    assert "The policy `scrc` defers images to stage 2." in text
+    assert "With probability at least 0.9 the false negative rate among answered images" in text
+    assert "is at most 0.05" in text
+    assert "at least 0.300 of the images are answered" in text
+    assert "error rate among" in _one_line(_card(dataclasses.replace(SCRC, risk="error")))
+
+
+def test_the_weights_are_said_to_contain_what_they_contain() -> None:
+    assert "The weights in `model/` contain this threshold" in _one_line(_card())
+    identity = np.ones(2), np.zeros(2)
+    partly = LogitAffine(*identity, decides=True, reason="only the decision is in the weights")
+    assert "(only the decision is in the weights)." in _one_line(_card(affine=partly))
+    nothing = LogitAffine(*identity, decides=False, reason="the calibrator does not rise")
+    text = _one_line(_card(affine=nothing, stock_reason=nothing.reason))
+    assert "The weights in `model/` are as trained: the calibrator does not rise." in text
+    assert "contain this threshold" not in text
+
+
+def test_a_model_outside_the_stock_pipeline_says_why() -> None:
+    card = _card(stock_reason="transformers has no class for 'vit'")
+    assert "cannot load the model: transformers has no class for 'vit'." in card
+    assert "pipeline(" not in card
+    data = ModelCard(card).data
+    assert data.library_name is None
+    assert data.to_dict()["inference"] is False
+
+
+def test_a_multi_view_model_tells_its_views_and_its_distilled_head() -> None:
+    card = _card(preprocessing=PREPROCESSING | VIEWS, stock_reason="several views", distilled=True)
+    text = _one_line(card)
+    assert "the full image and 4 tiles of it, all of them also mirrored" in text
+    assert "each as 112 x 112 pixels, and aggregates their margins (noisy_or)" in text
+    assert "the policy decides on the margin of all views" in text
+    assert "few pixels even of a tile (a square of 140 of 224 pixels)" in text
+    assert "| all views (`model/`) | 0.8125 | 0.6257 | 0.9000 |" in card
+    assert "| distilled head (`student/`) | 0.8125 | 0.6257 | 0.9000 |" in card
+    assert "\n\n\n" not in card
+
+
+def test_the_same_inputs_give_the_same_bytes() -> None:
+    assert _card(SCRC) == _card(SCRC)
+
+
+def test_odd_names_stay_text_and_valid_metadata() -> None:
+    policy = softmax_policy(("None", "a: {{ b }} | c"), "a: {{ b }} | c", 0.0)
+    card = _card(policy)
+    assert "`a: {{ b }} | c` if its probability" in card
+    assert ModelCard(card).data.model_name == "cones"
+
+
+@pytest.mark.parametrize("policy", [SOFTMAX, SCRC], ids=lambda policy: policy.kind)
+def test_both_cards_are_in_the_bundle(policy: Policy, tmp_path: Path) -> None:
+    hotkey = "5F" + "a" * 46
+    fields: dict[str, Any] = {
+        "policy": policy.kind,
+        "model_name": "cones",
+        "model_version": "1.2.3",
+        "submitted_by": hotkey,
+        "submission_time": 1_700_000_000,
+    }
+    path = make_inputs(tmp_path, policy=policy).export(tmp_path / "bundle", **fields)
+    stored = json.loads((path / "model_card.json").read_text())
+    assert stored == natix_card(ExportConfig(**fields))
+    assert stored == {
+        "model_name": "cones",
+        "description": ExportConfig().description,
+        "version": "1.2.3",
+        "submitted_by": hotkey,
+        "submission_time": 1_700_000_000,
+    }
+    card = (path / "README.md").read_text()
+    assert "20 images (10 None, 10 Roadwork)" in card
+    assert "## Intended use and limits" in card
