@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from components.shared.contracts.options import CalibratorConfig
+from components.shared.calibration.config import CalibratorConfig
 from components.shared.policies.config import SelectiveConfig
 
 

@@ -2,8 +2,9 @@
 
 from dataclasses import dataclass
 
+from components.shared.calibration.config import CalibratorConfig
 from components.shared.contracts.config import option
-from components.shared.contracts.options import CalibratorConfig, EarlyExitConfig
+from components.shared.contracts.options import EarlyExitConfig
 from components.shared.policies.config import SelectiveConfig
 
 

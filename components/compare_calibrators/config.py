@@ -2,9 +2,9 @@
 
 from dataclasses import dataclass
 
+from components.shared.calibration.config import CalibratorConfig
 from components.shared.contracts.options import (
     BootstrapConfig,
-    CalibratorConfig,
     PositiveClassConfig,
 )
 

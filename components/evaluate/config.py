@@ -6,10 +6,10 @@ from components.evaluate.report.scorecard import Targets
 from components.shared.contracts.config import option
 from components.shared.contracts.options import (
     BootstrapConfig,
-    BundledPolicyConfig,
     PositiveClassConfig,
     RiskLevelConfig,
 )
+from components.shared.policies.config import BundledPolicyConfig
 
 
 @dataclass(frozen=True, kw_only=True)

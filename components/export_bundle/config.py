@@ -4,7 +4,7 @@ import re
 from dataclasses import dataclass
 
 from components.shared.contracts.config import option
-from components.shared.contracts.options import BundledPolicyConfig
+from components.shared.policies.config import BundledPolicyConfig
 
 _SINGLE_LINE = ("model_name", "description")
 

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from components.fit_threshold.sweep import OBJECTIVES
 from components.shared.contracts.config import option
 from components.shared.contracts.options import (
     BootstrapConfig,
@@ -17,7 +18,7 @@ class FitThresholdConfig(EarlyExitConfig, PositiveClassConfig, BootstrapConfig):
     objective: str = option(
         "mcc",
         "Metric that the threshold maximises on VAL_CALIB.",
-        choices=("mcc", "f1", "balanced_accuracy"),
+        choices=tuple(OBJECTIVES),
     )
     max_fnr: float = option(
         1.0, "Highest false negative rate on VAL_CALIB; 1 sets no limit.", ge=0, le=1

@@ -48,39 +48,6 @@ class MonitorConfig(Config):
 
 
 @dataclass(frozen=True, kw_only=True)
-class CalibratorConfig(Config):
-    """The map from logits to probabilities."""
-
-    calibrator: str = option(
-        "auto",
-        "Map from logits to probabilities; auto: the simplest within one standard error of the best"
-        " cross-fitted NLL.",
-        choices=(
-            "auto",
-            "temperature",
-            "platt",
-            "vector",
-            "beta",
-            "dirichlet",
-            "isotonic",
-            "histogram",
-        ),
-    )
-
-
-@dataclass(frozen=True, kw_only=True)
-class BundledPolicyConfig(Config):
-    """The policy of the bundle."""
-
-    policy: str = option(
-        "softmax",
-        "Policy of the bundle: softmax never defers; gate and scrc defer, with a guarantee. All"
-        " are evaluated.",
-        choices=("softmax", "gate", "scrc"),
-    )
-
-
-@dataclass(frozen=True, kw_only=True)
 class RiskLevelConfig(Config):
     """The level of risk of the policies that defer."""
 

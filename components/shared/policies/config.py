@@ -1,14 +1,27 @@
-"""Options of the policies that defer: their guarantee, and the samples that certify it."""
+"""Options of policies: which one is bundled, its guarantee, and the samples that certify it."""
 
 from dataclasses import dataclass
 
-from components.shared.contracts.config import adjusted, option
+from components.shared.contracts.config import Config, adjusted, option
 from components.shared.contracts.options import (
-    BundledPolicyConfig,
     PositiveClassConfig,
     RiskLevelConfig,
     SeedConfig,
 )
+from components.shared.policies.policy import KINDS, RISKS
+from components.shared.stats.multiple_testing import METHODS
+
+
+@dataclass(frozen=True, kw_only=True)
+class BundledPolicyConfig(Config):
+    """The policy of the bundle."""
+
+    policy: str = option(
+        "softmax",
+        "Policy of the bundle: softmax never defers; gate and scrc defer, with a guarantee. All"
+        " are evaluated.",
+        choices=KINDS,
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -18,7 +31,7 @@ class SelectiveConfig(BundledPolicyConfig, RiskLevelConfig, PositiveClassConfig,
     risk: str = option(
         "error",
         "Risk that is limited among answered images: error rate or false negative rate.",
-        choices=("error", "fnr"),
+        choices=RISKS,
     )
     delta: float = option(
         0.1,
@@ -35,7 +48,7 @@ class SelectiveConfig(BundledPolicyConfig, RiskLevelConfig, PositiveClassConfig,
     multiple_testing: str = option(
         "fixed_sequence",
         "Correction for testing several thresholds.",
-        choices=("fixed_sequence", "holm", "bonferroni"),
+        choices=tuple(METHODS),
     )
     tuning_fraction: float = option(
         0.3,
