@@ -1,4 +1,4 @@
-"""Which objects does the store hold, and how are they read and written safely?"""
+"""Access to an S3 object store: checked reads and writes, artifacts, registry of bundles."""
 
 from components.shared.storage.client import Store, StoredObject, split_uri
 from components.shared.storage.registry import BundleRegistry, Champion

@@ -1,4 +1,4 @@
-"""How does an artifact directory travel to the store and back without ever being half there?
+"""Upload and download of artifact directories, which appear complete or not at all.
 
 The manifest is written last and read first: an upload that was interrupted has none and does not
 exist for readers.
@@ -25,8 +25,7 @@ def upload_artifact(store: Store, path: Path, bucket: str, prefix: str, *, kind:
 
 
 def download_artifact(store: Store, bucket: str, prefix: str, path: Path, *, kind: str) -> Manifest:
-    """Copy the artifact below `prefix` to `path`, which appears only when every file matches the
-    manifest.
+    """Copy the artifact below `prefix` to `path`, which appears only if every file is verified.
 
     Raises ObjectNotFoundError where there is no (complete) artifact, ArtifactError or
     DigestMismatchError where it differs from its manifest.
@@ -52,7 +51,7 @@ def download_artifact(store: Store, bucket: str, prefix: str, path: Path, *, kin
 
 
 def _digests(document: bytes, where: str) -> dict[str, str]:
-    """File name -> SHA-256, refusing names that leave the directory."""
+    """Return file name -> SHA-256; refuses names that leave the directory."""
     try:
         files = {
             str(name): str(entry["sha256"]) for name, entry in json.loads(document)["files"].items()

@@ -12,7 +12,6 @@ from typing import Any, BinaryIO
 from minio import Minio
 from minio.error import InvalidResponseError, MinioException, S3Error
 
-from components.shared.contracts.config import canonical_json
 from components.shared.contracts.environment import Variable
 from components.shared.contracts.errors import (
     ConfigError,
@@ -58,8 +57,11 @@ class StoredObject:
 
 
 class Store:
-    """An S3 store. Every method retries up to the deadline and raises an error of `store.errors`
-    that names endpoint, bucket and key and never a credential."""
+    """An S3 store.
+
+    Every method retries up to the deadline and raises an error of `storage.errors` that names
+    endpoint, bucket and key and never a credential.
+    """
 
     def __init__(
         self, settings: StoreSettings, *, deadline_seconds: float = DEADLINE_SECONDS
@@ -85,8 +87,9 @@ class Store:
         return cls(StoreSettings.from_environment())
 
     def list(self, bucket: str, prefix: str = "") -> list[StoredObject]:
-        """All objects whose key starts with `prefix`, sorted by key; folder markers (keys ending in
-        "/") left out.
+        """Return all objects whose key starts with `prefix`, sorted by key.
+
+        Folder markers (keys ending in "/") are left out.
         """
         with self._operation("list", bucket, prefix):
             found = self._client.list_objects(bucket, prefix=prefix, recursive=True)
@@ -97,39 +100,31 @@ class Store:
             )
 
     def first(self, bucket: str, prefix: str = "") -> StoredObject | None:
-        """An object whose key starts with `prefix`, by one page of the listing; None where there is
-        none.
-        """
+        """Return an object whose key starts with `prefix`, or None, by one page of the listing."""
         with self._operation("list", bucket, prefix):
             found = self._client.list_objects(bucket, prefix=prefix, recursive=True)
             objects = (StoredObject(o.object_name, o.size, o.etag.strip('"')) for o in found)
             return next((item for item in objects if not item.key.endswith("/")), None)
 
-    def fingerprint(self, bucket: str, prefix: str = "") -> str:
-        """Hex SHA-256 of the listing: changes when an object is added, removed, renamed or
-        rewritten.
-        """
-        listing = [[o.key, o.size, o.etag] for o in self.list(bucket, prefix)]
-        return hashlib.sha256(canonical_json(listing).encode()).hexdigest()
-
     def read(self, bucket: str, key: str) -> bytes:
-        """The object's bytes, all from one version of it."""
+        """Return the object's bytes, all from one version of it."""
         return self.read_with_etag(bucket, key)[0]
 
     def read_with_etag(self, bucket: str, key: str) -> tuple[bytes, str]:
-        """The object's bytes and the ETag to hand to `compare_and_swap`."""
+        """Return the object's bytes and the ETag to pass to `compare_and_swap`."""
         buffer = io.BytesIO()
         etag = self._read_into(buffer, bucket, key)
         return buffer.getvalue(), etag
 
     def get(self, bucket: str, key: str, path: Path) -> None:
-        """Download to `path`, all bytes from one version of the object."""
+        """Download an object to `path`, all bytes from one version of it."""
         with path.open("wb") as stream:
             self._read_into(stream, bucket, key)
 
     def get_verified(self, bucket: str, key: str, path: Path, sha256: str) -> None:
-        """Download to `path`, which appears only when its SHA-256 is `sha256`. Raises
-        DigestMismatchError.
+        """Download an object to `path`, which appears only if its SHA-256 is `sha256`.
+
+        Raises DigestMismatchError.
         """
         partial = path.with_name(f".{path.name}.partial")
         try:
@@ -157,12 +152,19 @@ class Store:
         metadata: Mapping[str, str] | None = None,
         on_read: Callable[[int], None] | None = None,
     ) -> str:
-        """Upload a file, in parts where it is larger than PART_BYTES; returns the ETag. An existing
-        object is replaced.
+        """Upload a file, in parts where it is larger than PART_BYTES, and replace any object.
 
-        `on_read` is called with the number of bytes whenever some were read from the file. An
-        exception that it raises ends the upload and removes its parts: there is a whole object
-        afterwards or none.
+        Args:
+            bucket: Name of the bucket.
+            key: Key of the object.
+            path: The file.
+            metadata: Stored with the object.
+            on_read: Called with the number of bytes whenever some were read from the file. An
+                exception that it raises ends the upload and removes its parts: afterwards there is
+                a whole object or none.
+
+        Returns:
+            The object's ETag.
         """
         size = path.stat().st_size
         with self._operation("put", bucket, key):
@@ -188,7 +190,7 @@ class Store:
         raise AssertionError("every attempt returns or raises")
 
     def metadata(self, bucket: str, key: str) -> dict[str, str]:
-        """What `put` was given as metadata, names in lower case. Raises ObjectNotFoundError."""
+        """Return the metadata passed to `put`, names in lower case. Raises ObjectNotFoundError."""
         with self._operation("look at", bucket, key):
             headers = self._client.stat_object(bucket, key).metadata
         prefix = "x-amz-meta-"
@@ -199,21 +201,21 @@ class Store:
         }
 
     def put_if_absent(self, bucket: str, key: str, data: bytes) -> bool:
-        """Create an object; False where it exists already with other bytes. Of racing writers one
-        gets True.
+        """Create an object; returns False where it exists with other bytes.
 
-        Where an answer was lost, "ours" is told by the bytes: writers that must know who won write
-        different bytes.
+        Of several writers at once, one gets True. After a lost answer the bytes tell whether the
+        object is this writer's own: writers that must know who won write different bytes.
         """
         with self._operation("create", bucket, key):
-            return conditional.write(self, bucket, key, data, None) is not None
+            return self._write_if(bucket, key, data, None) is not None
 
     def compare_and_swap(self, bucket: str, key: str, data: bytes, etag: str | None) -> str:
-        """Replace the version with this ETag (None: create); returns the new ETag. Raises
-        StoreConflictError.
+        """Replace the version with this ETag (None: create) and return the new ETag.
+
+        Raises StoreConflictError where the object has another version.
         """
         with self._operation("swap", bucket, key):
-            new = conditional.write(self, bucket, key, data, etag)
+            new = self._write_if(bucket, key, data, etag)
         if new is None:
             wanted = "absent" if etag is None else f"at ETag {etag}"
             raise StoreConflictError(
@@ -222,9 +224,7 @@ class Store:
         return new
 
     def require_conditional_writes(self, bucket: str, prefix: str = "") -> None:
-        """Probe with a small object below `prefix`; raises StoreUnsuitableError where conditions
-        are ignored.
-        """
+        """Raise StoreUnsuitableError where conditions are ignored; probes with a small object."""
         conditional.probe(self, bucket, prefix)
 
     def make_bucket(self, bucket: str) -> None:
@@ -238,8 +238,20 @@ class Store:
         with self._operation("delete", bucket, key):
             self._client.remove_object(bucket, key)
 
+    def _write_if(self, bucket: str, key: str, data: bytes, etag: str | None) -> str | None:
+        """Write where the object has this ETag (None: is absent); None where it has another."""
+        return conditional.write(
+            self._client,
+            self._pool,
+            bucket,
+            key,
+            data,
+            etag=etag,
+            read=lambda: self.read_with_etag(bucket, key),
+        )
+
     def _read_into(self, stream: Any, bucket: str, key: str) -> str:
-        """Append the object's bytes, range by range; returns its ETag."""
+        """Append the object's bytes to a stream, range by range; returns its ETag."""
         with self._operation("read", bucket, key):
             offset, total, etag = 0, 1, ""
             while offset < total:
@@ -275,7 +287,7 @@ class Store:
 
     @contextlib.contextmanager
     def _operation(self, verb: str, bucket: str, key: str) -> Iterator[None]:
-        """Start the deadline and turn every failure into a typed error that names the place."""
+        """Start the deadline and turn every failure into a typed error that names the object."""
         where = f"cannot {verb} {self._where(bucket, key)}"
         try:
             with self._pool.operation():
@@ -293,8 +305,9 @@ class Store:
 
 
 def part_bytes(size: int) -> int:
-    """Size of the parts in which `Store.put` sends a file of `size` bytes; the ETag of the object
-    depends on it.
+    """Return the size of the parts in which `Store.put` sends a file of `size` bytes.
+
+    The ETag of the object depends on it.
     """
     return max(PART_BYTES, -(-size // _MOST_PARTS))
 
@@ -316,7 +329,7 @@ def _ignore(n_bytes: int) -> None:
 
 
 def split_uri(uri: str) -> tuple[str, str]:
-    """("bucket", "key/or/prefix") of s3://bucket/key/or/prefix. Raises ConfigError."""
+    """Split s3://bucket/key/or/prefix into bucket and key. Raises ConfigError."""
     scheme, separator, rest = uri.partition("://")
     bucket, _, key = rest.partition("/")
     if scheme != "s3" or not separator or not bucket:
@@ -326,7 +339,7 @@ def split_uri(uri: str) -> tuple[str, str]:
 
 def _typed(error: S3Error, where: str) -> StreetVisionError:
     fix = f"; {_FIXES[error.code]}" if error.code in _FIXES else ""
-    said = f"{error.code}: {_brief(error)}{fix}"
+    reply = f"{error.code}: {_brief(error)}{fix}"
     if error.code in _NOT_FOUND:
         return ObjectNotFoundError(f"{where}: it does not exist")
     if error.code == "PreconditionFailed":
@@ -334,7 +347,7 @@ def _typed(error: S3Error, where: str) -> StreetVisionError:
     kind: type[TransientError | PermanentError] = (
         StoreUnavailableError if error.code in _TRANSIENT else StoreRefusedError
     )
-    return kind(f"{where}: {said}")
+    return kind(f"{where}: {reply}")
 
 
 def _brief(error: Exception) -> str:

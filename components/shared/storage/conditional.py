@@ -1,14 +1,16 @@
-"""Conditional writes, by which one of several writers wins, and a probe of whether a store honours
-them.
+"""Conditional writes, by which one of several writers wins, and the probe for stores without them.
 
-The minio client has no argument for conditions; a presigned PUT with If-None-Match or If-Match has.
+Own code, because the minio client has no argument for conditions. A PUT that it presigns carries
+them as headers: If-None-Match or If-Match.
 """
 
 import contextlib
 import uuid
+from collections.abc import Callable
 from datetime import timedelta
-from typing import TYPE_CHECKING
+from typing import Protocol
 
+from minio import Minio
 from minio.error import S3Error
 
 from components.shared.contracts.errors import StreetVisionError
@@ -17,19 +19,54 @@ from components.shared.storage.errors import (
     StoreConflictError,
     StoreUnsuitableError,
 )
-
-if TYPE_CHECKING:
-    from components.shared.storage.client import Store
+from components.shared.storage.retry import RetryingPool
 
 _PRESIGNED_FOR = timedelta(minutes=15)
 _LOST = frozenset({409, 412})  # 409: another conditional write was under way
 
 
-def write(store: "Store", bucket: str, key: str, data: bytes, etag: str | None) -> str | None:
-    """PUT `data` where the object has this ETag (None: where there is none); the new ETag, or None
-    when too late.
+class ConditionalStore(Protocol):
+    """What the probe needs of a store."""
+
+    endpoint: str
+
+    def put_if_absent(self, bucket: str, key: str, data: bytes) -> bool:
+        """Create an object; False where it exists already."""
+
+    def compare_and_swap(self, bucket: str, key: str, data: bytes, etag: str | None) -> str:
+        """Replace the version with this ETag; StoreConflictError where it is another."""
+
+    def delete(self, bucket: str, key: str) -> None:
+        """Remove an object."""
+
+
+def write(
+    client: Minio,
+    pool: RetryingPool,
+    bucket: str,
+    key: str,
+    data: bytes,
+    *,
+    etag: str | None,
+    read: Callable[[], tuple[bytes, str]],
+) -> str | None:
+    """Put an object under the condition that its present version is the expected one.
+
+    Args:
+        client: Signs the request.
+        pool: Sends it, repeatedly in a bad network.
+        bucket: Name of the bucket.
+        key: Key of the object.
+        data: The new bytes.
+        etag: ETag of the version to replace; None where there must be no object.
+        read: Returns the object's bytes and ETag as they are now.
+
+    Returns:
+        The new ETag, or None where another writer was first.
+
+    Raises:
+        S3Error: The store refuses the request for another reason.
     """
-    client, pool = store._client, store._pool
     url = client.presigned_put_object(bucket, key, expires=_PRESIGNED_FOR)
     condition = {"If-None-Match": "*"} if etag is None else {"If-Match": f'"{etag}"'}
     response = pool.urlopen("PUT", url, body=data, headers=condition)
@@ -38,11 +75,11 @@ def write(store: "Store", bucket: str, key: str, data: bytes, etag: str | None) 
     if response.status in _LOST or (response.status == 404 and etag is not None):
         # After a repeated request, the refusal may be due to our own first one, whose answer was
         # lost.
-        return _etag_if_ours(store, bucket, key, data) if pool.attempts > 1 else None
+        return _etag_if_ours(read, data) if pool.attempts > 1 else None
     raise S3Error.fromxml(response)
 
 
-def probe(store: "Store", bucket: str, prefix: str) -> None:
+def probe(store: ConditionalStore, bucket: str, prefix: str) -> None:
     """Raise StoreUnsuitableError unless both conditions are honoured in both directions."""
     key = f"{prefix}.probe-{uuid.uuid4().hex}"
     try:
@@ -56,7 +93,7 @@ def probe(store: "Store", bucket: str, prefix: str) -> None:
     store.delete(bucket, key)
 
 
-def _check_conditions(store: "Store", bucket: str, key: str) -> None:
+def _check_conditions(store: ConditionalStore, bucket: str, key: str) -> None:
     where = f"{store.endpoint} bucket {bucket!r}"
     fix = "use a store that honours conditional writes (MinIO, AWS S3, SeaweedFS)"
 
@@ -77,9 +114,9 @@ def _check_conditions(store: "Store", bucket: str, key: str) -> None:
         raise StoreUnsuitableError(f"{where} refuses an If-Match that matches; {fix}") from None
 
 
-def _etag_if_ours(store: "Store", bucket: str, key: str, data: bytes) -> str | None:
+def _etag_if_ours(read: Callable[[], tuple[bytes, str]], data: bytes) -> str | None:
     try:
-        found, etag = store.read_with_etag(bucket, key)
+        found, etag = read()
     except ObjectNotFoundError:
         return None
     return etag if found == data else None

@@ -1,4 +1,4 @@
-"""What can go wrong with the object store, and is it worth trying again?"""
+"""Errors of the object store, transient and permanent."""
 
 from components.shared.contracts.errors import PermanentError, TransientError
 
@@ -12,7 +12,7 @@ class StoreConflictError(TransientError):
 
 
 class StoreRefusedError(PermanentError):
-    """The store answered and said no: credentials, permissions, certificate, bucket, request."""
+    """The store refused the request: credentials, permissions, certificate, bucket, request."""
 
 
 class ObjectNotFoundError(PermanentError):
@@ -20,10 +20,11 @@ class ObjectNotFoundError(PermanentError):
 
 
 class StoreUnsuitableError(PermanentError):
-    """The store ignores conditions on writes: two runs could both believe that they promoted their
-    model.
+    """The store ignores conditions on writes.
+
+    Two runs could both believe that they promoted their model.
     """
 
 
 class DigestMismatchError(PermanentError):
-    """The object's bytes are not those that were promised."""
+    """The SHA-256 of the object's bytes differs from the expected one."""

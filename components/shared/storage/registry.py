@@ -1,4 +1,4 @@
-"""Which bundles exist, and which one is the champion?
+"""Registry of bundles in the object store, and the pointer to the champion among them.
 
 Layout below the prefix: `bundles/<content digest>/...` never changes once complete; `champion.json`
 is the one pointer, moved by compare-and-swap only.
@@ -19,8 +19,9 @@ from components.shared.storage.errors import ObjectNotFoundError
 
 @dataclass(frozen=True)
 class Champion:
-    """The promoted bundle. digest and previous: content digests; etag: this version of the
-    pointer.
+    """The promoted bundle.
+
+    digest and previous: content digests; etag: this version of the pointer.
     """
 
     digest: str
@@ -32,26 +33,27 @@ class BundleRegistry:
     """Bundles and the champion pointer in one bucket, below one prefix."""
 
     def __init__(self, store: Store, bucket: str, prefix: str = "") -> None:
-        """Probe the store; raises StoreUnsuitableError where promotions could race unnoticed."""
+        """Raise StoreUnsuitableError where the store ignores conditions on writes."""
         self._store, self._bucket = store, bucket
         self._prefix = f"{prefix.strip('/')}/" if prefix.strip("/") else ""
         store.require_conditional_writes(bucket, self._prefix)
 
     def put_bundle(self, path: Path) -> str:
-        """Upload a bundle under its content digest, which is returned; one that is there already is
-        left alone.
-        """
+        """Upload a bundle under its content digest, unless it is there, and return the digest."""
         digest = verify_dir(path, Kind.BUNDLE).content_digest
         if not self._complete(digest):
-            upload_artifact(self._store, path, self._bucket, self._place(digest), kind=Kind.BUNDLE)
+            upload_artifact(
+                self._store, path, self._bucket, self._location(digest), kind=Kind.BUNDLE
+            )
         return digest
 
     def get_bundle(self, digest: str, path: Path) -> None:
-        """Download a bundle; raises ObjectNotFoundError, or ArtifactError where its content is not
-        `digest`.
+        """Download a bundle.
+
+        Raises ObjectNotFoundError, or ArtifactError where its content digest is not `digest`.
         """
         manifest = download_artifact(
-            self._store, self._bucket, self._place(digest), path, kind=Kind.BUNDLE
+            self._store, self._bucket, self._location(digest), path, kind=Kind.BUNDLE
         )
         if manifest.content_digest != digest:
             raise ArtifactError(
@@ -59,8 +61,9 @@ class BundleRegistry:
             )
 
     def champion(self) -> Champion | None:
-        """The current champion; None before the first promotion. Raises ArtifactError for a pointer
-        it cannot read.
+        """Return the current champion, or None before the first promotion.
+
+        Raises ArtifactError for a pointer that it cannot read.
         """
         try:
             data, etag = self._store.read_with_etag(self._bucket, self._pointer)
@@ -75,8 +78,9 @@ class BundleRegistry:
             ) from error
 
     def promote(self, digest: str, over: Champion | None) -> Champion:
-        """Make `digest` champion in place of `over`; raises StoreConflictError where that is not
-        the champion now.
+        """Replace the champion `over` by `digest`.
+
+        Raises StoreConflictError where `over` is not the champion any more.
         """
         if not self._complete(digest):
             raise ObjectNotFoundError(
@@ -93,9 +97,9 @@ class BundleRegistry:
     def _pointer(self) -> str:
         return f"{self._prefix}champion.json"
 
-    def _place(self, digest: str) -> str:
+    def _location(self, digest: str) -> str:
         return f"{self._prefix}bundles/{digest}"
 
     def _complete(self, digest: str) -> bool:
-        manifest = f"{self._place(digest)}/{MANIFEST}"
+        manifest = f"{self._location(digest)}/{MANIFEST}"
         return any(entry.key == manifest for entry in self._store.list(self._bucket, manifest))

@@ -1,7 +1,8 @@
-"""How is one HTTP request to the store carried through a bad network, and when is it given up?
+"""HTTP requests that are repeated until they succeed or a deadline passes.
 
-Every answer is read completely before it is handed on, so that a cut or stalled body is retried
-like any other failure. Bodies are therefore kept small by the caller (`client.PART_BYTES`).
+Every answer is read completely before it is returned, so that a cut or stalled body is retried like
+any other failure. The caller therefore limits the size of bodies (`client.PART_BYTES`). urllib3's
+own retries stop at the headers and have no deadline.
 """
 
 import contextlib
@@ -22,7 +23,7 @@ from components.shared.contracts.environment import Variable
 from components.shared.storage.errors import StoreRefusedError, StoreUnavailableError
 
 DEADLINE_SECONDS = 60.0
-_ATTEMPT_SHARE = 1 / 3  # a stalled attempt must leave time for others
+_ATTEMPT_FRACTION = 1 / 3  # of the deadline: a stalled attempt must leave time for others
 _BACKOFF_SECONDS = 0.1
 _LONGEST_BACKOFF_SECONDS = 5.0
 _RETRIED_STATUS = frozenset({408, 429, 500, 502, 503, 504})
@@ -41,9 +42,9 @@ class _Budget(threading.local):
 
 
 class RetryingPool(urllib3.PoolManager):
-    """A connection pool whose requests are repeated, with exponential backoff and full jitter,
-    until a deadline.
+    """A connection pool that repeats requests until a deadline.
 
+    Waits between them grow exponentially, with full jitter.
     The deadline counts from the operation's start or its last success, so that a long upload goes
     on while it progresses and a dead store is noticed in time.
     """
@@ -59,7 +60,7 @@ class RetryingPool(urllib3.PoolManager):
 
     @property
     def attempts(self) -> int:
-        """How often this thread's last request was sent."""
+        """Number of times that this thread's last request was sent."""
         return self._budget.attempts
 
     @contextlib.contextmanager
@@ -69,9 +70,9 @@ class RetryingPool(urllib3.PoolManager):
         yield
 
     def urlopen(self, method: str, url: str, **kw: Any) -> urllib3.BaseHTTPResponse:  # type: ignore[override]
-        """Send until an answer comes that is not a server error. Raises StoreUnavailableError,
-        StoreRefusedError.
+        """Send the request until the answer is not a server error.
 
+        Raises StoreUnavailableError at the deadline, StoreRefusedError where TLS fails.
         Redirects are not followed: a signed request is for one host.
         """
         budget, failure = self._budget, "no attempt was left"
@@ -97,7 +98,7 @@ class RetryingPool(urllib3.PoolManager):
 
     @property
     def _attempt_seconds(self) -> float:
-        return self.deadline_seconds * _ATTEMPT_SHARE
+        return self.deadline_seconds * _ATTEMPT_FRACTION
 
     def _attempt(
         self, method: str, url: str, seconds: float, kw: dict[str, Any]
@@ -127,7 +128,7 @@ class RetryingPool(urllib3.PoolManager):
 
 
 def _body(response: Any, ends: float) -> bytes:
-    """All of the answer, undecoded; TimeoutError where it trickles in for too long."""
+    """Return the whole answer, undecoded; TimeoutError where it is too slow."""
     chunks = []
     while chunk := response.read1(_CHUNK_BYTES, decode_content=False):
         chunks.append(chunk)
@@ -137,8 +138,9 @@ def _body(response: Any, ends: float) -> bytes:
 
 
 def _pause(attempts: int) -> float:
-    """Seconds before the next attempt: exponential with full jitter, so that many clients do not
-    return together.
+    """Return the seconds before the next attempt: exponential with full jitter.
+
+    Jitter keeps many clients from returning together.
     """
     return _JITTER.uniform(
         0, min(_LONGEST_BACKOFF_SECONDS, _BACKOFF_SECONDS * 2.0 ** min(attempts, 16))
@@ -151,7 +153,7 @@ def _describe(response: Any) -> str:
 
 
 def _refuse_tls(error: Exception) -> None:
-    """A certificate that cannot be verified, or no TLS at all, will be so again."""
+    """Raise StoreRefusedError for an unverifiable certificate or missing TLS, which stay so."""
     inner = _innermost(error)
     if isinstance(inner, ssl.SSLCertVerificationError):
         raise StoreRefusedError(
@@ -168,7 +170,7 @@ def _refuse_tls(error: Exception) -> None:
 
 
 def _reason(error: Exception) -> str:
-    """The error's class and innermost reason; never its text, which may hold a presigned URL."""
+    """Return class and innermost reason; never the text, which may hold a presigned URL."""
     inner = _innermost(error)
     text = f" {inner.strerror}" if isinstance(inner, OSError) and inner.strerror else ""
     return f"{type(error).__name__}{text}"

@@ -19,8 +19,9 @@ _ENDPOINT = re.compile(r"[A-Za-z0-9.-]+(:[0-9]{1,5})?|\[[0-9a-fA-F:]+\](:[0-9]{1
 
 @dataclass(frozen=True, kw_only=True)
 class StoreSettings:
-    """How to reach a store. endpoint: host[:port]; ca_file: PEM of the authorities to trust, else
-    the usual.
+    """Address and credentials of a store.
+
+    endpoint: host[:port]; ca_file: PEM of the authorities to trust, None for certifi's.
     """
 
     endpoint: str
@@ -70,7 +71,7 @@ class StoreSettings:
         )
 
     def to_environment(self) -> dict[str, str]:
-        """The variables that `from_environment` reads, to hand the settings to a child process."""
+        """Return the variables that `from_environment` reads, for a child process."""
         values = {
             Variable.S3_ENDPOINT: self.endpoint,
             Variable.S3_ACCESS_KEY: self.access_key,

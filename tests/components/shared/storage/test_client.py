@@ -9,7 +9,7 @@ import psutil
 import pytest
 
 from components.shared.contracts.errors import ConfigError
-from components.shared.storage import Store, StoreSettings, split_uri
+from components.shared.storage import Store, StoredObject, StoreSettings, split_uri
 from components.shared.storage.client import PART_BYTES
 from components.shared.storage.errors import (
     DigestMismatchError,
@@ -51,21 +51,19 @@ def test_listing_is_sorted_below_the_prefix_and_longer_than_a_page(
     assert store.list(bucket, "nothing/") == []
 
 
-def test_fingerprint_notices_every_kind_of_change(
-    store: Store, bucket: str, tmp_path: Path
-) -> None:
-    def put(key: str, data: bytes) -> str:
+def test_a_listing_shows_every_kind_of_change(store: Store, bucket: str, tmp_path: Path) -> None:
+    def put(key: str, data: bytes) -> tuple[StoredObject, ...]:
         store.put(bucket, key, _file(tmp_path / "x", data))
-        return store.fingerprint(bucket, "d/")
+        return tuple(store.list(bucket, "d/"))
 
     seen = [
-        store.fingerprint(bucket, "d/"),
+        tuple(store.list(bucket, "d/")),
         put("d/1", b"one"),
         put("d/2", b"two"),
         put("d/2", b"TWO"),
     ]
     store.delete(bucket, "d/1")
-    seen.append(store.fingerprint(bucket, "d/"))
+    seen.append(tuple(store.list(bucket, "d/")))
     assert len(set(seen)) == 5
     assert put("d/1", b"one") == seen[3]
     assert put("elsewhere", b"one") == seen[3]
@@ -83,7 +81,7 @@ def test_what_is_missing_is_named(store: Store, s3: StoreSettings, bucket: str) 
         store.read(bucket, "nope")
     for call in (
         store.list,
-        store.fingerprint,
+        store.first,
         lambda b, k: store.read(b, k),
         lambda b, k: store.put_if_absent(b, k, b""),
     ):
