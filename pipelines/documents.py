@@ -1,8 +1,8 @@
 """Tables and graphs of the documentation, generated from the code that they describe.
 
 `python -m pipelines.documents` fills them in between the marks `<!-- generated: NAME -->` and
-`<!-- end: NAME -->` of docs/**/*.md, and leaves the prose around them alone. A test compares the
-committed pages with what it would write.
+`<!-- end: NAME -->` of docs/**/*.md, leaves the prose around them alone, and writes the README.md
+of every phase. A test compares the committed pages with what it would write.
 """
 
 import contextlib
@@ -10,7 +10,6 @@ import functools
 import importlib
 import inspect
 import io
-import json
 import os
 import re
 from collections.abc import Callable, Iterable
@@ -21,13 +20,14 @@ from unittest import mock
 from google.protobuf import json_format
 
 from components.configure.config import RunForm
-from components.configure.phases import PHASES, SET_BY_PIPELINE
+from components.configure.phases import PHASES
 from components.shared.contracts import errors
 from components.shared.contracts.artifact_kinds import Kind
 from components.shared.contracts.environment import Variable
 from pipelines.cli import app
 from pipelines.graph import mermaid
 from pipelines.parameters import Variant
+from pipelines.phase_pages import options_table, phase_pages
 from pipelines.resources import LOCAL
 from pipelines.sources import ROOT
 from pipelines.stage1 import stage1
@@ -43,9 +43,11 @@ _WIDTH = "100"  # columns of the help texts
 
 
 def main() -> None:
-    """Fill in the generated parts of all pages."""
+    """Fill in the generated parts of all pages; write the README.md of every phase."""
     for page in pages():
         page.write_text(filled(page), encoding="utf-8")
+    for page, text in phase_pages().items():
+        page.write_text(text, encoding="utf-8")
 
 
 def pages() -> list[Path]:
@@ -84,16 +86,9 @@ def form() -> str:
 
 def parameters() -> str:
     """Return a table of options for each phase, in the pipeline's order."""
-    sections = []
-    for phase, config_class in PHASES.items():
-        defaults = config_class().to_json()
-        rows = [
-            (f"`{name}`", f"`{json.dumps(defaults[name])}`", field.metadata["help"])
-            for name, field in config_class.__dataclass_fields__.items()
-            if name not in SET_BY_PIPELINE
-        ]
-        sections.append(f"## `{phase}`\n\n{_table(('option', 'default', 'meaning'), rows)}")
-    return "\n".join(sections)
+    return "\n".join(
+        f"## `{phase}`\n\n{options_table(config_class)}\n" for phase, config_class in PHASES.items()
+    )
 
 
 def artifacts() -> str:

@@ -91,7 +91,10 @@ def phase_sources(phase: str, root: Path = ROOT) -> list[Path]:
 
 
 def _belongs(file: Path) -> bool:
-    return file.is_file() and (file.name == "__init__.py" or file.suffix not in (".py", ".pyc"))
+    """Whether a file of a package is part of the image; pages for readers are not."""
+    return file.is_file() and (
+        file.name == "__init__.py" or file.suffix not in (".py", ".pyc", ".md")
+    )
 
 
 def _imported(file: Path, root: Path) -> Iterator[Path]:

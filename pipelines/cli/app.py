@@ -172,15 +172,16 @@ def _list_parameters(parsed: argparse.Namespace) -> None:
     del parsed
     from components.configure.config import RunForm
     from components.configure.phases import PHASES, SET_BY_PIPELINE
-    from components.shared.contracts.config import Config
+    from components.shared.contracts.config import Config, accepted_values, shown_default
 
     sections: dict[str, type[Config]] = {"form": RunForm, **PHASES}
     for title, config_class in sections.items():
         print(f"{title}:")
-        defaults = config_class().to_json()
         for name, field in config_class.__dataclass_fields__.items():
             if name not in SET_BY_PIPELINE:
-                print(f"  {name} = {json.dumps(defaults[name])}\n      {field.metadata['help']}")
+                values = f" [{accepted_values(field)}]" if accepted_values(field) else ""
+                print(f"  {name} = {shown_default(config_class, name)}{values}")
+                print(f"      {field.metadata['help']}")
 
 
 def _summary(report: dict[str, Any]) -> str:

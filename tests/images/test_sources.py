@@ -63,8 +63,14 @@ def test_templates_are_part_of_the_images_that_render_them(tree: Path) -> None:
 def test_a_change_that_no_step_can_reach_changes_no_image(tree: Path) -> None:
     assert _changed(tree, "README.md") == set()
     assert _changed(tree, "images/engine.sh") == set()
+    assert _changed(tree, "components/fit_threshold/README.md") == set()
     (tree / "components/shared/stats/unused.py").write_text("nothing = None\n")
     assert _changed(tree, "components/shared/stats/unused.py") == set()
+
+
+def test_pages_for_readers_are_in_no_image() -> None:
+    for image in IMAGES:
+        assert not [file for file in phase_sources(image.phase) if file.suffix == ".md"]
 
 
 def test_a_change_in_shared_code_changes_the_images_of_those_that_use_it(tree: Path) -> None:

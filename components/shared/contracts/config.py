@@ -160,18 +160,26 @@ def accepted_values(field: "dataclasses.Field[Any]") -> str:
     return ", ".join(parts)
 
 
+def shown_default(config_class: type[Config], name: str) -> str:
+    """Return an option's default as JSON, or as the word for None."""
+    value = config_class().to_json(resolved=False)[name]
+    word = config_class.__dataclass_fields__[name].metadata["unset"]
+    return word if value is None and word else json.dumps(value)
+
+
 @functools.cache
 def _validator(config_class: Any) -> Any:
-    """Return the pydantic validator of a class's fields, built once per class."""
-    from pydantic import TypeAdapter
-    from typing_extensions import TypedDict
+    """Return the pydantic model that validates a class's fields, built once per class."""
+    from pydantic import ConfigDict, create_model
 
     hints = typing.get_type_hints(config_class)
     annotations = {
-        field.name: _annotated(hints[field.name], field.metadata)
+        field.name: (_annotated(hints[field.name], field.metadata), ...)
         for field in dataclasses.fields(config_class)
     }
-    return TypeAdapter(TypedDict(config_class.__name__, annotations))  # type: ignore[operator]
+    # Names like `model_version` are no concern of pydantic's.
+    settings = ConfigDict(protected_namespaces=())
+    return create_model(config_class.__name__, __config__=settings, **annotations)  # type: ignore[call-overload]
 
 
 def _annotated(hint: Any, metadata: Mapping[str, Any]) -> Any:
@@ -214,7 +222,7 @@ def _validate(config: Config) -> Iterator[str]:
     config_class: Any = type(config)
     given = {field.name: getattr(config, field.name) for field in dataclasses.fields(config)}
     try:
-        values = _validator(config_class).validate_python(given)
+        values = vars(_validator(config_class).model_validate(given))
     except ValidationError as error:
         for found in error.errors(include_url=False, include_context=False):
             yield _problem(config, found)

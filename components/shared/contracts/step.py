@@ -17,7 +17,12 @@ from pathlib import Path
 from typing import Annotated, Any
 
 from components.shared.contracts.artifacts import write_json
-from components.shared.contracts.config import Config, unknown_key
+from components.shared.contracts.config import (
+    Config,
+    accepted_values,
+    shown_default,
+    unknown_key,
+)
 from components.shared.contracts.errors import (
     PERMANENT_EXIT_CODE,
     TRANSIENT_EXIT_CODE,
@@ -189,9 +194,8 @@ def _module_name(run: Run) -> str:
 def _describe(run: Run, config_class: type[Config]) -> str:
     lines = ["paths:"] + [f"  {name:20} {role}" for name, role in path_parameters(run).items()]
     lines += ["", "config (defaults shown):"]
-    defaults = config_class().to_json()
     for field in dataclasses.fields(config_class):
-        lines.append(
-            f"  {field.name} = {json.dumps(defaults[field.name])}\n      {field.metadata['help']}"
-        )
+        values = f" [{accepted_values(field)}]" if accepted_values(field) else ""
+        lines.append(f"  {field.name} = {shown_default(config_class, field.name)}{values}")
+        lines.append(f"      {field.metadata['help']}")
     return "\n".join(lines)
