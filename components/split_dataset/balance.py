@@ -1,6 +1,4 @@
-"""Which salt shares the groups out in the wanted proportions, and does every split have enough of
-every class?
-"""
+"""Balance of splits: the salt whose assignment comes closest to the wanted fractions per class."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -17,8 +15,10 @@ _HELD_OUT = SPLITS.index("VAL_TEST")
 
 @dataclass(frozen=True)
 class Groups:
-    """The data as the split sees them: names (G,), samples per class (G, K), and whether held out
-    (G,) bool.
+    """Groups of the data set.
+
+    names: (G,), sorted. per_class: (G, K) int64, samples of each class. held_out: (G,) bool, groups
+    that go to VAL_TEST as a whole.
     """
 
     names: list[str]
@@ -29,44 +29,56 @@ class Groups:
     def of(
         cls, groups: Sequence[str], labels: Sequence[int], n_classes: int, held_out: set[str]
     ) -> "Groups":
-        """From one group and one label per sample; `held_out` are groups that go to VAL_TEST as a
-        whole.
+        """Count the groups of all samples.
+
+        Args:
+            groups: group of each sample.
+            labels: class index of each sample.
+            n_classes: number of classes.
+            held_out: groups that go to VAL_TEST as a whole.
         """
-        names, number = np.unique(np.array(groups, dtype=np.str_), return_inverse=True)
+        names, member = np.unique(np.array(groups, dtype=np.str_), return_inverse=True)
         per_class = np.zeros((len(names), n_classes), dtype=np.int64)
-        np.add.at(per_class, (number, np.array(labels, dtype=np.int64)), 1)
+        np.add.at(per_class, (member, np.array(labels, dtype=np.int64)), 1)
         listed = [str(name) for name in names]
         return cls(listed, per_class, np.array([name in held_out for name in listed], dtype=bool))
 
-    def splits(self, salt: str, shares: Mapping[str, float]) -> Counts:
-        """(G,) index into SPLITS. With held-out groups, the others share out what is not
-        VAL_TEST.
+    def splits(self, salt: str, fractions: Mapping[str, float]) -> Counts:
+        """Return (G,) int64, the index into SPLITS of each group.
+
+        With held-out groups, the other groups are assigned to all splits but VAL_TEST.
         """
         if not self.held_out.any():
-            return assign(salt, self.names, shares)
-        others = {split: share for split, share in shares.items() if split != "VAL_TEST"}
+            return assign(salt, self.names, fractions)
+        others = {split: value for split, value in fractions.items() if split != "VAL_TEST"}
         return np.where(self.held_out, _HELD_OUT, assign(salt, self.names, others))
 
     def counts(self, splits: Counts) -> Counts:
-        """(4, K) samples per split and class."""
+        """Return (4, K) int64, the samples of each split and class."""
         counts = np.zeros((len(SPLITS), self.per_class.shape[1]), dtype=np.int64)
         np.add.at(counts, splits, self.per_class)
         return counts
 
 
-def best_salt(groups: Groups, shares: Mapping[str, float], seed: int, n_salts: int) -> str:
-    """Of `n_salts` candidates, the one with the least sum of squared relative errors of the counts.
+def best_salt(groups: Groups, fractions: Mapping[str, float], seed: int, n_salts: int) -> str:
+    """Return the salt with the least sum of squared relative errors of the counts.
 
-    Counted are the samples of each class in each split, against share * total; VAL_TEST is not
-    counted when held out.
+    The samples of each class in each split are compared with fraction * total; VAL_TEST is not
+    compared where it is held out.
+
+    Args:
+        groups: groups of the data set.
+        fractions: split -> wanted fraction.
+        seed: prefix of the candidates.
+        n_salts: number of candidates.
     """
-    counted = slice(0, _HELD_OUT) if groups.held_out.any() else slice(None)
-    share = np.array([shares[split] for split in SPLITS])[counted]
+    compared = slice(0, _HELD_OUT) if groups.held_out.any() else slice(None)
+    fraction = np.array([fractions[split] for split in SPLITS])[compared]
     total = groups.per_class[~groups.held_out].sum(axis=0)
-    wanted = np.maximum((share / share.sum())[:, None] * total, 1)
+    wanted = np.maximum((fraction / fraction.sum())[:, None] * total, 1)
 
     def error(salt: str) -> float:
-        counts = groups.counts(groups.splits(salt, shares))[counted]
+        counts = groups.counts(groups.splits(salt, fractions))[compared]
         return float((((counts - wanted) / wanted) ** 2).sum())
 
     return min((f"{seed}-{candidate}" for candidate in range(n_salts)), key=error)
@@ -85,20 +97,15 @@ def refuse_missing(
     if missing:
         raise DataError(
             f"min_per_class={min_per_class} cannot be met: {'; '.join(missing)} (salt {salt!r}); "
-            "add data or groups, change the shares, raise n_salts, or lower min_per_class"
+            "add data or groups, change the fractions, increase n_salts, or decrease min_per_class"
         )
 
 
-def table(counts: Counts, class_names: Sequence[str]) -> str:
-    """A short text table: samples per split and class, and each split's share."""
-    lines = [
-        f"{'split':12}"
-        + "".join(f"{name:>12}" for name in class_names)
-        + f"{'all':>12}{'share':>9}"
-    ]
-    for split, row in zip(SPLITS, counts, strict=True):
-        share = row.sum() / counts.sum()
-        lines.append(
-            f"{split:12}" + "".join(f"{n:>12}" for n in row) + f"{row.sum():>12}{share:>9.1%}"
-        )
+def text_table(counts: Counts, class_names: Sequence[str]) -> str:
+    """Return a text table: samples of each split and class, and each split's fraction."""
+    header = "".join(f"{name:>12}" for name in class_names)
+    lines = [f"{'split':12}{header}{'all':>12}{'fraction':>9}"]
+    for split, row in zip(SPLITS, counts.tolist(), strict=True):
+        per_class = "".join(f"{n:>12}" for n in row)
+        lines.append(f"{split:12}{per_class}{sum(row):>12}{sum(row) / counts.sum():>9.1%}")
     return "\n".join(lines)

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 from components.shared.contracts.config import adjusted, option
 from components.shared.contracts.options import SeedConfig
+from components.shared.data.splits import SPLITS
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,12 +44,12 @@ class SplitConfig(SeedConfig):
         return problems
 
     @property
-    def shares(self) -> dict[str, float]:
-        """Split -> share."""
+    def fractions(self) -> dict[str, float]:
+        """Fraction of each split."""
         values = (
             self.train_fraction,
             self.select_fraction,
             self.calib_fraction,
             self.test_fraction,
         )
-        return dict(zip(("TRAIN", "VAL_SELECT", "VAL_CALIB", "VAL_TEST"), values, strict=True))
+        return dict(zip(SPLITS, values, strict=True))

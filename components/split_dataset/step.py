@@ -1,4 +1,4 @@
-"""Phase 0: which samples may training, selection, calibration and the final test see?"""
+"""Assigns every sample to one of four splits by a salted hash of its group."""
 
 import csv
 import difflib
@@ -14,7 +14,7 @@ from components.shared.data.dataset import Dataset
 from components.shared.data.splits import SPLITS, audit
 from components.shared.data.train_images import write_train_images
 from components.shared.data.train_labels import write_train_labels
-from components.split_dataset.balance import Counts, Groups, best_salt, refuse_missing, table
+from components.split_dataset.balance import Counts, Groups, best_salt, refuse_missing, text_table
 from components.split_dataset.config import SplitConfig
 
 STEP = "split_dataset"
@@ -30,39 +30,43 @@ def run(
 ) -> None:
     """Choose the salt, assign, audit, and write splits.csv, split.json, summary.csv and splits.png.
 
-    `train_images` takes the pixels of TRAIN, without labels, for training that must not see more;
-    `train_labels` takes the labels alone. Raises DataError where a split would have too few of a
-    class, ConfigError for an unknown column or value to hold out, LeakageViolationError where the
-    audit fails.
+    Args:
+        config: fractions, salt, limits and held-out values.
+        dataset: the ImageDataset.
+        splits: folder of the Splits artifact.
+        train_images: folder for the pixels of TRAIN, for training without labels.
+        train_labels: folder for the labels of TRAIN.
+
+    Raises:
+        DataError: a split has too few samples of a class.
+        ConfigError: a column or value to hold out is unknown.
+        LeakageViolationError: the audit fails.
     """
     data = Dataset.open(dataset)
     held_out = _held_out_groups(config, data)
-    of_sample = [sample.group for sample in data.samples]
-    groups = Groups.of(
-        of_sample, [sample.label for sample in data.samples], len(data.class_names), held_out
-    )
-    salt = config.salt or best_salt(groups, config.shares, config.seed, config.n_salts)
-    of_group = groups.splits(salt, config.shares)
-    counts = groups.counts(of_group)
+    group_by_id = {sample.sample_id: sample.group for sample in data.samples}
+    labels = [sample.label for sample in data.samples]
+    groups = Groups.of(list(group_by_id.values()), labels, len(data.class_names), held_out)
+
+    salt = config.salt or best_salt(groups, config.fractions, config.seed, config.n_salts)
+    split_of_group = groups.splits(salt, config.fractions)
+    counts = groups.counts(split_of_group)
     refuse_missing(counts, data.class_names, config.min_per_class, salt)
-    split_by_group = {
-        name: SPLITS[split] for name, split in zip(groups.names, of_group.tolist(), strict=True)
-    }
-    split_by_id = {sample.sample_id: split_by_group[sample.group] for sample in data.samples}
-    audit(
-        split_by_id,
-        {sample.sample_id: sample.group for sample in data.samples},
-        data.duplicate_pairs(),
-    )
-    print(table(counts, data.class_names))
+
+    named = dict(zip(groups.names, split_of_group.tolist(), strict=True))
+    split_by_id = {sample_id: SPLITS[named[group]] for sample_id, group in group_by_id.items()}
+    audit(split_by_id, group_by_id, data.duplicate_pairs())
+    print(text_table(counts, data.class_names))
+
     summary = {"salt": salt, "counts": dict(zip(SPLITS, counts.tolist(), strict=True))}
     inputs = {"dataset": data.manifest}
     with writing(
         splits, kind=Kind.SPLITS, step=STEP, config=config, inputs=inputs, summary=summary
     ) as out:
         _write_tables(out, data, split_by_id, counts)
-        write_json(out / "split.json", _document(config, data, counts, salt, held_out))
+        write_json(out / "split.json", _split_document(config, data, counts, salt, held_out))
         _plot(out / "splits.png", counts, data.class_names)
+
     ids = [sample_id for sample_id, split in split_by_id.items() if split == "TRAIN"]
     if train_images is not None:
         _write_train_images(train_images, config, data, ids)
@@ -89,7 +93,10 @@ def _write_train_labels(path: Path, config: SplitConfig, data: Dataset, ids: lis
 
 
 def _held_out_groups(config: SplitConfig, data: Dataset) -> set[str]:
-    """Groups with at least one sample that has a held-out value; they go to VAL_TEST as a whole."""
+    """Return the groups with a sample that has a held-out value; they go to VAL_TEST as a whole.
+
+    Raises ConfigError for an unknown column or value.
+    """
     if not config.holdout_column:
         return set()
     columns = sorted({name for sample in data.samples for name in sample.attributes})
@@ -106,11 +113,14 @@ def _held_out_groups(config: SplitConfig, data: Dataset) -> set[str]:
         raise ConfigError(
             f"holdout_values={unknown} do not occur in {config.holdout_column!r}, which has {known}"
         )
-    chosen = zip(data.samples, value_of, strict=True)
-    return {sample.group for sample, value in chosen if value in config.holdout_values}
+    return {
+        sample.group
+        for sample, value in zip(data.samples, value_of, strict=True)
+        if value in config.holdout_values
+    }
 
 
-def _document(
+def _split_document(
     config: SplitConfig, data: Dataset, counts: Counts, salt: str, held_out: set[str]
 ) -> dict[str, object]:
     per_class = {
@@ -119,7 +129,7 @@ def _document(
     }
     return {
         "salt": salt,
-        "shares": config.shares,
+        "shares": config.fractions,
         "counts": per_class,
         "holdout_column": config.holdout_column,
         "holdout_values": list(config.holdout_values),
@@ -144,7 +154,7 @@ def _write_tables(out: Path, data: Dataset, split_by_id: dict[str, str], counts:
 
 
 def _plot(path: Path, counts: Counts, class_names: tuple[str, ...]) -> None:
-    """Share of every split in every class: equal bars mean a balanced split."""
+    """Draw the fraction of every split in every class: equal bars mean a balanced split."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(6, 3), layout="constrained")
@@ -152,11 +162,11 @@ def _plot(path: Path, counts: Counts, class_names: tuple[str, ...]) -> None:
     width = 0.8 / len(class_names)
     for column, name in enumerate(class_names):
         offset = (column - (len(class_names) - 1) / 2) * width
-        share = counts[:, column] / max(counts[:, column].sum(), 1)
-        bars = axes.bar(np.arange(len(SPLITS)) + offset, share, width, label=name)
+        fraction = counts[:, column] / max(counts[:, column].sum(), 1)
+        bars = axes.bar(np.arange(len(SPLITS)) + offset, fraction, width, label=name)
         axes.bar_label(bars, labels=[str(n) for n in counts[:, column]], fontsize=8)
     axes.set_xticks(range(len(SPLITS)), SPLITS)
-    axes.set_ylabel("share of the class")
+    axes.set_ylabel("fraction of the class")
     axes.margins(y=0.12)
     axes.legend()
     figure.savefig(path, dpi=120, metadata={"Software": None})

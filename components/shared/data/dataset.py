@@ -1,8 +1,8 @@
-"""Which samples does an ImageDataset artifact hold, and what are their pixels?
+"""The ImageDataset artifact: samples and their pixels.
 
 `samples.csv` has one row per sample, sorted by id; `images/shard-NNNNN.npy` hold the pixels in the
-same order and are memory-mapped, so that a batch costs a copy and nothing else. `duplicates.csv`
-and `rejects.csv` say what was found.
+same order and are memory-mapped, so that a batch costs one copy. `duplicates.csv` lists the
+duplicates that were found, `rejects.csv` the unusable files.
 """
 
 import csv
@@ -26,11 +26,16 @@ _ATTRIBUTE = "attribute:"  # apart from our own columns: the user's may have the
 
 @dataclass(frozen=True)
 class Sample:
-    """One image. `group` unites the given group with those of duplicates; `attributes` are all
-    other columns.
+    """One image of the data set.
 
-    `sample_id` is the first 16 hex characters of `sha256`, the digest of the encoded file; `path`
-    is relative to the source.
+    Attributes:
+        sample_id: first 16 hex characters of `sha256`.
+        label: class index.
+        group: the given group, united with those of duplicates.
+        source: name of the source.
+        path: path of the file, relative to the source.
+        sha256: digest of the encoded file.
+        attributes: all other columns of the source.
     """
 
     sample_id: str
@@ -44,7 +49,7 @@ class Sample:
 
 @dataclass(frozen=True)
 class Dataset:
-    """An opened, verified artifact; `samples` are sorted by id."""
+    """An opened, verified artifact; `samples` are sorted by id, `image_size` is in pixels."""
 
     path: Path
     manifest: Manifest
@@ -55,7 +60,11 @@ class Dataset:
 
     @classmethod
     def open(cls, path: Path) -> Self:
-        """Verify the artifact and map its shards. Raises ArtifactError listing every difference."""
+        """Verify the artifact and map its shards.
+
+        Raises:
+            ArtifactError: files differ from the manifest; the message lists every difference.
+        """
         manifest = verify_dir(path, Kind.IMAGE_DATASET)
         header = json.loads((path / "dataset.json").read_text(encoding="utf-8"))
         with (path / "samples.csv").open(newline="", encoding="utf-8") as stream:
@@ -67,15 +76,15 @@ class Dataset:
 
     @cached_property
     def index(self) -> dict[str, int]:
-        """sample_id -> position."""
+        """Position of each sample by its id."""
         return {sample.sample_id: position for position, sample in enumerate(self.samples)}
 
     def images(self, positions: npt.NDArray[np.int64]) -> npt.NDArray[np.uint8]:
-        """Pixels (n, S, S, 3) uint8 of the samples at `positions` (n,)."""
+        """Return pixels (n, S, S, 3) uint8 of the samples at `positions` (n,)."""
         return read_shards(self.shards, positions, self.image_size)
 
     def duplicate_pairs(self) -> list[tuple[str, str]]:
-        """Ids of the pairs in duplicates.csv of which both are samples."""
+        """Return the ids of the pairs in duplicates.csv of which both images are samples."""
         with (self.path / "duplicates.csv").open(newline="", encoding="utf-8") as stream:
             pairs = [(row["sample_id_a"], row["sample_id_b"]) for row in csv.DictReader(stream)]
         return [(a, b) for a, b in pairs if a in self.index and b in self.index]
@@ -102,8 +111,15 @@ def write_header(directory: Path, class_names: tuple[str, ...], image_size: int)
 def write_shards(
     directory: Path, images: Iterable[npt.NDArray[np.uint8]], count: int, image_size: int
 ) -> None:
-    """Write `count` images (S, S, 3) uint8, in order, through memory maps: the kernel pages them
-    out as it needs.
+    """Write images into shards of an artifact's staging directory.
+
+    They are written through memory maps, so that the kernel pages them out as it needs.
+
+    Args:
+        directory: the staging directory.
+        images: (S, S, 3) uint8 each, in the order of the samples.
+        count: number of images.
+        image_size: S, in pixels.
     """
     (directory / "images").mkdir()
     shape = (image_size, image_size, 3)
@@ -117,7 +133,7 @@ def write_shards(
 
 
 def map_shards(path: Path) -> list[npt.NDArray[np.uint8]]:
-    """The memory-mapped shards that `write_shards` left in an artifact."""
+    """Map the shards that `write_shards` wrote into an artifact."""
     files = sorted(path.glob("images/*.npy"))
     # Plain arrays on the maps: indexing a numpy.memmap itself costs several microseconds more.
     return [np.asarray(np.load(file, mmap_mode="r", allow_pickle=False)) for file in files]
@@ -126,7 +142,7 @@ def map_shards(path: Path) -> list[npt.NDArray[np.uint8]]:
 def read_shards(
     shards: Sequence[npt.NDArray[np.uint8]], positions: npt.NDArray[np.int64], image_size: int
 ) -> npt.NDArray[np.uint8]:
-    """Pixels (n, S, S, 3) uint8 of the images at `positions` (n,)."""
+    """Return pixels (n, S, S, 3) uint8 of the images at `positions` (n,)."""
     result = np.empty((len(positions), image_size, image_size, 3), dtype=np.uint8)
     for row, position in enumerate(positions.tolist()):
         result[row] = shards[position // SHARD_SIZE][position % SHARD_SIZE]

@@ -1,5 +1,4 @@
-"""What pixels does this file hold? The one decode-and-resize path of training, evaluation and the
-bundle.
+"""Decoding and resizing of image files: one path for training, evaluation and the bundle.
 
 The pixels equal what transformers computes from the same file: upright by EXIF, RGB by Pillow's
 conversion, squeezed to a square by Pillow's antialiased bicubic filter. Two differences, both on
@@ -36,8 +35,7 @@ FORMAT_OF_SUFFIX = {
 }
 MAX_PIXELS = 100_000_000
 _DRAFT_GAP = 3
-# What Pillow's parsers were seen to raise on damaged bytes; MemoryError and errors of our own are
-# not among them.
+# Errors of Pillow's parsers on damaged bytes, as observed; MemoryError is not among them.
 _CORRUPT = (
     OSError,
     SyntaxError,
@@ -60,13 +58,18 @@ class ImageRejectedError(DataError):
 def decode(
     data: bytes, *, name: str, max_pixels: int = MAX_PIXELS, target_size: int | None = None
 ) -> Image.Image:
-    """The upright RGB image in `data`; `name` gives the expected format by its suffix, if it has a
-    known one.
+    """Decode a file to an upright RGB image; of several frames the first counts.
 
-    With `target_size`, a large JPEG is decoded at reduced size as the module says; of several
-    frames the first counts. Raises ImageRejectedError: empty, not an image of a supported format,
-    another format than the suffix says, more than `max_pixels` (checked before any pixel is
-    decoded), truncated or corrupt, or a pixel type without a range.
+    Args:
+        data: the file's bytes.
+        name: the file's name; a known suffix gives the expected format.
+        max_pixels: limit of width times height, checked before any pixel is decoded.
+        target_size: side in pixels to which the image will be resized: a large JPEG is decoded at
+            reduced size, as the module says. None decodes at full size.
+
+    Raises:
+        ImageRejectedError: empty, not an image of a supported format, another format than the
+            suffix says, too many pixels, truncated or corrupt, or a pixel type without a range.
     """
     if not data:
         raise ImageRejectedError("empty file")
@@ -74,10 +77,10 @@ def decode(
         with Image.open(io.BytesIO(data), formats=FORMATS) as image:
             _check_header(image, name, max_pixels)
             if target_size is not None:
-                # Does nothing for other formats, nor where the image is not large enough.
+                # Has no effect on other formats and on images that are not large enough.
                 image.draft(None, (target_size * _DRAFT_GAP, target_size * _DRAFT_GAP))
             image.load()
-            # Pillow takes a PNG whose last bytes are missing once its pixels are complete.
+            # Pillow accepts a PNG whose last bytes are missing, once its pixels are complete.
             if image.format == "PNG" and b"IEND" not in data:
                 raise ImageRejectedError("truncated or corrupt (no end marker)")
             ImageOps.exif_transpose(image, in_place=True)  # the other form copies every image
@@ -99,22 +102,22 @@ def decode(
 def decode_resized(
     data: bytes, *, name: str, size: int, max_pixels: int = MAX_PIXELS
 ) -> npt.NDArray[np.uint8]:
-    """(size, size, 3) uint8, squeezed without keeping the aspect ratio; errors as in `decode`."""
+    """Decode a file and squeeze it to (size, size, 3) uint8; errors as in `decode`."""
     return resize(decode(data, name=name, max_pixels=max_pixels, target_size=size), size)
 
 
 def resize(image: Image.Image, size: int) -> npt.NDArray[np.uint8]:
-    """(size, size, 3) uint8 by antialiased bicubic interpolation."""
+    """Return (size, size, 3) uint8 by antialiased bicubic interpolation."""
     return np.asarray(image.resize((size, size), Image.Resampling.BICUBIC), dtype=np.uint8)
 
 
 def _check_header(image: Image.Image, name: str, max_pixels: int) -> None:
+    """Refuse an image of another format than its suffix says, or of too many pixels."""
     base = name.rsplit("/", 1)[-1].lower()
     suffix = base[base.rfind(".") :] if "." in base else ""
     expected = FORMAT_OF_SUFFIX.get(suffix)
-    found = (
-        "JPEG" if image.format == "MPO" else image.format
-    )  # MPO: a JPEG followed by further ones
+    # MPO is a JPEG followed by further ones.
+    found = "JPEG" if image.format == "MPO" else image.format
     if expected is not None and found != expected:
         raise ImageRejectedError(f"content is {found}, but the name ends with {suffix}")
     if image.width * image.height > max_pixels:
@@ -124,6 +127,7 @@ def _check_header(image: Image.Image, name: str, max_pixels: int) -> None:
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:
+    """Convert to RGB; 16-bit grey is scaled to 8 bits."""
     if image.mode.startswith("I;16"):
         grey = np.asarray(image, dtype=np.uint32)
         image = Image.fromarray(((grey * 255 + 32767) // 65535).astype(np.uint8))

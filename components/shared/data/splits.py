@@ -1,7 +1,6 @@
-"""Which split does a sample belong to, for ever?
+"""The Splits artifact: assignment of groups to splits by a salted hash, and its audit.
 
-A group's split follows from a salted hash of its name alone, so that data added later never move
-it.
+A group's split follows from the hash of its name alone, so that data added later never move it.
 """
 
 import csv
@@ -25,7 +24,7 @@ _NAMED_CROSSINGS = 20
 
 @dataclass(frozen=True)
 class Splits:
-    """A verified Splits artifact: sample id -> split."""
+    """A verified Splits artifact; `of` maps sample ids to splits."""
 
     manifest: Manifest
     of: dict[str, str]
@@ -35,7 +34,7 @@ class Splits:
         return {split: sorted(i for i, s in self.of.items() if s == split) for split in SPLITS}
 
     def ids(self, split: str) -> list[str]:
-        """Sorted ids of the samples in `split`."""
+        """Return the sorted ids of the samples in `split`."""
         return self._ids[split]
 
 
@@ -47,70 +46,74 @@ def read_splits(path: Path) -> Splits:
 
 
 def refuse_foreign(data: Dataset, assignment: Splits, checkpoint: Manifest) -> None:
-    """Raises ArtifactError where splits or checkpoint were made from another dataset than
-    `data`.
-    """
-    if checkpoint.inputs.get("dataset") != data.manifest.content_digest or set(
-        assignment.of
-    ) != set(data.index):
+    """Raise ArtifactError where splits or checkpoint were made from another dataset."""
+    of_checkpoint = checkpoint.inputs.get("dataset")
+    if of_checkpoint != data.manifest.content_digest or set(assignment.of) != set(data.index):
         raise ArtifactError(
-            "checkpoint or splits were made from another dataset; take all inputs from one run"
+            "checkpoint or splits were made from another dataset; use the artifacts of one run"
         )
 
 
 def unit_hashes(salt: str, groups: Iterable[str]) -> npt.NDArray[np.float64]:
-    """(G,) numbers in [0, 1), one per group, from BLAKE2b of salt and group."""
-    digests = (
-        hashlib.blake2b(f"{salt}\0{group}".encode(), digest_size=8).digest() for group in groups
-    )
-    # 53 bits are what a double holds: with 64, the largest would round to 1.
-    return (
-        np.array([int.from_bytes(digest, "big") >> 11 for digest in digests], dtype=np.float64)
-        / 2**53
-    )
+    """Return (G,) float64 in [0, 1), one number per group, from BLAKE2b of salt and group."""
+    hashes = []
+    for group in groups:
+        digest = hashlib.blake2b(f"{salt}\0{group}".encode(), digest_size=8).digest()
+        # A double holds 53 bits: with 64, the largest hash would round to 1.
+        hashes.append(int.from_bytes(digest, "big") >> 11)
+    return np.array(hashes, dtype=np.float64) / 2**53
 
 
-def assign(salt: str, groups: Iterable[str], shares: Mapping[str, float]) -> npt.NDArray[np.int64]:
-    """(G,) index into `shares` of each group's split: whose interval of cumulated shares holds the
-    group's hash.
+def assign(
+    salt: str, groups: Iterable[str], fractions: Mapping[str, float]
+) -> npt.NDArray[np.int64]:
+    """Assign each group to the split whose interval of cumulated fractions holds its hash.
 
-    Shares are renormalised to 1.
+    Args:
+        salt: salt of the hash.
+        groups: names of the groups.
+        fractions: split -> fraction; they are renormalised to 1.
+
+    Returns:
+        (G,) int64, index into `fractions` of each group's split.
     """
-    cumulated = np.cumsum(list(shares.values()))
-    return np.searchsorted(
-        cumulated[:-1] / cumulated[-1], unit_hashes(salt, groups), side="right"
-    ).astype(np.int64)
+    cumulated = np.cumsum(list(fractions.values()))
+    inner_edges = cumulated[:-1] / cumulated[-1]
+    return np.searchsorted(inner_edges, unit_hashes(salt, groups), side="right").astype(np.int64)
 
 
 def audit(
     split_by_id: Mapping[str, str], group_by_id: Mapping[str, str], pairs: Iterable[tuple[str, str]]
 ) -> None:
-    """Prove that every sample has a split and no group and no duplicate pair crosses.
+    """Check that every sample has a split, and that no group and no duplicate pair crosses splits.
 
-    Raises LeakageViolationError naming what does.
+    Args:
+        split_by_id: sample id -> split.
+        group_by_id: sample id -> group.
+        pairs: ids of duplicates.
+
+    Raises:
+        LeakageViolationError: the message names the samples, groups and pairs.
     """
     problems = [
         f"sample {sample_id} has no split"
         for sample_id in sorted(group_by_id.keys() - split_by_id.keys())
     ]
-    by_group: dict[str, set[str]] = {}
+    splits_of_group: dict[str, set[str]] = {}
     for sample_id, group in group_by_id.items():
-        by_group.setdefault(group, set()).add(split_by_id.get(sample_id, "none"))
-    problems += [
-        f"group {group} in {', '.join(sorted(s))}"
-        for group, s in sorted(by_group.items())
-        if len(s) > 1
-    ]
+        splits_of_group.setdefault(group, set()).add(split_by_id.get(sample_id, "none"))
+    for group, splits in sorted(splits_of_group.items()):
+        if len(splits) > 1:
+            problems.append(f"group {group} in {', '.join(sorted(splits))}")
+
     for first, second in pairs:
-        splits = split_by_id.get(first, "none"), split_by_id.get(second, "none")
-        if splits[0] != splits[1]:
-            problems.append(f"near-duplicates {first} in {splits[0]} and {second} in {splits[1]}")
+        of_first, of_second = split_by_id.get(first, "none"), split_by_id.get(second, "none")
+        if of_first != of_second:
+            problems.append(f"near-duplicates {first} in {of_first} and {second} in {of_second}")
+
     if problems:
-        more = (
-            f"; and {len(problems) - _NAMED_CROSSINGS} more"
-            if len(problems) > _NAMED_CROSSINGS
-            else ""
-        )
+        n_more = len(problems) - _NAMED_CROSSINGS
+        more = f"; and {n_more} more" if n_more > 0 else ""
         raise LeakageViolationError(
             f"{len(problems)} crossing(s): " + "; ".join(problems[:_NAMED_CROSSINGS]) + more
         )

@@ -1,8 +1,8 @@
-"""Which pixels may unsupervised training see? Those of TRAIN, and nothing that could tell a label.
+"""The TrainImages artifact: pixels of TRAIN for training without labels, and nothing else.
 
 `images/shard-NNNNN.npy` hold the pixels as the data set stores them, in the order of the sorted
 sample ids in `train_images.json`. Labels, groups, paths and other splits are not in the artifact,
-so that no code can look at them.
+so that no code can read them.
 """
 
 import json
@@ -29,8 +29,9 @@ _READ_AT_ONCE = 64  # images
 
 @dataclass(frozen=True)
 class TrainImages:
-    """An opened, verified artifact. image_size in pixels; `sample_ids` sorted, in the order of the
-    pixels.
+    """An opened, verified artifact.
+
+    image_size: in pixels. sample_ids: sorted, in the order of the pixels.
     """
 
     manifest: Manifest
@@ -42,9 +43,10 @@ class TrainImages:
     def open(cls, path: Path) -> Self:
         """Verify the artifact and map its shards.
 
-        Raises LeakageViolationError where it is of another split, by its manifest or by its
-        content, or holds anything besides pixels and ids; ArtifactError listing every other
-        difference.
+        Raises:
+            LeakageViolationError: the artifact is of another split, by its manifest or by its
+                content, or holds anything besides pixels and ids.
+            ArtifactError: the message lists every other difference.
         """
         manifest = verify_dir(path, Kind.TRAIN_IMAGES, split=SPLIT)
         foreign = sorted(
@@ -61,7 +63,8 @@ class TrainImages:
             )
         if set(header) != _FIELDS:
             raise LeakageViolationError(
-                f"{path}/{_HEADER}: has {sorted(set(header) ^ _FIELDS)} besides or instead"
+                f"{path}/{_HEADER}: has other fields than {sorted(_FIELDS)}, difference:"
+                f" {sorted(set(header) ^ _FIELDS)}"
             )
         ids, shards = tuple(header["sample_ids"]), map_shards(path)
         if sum(map(len, shards)) != len(ids) or not ids:
@@ -72,14 +75,12 @@ class TrainImages:
         return len(self.sample_ids)
 
     def images(self, positions: npt.NDArray[np.int64]) -> npt.NDArray[np.uint8]:
-        """Pixels (n, S, S, 3) uint8 of the samples at `positions` (n,)."""
+        """Return pixels (n, S, S, 3) uint8 of the samples at `positions` (n,)."""
         return read_shards(self.shards, positions, self.image_size)
 
 
 def write_train_images(directory: Path, data: Dataset, ids: Sequence[str]) -> None:
-    """Write the pixels of the samples `ids`, those of TRAIN, into an artifact's staging
-    directory.
-    """
+    """Write the pixels of TRAIN's samples `ids` into an artifact's staging directory."""
     ids = sorted(ids)
     positions = np.array([data.index[sample_id] for sample_id in ids], dtype=np.int64)
     write_shards(directory, _pixels(data, positions), len(ids), data.image_size)
@@ -89,5 +90,6 @@ def write_train_images(directory: Path, data: Dataset, ids: Sequence[str]) -> No
 
 
 def _pixels(data: Dataset, positions: npt.NDArray[np.int64]) -> Iterator[npt.NDArray[np.uint8]]:
+    """Yield the images at `positions` one by one, read in blocks."""
     for start in range(0, len(positions), _READ_AT_ONCE):
         yield from data.images(positions[start : start + _READ_AT_ONCE])

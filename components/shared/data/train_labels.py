@@ -1,5 +1,4 @@
-"""Which labels may pre-training see, where it is told to see any? Those of TRAIN's images, in an
-artifact of their own.
+"""The TrainLabels artifact: labels of TRAIN's images, for pre-training that declares to use them.
 
 `train_labels.csv` has a row for every image of the TrainImages artifact that was written beside it.
 """
@@ -22,9 +21,7 @@ _TABLE, _HEADER = "train_labels.csv", "train_labels.json"
 
 
 def write_train_labels(directory: Path, data: Dataset, ids: Sequence[str]) -> None:
-    """Write the labels of the samples `ids`, those of TRAIN, into an artifact's staging
-    directory.
-    """
+    """Write the labels of TRAIN's samples `ids` into an artifact's staging directory."""
     write_json(directory / _HEADER, {"split": SPLIT, "class_names": list(data.class_names)})
     with (directory / _TABLE).open("w", newline="", encoding="utf-8") as stream:
         writer = csv.writer(stream, lineterminator="\n")
@@ -35,10 +32,14 @@ def write_train_labels(directory: Path, data: Dataset, ids: Sequence[str]) -> No
 def read_train_labels(
     path: Path, images: TrainImages
 ) -> tuple[Manifest, npt.NDArray[np.int64], int]:
-    """Manifest, class indices (N,) in the order of the images, and how many classes there are.
+    """Verify and read the labels of these images.
 
-    Raises LeakageViolationError for another split's labels, ArtifactError for those of other
-    images.
+    Returns:
+        Manifest, class indices (N,) int64 in the order of the images, and the number of classes.
+
+    Raises:
+        LeakageViolationError: the labels are of another split.
+        ArtifactError: the labels are of other images.
     """
     manifest = verify_dir(path, Kind.TRAIN_LABELS, split=SPLIT)
     n_classes = len(json.loads((path / _HEADER).read_text(encoding="utf-8"))["class_names"])
@@ -46,6 +47,6 @@ def read_train_labels(
         label_of = {row["sample_id"]: int(row["label"]) for row in csv.DictReader(stream)}
     if set(label_of) != set(images.sample_ids):
         raise ArtifactError(
-            f"{path}: has labels of other images; take train_images and train_labels from one split"
+            f"{path}: has labels of other images; use train_images and train_labels of one split"
         )
     return manifest, np.array([label_of[i] for i in images.sample_ids], dtype=np.int64), n_classes
