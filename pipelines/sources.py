@@ -10,7 +10,6 @@ import functools
 import hashlib
 import importlib
 import os
-from collections.abc import Iterator
 from pathlib import Path
 
 from components.shared.contracts.environment import Variable
@@ -71,7 +70,9 @@ def phase_sources(phase: str, root: Path = ROOT) -> list[Path]:
     Imports count wherever they stand, and so do strings that are a module's name: torchrun is
     handed one. A package comes with its `__init__.py` and its files that are no Python.
     """
-    component = root / "components" / phase / "component.py"
+    top = root / "components"
+    component = top / phase / "component.py"
+    modules = _modules(top)
     found: set[Path] = set()
     waiting = [component]
     while waiting:
@@ -79,13 +80,15 @@ def phase_sources(phase: str, root: Path = ROOT) -> list[Path]:
         if file in found:
             continue
         found.add(file)
-        waiting += _imported(file, root)
-    folders = {
-        folder
-        for file in found
-        for folder in file.parents
-        if folder.is_relative_to(root / "components")
-    }
+        names = _mentioned(file, file.stat().st_mtime_ns)
+        waiting += [modules[name] for name in names if name in modules]
+
+    folders = {top}
+    for file in found:
+        folder = file.parent
+        while folder not in folders:
+            folders.add(folder)
+            folder = folder.parent
     found |= {file for folder in folders for file in folder.iterdir() if _belongs(file)}
     return sorted(found - {component})
 
@@ -97,15 +100,17 @@ def _belongs(file: Path) -> bool:
     )
 
 
-def _imported(file: Path, root: Path) -> Iterator[Path]:
-    for name in _mentioned(file, file.stat().st_mtime_ns):
-        parts = name.split(".")
-        for candidate in (
-            root.joinpath(*parts).with_suffix(".py"),
-            root.joinpath(*parts, "__init__.py"),
-        ):
-            if candidate.is_file():
-                yield candidate
+def _modules(top: Path) -> dict[str, Path]:
+    """Return the file of each module below a folder, by the module's dotted name."""
+    names = {}
+    for folder, _, files in os.walk(top):
+        package = ".".join((top.name, *Path(folder).relative_to(top).parts))
+        for file in files:
+            if file == "__init__.py":
+                names[package] = Path(folder, file)
+            elif file.endswith(".py"):
+                names[f"{package}.{file.removesuffix('.py')}"] = Path(folder, file)
+    return names
 
 
 @functools.cache
