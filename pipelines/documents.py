@@ -121,7 +121,7 @@ def exceptions() -> str:
 def command_line() -> str:
     """Return the help text of the command line and of every verb."""
     sections = [f"```text\n{help_text([])}```\n"]
-    sections += [f"## {' '.join(verb)}\n\n```text\n{help_text(verb)}```\n" for verb in verbs()]
+    sections += [f"## {' '.join(verb)}\n\n```text\n{help_text(verb)}```\n" for verb in app.verbs()]
     return "\n".join(sections)
 
 
@@ -136,16 +136,6 @@ PARTS: dict[str, Callable[[], str]] = {
 }
 
 
-def verbs() -> list[list[str]]:
-    """Return all verbs as they are typed, actions of `schedule` included."""
-    found = []
-    for name in _listed(help_text([])):
-        found.append([name])
-        if name == "schedule":
-            found += [[name, action] for action in _listed(help_text([name]))]
-    return found
-
-
 def help_text(verb: list[str]) -> str:
     """Return what `--help` prints, without trailing blanks."""
     output = io.StringIO()
@@ -157,13 +147,6 @@ def help_text(verb: list[str]) -> str:
         app.main([*verb, "--help"])
     lines = [line.rstrip() for line in output.getvalue().strip().splitlines()]
     return "\n".join(lines) + "\n"
-
-
-def _listed(text: str) -> list[str]:
-    """Return the names that a help text lists under its verbs or actions."""
-    _, _, after = text.partition("positional arguments:")
-    listing, _, _ = after.partition("\noptions:")
-    return re.findall(r"^    ([a-z][a-z-]*)\b", listing, re.MULTILINE)
 
 
 def _artifact_writers() -> dict[str, list[str]]:

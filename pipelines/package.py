@@ -1,6 +1,7 @@
 """The compiled pipeline, and the name of its version."""
 
 import hashlib
+import re
 import tempfile
 from pathlib import Path
 
@@ -8,9 +9,13 @@ import yaml
 from kfp import compiler
 
 from components.shared.contracts.config import canonical_json
+from components.shared.contracts.errors import ConfigError
+from pipelines.names import PIPELINE
 from pipelines.parameters import Variant
 from pipelines.resources import Profile
 from pipelines.stage1 import stage1
+
+_NAME = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")  # part of the names of pods
 
 
 def write_package(output: Path, profile: Profile, variant: Variant) -> str:
@@ -34,3 +39,25 @@ def package(profile: Profile, variant: Variant) -> tuple[Path, str]:
     """Compile into a temporary folder; return the path and the version's name."""
     output = Path(tempfile.mkdtemp(prefix="streetvision-")) / "stage1.yaml"
     return output, write_package(output, profile, variant)
+
+
+def package_named(name: str, profile: Profile, variant: Variant) -> tuple[Path, str]:
+    """Compile under the pipeline's `name`; return the path and the version's name.
+
+    Raises ConfigError for a name that Kubernetes refuses.
+    """
+    if not _NAME.fullmatch(name):
+        raise ConfigError(
+            f"--pipeline {name!r} must be lower case letters, digits and hyphens, at most 63"
+        )
+    output, version = package(profile, variant)
+    if name != PIPELINE:
+        _rename(output, name)
+    return output, version
+
+
+def _rename(file: Path, name: str) -> None:
+    """Give a compiled pipeline another name, part of KFP's cache keys and of the pipeline root."""
+    documents = list(yaml.safe_load_all(file.read_text(encoding="utf-8")))
+    documents[0]["pipelineInfo"]["name"] = name
+    file.write_text(yaml.safe_dump_all(documents), encoding="utf-8")

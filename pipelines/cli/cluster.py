@@ -1,149 +1,175 @@
-"""Verbs of the command line that need a container engine or a cluster."""
+"""Verbs that look at a whole cluster: `doctor` and `smoke`."""
 
-import argparse
+import contextlib
+import signal
+import sys
+from typing import TYPE_CHECKING, Annotated
 
-from components.shared.contracts.environment import Variable
-from pipelines.cli import cluster_verbs as verbs
-from pipelines.cli import options
-from pipelines.cli import runs as run_cli
-from pipelines.cli.api_options import SubParsers, add_store_options, add_waiting_options, api_parser
-from pipelines.cli.doctor import add_doctor
-from pipelines.names import PIPELINE
-from pipelines.smoke.verb import add_smoke
-from pipelines.upload_data.verb import add_upload_data
+import typer
+
+from pipelines.cli.declare import CLUSTER, verb
+from pipelines.cli.options import GraphOptions, Poll, ResourceOptions, RunOptions
+from pipelines.cli.submission import root_of_runs
+from pipelines.kubeflow.options import ApiOptions, StoreOptions
+
+if TYPE_CHECKING:
+    from pipelines.doctor import Finding
+
+app = typer.Typer()
+
+_STATUS_WIDTH, _CHECK_WIDTH = 9, 26
+_DOCTOR_NOTES = """
+example:
+  python -m pipelines doctor --profile cpu --store-endpoint localhost:9000
+
+Kubernetes is asked as kubectl would. Nothing is changed, except for a small object that is written
+to the store and deleted, to see whether the store honours conditional writes. unknown: it cannot be
+looked at from here.
+
+exit code: 0 if nothing is missing, else 1
+"""
+_SMOKE_NOTES = """
+example:
+  python -m pipelines smoke --profile cpu --store-endpoint localhost:9000 --delete-data
+
+Uses the cluster that KFP's API and kubectl's configuration point to as users and accidents do, on
+generated data; about 45 minutes on two CPUs. At the end, and after Ctrl-C, runs are archived and
+schedules deleted; artifacts stay, since KFP's cache points later runs to them.
+
+checks: demo-data, run, second-run, schedule, pod-deleted, process-killed, wrong-data
+
+exit code: 0 if no check failed, 1 if one did, 130 after Ctrl-C
+"""
 
 
-def add_verbs(parsers: SubParsers) -> None:
-    """Add them to the command line's sub-parsers."""
-    _add_images(parsers)
-    _add_upload(parsers)
-    add_upload_data(parsers)
-    _add_submit(parsers)
-    _add_schedule(parsers)
-    run_cli.add_verbs(parsers)
-    add_doctor(parsers)
-    add_smoke(parsers)
-
-
-def _add_images(parsers: SubParsers) -> None:
-    parser = parsers.add_parser(
-        "images",
-        help="list, build or push the images that the compiled pipeline names",
-        description=(
-            "One line for each phase: its image, named by a digest of the sources that go into it."
+@verb(app, "doctor", CLUSTER, notes=_DOCTOR_NOTES)
+def doctor(
+    api: ApiOptions,
+    resources: ResourceOptions,
+    graph: GraphOptions,
+    kfp_namespace: Annotated[
+        str | None,
+        typer.Option(
+            "--kfp-namespace",
+            metavar="NAME",
+            help="Namespace of KFP itself. Without it: that of its one user, or kubeflow.",
         ),
-        epilog=(
-            f"environment: {Variable.REGISTRY} is the names' prefix (default: streetvision),"
-            f" {Variable.DOCKER} the client,\n{Variable.BASE_IMAGE} another base than the pinned"
-            f" one; {Variable.PIP_FIND_LINKS} (a folder of wheels) and\n{Variable.PIP_CERT} (a PEM"
-            " bundle) reach pip inside the build and stay out of the images."
+    ] = None,
+    store_endpoint: Annotated[
+        str,
+        typer.Option(
+            "--store-endpoint",
+            metavar="HOST:PORT",
+            help="Forwarded port of the object store, if its own address is not reachable.",
         ),
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+    ] = "",
+) -> None:
+    """Check whether a cluster has what a run needs."""
+    from pipelines.doctor import Status, Where, run_checks
+
+    where = Where(
+        host=api.host,
+        namespace=api.namespace,
+        ca_file=api.ca_file,
+        pipeline=api.pipeline,
+        kfp_namespace=kfp_namespace,
+        store_endpoint=store_endpoint,
     )
-    parser.add_argument(
-        "--build", action="store_true", help="build those that the engine does not hold yet"
-    )
-    parser.add_argument("--push", action="store_true", help="push all of them")
-    parser.set_defaults(verb=verbs.images)
+    counts, forbidden = dict.fromkeys(Status, 0), False
+    for finding in run_checks(where, resources.load(), _images(graph, resources.registry)):
+        counts[finding.status] += 1
+        forbidden = forbidden or "may not look" in finding.found
+        print(_shown(finding), flush=True)
+
+    print(", ".join(f"{count} {status}" for status, count in counts.items() if count))
+    if forbidden:
+        print("where these credentials may not look, have an admin run this")
+    if counts[Status.MISSING]:
+        sys.exit(1)
 
 
-def _add_upload(parsers: SubParsers) -> None:
-    parser = api_parser(
-        parsers,
-        "upload",
-        "compile and upload a version of the pipeline; does nothing for the same content",
-        verbs.upload,
-    )
-    _add_compile_options(parser)
-    _add_dry_run(parser)
-
-
-def _add_submit(parsers: SubParsers) -> None:
-    parser = api_parser(
-        parsers,
-        "submit",
-        "start a run of the pipeline as it is here, uploading it where it is new",
-        verbs.submit,
-        "exit code with --wait: 0 succeeded, 1 failed, 2 cancelled, 124 still running after"
-        " --timeout",
-    )
-    _add_run_options(parser)
-    parser.add_argument(
-        "--demo",
-        action="store_true",
-        help=(
-            "generated street scenes and a small random backbone, copied to the bucket of the"
-            " pipeline root"
+@verb(app, "smoke", CLUSTER, notes=_SMOKE_NOTES)
+def smoke(
+    api: ApiOptions,
+    store: StoreOptions,
+    resources: ResourceOptions,
+    run: RunOptions,
+    only: Annotated[
+        str,
+        typer.Option(
+            "--only", metavar="NAME,NAME", help="Make only these checks, and those they need."
         ),
+    ] = "",
+    skip: Annotated[
+        str, typer.Option("--skip", metavar="NAME,NAME", help="Leave these checks out.")
+    ] = "",
+    delete_data: Annotated[
+        bool,
+        typer.Option("--delete-data", help="Remove the demo's data from the store at the end."),
+    ] = False,
+    timeout: Annotated[
+        float,
+        typer.Option("--timeout", metavar="SECONDS", help="How long one run may take."),
+    ] = 3600,
+    poll: Poll = 2,
+) -> None:
+    """Try an installation: runs, a schedule, a lost pod, a killed process, a wrong address."""
+    from pipelines.package import package_named
+    from pipelines.parameters import Variant
+    from pipelines.preflight import check_target
+    from pipelines.smoke import run_smoke, selected_checks
+    from pipelines.smoke.backend import RealBackend
+    from pipelines.smoke.waiting import Waiting
+    from pipelines.upload_data.location import store_of_runs
+
+    names = selected_checks(only, skip)
+    profile, variant = resources.load(), Variant()  # one training task, which the checks name
+    file, version = package_named(api.pipeline, profile, variant)
+    cluster = RealBackend.connect(api)
+    mode = cluster.mode
+    check_target(store, {}, variant, profile, mode, service_account=run.service_account).report()
+
+    runs = store_of_runs(store, mode)
+    with contextlib.redirect_stdout(sys.stderr):  # kfp prints the version's address
+        uploaded = cluster.upload(file, api.pipeline, version)
+    backend = RealBackend(
+        cluster,
+        uploaded,
+        runs,
+        store=store,
+        pipeline=api.pipeline,
+        experiment=run.experiment,
+        service_account=run.service_account,
+        pipeline_root=root_of_runs(store, cluster),
     )
-    parser.add_argument("--name", help=f"name of the run (default: {PIPELINE} and the time)")
-    parser.add_argument(
-        "--wait", action="store_true", help="show the steps as they change, end with the run"
+    print(
+        f"{mode.host}, namespace {mode.namespace}, {runs.root.uri} at {runs.store.endpoint},"
+        f" version {version}"
     )
-    add_waiting_options(parser)
+
+    # A job that is ended cleans up as after Ctrl-C.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    waiting = Waiting(backend, timeout, poll)
+    sys.exit(run_smoke(backend, names, waiting, delete_data=delete_data))
 
 
-def _add_schedule(parsers: SubParsers) -> None:
-    parser = parsers.add_parser(
-        "schedule", help="create, list, enable, disable or delete recurring runs"
-    )
-    actions = parser.add_subparsers(required=True, metavar="ACTION")
-    create = api_parser(
-        actions,
-        "create",
-        "create a recurring run, or replace the one of this name; one run at a time, none are"
-        " caught up",
-        verbs.schedule,
-        "example: python -m pipelines schedule create nightly --cron '0 0 3 * * *' --params"
-        " run.yaml",
-    )
-    create.add_argument("name")
-    when = create.add_mutually_exclusive_group(required=True)
-    when.add_argument(
-        "--cron", help="six fields, seconds first: '0 0 3 * * *' is every day at three"
-    )
-    when.add_argument("--every", type=int, metavar="SECONDS", help="interval between starts")
-    create.add_argument("--disabled", action="store_true", help="create it without starting it")
-    _add_run_options(create)
-
-    api_parser(actions, "list", "list the recurring runs", verbs.schedules)
-    for change in ("enable", "disable", "delete"):
-        action = api_parser(
-            actions, change, f"{change} a recurring run by its name", verbs.change_schedule
-        )
-        action.add_argument("name")
-        action.set_defaults(change=change, force=False)
-        if change == "delete":
-            action.add_argument(
-                "--force",
-                action="store_true",
-                help=(
-                    "also while a run of it is active: the run's pods end, and KFP shows it as"
-                    " running for ever"
-                ),
-            )
+def _shown(finding: "Finding") -> str:
+    line = f"{finding.status:{_STATUS_WIDTH}}{finding.check:{_CHECK_WIDTH}}{finding.found}"
+    if not finding.advice:
+        return line
+    return f"{line}\n{'':{_STATUS_WIDTH + _CHECK_WIDTH}}-> {finding.advice}"
 
 
-def _add_run_options(parser: argparse.ArgumentParser) -> None:
-    options.add_parameter_options(parser)
-    _add_compile_options(parser)
-    parser.add_argument("--experiment", default="streetvision", help="default: streetvision")
-    parser.add_argument(
-        "--service-account",
-        default="streetvision-runner",
-        metavar="NAME",
-        help="Kubernetes service account that the pods of all steps run as (default: %(default)s)",
-    )
-    add_store_options(parser)
-    _add_dry_run(parser)
+def _images(graph: GraphOptions, registry: str) -> tuple[str, ...]:
+    """Return references of the images of the graph that the options ask for."""
+    from pipelines.images import pipeline_images
+    from pipelines.sources import registry_of
 
-
-def _add_compile_options(parser: argparse.ArgumentParser) -> None:
-    options.add_profile_options(parser)
-    options.add_variant_options(parser)
-
-
-def _add_dry_run(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--dry-run", action="store_true", help="print what would be sent, send nothing"
-    )
+    variant = graph.variant()
+    left_out = set()
+    if variant.pretrain == "none":
+        left_out.add("pretrain_explora")
+    if not variant.modes:
+        left_out.add("compare_adaptations")
+    images = pipeline_images(registry_of(registry))
+    return tuple(image.reference for image in images if image.phase not in left_out)

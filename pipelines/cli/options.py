@@ -1,93 +1,144 @@
-"""Options that several verbs of the command line share: parameters of a run, the compiled graph,
-resources.
-"""
+"""Groups of options that several verbs share: parameters, the compiled pipeline, the run."""
 
-import argparse
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar
+
+import typer
+
+from components.shared.contracts.environment import Variable
+from pipelines.sources import DEFAULT_REGISTRY
 
 if TYPE_CHECKING:
     from pipelines.parameters import Variant
     from pipelines.resources import Profile
 
+DryRun = Annotated[
+    bool, typer.Option("--dry-run", help="Print what would be sent and send nothing.")
+]
+Poll = Annotated[
+    float, typer.Option("--poll", metavar="SECONDS", help="Time between two requests.")
+]
+DAY = 24 * 3600.0
+Timeout = Annotated[
+    float,
+    typer.Option("--timeout", metavar="SECONDS", help="How long to wait.", show_default="a day"),
+]
+Registry = Annotated[
+    str,
+    typer.Option(
+        "--registry",
+        metavar="PREFIX",
+        help=(
+            f"Prefix of the images' names. Without it: {Variable.REGISTRY}, else"
+            f" {DEFAULT_REGISTRY}."
+        ),
+    ),
+]
 
-def add_parameter_options(parser: argparse.ArgumentParser) -> None:
-    """Add `--params` and `--param`: values of the run's parameters."""
-    parser.add_argument(
-        "--params",
-        type=Path,
-        metavar="FILE",
-        help="YAML or JSON mapping of options, may be grouped by phase",
+
+def _option(metavar: str, help_text: str, **default: Any) -> Any:
+    return field(**default, metadata={"metavar": metavar, "help": help_text})
+
+
+@dataclass(frozen=True, kw_only=True)
+class ParameterOptions:
+    """Values of a run's parameters."""
+
+    TITLE: ClassVar[str] = "Parameters of the run"
+
+    params: Path | None = _option(
+        "FILE",
+        "YAML or JSON mapping of parameters; they may be grouped by phase.",
+        default=None,
     )
-    parser.add_argument(
-        "--param",
-        action="append",
-        default=[],
-        metavar="KEY=VALUE",
-        help="one option by its name, or phase.option; wins over --params",
+    param: list[str] = _option(
+        "KEY=VALUE",
+        "One parameter by its name, or phase.parameter; overrides --params. May be repeated.",
+        default_factory=list,
     )
 
+    def read(self, variant: "Variant") -> dict[str, Any]:
+        """Return the parameters, checked as the run's first step checks them.
 
-def add_variant_options(parser: argparse.ArgumentParser) -> None:
-    """Add `--pretrain` and `--modes`: what of the graph is compiled in."""
-    parser.add_argument(
-        "--pretrain",
+        Raises ConfigError.
+        """
+        from pipelines.parameters import read_parameters
+
+        return read_parameters(self.params, self.param, variant)
+
+
+@dataclass(frozen=True, kw_only=True)
+class GraphOptions:
+    """Optional phases of the graph."""
+
+    TITLE: ClassVar[str] = "Compiled pipeline"
+
+    pretrain: str = _option(
+        "none|unlabelled|labelled",
+        "Extended pre-training of the backbone on TRAIN, without or with labels.",
         default="none",
-        metavar="none|unlabelled|labelled",
-        help=(
-            "extended pre-training of the backbone on TRAIN, without or with labels (default: none)"
-        ),
     )
-    parser.add_argument(
-        "--modes",
+    modes: str = _option(
+        "MODE,MODE",
+        "Adaptations to train side by side and compare, for example full,frozen,lora,dora."
+        " Without it: one training.",
         default="",
-        metavar="MODE,MODE",
-        help=(
-            "adaptations to train side by side and compare, for example full,frozen,lora,dora"
-            " (default: one training)"
-        ),
     )
 
+    def variant(self) -> "Variant":
+        """Return the graph that the options ask for. Raises ConfigError."""
+        from pipelines.parameters import parse_variant
 
-def add_profile_options(parser: argparse.ArgumentParser) -> None:
-    """Add `--profile`, `--queue` and `--store-secret`: what the compiled pipeline asks of the
-    cluster.
-    """
-    parser.add_argument(
-        "--profile",
+        return parse_variant(self.pretrain, self.modes)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ResourceOptions:
+    """Requests of the compiled pipeline to the cluster."""
+
+    TITLE: ClassVar[str] = "Compiled pipeline"
+
+    profile: str = _option(
+        "NAME|FILE",
+        "Resources of the steps: a6000x2, a6000x1, cpu, or a YAML file like"
+        " pipelines/profiles/a6000x2.yaml.",
         default="a6000x2",
-        metavar="NAME|FILE",
-        help=(
-            "resources of the steps: a6000x2, a6000x1, cpu, or a YAML file like"
-            " pipelines/profiles/a6000x2.yaml"
-        ),
     )
-    parser.add_argument(
-        "--queue",
+    queue: str = _option("NAME", "Kueue's LocalQueue for training. Without it: none.", default="")
+    store_secret: str = _option(
+        "NAME",
+        "Secret with the object store's accesskey and secretkey. Without it: the profile's, which"
+        " is KFP's own store.",
         default="",
-        metavar="NAME",
-        help="Kueue's LocalQueue for training (default: none)",
     )
-    parser.add_argument(
-        "--store-secret",
+    registry: str = _option(
+        "PREFIX",
+        f"Prefix of the images' names. Without it: {Variable.REGISTRY}, else {DEFAULT_REGISTRY}.",
         default="",
-        metavar="NAME",
-        help=(
-            "Secret with the object store's accesskey and secretkey (default: the profile's, KFP's"
-            " own store)"
-        ),
     )
 
+    def load(self) -> "Profile":
+        """Return the profile with the options applied. Raises ConfigError."""
+        from pipelines.resources import load_profile
 
-def variant_of(parsed: argparse.Namespace) -> "Variant":
-    """Return the graph that the options ask for. Raises ConfigError."""
-    from pipelines.parameters import parse_variant
+        return load_profile(
+            self.profile,
+            queue=self.queue,
+            store_secret=self.store_secret,
+            registry=self.registry,
+        )
 
-    return parse_variant(parsed.pretrain, parsed.modes)
 
+@dataclass(frozen=True, kw_only=True)
+class RunOptions:
+    """Experiment and service account of a run."""
 
-def profile_of(parsed: argparse.Namespace) -> "Profile":
-    """Return the resources that the options ask for. Raises ConfigError."""
-    from pipelines.resources import load_profile
+    TITLE: ClassVar[str] = "Kubeflow API"
 
-    return load_profile(parsed.profile, queue=parsed.queue, store_secret=parsed.store_secret)
+    experiment: str = _option("NAME", "Experiment of the run.", default="streetvision")
+    service_account: str = _option(
+        "NAME",
+        "Kubernetes service account that the pods of all steps run as.",
+        default="streetvision-runner",
+    )

@@ -5,7 +5,7 @@ import os
 import sys
 from collections.abc import Iterator
 
-CLOSED, INTERRUPTED = 141, 130  # as a shell reports SIGPIPE and SIGINT
+from pipelines.exit_codes import CLOSED, INTERRUPTED
 
 
 @contextlib.contextmanager

@@ -3,7 +3,6 @@
 Every error names host, request and fix.
 """
 
-import argparse
 import json
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ from components.shared.contracts.errors import PermanentError, TransientError
 from pipelines.graph import steps_of
 from pipelines.kfp_private import rest_client
 from pipelines.kubeflow.connection import TIMEOUT_SECONDS, Connection
+from pipelines.kubeflow.options import ApiOptions
 from pipelines.kubeflow.run_status import RunStatus, run_status
 
 PAGE = 100
@@ -45,12 +45,12 @@ class Trigger:
     interval_seconds: int | None = None
 
 
-def connect(parsed: argparse.Namespace) -> "Cluster":
+def connect(api: ApiOptions) -> "Cluster":
     """Open the API that the options of every verb name.
 
     Raises errors that name the host and what to try.
     """
-    return Cluster(Connection.resolve(parsed.host, parsed.namespace, parsed.ca_file))
+    return Cluster(Connection.resolve(api.host, api.namespace, api.ca_file))
 
 
 class Cluster:

@@ -1,6 +1,5 @@
 """Connection to Kubeflow's API: address, credentials, mode of KFP, reasons of refusals."""
 
-import argparse
 import contextlib
 import json
 import os
@@ -29,6 +28,7 @@ from pipelines.kfp_private import (
     rest_client,
     set_namespace,
 )
+from pipelines.kubeflow.options import ApiOptions
 
 AUDIENCE = (  # of a token, where KFP checks it itself (TOKEN_REVIEW_AUDIENCE)
     "pipelines.kubeflow.org"
@@ -68,16 +68,15 @@ class Mode:
         return self.namespace if self.multi_user else None
 
 
-def find_mode(parsed: argparse.Namespace) -> Mode:
+def find_mode(api: ApiOptions) -> Mode:
     """Ask the API for its mode, and return the namespace of the runs that all verbs share.
 
-    `parsed` has `host`, `namespace` and `ca_file`, each None where the option was not given. The
-    namespace is that of --namespace, else of kubeconfig's current context ("default" counts as
+    The namespace is that of --namespace, else of kubeconfig's current context ("default" counts as
     none), else, where KFP has several users, of the pod that asks, else what the overlays use:
     kubeflow for one user, streetvision for several. Raises ConfigError where no host is known, and
     errors that name the host and what to try where the API does not answer.
     """
-    return Connection.resolve(parsed.host, parsed.namespace, parsed.ca_file).open()[1]
+    return Connection.resolve(api.host, api.namespace, api.ca_file).open()[1]
 
 
 @dataclass(frozen=True, kw_only=True)

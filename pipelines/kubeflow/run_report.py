@@ -4,7 +4,6 @@ Reasons come from the logs in the object store and from Kubernetes. Both are opt
 be asked becomes a remark of one line.
 """
 
-import argparse
 import contextlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -20,6 +19,7 @@ from components.shared.contracts.errors import (
     one_line,
 )
 from pipelines.kubeflow.cluster import Cluster
+from pipelines.kubeflow.options import StoreOptions
 from pipelines.kubeflow.reader import ClusterReader
 from pipelines.kubeflow.run_logs import StoredLog, failure_message, stored_logs
 from pipelines.kubeflow.run_pods import RunPods, attempt_of, ending, open_cluster
@@ -85,13 +85,13 @@ class RunReader:
     Asks store and Kubernetes only where they can tell something.
     """
 
-    def __init__(self, parsed: argparse.Namespace, cluster: Cluster) -> None:
+    def __init__(self, given: StoreOptions, cluster: Cluster, pipeline: str) -> None:
         """Keep the options; no request is made before it is needed.
 
-        `parsed` has `root`, `store_endpoint`, and `pipeline`: the name to use if KFP does not name
+        given: root and address of the object store. pipeline: the name to use if KFP does not name
         the pipeline of a run.
         """
-        self._parsed, self._cluster = parsed, cluster
+        self._given, self._cluster, self._pipeline = given, cluster, pipeline
         self._remarks: dict[str, None] = {}
         self._kubernetes: tuple[ApiClient, ClusterReader] | ConfigError | None = None
         self._stores: dict[str, RunStore | ConfigError] = {}
@@ -176,7 +176,7 @@ class RunReader:
             with contextlib.suppress(ConfigError):  # the environment may say where the store is
                 reader = self._opened_kubernetes()[1]
             try:
-                opened = open_store(self._parsed, self._cluster.mode, reader, run.pipeline_root)
+                opened = open_store(self._given, self._cluster.mode, reader, run.pipeline_root)
                 require_reachable(opened)
                 self._stores[run.pipeline_root] = opened
             except ConfigError as error:
@@ -194,7 +194,7 @@ class RunReader:
         with self._remarking("no logs of the object store are shown"):
             store = self.store(run)
             folder = store.folder(
-                self._cluster.pipeline_name(run, self._parsed.pipeline), run.run_id, step.task
+                self._cluster.pipeline_name(run, self._pipeline), run.run_id, step.task
             )
             for log in stored_logs(store.store, store.bucket, folder):
                 yield (

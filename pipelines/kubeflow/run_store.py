@@ -6,7 +6,6 @@ own root wins over the launcher's), backend/src/v2/config/env.go (default of the
 pipelines-profile-controller/sync.py (of a profile).
 """
 
-import argparse
 import os
 import re
 import socket
@@ -22,6 +21,7 @@ from components.shared.contracts.errors import ConfigError
 from components.shared.storage import Store, StoreSettings, split_uri
 from pipelines.kubeflow.connection import Mode
 from pipelines.kubeflow.launcher import CONFIG_MAP, KFP_SECRET, launcher_store
+from pipelines.kubeflow.options import StoreOptions
 from pipelines.kubeflow.reader import ClusterReader
 from pipelines.resources import OWN_STORE_SECRET, STORE_CONFIG
 
@@ -53,7 +53,7 @@ class RunStore:
 
 
 def open_store(
-    parsed: argparse.Namespace,
+    given: StoreOptions,
     mode: Mode | None,
     reader: ClusterReader | None,
     run_root: str = "",
@@ -61,14 +61,13 @@ def open_store(
 ) -> RunStore:
     """Open the store of the runs; nothing is asked of it yet.
 
-    `parsed` has `root` and `store_endpoint`, each None where not given. mode, reader: None where
-    KFP's API or Kubernetes cannot be asked. run_root: the root that was given with a run.
-    Credentials are those of STREETVISION_S3_*, else those of the Secret that the launcher's
-    configuration names for the root. Raises ConfigError that says what to set.
+    mode, reader: None where KFP's API or Kubernetes cannot be asked. run_root: the root that was
+    given with a run. Credentials are those of STREETVISION_S3_*, else those of the Secret that the
+    launcher's configuration names for the root. Raises ConfigError that says what to set.
     """
     launcher = _config_map(reader, CONFIG_MAP)
     store_config = _config_map(reader, STORE_CONFIG)
-    root = find_root(parsed.root, run_root, mode, launcher, store_config)
+    root = find_root(given.root, run_root, mode, launcher, store_config)
     bucket, prefix = split_root(root.uri)
     try:
         if has_credentials(os.environ):
@@ -86,8 +85,8 @@ def open_store(
             f"object store: the cluster did not answer ({type(error).__name__})"
         ) from error
 
-    if parsed.store_endpoint:
-        values[Variable.S3_ENDPOINT] = parsed.store_endpoint
+    if given.store_endpoint:
+        values[Variable.S3_ENDPOINT] = given.store_endpoint
     store = Store(StoreSettings.from_environment(values), deadline_seconds=deadline_seconds)
     return RunStore(store, bucket, prefix, root)
 
@@ -148,7 +147,7 @@ def find_root(
     return Root("minio://mlpipeline/v2/artifacts", "KFP's default")
 
 
-def root_for_runs(parsed: argparse.Namespace, reader: ClusterReader | None) -> str:
+def root_for_runs(given: StoreOptions, reader: ClusterReader | None) -> str:
     """Return the root that a new run is given: `--root`, the environment's, or STORE_CONFIG's.
 
     "": KFP's default.
@@ -157,7 +156,7 @@ def root_for_runs(parsed: argparse.Namespace, reader: ClusterReader | None) -> s
     beside it, the root comes with each run.
     """
     ours = _config_map(reader, STORE_CONFIG).get(Variable.PIPELINE_ROOT, "")
-    root = parsed.root or os.environ.get(Variable.PIPELINE_ROOT, "") or ours
+    root = given.root or os.environ.get(Variable.PIPELINE_ROOT, "") or ours
     if root:
         split_root(root)
     return root

@@ -3,13 +3,13 @@
 What cannot be reached from this machine is passed over with a remark.
 """
 
-import argparse
 from collections.abc import Mapping
 from typing import Any
 
 from components.shared.contracts.errors import ConfigError, TransientError, one_line
 from pipelines.doctor.target import Target
 from pipelines.kubeflow.connection import KFP_NAMESPACE, Mode
+from pipelines.kubeflow.options import StoreOptions
 from pipelines.kubeflow.reader import ClusterReader
 from pipelines.kubeflow.run_pods import reader_or_none
 from pipelines.parameters import Variant
@@ -23,15 +23,23 @@ _STORE_SECONDS = 5.0
 
 
 def check_target(
-    parsed: argparse.Namespace,
+    given: StoreOptions,
     values: Mapping[str, Any],
     variant: Variant,
     profile: Profile,
     mode: Mode,
+    *,
+    service_account: str,
 ) -> Preflight:
     """Check the run's data and backbone in the store, and the namespace of its pods.
 
-    `parsed` has `service_account`, `root` and `store_endpoint`.
+    Args:
+        given: root and address of the object store.
+        values: parameters of the run; empty to check the namespace alone.
+        variant: the graph, which decides what is read.
+        profile: Secrets and resources of the steps.
+        mode: KFP's mode and the namespace of the runs.
+        service_account: the account that the pods run as.
     """
     reader = reader_or_none(mode.namespace)
     found = Preflight()
@@ -42,8 +50,8 @@ def check_target(
             multi_user=mode.multi_user,
             profile=profile,
         )
-        found.add(check_namespace(reader, target, parsed.service_account))
-    stored = _stored(parsed, values, variant, mode, reader)
+        found.add(check_namespace(reader, target, service_account))
+    stored = _stored(given, values, variant, mode, reader)
     if found != Preflight():  # why the store could not be found follows from it
         stored.remarks.clear()
     found.add(stored)
@@ -51,7 +59,7 @@ def check_target(
 
 
 def _stored(
-    parsed: argparse.Namespace,
+    given: StoreOptions,
     values: Mapping[str, Any],
     variant: Variant,
     mode: Mode,
@@ -61,7 +69,7 @@ def _stored(
     if not stored:
         return Preflight()
     try:
-        runs = reachable_store(parsed, mode, reader, _STORE_SECONDS)
+        runs = reachable_store(given, mode, reader, _STORE_SECONDS)
     except (ConfigError, TransientError) as error:
         shown = " and ".join(place.field for place in stored)
         return Preflight(remarks=[f"{shown} not looked for: {one_line(error)}"])

@@ -1,6 +1,5 @@
 """The cluster as the checks use it: KFP's API, the pods of a training, the object store."""
 
-import argparse
 import contextlib
 import re
 import sys
@@ -19,6 +18,7 @@ from websocket import WebSocketException
 from components.shared.contracts.errors import ConfigError, PermanentError, TransientError, one_line
 from pipelines.kubeflow.cluster import Cluster, Trigger, Uploaded
 from pipelines.kubeflow.connection import Connection
+from pipelines.kubeflow.options import ApiOptions, StoreOptions
 from pipelines.kubeflow.reader import kubernetes_api
 from pipelines.kubeflow.run_pods import MAIN, RunPods
 from pipelines.kubeflow.run_report import RunReader
@@ -129,26 +129,38 @@ class RealBackend:
 
     def __init__(
         self,
-        parsed: argparse.Namespace,
         cluster: SmokeCluster,
         uploaded: Uploaded,
         runs: RunStore,
+        *,
+        store: StoreOptions,
+        pipeline: str,
+        experiment: str,
+        service_account: str,
         pipeline_root: str,
     ) -> None:
-        """`parsed` has `experiment`, `service_account` and what RunReader needs.
+        """Keep what every run of the checks is started with.
 
-        runs: the store of the runs. pipeline_root: the root that each is given, "" for KFP's
-        default.
+        Args:
+            cluster: KFP's API.
+            uploaded: the version of the pipeline that is run.
+            runs: the store of the runs.
+            store: root and address of that store, as the options say it.
+            pipeline: name of the pipeline in Kubeflow.
+            experiment: name of the experiment.
+            service_account: the account that the pods run as.
+            pipeline_root: the root that each run is given, "" for KFP's default.
         """
         self.bucket = runs.bucket
-        self._parsed, self._cluster, self._uploaded, self._runs = parsed, cluster, uploaded, runs
-        self._pipeline_root = pipeline_root
-        self._reader = RunReader(parsed, cluster)
+        self._cluster, self._uploaded, self._runs = cluster, uploaded, runs
+        self._pipeline, self._experiment = pipeline, experiment
+        self._service_account, self._pipeline_root = service_account, pipeline_root
+        self._reader = RunReader(store, cluster, pipeline)
 
     @staticmethod
-    def connect(parsed: argparse.Namespace) -> SmokeCluster:
+    def connect(api: ApiOptions) -> SmokeCluster:
         """Return the API; raises errors that name the host and what to try."""
-        return SmokeCluster(Connection.resolve(parsed.host, parsed.namespace, parsed.ca_file))
+        return SmokeCluster(Connection.resolve(api.host, api.namespace, api.ca_file))
 
     def upload_demo(self) -> DemoUpload:
         """Make the store hold the demo's data and backbone."""
@@ -160,11 +172,11 @@ class RealBackend:
 
     def submit(self, name: str, values: dict[str, Any]) -> str:
         """Start a run; return its id."""
-        account = self._parsed.service_account
+        account = self._service_account
         with contextlib.redirect_stdout(sys.stderr):  # kfp prints the run's address
             return self._cluster.submit(
                 self._uploaded,
-                self._parsed.experiment,
+                self._experiment,
                 name,
                 values,
                 account,
@@ -191,11 +203,11 @@ class RealBackend:
 
     def create_schedule(self, name: str, seconds: int, values: dict[str, Any]) -> None:
         """Create a recurring run."""
-        trigger, account = Trigger(interval_seconds=seconds), self._parsed.service_account
+        trigger, account = Trigger(interval_seconds=seconds), self._service_account
         with contextlib.redirect_stdout(sys.stderr):
             self._cluster.schedule(
                 self._uploaded,
-                self._parsed.experiment,
+                self._experiment,
                 name,
                 trigger,
                 values,
@@ -207,7 +219,7 @@ class RealBackend:
         """Return the ids of the runs that a schedule has started."""
         found = [
             item
-            for item in self._cluster.schedules(self._parsed.pipeline)
+            for item in self._cluster.schedules(self._pipeline)
             if item.display_name == name
         ]
         if not found:
@@ -218,12 +230,12 @@ class RealBackend:
     def has_schedule(self, name: str) -> bool:
         """Whether there is a schedule of this name."""
         return any(
-            item.display_name == name for item in self._cluster.schedules(self._parsed.pipeline)
+            item.display_name == name for item in self._cluster.schedules(self._pipeline)
         )
 
     def change_schedule(self, name: str, change: str) -> None:
         """Disable or delete a schedule; `change` is that word."""
-        self._cluster.change_schedule(self._parsed.pipeline, name, change)
+        self._cluster.change_schedule(self._pipeline, name, change)
 
     def training_pod(self, run_id: str) -> TrainingPod | None:
         """Return the pod that trains now, None where none does."""
@@ -287,7 +299,7 @@ class RealBackend:
         return found
 
     def _runs_since(self, time: datetime) -> Iterator[RunStatus]:
-        for run in self._cluster.runs(self._parsed.pipeline):
+        for run in self._cluster.runs(self._pipeline):
             if run.created is not None and run.created < time:
                 return
             yield run

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from components.shared.contracts.errors import ConfigError, StreetVisionError, one_line
-from pipelines.cli.output import INTERRUPTED
+from pipelines.exit_codes import INTERRUPTED
 from pipelines.smoke.backend import Backend, NotAllowedError
 from pipelines.smoke.checks import CHECKS, Checks
 from pipelines.smoke.cleanup import CleanUp

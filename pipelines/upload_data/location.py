@@ -1,15 +1,15 @@
 """The object store that a new run reads from and writes to, as it is reached from this machine."""
 
-import argparse
 import os
 import socket
 from urllib.parse import urlsplit
 
 from components.shared.contracts.environment import Variable
-from components.shared.contracts.errors import TransientError
+from components.shared.contracts.errors import ConfigError, TransientError
 from components.shared.storage import Store
 from components.shared.storage.retry import DEADLINE_SECONDS
 from pipelines.kubeflow.connection import Connection, Mode, find_mode
+from pipelines.kubeflow.options import ApiOptions, StoreOptions
 from pipelines.kubeflow.reader import ClusterReader
 from pipelines.kubeflow.run_pods import reader_or_none
 from pipelines.kubeflow.run_store import RunStore, has_credentials, open_store, root_for_runs
@@ -17,38 +17,52 @@ from pipelines.kubeflow.run_store import RunStore, has_credentials, open_store, 
 _CONNECT_SECONDS = 3.0
 
 
-def find_store(parsed: argparse.Namespace) -> RunStore:
+def find_store(api: ApiOptions, given: StoreOptions) -> RunStore:
     """Return the store of STREETVISION_S3_*, else that of the cluster's pipeline root.
 
     KFP's API is asked for its mode only where its address is known. Raises ConfigError that says
     what to set, and TransientError where nothing listens.
     """
     if has_credentials(os.environ):
-        return reachable_store(parsed, None, None)
-    if parsed.host or Variable.KFP_ENDPOINT in os.environ:
-        return store_of_runs(parsed, find_mode(parsed))
-    namespace, _ = Connection(host="", namespace=parsed.namespace).find_namespace(multi_user=False)
-    return reachable_store(parsed, None, reader_or_none(namespace))
+        return reachable_store(given, None, None)
+    if api.host or Variable.KFP_ENDPOINT in os.environ:
+        return store_of_runs(given, find_mode(api))
+    namespace, _ = Connection(host="", namespace=api.namespace).find_namespace(multi_user=False)
+    return reachable_store(given, None, reader_or_none(namespace))
 
 
-def store_of_runs(parsed: argparse.Namespace, mode: Mode) -> RunStore:
+def store_of_runs(given: StoreOptions, mode: Mode) -> RunStore:
     """Return the store of the pipeline root of a cluster whose mode is known.
 
     Raises as `find_store` does.
     """
-    return reachable_store(parsed, mode, reader_or_none(mode.namespace))
+    return reachable_store(given, mode, reader_or_none(mode.namespace))
 
 
 def reachable_store(
-    parsed: argparse.Namespace,
+    given: StoreOptions,
     mode: Mode | None,
     reader: ClusterReader | None,
     deadline_seconds: float = DEADLINE_SECONDS,
 ) -> RunStore:
     """Open the store of the root that a new run is given. Raises as `find_store` does."""
-    runs = open_store(parsed, mode, reader, root_for_runs(parsed, reader), deadline_seconds)
+    runs = open_store(given, mode, reader, root_for_runs(given, reader), deadline_seconds)
     _require_listening(runs.store)
     return runs
+
+
+def split_address(address: str) -> tuple[str, str]:
+    """Return bucket and prefix of s3://bucket/prefix or minio://bucket/prefix.
+
+    Raises ConfigError, for an empty prefix too.
+    """
+    scheme, separator, rest = address.partition("://")
+    bucket, _, prefix = rest.partition("/")
+    if scheme not in ("s3", "minio") or not separator or not bucket or not prefix.strip("/"):
+        raise ConfigError(
+            f"address={address!r} must be s3://bucket/prefix: below a bucket there are runs, too"
+        )
+    return bucket, prefix.strip("/")
 
 
 def _require_listening(store: Store) -> None:

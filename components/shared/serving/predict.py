@@ -5,7 +5,7 @@ answers from a bundle.
 import argparse
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,6 +20,7 @@ from components.shared.serving.bundle import open_bundle
 if TYPE_CHECKING:
     from components.shared.serving.predictor import Predictor
 
+_PROGRAM = "python -m components.shared.serving.predict"
 _EXAMPLE = """\
 example:
   python -m components.shared.serving.predict bundle photo1.jpg photo2.png
@@ -37,9 +38,17 @@ answered, and the exit code at the end is 42.
 """
 
 
-def main() -> None:
-    """Print one JSON line per image, in the order given."""
-    arguments = _parser().parse_args()
+def main(given: Sequence[str] | None = None, program: str = _PROGRAM) -> None:
+    """Print one JSON line per image, in the order given.
+
+    Args:
+        given: the arguments; those of the process if None.
+        program: how the command was called, for its help text.
+
+    Raises:
+        SystemExit: always; 42 if the bundle or an image was refused, else 0.
+    """
+    arguments = _parser(program).parse_args(given)
     try:
         bundle = open_bundle(arguments.bundle)
         # Seconds of imports, which a refused bundle need not wait for.
@@ -86,11 +95,11 @@ def _lines(
             yield line | {k: round(v, 6) if isinstance(v, float) else v for k, v in values.items()}
 
 
-def _parser() -> argparse.ArgumentParser:
+def _parser(program: str) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="python -m components.shared.serving.predict",
+        prog=program,
         description="Answer from a bundle, one JSON line per image.",
-        epilog=_EXAMPLE,
+        epilog=_EXAMPLE.replace(_PROGRAM, program),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument(

@@ -533,4 +533,4 @@ def test_every_verb_explains_itself(capsys: pytest.CaptureFixture[str], verb: st
     with pytest.raises(SystemExit) as caught:
         main([verb, "--help"])
     assert caught.value.code == 0
-    assert f"usage: python -m pipelines {verb}" in capsys.readouterr().out
+    assert f"Usage: python -m pipelines {verb}" in capsys.readouterr().out

@@ -1,6 +1,5 @@
 """Namespace, mode and refusals: recorded refusals of a multi-user KFP, several kubeconfigs."""
 
-import argparse
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,6 +11,7 @@ from kfp_server_api import ApiException
 from components.shared.contracts.errors import PermanentError, StreetVisionError, TransientError
 from pipelines.kubeflow import connection as connection_module
 from pipelines.kubeflow.connection import Connection, find_mode
+from pipelines.kubeflow.options import ApiOptions
 from tests.pipelines.kfp_server import KfpServer, kfp_server, recorded
 from tests.pipelines.kubernetes_server import write_kubeconfig
 
@@ -115,8 +115,8 @@ def test_refusals_of_another_form(body: str, said: str) -> None:
     assert "see the API server's log" in message
 
 
-def _parsed(server: KfpServer, namespace: str | None = None) -> argparse.Namespace:
-    return argparse.Namespace(host=server.host, namespace=namespace, ca_file=None)
+def _parsed(server: KfpServer, namespace: str | None = None) -> ApiOptions:
+    return ApiOptions(host=server.host, namespace=namespace, ca_file=None)
 
 
 def test_without_anything_the_namespace_is_that_of_the_overlays(server: KfpServer) -> None:
@@ -167,7 +167,7 @@ def test_a_broken_kubeconfig_is_passed_over(
 
 
 def test_an_api_that_is_not_there_is_transient(tmp_path: Path) -> None:
-    parsed = argparse.Namespace(host="http://127.0.0.1:9", namespace=None, ca_file=None)
+    parsed = ApiOptions(host="http://127.0.0.1:9", namespace=None, ca_file=None)
     with pytest.raises(
         TransientError, match=r"http://127\.0\.0\.1:9 cannot be reached .*is the address right"
     ):

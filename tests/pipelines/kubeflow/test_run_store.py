@@ -1,6 +1,5 @@
 """Root and credentials of the object store, as KFP's pods find them."""
 
-import argparse
 import contextlib
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,6 +8,7 @@ import pytest
 
 from components.shared.contracts.errors import ConfigError
 from pipelines.kubeflow.connection import Mode
+from pipelines.kubeflow.options import StoreOptions
 from pipelines.kubeflow.reader import ClusterReader
 from pipelines.kubeflow.run_pods import open_cluster
 from pipelines.kubeflow.run_store import RunStore, find_root, open_store, root_for_runs, split_root
@@ -49,7 +49,7 @@ def _reader() -> ClusterReader:
 
 
 def _opened(mode: Mode = SINGLE, reader: ClusterReader | None = None, **options: str) -> RunStore:
-    parsed = argparse.Namespace(
+    parsed = StoreOptions(
         root=options.get("root"), store_endpoint=options.get("store_endpoint")
     )
     return open_store(parsed, mode, reader, options.get("run_root", ""))
@@ -72,7 +72,7 @@ def test_the_first_root_that_is_known_counts(monkeypatch: pytest.MonkeyPatch) ->
 def test_a_new_run_is_given_a_root_only_where_one_is_set(
     objects: RunObjects, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    without = argparse.Namespace(root=None)
+    without = StoreOptions(root=None)
     assert root_for_runs(without, None) == ""
     assert root_for_runs(without, _reader()) == ""
     objects.add_config_map(
@@ -81,9 +81,9 @@ def test_a_new_run_is_given_a_root_only_where_one_is_set(
     assert root_for_runs(without, _reader()) == "minio://ours/runs"
     monkeypatch.setenv("STREETVISION_PIPELINE_ROOT", "s3://environment")
     assert root_for_runs(without, _reader()) == "s3://environment"
-    assert root_for_runs(argparse.Namespace(root="s3://given"), _reader()) == "s3://given"
+    assert root_for_runs(StoreOptions(root="s3://given"), _reader()) == "s3://given"
     with pytest.raises(ConfigError, match="give --root"):
-        root_for_runs(argparse.Namespace(root="gs://given"), None)
+        root_for_runs(StoreOptions(root="gs://given"), None)
 
 
 def test_without_any_the_root_is_kfps_default_of_the_mode() -> None:

@@ -1,6 +1,5 @@
 """Refusals before a run: places by their form, objects in a real S3 server, a namespace."""
 
-import argparse
 import json
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -12,6 +11,7 @@ import pytest
 from components.shared.storage import Store, StoreSettings
 from pipelines.cli import app as cli
 from pipelines.kubeflow.connection import Mode
+from pipelines.kubeflow.options import StoreOptions
 from pipelines.parameters import Variant
 from pipelines.preflight import Preflight, check_places, check_target
 from pipelines.preflight.places import check_objects, places
@@ -187,11 +187,9 @@ def kubernetes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Kube
 
 def target(mode: Mode, **options: str) -> Preflight:
     """What is found of a run without places to look for; profile cpu."""
-    parsed = argparse.Namespace(
-        service_account="streetvision-runner", root=None, store_endpoint=None
-    )
-    vars(parsed).update(options)
-    return check_target(parsed, {}, Variant(), load_profile("cpu"), mode)
+    account = options.pop("service_account", "streetvision-runner")
+    given = StoreOptions(**options)
+    return check_target(given, {}, Variant(), load_profile("cpu"), mode, service_account=account)
 
 
 @pytest.mark.parametrize("mode", [SINGLE_USER, PROFILE], ids=["single-user", "profile"])
@@ -334,13 +332,18 @@ def test_without_a_cluster_or_with_another_one_nothing_is_refused(
 def test_a_store_that_cannot_be_reached_is_a_remark(
     monkeypatch: pytest.MonkeyPatch, s3: StoreSettings
 ) -> None:
-    parsed = argparse.Namespace(
-        service_account="streetvision-runner", root=None, store_endpoint="127.0.0.1:1"
-    )
+    given = StoreOptions(store_endpoint="127.0.0.1:1")
     values = {"data": "s3://bucket/data", "backbone": "facebook/dinov2-small"}
 
     def remarks() -> list[str]:
-        found = check_target(parsed, values, Variant(), load_profile("cpu"), SINGLE_USER)
+        found = check_target(
+            given,
+            values,
+            Variant(),
+            load_profile("cpu"),
+            SINGLE_USER,
+            service_account="streetvision-runner",
+        )
         assert found.refusals == []
         return found.remarks
 

@@ -5,7 +5,6 @@ its nodes in the recorded form), and a disturbed training goes on once its pod w
 process killed. S3 is real.
 """
 
-import argparse
 import contextlib
 import os
 import re
@@ -26,7 +25,7 @@ from components.shared.training.session import restarts
 from components.train_baseline import step as train_step
 from components.train_baseline.config import TrainBaselineConfig
 from pipelines.cli import app as cli
-from pipelines.cli import cluster_verbs
+from pipelines.cli.app import run_verb
 from pipelines.demo.dataset import write_demo_data
 from pipelines.graph import nodes
 from pipelines.package import package
@@ -34,7 +33,6 @@ from pipelines.parameters import Variant
 from pipelines.resources import load_profile
 from pipelines.smoke import checks
 from pipelines.smoke.backend import AGENT_MODULE, KILL_RANK, TRAINING, TRAINING_MODULE
-from pipelines.smoke.verb import add_smoke
 from pipelines.upload_data import demo
 from tests.pipelines import kfp_server as kfp
 from tests.pipelines.argo_tasks import task_details
@@ -202,7 +200,7 @@ def cluster(
     ):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(cluster_verbs, "package_of", lambda parsed: compiled)
+    monkeypatch.setattr("pipelines.package.package", lambda *options: compiled)
     monkeypatch.setattr(
         demo, "write_demo_data", lambda folder: write_demo_data(folder, n_images=40)
     )
@@ -247,12 +245,9 @@ def _restored(number: signal.Signals) -> Iterator[None]:
 
 def smoke(cluster: ScriptedCluster, endpoint: str, *options: str) -> Any:
     """The command; returns its exit code."""
-    parser = argparse.ArgumentParser()
-    add_smoke(parser.add_subparsers())
     arguments = ["smoke", "--profile", "cpu", "--poll", "0", "--store-endpoint", endpoint, *options]
-    parsed = parser.parse_args(arguments)
     with pytest.raises(SystemExit) as ended:
-        parsed.verb(parsed)
+        run_verb(arguments)
     return ended.value.code
 
 

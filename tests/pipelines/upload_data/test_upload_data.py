@@ -1,6 +1,5 @@
 """Folders that go to a real S3 server: what arrives, what is refused, what a second call sends."""
 
-import argparse
 import os
 import signal
 import time
@@ -18,10 +17,10 @@ from components.shared.contracts.errors import ConfigError, DataError, StreetVis
 from components.shared.storage import Store, StoreSettings
 from components.shared.storage.client import PART_BYTES
 from components.shared.storage.errors import DigestMismatchError
+from pipelines.cli.app import run_verb
 from pipelines.local.store import BUCKET, LocalStore
 from pipelines.upload_data.selection import files_below, select
 from pipelines.upload_data.transfer import transfer
-from pipelines.upload_data.verb import add_upload_data
 from tests.fault_proxy import fault_proxy
 
 ADDRESS = "street/scenes"
@@ -48,10 +47,7 @@ def folder(tmp_path: Path) -> Path:
 
 def upload(folder: Path, address: str, *options: str) -> None:
     """The command line's verb."""
-    parser = argparse.ArgumentParser()
-    add_upload_data(parser.add_subparsers())
-    parsed = parser.parse_args(["upload-data", str(folder), address, *options])
-    parsed.verb(parsed)
+    run_verb(["upload-data", str(folder), address, *options])
 
 
 def held(store: Store, bucket: str) -> dict[str, bytes]:

@@ -1,0 +1,188 @@
+"""Verbs that need no cluster: run the pipeline here, list its parameters, answer from a bundle."""
+
+import contextlib
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+
+from components.shared.contracts.errors import ConfigError
+from pipelines.cli.declare import LOCAL, verb
+from pipelines.cli.help import Verb
+from pipelines.cli.options import GraphOptions, ParameterOptions
+
+if TYPE_CHECKING:
+    from pipelines.local.store import LocalStore
+    from pipelines.parameters import Variant
+
+app = typer.Typer()
+
+_RUN_NOTES = """
+examples:
+  python -m pipelines run --demo
+  python -m pipelines run --param data=photos --param backbone=facebook/dinov2-small
+  python -m pipelines run --demo --param epochs=5 --dry-run
+  python -m pipelines run --demo --modes full,frozen,lora
+
+`python -m pipelines parameters` lists every parameter with its default and meaning.
+"""
+_PARAMETERS_NOTES = """
+example:
+  python -m pipelines parameters | grep -A 1 learning_rate
+"""
+
+
+@verb(app, "run", LOCAL, notes=_RUN_NOTES)
+def run(
+    parameters: ParameterOptions,
+    graph: GraphOptions,
+    demo: Annotated[
+        bool, typer.Option("--demo", help="Use generated scenes and a small random backbone.")
+    ] = False,
+    output: Annotated[
+        Path, typer.Option("--output", metavar="FOLDER", help="Folder of runs and cache.")
+    ] = Path("runs"),
+    store: Annotated[
+        Literal["none", "embedded"],
+        typer.Option(
+            "--store",
+            metavar="none|embedded",
+            help="embedded: read the data from, and register the bundle in, an S3 server that is"
+            " started for this run.",
+        ),
+    ] = "none",
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Print the steps and which are cached; run nothing.")
+    ] = False,
+) -> None:
+    """Run the whole pipeline on this machine.
+
+    kfp.local runs the steps one after the other; unchanged steps come from the cache.
+    """
+    variant = graph.variant()
+    values = _values(parameters, variant, output if demo else None)
+    with _store(output if store == "embedded" else None) as embedded:
+        if embedded is not None:
+            values["data"] = embedded.mirror(values["data"])
+        if dry_run:
+            _print_plan(values, output, variant)
+        else:
+            _run(values, output, variant, embedded)
+
+
+@verb(app, "parameters", LOCAL, notes=_PARAMETERS_NOTES)
+def parameters() -> None:
+    """List the pipeline's parameters with defaults and meaning."""
+    from components.configure.config import RunForm
+    from components.configure.phases import PHASES, SET_BY_PIPELINE
+    from components.shared.contracts.config import Config, accepted_values, shown_default
+
+    sections: dict[str, type[Config]] = {"form": RunForm, **PHASES}
+    for title, config_class in sections.items():
+        print(f"{title}:")
+        for name, field in config_class.__dataclass_fields__.items():
+            if name not in SET_BY_PIPELINE:
+                values = f" [{accepted_values(field)}]" if accepted_values(field) else ""
+                print(f"  {name} = {shown_default(config_class, name)}{values}")
+                print(f"      {field.metadata['help']}")
+
+
+# The options are those of the module, which images without Typer run as a program of its own.
+@app.command(
+    "predict",
+    cls=Verb,
+    rich_help_panel=LOCAL,
+    add_help_option=False,
+    context_settings={"allow_extra_args": True, "ignore_unknown_options": True},
+)
+def predict(context: typer.Context) -> None:
+    """Answer from a bundle, one JSON line per image."""
+    from components.shared.serving.predict import main
+
+    main(context.args, program=context.command_path)
+
+
+def _values(given: ParameterOptions, variant: "Variant", demo: Path | None) -> dict[str, Any]:
+    """Return the run's parameters, with those of the demo below the folder `demo`, if any."""
+    values = given.read(variant)
+    if demo is not None:
+        from pipelines.parameters import validated
+
+        values = validated(_demo_values(demo / "demo") | values, variant)
+
+    if not values.get("data"):
+        raise ConfigError(
+            "data is not set; add --param data=FOLDER_OR_PARQUET, or --demo for generated scenes"
+        )
+    if not values.get("backbone"):
+        raise ConfigError(
+            "backbone is not set; add --param backbone=PLACE (folder, s3:// or hub id)"
+        )
+    for key in ("data", "backbone"):
+        if Path(values[key]).exists():
+            values[key] = str(Path(values[key]).resolve())
+    return values
+
+
+def _demo_values(folder: Path) -> dict[str, Any]:
+    """Generate the demo's data and backbone where `folder` does not hold them."""
+    from pipelines.demo.backbone import write_demo_backbone
+    from pipelines.demo.dataset import write_demo_data
+
+    data, backbone = folder / "data", folder / "backbone"
+    write_demo_data(data)
+    write_demo_backbone(backbone)
+    return {"recipe": "demo", "data": str(data), "backbone": str(backbone)}
+
+
+def _store(output: Path | None) -> contextlib.AbstractContextManager["LocalStore | None"]:
+    if output is None:
+        return contextlib.nullcontext()
+    from pipelines.local.store import local_store
+
+    return local_store(output / "store")
+
+
+def _print_plan(values: dict[str, Any], output: Path, variant: "Variant") -> None:
+    from pipelines.local.plan import plan
+
+    for planned in plan(values, output, variant):
+        print(f"{planned.step:28} {planned.state}")
+
+
+def _run(
+    values: dict[str, Any], output: Path, variant: "Variant", store: "LocalStore | None"
+) -> None:
+    """Run, register the bundle where there is a store, and print a summary."""
+    from pipelines.local.run import run_local
+
+    finished = run_local(values, output, variant)
+    registered = store.register(finished.bundle) if store is not None else ""
+
+    report = finished.evaluation / "eval_report.json"
+    print(_summary(json.loads(report.read_text(encoding="utf-8"))))
+    print(f"report: {_shown(finished.report)}\nbundle: {_shown(finished.bundle)}")
+    if registered:
+        print(f"registered: {registered}")
+
+
+def _summary(report: dict[str, Any]) -> str:
+    """Return a short table: the four headline metrics with their 95 % intervals."""
+    lines = [f"VAL_TEST: {report['n_samples']} images, {report['n_groups']} groups"]
+    for name, title in (
+        ("accuracy", "accuracy"),
+        ("mcc", "MCC"),
+        ("auroc", "AUROC"),
+        ("ece_top_label", "ECE"),
+    ):
+        entry = report["metrics"][name]
+        value = "none" if entry["value"] is None else f"{entry['value']:.3f}"
+        bounds = entry["interval_95"]
+        interval = f"95 %: {bounds[0]:.3f} to {bounds[1]:.3f}" if bounds else "95 %: none"
+        lines.append(f"  {title:10} {value:>7}   {interval}")
+    return "\n".join(lines)
+
+
+def _shown(path: Path) -> str:
+    return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else str(path)
