@@ -218,9 +218,7 @@ class RealBackend:
     def scheduled_runs(self, name: str) -> list[str]:
         """Return the ids of the runs that a schedule has started."""
         found = [
-            item
-            for item in self._cluster.schedules(self._pipeline)
-            if item.display_name == name
+            item for item in self._cluster.schedules(self._pipeline) if item.display_name == name
         ]
         if not found:
             return []
@@ -229,9 +227,7 @@ class RealBackend:
 
     def has_schedule(self, name: str) -> bool:
         """Whether there is a schedule of this name."""
-        return any(
-            item.display_name == name for item in self._cluster.schedules(self._pipeline)
-        )
+        return any(item.display_name == name for item in self._cluster.schedules(self._pipeline))
 
     def change_schedule(self, name: str, change: str) -> None:
         """Disable or delete a schedule; `change` is that word."""

@@ -49,9 +49,7 @@ def _reader() -> ClusterReader:
 
 
 def _opened(mode: Mode = SINGLE, reader: ClusterReader | None = None, **options: str) -> RunStore:
-    parsed = StoreOptions(
-        root=options.get("root"), store_endpoint=options.get("store_endpoint")
-    )
+    parsed = StoreOptions(root=options.get("root"), store_endpoint=options.get("store_endpoint"))
     return open_store(parsed, mode, reader, options.get("run_root", ""))
 
 
