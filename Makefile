@@ -3,6 +3,7 @@ PYTHON ?= python3.11
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+INSTALL := $(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt
 RUN := $(BIN)/python -m pipelines run $(if $(DATA),,--demo) $(if $(DATA),--param data=$(DATA)) $(if $(BACKBONE),--param backbone=$(BACKBONE)) $(if $(PARAMS),--params $(PARAMS)) $(if $(STORE),--store $(STORE)) $(ARGS)
 
 ENGINE := build/engine
@@ -21,10 +22,13 @@ help: ## list the targets
 install: $(STAMP) ## create .venv with the pinned dependencies
 
 # torch goes first and from the constraints file: without it, another package's requirement could bring a CUDA build.
-$(STAMP): requirements.txt requirements-dev.txt constraints.txt
+# The project itself goes last, for the command `streetvision`: editable, without the network, in seconds. `compat` is a
+# path at the end of sys.path; the default's import hook would also fill gaps of a copy of the packages, which tests make.
+$(STAMP): requirements.txt requirements-dev.txt constraints.txt pyproject.toml
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt torch
-	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --requirement requirements-dev.txt
+	$(INSTALL) torch
+	$(INSTALL) --requirement requirements.txt --requirement requirements-dev.txt
+	$(INSTALL) --no-build-isolation --no-deps --config-settings editable_mode=compat --editable .
 	touch $(STAMP)
 
 run: $(STAMP) ## run the whole pipeline here: on demo data, or DATA=... BACKBONE=...; STORE=embedded for S3

@@ -83,6 +83,9 @@ def program_name() -> str:
 def _usage_error(error: typer.TyperException) -> str:
     """Return the error on one line, with the command that explains the options."""
     context: Any = getattr(error, "ctx", None)
-    said = " ".join(error.format_message().split()).rstrip(".")
+    said = " ".join(error.format_message().split()).rstrip(".").replace("Value error, ", "")
+    for problem in getattr(error.__cause__, "errors", list)():  # pydantic's, for a wrong type
+        if repr(problem["input"]) not in said:
+            said += f", not {problem['input']!r}"
     command_path = context.command_path if context is not None else program_name()
     return f"{said}; see: {command_path} --help"
