@@ -85,9 +85,8 @@ def test_the_verbs_stand_in_groups(capsys: pytest.CaptureFixture[str]) -> None:
     text = _help(capsys)
     groups = ["Local:", "Images and packages:", "Kubeflow runs:", "Cluster:"]
     assert [line for line in text.splitlines() if line in groups] == groups
-    assert re.findall(r"^  ([a-z-]+) ", text, re.MULTILINE) == [
-        words[0] for words in verbs() if len(words) == 1
-    ]
+    listed = re.findall(r"^  ([a-z][a-z-]*) ", text.partition("Local:")[2], re.MULTILINE)
+    assert sorted(listed) == sorted(words[0] for words in verbs() if len(words) == 1)
 
 
 @pytest.mark.parametrize("verb", verbs(), ids=" ".join)
@@ -113,7 +112,10 @@ def test_a_wide_terminal_does_not_stretch_plain_help(
     [
         (["rum"], "No such command 'rum'. Did you mean 'run'?; see: {} --help"),
         ([], "Missing command; see: {} --help"),
-        (["run", "--dem"], "No such option: --dem (Possible options: --demo); see: {} run --help"),
+        (
+            ["run", "--dryrun"],
+            "No such option: --dryrun (Possible options: --dry-run); see: {} run --help",
+        ),
         (["schedule"], "Missing command; see: {} schedule --help"),
         (["cancel"], "Missing argument 'RUN_ID'; see: {} cancel --help"),
         (["run", "--store", "s3"], "Invalid value for '--store': 's3' is not one of 'none',"),
@@ -239,6 +241,4 @@ def test_the_script_and_the_dependencies_are_declared_once() -> None:
 
 
 def test_both_packages_declare_that_they_are_typed() -> None:
-    assert all(
-        (ROOT / package / "py.typed").is_file() for package in ("components", "pipelines")
-    )
+    assert all((ROOT / package / "py.typed").is_file() for package in ("components", "pipelines"))
