@@ -1,8 +1,9 @@
-"""What would a head say that sees the whole image alone, for consumers that give a model one image?
+"""Distillation of a multi-view classifier into a head for the full image alone.
 
-Distilled from the margins of all views on TRAIN: soft targets instead of labels (Hinton et al.
-2015, arXiv 1503.02531, at temperature 1), on the fixed backbone's features of the undistorted whole
-images, through the one loop.
+The head serves consumers that give a model one image, such as transformers' stock pipeline. Its
+targets are the probabilities of all views on TRAIN instead of labels (Hinton et al. 2015, arXiv
+1503.02531, at temperature 1); its inputs are the fixed backbone's features of unaugmented full
+images. The training loop is that of all phases.
 """
 
 import copy
@@ -22,15 +23,15 @@ from components.shared.training.session.fit import fit
 from components.train_baseline.config import TrainBaselineConfig
 
 _MONITOR = "val_select/minus_distillation"
-_LEARNING_RATE, _STEPS = (
-    1e-2,
-    1000,
-)  # a linear head on cached features: seconds, whatever the phase's own recipe is
+# A linear head on cached features converges within seconds, for any recipe of the classifier.
+_LEARNING_RATE = 1e-2
+_N_STEPS = 1000
 
 
-class StudentTask:
-    """Cross-entropy of the student's answers with the teacher's; it starts from the teacher's own
-    weights.
+class DistillationTask:
+    """Cross-entropy of the distilled head's outputs with those of all views.
+
+    The head starts from the weights of the multi-view head.
     """
 
     def __init__(
@@ -45,31 +46,21 @@ class StudentTask:
         self.head = Head(classifier.head.linear.in_features, 2).to(world.device)
         self.head.linear.load_state_dict(copy.deepcopy(classifier.head.linear.state_dict()))
         self.module: nn.Module = self.head
-        self.n_samples, self.world, self.dropout = len(train), world, config.dropout
         self.monitor = _MONITOR
-        self.size, self.seed = min(config.global_batch_size, self.n_samples), config.seed
-        self.features, self.targets = _whole_and_targets(classifier, train, world)
-        self.select_features, self.select_targets = _whole_and_targets(classifier, select, world)
+        self.n_samples, self.world, self.config = len(train), world, config
+        self.features, self.targets = _features_and_targets(classifier, train, world)
+        self.select_features, self.select_targets = _features_and_targets(classifier, select, world)
 
     def loss(
         self, model: nn.Module, positions: Positions, batch_slots: Positions, step: int
     ) -> torch.Tensor:
-        """Summed over the samples."""
+        """Return the cross-entropy, summed over the samples."""
         rows = torch.from_numpy(positions)
-        mask = dropout_mask(
-            self.dropout,
-            (self.size, self.features.shape[1]),
-            self.seed,
-            step,
-            DistilledHeadStream.DROPOUT,
-        )
-        keep = None if mask is None else torch.from_numpy(mask[batch_slots]).to(self.world.device)
-        return F.cross_entropy(
-            model(self.features[rows], keep).float(), self.targets[rows], reduction="sum"
-        )
+        logits = model(self.features[rows], self._head_dropout(batch_slots, step)).float()
+        return F.cross_entropy(logits, self.targets[rows], reduction="sum")
 
     def evaluate(self) -> dict[str, float]:
-        """On VAL_SELECT: minus the loss, and the share of images with the teacher's answer."""
+        """Return, on VAL_SELECT, minus the loss and the fraction of equal decisions."""
         with torch.no_grad():
             logits = self.head(self.select_features).float()
         agreement = (logits.argmax(dim=1) == self.select_targets.argmax(dim=1)).double().mean()
@@ -77,6 +68,13 @@ class StudentTask:
             _MONITOR: -float(F.cross_entropy(logits, self.select_targets)),
             "val_select/agreement": float(agreement),
         }
+
+    def _head_dropout(self, batch_slots: Positions, step: int) -> torch.Tensor | None:
+        """Return the dropout mask (n, 2h) of these batch slots."""
+        config = self.config
+        shape = (min(config.global_batch_size, self.n_samples), self.features.shape[1])
+        mask = dropout_mask(config.dropout, shape, config.seed, step, DistilledHeadStream.DROPOUT)
+        return None if mask is None else torch.from_numpy(mask[batch_slots]).to(self.world.device)
 
 
 def distil(
@@ -86,30 +84,37 @@ def distil(
     world: World,
     config: TrainBaselineConfig,
 ) -> tuple[Head, dict[str, float]]:
-    """The student's head, and its metrics at the best epoch. Seconds, so that no checkpoint is kept
-    of it.
+    """Return the distilled head and its metrics at the best epoch.
+
+    Training takes seconds and writes no checkpoints.
+
+    Args:
+        classifier: The trained multi-view classifier.
+        train: TRAIN.
+        select: VAL_SELECT, by which the epoch is selected.
+        world: The ranks.
+        config: Configuration of the phase, for batch size, dropout and seed.
     """
     own = dataclasses.replace(
         config,
-        epochs=math.ceil(_STEPS / steps_per_epoch(len(train), config.global_batch_size)),
+        epochs=math.ceil(_N_STEPS / steps_per_epoch(len(train), config.global_batch_size)),
         learning_rate=_LEARNING_RATE,
         micro_batch_size=None,
         patience=None,
     )
-    task = StudentTask(classifier, train, select, world, own)
+    task = DistillationTask(classifier, train, select, world, own)
     result = fit(task, own, world)
     task.head.eval()
-    return task.head, {
-        name: value for name, value in result.history[result.best_epoch - 1].items() if "/" in name
-    }
+    best = result.history[result.best_epoch - 1]
+    return task.head, {name: value for name, value in best.items() if "/" in name}
 
 
-def _whole_and_targets(
+def _features_and_targets(
     classifier: Classifier, part: SplitData, world: World
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """(N, 2h) features of whole images, and (N, 2) probabilities that all views give."""
-    features = features_of(classifier, part, world, description="features for the student").to(
-        world.device
-    )
+    """Return features (N, 2h) of full images, and probabilities (N, 2) from all views."""
+    features = features_of(
+        classifier, part, world, description="features for the distilled head"
+    ).to(world.device)
     with torch.no_grad():
         return features[:, 0].clone(), classifier.head(features).softmax(dim=1)

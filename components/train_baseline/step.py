@@ -1,4 +1,4 @@
-"""Phase 1: training of a classifier in one mode, and its logits on VAL_SELECT."""
+"""Training of a classifier in one mode, and its logits on VAL_SELECT."""
 
 import json
 import shutil
@@ -25,21 +25,30 @@ def run(
     checkpoint: OutputDir,
     val_select_logits: OutputDir,
 ) -> dict[str, float]:
-    """Train through torchrun and write the checkpoint and its logits of VAL_SELECT; returns the
-    best epoch's metrics.
+    """Train through torchrun; write the checkpoint and its logits on VAL_SELECT.
 
-    Interrupted and started again with the same inputs, it goes on at its last checkpoint and writes
-    the same bytes.
+    If interrupted and started again with the same inputs, the step resumes at its last checkpoint
+    and writes the same bytes.
+
+    Args:
+        config: The step's configuration.
+        dataset: The images.
+        splits: The splits of the dataset.
+        backbone: The pretrained backbone.
+        checkpoint: The trained classifier.
+        val_select_logits: Its logits on VAL_SELECT.
+
+    Returns:
+        Metrics of the best epoch.
     """
     sources = {"dataset": dataset, "splits": splits, "backbone": backbone}
     training = TrainingSession(config, step=STEP, inputs=sources, beside=checkpoint)
     training.raise_recorded_failure()
-    data, assignment, base = (
-        Dataset.open(dataset),
-        read_splits(splits),
-        verify_dir(backbone, Kind.BACKBONE),
-    )
+
+    data, assignment = Dataset.open(dataset), read_splits(splits)
+    base = verify_dir(backbone, Kind.BACKBONE)
     _check(config, data, assignment)
+
     with training.run("components.train_baseline.train") as work:
         inputs = {"dataset": data.manifest, "splits": assignment.manifest, "backbone": base}
         summary = json.loads((work / "training.json").read_text(encoding="utf-8"))
@@ -66,7 +75,7 @@ def run(
 
 
 def _check(config: TrainBaselineConfig, data: Dataset, assignment: Splits) -> None:
-    """Everything that can be refused before a process is started or a model is loaded."""
+    """Refuse what can be refused before a process is started or a model is loaded."""
     if config.positive_class not in data.class_names:
         raise ConfigError(
             f"positive_class={config.positive_class!r} is not in the data's"

@@ -1,6 +1,4 @@
-"""Losses of a sample: on cached features (frozen backbone) or on augmented images (full,
-adapters).
-"""
+"""The classifier's losses: on cached features (frozen backbone), or on augmented images."""
 
 import numpy as np
 import numpy.typing as npt
@@ -15,7 +13,7 @@ from components.shared.training.loop.distributed import World
 from components.shared.training.loop.inference import (
     Positions,
     SplitData,
-    cached_views,
+    cached_features,
     features_of,
     predict,
 )
@@ -25,8 +23,8 @@ from components.shared.vision import augmentation as augment
 from components.train_baseline.config import TrainBaselineConfig
 
 
-class _Task:
-    """What both modes share: targets, class weights, dropout masks, metrics on VAL_SELECT."""
+class _ClassifierTask:
+    """The common part of both tasks: targets, class weights, dropout masks, metrics."""
 
     def __init__(
         self,
@@ -36,68 +34,64 @@ class _Task:
         select: SplitData,
         world: World,
     ) -> None:
-        self.config, self.classifier, self.train, self.select, self.world = (
-            config,
-            classifier,
-            train,
-            select,
-            world,
-        )
-        self.n_samples = len(train)
+        self.config, self.classifier, self.world = config, classifier, world
+        self.train, self.select = train, select
         self.monitor: str | None = config.monitor
+        self.n_samples = len(train)
+        self.batch_size = min(config.global_batch_size, self.n_samples)
+        self.positive = classifier.spec.class_names.index(config.positive_class)
         self.labels = torch.from_numpy(train.labels).to(world.device)
-        counts = np.bincount(train.labels, minlength=len(classifier.spec.class_names))
-        balanced = len(train) / (np.count_nonzero(counts) * np.maximum(counts, 1))
-        weights = balanced if config.class_weights == "balanced" else np.ones(len(counts))
-        self.class_weights = torch.tensor(weights, dtype=torch.float32, device=world.device)
+        self.class_weights = torch.tensor(
+            self._class_weights(), dtype=torch.float32, device=world.device
+        )
 
-    def cross_entropy(self, logits: torch.Tensor, positions: Positions) -> torch.Tensor:
-        """Weighted, smoothed cross-entropy summed over the samples; the mean weight over TRAIN is
-        1.
+    def objective(self, logits: torch.Tensor, positions: Positions) -> torch.Tensor:
+        """Return cross-entropy plus weighted conformal risk, summed over the samples.
+
+        Args:
+            logits: (n, C).
+            positions: (n,) numbers of the samples in TRAIN.
         """
-        return F.cross_entropy(
+        labels = self.labels[torch.from_numpy(positions)]
+        # The mean class weight over TRAIN is 1.
+        loss = F.cross_entropy(
             logits.float(),
-            self.labels[torch.from_numpy(positions)],
+            labels,
             weight=self.class_weights,
             label_smoothing=self.config.label_smoothing,
             reduction="sum",
         )
-
-    def objective(self, logits: torch.Tensor, positions: Positions) -> torch.Tensor:
-        """Cross-entropy and, where asked for, conformal risk, summed over the samples."""
-        loss = self.cross_entropy(logits, positions)
         if self.config.conformal_weight:
-            positive = self.classifier.spec.class_names.index(self.config.positive_class)
-            scores = logits.float().softmax(dim=1)[:, positive]
-            risk = conformal_risk(
-                scores,
-                self.labels[torch.from_numpy(positions)] == positive,
-                self.config.conformal_alpha,
-            )
+            scores = logits.float().softmax(dim=1)[:, self.positive]
+            risk = conformal_risk(scores, labels == self.positive, self.config.conformal_alpha)
             if risk is not None:
                 loss = loss + self.config.conformal_weight * len(positions) * risk
         return loss
 
-    def keep_mask(self, batch_slots: Positions, step: int) -> torch.Tensor | None:
-        """Dropout mask (n, 2h) of these places in the global batch, scaled by 1 / (1 - dropout)."""
-        shape = (
-            min(self.config.global_batch_size, self.n_samples),
-            self.classifier.head.linear.in_features,
-        )
+    def head_dropout(self, batch_slots: Positions, step: int) -> torch.Tensor | None:
+        """Return the dropout mask (n, 2h) of these batch slots, scaled by 1 / (1 - dropout)."""
+        shape = (self.batch_size, self.classifier.head.linear.in_features)
         mask = dropout_mask(
             self.config.dropout, shape, self.config.seed, step, ClassifierStream.DROPOUT
         )
         return None if mask is None else torch.from_numpy(mask[batch_slots]).to(self.world.device)
 
-    def scores(self, logits: npt.NDArray[np.float32]) -> dict[str, float]:
-        """Metrics on VAL_SELECT from logits (N, K)."""
-        positive = self.classifier.spec.class_names.index(self.config.positive_class)
-        return selection_metrics(logits, self.select.labels, positive)
+    def metrics(self, logits: npt.NDArray[np.float32]) -> dict[str, float]:
+        """Return the metrics on VAL_SELECT from logits (N, C)."""
+        return selection_metrics(logits, self.select.labels, self.positive)
+
+    def _class_weights(self) -> npt.NDArray[np.float64]:
+        counts = np.bincount(self.train.labels, minlength=len(self.classifier.spec.class_names))
+        if self.config.class_weights == "none":
+            return np.ones(len(counts))
+        return np.asarray(self.n_samples / (np.count_nonzero(counts) * np.maximum(counts, 1)))
 
 
-class FrozenTask(_Task):
-    """The head on features that are computed once: `n_cached_augmentations` per image, the first
-    undistorted.
+class FrozenTask(_ClassifierTask):
+    """The head on features that are computed once.
+
+    There are `n_cached_augmentations` feature vectors per image; the first is of the unaugmented
+    image.
     """
 
     def __init__(
@@ -110,13 +104,12 @@ class FrozenTask(_Task):
     ) -> None:
         super().__init__(config, classifier, train, select, world)
         self.module: nn.Module = classifier.head
-        n_views = 1 if config.augmentation == "none" else config.n_cached_augmentations
-        # (N, k, 2h) and (M, 2h)
-        self.features = cached_views(
+        # (N, A, 2h) for A augmentations, or (N, A, V, 2h) for V views.
+        self.features = cached_features(
             classifier,
             train,
             world,
-            n_views=n_views,
+            n_augmentations=1 if config.augmentation == "none" else config.n_cached_augmentations,
             augmentation=config.augmentation,
             seed=config.seed,
             precision=config.precision,
@@ -128,21 +121,20 @@ class FrozenTask(_Task):
     def loss(
         self, model: nn.Module, positions: Positions, batch_slots: Positions, step: int
     ) -> torch.Tensor:
-        """Summed loss; each sample shows one of its cached views, drawn anew every step."""
-        size = min(self.config.global_batch_size, self.n_samples)
+        """Return the summed loss; every step draws one cached augmentation per sample."""
         rng = step_rng(self.config.seed, step, ClassifierStream.CHOICE_OF_CACHED_AUGMENTATION)
-        view = rng.integers(self.features.shape[1], size=size)[batch_slots]
-        features = self.features[torch.from_numpy(positions), torch.from_numpy(view)]
-        return self.objective(model(features, self.keep_mask(batch_slots, step)), positions)
+        chosen = rng.integers(self.features.shape[1], size=self.batch_size)[batch_slots]
+        features = self.features[torch.from_numpy(positions), torch.from_numpy(chosen)]
+        return self.objective(model(features, self.head_dropout(batch_slots, step)), positions)
 
     def evaluate(self) -> dict[str, float]:
-        """Metrics on VAL_SELECT."""
+        """Return the metrics on VAL_SELECT."""
         with torch.no_grad():
-            return self.scores(self.classifier.head(self.select_features).cpu().numpy())
+            return self.metrics(self.classifier.head(self.select_features).cpu().numpy())
 
 
-class ImageTask(_Task):
-    """The whole classifier on freshly augmented images."""
+class ImageTask(_ClassifierTask):
+    """The whole classifier on images that are augmented anew at every step."""
 
     def __init__(
         self,
@@ -158,20 +150,19 @@ class ImageTask(_Task):
     def loss(
         self, model: nn.Module, positions: Positions, batch_slots: Positions, step: int
     ) -> torch.Tensor:
-        """Summed loss of augmented images; the augmentation depends on (seed, step, slot) alone."""
+        """Return the summed loss; augmentation depends on (seed, step, batch slot) alone."""
         images = self.train.images(positions, self.world.device)
         spec = self.classifier.spec
         if self.config.augmentation == "none":
             pixels = normalise(images, spec)
         else:
-            size = min(self.config.global_batch_size, self.n_samples)
             rng = step_rng(self.config.seed, step, ClassifierStream.AUGMENTATION)
-            parameters = augment.draw(rng, size, self.config.augmentation).take(batch_slots)
-            pixels = standardise(augment.apply(images, parameters), spec)
-        return self.objective(model(pixels, self.keep_mask(batch_slots, step)), positions)
+            parameters = augment.draw(rng, self.batch_size, self.config.augmentation)
+            pixels = standardise(augment.apply(images, parameters.take(batch_slots)), spec)
+        return self.objective(model(pixels, self.head_dropout(batch_slots, step)), positions)
 
     def evaluate(self) -> dict[str, float]:
-        """Metrics on VAL_SELECT."""
-        return self.scores(
+        """Return the metrics on VAL_SELECT."""
+        return self.metrics(
             predict(self.classifier, self.select, self.world, precision=self.config.precision)
         )

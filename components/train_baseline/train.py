@@ -1,5 +1,4 @@
-r"""The torchrun entry of train_baseline: one rank of training, then one inference pass over
-VAL_SELECT.
+r"""The torchrun entry of train_baseline: one rank of training, then inference on VAL_SELECT.
 
 python -m torch.distributed.run --standalone --nproc-per-node=N \
     -m components.train_baseline.train --config job.json
@@ -36,8 +35,10 @@ def train(
     world: World,
     checkpoints: CheckpointWriter,
 ) -> None:
-    """Everything one rank does; the main rank leaves `checkpoint/`, `VAL_SELECT.npy` and
-    `training.json` in `work`.
+    """Train one rank; the main rank writes the results to `work`.
+
+    `checkpoint/` is the classifier with its adapter and metrics, `VAL_SELECT.npy` its logits (N, C)
+    on VAL_SELECT, `training.json` the summary.
     """
     data, assignment = Dataset.open(dataset), read_splits(splits)
     parts = {split: SplitData.of(data, assignment, split) for split in ("TRAIN", "VAL_SELECT")}
@@ -45,6 +46,7 @@ def train(
     counts = adapters.trainable_counts(classifier)
     task_class = FrozenTask if config.mode == "frozen" else ImageTask
     task = task_class(config, classifier, parts["TRAIN"], parts["VAL_SELECT"], world)
+
     out = work / "checkpoint"
     if world.is_main:
         out.mkdir()
@@ -55,27 +57,38 @@ def train(
         )
     result = fit(task, config, world, lambda history: write_metrics(out, history), checkpoints)
     classifier.eval()
+
+    # The adapter is stored before it is merged into the weights.
     if world.is_main:
         adapters.save_adapter(classifier.backbone, out / "adapter")
     probe = parts["VAL_SELECT"].pixels(np.arange(2), classifier.spec, world.device)
     classifier.backbone = adapters.merge(classifier.backbone, probe.flatten(0, -4))
+
+    distilled: dict[str, float] = {}
     if config.distilled_head:
         classifier.distilled_head, distilled = distil(
             classifier, parts["TRAIN"], parts["VAL_SELECT"], world, config
         )
+
     logits = predict(classifier, parts["VAL_SELECT"], world, description="logits of VAL_SELECT")
     if world.is_main:
         np.save(work / "VAL_SELECT.npy", logits, allow_pickle=False)
         classifier.save(out)
         summary = _summary(config, result, counts, world)
-        if config.distilled_head:
-            summary["student"] = {name: round(value, 9) for name, value in distilled.items()}
+        if distilled:
+            summary["distilled_head"] = {name: round(value, 9) for name, value in distilled.items()}
         write_json(out / "training.json", summary)
         write_json(work / "training.json", summary)
 
 
 def build(config: TrainBaselineConfig, data: Dataset, folder: Path) -> Classifier:
-    """The backbone of `folder` in the configured mode with a fresh head, on the CPU."""
+    """Return the classifier before training, on the CPU.
+
+    Args:
+        config: Configuration of the phase.
+        data: The dataset, for class names and image size.
+        folder: Hugging Face folder of the backbone, which is adapted in the configured mode.
+    """
     backbone = load_backbone(str(folder))
     mean, std = image_statistics(str(folder))
     spec = ClassifierSpec(
@@ -102,7 +115,7 @@ def _summary(
         "trainable_parameters": counts[0],
         "parameters": counts[1],
         "n_processes": world.size,
-        "cached_views": (
+        "n_cached_augmentations": (
             config.n_cached_augmentations
             if config.mode == "frozen" and config.augmentation != "none"
             else 0

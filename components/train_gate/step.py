@@ -1,6 +1,4 @@
-"""Phase 3: which gate tells right answers from wrong ones, and what does it say about VAL_CALIB and
-VAL_TEST?
-"""
+"""Training of a gate, and the logits and gate scores of VAL_CALIB and VAL_TEST."""
 
 import json
 import shutil
@@ -28,11 +26,25 @@ def run(
     val_calib_logits: OutputDir,
     val_test_logits: OutputDir,
 ) -> dict[str, float]:
-    """Train through torchrun; write the checkpoint with its gate and both logits artifacts with
-    gate scores.
+    """Train through torchrun; write the checkpoint with its gate, and both logits artifacts.
 
-    Interrupted and started again with the same inputs, it goes on at its last checkpoint and writes
-    the same bytes. Raises ArtifactError where checkpoint and splits were made from another dataset.
+    If interrupted and started again with the same inputs, the step resumes at its last checkpoint
+    and writes the same bytes.
+
+    Args:
+        config: The step's configuration.
+        dataset: The images.
+        splits: The splits of the dataset.
+        checkpoint: The trained classifier.
+        gate_checkpoint: The classifier with the gate.
+        val_calib_logits: Logits and gate scores of VAL_CALIB.
+        val_test_logits: Logits and gate scores of VAL_TEST.
+
+    Returns:
+        Metrics of the best epoch.
+
+    Raises:
+        ArtifactError: Checkpoint or splits were made from another dataset.
     """
     sources = {"dataset": dataset, "splits": splits, "checkpoint": checkpoint}
     training = TrainingSession(config, step=STEP, inputs=sources, beside=gate_checkpoint)

@@ -1,8 +1,7 @@
-"""What is the gate's loss, and when is a gate better than another? On cached features of a fixed
-backbone.
-"""
+"""The gate's loss and selection metric, on cached features of a fixed backbone."""
 
 import copy
+from typing import NamedTuple
 
 import torch
 from torch import nn
@@ -16,7 +15,7 @@ from components.shared.training.loop.distributed import World
 from components.shared.training.loop.inference import (
     Positions,
     SplitData,
-    cached_views,
+    cached_features,
     features_of,
 )
 from components.shared.training.loop.sampler import dropout_mask, global_batch, step_rng
@@ -30,12 +29,25 @@ from components.train_gate.config import TrainGateConfig
 _MONITOR = "val_select/minus_augrc"
 
 
-class Heads(nn.Module):
-    """Prediction head, and for SelectiveNet the selection and the auxiliary head, on features (B,
-    2h).
+class HeadOutputs(NamedTuple):
+    """The heads' outputs for B images; the last two are None without those heads.
 
-    Of several views (B, V, 2h), the latter two see the views' features by their share in the
-    prediction.
+    Attributes:
+        logits: (B, C) of the prediction head.
+        scores: (B,) raw gate scores of the selection head.
+        auxiliary: (B, C) logits of the auxiliary head.
+    """
+
+    logits: torch.Tensor
+    scores: torch.Tensor | None
+    auxiliary: torch.Tensor | None
+
+
+class Heads(nn.Module):
+    """Prediction head and, for SelectiveNet, selection and auxiliary head on features (B, 2h).
+
+    Of several views (B, V, 2h), the latter two see the mean of the views' features, weighted by
+    their weights in the prediction (`Head.pooled`).
     """
 
     def __init__(self, head: Head, *, selective: bool) -> None:
@@ -46,21 +58,24 @@ class Heads(nn.Module):
         self.auxiliary = Head(n_features, n_classes) if selective else None
 
     def forward(
-        self, features: torch.Tensor, keep: torch.Tensor | None = None
-    ) -> tuple[torch.Tensor, torch.Tensor | None, torch.Tensor | None]:
-        """(logits, raw gate scores, auxiliary logits); the last two are None without those
-        heads.
+        self, features: torch.Tensor, dropout_mask: torch.Tensor | None = None
+    ) -> HeadOutputs:
+        """Return the outputs of all heads.
+
+        Args:
+            features: (B, 2h) or (B, V, 2h).
+            dropout_mask: (B, 2h), as in `Head.forward`; shared by all heads.
         """
-        logits = self.head(features, keep)
+        logits = self.head(features, dropout_mask)
         if self.gate is None or self.auxiliary is None:
-            return logits, None, None
+            return HeadOutputs(logits, None, None)
         pooled = self.head.pooled(features)
-        kept = pooled if keep is None else pooled * keep
-        return logits, self.gate(kept), self.auxiliary(pooled, keep)
+        dropped = pooled if dropout_mask is None else pooled * dropout_mask
+        return HeadOutputs(logits, self.gate(dropped), self.auxiliary(pooled, dropout_mask))
 
 
 class GateTask:
-    """Trains `Heads`; the classifier's own head is where the prediction head starts."""
+    """The task of training `Heads`; the prediction head starts from the classifier's own."""
 
     def __init__(
         self,
@@ -78,12 +93,12 @@ class GateTask:
         self.n_samples, self.monitor = len(train), _MONITOR
         self.labels = torch.from_numpy(train.labels).to(world.device)
         self.positive = classifier.spec.class_names.index(config.positive_class)
-        n_views = 1 if config.augmentation == "none" else config.n_cached_augmentations
-        self.features = cached_views(
+        # (N, A, 2h) for A augmentations, or (N, A, V, 2h) for V views.
+        self.features = cached_features(
             classifier,
             train,
             world,
-            n_views=n_views,
+            n_augmentations=1 if config.augmentation == "none" else config.n_cached_augmentations,
             augmentation=config.augmentation,
             seed=config.seed,
         ).to(world.device)
@@ -98,35 +113,36 @@ class GateTask:
         batch_slots: Positions,  # noqa: ARG002
         step: int,
     ) -> torch.Tensor:
-        """These samples' share of the whole global batch's loss.
+        """Return these samples' part of the global batch's loss.
 
         Coverage, selective risk and the conformal threshold are statistics of a batch. Every
-        process takes them over the global batch, cheap on cached features, so that they depend
-        neither on the number of processes nor on micro-batches. Each sample shows one of its cached
-        views, drawn anew every step.
+        process computes them over the global batch, which is cheap on cached features, so that they
+        depend neither on the number of processes nor on micro-batches. Every step draws one cached
+        augmentation per sample.
         """
-        batch = global_batch(self.n_samples, self.config.global_batch_size, self.config.seed, step)
-        rng = step_rng(self.config.seed, step, GateStream.CHOICE_OF_CACHED_AUGMENTATION)
-        view = rng.integers(self.features.shape[1], size=len(batch))
+        config = self.config
+        batch = global_batch(self.n_samples, config.global_batch_size, config.seed, step)
+        rng = step_rng(config.seed, step, GateStream.CHOICE_OF_CACHED_AUGMENTATION)
+        chosen = rng.integers(self.features.shape[1], size=len(batch))
+
         rows = torch.from_numpy(batch)
-        features, labels = self.features[rows, torch.from_numpy(view)], self.labels[rows]
-        logits, scores, auxiliary = model(features, self._keep_mask(step, len(batch)))
-        if scores is None:
-            mean = gatekeeper_losses(logits, labels, self.config.gatekeeper_weight).mean()
+        features, labels = self.features[rows, torch.from_numpy(chosen)], self.labels[rows]
+        outputs: HeadOutputs = model(features, self._head_dropout(step, len(batch)))
+        if outputs.scores is None or outputs.auxiliary is None:
+            mean = gatekeeper_losses(outputs.logits, labels, config.gatekeeper_weight).mean()
         else:
-            losses = F.cross_entropy(logits, labels, reduction="none")
-            auxiliary_losses = F.cross_entropy(auxiliary, labels, reduction="none")
             mean = selective_net_loss(
-                losses, auxiliary_losses, scores.sigmoid(), self.config.gate_coverage
+                F.cross_entropy(outputs.logits, labels, reduction="none"),
+                F.cross_entropy(outputs.auxiliary, labels, reduction="none"),
+                outputs.scores.sigmoid(),
+                config.gate_coverage,
             )
-        return (mean + self._conformal(logits, labels)) * len(positions)
+        return (mean + self._conformal(outputs.logits, labels)) * len(positions)
 
     def evaluate(self) -> dict[str, float]:
-        """Accuracy on VAL_SELECT, and how well the gate ranks right answers before wrong ones
-        (AUGRC).
-        """
+        """Return metrics on VAL_SELECT: accuracy, and AUGRC of the gate and of confidence alone."""
         with torch.no_grad():
-            logits, _, _ = self.heads(self.select_features)
+            logits = self.heads(self.select_features).logits
             pooled = self.heads.head.pooled(self.select_features)
             scores = self.gate().scores(pooled, logits)
         wrong = logits.argmax(dim=1).cpu().numpy() != self.select_labels
@@ -140,22 +156,19 @@ class GateTask:
         }
 
     def gate(self) -> Gate:
-        """The gate with the present weights."""
+        """Return the gate with the present weights."""
         return Gate(self.heads.gate)
 
     def _conformal(self, logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        """Return the weighted conformal risk; 0 where the batch has too few positives."""
         if not self.config.conformal_weight:
             return logits.new_zeros(())
         scores = logits.softmax(dim=1)[:, self.positive]
         risk = conformal_risk(scores, labels == self.positive, self.config.conformal_alpha)
         return logits.new_zeros(()) if risk is None else self.config.conformal_weight * risk
 
-    def _keep_mask(self, step: int, size: int) -> torch.Tensor | None:
-        mask = dropout_mask(
-            self.config.dropout,
-            (size, self.features.shape[-1]),
-            self.config.seed,
-            step,
-            GateStream.DROPOUT,
-        )
+    def _head_dropout(self, step: int, size: int) -> torch.Tensor | None:
+        """Return the dropout mask (size, 2h) of the global batch."""
+        shape = (size, self.features.shape[-1])
+        mask = dropout_mask(self.config.dropout, shape, self.config.seed, step, GateStream.DROPOUT)
         return None if mask is None else torch.from_numpy(mask).to(self.world.device)

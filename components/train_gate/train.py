@@ -1,5 +1,4 @@
-r"""The torchrun entry of train_gate: one rank of training, then one inference pass over VAL_CALIB
-and VAL_TEST.
+r"""The torchrun entry of train_gate: one rank of training, then inference on VAL_CALIB, VAL_TEST.
 
 python -m torch.distributed.run --standalone --nproc-per-node=N \
     -m components.train_gate.train --config job.json
@@ -33,8 +32,10 @@ def train(
     world: World,
     checkpoints: CheckpointWriter,
 ) -> None:
-    """Everything one rank does; the main rank leaves `checkpoint/`, `<split>.npy` and
-    `<split>-gate.npy` in `work`.
+    """Train one rank; the main rank writes the results to `work`.
+
+    `checkpoint/` is the classifier with its gate and metrics, `<split>.npy` (N, C) logits,
+    `<split>-gate.npy` (N,) raw gate scores of VAL_CALIB and VAL_TEST, `training.json` the summary.
     """
     data, assignment = Dataset.open(dataset), read_splits(splits)
     parts = {

@@ -226,7 +226,7 @@ def test_the_student_is_a_stock_model_that_decides_at_its_own_threshold(
     assert document["forms"]["model"]["accuracy"] == report["metrics"]["accuracy"]["value"]
     assert "| distilled head (`student/`) |" in (bundle.path / "README.md").read_text()
     training = json.loads((several / "checkpoint/training.json").read_text())
-    assert training["student"]["val_select/agreement"] >= 0.5
+    assert training["distilled_head"]["val_select/agreement"] >= 0.5
 
 
 def test_levels_of_distortion_are_reported(tiny: TinyRun, several: Path) -> None:

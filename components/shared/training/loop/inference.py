@@ -83,37 +83,47 @@ def features_of(
     )
 
 
-def cached_views(
+def cached_features(
     classifier: Classifier,
     part: SplitData,
     world: World,
     *,
-    n_views: int,
+    n_augmentations: int,
     augmentation: str,
     seed: int,
     precision: str = "fp32",
 ) -> torch.Tensor:
-    """(N, n_views, ...) float32 on the CPU, each as of `features_of`; number 0 is of the
-    undistorted image.
+    """Return the features of all images under several augmentations, equal on every rank.
+
+    Args:
+        classifier: The classifier with the fixed backbone.
+        part: The split.
+        world: The ranks.
+        n_augmentations: Number A of feature sets; the first is of the unaugmented images.
+        augmentation: Strength of the augmentation.
+        seed: Seed of the augmentation.
+        precision: Precision of the forward pass.
+
+    Returns:
+        (N, A, ...) float32 on the CPU; the last axes are those of `features_of`.
     """
-    views = []
-    for view in range(n_views):
+    features = []
+    for number in range(n_augmentations):
         parameters = None
-        if view > 0:
-            rng = step_rng(seed, view, CachedImageStream.CACHED_AUGMENTATION)
+        if number > 0:
+            rng = step_rng(seed, number, CachedImageStream.CACHED_AUGMENTATION)
             parameters = augment.draw(rng, len(part), augmentation)
-        label = f"features {view + 1}/{n_views}"
-        views.append(
+        features.append(
             features_of(
                 classifier,
                 part,
                 world,
                 precision=precision,
-                description=label,
+                description=f"features {number + 1}/{n_augmentations}",
                 parameters=parameters,
             )
         )
-    return torch.stack(views, dim=1)
+    return torch.stack(features, dim=1)
 
 
 def predict(
