@@ -1,6 +1,4 @@
-"""Which small backbone is trained in the demo, and how is it initialised to learn within a
-minute?
-"""
+"""The small backbone of the demo, initialised so that it learns within a minute."""
 
 import math
 from pathlib import Path
@@ -13,23 +11,22 @@ from pipelines.demo.folder import publish
 IMAGE_SIZE = 224
 PATCH = 16
 HIDDEN = 64
-# The usual 0.02 is meant for widths near 1000; about 1 / sqrt(HIDDEN) lets a narrow network learn
+# The usual 0.02 is meant for widths near 1000; with about 1 / sqrt(HIDDEN), a narrow network learns
 # from the first epoch.
 _WEIGHT_STD = 0.1
-# Patch embeddings of standardised pixels get about unit size, positions a third of that.
+# Patch embeddings of standardised pixels have about unit size, position embeddings a third of that.
 _PATCH_GAIN = 0.25
 _POSITION_GAIN = 0.3
 
 
 def write_demo_backbone(folder: Path, *, seed: int = 0) -> None:
-    """Write a DINOv2-architecture backbone (0.13 M parameters) with its preprocessing in Hugging
-    Face layout.
+    """Write a backbone of DINOv2's architecture (0.13 M parameters) as a Hugging Face folder.
 
     Nothing is pretrained: weights are random, except that the patch projection starts as cosine
-    patterns and the positions as sine and cosine waves, which spares the training several epochs of
-    finding out colours and places. Patches of 16 pixels, since at 28 the objects are lost; few
-    heads and a narrow MLP, for they cost the most time. Byte-identical for equal seeds; nothing to
-    do where the folder is complete.
+    patterns and the position embeddings as sine and cosine waves, which saves several epochs of
+    learning colours and locations. Patches have 16 pixels: with 28, the objects are lost. Few heads
+    and a narrow MLP, which cost the most time. Equal seeds give equal bytes; a complete folder is
+    not written again.
     """
     publish(folder, {"seed": seed}, lambda directory: _write(directory, seed))
 
@@ -63,13 +60,17 @@ def _write(directory: Path, seed: int) -> None:
 
 
 def cosine_patterns() -> NDArray[np.float32]:
-    """The HIDDEN smoothest DCT-II patterns of three opponent colours, unit norm: (HIDDEN, 3, PATCH,
-    PATCH).
+    """Return the HIDDEN smoothest DCT-II patterns of three opponent colours, with unit norm.
+
+    Returns:
+        (HIDDEN, 3, PATCH, PATCH) float32.
     """
     k, n = np.arange(PATCH)[:, None], np.arange(PATCH)[None, :]
     waves = np.cos(math.pi * k * (n + 0.5) / PATCH) * np.where(
         k == 0, math.sqrt(1 / PATCH), math.sqrt(2 / PATCH)
     )
+
+    # Grey, red against blue, green against both.
     colours = np.array([[1, 1, 1], [1, 0, -1], [1, -2, 1]]) / np.sqrt([[3], [2], [6]])
     order = sorted(
         ((i, j) for i in range(PATCH) for j in range(PATCH)), key=lambda pair: (sum(pair), pair)
@@ -83,7 +84,7 @@ def cosine_patterns() -> NDArray[np.float32]:
 
 
 def sincos_position_embedding() -> NDArray[np.float32]:
-    """Sine and cosine of row and column at HIDDEN / 4 frequencies: (number of patches, HIDDEN)."""
+    """Return sine and cosine of row and column at HIDDEN / 4 frequencies, (N, HIDDEN) float32."""
     side, n = IMAGE_SIZE // PATCH, HIDDEN // 4
     phase = np.arange(side)[:, None] / 100.0 ** (np.arange(n) / n)
     wave = np.concatenate([np.sin(phase), np.cos(phase)], axis=1)

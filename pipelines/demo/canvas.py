@@ -1,7 +1,7 @@
-"""Where does a point of the street fall in the picture, and in which colour is it seen there?
+"""Projection of street scenes onto pictures: shapes in world coordinates, colours through haze.
 
-World coordinates in metres: x to the right, y up from the road, z ahead of the camera. Pictures are
-drawn at twice their size and reduced, which smooths edges.
+World coordinates are in metres: x to the right, y up from the road, z ahead of the camera. Pictures
+are drawn at twice their size and reduced, which smooths edges.
 """
 
 import math
@@ -19,12 +19,18 @@ NEAREST = 2.2  # metres; anything closer is behind the bonnet
 
 
 @dataclass(frozen=True)
-class View:
-    """A pinhole camera and the light it sees.
+class Camera:
+    """A pinhole camera and its light.
 
-    Lengths on the picture are pixels of the drawn (doubled) size; `curve` bends the road by curve *
-    z^2 metres to the right; `visibility` is the distance in metres at which haze has swallowed 63 %
-    of a colour; `light` multiplies RGB.
+    Attributes:
+        focal: Focal length in pixels of the drawn (doubled) picture.
+        centre: Column of the vanishing point, in the same pixels.
+        horizon: Row of the horizon, in the same pixels.
+        height: Height above the road in metres.
+        curve: The road bends to the right by curve * z^2 metres.
+        light: Factors of RGB.
+        haze: Colour of the haze, 0 to 255 per channel.
+        visibility: Distance in metres at which haze replaces 63 % of a colour.
     """
 
     focal: float
@@ -40,27 +46,25 @@ class View:
 class Canvas:
     """Draws shapes given in world coordinates onto a picture."""
 
-    def __init__(self, image: Image.Image, view: View) -> None:
-        self.view = view
+    def __init__(self, image: Image.Image, camera: Camera) -> None:
+        self.camera = camera
         self._draw = ImageDraw.Draw(image)
 
     def project(self, point: Point) -> tuple[float, float]:
-        """Picture coordinates (column, row) of a world point with z > 0."""
+        """Return the picture coordinates (column, row) of a world point with z > 0."""
         x, y, z = point
-        view = self.view
-        scale = view.focal / z
-        return view.centre + scale * (x + view.curve * z * z), view.horizon + scale * (
-            view.height - y
+        camera = self.camera
+        scale = camera.focal / z
+        return camera.centre + scale * (x + camera.curve * z * z), camera.horizon + scale * (
+            camera.height - y
         )
 
     def shade(self, colour: Colour, z: float) -> tuple[int, int, int]:
-        """The colour (0 to 255 per channel) under the scene's light, seen through z metres of
-        haze.
-        """
-        clear = math.exp(-z / self.view.visibility)
+        """Return the colour (0 to 255) under the scene's light, through z metres of haze."""
+        clear = math.exp(-z / self.camera.visibility)
         mixed = (
             c * light * clear + haze * (1 - clear)
-            for c, light, haze in zip(colour, self.view.light, self.view.haze, strict=True)
+            for c, light, haze in zip(colour, self.camera.light, self.camera.haze, strict=True)
         )
         red, green, blue = (min(255, max(0, round(value))) for value in mixed)
         return red, green, blue
@@ -105,7 +109,7 @@ class Canvas:
     ) -> None:
         """Fill an ellipse around (x, y, z), `flat` times as high as wide."""
         column, row = self.project((x, y, z))
-        across = radius * self.view.focal / z
+        across = radius * self.camera.focal / z
         fill = (
             (round(colour[0]), round(colour[1]), round(colour[2])) if lit else self.shade(colour, z)
         )
@@ -114,9 +118,9 @@ class Canvas:
         )
 
     def shadow(self, x: float, z: float, width: float) -> None:
-        """A soft-looking dark patch on the ground under an object."""
+        """Draw a dark ellipse on the ground under an object."""
         column, row = self.project((x, 0.0, z))
-        across = width / 2 * self.view.focal / z
+        across = width / 2 * self.camera.focal / z
         self._draw.ellipse(
             (column - across, row - across * 0.16, column + across, row + across * 0.16),
             fill=self.shade((44, 44, 46), z),
@@ -132,7 +136,7 @@ class Canvas:
         colours: tuple[Colour, Colour],
         stripes: int,
     ) -> None:
-        """A rectangle facing the camera with slanted stripes in two alternating colours."""
+        """Fill a rectangle that faces the camera with slanted stripes in two colours."""
         self.upright(x, y, z, width, height, colours[0])
         left, step = x - width / 2, width / stripes
         slant = min(step, height) * 0.6

@@ -1,8 +1,8 @@
-"""What does the generated data set contain, and which faults are planted in it?
+"""The generated data set and the faults that are planted in it.
 
-A folder with images/ and labels.csv (path, label, group, timestamp, recording_day): drives as
-groups, a few images that occur twice, a few labelled -1 (exclude) and under one percent broken
-files.
+A folder with images/ and labels.csv (path, label, group, timestamp, recording_day): drives are the
+groups; a few images occur twice, a few are labelled -1 (exclude), less than one percent of the
+files are broken.
 """
 
 import csv
@@ -25,16 +25,21 @@ from pipelines.demo.scenes import DAYS, FRAMES_PER_DRIVE, drive_of, jpeg, photog
 
 COLUMNS = ("path", "label", "group", "timestamp", "recording_day")
 BROKEN = ("truncated", "empty", "text", "png")
-_DRIVES_PER_WORKER = 10  # fewer do not repay the start of a process
+_DRIVES_PER_WORKER = 10  # fewer take less time than the start of a process
 
 
 @dataclass(frozen=True)
-class Row:
-    """One line of labels.csv and how its file is made.
+class PlannedImage:
+    """One line of labels.csv and the content of its file.
 
-    content: "frame"; "duplicate" or "conflict" (the same bytes as the source's file, with its label
-    or the opposite one); "reencoded" (the source's picture saved again); "unclear" (out of focus,
-    label -1); or one of BROKEN.
+    Attributes:
+        drive: Number of the drive, from 0.
+        frame: Number of the frame in the drive, from 0.
+        label: 1 roadwork, 0 none, -1 exclude.
+        content: "frame"; "duplicate" or "conflict" (the bytes of the source's file, with its label
+            or the opposite one); "reencoded" (the source's picture saved again); "unclear" (out of
+            focus, label -1); or one of BROKEN.
+        source: Drive and frame of the picture.
     """
 
     drive: int
@@ -45,11 +50,11 @@ class Row:
 
     @property
     def path(self) -> str:
-        """POSIX path relative to the data folder."""
+        """Path relative to the data folder, with slashes."""
         return f"images/drive_{self.drive:03d}/{self.frame:04d}.jpg"
 
     def fields(self) -> tuple[str, str, str, str, str]:
-        """The row in the order of COLUMNS."""
+        """Return the line's fields in the order of COLUMNS."""
         day, run = self.drive % DAYS, self.drive // DAYS
         start = datetime.datetime(
             2025, 3, 3 + day, 6, 10, tzinfo=datetime.UTC
@@ -64,8 +69,12 @@ class Row:
         )
 
 
-def plan(n_images: int, seed: int) -> list[Row]:
-    """All rows, ordered by drive and frame. Raises ConfigError below two drives."""
+def plan(n_images: int, seed: int) -> list[PlannedImage]:
+    """Return all images, ordered by drive and frame.
+
+    Raises:
+        ConfigError: `n_images` is less than two drives.
+    """
     if n_images < 2 * FRAMES_PER_DRIVE:
         raise ConfigError(f"n_images={n_images} is too small, give at least {2 * FRAMES_PER_DRIVE}")
     rows = [_frame_row(seed, *divmod(i, FRAMES_PER_DRIVE)) for i in range(n_images)]
@@ -75,9 +84,8 @@ def plan(n_images: int, seed: int) -> list[Row]:
     n_pairs = len(drives) // 2
     copies = ["duplicate"] * max(1, n_images // 200) + ["conflict"] * max(1, n_images // 800)
     copies += ["reencoded"] * max(1, n_images // 400)
-    for k, content in enumerate(
-        copies
-    ):  # between pairs of drives, so that duplicates unite few groups
+    # Copies lie between pairs of drives, so that duplicates unite few groups.
+    for k, content in enumerate(copies):
         pair, frame = k % n_pairs, (3 * (k // n_pairs) + k % n_pairs) % FRAMES_PER_DRIVE
         target, source = (
             int(drive) * FRAMES_PER_DRIVE + frame for drive in drives[2 * pair : 2 * pair + 2]
@@ -97,11 +105,18 @@ def plan(n_images: int, seed: int) -> list[Row]:
 
 
 def write_demo_data(folder: Path, *, n_images: int = N_IMAGES, seed: int = 0) -> None:
-    """Write the data set of `n_images` rows; byte-identical for equal arguments, nothing to do
-    where it is complete.
+    """Write the data set; equal arguments give equal bytes, a complete folder stays as it is.
 
-    About 6 ms an image and core. Raises ConfigError for fewer than 20 images, DataError where
-    `folder` holds something else.
+    Takes about 6 ms per image and core.
+
+    Args:
+        folder: Folder to write.
+        n_images: Number of images.
+        seed: Seed of scenes and faults.
+
+    Raises:
+        ConfigError: `n_images` is less than 20.
+        DataError: `folder` holds something else.
     """
     rows = plan(n_images, seed)
 
@@ -115,12 +130,12 @@ def write_demo_data(folder: Path, *, n_images: int = N_IMAGES, seed: int = 0) ->
     publish(folder, {"n_images": n_images, "seed": seed}, write)
 
 
-def _frame_row(seed: int, drive: int, frame: int) -> Row:
-    has_site = [site for first, site in drive_of(seed, drive).places if first <= frame][-1]
-    return Row(drive, frame, int(has_site), "frame", (drive, frame))
+def _frame_row(seed: int, drive: int, frame: int) -> PlannedImage:
+    has_site = [site for first, site in drive_of(seed, drive).locations if first <= frame][-1]
+    return PlannedImage(drive, frame, int(has_site), "frame", (drive, frame))
 
 
-def _write_images(directory: Path, rows: list[Row], seed: int) -> None:
+def _write_images(directory: Path, rows: list[PlannedImage], seed: int) -> None:
     parts = [rows[i : i + FRAMES_PER_DRIVE] for i in range(0, len(rows), FRAMES_PER_DRIVE)]
     workers = min(len(os.sched_getaffinity(0)), len(parts) // _DRIVES_PER_WORKER)
     arguments = ([directory] * len(parts), parts, [seed] * len(parts))
@@ -137,14 +152,14 @@ def _exhaust(results: Iterable[None]) -> None:
         pass
 
 
-def _write_drive(directory: Path, rows: list[Row], seed: int) -> None:
+def _write_drive(directory: Path, rows: list[PlannedImage], seed: int) -> None:
     (directory / rows[0].path).parent.mkdir(parents=True)
     for row in rows:
         (directory / row.path).write_bytes(file_bytes(row, seed))
 
 
-def file_bytes(row: Row, seed: int) -> bytes:
-    """What the row's file contains."""
+def file_bytes(row: PlannedImage, seed: int) -> bytes:
+    """Return the content of the image's file."""
     if row.content == "empty":
         return b""
     if row.content == "text":

@@ -1,4 +1,4 @@
-"""Is a generated folder already there and complete, and how does a new one appear all at once?"""
+"""Generated folders: recognised when complete, written aside and moved into place as a whole."""
 
 import functools
 import hashlib
@@ -15,12 +15,18 @@ MARKER = "demo.json"
 
 
 def publish(folder: Path, parameters: dict[str, Any], write: Callable[[Path], None]) -> None:
-    """Make `folder` hold what `write` puts into an empty directory; nothing happens where it
-    already does.
+    """Give `folder` the content that `write` puts into an empty directory, unless it is complete.
 
-    A folder is complete when its marker, written last, names the same parameters, the same
-    generator code and the files' number and bytes. Generated folders that differ are replaced;
-    DataError where `folder` holds anything else.
+    A folder is complete if its marker, written last, names the same parameters, the same generator
+    code and the files' number and bytes. Generated folders that differ are replaced.
+
+    Args:
+        folder: The folder.
+        parameters: Parameters of the generator, for the marker.
+        write: Writes the content into the directory that it is given.
+
+    Raises:
+        DataError: `folder` holds anything else.
     """
     wanted = {"parameters": parameters, "code": _code_digest()}
     if _is_complete(folder, wanted):

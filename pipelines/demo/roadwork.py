@@ -1,23 +1,23 @@
-"""What does a road works site look like, and how are its parts laid out?"""
+"""Roadwork sites: their objects and how they are laid out."""
 
 import numpy as np
 
 from pipelines.demo.canvas import Canvas, Colour
-from pipelines.demo.objects import DARK, GREY, RED, WHITE, Painter, Thing, darker, person
+from pipelines.demo.objects import DARK, GREY, RED, WHITE, Painter, StreetObject, darker, person
 
 ORANGE: Colour = (244, 96, 22)
 MACHINE: Colour = (238, 170, 28)
 
 
-def cone(canvas: Canvas, thing: Thing) -> None:
-    """An orange cone with two white bands on a dark foot."""
-    x, z, height, half = thing.x, thing.z, thing.height, 0.27 * thing.height
+def cone(canvas: Canvas, item: StreetObject) -> None:
+    """Draw an orange cone with two white bands on a dark foot."""
+    x, z, height, half = item.x, item.z, item.height, 0.27 * item.height
     canvas.shadow(x, z, height * 0.9)
-    canvas.upright(x, 0, z, height * 0.72, height * 0.07, darker(thing.colour, 0.6))
+    canvas.upright(x, 0, z, height * 0.72, height * 0.07, darker(item.colour, 0.6))
     tip = half * 0.18
     canvas.polygon(
         [(x - half, 0.05, z), (x + half, 0.05, z), (x + tip, height, z), (x - tip, height, z)],
-        thing.colour,
+        item.colour,
     )
     for low, high in ((0.34, 0.5), (0.64, 0.78)):
         a, b = half * (1 - 0.82 * low), half * (1 - 0.82 * high)
@@ -32,83 +32,84 @@ def cone(canvas: Canvas, thing: Thing) -> None:
         )
 
 
-def barrier(canvas: Canvas, thing: Thing) -> None:
-    """Boards with slanted red and white stripes on two feet."""
+def barrier(canvas: Canvas, item: StreetObject) -> None:
+    """Draw boards with slanted red and white stripes on two feet."""
     for side in (-0.4, 0.4):
-        canvas.upright(thing.x + side * thing.width, 0, thing.z, 0.1, thing.height, GREY)
-    stripes = 2 * max(2, round(thing.width / 0.5)) + 1
+        canvas.upright(item.x + side * item.width, 0, item.z, 0.1, item.height, GREY)
+    stripes = 2 * max(2, round(item.width / 0.5)) + 1
     canvas.striped(
-        thing.x,
-        thing.height * 0.64,
-        thing.z,
-        thing.width,
-        thing.height * 0.36,
+        item.x,
+        item.height * 0.64,
+        item.z,
+        item.width,
+        item.height * 0.36,
         (WHITE, RED),
         stripes,
     )
-    if thing.variant < 0.7:
+    if item.variant < 0.7:
         canvas.striped(
-            thing.x,
-            thing.height * 0.22,
-            thing.z,
-            thing.width,
-            thing.height * 0.3,
+            item.x,
+            item.height * 0.22,
+            item.z,
+            item.width,
+            item.height * 0.3,
             (WHITE, RED),
             stripes,
         )
 
 
-def beacon(canvas: Canvas, thing: Thing) -> None:
-    """A red and white guide post, most with a yellow warning lamp on top."""
-    canvas.shadow(thing.x, thing.z, 0.6)
-    canvas.upright(thing.x, 0, thing.z, 0.5, 0.12, DARK)
+def beacon(canvas: Canvas, item: StreetObject) -> None:
+    """Draw a red and white guide post, most with a yellow warning lamp on top."""
+    canvas.shadow(item.x, item.z, 0.6)
+    canvas.upright(item.x, 0, item.z, 0.5, 0.12, DARK)
     bands = 5
     for band in range(bands):
-        y = 0.12 + band * thing.height / bands
+        y = 0.12 + band * item.height / bands
         canvas.upright(
-            thing.x, y, thing.z, 0.28, thing.height / bands, RED if band % 2 == 0 else WHITE
+            item.x, y, item.z, 0.28, item.height / bands, RED if band % 2 == 0 else WHITE
         )
-    if thing.variant < 0.7:
-        canvas.disc(thing.x, thing.height + 0.28, thing.z, 0.17, (255, 196, 40), lit=True)
+    if item.variant < 0.7:
+        canvas.disc(item.x, item.height + 0.28, item.z, 0.17, (255, 196, 40), lit=True)
 
 
-def excavator(canvas: Canvas, thing: Thing) -> None:
-    """Tracks, turret with cab, and a two-part arm with a bucket; `variant` turns it left or
-    right.
+def excavator(canvas: Canvas, item: StreetObject) -> None:
+    """Draw tracks, turret with cab, and a two-part arm with a bucket.
+
+    `variant` turns the excavator to the left or to the right.
     """
-    x, z, size = thing.x, thing.z, thing.height / 3.0
-    turn = 1.0 if thing.variant < 0.5 else -1.0
+    x, z, size = item.x, item.z, item.height / 3.0
+    turn = 1.0 if item.variant < 0.5 else -1.0
 
     def part(points: tuple[tuple[float, float], ...], colour: Colour) -> None:
         canvas.polygon([(x + turn * px * size, py * size, z) for px, py in points], colour)
 
     canvas.shadow(x, z, 4.2 * size)
     part(((-1.6, 0.0), (1.5, 0.0), (1.7, 0.35), (1.5, 0.75), (-1.6, 0.75), (-1.8, 0.35)), DARK)
-    part(((-1.6, 0.8), (1.0, 0.8), (1.0, 1.6), (-1.6, 1.9)), thing.colour)
-    part(((0.0, 1.2), (1.0, 1.2), (0.9, 2.8), (0.1, 2.8)), darker(thing.colour, 0.85))
+    part(((-1.6, 0.8), (1.0, 0.8), (1.0, 1.6), (-1.6, 1.9)), item.colour)
+    part(((0.0, 1.2), (1.0, 1.2), (0.9, 2.8), (0.1, 2.8)), darker(item.colour, 0.85))
     part(((0.2, 1.8), (0.88, 1.8), (0.82, 2.65), (0.25, 2.65)), (74, 92, 104))
-    part(((0.9, 1.2), (1.2, 1.2), (2.5, 3.2), (2.2, 3.5)), thing.colour)
-    part(((2.2, 3.5), (2.5, 3.2), (3.3, 1.4), (3.0, 1.3)), darker(thing.colour, 0.9))
+    part(((0.9, 1.2), (1.2, 1.2), (2.5, 3.2), (2.2, 3.5)), item.colour)
+    part(((2.2, 3.5), (2.5, 3.2), (3.3, 1.4), (3.0, 1.3)), darker(item.colour, 0.9))
     part(((2.7, 1.4), (3.5, 1.4), (3.2, 0.6), (2.6, 0.8)), (64, 60, 58))
 
 
-def spoil(canvas: Canvas, thing: Thing) -> None:
-    """A heap of earth beside a pit."""
-    x, z, half, top = thing.x, thing.z, thing.width / 2, thing.height
+def spoil(canvas: Canvas, item: StreetObject) -> None:
+    """Draw a heap of earth beside a pit."""
+    x, z, half, top = item.x, item.z, item.width / 2, item.height
     outline = [
         (x - half, 0, z),
         (x + half, 0, z),
         (x + 0.3 * half, top, z),
         (x - 0.2 * half, 0.9 * top, z),
     ]
-    canvas.polygon(outline, thing.colour)
+    canvas.polygon(outline, item.colour)
 
 
-def worker(canvas: Canvas, thing: Thing) -> None:
-    """A person in a bright vest with a helmet."""
-    person(canvas, thing)
-    canvas.upright(thing.x, thing.height * 0.58, thing.z, 0.48, 0.08, WHITE)
-    canvas.disc(thing.x, thing.height * 0.99, thing.z, 0.13, (245, 210, 40), flat=0.6)
+def worker(canvas: Canvas, item: StreetObject) -> None:
+    """Draw a person in a bright vest with a helmet."""
+    person(canvas, item)
+    canvas.upright(item.x, item.height * 0.58, item.z, 0.48, 0.08, WHITE)
+    canvas.disc(item.x, item.height * 0.99, item.z, 0.13, (245, 210, 40), flat=0.6)
 
 
 PAINTERS: dict[str, Painter] = {
@@ -121,20 +122,27 @@ PAINTERS: dict[str, Painter] = {
 }
 
 
-def lay_out(rng: np.random.Generator, start: float, lane: float) -> list[Thing]:
-    """The objects of one site that begins `start` metres ahead in the lane centred on x = `lane`.
+def lay_out(rng: np.random.Generator, start: float, lane: float) -> list[StreetObject]:
+    """Return the objects of one site.
 
     Three layouts: a tapering row of cones, a row of beacons with barriers, an excavation. Details
     vary.
+
+    Args:
+        rng: Source of all random details.
+        start: Distance of the site's begin in metres.
+        lane: x of the centre of its lane in metres.
     """
     layout = rng.choice(("cones", "barriers", "excavation"), p=(0.4, 0.3, 0.3))
-    things: list[Thing] = []
+    items: list[StreetObject] = []
 
     def add(
         kind: str, x: float, z: float, width: float, height: float, colour: Colour = ORANGE
     ) -> None:
-        things.append(
-            Thing(kind, float(x), float(z), width, float(height), 0.0, colour, float(rng.random()))
+        items.append(
+            StreetObject(
+                kind, float(x), float(z), width, float(height), 0.0, colour, float(rng.random())
+            )
         )
 
     if layout == "cones":
@@ -195,4 +203,4 @@ def lay_out(rng: np.random.Generator, start: float, lane: float) -> list[Thing]:
             0.0,
             rng.uniform(1.65, 1.85),
         )
-    return things
+    return items

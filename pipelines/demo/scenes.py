@@ -1,9 +1,9 @@
-"""Which street scene belongs to (seed, drive, frame), and what does its photograph look like?
+"""Street scenes as a function of (seed, drive, frame), and their photographs.
 
-A drive is one camera on one day: weather, palette, road and lens stay the same. It passes places of
-two to four frames each; a place has its own buildings and traffic, with a road works site or
-without one. Every random number comes from (seed, drive, place or frame), so that any frame can be
-drawn alone.
+A drive is one camera on one day: weather, palette, road and lens stay the same. It passes locations
+of one to three frames each; a location has its own buildings and traffic, with or without a
+roadwork site. Every random number comes from (seed, drive, location or frame), so that any frame
+can be drawn alone.
 """
 
 import functools
@@ -15,15 +15,14 @@ from numpy.typing import NDArray
 from PIL import Image, ImageFilter
 
 from components.shared.contracts.random_streams import DemoStream
-from pipelines.demo import objects as things
-from pipelines.demo import roadwork
-from pipelines.demo.canvas import HEIGHT, NEAREST, SUPERSAMPLING, WIDTH, Canvas, Colour, View
-from pipelines.demo.objects import WHITE, Thing
+from pipelines.demo import objects, roadwork
+from pipelines.demo.canvas import HEIGHT, NEAREST, SUPERSAMPLING, WIDTH, Camera, Canvas, Colour
+from pipelines.demo.objects import WHITE, StreetObject
 
 FRAMES_PER_DRIVE = 10
 DAYS = 6
 _FARTHEST = 140.0  # metres
-_PAINTERS = things.PAINTERS | roadwork.PAINTERS
+_PAINTERS = objects.PAINTERS | roadwork.PAINTERS
 _ORANGES: tuple[Colour, ...] = ((240, 98, 26), (244, 124, 20), (226, 84, 34))
 _CAR_COLOURS: tuple[Colour, ...] = (
     (200, 202, 204),
@@ -43,6 +42,7 @@ _WALLS: tuple[Colour, ...] = (
     (196, 150, 120),
     (222, 216, 204),
 )
+# Objects that resemble roadwork, and the probability of each at a location.
 _LOOKALIKES = (
     ("orange_car", 0.2),
     ("school_bus", 0.14),
@@ -52,7 +52,7 @@ _LOOKALIKES = (
     ("traffic_light", 0.25),
     ("bin", 0.2),
 )
-# light, sky above, sky at the horizon, visibility in metres
+# Light, sky above, sky at the horizon, visibility in metres.
 _WEATHER: dict[str, tuple[Colour, Colour, Colour, float]] = {
     "clear": ((1.0, 0.98, 0.94), (84, 142, 214), (196, 218, 236), 420.0),
     "overcast": ((0.82, 0.84, 0.86), (150, 158, 168), (204, 208, 212), 240.0),
@@ -64,14 +64,14 @@ _WEATHER: dict[str, tuple[Colour, Colour, Colour, float]] = {
 
 @dataclass(frozen=True)
 class Drive:
-    """What the frames of one drive share. `places` holds (first frame, has a road works site);
-    widths in metres.
+    """The common properties of the frames of one drive; lengths in metres.
+
+    `locations` holds (first frame, has a roadwork site) of each location.
     """
 
-    view: View
+    camera: Camera
     sky: Colour
     clouds: NDArray[np.float32]
-    weather: str
     half_width: float
     asphalt: Colour
     verge: Colour
@@ -82,17 +82,15 @@ class Drive:
     noise: float
     blur: float
     quality: int
-    places: tuple[tuple[int, bool], ...]
+    locations: tuple[tuple[int, bool], ...]
 
 
 @dataclass(frozen=True)
 class Scene:
-    """One frame before it is drawn; `label` is 1 where `objects` contain a road works site, else
-    0.
-    """
+    """One frame before it is drawn; `label` is 1 if `objects` contain a roadwork site, else 0."""
 
     drive: Drive
-    objects: tuple[Thing, ...]
+    objects: tuple[StreetObject, ...]
     travelled: float
     label: int
     noise_seed: tuple[int, ...]
@@ -100,12 +98,12 @@ class Scene:
 
 @functools.lru_cache(maxsize=2)
 def drive_of(seed: int, drive: int) -> Drive:
-    """Draw what is common to all frames of a drive."""
+    """Return the common properties of all frames of a drive, counted from 0."""
     rng = np.random.default_rng((seed, drive, DemoStream.DRIVE))
     weather = str(rng.choice(list(_WEATHER), p=(0.34, 0.28, 0.16, 0.11, 0.11)))
     light, sky, haze, visibility = _WEATHER[weather]
     focal = WIDTH * SUPERSAMPLING * rng.uniform(0.8, 1.05)
-    view = View(
+    camera = Camera(
         focal=focal,
         centre=WIDTH * SUPERSAMPLING * rng.uniform(0.38, 0.62),
         horizon=HEIGHT * SUPERSAMPLING * rng.uniform(0.36, 0.54),
@@ -117,10 +115,9 @@ def drive_of(seed: int, drive: int) -> Drive:
     )
     grey = rng.uniform(72, 112)
     return Drive(
-        view=view,
+        camera=camera,
         sky=_scaled(sky, rng.uniform(0.85, 1.1)),
         clouds=rng.normal(0, 1, (5, 9)).astype(np.float32),
-        weather=weather,
         half_width=rng.uniform(3.2, 5.4),
         asphalt=(grey, grey, grey + rng.uniform(-4, 6)),
         verge=((96, 122, 66), (142, 138, 132), (120, 112, 88))[rng.integers(3)],
@@ -131,33 +128,38 @@ def drive_of(seed: int, drive: int) -> Drive:
         noise=rng.uniform(1.5, 6.0),
         blur=rng.uniform(0.0, 0.7),
         quality=int(rng.integers(72, 93)),
-        places=_places(rng),
+        locations=_draw_locations(rng),
     )
 
 
 def scene_of(seed: int, drive: int, frame: int) -> Scene:
-    """The scene of one frame of a drive (both counted from 0)."""
+    """Return the scene of one frame of a drive, both counted from 0."""
     common = drive_of(seed, drive)
-    place, (first, has_site) = max((i, p) for i, p in enumerate(common.places) if p[0] <= frame)
-    rng = np.random.default_rng((seed, drive, DemoStream.PLACE, place))
+    location, (first, has_site) = max(
+        (number, found) for number, found in enumerate(common.locations) if found[0] <= frame
+    )
+    rng = np.random.default_rng((seed, drive, DemoStream.PLACE, location))
     step = 0.02 if rng.random() < 0.2 else rng.uniform(0.5, 1.6)
     lane = float(rng.choice((-0.5, 0.5, 0.5, 0.85))) * common.half_width
-    objects = _surroundings(rng, common)
-    objects += _traffic(rng, common, lane if has_site else 0.0) + _lookalikes(
-        rng, common, lane if has_site else 0.0
-    )
+
+    site = lane if has_site else 0.0
+    items = _surroundings(rng, common)
+    items += _traffic(rng, common, site)
+    items += _lookalikes(rng, common, site)
     if has_site:
-        objects += roadwork.lay_out(rng, 2 * step + rng.uniform(4.5, 10.0), lane)
+        items += roadwork.lay_out(rng, 2 * step + rng.uniform(4.5, 10.0), lane)
+
     travelled = step * (frame - first)
-    moved = (replace(thing, z=thing.z - travelled) for thing in objects)
+    moved = (replace(item, z=item.z - travelled) for item in items)
     return Scene(
         common, tuple(moved), travelled, int(has_site), (seed, drive, DemoStream.FRAME, frame)
     )
 
 
 def photograph(scene: Scene, *, out_of_focus: bool = False) -> Image.Image:
-    """Draw the scene and pass it through lens and sensor: RGB, 320 x 224. Out of focus, nobody
-    could label it.
+    """Return the scene after lens and sensor: RGB, 320 x 224.
+
+    Out of focus, the scene cannot be labelled.
     """
     image = _draw(scene)
     rng = np.random.default_rng(scene.noise_seed)
@@ -172,13 +174,13 @@ def photograph(scene: Scene, *, out_of_focus: bool = False) -> Image.Image:
 
 
 def jpeg(image: Image.Image, quality: int) -> bytes:
-    """The picture as JPEG bytes."""
+    """Return the picture as JPEG bytes."""
     buffer = io.BytesIO()
     image.save(buffer, "JPEG", quality=quality)
     return buffer.getvalue()
 
 
-def _places(rng: np.random.Generator) -> tuple[tuple[int, bool], ...]:
+def _draw_locations(rng: np.random.Generator) -> tuple[tuple[int, bool], ...]:
     starts = [0]
     while starts[-1] < FRAMES_PER_DRIVE:
         starts.append(starts[-1] + int(rng.integers(1, 4)))
@@ -186,9 +188,9 @@ def _places(rng: np.random.Generator) -> tuple[tuple[int, bool], ...]:
     return tuple((start, bool(site)) for start, site in zip(starts, has_site, strict=True))
 
 
-def _surroundings(rng: np.random.Generator, drive: Drive) -> list[Thing]:
-    """Buildings, trees, lamps and ordinary signs along both sides."""
-    found: list[Thing] = []
+def _surroundings(rng: np.random.Generator, drive: Drive) -> list[StreetObject]:
+    """Return buildings, trees, lamps, signs and pedestrians along both sides."""
+    found: list[StreetObject] = []
     edge = drive.half_width + 2.6
     for side in (-1.0, 1.0):
         z = rng.uniform(-12, 4)
@@ -199,13 +201,15 @@ def _surroundings(rng: np.random.Generator, drive: Drive) -> list[Thing]:
                 wall = _jittered(rng, drive.walls[rng.integers(3)], 10)
                 x = side * (edge + 4 + rng.uniform(0, 1.5))
                 found.append(
-                    Thing("building", x, z, 8.0, height, length - 0.5, wall, float(rng.random()))
+                    StreetObject(
+                        "building", x, z, 8.0, height, length - 0.5, wall, float(rng.random())
+                    )
                 )
             elif rng.random() < 0.75:
                 green = _jittered(rng, (66, 96, 48), 14)
                 size = rng.uniform(3.0, 6.5)
                 found.append(
-                    _thing(
+                    _item(
                         rng,
                         "tree",
                         side * (edge + rng.uniform(0.5, 5)),
@@ -218,12 +222,12 @@ def _surroundings(rng: np.random.Generator, drive: Drive) -> list[Thing]:
             z += length
         if rng.random() < 0.5:
             found += [
-                _thing(rng, "lamp_post", side * (drive.half_width + 0.4), z0, 0.1, 6.5)
+                _item(rng, "lamp_post", side * (drive.half_width + 0.4), z0, 0.1, 6.5)
                 for z0 in (14.0, 38.0, 62.0)
             ]
         if rng.random() < 0.35:
             found.append(
-                _thing(
+                _item(
                     rng, "round_sign", side * (drive.half_width + 0.7), rng.uniform(9, 30), 0.7, 2.3
                 )
             )
@@ -231,18 +235,18 @@ def _surroundings(rng: np.random.Generator, drive: Drive) -> list[Thing]:
             coat = _jittered(rng, _CAR_COLOURS[rng.integers(len(_CAR_COLOURS))], 12)
             x = side * (drive.half_width + rng.uniform(0.5, 2.2))
             found.append(
-                _thing(rng, "person", x, rng.uniform(8, 35), 0.5, rng.uniform(1.5, 1.9), coat)
+                _item(rng, "person", x, rng.uniform(8, 35), 0.5, rng.uniform(1.5, 1.9), coat)
             )
     return found
 
 
-def _traffic(rng: np.random.Generator, drive: Drive, site: float) -> list[Thing]:
-    """Oncoming traffic on the left, cars ahead and parked on the right; `site` is the lane (x) of
-    the works or 0.
+def _traffic(rng: np.random.Generator, drive: Drive, site: float) -> list[StreetObject]:
+    """Return oncoming traffic on the left, cars ahead and parked cars on the right.
 
-    Nothing drives between the camera and a site: a label must not depend on what cannot be seen.
+    `site` is x of the site's lane, or 0 without a site. No vehicle is between the camera and a
+    site: a label must not depend on a hidden site.
     """
-    found: list[Thing] = []
+    found: list[StreetObject] = []
     for lane in (-0.5, 0.5):
         for _ in range(rng.poisson(0.6)):
             z = rng.uniform(36, 80) if lane * site > 0 else rng.uniform(8, 60)
@@ -259,21 +263,22 @@ def _traffic(rng: np.random.Generator, drive: Drive, site: float) -> list[Thing]
 
 def _car(
     rng: np.random.Generator, x: float, z: float, width: float, height: float, length: float
-) -> Thing:
+) -> StreetObject:
     colour = _jittered(rng, _CAR_COLOURS[rng.integers(len(_CAR_COLOURS))], 10)
-    return Thing("vehicle", x, float(z), width, float(height), length, colour, 0.0)
+    return StreetObject("vehicle", x, float(z), width, float(height), length, colour, 0.0)
 
 
-def _lookalikes(rng: np.random.Generator, drive: Drive, site: float) -> list[Thing]:
-    """Objects that share colour or stripes with road works; as common beside a site as without
-    one.
+def _lookalikes(rng: np.random.Generator, drive: Drive, site: float) -> list[StreetObject]:
+    """Return objects with the colour or stripes of roadwork, as frequent with a site as without.
+
+    `site` is x of the site's lane, or 0 without a site.
     """
-    found: list[Thing] = []
-    for kind, share in _LOOKALIKES:
+    found: list[StreetObject] = []
+    for kind, probability in _LOOKALIKES:
         side = float(rng.choice((-1.0, 1.0)))
         z, variant = float(rng.uniform(9, 32)), float(rng.random())
         colour = _jittered(rng, _ORANGES[rng.integers(len(_ORANGES))], 10)
-        if rng.random() > share:
+        if rng.random() > probability:
             continue
         pavement, lane = (
             side * (drive.half_width + rng.uniform(0.8, 2.2)),
@@ -281,22 +286,33 @@ def _lookalikes(rng: np.random.Generator, drive: Drive, site: float) -> list[Thi
         )
         free = z + 30.0 if side * site > 0 else z
         found += {
-            "orange_car": [Thing("vehicle", lane, free, 1.8, 1.5, 4.3, colour, variant)],
+            "orange_car": [StreetObject("vehicle", lane, free, 1.8, 1.5, 4.3, colour, variant)],
             "school_bus": [
-                Thing("school_bus", lane, free, 2.4, 3.0, 9.0, (246.0, 178.0, 32.0), variant)
+                StreetObject("school_bus", lane, free, 2.4, 3.0, 9.0, (246.0, 178.0, 32.0), variant)
             ],
             "awning": [
-                Thing(
-                    "awning", side * (drive.half_width + 2.6), z, 0.0, 2.6, 6.0, things.RED, variant
+                StreetObject(
+                    "awning",
+                    side * (drive.half_width + 2.6),
+                    z,
+                    0.0,
+                    2.6,
+                    6.0,
+                    objects.RED,
+                    variant,
                 )
             ],
             "umbrella": [
-                Thing("umbrella", pavement, z + 3.0 * i, 2.4, 2.5, 0.0, colour, variant)
+                StreetObject("umbrella", pavement, z + 3.0 * i, 2.4, 2.5, 0.0, colour, variant)
                 for i in range(3)
             ],
-            "warning_sign": [Thing("warning_sign", pavement, z, 0.0, 2.4, 0.0, colour, variant)],
-            "traffic_light": [Thing("traffic_light", pavement, z, 0.0, 2.8, 0.0, colour, variant)],
-            "bin": [Thing("bin", pavement, z, 0.5, 1.0, 0.0, colour, variant)],
+            "warning_sign": [
+                StreetObject("warning_sign", pavement, z, 0.0, 2.4, 0.0, colour, variant)
+            ],
+            "traffic_light": [
+                StreetObject("traffic_light", pavement, z, 0.0, 2.8, 0.0, colour, variant)
+            ],
+            "bin": [StreetObject("bin", pavement, z, 0.5, 1.0, 0.0, colour, variant)],
         }[kind]
     return found
 
@@ -304,33 +320,31 @@ def _lookalikes(rng: np.random.Generator, drive: Drive, site: float) -> list[Thi
 def _draw(scene: Scene) -> Image.Image:
     drive = scene.drive
     image = _sky(drive)
-    canvas = Canvas(image, drive.view)
+    canvas = Canvas(image, drive.camera)
     _ground(canvas, drive, scene.travelled)
-    for thing in sorted(scene.objects, key=lambda thing: -thing.z):
-        nearest = thing.z + thing.length if thing.kind in ("building", "awning") else thing.z
+    for item in sorted(scene.objects, key=lambda item: -item.z):
+        nearest = item.z + item.length if item.kind in ("building", "awning") else item.z
         if nearest > NEAREST + 0.5:
-            _PAINTERS[thing.kind](canvas, thing)
+            _PAINTERS[item.kind](canvas, item)
     return image.reduce(SUPERSAMPLING)
 
 
 def _sky(drive: Drive) -> Image.Image:
-    """Gradient from the zenith to the haze of the horizon, with clouds."""
+    """Return a gradient from the zenith to the haze of the horizon, with clouds."""
     width, height = WIDTH * SUPERSAMPLING, HEIGHT * SUPERSAMPLING
-    rows = np.clip(np.arange(height, dtype=np.float32) / drive.view.horizon, 0, 1)[:, None]
-    gradient = np.asarray(drive.sky) * (1 - rows) + np.asarray(drive.view.haze) * rows
+    rows = np.clip(np.arange(height, dtype=np.float32) / drive.camera.horizon, 0, 1)[:, None]
+    gradient = np.asarray(drive.sky) * (1 - rows) + np.asarray(drive.camera.haze) * rows
     column = Image.fromarray(np.clip(gradient, 0, 255).astype(np.uint8)[:, None, :])
     sky = column.resize((width, height), Image.Resampling.NEAREST)
     cover = np.clip(drive.clouds * 70 + 40, 0, 200).astype(np.uint8)
     mask = Image.fromarray(cover).resize((width, height), Image.Resampling.BICUBIC)
-    pale = tuple(round(min(255, c * 1.08)) for c in drive.view.haze)
+    pale = tuple(round(min(255, c * 1.08)) for c in drive.camera.haze)
     sky.paste(pale, mask=mask)
     return sky
 
 
 def _ground(canvas: Canvas, drive: Drive, travelled: float) -> None:
-    """Verge, pavement, road with edge lines, and lane marks that move with the distance
-    travelled.
-    """
+    """Draw verge, pavement, road with edge lines, and lane marks that move with the camera."""
     depths = [2.0, 3.0, 4.5, 7.0, 10.0, 15.0, 22.0, 32.0, 46.0, 66.0, 95.0, _FARTHEST]
 
     def strip(left: float, right: float, colour: Colour) -> None:
@@ -353,16 +367,16 @@ def _ground(canvas: Canvas, drive: Drive, travelled: float) -> None:
         z += 8.0
 
 
-def _thing(
+def _item(
     rng: np.random.Generator,
     kind: str,
     x: float,
     z: float,
     width: float,
     height: float,
-    colour: Colour = things.GREY,
-) -> Thing:
-    return Thing(
+    colour: Colour = objects.GREY,
+) -> StreetObject:
+    return StreetObject(
         kind, float(x), float(z), float(width), float(height), 0.0, colour, float(rng.random())
     )
 

@@ -18,7 +18,7 @@ def _pixels(scene: Scene) -> NDArray[np.float64]:
 def _without_works(scene: Scene) -> Scene:
     return replace(
         scene,
-        objects=tuple(thing for thing in scene.objects if thing.kind not in roadwork.PAINTERS),
+        objects=tuple(item for item in scene.objects if item.kind not in roadwork.PAINTERS),
     )
 
 
@@ -47,12 +47,12 @@ def test_lookalikes_occur_with_and_without_roadwork() -> None:
     kinds = ("school_bus", "awning", "umbrella", "warning_sign", "traffic_light", "bin")
     scenes = [scene_of(0, drive, frame) for drive in range(30) for frame in (0, 10)]
     for label in (0, 1):
-        found = {thing.kind for scene in scenes if scene.label == label for thing in scene.objects}
+        found = {item.kind for scene in scenes if scene.label == label for item in scene.objects}
         assert found >= set(kinds)
 
 
 def test_consecutive_frames_of_a_place_are_nearly_alike_and_drives_are_not() -> None:
-    starts = [start for start, _ in drive_of(0, 5).places]
+    starts = [start for start, _ in drive_of(0, 5).locations]
     first = next(a for a, b in itertools.pairwise(starts) if b - a > 1)
     one, next_, other = (
         _pixels(scene_of(0, 5, first)),
