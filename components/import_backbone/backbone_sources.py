@@ -1,7 +1,6 @@
-"""How do the files of a backbone get here from where the user says they are: a folder, an object
-store, the hub?
+"""Sources of a backbone: a local folder, an object store, or the Hugging Face Hub.
 
-Only safetensors are taken: other formats of weights are pickles, which run code when they are read.
+Only safetensors are accepted: other formats of weights are pickles, which run code when read.
 """
 
 import json
@@ -13,7 +12,7 @@ from components.shared.contracts.environment import Variable
 from components.shared.contracts.errors import ConfigError, DataError, TransientError, one_line
 
 CONFIG, WEIGHTS, INDEX = "config.json", "model.safetensors", "model.safetensors.index.json"
-# Preprocessing, and the licence, which travels with what is derived from the weights.
+# Preprocessing, and the licence, which also applies to models that are derived from the weights.
 _BESIDE = (
     "preprocessor_config.json",
     "processor_config.json",
@@ -28,11 +27,19 @@ Fetch = Callable[[str, Path], object]
 
 
 def copy_backbone(source: str, out: Path) -> str:
-    """Copy configuration, weights, preprocessing and licence to `out`; returns where exactly they
-    came from.
+    """Copy configuration, weights, preprocessing and licence of a backbone to `out`.
 
-    Raises DataError or ConfigError where there is no backbone in safetensors, TransientError where
-    the hub does not deliver, and the store's errors.
+    Args:
+        source: Local folder, `s3://bucket/prefix`, or Hub id.
+        out: Folder for the files.
+
+    Returns:
+        The exact source; for the Hub with the commit.
+
+    Raises:
+        ConfigError: `source` is neither a folder, nor s3://, nor a valid Hub id.
+        DataError: The source does not exist or has no backbone in safetensors.
+        TransientError: The Hub or the store does not deliver.
     """
     if source.startswith("s3://"):
         return _from_store(source, out)
@@ -45,7 +52,7 @@ def copy_backbone(source: str, out: Path) -> str:
 
 def _from_folder(source: str, folder: Path, out: Path) -> str:
     names = [entry.name for entry in folder.iterdir() if entry.is_file()]
-    _take(source, names, lambda name, path: shutil.copyfile(folder / name, path), out)
+    _copy(source, names, lambda name, path: shutil.copyfile(folder / name, path), out)
     return source
 
 
@@ -57,7 +64,7 @@ def _from_store(source: str, out: Path) -> str:
     names = [item.key.removeprefix(prefix) for item in store.list(bucket, prefix)]
     if not names:
         raise DataError(f"backbone={source!r} holds no objects; is the prefix right?")
-    _take(source, names, lambda name, path: store.get(bucket, prefix + name, path), out)
+    _copy(source, names, lambda name, path: store.get(bucket, prefix + name, path), out)
     return source
 
 
@@ -90,11 +97,19 @@ def _from_hub(source: str, out: Path) -> str:
             f"backbone={source!r}: the hub does not deliver: {one_line(error)[:300]}"
         ) from error
     _from_folder(source, folder, out)
-    return f"{source}@{folder.name}"  # a snapshot's folder is named after its commit
+    # The folder of a snapshot is named after its commit.
+    return f"{source}@{folder.name}"
 
 
-def _take(source: str, names: Collection[str], fetch: Fetch, out: Path) -> None:
-    """`fetch` what belongs to a backbone from `names`, everything at a place."""
+def _copy(source: str, names: Collection[str], fetch: Fetch, out: Path) -> None:
+    """Fetch the files of a backbone.
+
+    Args:
+        source: Where they come from, for messages.
+        names: Names of all files there.
+        fetch: Copies the file of a name to a path.
+        out: Folder for the files.
+    """
     if CONFIG not in names:
         raise DataError(
             f"backbone={source!r} has no {CONFIG}; it is not a Hugging Face model folder"
@@ -104,6 +119,7 @@ def _take(source: str, names: Collection[str], fetch: Fetch, out: Path) -> None:
         weights = _shards(source, out / INDEX)
     else:
         weights = [WEIGHTS]
+
     missing = sorted(set(weights) - set(names))
     if missing:
         pickles = sorted(name for name in names if name.endswith(_PICKLES))
@@ -114,12 +130,13 @@ def _take(source: str, names: Collection[str], fetch: Fetch, out: Path) -> None:
         raise DataError(
             f"backbone={source!r} has no {', '.join(missing)}{found if pickles else ''}"
         )
+
     for name in [CONFIG, *weights, *(name for name in _BESIDE if name in names)]:
         fetch(name, out / name)
 
 
 def _shards(source: str, index: Path) -> list[str]:
-    """Names of the files with weights, refusing those that lead out of the folder."""
+    """Return the names of the weight files in an index; refuse paths outside the folder."""
     try:
         names = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
         plain = all(Path(name).name == name and name.endswith(".safetensors") for name in names)

@@ -11,9 +11,7 @@ def import_backbone(
     pretrained: dsl.Output[Backbone],
     config: dict,
 ) -> None:
-    """Copy a pretrained backbone from a folder, an object store or the Hugging Face hub, and load
-    it once.
-    """
+    """Import a pretrained backbone from a folder, an object store or the Hub; load it once."""
     from components.import_backbone.step import run
     from components.shared.contracts.step import execute
 

@@ -1,4 +1,4 @@
-"""Which backbone does everything start from, and can it be loaded at all?"""
+"""Import of a pretrained backbone, verified by loading it once."""
 
 from components.import_backbone.backbone_sources import copy_backbone
 from components.import_backbone.config import ImportBackboneConfig
@@ -11,10 +11,13 @@ STEP = "import_backbone"
 
 
 def run(config: ImportBackboneConfig, *, pretrained: OutputDir) -> None:
-    """Write the backbone as it is at its place, in Hugging Face's folder layout, and load it once.
+    """Write the backbone unchanged, in Hugging Face's folder layout, and load it once.
 
-    Raises ConfigError or DataError where it is not set, not there, not in safetensors, of an
-    unsupported architecture, or lacks weights.
+    Raises:
+        ConfigError: The backbone is not set, or its name is invalid.
+        DataError: The backbone does not exist, is not in safetensors, has an unsupported
+            architecture, or lacks weights.
+        TransientError: The Hub does not deliver it.
     """
     if not config.backbone:
         raise ConfigError(
@@ -23,6 +26,7 @@ def run(config: ImportBackboneConfig, *, pretrained: OutputDir) -> None:
     summary: dict[str, object] = {}
     with writing(pretrained, kind=Kind.BACKBONE, step=STEP, config=config, summary=summary) as out:
         summary["source"] = copy_backbone(config.backbone, out)
+        # Imported after the copy, so that a wrong name fails without the import of torch.
         from components.shared.models.backbone import load_backbone
 
         loaded = load_backbone(str(out))

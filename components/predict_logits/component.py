@@ -21,9 +21,7 @@ def predict_logits(
     val_test_logits: dsl.Output[ValTestLogits],
     config: dict,
 ) -> None:
-    """Write what the chosen model says about VAL_CALIB and VAL_TEST, the splits that nothing before
-    has seen.
-    """
+    """Write the selected model's logits on VAL_CALIB and VAL_TEST, which no earlier phase reads."""
     from components.predict_logits.step import run
     from components.shared.contracts.step import execute
 

@@ -1,4 +1,4 @@
-"""Logits of the chosen model on VAL_CALIB and VAL_TEST."""
+"""The selected model's logits on VAL_CALIB and VAL_TEST, which no earlier phase reads."""
 
 from components.predict_logits.config import PredictLogitsConfig
 from components.shared.contracts.artifact_kinds import Kind
@@ -22,18 +22,27 @@ def run(
     val_calib_logits: OutputDir,
     val_test_logits: OutputDir,
 ) -> None:
-    """Predict through torchrun and write both logits artifacts; interrupted, it begins again.
+    """Predict through torchrun and write both logits artifacts.
 
-    Raises ArtifactError where checkpoint and splits were made from another dataset.
+    If interrupted, the step starts from the beginning: prediction has no checkpoints.
+
+    Args:
+        config: The step's configuration.
+        dataset: The images.
+        splits: The splits of the dataset.
+        checkpoint: The selected model.
+        val_calib_logits: Its logits on VAL_CALIB.
+        val_test_logits: Its logits on VAL_TEST.
+
+    Raises:
+        ArtifactError: Checkpoint or splits were made from another dataset.
     """
-    data, assignment, base = (
-        Dataset.open(dataset),
-        read_splits(splits),
-        verify_dir(checkpoint, Kind.CHECKPOINT),
-    )
+    data, assignment = Dataset.open(dataset), read_splits(splits)
+    base = verify_dir(checkpoint, Kind.CHECKPOINT)
     refuse_foreign(data, assignment, base)
     inputs = {"dataset": data.manifest, "splits": assignment.manifest, "checkpoint": base}
     views = read_views(checkpoint)
+
     with working(val_calib_logits) as work:
         paths = {"dataset": dataset, "splits": splits, "checkpoint": checkpoint}
         run_module("components.predict_logits.predict", config, paths, work)

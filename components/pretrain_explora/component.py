@@ -15,9 +15,7 @@ def pretrain_explora(
     config: dict,
     train_labels: dsl.Input[TrainLabels] = None,
 ) -> None:
-    """Adapt a pretrained backbone to TRAIN's images without labels; verify the merged result from
-    disk.
-    """
+    """Adapt a pretrained backbone to the images of TRAIN; verify the merged result from disk."""
     from components.pretrain_explora.step import run
     from components.shared.contracts.step import execute
 

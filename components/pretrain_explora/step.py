@@ -1,4 +1,4 @@
-"""Phase 4: extended pre-training of a backbone on the images of TRAIN."""
+"""Extended pre-training of a backbone on the images of TRAIN."""
 
 import json
 import shutil

@@ -17,7 +17,7 @@ def train_baseline(
     config: dict,
     mode: str = "",
 ) -> None:
-    """Train a classifier on TRAIN, choose the epoch on VAL_SELECT, write the logits of VAL_SELECT.
+    """Train a classifier on TRAIN, select the epoch on VAL_SELECT, write the logits of VAL_SELECT.
 
     Args:
         config: The step's configuration, from `configure`.
