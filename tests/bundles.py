@@ -60,7 +60,7 @@ class Inputs:
         return read_policy(self.root / "policy")[0]
 
     def margin(self, pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.float64]:
-        """(B,) log-odds before folding, of (B, S, S, 3) uint8."""
+        """(B,) calibrated log-odds of the policy, of (B, S, S, 3) uint8."""
         return self.policy.margin(self._logits(pixels))
 
     def raw_margin(self, pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.float64]:
@@ -97,37 +97,34 @@ def make_inputs(
     random gate head.
     """
     inputs = Inputs(root)
-    rule = policy or softmax_policy(class_names, positive_class, threshold_margin)
+    bundled = policy or softmax_policy(class_names, positive_class, threshold_margin)
     write_dataset(root / "dataset", class_names)
     dataset = {"dataset": verify_dir(root / "dataset", "ImageDataset")}
     with writing(root / "policy", kind="Policy", step="fit_threshold", config=Config()) as out:
-        write_json(out / "policy.json", rule.to_json())
+        write_json(out / "policy.json", bundled.to_json())
     classifier = random_classifier(family, class_names)
     for _ in range(2):  # once as drawn, then centred on the threshold
         with writing(
             root / "checkpoint", kind="Checkpoint", step="train", config=Config(), inputs=dataset
         ) as out:
             classifier.save(out)
-            if rule.kind == "gate":
+            if bundled.kind == "gate":
                 torch.manual_seed(1)
                 Gate(GateHead(classifier.head.linear.in_features)).save(out)
         middle = float(np.median(inputs.raw_margin(noise(32))))
         with torch.no_grad():
             classifier.head.linear.bias[class_names.index(positive_class)] += (
-                _raw_threshold(rule) - middle
+                _raw_threshold(bundled) - middle
             )
-    write_evaluation(root / "evaluation", rule)
+    write_evaluation(root / "evaluation", bundled)
     return inputs
 
 
-def _raw_threshold(rule: Policy) -> float:
-    """The log-odds before calibration at which the decision changes, from how it is folded into
-    weights.
-    """
-    fold = logit_affine_of(rule)
-    return float(
-        (fold.offset[1 - rule.positive] - fold.offset[rule.positive]) / fold.scale[rule.positive]
-    )
+def _raw_threshold(policy: Policy) -> float:
+    """Return the log-odds before calibration at which the decision changes."""
+    affine = logit_affine_of(policy)
+    other, positive = affine.offset[1 - policy.positive], affine.offset[policy.positive]
+    return float((other - positive) / affine.scale[policy.positive])
 
 
 def random_classifier(family: str, class_names: tuple[str, ...]) -> Classifier:
@@ -166,8 +163,8 @@ def write_dataset(
         write_shards(out, images, n_images, size)
 
 
-def write_evaluation(path: Path, rule: Policy) -> None:
-    """An Evaluation under `rule`, one metric without an interval."""
+def write_evaluation(path: Path, policy: Policy) -> None:
+    """An Evaluation of `policy`, one metric without an interval."""
     metrics = {
         "accuracy": {"value": 0.8125, "interval_95": [0.75, 0.875]},
         "coverage_at_precision": {"value": None, "interval_95": None},
@@ -177,7 +174,7 @@ def write_evaluation(path: Path, rule: Policy) -> None:
         "n_samples": 16,
         "n_positive": 8,
         "n_groups": 4,
-        "policy": rule.to_json(),
+        "policy": policy.to_json(),
     }
     with writing(path, kind="Evaluation", step="evaluate", config=Config()) as out:
         write_json(out / "eval_report.json", report | {"metrics": metrics})

@@ -138,7 +138,7 @@ def reliability(predictions: Predictions) -> Plot:
     points = zip(bins.mean_probability[filled], bins.frequency[filled], strict=True)
     label = (
         "Reliability diagram: "
-        + ", ".join(f"predicted {said:.2f}, observed {was:.2f}" for said, was in points)
+        + ", ".join(f"predicted {mean:.2f}, observed {frequency:.2f}" for mean, frequency in points)
         + "."
     )
     note = (

@@ -50,9 +50,8 @@ class PolicyResult:
     @property
     def rule(self) -> str:
         """The decision rule in words."""
-        rule = (
-            f"{self.policy.positive_class} if its probability exceeds {self.policy.threshold:.4f}"
-        )
+        positive, threshold = self.policy.positive_class, self.policy.threshold
+        rule = f"{positive} if its probability exceeds {threshold:.4f}"
         return rule if self.policy.kind == "softmax" else f"{rule}; uncertain images are deferred"
 
     @property

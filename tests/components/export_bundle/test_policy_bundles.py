@@ -1,6 +1,4 @@
-"""Bundles of each policy: they answer as their policy, the stock weights round as it decides, and
-only one is in.
-"""
+"""Bundles of each policy answer as the policy, and their stock weights round as it decides."""
 
 import json
 from pathlib import Path

@@ -1,6 +1,4 @@
-"""Phase 6 alone: the model a stranger loads decides as the policy does, and parts that do not
-belong are refused.
-"""
+"""The export alone: stock pipelines decide as the policy; inputs of other runs are refused."""
 
 import json
 import re

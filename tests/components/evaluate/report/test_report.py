@@ -7,7 +7,6 @@ from html.parser import HTMLParser
 import numpy as np
 import pytest
 
-from components.evaluate.report.plots import thinned
 from components.evaluate.report.report import interval, number, render
 from components.evaluate.report.scorecard import METRICS, Predictions
 from components.shared.policies.policy import softmax_policy
@@ -159,7 +158,7 @@ def test_several_policies_stand_side_by_side() -> None:
     assert "gate: error rate" in risk
 
 
-def test_a_faultless_policy_and_working_points_that_do_not_exist() -> None:
+def test_a_faultless_policy_and_operating_points_that_do_not_exist() -> None:
     truth = np.arange(60) % 2 == 0
     margin = np.where(truth, 1.0, -1.0)
     every, none = np.ones(60, bool), np.zeros(60, bool)
@@ -181,7 +180,3 @@ def test_few_groups_come_with_a_warning(html: str) -> None:
 
 def test_large_evaluations_stay_small_files() -> None:
     assert len(render(report_data(predictions(20_000)))) < 300_000
-    assert thinned(5, 200).tolist() == [0, 1, 2, 3, 4]
-    kept = thinned(100_000, 200)
-    assert len(kept) == 200
-    assert (kept[0], kept[-1]) == (0, 99_999)

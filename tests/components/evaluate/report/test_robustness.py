@@ -1,4 +1,4 @@
-"""What the report says of distorted images is what the policy decides on their logits."""
+"""Robustness in the report is that of the policy's decisions on logits of corrupted images."""
 
 import dataclasses
 
@@ -13,7 +13,7 @@ from components.shared.policies.policy import softmax_policy
 from components.shared.stats.reward import expected_reward_of_rates
 from tests.components.evaluate.report.examples import report_data
 
-RULE = softmax_policy(("None", "Roadwork"), "Roadwork", 0.0)
+POLICY = softmax_policy(("None", "Roadwork"), "Roadwork", 0.0)
 
 
 def _logits(corrupted: np.ndarray | None) -> Logits:
@@ -26,11 +26,11 @@ def _logits(corrupted: np.ndarray | None) -> Logits:
     )
 
 
-def test_each_level_is_judged_by_its_own_decisions() -> None:
+def test_each_level_is_measured_by_its_own_decisions() -> None:
     right = _logits(None).logits
     missing = right.copy()
     missing[1::4] = right[0]  # half of the positives are not found any more
-    result = measure_robustness("softmax", _logits(np.stack([right, missing])), RULE, 200, 0)
+    result = measure_robustness("softmax", _logits(np.stack([right, missing])), POLICY, 200, 0)
     assert result is not None
     accuracy = [entries["accuracy"]["value"] for entries in result.levels.values()]
     reward = [entries["expected_reward"]["value"] for entries in result.levels.values()]
@@ -42,8 +42,8 @@ def test_each_level_is_judged_by_its_own_decisions() -> None:
     assert "level 1" in html
 
 
-def test_without_distorted_logits_nothing_is_said() -> None:
-    assert measure_robustness("softmax", _logits(None), RULE, 200, 0) is None
+def test_without_logits_of_corrupted_images_there_is_no_section() -> None:
+    assert measure_robustness("softmax", _logits(None), POLICY, 200, 0) is None
     assert "Robustness" not in render(report_data())
 
 
