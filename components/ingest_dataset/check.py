@@ -1,4 +1,4 @@
-"""Is this file a usable image, and what are its digest, hash and pixels?"""
+"""Check of every file of the sources: its pixels, digest and thumbnail, or why it is refused."""
 
 import hashlib
 import itertools
@@ -23,8 +23,10 @@ Pixels = npt.NDArray[np.uint8]
 
 @dataclass(frozen=True)
 class Checked:
-    """A record after decoding. `reason` is set for rejects; `position` is the row of the pixels in
-    `PixelFile`.
+    """A record after decoding.
+
+    reason: why the file is refused; empty for usable files. position: row of the pixels in
+    `PixelFile`; -1 for refused files.
     """
 
     source: str
@@ -39,14 +41,15 @@ class Checked:
 
     @property
     def order(self) -> tuple[str, str, str, list[tuple[str, str]]]:
-        """By what the listing order is replaced; the last two tell rows of Parquet without paths
-        apart.
+        """Sort key that replaces the listing order.
+
+        Digest and attributes distinguish rows of Parquet without paths.
         """
         return self.source, self.path, self.sha256, sorted(self.attributes.items())
 
 
 class PixelFile:
-    """Decoded images in order of arrival, on disk: all of them together may exceed the memory."""
+    """Decoded images in order of arrival, on disk, since all of them may exceed the memory."""
 
     def __init__(self, path: Path, image_size: int) -> None:
         self._path, self._shape = path, (image_size, image_size, 3)
@@ -54,7 +57,7 @@ class PixelFile:
         self._stream: BinaryIO = path.open("wb")
 
     def add(self, sha256: str, pixels: Pixels) -> int:
-        """Row of the image; a copy of an earlier file gets the earlier row."""
+        """Append an image and return its row; a copy of an earlier file gets the earlier row."""
         if sha256 not in self._rows:
             self._rows[sha256] = len(self._rows)
             self._stream.write(pixels.tobytes())
@@ -65,7 +68,7 @@ class PixelFile:
         self._stream.close()
 
     def read(self) -> Pixels:
-        """(n, S, S, 3) uint8, memory-mapped."""
+        """Return all images (n, S, S, 3) uint8, memory-mapped."""
         self.close()
         return np.memmap(
             self._path, dtype=np.uint8, mode="r", shape=(len(self._rows), *self._shape)
@@ -73,17 +76,20 @@ class PixelFile:
 
 
 def check_all(config: IngestConfig, pixels: PixelFile) -> list[Checked]:
-    """Every record of every source, decoded; sorted by source and path, whatever the listing order.
+    """Decode every record of every source; the result is sorted by source and path.
 
-    All tables are checked before the first image is decoded. Raises DataError.
+    All tables are checked before the first image is decoded.
+
+    Raises:
+        DataError: a source or its table is wrong.
     """
     sources = [open_source(source, config.class_names) for source in config.sources()]
     records = itertools.chain.from_iterable(source.records() for source in sources)
-    results = ordered_map(lambda record: _check(record, config), records)
+    results = ordered_map(lambda record: _decode_record(record, config), records)
     checked = []
     with warnings.catch_warnings():
-        # Pillow's remarks on damaged metadata and large images: the pixels are fine, the size is
-        # checked by us.
+        # Pillow warns of damaged metadata and of large images: neither affects the pixels, and the
+        # size is checked here.
         warnings.simplefilter("ignore")
         for item, image in progress(
             results, "images", total=sum(source.count for source in sources)
@@ -93,7 +99,8 @@ def check_all(config: IngestConfig, pixels: PixelFile) -> list[Checked]:
     return sorted(checked, key=lambda item: item.order)
 
 
-def _check(record: Record, config: IngestConfig) -> tuple[Checked, Pixels | None]:
+def _decode_record(record: Record, config: IngestConfig) -> tuple[Checked, Pixels | None]:
+    """Return the checked record and its pixels (S, S, 3) uint8, None for a refused file."""
     described = (record.source, record.path, record.label, record.group, record.attributes)
     try:
         data = record.read()

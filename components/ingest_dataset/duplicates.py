@@ -1,5 +1,7 @@
-"""Which images show the same picture? A perceptual hash and an exact neighbour search in Hamming
-space.
+"""Perceptual hashes of images, and an exact search for near-duplicates in Hamming space.
+
+Own code, because imagehash has no neighbour search, and faiss (binary indices) is a large package
+whose exact search compares all pairs; multi-index hashing looks only at pairs that can be near.
 
 The default distance of 8 bits was measured on 900 street scenes (404,550 pairs): it finds all four
 known leaks (at distances 0, 4, 6 and 6) and 9 pairs in all, of which 3 are similar views of
@@ -15,7 +17,7 @@ import numpy.typing as npt
 from PIL import Image
 
 HASH_BITS = 64
-THUMBNAIL_SIZE = 32
+THUMBNAIL_SIZE = 32  # pixels
 _BANDS, _BAND_BITS = 4, 16
 _HASH_CHUNK = 4096  # thumbnails transformed at once: 32 MB in double precision
 _PAIR_CHUNK = 1 << 20  # candidate pairs compared at once: some 50 MB
@@ -26,17 +28,17 @@ Indices = npt.NDArray[np.int64]
 
 
 def thumbnail(pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
-    """(32, 32) uint8 grey of an image (H, W, 3) uint8."""
+    """Return (32, 32) uint8 grey of an image (H, W, 3) uint8."""
     side = (THUMBNAIL_SIZE, THUMBNAIL_SIZE)
     return np.asarray(Image.fromarray(pixels).convert("L").resize(side, Image.Resampling.BILINEAR))
 
 
 def perceptual_hashes(thumbnails: npt.NDArray[np.uint8]) -> Hashes:
-    """(N,) uint64 of (N, 32, 32) uint8: which of the 64 lowest frequencies of the cosine transform
-    exceed their median.
+    """Return (N,) uint64, one hash of 64 bits for each thumbnail (N, 32, 32) uint8.
 
-    The mean is left out, so that brightness does not count; the median balances the bits (32 are
-    set).
+    A bit says whether one of the 64 lowest frequencies of the cosine transform exceeds their
+    median. The mean is left out, so that brightness does not count; the median balances the bits
+    (32 are set).
     """
     from scipy.fft import dctn
 
@@ -46,12 +48,12 @@ def perceptual_hashes(thumbnails: npt.NDArray[np.uint8]) -> Hashes:
     for start in range(0, len(thumbnails), _HASH_CHUNK):
         chunk = thumbnails[start : start + _HASH_CHUNK].astype(np.float64)
         spectrum = dctn(chunk, axes=(1, 2), norm="ortho").reshape(len(chunk), -1)[:, lowest]
-        # Rounded: the last bits of a transform differ between machines, and are all there is of a
-        # blank image.
+        # Rounded, because the last bits of a transform differ between machines, and a blank image
+        # has no other bits.
         spectrum = np.round(spectrum, 6)
         bits = spectrum > np.median(spectrum, axis=1, keepdims=True)
-        # Every fourth frequency to the same band: low ones, which differ less between images, are
-        # spread evenly.
+        # Every fourth frequency is in the same band, which spreads the low ones evenly: they differ
+        # less between images.
         bits = bits.reshape(-1, _BAND_BITS, _BANDS).transpose(0, 2, 1).reshape(-1, HASH_BITS)
         hashes[start : start + len(chunk)] = (
             np.packbits(bits, axis=1, bitorder="little").view("<u8").ravel()
@@ -60,13 +62,19 @@ def perceptual_hashes(thumbnails: npt.NDArray[np.uint8]) -> Hashes:
 
 
 def near_pairs(hashes: Hashes, max_distance: int) -> Iterator[Pairs]:
-    """Every pair (i < j) of (N,) hashes that differ in at most `max_distance` bits, exactly once,
-    in chunks (P, 2).
+    """Yield every pair of hashes that differ in at most `max_distance` bits, exactly once.
 
     Exact multi-index search: the hash is cut into four bands of 16 bits with radii r_b, sum(r_b +
     1) = max_distance + 1, so by the pigeonhole principle such a pair differs by at most r_b in some
     band b. In each band, all values within r_b of an image's own are looked up in the sorted list
     of values (Norouzi, Punjani and Fleet, CVPR 2012, with the radii of Qin et al., SIGMOD 2018).
+
+    Args:
+        hashes: (N,) uint64.
+        max_distance: Hamming distance in bits.
+
+    Yields:
+        Chunks (P, 2) int64 of positions i < j.
     """
     bands = np.ascontiguousarray(hashes, dtype="<u8").view("<u2").reshape(-1, _BANDS)
     radii = [(max_distance + 1 + band) // _BANDS - 1 for band in range(_BANDS)]
@@ -86,26 +94,29 @@ def near_pairs(hashes: Hashes, max_distance: int) -> Iterator[Pairs]:
 
 
 def _within(values: npt.NDArray[np.uint16], radius: int) -> Iterator[tuple[Indices, Indices]]:
-    """Chunks (left, right) of all unordered pairs of positions whose 16-bit values differ in at
-    most `radius` bits.
+    """Yield chunks (left, right) of all unordered pairs whose values differ in <= `radius` bits.
+
+    values: (N,) 16-bit values; left and right: (P,) positions.
     """
     order = np.argsort(values, kind="stable")
     ascending = values[order]
     counts = np.bincount(values, minlength=1 << _BAND_BITS)
     ends = np.cumsum(counts)
     starts = ends - counts
-    # Equal values: each position with those after it in ascending order.
+
+    # Equal values: each position is paired with those after it in ascending order.
     yield from _expanded(order, order, np.arange(1, len(order) + 1), ends[ascending])
-    # Two values that differ in a set of bits differ in its first: starting from the one with a zero
-    # there finds the pair once.
-    zero = []
+
+    # Two values that differ in a set of bits differ in its first bit: starting from the one with a
+    # zero there finds the pair once.
+    with_zero_bit = []
     for bit in range(_BAND_BITS):
         rows = np.flatnonzero((ascending & (1 << bit)) == 0)
-        zero.append((order[rows], ascending[rows]))
+        with_zero_bit.append((order[rows], ascending[rows]))
     occupied = counts > 0
     for flips in range(1, radius + 1):
         for bits in itertools.combinations(range(_BAND_BITS), flips):
-            left, value = zero[bits[0]]
+            left, value = with_zero_bit[bits[0]]
             target = value ^ sum(1 << bit for bit in bits)
             hit = np.flatnonzero(occupied[target])
             yield from _expanded(order, left[hit], starts[target[hit]], ends[target[hit]])
@@ -114,7 +125,7 @@ def _within(values: npt.NDArray[np.uint16], radius: int) -> Iterator[tuple[Indic
 def _expanded(
     order: Indices, left: Indices, starts: Indices, ends: Indices
 ) -> Iterator[tuple[Indices, Indices]]:
-    """Pairs of left[k] with each of order[starts[k]:ends[k]], at most about _PAIR_CHUNK at once."""
+    """Yield pairs of left[k] with each of order[starts[k]:ends[k]], about _PAIR_CHUNK at once."""
     lengths = ends - starts
     total = np.cumsum(lengths)
     if len(total) and total[-1] > _PAIR_CHUNK:
@@ -128,6 +139,7 @@ def _expanded(
 def _pairs_of(
     order: Indices, left: Indices, starts: Indices, lengths: Indices
 ) -> Iterator[tuple[Indices, Indices]]:
+    """Yield the pairs of left[k] with the lengths[k] entries of `order` from starts[k] on."""
     ends = np.cumsum(lengths)
     if len(ends) and ends[-1]:
         within = np.arange(ends[-1]) + np.repeat(starts - ends + lengths, lengths)
@@ -135,23 +147,25 @@ def _pairs_of(
 
 
 def nearest_links(hashes: Hashes, max_distance: int) -> tuple[Pairs, npt.NDArray[np.int64]]:
-    """The fewest and closest of all near pairs that hold each set of near-duplicates together, with
-    their distances.
+    """Return the fewest and closest near pairs that connect each set of near-duplicates.
 
-    A minimum spanning forest: n - 1 pairs (P, 2), i < j, sorted, for a set of n images, however
-    many pairs are near (a standing camera's n frames have n * (n - 1) / 2). Memory is bounded by
-    the forest and one chunk of pairs.
+    They are a minimum spanning forest: n - 1 pairs for a set of n images, however many pairs are
+    near (n frames of a standing camera have n * (n - 1) / 2). Memory is bounded by the forest and
+    one chunk of pairs.
+
+    Returns:
+        Pairs (P, 2) int64 of positions i < j, sorted, and their distances (P,) int64 in bits.
     """
     distinct, first, inverse = np.unique(hashes, return_index=True, return_inverse=True)
     copies = np.flatnonzero(first[inverse] != np.arange(len(hashes)))
     forest = np.empty((0, 2), dtype=np.int64)
-    waiting: list[Pairs] = []
+    pending: list[Pairs] = []
     for pairs in itertools.chain(near_pairs(distinct, max_distance), [None]):
         if pairs is not None:
-            waiting.append(pairs)
-        if pairs is None or sum(map(len, waiting)) > _PAIR_CHUNK:
-            forest = _spanning_forest(distinct, np.concatenate([forest, *waiting]))
-            waiting = []
+            pending.append(pairs)
+        if pairs is None or sum(map(len, pending)) > _PAIR_CHUNK:
+            forest = _spanning_forest(distinct, np.concatenate([forest, *pending]))
+            pending = []
     links = np.concatenate([first[forest], np.column_stack([first[inverse[copies]], copies])])
     links = np.sort(links, axis=1)
     links = links[np.lexsort((links[:, 1], links[:, 0]))]
@@ -159,6 +173,7 @@ def nearest_links(hashes: Hashes, max_distance: int) -> tuple[Pairs, npt.NDArray
 
 
 def _spanning_forest(hashes: Hashes, pairs: Pairs) -> Pairs:
+    """Return the pairs (P, 2) of a minimum spanning forest of `pairs`, by Hamming distance."""
     from scipy.sparse import coo_array
     from scipy.sparse.csgraph import minimum_spanning_tree
 
@@ -169,12 +184,11 @@ def _spanning_forest(hashes: Hashes, pairs: Pairs) -> Pairs:
     return np.column_stack(minimum_spanning_tree(graph.tocsr()).nonzero()).astype(np.int64)
 
 
-def components(count: int, pairs: Pairs) -> npt.NDArray[np.int64]:
-    """Connected component (N,) int64 of each of `count` nodes joined by `pairs` (P, 2)."""
-    from scipy.sparse import coo_array
-    from scipy.sparse.csgraph import connected_components
+def connected_components(count: int, pairs: Pairs) -> npt.NDArray[np.int64]:
+    """Return (count,) int64, the connected component of each node joined by `pairs` (P, 2)."""
+    from scipy.sparse import coo_array, csgraph
 
     graph = coo_array(
         (np.ones(len(pairs), dtype=np.int8), (pairs[:, 0], pairs[:, 1])), shape=(count, count)
     )
-    return np.asarray(connected_components(graph, directed=False)[1], dtype=np.int64)
+    return np.asarray(csgraph.connected_components(graph, directed=False)[1], dtype=np.int64)

@@ -1,6 +1,4 @@
-"""Which images show the same picture, which label counts, and which images must stay in one
-split?
-"""
+"""Duplicates among the checked images, and the groups that keep them in one split."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,8 +11,9 @@ from components.ingest_dataset.check import Checked
 
 @dataclass(frozen=True)
 class Pair:
-    """Two files showing the same picture: kind "exact" (equal bytes) or "near"; distance in bits of
-    the hash.
+    """Two files that show the same picture.
+
+    kind: "exact" (equal bytes) or "near"; distance: between their hashes, in bits.
     """
 
     kind: str
@@ -29,9 +28,9 @@ class Pair:
 
 
 def without_copies(usable: Sequence[Checked]) -> tuple[list[Checked], list[Pair]]:
-    """One file per content, the first in `usable`, and the pairs of it with its copies.
+    """Return one file per content, the first in `usable`, and its pairs with its copies.
 
-    Where copies carry different labels nobody can know the right one: all of them are left out.
+    Where copies have different labels, the right one is unknown: all of them are left out.
     """
     by_digest: dict[str, list[Checked]] = {}
     for item in usable:
@@ -39,48 +38,57 @@ def without_copies(usable: Sequence[Checked]) -> tuple[list[Checked], list[Pair]
     pairs = [
         Pair("exact", copies[0], copy, 0) for copies in by_digest.values() for copy in copies[1:]
     ]
-    kept = [copies[0] for copies in by_digest.values() if len({copy.label for copy in copies}) == 1]
-    return kept, pairs
+    unique = [
+        copies[0] for copies in by_digest.values() if len({copy.label for copy in copies}) == 1
+    ]
+    return unique, pairs
 
 
-def near_duplicates(kept: Sequence[Checked], max_distance: int) -> list[Pair]:
-    """The closest pairs that hold each set of near-duplicates together (see
-    `duplicates.nearest_links`).
+def near_duplicates(unique: Sequence[Checked], max_distance: int) -> list[Pair]:
+    """Return the closest pairs that connect each set of near-duplicates.
+
+    See `duplicates.nearest_links`; `max_distance` is in bits of the hash.
     """
     size = duplicates.THUMBNAIL_SIZE
-    thumbnails = np.array([item.thumbnail for item in kept], dtype=np.uint8).reshape(-1, size, size)
-    links, distances = duplicates.nearest_links(
-        duplicates.perceptual_hashes(thumbnails), max_distance
-    )
-    rows = zip(links.tolist(), distances.tolist(), strict=True)
-    return [Pair("near", kept[i], kept[j], distance) for (i, j), distance in rows]
+    thumbnails = np.array([item.thumbnail for item in unique], dtype=np.uint8)
+    hashes = duplicates.perceptual_hashes(thumbnails.reshape(-1, size, size))
+    links, distances = duplicates.nearest_links(hashes, max_distance)
+    return [
+        Pair("near", unique[i], unique[j], distance)
+        for (i, j), distance in zip(links.tolist(), distances.tolist(), strict=True)
+    ]
 
 
 def united_groups(
-    kept: Sequence[Checked], exact: Sequence[Pair], near: Sequence[Pair]
+    unique: Sequence[Checked], exact: Sequence[Pair], near: Sequence[Pair]
 ) -> list[str]:
-    """The group of each of `kept`: given groups, joined where duplicates connect them.
+    """Return the group of each unique image: given groups, joined where duplicates connect them.
 
-    Equal names are one group, also across sources. The united group is named after its smallest
-    given group, else after the smallest id of its images, so that further ungrouped images do not
-    rename it. Where new data connect two groups, one of the two must take the other's name.
+    Equal names are one group, also across sources. A joined group is named after its smallest given
+    group, else after the smallest id of its images, so that further ungrouped images do not rename
+    it. Where new data connect two groups, one of them gets the other's name.
+
+    Args:
+        unique: images without exact copies.
+        exact: pairs of exact copies.
+        near: pairs of near-duplicates.
     """
-    node = {item.sha256: number for number, item in enumerate(kept)}
+    node = {item.sha256: number for number, item in enumerate(unique)}
     edges = [(node[pair.first.sha256], node[pair.second.sha256]) for pair in near]
     of_group: dict[str, int] = {}
-    # Copies that were dropped connect their groups too: the rest of those groups shows the same
-    # place.
-    for item in [*kept, *(pair.second for pair in exact)]:
+    # Copies that were left out connect their groups too: the other images of those groups show the
+    # same place.
+    for item in [*unique, *(pair.second for pair in exact)]:
         if item.group and item.sha256 in node:
             edges.append(
-                (of_group.setdefault(item.group, len(kept) + len(of_group)), node[item.sha256])
+                (of_group.setdefault(item.group, len(unique) + len(of_group)), node[item.sha256])
             )
-    component = duplicates.components(
-        len(kept) + len(of_group), np.array(edges, dtype=np.int64).reshape(-1, 2)
+    component = duplicates.connected_components(
+        len(unique) + len(of_group), np.array(edges, dtype=np.int64).reshape(-1, 2)
     )
     names: dict[int, str] = {}
     for group in sorted(of_group):
         names.setdefault(int(component[of_group[group]]), group)
-    for item in sorted(kept, key=lambda item: item.sha256):
+    for item in sorted(unique, key=lambda item: item.sha256):
         names.setdefault(int(component[node[item.sha256]]), item.sha256[:16])
-    return [names[int(component[node[item.sha256]])] for item in kept]
+    return [names[int(component[node[item.sha256]])] for item in unique]

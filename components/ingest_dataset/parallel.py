@@ -1,4 +1,8 @@
-"""How are many items worked on by threads, in order and with bounded memory?"""
+"""Map over many items by threads, in order and with bounded memory.
+
+`Executor.map(buffersize=...)` of Python 3.14 will replace it; earlier, `map` reads all items at
+once.
+"""
 
 import os
 from collections import deque
@@ -15,21 +19,26 @@ _AHEAD_PER_WORKER = 4
 def ordered_map(
     function: Callable[[A], B], items: Iterable[A], *, n_workers: int = 0
 ) -> Iterator[B]:
-    """function(item) of every item, in order, by threads (Pillow decodes and resizes without the
-    GIL).
+    """Yield function(item) of every item, in order; only a few items per worker are read ahead.
 
-    Only a few items a worker are read ahead. `n_workers` 0: one per core this process may use.
+    Threads suffice, because Pillow decodes and resizes without the GIL.
+
+    Args:
+        function: called in a thread.
+        items: read as results are consumed.
+        n_workers: threads; 0 means one per core that this process may use.
     """
     n_workers = n_workers or len(os.sched_getaffinity(0))
     with ThreadPoolExecutor(n_workers) as pool:
-        waiting: deque[Future[B]] = deque()
+        pending: deque[Future[B]] = deque()
         try:
             for item in items:
-                waiting.append(pool.submit(function, item))
-                if len(waiting) > _AHEAD_PER_WORKER * n_workers:
-                    yield waiting.popleft().result()
-            while waiting:
-                yield waiting.popleft().result()
+                pending.append(pool.submit(function, item))
+                if len(pending) > _AHEAD_PER_WORKER * n_workers:
+                    yield pending.popleft().result()
+            while pending:
+                yield pending.popleft().result()
         finally:
-            for future in waiting:  # after an error, do not work through what was read ahead
+            # After an error, items that were read ahead are not processed.
+            for future in pending:
                 future.cancel()

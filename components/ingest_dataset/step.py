@@ -1,4 +1,4 @@
-"""Phase 0: checks and stores the user's images, finds duplicates, and maps labels to classes."""
+"""Checks and stores the user's images, finds duplicates, and maps labels to classes."""
 
 import csv
 from collections.abc import Sequence
@@ -20,8 +20,11 @@ _DUPLICATE_COLUMNS = ("sample_id", "source", "path", "label")
 def run(config: IngestConfig, *, dataset: OutputDir) -> None:
     """Read all sources, check every image, group duplicates, write the ImageDataset.
 
-    Raises DataError for wrong tables and when more than `max_reject_fraction` of the files are
-    unusable. Needs disk for the pixels twice (0.3 MB an image at 224), not memory.
+    The pixels need disk space twice (0.3 MB an image at 224), but not memory.
+
+    Raises:
+        ConfigError: `data` is not set.
+        DataError: a table is wrong, or more than `max_reject_fraction` of the files are unusable.
     """
     if not config.data:
         raise ConfigError(
@@ -34,12 +37,14 @@ def run(config: IngestConfig, *, dataset: OutputDir) -> None:
             checked = check_all(config, pixels)
         finally:
             pixels.close()
+
         rejected = [item for item in checked if item.reason]
         _refuse_too_many(config, len(checked), rejected)
-        kept, exact = without_copies([item for item in checked if not item.reason])
-        near = near_duplicates(kept, config.near_duplicate_distance)
-        groups = united_groups(kept, exact, near)
-        rows = sorted(zip(kept, groups, strict=True), key=lambda row: row[0].sha256)
+        unique, exact = without_copies([item for item in checked if not item.reason])
+        near = near_duplicates(unique, config.near_duplicate_distance)
+        groups = united_groups(unique, exact, near)
+
+        rows = sorted(zip(unique, groups, strict=True), key=lambda row: row[0].sha256)
         samples = [_sample(config, item, group) for item, group in rows]
         summary = _summary(config, samples, rejected, exact, near)
         with writing(
@@ -57,6 +62,7 @@ def run(config: IngestConfig, *, dataset: OutputDir) -> None:
 
 
 def _refuse_too_many(config: IngestConfig, total: int, rejected: Sequence[Checked]) -> None:
+    """Raise DataError where more than `max_reject_fraction` of the files are unusable, or all."""
     if len(rejected) > config.max_reject_fraction * total or len(rejected) == total:
         named = "; ".join(f"{item.source}/{item.path}: {item.reason}" for item in rejected)
         limit = f"more than max_reject_fraction={config.max_reject_fraction}"
@@ -85,20 +91,20 @@ def _summary(
     exact: list[Pair],
     near: list[Pair],
 ) -> dict[str, object]:
+    """Return the counts for the manifest."""
     labels = [sample.label for sample in samples]
+    of_samples = [sample.source for sample in samples]
+    sources = sorted(set(of_samples))
     return {
         "n_samples": len(samples),
         "n_groups": len({sample.group for sample in samples}),
         "n_per_class": {name: labels.count(index) for index, name in enumerate(config.class_names)},
-        "n_per_source": {
-            name: sum(s.source == name for s in samples)
-            for name in sorted({s.source for s in samples})
-        },
+        "n_per_source": {name: of_samples.count(name) for name in sources},
         "n_rejected": len(rejected),
         "n_exact_duplicates": len(exact),
         "n_near_duplicate_pairs": len(near),
         "n_label_conflicts": sum(pair.conflict for pair in [*exact, *near]),
-        "sources": sorted({sample.source for sample in samples}),
+        "sources": sources,
     }
 
 
@@ -115,15 +121,15 @@ def _write_duplicates(path: Path, pairs: Sequence[Pair]) -> None:
         sides = [f"{column}_{side}" for side in ("a", "b") for column in _DUPLICATE_COLUMNS]
         writer.writerow(["kind", "distance", "label_conflict", *sides])
         for pair in pairs:
-            described = [
-                (i.sha256[:16], i.source, i.path, i.label) for i in (pair.first, pair.second)
-            ]
-            writer.writerow(
-                [pair.kind, pair.distance, int(pair.conflict), *described[0], *described[1]]
+            first, second = (
+                (item.sha256[:16], item.source, item.path, item.label)
+                for item in (pair.first, pair.second)
             )
+            writer.writerow([pair.kind, pair.distance, int(pair.conflict), *first, *second])
 
 
 def _report(summary: dict[str, object], rejected: Sequence[Checked], pairs: Sequence[Pair]) -> None:
+    """Print the counts, the rejects and the duplicates with different labels."""
     print(
         f"{summary['n_samples']} samples in {summary['n_groups']} groups, {summary['n_per_class']};"
         f" {summary['n_rejected']} rejected, {summary['n_exact_duplicates']} exact copies,"

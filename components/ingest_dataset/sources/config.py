@@ -43,7 +43,11 @@ class SourceConfig(Config):
 
 
 def all_sources(first: SourceConfig, extra_sources: str) -> list[SourceConfig]:
-    """`first` and those of the JSON list `extra_sources`, in this order. Raises ConfigError."""
+    """Return `first` and the sources of the JSON list `extra_sources`, in this order.
+
+    Raises:
+        ConfigError: the list is malformed, or two sources have one name.
+    """
     common = {field.name: getattr(first, field.name) for field in fields(SourceConfig)}
     sources = [SourceConfig(**common)]
     for entry in _entries(extra_sources):

@@ -1,6 +1,4 @@
-"""Which images does a labels CSV list? Paths are relative to the CSV's folder and never leave
-it.
-"""
+"""Source of images that a labels CSV lists, with paths relative to the CSV's folder."""
 
 import csv
 import functools
@@ -20,7 +18,11 @@ _FIRST_ROW = 2  # as a spreadsheet counts: the header is row 1
 
 
 def open_csv(config: SourceConfig, class_names: tuple[str, ...], files: Files) -> Source:
-    """Read and check the whole table. Raises DataError naming rows, values and the fix."""
+    """Read and check the whole table.
+
+    Raises:
+        DataError: the message names rows, values and the remedy.
+    """
     where = f"{files.address}/{config.csv}"
     try:
         data = files.read(config.csv)
@@ -54,6 +56,7 @@ def open_csv(config: SourceConfig, class_names: tuple[str, ...], files: Files) -
 
 
 def _table(data: bytes, where: str) -> tuple[list[str], list[dict[str, str]]]:
+    """Return header and rows of a CSV; refuse one that is malformed or not comma-separated."""
     try:
         text = data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
@@ -72,7 +75,7 @@ def _table(data: bytes, where: str) -> tuple[list[str], list[dict[str, str]]]:
         raise DataError(f"{where}: columns are separated by {separator!r}; save it with commas")
     repeated = sorted({name for name in header if header.count(name) > 1})
     if repeated:
-        raise DataError(f"{where}: columns {repeated} occur twice")
+        raise DataError(f"{where}: columns {repeated} occur twice; rename or remove one")
     wrong = [
         f"row {number} has {len(row)} fields, expected {len(header)}"
         for number, row in enumerate(rows, start=_FIRST_ROW)
@@ -83,7 +86,7 @@ def _table(data: bytes, where: str) -> tuple[list[str], list[dict[str, str]]]:
 
 
 def _checked_paths(raw: list[str], where: str) -> list[str]:
-    """Normalised paths. Refuses those that leave the folder, and one image listed twice."""
+    """Return normalised paths; refuse those that leave the folder, and an image listed twice."""
     problems: list[str] = []
     row_of: dict[str, int] = {}
     for row, text in enumerate(raw, start=_FIRST_ROW):
@@ -105,10 +108,8 @@ def _checked_paths(raw: list[str], where: str) -> list[str]:
 
 
 def _refuse(problems: list[str], where: str) -> None:
+    """Raise DataError with the first problems, where there are any."""
     if problems:
-        more = (
-            f"; and {len(problems) - _NAMED_PROBLEMS} more"
-            if len(problems) > _NAMED_PROBLEMS
-            else ""
-        )
+        n_more = len(problems) - _NAMED_PROBLEMS
+        more = f"; and {n_more} more" if n_more > 0 else ""
         raise DataError(f"{where} " + "; ".join(problems[:_NAMED_PROBLEMS]) + more)

@@ -1,6 +1,4 @@
-"""Does every raw label have a meaning, and is every column there? Checks shared by CSV and
-Parquet.
-"""
+"""Checks of labels and columns that CSV and Parquet sources share."""
 
 import difflib
 from collections.abc import Sequence
@@ -20,7 +18,18 @@ def map_labels(
     *,
     first_row: int,
 ) -> list[str]:
-    """Class name or "exclude" per row. Raises DataError with every unknown value and its rows."""
+    """Map raw labels to class names or "exclude".
+
+    Args:
+        config: the source, with its label map.
+        class_names: the classes.
+        raw: raw label of each row.
+        where: name of the table in error messages.
+        first_row: number of the first row in error messages.
+
+    Raises:
+        DataError: the message names every unknown value and its rows.
+    """
     labels = [config.label_map.get(value, value) for value in raw]
     unknown: dict[str, list[int]] = {}
     for row, (value, label) in enumerate(zip(raw, labels, strict=True), start=first_row):
@@ -41,7 +50,7 @@ def map_labels(
 def need_columns(
     config: SourceConfig, found: Sequence[str], needed: Sequence[str], where: str
 ) -> None:
-    """Raise DataError where a column that is needed, or that the user has named, is not there.
+    """Raise DataError where a needed column, or one that the user has named, does not exist.
 
     The default group column may be absent: then every image is its own group. A name given by the
     user must exist, because a misspelt one would silently let a drive cross the splits.
@@ -63,6 +72,7 @@ def need_columns(
 
 
 def _rows(rows: list[int]) -> str:
+    """Return the row numbers in words, the first ones by number."""
     named = ", ".join(map(str, rows[:_NAMED_ROWS]))
     more = f" and {len(rows) - _NAMED_ROWS} more" if len(rows) > _NAMED_ROWS else ""
     return f"row{'s' if len(rows) > 1 else ''} {named}{more}"

@@ -1,9 +1,7 @@
-"""Where do images and labels come from? A folder with a CSV, or Parquet in the Hugging Face image
-layout.
+"""Opening of a source: a folder with a CSV, or Parquet in the Hugging Face image layout.
 
-`open_source` refuses a wrong place or table with a DataError before any image is touched;
-`records()` then streams. What is wrong with a single file is a reject: `Record.read` raises
-ImageRejectedError.
+`open_source` refuses a wrong location or table with a DataError before any image is read;
+`records()` then streams. A single wrong file is a reject: `Record.read` raises ImageRejectedError.
 """
 
 from components.ingest_dataset.sources.config import SourceConfig
@@ -15,8 +13,10 @@ from components.shared.contracts.errors import DataError
 
 
 def open_source(config: SourceConfig, class_names: tuple[str, ...]) -> Source:
-    """Read and check the table of one source; where there is both, the CSV counts. Raises
-    DataError.
+    """Read and check the table of one source; a CSV takes precedence over Parquet.
+
+    Raises:
+        DataError: the source has neither, or its table is wrong.
     """
     files = files_at(config.data)
     names = files.names()

@@ -1,4 +1,4 @@
-"""Which images does Parquet in the Hugging Face image layout hold?
+"""Source of images in Parquet files of the Hugging Face image layout.
 
 Column `image` is a struct of `bytes` and `path`; nested columns get dotted names
 (`video_info.vid_id`). The labels are read first, alone (Parquet is columnar); the images then
@@ -27,7 +27,11 @@ _BUFFER_BYTES = 1 << 20  # without it pyarrow reads a row group's column at once
 def open_parquet(
     config: SourceConfig, class_names: tuple[str, ...], files: Files, names: list[str]
 ) -> Source:
-    """Check schema and labels of every file. Raises DataError naming file, rows and the fix."""
+    """Check schema and labels of every file.
+
+    Raises:
+        DataError: the message names file, rows and the remedy.
+    """
     labels: dict[str, list[str]] = {}
     for name in names:
         where = f"{files.address}/{name}"
@@ -52,7 +56,7 @@ def open_parquet(
 
 @contextlib.contextmanager
 def _opened(files: Files, name: str) -> Iterator[Any]:
-    """A ParquetFile; whatever pyarrow cannot read in the block becomes a DataError."""
+    """Open a ParquetFile; errors of pyarrow in the block become a DataError."""
     import pyarrow.parquet as pq
     from pyarrow import ArrowException
 
@@ -63,7 +67,7 @@ def _opened(files: Files, name: str) -> Iterator[Any]:
         ) as file:
             yield file
     except ImageRejectedError as error:
-        raise DataError(f"{where}: {error}; put the file itself there") from error
+        raise DataError(f"{where}: {error}; replace the link by the file") from error
     except (ArrowException, OSError) as error:
         raise DataError(
             f"{where}: not a readable Parquet file ({one_line(error)[:200]})"
@@ -71,6 +75,7 @@ def _opened(files: Files, name: str) -> Iterator[Any]:
 
 
 def _check_schema(config: SourceConfig, schema: Any, where: str) -> None:
+    """Raise DataError where a column is missing or images have another layout."""
     import pyarrow as pa
 
     need_columns(config, list(_leaves(schema)), (), where)
@@ -83,6 +88,7 @@ def _check_schema(config: SourceConfig, schema: Any, where: str) -> None:
 
 
 def _records(config: SourceConfig, file: Any, name: str, labels: list[str]) -> Iterator[Record]:
+    """Yield the records of one file, without excluded rows."""
     wanted = [
         column
         for column in file.schema_arrow.names
@@ -101,13 +107,14 @@ def _records(config: SourceConfig, file: Any, name: str, labels: list[str]) -> I
 
 
 def _bytes(data: bytes | str) -> bytes:
+    """Return the image's bytes; a missing value is an empty text."""
     if isinstance(data, str):
         raise ImageRejectedError("the Parquet row has no bytes")
     return data
 
 
 def _rows(file: Any, columns: list[str]) -> Iterator[dict[str, Any]]:
-    """Rows as flat dictionaries of text, bytes apart."""
+    """Yield rows as flat dictionaries of text; bytes stay bytes."""
     size = _BATCH_ROWS if _IMAGE in columns else _LABEL_BATCH_ROWS
     for batch in file.iter_batches(batch_size=size, columns=columns, use_threads=False):
         for row in batch.to_pylist():
@@ -115,6 +122,7 @@ def _rows(file: Any, columns: list[str]) -> Iterator[dict[str, Any]]:
 
 
 def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Return nested values under dotted names, without lists."""
     flat: dict[str, Any] = {}
     for key, value in values.items():
         if isinstance(value, dict):
@@ -127,7 +135,7 @@ def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def _leaves(schema: Any, prefix: str = "") -> Iterator[str]:
-    """Dotted names of all columns that are no structs."""
+    """Yield the dotted names of all columns that are no structs."""
     import pyarrow as pa
 
     for field in schema:
@@ -138,9 +146,7 @@ def _leaves(schema: Any, prefix: str = "") -> Iterator[str]:
 
 
 def _carried(schema: Any, column: str) -> bool:
-    """Whether a column besides the image can be an attribute: text, number, time or a struct of
-    such.
-    """
+    """Return whether a column can be an attribute: text, number, time or a struct of such."""
     import pyarrow as pa
 
     kind = schema.field(column).type

@@ -1,4 +1,4 @@
-"""What is one labelled file of a source, before it is decoded?"""
+"""Labelled files of a source, before they are decoded."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -6,11 +6,15 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Record:
-    """One labelled file. `path` is POSIX, relative to the source; `group` is as given, "" where
-    there is none.
+    """One labelled file.
 
-    `label` is a class name; `attributes` are all other columns. `read()` gives the file's bytes or
-    raises ImageRejectedError.
+    Attributes:
+        source: name of the source.
+        path: POSIX path, relative to the source.
+        label: class name.
+        group: as given; "" where there is none.
+        attributes: all other columns.
+        read: returns the file's bytes or raises ImageRejectedError.
     """
 
     source: str
@@ -23,8 +27,9 @@ class Record:
 
 @dataclass(frozen=True)
 class Source:
-    """An opened source, its table checked: `count` records, without excluded rows, that `records()`
-    streams.
+    """An opened source whose table is checked.
+
+    `records()` streams its `count` records; excluded rows are not among them.
     """
 
     name: str

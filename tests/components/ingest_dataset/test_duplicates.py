@@ -10,7 +10,7 @@ from PIL import Image, ImageEnhance
 
 from components.ingest_dataset import duplicates
 from components.ingest_dataset.duplicates import (
-    components,
+    connected_components,
     near_pairs,
     nearest_links,
     perceptual_hashes,
@@ -67,8 +67,10 @@ def test_links_hold_the_same_sets_together_as_all_pairs(hashes: np.ndarray, dist
     assert all(
         expected[i, j] == d for (i, j), d in zip(links.tolist(), distances.tolist(), strict=True)
     )
-    of_all = components(len(hashes), np.array(sorted(expected), dtype=np.int64).reshape(-1, 2))
-    of_links = components(len(hashes), links)
+    of_all = connected_components(
+        len(hashes), np.array(sorted(expected), dtype=np.int64).reshape(-1, 2)
+    )
+    of_links = connected_components(len(hashes), links)
     assert of_links.tolist() == of_all.tolist()
     assert len(links) == len(hashes) - len(set(of_all.tolist()))  # no link is superfluous
 
@@ -98,6 +100,6 @@ def test_blank_images_of_any_brightness_have_one_hash() -> None:
 
 
 def test_components_join_chains() -> None:
-    labels = components(5, np.array([[0, 1], [1, 2], [4, 4]]))
+    labels = connected_components(5, np.array([[0, 1], [1, 2], [4, 4]]))
     assert len(set(labels[:3].tolist())) == 1
     assert len(set(labels.tolist())) == 3
