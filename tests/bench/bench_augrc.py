@@ -1,4 +1,4 @@
-"""How much faster is a bootstrap replicate of AUGRC than in fd-shifts, whose metric it is?
+"""Speed of a bootstrap replicate of AUGRC against fd-shifts, which defines the metric.
 
 The peer is `RiskCoverageStatsMixin.evaluate_ci` of fd-shifts (c4467ae; not on PyPI, and numpy < 2
 only), restated: for each replicate a resample, a sort, a pass in Python over all samples and a

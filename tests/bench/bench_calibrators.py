@@ -1,5 +1,4 @@
-"""How long does it take to fit calibrators to 100,000 samples, against the libraries that have
-them?
+"""Time to fit calibrators to 100,000 samples against the libraries that have them.
 
 Peers stop at their own tolerance; ours must reach at least their likelihood.
 """

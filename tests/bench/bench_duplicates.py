@@ -1,5 +1,4 @@
-"""How much faster is the banded search for near-duplicates among 20,000 hashes than comparing all
-pairs?
+"""Speed of the banded search for near-duplicates among 20,000 hashes against all pairs.
 
 The peer is brute force as it is usually written with numpy: each hash against all later ones, XOR
 and population count. Both must find the same pairs.

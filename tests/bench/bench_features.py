@@ -1,5 +1,4 @@
-"""How much faster do features of a frozen backbone come from JPEG files than by the Hugging Face
-processor and model?
+"""Speed of a frozen backbone's features from JPEG files against Hugging Face's processor and model.
 
 The peer: AutoImageProcessor (224 x 224, bicubic, the model's own statistics) on batches of 32
 opened files, then the model in fp32. Ours: decode, resize, normalise, in bf16 where the processor

@@ -1,5 +1,4 @@
-"""How much faster does the second epoch come from the dataset artifact than from an
-ImageFolder-style DataLoader?
+"""Speed of a second epoch from the dataset artifact against an ImageFolder-style DataLoader.
 
 The peer is what fine-tuning examples do: a folder per class, a torch DataLoader with two workers
 that opens, resizes and stacks each file again in every epoch. Ours reads the artifact that the

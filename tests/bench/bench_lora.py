@@ -1,4 +1,4 @@
-"""Is a LoRA training step as fast as the usual trainers', and does it need no more memory?
+"""Processor time and memory of a LoRA training step against the usual trainers'.
 
 Peers: Hugging Face's Trainer, PyTorch Lightning, a loop with accelerate: the same model, batches,
 optimiser, schedule and clipping in fp32, one process. A step is what lies between two forward

@@ -1,5 +1,4 @@
-"""How long does it take to certify a threshold with 100,000 calibration samples, against MAPIE's
-controller?
+"""Time to certify a threshold on 100,000 calibration samples against MAPIE's controller.
 
 Both test 200 thresholds in a fixed sequence for a precision of at least 0.95 among the accepted
 with confidence 0.9.

@@ -1,5 +1,4 @@
-"""How much faster are ten views in one batch than in ten passes through the Hugging Face processor
-and model?
+"""Speed of ten views in one batch against ten passes through Hugging Face's processor and model.
 
 The peer crops tiles from the stored image with Pillow, and gives each to the processor (224 x 224,
 bicubic) and to the model, one after the other, in fp32. Ours cuts, resizes and normalises as

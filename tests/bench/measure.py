@@ -1,4 +1,4 @@
-"""How is a ratio against a peer measured fairly: same process, interleaved, medians?"""
+"""Ratios against a peer, measured in one process, interleaved, as medians."""
 
 import statistics
 import time

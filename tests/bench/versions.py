@@ -1,4 +1,4 @@
-"""On what were the benchmarks measured?"""
+"""Machine and versions that benchmarks are measured on."""
 
 import importlib.metadata
 import os

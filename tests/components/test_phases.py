@@ -23,11 +23,8 @@ from components.shared.contracts.errors import (
     LeakageViolationError,
 )
 from components.shared.data.dataset import Dataset
-from components.shared.data.splits import audit, read_splits
 from components.shared.policies.logits import read_logits
 from components.shared.policies.policy_artifact import read_policy
-from components.split_dataset.config import SplitConfig
-from components.split_dataset.step import run as split_dataset
 from components.train_baseline.config import TrainBaselineConfig
 from tests.components.conftest import TinyRun, export, train, write_source
 
@@ -130,43 +127,6 @@ def test_a_link_out_of_the_source_is_rejected(tmp_path: Path) -> None:
     (tmp_path / "source/img/003.jpg").symlink_to(secret)
     with pytest.raises(DataError, match=r"img/003\.jpg: symbolic link out of the source"):
         ingest_dataset(IngestConfig(data=str(tmp_path / "source")), dataset=tmp_path / "dataset")
-
-
-def test_held_out_values_form_val_test(tiny: TinyRun, tmp_path: Path) -> None:
-    config = SplitConfig(
-        holdout_column="group", holdout_values=("place1", "place2", "place7"), min_per_class=1
-    )
-    split_dataset(config, dataset=tiny.dataset, splits=tmp_path / "splits")
-    data, splits = Dataset.open(tiny.dataset), read_splits(tmp_path / "splits")
-    held = {data.samples[data.index[i]].attributes.get("group") for i in splits.ids("VAL_TEST")}
-    assert held == {"place1", "place2", "place7"}
-
-
-def test_an_impossible_split_says_what_is_missing(tiny: TinyRun, tmp_path: Path) -> None:
-    with pytest.raises(
-        DataError,
-        match=r"min_per_class=50 cannot be met: TRAIN has \d+ of class None; .*VAL_SELECT has",
-    ):
-        split_dataset(
-            SplitConfig(min_per_class=50), dataset=tiny.dataset, splits=tmp_path / "splits"
-        )
-    with pytest.raises(
-        ConfigError, match="holdout_column='dya' is not in the data; did you mean 'day'"
-    ):
-        split_dataset(
-            SplitConfig(holdout_column="dya", holdout_values=("x",)),
-            dataset=tiny.dataset,
-            splits=tmp_path / "splits",
-        )
-
-
-def test_the_audit_finds_a_planted_leak() -> None:
-    groups = {"a": "g", "b": "g", "c": "h"}
-    audit({"a": "TRAIN", "b": "TRAIN", "c": "VAL_TEST"}, groups, [("a", "b")])
-    with pytest.raises(LeakageViolationError, match="group g in TRAIN, VAL_TEST"):
-        audit({"a": "TRAIN", "b": "VAL_TEST", "c": "VAL_TEST"}, groups, [])
-    with pytest.raises(LeakageViolationError, match="near-duplicates a in TRAIN and c in VAL_TEST"):
-        audit({"a": "TRAIN", "b": "TRAIN", "c": "VAL_TEST"}, groups, [("a", "c")])
 
 
 def test_training_again_gives_the_same_bytes(tiny: TinyRun, tmp_path: Path) -> None:

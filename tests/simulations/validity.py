@@ -1,4 +1,4 @@
-"""Do certified policies keep their promise, and how much coverage does the certificate cost?
+"""Violations and coverage of certified policies on populations whose true risk is known.
 
 `python -m tests.simulations.validity [--draws 1000] [--real resnet110_cifar10.npz] [--plot FILE]`
 draws calibration sets from populations whose true risk is known, fits the

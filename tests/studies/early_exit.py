@@ -1,5 +1,4 @@
-"""How many views does looking at the whole image first save, on days that its thresholds have not
-seen?
+"""Views saved by early exit on days that its thresholds have not seen.
 
 Threshold (largest MCC) and exits are fitted on the out-of-fold margins of five days and applied to
 the sixth.

@@ -1,9 +1,10 @@
-"""Does extended pre-training help a frozen probe? `python -m tests.studies.explora_demo FOLDER` on
-the demo's scenes.
+"""Effect of extended pre-training on a frozen probe, on the demo's scenes.
+
+`python -m tests.studies.explora_demo FOLDER`.
 
 The demo's backbone, as it is and after `pretrain_explora` on TRAIN's pixels; on both a logistic
 regression on frozen [CLS; mean patch], its strength chosen by cross-validation over groups of
-TRAIN. PolicyResults on VAL_TEST, whose 16 groups decide little, and on 3,200 scenes of drives that no
+TRAIN. Results on VAL_TEST, whose 16 groups decide little, and on 3,200 scenes of drives that no
 split has (another seed of the generator): AUROC and NLL, and paired differences with 95 % intervals
 over groups. Further arguments `name=value` are parameters of the phase. Everything is kept in
 FOLDER.
