@@ -18,7 +18,7 @@ from components.shared.contracts.errors import (
 from components.shared.contracts.step import InputDir, OutputDir, main
 from components.shared.data.train_images import TrainImages
 from components.shared.data.train_labels import read_train_labels
-from components.shared.training.session.resumable import TrainingSession
+from components.shared.training.session.training_session import TrainingSession
 
 STEP = "pretrain_explora"
 _TOLERANCE = 1e-4  # of tokens; storing fp32 weights explains 1e-6

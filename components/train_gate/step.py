@@ -10,7 +10,7 @@ from components.shared.contracts.step import InputDir, OutputDir, main
 from components.shared.data.dataset import Dataset
 from components.shared.data.splits import read_splits, refuse_foreign
 from components.shared.training.session.outputs import write_split_logits
-from components.shared.training.session.resumable import TrainingSession
+from components.shared.training.session.training_session import TrainingSession
 from components.train_gate.config import TrainGateConfig
 
 STEP = "train_gate"

@@ -1,4 +1,4 @@
-"""Cost of checkpoints and their mirror to a training, at the default interval of 600 s.
+"""Cost of checkpoints and their remote to a training, at the default interval of 600 s.
 
 A model of DINOv2-S's size (22 million parameters, all trained: 440 MB of state) trains with and
 without one checkpoint that is written, synced and uploaded to a real S3 server meanwhile. What the
@@ -130,7 +130,7 @@ def run() -> list[Result]:
         f" of writing and uploading {worked:.2f} s: {100 * (waited + worked) / every:.2f} % with"
         " the wait"
     )
-    name = f"checkpoints and mirror every {every} s"
+    name = f"checkpoints and remote every {every} s"
     return [
         Result(name, "the same training without", every + extra, float(every), goal=0.99, note=note)
     ]
@@ -155,10 +155,10 @@ def _server(folder: Path) -> Iterator[StoreSettings]:
 def _with(
     folder: Path, config: LaunchConfig, settings: StoreSettings, runs: list[_Once]
 ) -> list[torch.Tensor]:
-    mirror = RemoteCheckpoints(Store(settings), "s3://bench/trainings", "key")
-    mirror.claim()
+    remote = RemoteCheckpoints(Store(settings), "s3://bench/trainings", "key")
+    remote.claim()
     with TemporaryDirectory(dir=folder) as place:
-        checkpoints = _Once(Path(place), config, step="bench", mirror=mirror)
+        checkpoints = _Once(Path(place), config, step="bench", remote=remote)
         weights = _train(checkpoints)
     runs.append(checkpoints)
     return weights

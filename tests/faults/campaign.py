@@ -251,7 +251,7 @@ class _Killer:
 
     def _look(self) -> None:
         with contextlib.suppress(OSError, ValueError):  # not there, or being made anew
-            words = Heartbeat(self._work / "pulse").last_step(0).split()
+            words = Heartbeat(self._work / "heartbeat").last_step(0).split()
             self.last_step = int(words[-1]) if words[-1].isdigit() else -1
 
 

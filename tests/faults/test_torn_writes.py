@@ -32,7 +32,7 @@ def _state(step: int, chance: random.Random) -> TrainingState:
 
 def _write_all(
     place: Path,
-    mirror: RemoteCheckpoints,
+    remote: RemoteCheckpoints,
     chance: random.Random,
     written: list[int],
     stored: list[int],
@@ -42,11 +42,11 @@ def _write_all(
         path = checkpoint_files.write(place, _state(step, chance), step="toy", config=Config())
         written.append(step)
         checkpoint_files.prune(place)
-        mirror.upload(path, keep={kept.name for kept in checkpoint_files.all_of(place)})
+        remote.upload(path, keep={kept.name for kept in checkpoint_files.all_of(place)})
         stored.append(step)
 
 
-def _mirror(store: MemoryStore) -> RemoteCheckpoints:
+def _remote(store: MemoryStore) -> RemoteCheckpoints:
     return RemoteCheckpoints(store, "s3://bucket/trainings", "key")  # type: ignore[arg-type]
 
 
@@ -57,7 +57,7 @@ def _read(path: Path | None) -> int:
 def test_checkpoints_survive_a_power_cut_between_any_two_calls(tmp_path: Path) -> None:
     (tmp_path / "count").mkdir()
     with power_cut(tmp_path / "count", _NEVER, random.Random(0)) as disk:
-        _write_all(tmp_path / "count", _mirror(MemoryStore()), random.Random(0), [], [])
+        _write_all(tmp_path / "count", _remote(MemoryStore()), random.Random(0), [], [])
     local = (CASES + 1) // 2
     assert disk.calls > 40
     for case in range(local):
@@ -66,7 +66,7 @@ def test_checkpoints_survive_a_power_cut_between_any_two_calls(tmp_path: Path) -
         written: list[int] = []
         chance = random.Random(case)
         with power_cut(place, case % disk.calls + 1, chance):
-            _write_all(place, _mirror(MemoryStore()), chance, written, [])
+            _write_all(place, _remote(MemoryStore()), chance, written, [])
         assert _read(checkpoint_files.newest(place)) >= max(written, default=0)
         # The next attempt writes over whatever was left.
         path = checkpoint_files.write(place, _state(50, chance), step="toy", config=Config())
@@ -78,7 +78,7 @@ def test_checkpoints_survive_a_power_cut_between_any_two_calls(tmp_path: Path) -
 def test_stored_checkpoints_survive_a_kill_between_any_two_calls(tmp_path: Path) -> None:
     counter = MemoryStore()
     (tmp_path / "count").mkdir()
-    _write_all(tmp_path / "count", _mirror(counter), random.Random(0), [], [])
+    _write_all(tmp_path / "count", _remote(counter), random.Random(0), [], [])
     n_calls = _NEVER - counter.calls_left
     assert n_calls > 20
     for case in range(CASES // 2):
@@ -88,13 +88,13 @@ def test_stored_checkpoints_survive_a_kill_between_any_two_calls(tmp_path: Path)
         stored: list[int] = []
         store.calls_left = case % n_calls
         with contextlib.suppress(PowerCutError):
-            _write_all(place, _mirror(store), random.Random(case), [], stored)
+            _write_all(place, _remote(store), random.Random(case), [], stored)
         store.calls_left = _NEVER
-        mirror = _mirror(store)
-        mirror.claim()
-        found = mirror.fetch(other, newer_than=0)
+        remote = _remote(store)
+        remote.claim()
+        found = remote.fetch(other, newer_than=0)
         assert _read(found) >= max(stored, default=0)
-        mirror.discard()
+        remote.discard()
         assert not store.objects
         shutil.rmtree(place)
         shutil.rmtree(other)

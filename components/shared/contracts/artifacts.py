@@ -1,8 +1,11 @@
-"""Is this artifact directory exactly what its producer wrote, and for which data split?
+"""Artifact directories: written in one piece, and verified against their manifest.
 
 Every artifact is a directory with a `manifest.json` written last. `writing()` stages the files
 beside the final path and renames at the end, so that a reader never meets half an artifact;
 `verify_dir()` lists every difference.
+
+Own code, because no library of the project writes a directory atomically and verifies kind, split
+and every file of it.
 """
 
 import contextlib
@@ -27,8 +30,9 @@ ANY_SPLIT = "*"  # for what only copies artifacts
 
 @dataclass(frozen=True)
 class Manifest:
-    """What `manifest.json` records. `files` maps POSIX relative paths to {"sha256": hex, "bytes":
-    int}.
+    """Content of `manifest.json`.
+
+    `files` maps POSIX relative paths to {"sha256": hex, "bytes": int}.
     """
 
     kind: str
@@ -44,8 +48,9 @@ class Manifest:
 
     @property
     def content_digest(self) -> str:
-        """SHA-256 over kind, split and file digests: equal content, equal digest, whatever code
-        produced it.
+        """Return the SHA-256 over kind, split and file digests.
+
+        Equal content has an equal digest, whichever code produced it.
         """
         return _sha256_text(canonical_json([self.kind, self.split, self.files]))
 
@@ -66,8 +71,9 @@ def writing(
     split: str | None = None,
     summary: dict[str, Any] | None = None,
 ) -> Iterator[Path]:
-    """Yield a staging directory; on success hash it, write the manifest last and rename it to
-    `path`.
+    """Yield a staging directory that becomes the artifact at `path` on success.
+
+    The files are hashed, the manifest is written last, and the directory is renamed to `path`.
 
     `inputs`: what it was made from, as manifests or as content digests that another manifest
     recorded. `summary` may be filled by the caller while writing. On an exception nothing appears
@@ -104,10 +110,10 @@ def writing(
 
 @contextlib.contextmanager
 def working(path: Path) -> Iterator[Path]:
-    """Yield an empty hidden directory beside `path` for what is needed until `path` is written; it
-    is removed again.
+    """Yield an empty hidden directory beside `path`, which is removed afterwards.
 
-    Its name is always the same, so that what a killed attempt left there goes too.
+    It holds what is needed until `path` is written. Its name is always the same, so that what a
+    killed attempt left there goes too.
     """
     work = path.with_name(f".{path.name}.work")
     shutil.rmtree(work, ignore_errors=True)
@@ -119,12 +125,11 @@ def working(path: Path) -> Iterator[Path]:
 
 
 def verify_dir(path: Path, kind: str, *, split: str | None = None) -> Manifest:
-    """Check `path` against its manifest and the expected kind and split (None: the kind belongs to
-    no split).
+    """Check `path` against its manifest and the expected kind and split.
 
-    Raises LeakageViolationError for a wrong split, ArtifactError listing every other difference
-    (missing, extra and changed files, symbolic links, edited manifest, wrong kind or schema
-    version).
+    `split`: None where the kind belongs to no split. Raises LeakageViolationError for a wrong
+    split, ArtifactError listing every other difference (missing, extra and changed files, symbolic
+    links, edited manifest, wrong kind or schema version).
     """
     manifest = read_manifest(path)
     if split not in (None, ANY_SPLIT, manifest.split):
@@ -192,8 +197,9 @@ def sha256_file(path: Path) -> str:
 
 @functools.cache
 def code_version() -> str:
-    """Digest of the sources in `components/`: 16 hex characters, equal wherever the same code
-    runs.
+    """Return a digest of the sources in `components/`, 16 hex characters.
+
+    It is equal wherever the same code runs.
     """
     root = Path(__file__).resolve().parents[2]
     digest = hashlib.sha256()

@@ -12,8 +12,9 @@ TRANSIENT_EXIT_CODE = 1
 
 
 class StreetVisionError(Exception):
-    """Base of all errors raised on purpose; the message is one line: the field or file, the value,
-    the fix.
+    """Base of all errors raised on purpose.
+
+    The message is one line: the field or file, the value, the remedy.
     """
 
     exit_code = TRANSIENT_EXIT_CODE
@@ -42,8 +43,9 @@ class PermanentError(StreetVisionError):
 
 
 class ConfigError(PermanentError):
-    """A configuration field is unknown, of the wrong type or out of range; `problems` lists each of
-    several.
+    """A configuration field is unknown, of the wrong type or out of range.
+
+    `problems` lists each of several.
     """
 
     def __init__(self, message: str = "", problems: Sequence[str] = ()) -> None:
@@ -64,8 +66,9 @@ class LeakageViolationError(ArtifactError):
 
 
 class InfeasibleError(PermanentError):
-    """No solution satisfies the requested constraint; the message names the best attainable
-    value.
+    """No solution satisfies the requested constraint.
+
+    The message names the best attainable value.
     """
 
 

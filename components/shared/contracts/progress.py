@@ -1,4 +1,4 @@
-"""How far is a long loop, and when will it end?"""
+"""Progress bars of long loops, readable on a terminal and in a log."""
 
 import sys
 from collections.abc import Iterable, Iterator
@@ -15,8 +15,9 @@ _LOG_INTERVAL_SECONDS = 10.0
 def progress(
     items: Iterable[T], description: str, *, total: int | None = None, quiet: bool = False
 ) -> Iterator[T]:
-    """Iterate with a progress bar (count, rate, ETA) on stderr; one line every 10 s where stderr is
-    not a terminal.
+    """Iterate with a progress bar (count, rate, remaining time) on stderr.
+
+    Where stderr is not a terminal, a line is written every 10 s.
     """
     interval = 0.1 if sys.stderr.isatty() else _LOG_INTERVAL_SECONDS
     bar = tqdm(

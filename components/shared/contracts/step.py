@@ -40,10 +40,10 @@ Run = Callable[..., Any]
 
 
 def execute(run: Run, config: Mapping[str, Any], **artifacts: Any) -> Any:
-    """Run a step from its KFP component: `config` as a mapping, artifacts (with a `.path`) or lists
-    of them by name.
+    """Run a step from its KFP component.
 
-    An artifact is None where the pipeline does not connect an optional input. Ends the process with
+    `config` is a mapping; artifacts (with a `.path`), or lists of them, are given by name. An
+    artifact is None where the pipeline does not connect an optional input. Ends the process with
     the error's exit code on failure, after one line on stderr and in status.json.
     """
     roles = path_parameters(run)
@@ -86,8 +86,9 @@ def main(run: Run, config_class: type[Config]) -> None:
 
 
 def path_parameters(run: Run) -> dict[str, str]:
-    """Names of the step's path parameters with their role: "input directory", "output file" and so
-    on.
+    """Return the names of the step's path parameters with their roles.
+
+    A role is "input directory", "input directories", "output directory" or "output file".
     """
     hints = typing.get_type_hints(run, include_extras=True)
     roles = {name: _role(hint) for name, hint in hints.items() if name not in ("config", "return")}

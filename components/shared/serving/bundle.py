@@ -1,16 +1,17 @@
-"""Is this bundle exactly what was exported, and what does it hold?
+"""Opening and verification of an exported bundle, without torch.
 
-model/               the classifier with calibrator and threshold folded in: P(positive) > 0.5 is
-the decision, also
-                     where the policy defers (bundle.json says where a calibrator cannot be folded
-                     in)
-policy.json          the one policy, with its calibrator and the threshold on the calibrated
-probability gate/                the gate's weights, where the policy is a gate preprocessing.json
-how an image becomes the model's input student/             a transformers image classification
-model of the whole image alone, where one was distilled early_exit.json      when the whole image is
-enough, where the model looks at several views bundle.json          name, version, SHA-256 of every
-other file, lineage, library versions README.md, model_card.json   for readers, and for NATIX
-manifest.json        as in every artifact
+model/              the classifier with calibrator and threshold fused into the head: the decision
+                    is P(positive) > 0.5, also where the policy defers (bundle.json says so where a
+                    calibrator cannot be fused)
+policy.json         the one policy, with its calibrator and the threshold on P(positive)
+gate/               the gate's weights, where the policy is a gate
+preprocessing.json  how an image becomes the model's input
+student/            a transformers image classifier of the full image alone, where one was distilled
+early_exit.json     when the full image is enough, where the model uses several views
+bundle.json         name, version, SHA-256 of every other file, lineage, library versions
+README.md, model_card.json
+                    for readers, and for NATIX
+manifest.json       as in every artifact
 """
 
 import json

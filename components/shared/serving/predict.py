@@ -1,5 +1,6 @@
-"""Does this photograph show roadwork? `python -m components.shared.serving.predict BUNDLE IMAGE...`
-answers from a bundle.
+"""Command that classifies photographs with a bundle, one JSON line for each.
+
+`python -m components.shared.serving.predict BUNDLE IMAGE...`
 """
 
 import argparse
@@ -72,8 +73,9 @@ def main(given: Sequence[str] | None = None, program: str = _PROGRAM) -> None:
 def _lines(
     predictor: "Predictor", images: list[Path], *, all_views: bool
 ) -> Iterator[dict[str, Any]]:
-    """The documents of one batch, in order: unreadable images get an error and take no part in the
-    batch.
+    """Yield the documents of one batch, in order.
+
+    Unreadable images get an error and are left out of the batch.
     """
     pixels, errors = [], {}
     for position, image in enumerate(images):

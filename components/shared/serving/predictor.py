@@ -1,4 +1,4 @@
-"""What does a deployed bundle answer for an image?
+"""Predictions of a deployed bundle: preprocessing, model, calibrator and policy.
 
 Pixels are decoded at full size, never reduced by a JPEG's DCT as a large training image may be: the
 answer is then the stock pipeline's own. The stored model carries calibrator and threshold, so
@@ -28,11 +28,10 @@ _SPEC = ("image_size", "image_mean", "image_std", "backbone_type", "views")
 
 @dataclass(frozen=True)
 class Answer:
-    """decision: what the policy says; probability: calibrated P(positive) in [0, 1], to compare
-    with threshold.
+    """Decision of the policy for one image.
 
-    views: how many of several views were looked at; where it was the whole image alone, the
-    probability is that one's.
+    probability: calibrated P(positive) in [0, 1], to compare with threshold. views: how many of
+    several views were looked at; where it was the whole image alone, the probability is that one's.
     """
 
     decision: str
@@ -68,8 +67,9 @@ class Predictor:
     def features(
         self, pixels: npt.NDArray[np.uint8], *, first: int = 0, last: int | None = None
     ) -> torch.Tensor:
-        """(B, 2h), or of views number `first` to `last` (B, V, 2h), of (B, S, S, 3) uint8; one
-        batch.
+        """Return features (B, 2h) of (B, S, S, 3) uint8; one batch.
+
+        Of views number `first` to `last` they are (B, V, 2h).
         """
         return self._classifier.features(
             normalise(torch.from_numpy(pixels), self._spec, first=first, last=last)
@@ -81,10 +81,10 @@ class Predictor:
             return self._outputs(self.features(pixels))[0]
 
     def answers(self, pixels: npt.NDArray[np.uint8], *, all_views: bool = False) -> list[Answer]:
-        """One answer per image of (B, S, S, 3) uint8; of several views no more than needed, unless
-        `all_views`.
+        """Return one answer per image of (B, S, S, 3) uint8.
 
-        Raises PermanentError where the model's output is not finite.
+        Of several views no more are computed than needed, unless `all_views`. Raises PermanentError
+        where the model's output is not finite.
         """
         with torch.inference_mode():
             if self._bundle.early_exit is None or all_views:
@@ -93,8 +93,9 @@ class Predictor:
             return self._answers_early(pixels, self._bundle.early_exit)
 
     def _answers_early(self, pixels: npt.NDArray[np.uint8], early_exit: EarlyExit) -> list[Answer]:
-        """The whole images first; then the tiles of those for which that was not enough, all in one
-        batch.
+        """Answer from the full images, and from all views where that is not enough.
+
+        The views of all images that need them are one batch.
         """
         whole = self.features(pixels, last=1)
         # Of one view, every aggregation gives that view's margin.

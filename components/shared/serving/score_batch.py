@@ -40,11 +40,11 @@ calibrate_scrc.
 def score(
     calibration: Logits, batch: Logits, *, coverage: float, alpha: float, seed: int
 ) -> list[dict[str, Any]]:
-    """One document per image of `batch`, in its order: sample_id, accepted, prediction_set (class
-    names).
+    """Return one document per image of `batch`, in its order.
 
-    Raises ConfigError for levels outside (0, 1), DataError where the class names differ,
-    InfeasibleError where alpha < 1 / (m + 1) for the m selected calibration samples.
+    A document has sample_id, accepted and prediction_set (class names). Raises ConfigError for
+    levels outside (0, 1), DataError where the class names differ, InfeasibleError where alpha < 1 /
+    (m + 1) for the m selected calibration samples.
     """
     for name, value in (("alpha", alpha), ("coverage", coverage)):
         if not 0 < value < 1:

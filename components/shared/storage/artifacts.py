@@ -14,8 +14,9 @@ from components.shared.storage.client import Store
 
 
 def upload_artifact(store: Store, path: Path, bucket: str, prefix: str, *, kind: str) -> Manifest:
-    """Verify the artifact at `path` and copy it below `prefix`. Raises ArtifactError or a store
-    error.
+    """Verify the artifact at `path` and copy it below `prefix`.
+
+    Raises ArtifactError or a store error.
     """
     manifest = verify_dir(path, kind, split=ANY_SPLIT)
     for name in sorted(manifest.files):

@@ -1,5 +1,4 @@
-"""How does a checkpoint become a directory that is either complete or not there, and which one is
-the newest?
+"""Checkpoints on disk: complete directories, found and pruned by their step.
 
 `step-000000120/` holds `state.safetensors` and `state.json` under the manifest of every other
 artifact: staged, synced, renamed, verified before it is read. The names sort by step: no clock is
@@ -25,11 +24,11 @@ if (
 _TENSORS, _DOCUMENT = "state.safetensors", "state.json"
 
 
-def write(place: Path, state: "TrainingState", *, step: str, config: Config) -> Path:
-    """Write a checkpoint of the phase `step` below `place`; returns its directory."""
+def write(directory: Path, state: "TrainingState", *, step: str, config: Config) -> Path:
+    """Write a checkpoint of the phase `step` below `directory`; returns its directory."""
     from safetensors.torch import save_file
 
-    path = place / f"step-{state.step:09d}"
+    path = directory / f"step-{state.step:09d}"
     best = {"step": state.step, "best_epoch": state.document["best_epoch"]}
     with writing(path, kind=Kind.TRAINING_STATE, step=step, config=config, summary=best) as out:
         save_file(state.tensors, out / _TENSORS)
@@ -38,7 +37,7 @@ def write(place: Path, state: "TrainingState", *, step: str, config: Config) -> 
 
 
 def read(path: Path) -> "TrainingState":
-    """A checkpoint that `newest` has verified."""
+    """Read a checkpoint that `newest` has verified."""
     from safetensors.torch import load_file
 
     from components.shared.training.loop.state import TrainingState
@@ -47,19 +46,19 @@ def read(path: Path) -> "TrainingState":
     return TrainingState(load_file(path / _TENSORS), document)
 
 
-def all_of(place: Path) -> list[Path]:
-    """Every checkpoint directory below `place`, oldest first, verified or not."""
-    return sorted(path for path in place.glob("step-*") if path.is_dir())
+def all_of(directory: Path) -> list[Path]:
+    """Return every checkpoint directory below `directory`, oldest first, verified or not."""
+    return sorted(path for path in directory.glob("step-*") if path.is_dir())
 
 
 def step_of(name: str) -> int:
-    """Finished steps of the checkpoint with this directory name."""
+    """Return the finished steps of the checkpoint with this directory name."""
     return int(name.removeprefix("step-"))
 
 
-def newest(place: Path) -> Path | None:
-    """The newest complete checkpoint; damaged ones are named and skipped."""
-    for path in reversed(all_of(place)):
+def newest(directory: Path) -> Path | None:
+    """Return the newest complete checkpoint; damaged ones are named and skipped."""
+    for path in reversed(all_of(directory)):
         try:
             verify_dir(path, Kind.TRAINING_STATE)
         except ArtifactError as error:
@@ -69,18 +68,19 @@ def newest(place: Path) -> Path | None:
     return None
 
 
-def remove_partial(place: Path) -> None:
+def remove_partial(directory: Path) -> None:
     """Remove what killed attempts left half written."""
-    for path in place.glob(".step-*"):
+    for path in directory.glob(".step-*"):
         shutil.rmtree(path, ignore_errors=True)
 
 
-def prune(place: Path, keep: Collection[str] = ()) -> None:
-    """Remove all but the newest checkpoint, the first one with the best weights so far, and the
-    names in `keep`.
+def prune(directory: Path, keep: Collection[str] = ()) -> None:
+    """Remove all checkpoints but the newest, the best so far and the names in `keep`.
+
+    The best is the first one with the best weights so far.
     """
     best_epochs: dict[int, str] = {}
-    paths = all_of(place)
+    paths = all_of(directory)
     for path in paths:
         try:
             best_epochs.setdefault(read_manifest(path).summary["best_epoch"], path.name)

@@ -34,11 +34,13 @@ class RemoteCheckpoints:
     def __init__(
         self, store: Store, uri: str, key: str, owner: str = "", claimed: bool = False
     ) -> None:
-        """`uri`: s3://bucket/prefix of all trainings; `owner`: this attempt, a new one where it is
+        """Name a training in the store; nothing is asked of the store yet.
+
+        `uri`: s3://bucket/prefix of all trainings; `owner`: this attempt, a new one where it is
         empty.
         """
         bucket, prefix = split_uri(uri)
-        self.place = f"{uri.rstrip('/')}/{key}"
+        self.location = f"{uri.rstrip('/')}/{key}"
         self.owner = owner or f"{socket.gethostname()[:40]}-{uuid.uuid4().hex[:12]}"
         self._uri, self._key, self._claimed = uri, key, claimed
         self._store, self._bucket = store, bucket
@@ -56,11 +58,10 @@ class RemoteCheckpoints:
         return cls(Store.from_environment(), **job)
 
     def claim(self) -> None:
-        """Become the owner, whoever was; once that was done, make sure that nobody else has become
-        it.
+        """Become the owner of the training, or confirm that this attempt still is.
 
-        Raises StoreConflictError where others claim all the time, OvertakenError where another
-        attempt is the owner.
+        The first call takes over from any owner. Raises StoreConflictError where others claim all
+        the time, OvertakenError where another attempt is the owner.
         """
         if self._claimed:
             self._join()
@@ -78,11 +79,11 @@ class RemoteCheckpoints:
                 if attempt == _CLAIM_ATTEMPTS:
                     raise
 
-    def fetch(self, place: Path, *, newer_than: int) -> Path | None:
-        """Bring the newest complete and verified checkpoint to `place`; None where none is newer
-        than that step.
+    def fetch(self, directory: Path, *, newer_than: int) -> Path | None:
+        """Download the newest complete checkpoint to `directory` and return its path.
 
-        A torn or damaged one is named in a warning and skipped.
+        Returns None where none is newer than the step `newer_than`. A torn or damaged one is named
+        in a warning and skipped.
         """
         keys = {
             item.key.removeprefix(self._prefix)
@@ -100,23 +101,23 @@ class RemoteCheckpoints:
                     self._store,
                     self._bucket,
                     self._prefix + name,
-                    place / local,
+                    directory / local,
                     kind=Kind.TRAINING_STATE,
                 )
             except (ArtifactError, DigestMismatchError, ObjectNotFoundError) as error:
                 print(
-                    f"warning: damaged checkpoint skipped: {self.place}/{name}: {one_line(error)}",
+                    f"warning: damaged checkpoint skipped: {self.location}/{name}:"
+                    f" {one_line(error)}",
                     flush=True,
                 )
             else:
-                return place / local
+                return directory / local
         return None
 
     def upload(self, path: Path, *, keep: Collection[str] = ()) -> None:
-        """Store a checkpoint, move the pointer to it, and remove all others but those named in
-        `keep`.
+        """Store a checkpoint, move the pointer to it, and remove older ones.
 
-        Raises OvertakenError where another attempt owns the pointer.
+        Those named in `keep` stay. Raises OvertakenError where another attempt owns the pointer.
         """
         if self._etag is None:
             self._join()
@@ -154,15 +155,17 @@ class RemoteCheckpoints:
             self._store.delete(self._bucket, self._prefix + _POINTER)
 
     def _join(self) -> None:
-        """Find our pointer; take it over where that was not done before (at the start, or the store
-        was away).
+        """Find the pointer of this attempt, or take it over where that was not done before.
+
+        It was not done at the start, or the store was unreachable.
         """
         pointer, etag = self._pointer()
         if not pointer or not self._claimed:
             self._take_over()
         elif pointer["owner"] != self.owner:
             raise OvertakenError(
-                f"{self.place}: {pointer['owner']} has taken this training over; this attempt stops"
+                f"{self.location}: {pointer['owner']} has taken this training over; this attempt"
+                " stops"
             )
         else:
             self._etag = etag
@@ -182,8 +185,9 @@ class RemoteCheckpoints:
         )
 
     def _prune(self, keep: set[str]) -> None:
-        """Delete all checkpoints but these; manifests first, so that what is half deleted is not
-        there for readers.
+        """Delete all checkpoints but these.
+
+        Manifests go first: a half deleted checkpoint does not exist for readers.
         """
         keys = [item.key for item in self._store.list(self._bucket, f"{self._prefix}step-")]
         for key in sorted(keys, key=lambda key: not key.endswith(_MANIFEST)):

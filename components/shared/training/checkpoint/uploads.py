@@ -15,13 +15,15 @@ _STOP_SECONDS = 10.0
 
 
 class CheckpointUploader:
-    """`failure`: why the last upload did not succeed, else empty; `overtaken`: why training must
-    end, else empty.
+    """Thread that uploads the newest checkpoint.
+
+    `failure`: why the last upload did not succeed, else empty; `overtaken`: why training must end,
+    else empty.
     """
 
-    def __init__(self, mirror: RemoteCheckpoints) -> None:
+    def __init__(self, remote: RemoteCheckpoints) -> None:
         self.failure, self.overtaken = "", ""
-        self._mirror = mirror
+        self._remote = remote
         self._changed = threading.Condition()
         self._waiting: Path | None = None
         self._busy: Path | None = None
@@ -34,18 +36,19 @@ class CheckpointUploader:
             self._changed.notify_all()
 
     def held(self) -> set[str]:
-        """Names of checkpoints that must not be removed yet."""
+        """Return the names of checkpoints that must not be removed yet."""
         with self._changed:
             return {path.name for path in (self._waiting, self._busy) if path is not None}
 
     def wait(self, seconds: float | None = None) -> None:
-        """Until nothing is to be done, at most so long."""
+        """Wait until nothing is left to upload, at most `seconds`."""
         with self._changed:
             self._changed.wait_for(lambda: self._waiting is None and self._busy is None, seconds)
 
     def stop(self) -> None:
-        """Begin nothing more, and let a request under way end: one that arrives after the clean-up
-        would stay.
+        """Start no further upload, and wait until the present one ends.
+
+        An upload that arrived after the clean-up would stay in the store.
         """
         with self._changed:
             self._waiting = None
@@ -64,7 +67,7 @@ class CheckpointUploader:
 
     def _upload(self, path: Path) -> None:
         try:
-            self._mirror.upload(
+            self._remote.upload(
                 path, keep={kept.name for kept in checkpoint_files.all_of(path.parent)}
             )
             self.failure = ""
@@ -72,6 +75,6 @@ class CheckpointUploader:
             self.overtaken = str(error)
         except (StreetVisionError, OSError) as error:
             self.failure = (
-                f"checkpoint {path.name} cannot be stored at {self._mirror.place}:"
+                f"checkpoint {path.name} cannot be stored at {self._remote.location}:"
                 f" {one_line(error)}"
             )

@@ -1,7 +1,7 @@
 """When a checkpoint is written, and what happens where that fails.
 
 Every `checkpoint_steps` steps or `checkpoint_seconds` seconds, whichever comes first, by a thread:
-training only waits for a copy in memory. A second thread mirrors them to the store. A checkpoint
+training only waits for a copy in memory. A second thread uploads them to the store. A checkpoint
 that cannot be written or stored is a warning, or the end where `require_durable` is set.
 """
 
@@ -23,38 +23,41 @@ class CheckpointWriter:
 
     def __init__(
         self,
-        place: Path,
+        directory: Path,
         config: LaunchConfig,
         *,
         step: str,
         found: Path | None = None,
-        mirror: RemoteCheckpoints | None = None,
+        remote: RemoteCheckpoints | None = None,
         micro_batch_limit: int = 0,
     ) -> None:
-        """`place`: directory of this training alone; `found`: the verified checkpoint to go on
-        from; `micro_batch_limit`: most samples at a time after an attempt that ran out of memory,
-        0: no limit.
+        """Open the checkpoints of one training.
+
+        `directory`: of this training alone; `found`: the verified checkpoint to resume from;
+        `micro_batch_limit`: most samples at a time after an attempt that ran out of memory, 0: no
+        limit.
         """
         self.micro_batch_limit = micro_batch_limit
-        self._place, self._config, self._step, self._found = place, config, step, found
+        self._directory, self._config, self._step, self._found = directory, config, step, found
         self._writer: threading.Thread | None = None
         self._failure = ""
-        self._uploads = CheckpointUploader(mirror) if mirror is not None else None
+        self._uploads = CheckpointUploader(remote) if remote is not None else None
         self._last_step, self._last_time = 0, time.monotonic()
 
     @classmethod
     def of_job(cls, job: dict[str, Any], config: LaunchConfig) -> Self:
-        """From the "checkpoints" entry of job.json, as TrainingSession and `run_module` write
-        it.
+        """Build from the "checkpoints" entry of job.json.
+
+        TrainingSession and `run_module` write it.
         """
-        mirror = RemoteCheckpoints.of_job(job["mirror"]) if job["mirror"] else None
+        remote = RemoteCheckpoints.of_job(job["remote"]) if job["remote"] else None
         found = Path(job["found"]) if job["found"] else None
         return cls(
-            Path(job["place"]),
+            Path(job["directory"]),
             config,
             step=job["step"],
             found=found,
-            mirror=mirror,
+            remote=remote,
             micro_batch_limit=job["micro_batch_limit"],
         )
 
@@ -67,11 +70,11 @@ class CheckpointWriter:
         return state
 
     def due(self, step: int) -> bool:
-        """Whether to save after `step` finished steps; never while the last one is still being
-        written.
+        """Return whether to save after `step` finished steps.
 
-        Raises NotDurableError where an earlier one failed and `require_durable` is set,
-        OvertakenError where another attempt has taken this training over.
+        It is false while the last checkpoint is still being written. Raises NotDurableError where
+        an earlier one failed and `require_durable` is set, OvertakenError where another attempt has
+        taken this training over.
         """
         if self._writer is not None and self._writer.is_alive():
             return False
@@ -92,8 +95,9 @@ class CheckpointWriter:
         self._writer.start()
 
     def close(self) -> None:
-        """Training is over: wait for the last one to be written, store no more; errors as in
-        `due`.
+        """Wait until the last checkpoint is written, and upload no more.
+
+        Errors as in `due`.
         """
         if self._writer is not None:
             self._writer.join()
@@ -103,15 +107,17 @@ class CheckpointWriter:
 
     def _write(self, state: TrainingState) -> None:
         try:
-            path = checkpoint_files.write(self._place, state, step=self._step, config=self._config)
+            path = checkpoint_files.write(
+                self._directory, state, step=self._step, config=self._config
+            )
             if self._uploads is not None:
                 self._uploads.offer(path)
             checkpoint_files.prune(
-                self._place, self._uploads.held() if self._uploads is not None else ()
+                self._directory, self._uploads.held() if self._uploads is not None else ()
             )
         except Exception as error:
             self._failure = (
-                f"checkpoint of step {state.step} cannot be written to {self._place}:"
+                f"checkpoint of step {state.step} cannot be written to {self._directory}:"
                 f" {one_line(error)}"
             )
 

@@ -1,4 +1,4 @@
-"""torchrun's process: which rank failed first, and how?
+"""Process of torchrun, which records the failures of its ranks for the launcher.
 
 python -m components.shared.training.launch.agent <arguments of torch.distributed.run>
 """
@@ -17,8 +17,9 @@ from components.shared.training.launch.heartbeat import end_with_parent
 
 
 def main() -> None:
-    """Run torchrun; failed ranks are left for the launcher as {"failures": [{"rank": int,
-    "exit_code": int}]}.
+    """Run torchrun and record which ranks failed, in the order of their failures.
+
+    The launcher reads {"failures": [{"rank": int, "exit_code": int}]}.
     """
     end_with_parent()
     os.environ[Variable.PARENT] = str(os.getpid())

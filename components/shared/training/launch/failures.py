@@ -1,4 +1,8 @@
-"""The cause of a failure, from what the ranks and torchrun left for the step."""
+"""The cause of a failure, from the records of the ranks and of torchrun.
+
+Own records instead of torch's `errors.record`: its reply file has the error's class only inside a
+text, and orders failures by the wall clock in whole seconds, in which all ranks fail after one.
+"""
 
 import json
 import signal
@@ -25,7 +29,7 @@ _MEMORY_ERRORS = ("OutOfMemoryError", "MemoryError")
 
 
 def report_error(directory: Path, rank: int, error: BaseException) -> None:
-    """Called by a failing rank: leave the error's class and message."""
+    """Record the class and message of a failing rank's error."""
     document = {
         "class": type(error).__name__,
         "message": one_line(error),
@@ -35,11 +39,11 @@ def report_error(directory: Path, rank: int, error: BaseException) -> None:
 
 
 def reported_error(
-    directory: Path, exit_code: int, pulse: Heartbeat, *, out_of_memory: bool | None = None
+    directory: Path, exit_code: int, heartbeat: Heartbeat, *, out_of_memory: bool | None = None
 ) -> StreetVisionError:
-    """The cause: an error raised on purpose, else a rank that was killed, else the first unexpected
-    error.
+    """Return the cause of a failure as an error to raise.
 
+    It is an error raised on purpose, else a rank that was killed, else the first unexpected error.
     The other ranks fail after the first, for want of their peer; the wall clock is not asked who
     that was. `out_of_memory`: whether the kernel killed a process of the container meanwhile for
     want of memory; None: unknown.
@@ -62,19 +66,19 @@ def reported_error(
     for failure in failures:
         # SIGTERM is how torchrun ends the others.
         if failure["exit_code"] < 0 and failure["exit_code"] != -signal.SIGTERM:
-            name, place = (
+            name, where = (
                 signal.Signals(-failure["exit_code"]).name,
-                pulse.last_step(failure["rank"]),
+                heartbeat.last_step(failure["rank"]),
             )
             return _killed(
-                f"rank {failure['rank']} was killed by {name} {place}", name, out_of_memory
+                f"rank {failure['rank']} was killed by {name} {where}", name, out_of_memory
             )
 
     for report in reports:
-        place = pulse.last_step(report["rank"])
+        where = heartbeat.last_step(report["rank"])
         exhausted = out_of_memory or report["class"] in _MEMORY_ERRORS
         kind = MemoryExhaustedError if exhausted else TransientError
-        return kind(f"rank {report['rank']} failed {place}: {report['class']}: {report['message']}")
+        return kind(f"rank {report['rank']} failed {where}: {report['class']}: {report['message']}")
     message = (
         f"training processes ended with exit code {exit_code} and left no message; see the log"
         " above"

@@ -1,7 +1,8 @@
-"""Signs of life of the ranks: their last step and micro-batch; and their end with their parent.
+"""Heartbeat of the ranks: their last step and micro-batch; and their end with their parent.
 
-Each rank notes its progress in a small file mapped into memory, at no cost to a step; the launcher
-reads it.
+Each rank records its progress in a small file mapped into memory, at no cost to a step; the
+launcher reads it. torchrun notices only a process that ended, and collective calls only a peer that
+is late by their timeout, without its step: own code.
 """
 
 import ctypes
@@ -22,8 +23,11 @@ _STEP, _TIME, _WAITING, _PID, _MICRO_BATCH = range(5)
 
 
 class Heartbeat:
-    """Signs of life of all ranks: (R, 5) int64 of step (-1: none yet), monotonic ns, waiting for
-    others, pid, and samples per micro-batch (0: does not train)."""
+    """Signs of life of all ranks, in a file that is mapped into memory.
+
+    It holds (R, 5) int64: step (-1: none yet), monotonic ns, waiting for others, pid, and samples
+    per micro-batch (0: does not train).
+    """
 
     def __init__(self, file: Path, n_processes: int = 0) -> None:
         """Open `file`; with `n_processes`, create it."""
@@ -34,33 +38,35 @@ class Heartbeat:
         self._rows = np.memmap(file, dtype=np.int64, mode="r+").reshape(-1, 5)
         self._created = time.monotonic()
 
-    def beat(self, rank: int, step: int | None = None, *, waiting: bool = False) -> None:
-        """`rank` is alive: begins `step`, or goes on with it; `waiting`: inside a collective
-        call.
+    def record(self, rank: int, step: int | None = None, *, waiting: bool = False) -> None:
+        """Record that `rank` is alive.
+
+        `step`: the step that it begins, None where it goes on with the last; `waiting`: inside a
+        collective call.
         """
         row = self._rows[rank]
         if step is not None:
             row[_STEP] = step
         row[_WAITING], row[_PID], row[_TIME] = waiting, os.getpid(), time.monotonic_ns()
 
-    def note_micro_batch(self, rank: int, size: int) -> None:
-        """`rank` works on `size` samples at a time from here on."""
+    def record_micro_batch(self, rank: int, size: int) -> None:
+        """Record that `rank` works on `size` samples at a time from here on."""
         self._rows[rank, _MICRO_BATCH] = size
 
     def micro_batch(self) -> int:
-        """Samples that a rank works on at a time; 0 where none has begun to train."""
+        """Return the samples that a rank works on at a time; 0 where none has begun to train."""
         return int(self._rows[:, _MICRO_BATCH].max())
 
     def last_step(self, rank: int) -> str:
-        """Where the rank was, in words."""
+        """Return where the rank was, in words."""
         step = int(self._rows[rank, _STEP])
         return f"in step {step}" if step >= 0 else "before the first step"
 
     def hung(self, limit_seconds: float) -> str:
-        """The ranks without a sign of life for longer than the limit, in words; empty where there
-        are none.
+        """Return the ranks without a sign of life for longer than the limit, in words.
 
-        Where one hangs, the others wait for it: those that wait are named only if all do.
+        The text is empty where there are none. Where one hangs, the others wait for it: those that
+        wait are named only if all do.
         """
         now = time.monotonic()
         silent = []
@@ -78,14 +84,12 @@ class Heartbeat:
         )
 
     def pids(self) -> list[int]:
-        """Processes that gave a sign of life."""
+        """Return the processes that gave a sign of life."""
         return [int(pid) for pid in self._rows[:, _PID] if pid]
 
 
 def end_with_parent() -> None:
-    """Have the kernel kill this process when its parent ends, however that ends: no orphan trains
-    on.
-    """
+    """Have the kernel kill this process when its parent ends, however that ends."""
     if sys.platform != "linux":
         return
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)

@@ -11,8 +11,9 @@ _EVENTS = Path("/sys/fs/cgroup/memory.events")
 
 
 def n_oom_kills() -> int | None:
-    """Return how many processes of this container were killed so far; None where nothing counts
-    them.
+    """Return how many processes of this container the kernel killed so far, or None.
+
+    None: nothing counts them.
     """
     try:
         lines = _EVENTS.read_text(encoding="ascii").splitlines()

@@ -37,7 +37,7 @@ def launch(
     the call.
     """
     count = n_processes or _n_gpus() or 1
-    pulse = Heartbeat(job.parent / "pulse", count)
+    heartbeat = Heartbeat(job.parent / "heartbeat", count)
     # A static rendezvous: torchrun's standalone one unpickles what it gets from a port that anybody
     # here can write to.
     command = [
@@ -52,15 +52,15 @@ def launch(
     process = subprocess.Popen(command, env=_environment(job.parent, count))
     try:
         while process.poll() is None:
-            if hung := pulse.hung(hang_seconds):
+            if hung := heartbeat.hung(hang_seconds):
                 raise TransientError(hung)
             time.sleep(_POLL_SECONDS)
     finally:
-        _end(process, pulse)
+        _end(process, heartbeat)
     if process.returncode != 0:
         kills = n_oom_kills()
         out_of_memory = None if kills is None or kills_before is None else kills > kills_before
-        raise reported_error(job.parent, process.returncode, pulse, out_of_memory=out_of_memory)
+        raise reported_error(job.parent, process.returncode, heartbeat, out_of_memory=out_of_memory)
 
 
 def _environment(directory: Path, count: int) -> dict[str, str]:
@@ -71,17 +71,19 @@ def _environment(directory: Path, count: int) -> dict[str, str]:
         Variable.PYTHONPATH: os.pathsep.join(filter(None, folders)),
         Variable.TOKENIZERS_PARALLELISM: "false",
         Variable.PARENT: str(os.getpid()),
-        Variable.HEARTBEAT: str(directory / "pulse"),
+        Variable.HEARTBEAT: str(directory / "heartbeat"),
         Variable.REPORTS: str(directory),
     }
 
 
-def _end(process: "subprocess.Popen[bytes]", pulse: Heartbeat) -> None:
+def _end(process: "subprocess.Popen[bytes]", heartbeat: Heartbeat) -> None:
     """Kill torchrun, with which its ranks end (`end_with_parent`), and wait until they are gone."""
     process.kill()
     process.wait()
     ends = time.monotonic() + _END_SECONDS
-    while any(Path(f"/proc/{pid}").exists() for pid in pulse.pids()) and time.monotonic() < ends:
+    while (
+        any(Path(f"/proc/{pid}").exists() for pid in heartbeat.pids()) and time.monotonic() < ends
+    ):
         time.sleep(0.02)
 
 

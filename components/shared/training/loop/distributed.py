@@ -1,4 +1,4 @@
-"""A rank's place in the torchrun group, and how ranks agree.
+"""Ranks of the torchrun group: their number, their rows, and collective calls.
 
 The same code runs with one process and with many: gloo on CPU, NCCL on GPU. Nothing is exchanged as
 pickled objects.
@@ -24,12 +24,12 @@ _TIMEOUT_SECONDS = 300
 
 @dataclass(frozen=True)
 class World:
-    """This process's place in the torchrun group."""
+    """Rank, size and device of this process in the torchrun group."""
 
     rank: int
     size: int
     device: torch.device
-    pulse: Heartbeat | None = None
+    heartbeat: Heartbeat | None = None
 
     @property
     def is_main(self) -> bool:
@@ -37,26 +37,29 @@ class World:
         return self.rank == 0
 
     def rows(self, count: int) -> slice:
-        """This rank's contiguous share of `count` rows; the shares of all ranks are disjoint and
-        complete.
+        """Return this rank's contiguous part of `count` rows.
+
+        The parts of all ranks are disjoint and complete.
         """
         return slice(count * self.rank // self.size, count * (self.rank + 1) // self.size)
 
-    def beat(self, step: int | None = None, *, waiting: bool = False) -> None:
-        """Tell the launcher that this rank is alive: at the start of a step, and now and then in
-        other long work.
-        """
-        if self.pulse is not None:
-            self.pulse.beat(self.rank, step, waiting=waiting)
+    def record_progress(self, step: int | None = None, *, waiting: bool = False) -> None:
+        """Tell the launcher that this rank is alive.
 
-    def note_micro_batch(self, size: int) -> None:
+        Called at the start of a step, and now and then in other long work.
+        """
+        if self.heartbeat is not None:
+            self.heartbeat.record(self.rank, step, waiting=waiting)
+
+    def record_micro_batch(self, size: int) -> None:
         """Tell the launcher how many samples this rank works on at a time."""
-        if self.pulse is not None:
-            self.pulse.note_micro_batch(self.rank, size)
+        if self.heartbeat is not None:
+            self.heartbeat.record_micro_batch(self.rank, size)
 
     def all_gather_int(self, code: int) -> list[int]:
-        """One small integer per rank, known to all: how ranks agree on a problem before a
-        collective call.
+        """Return one small integer per rank, known to all; a collective call.
+
+        Ranks agree on a problem by it before they enter another collective call.
         """
         if self.size == 1:
             return [code]
@@ -66,8 +69,9 @@ class World:
         return [int(value) for value in codes.tolist()]
 
     def gather_rows(self, share: torch.Tensor, count: int) -> torch.Tensor:
-        """Concatenate every rank's `rows(count)` share, each row exactly once: (share, ...) ->
-        (count, ...) on CPU.
+        """Concatenate every rank's `rows(count)` part, each row exactly once.
+
+        (part, ...) -> (count, ...) on the CPU.
         """
         if self.size == 1:
             return share.detach().cpu()
@@ -79,11 +83,11 @@ class World:
         return whole.cpu()
 
     def sum(self, tensor: torch.Tensor) -> torch.Tensor:
-        """The sum of every rank's `tensor`, in place and returned; a collective call."""
+        """Sum every rank's `tensor`, in place, and return it; a collective call."""
         if self.size > 1:
-            self.beat(waiting=True)
+            self.record_progress(waiting=True)
             dist.all_reduce(tensor)
-            self.beat()
+            self.record_progress()
         return tensor
 
 
@@ -105,14 +109,17 @@ def process_group() -> Iterator[World]:
         "nccl" if use_gpu else "gloo", timeout=timedelta(seconds=_TIMEOUT_SECONDS)
     )
     file = os.environ.get(Variable.HEARTBEAT)
-    pulse = Heartbeat(Path(file)) if file else None
-    yield World(rank=dist.get_rank(), size=dist.get_world_size(), device=device, pulse=pulse)
+    heartbeat = Heartbeat(Path(file)) if file else None
+    yield World(
+        rank=dist.get_rank(), size=dist.get_world_size(), device=device, heartbeat=heartbeat
+    )
     dist.destroy_process_group()
 
 
 def leave(exit_code: int) -> None:
-    """End a rank at once: gloo's threads sometimes abort the interpreter's normal shutdown after a
-    finished run.
+    """End a rank at once.
+
+    gloo's threads sometimes abort the interpreter's normal shutdown after a finished run.
     """
     sys.stdout.flush()
     sys.stderr.flush()

@@ -1,6 +1,4 @@
-"""What does the present model say about the images of a split, each computed once over all
-ranks?
-"""
+"""Features, logits and corrupted logits of a split, each sample computed once over all ranks."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -242,6 +240,6 @@ def infer(
         torch.autocast(world.device.type, torch.bfloat16, enabled=precision == "bf16"),
     ):
         for batch in progress(batches, description, quiet=not (world.is_main and description)):
-            world.beat()
+            world.record_progress()
             results.append(function(batch).float())
     return world.gather_rows(torch.cat(results), count)

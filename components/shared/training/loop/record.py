@@ -1,5 +1,6 @@
-"""Where do the metrics of each epoch go? `metrics.csv` and TensorBoard scalars, both byte-identical
-for equal runs.
+"""Record of each epoch's metrics: `metrics.csv` and TensorBoard scalars.
+
+Both are byte-identical for equal runs.
 """
 
 import csv
@@ -20,8 +21,9 @@ def write_metrics(directory: Path, history: list[dict[str, float]]) -> None:
 
 
 def _write_scalars(directory: Path, history: list[dict[str, float]]) -> None:
-    """One event file. Its times are epoch numbers: SummaryWriter would put clock, host name and pid
-    into the bytes.
+    """Write one event file, with epoch numbers as its times.
+
+    SummaryWriter would put clock, host name and pid into the bytes.
     """
     directory.mkdir(exist_ok=True)
     with (directory / "events.out.tfevents.0.training").open("wb") as stream:

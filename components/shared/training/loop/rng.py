@@ -1,5 +1,4 @@
-"""In which state are this process's random number generators? All of them, as one row of bytes and
-back.
+"""States of this process's random number generators, as one row of bytes and back.
 
 The loop derives randomness from (seed, step); these states are for libraries that draw from the
 global generators.
@@ -16,8 +15,9 @@ _NUMPY = struct.Struct("<624IIId")  # key, position, the same two
 
 
 def pack(device: torch.device) -> torch.Tensor:
-    """(n,) uint8 on `device`: states of Python's, numpy's and torch's generators, and of the GPU's
-    where it is one.
+    """Return the states of Python's, numpy's and torch's generators: (n,) uint8 on `device`.
+
+    With the GPU's state where `device` is one.
     """
     _, words, waiting = random.getstate()
     legacy = np.random.get_state(legacy=False)

@@ -1,4 +1,4 @@
-"""Which samples form the global batch of a given step?
+"""Samples of the global batch of any step, as a pure function of seed and step.
 
 A pure function of (seed, step): any step can be addressed without replaying the ones before it, on
 any number of processes, which is what makes exact resume and world-size independence possible.
@@ -11,8 +11,9 @@ import numpy.typing as npt
 
 
 def steps_per_epoch(n_samples: int, global_batch_size: int) -> int:
-    """Full global batches in one pass; the remainder of a permutation is left out, another one each
-    epoch.
+    """Return the number of full global batches in one pass.
+
+    The remainder of a permutation is left out, another one each epoch.
     """
     return max(1, n_samples // global_batch_size)
 
@@ -20,10 +21,10 @@ def steps_per_epoch(n_samples: int, global_batch_size: int) -> int:
 def global_batch(
     n_samples: int, global_batch_size: int, seed: int, step: int, stream: int = 0
 ) -> npt.NDArray[np.int64]:
-    """Positions (B,) int64 of the samples of `step`, B = min(global_batch_size, n_samples), without
-    repetition.
+    """Return positions (B,) int64 of the samples of `step`, without repetition.
 
-    Every `stream` goes through all samples in an order of its own.
+    B = min(global_batch_size, n_samples). Every `stream` goes through all samples in an order of
+    its own.
     """
     epoch, index = divmod(step, steps_per_epoch(n_samples, global_batch_size))
     size = min(global_batch_size, n_samples)
@@ -31,8 +32,9 @@ def global_batch(
 
 
 def step_rng(seed: int, step: int, stream: int) -> np.random.Generator:
-    """Random numbers of one step and purpose, drawn for the whole global batch and sliced by every
-    rank.
+    """Return the generator of one step and purpose.
+
+    Its numbers are drawn for the whole global batch and sliced by every rank.
     """
     return np.random.default_rng([seed, step, stream])
 
@@ -40,8 +42,9 @@ def step_rng(seed: int, step: int, stream: int) -> np.random.Generator:
 def dropout_mask(
     rate: float, shape: tuple[int, int], seed: int, step: int, stream: int
 ) -> npt.NDArray[np.float32] | None:
-    """(B, F) of a step's global batch: 0 with probability `rate`, else 1 / (1 - rate); None at rate
-    0.
+    """Return the mask (B, F) of a step's global batch, or None at rate 0.
+
+    0 with probability `rate`, else 1 / (1 - rate).
     """
     if rate == 0:
         return None

@@ -1,4 +1,4 @@
-"""Which losses teach a model when not to answer, or to be right where a threshold will be?
+"""Losses for deferral and for errors at a threshold: Gatekeeper, SelectiveNet, conformal risk.
 
 Batch means are over the samples that are passed: train_gate passes the whole global batch,
 train_baseline a process's micro-batch.
@@ -31,11 +31,11 @@ def selective_net_loss(
 
 
 def gatekeeper_losses(logits: torch.Tensor, labels: torch.Tensor, share: float) -> torch.Tensor:
-    """(B,) losses of Gatekeeper (arXiv 2502.19335, NeurIPS 2025): correct samples are fitted, wrong
-    ones made unsure.
+    """Return (B,) losses of Gatekeeper (arXiv 2502.19335, NeurIPS 2025).
 
-    share * CE where the prediction is right, (1 - share) * KL(p || uniform) where it is wrong. A
-    low share defers better and answers worse.
+    Correct samples are fitted, wrong ones are made unsure. share * CE where the prediction is
+    right, (1 - share) * KL(p || uniform) where it is wrong. A low share defers better and answers
+    worse.
     """
     log_p = logits.log_softmax(dim=1)
     cross_entropy = F.nll_loss(log_p, labels, reduction="none")
@@ -45,12 +45,11 @@ def gatekeeper_losses(logits: torch.Tensor, labels: torch.Tensor, share: float) 
 
 
 def conformal_threshold(positive_scores: torch.Tensor, alpha: float) -> torch.Tensor | None:
-    """Scalar: the largest conformal threshold that misses at most alpha of the positives,
-    differentiable.
+    """Return the largest conformal threshold that misses at most alpha of the positives.
 
-    It is the order statistic of `positive_scores` (n,) that keeps (misses + 1) / (n + 1) <= alpha,
-    averaged with its neighbours within 0.25 % of the ranks, so that more than one sample gets a
-    gradient; None where n is too small.
+    A differentiable scalar. It is the order statistic of `positive_scores` (n,) that keeps (misses
+    + 1) / (n + 1) <= alpha, averaged with its neighbours within 0.25 % of the ranks, so that more
+    than one sample gets a gradient; None where n is too small.
     """
     ordered = positive_scores.sort(descending=True).values
     count = len(ordered)
@@ -64,12 +63,11 @@ def conformal_threshold(positive_scores: torch.Tensor, alpha: float) -> torch.Te
 def conformal_risk(
     scores: torch.Tensor, positive: torch.Tensor, alpha: float, temperature: float = 0.1
 ) -> torch.Tensor | None:
-    """Scalar: the smoothed false positive rate at the conformal threshold, "Conformal risk
-    training", arXiv 2510.08748.
+    """Return the smoothed false positive rate at the conformal threshold, a scalar.
 
-    scores: (B,) in [0, 1]; positive: (B,) bool. The first half of the batch gives the threshold,
-    the second half the loss mean(sigmoid((score of a negative - threshold) / temperature)); None
-    where either half has too few samples.
+    "Conformal risk training", arXiv 2510.08748. scores: (B,) in [0, 1]; positive: (B,) bool. The
+    first half of the batch gives the threshold, the second half the loss mean(sigmoid((score of a
+    negative - threshold) / temperature)); None where either half has too few samples.
     """
     half = len(scores) // 2
     threshold = conformal_threshold(scores[:half][positive[:half]], alpha)

@@ -1,9 +1,10 @@
-"""What an interrupted training remembers to end with the very same model.
+"""State of a training between two steps, from which it ends with the very same model.
 
-Everything that a step reads and that is not derived from (inputs, seed, step): weights, their
+It is everything that a step reads and that is not derived from (inputs, seed, step): weights, their
 average and the best ones, optimiser, schedule, generators of every rank, position in the epoch,
 metrics so far. Floating point numbers are tensors, so that they come back bit by bit and may be
-NaN; the rest is JSON.
+NaN; the rest is JSON. Own code, because no library promises a resumed training that ends with the
+same bits on any number of processes.
 """
 
 from dataclasses import dataclass, field
@@ -18,8 +19,9 @@ from components.shared.training.loop.trainer import Trainer
 
 @dataclass
 class Position:
-    """How far the loop is. `losses`: of the finished steps of `epoch`; `best`: weights of the best
-    epoch so far.
+    """Position of the loop in a training.
+
+    `losses`: of the finished steps of `epoch`; `best`: weights of the best epoch so far.
     """
 
     best: list[torch.Tensor]
@@ -44,8 +46,9 @@ class TrainingState:
 
 
 def capture(trainer: Trainer, position: Position, world: World) -> TrainingState:
-    """A copy of everything. Every rank must call it; only the main rank's result is meant to be
-    kept.
+    """Return a copy of the complete state.
+
+    Every rank must call it; only the main rank's result is meant to be kept.
     """
     tensors = {"generators": world.gather_rows(rng.pack(world.device)[None], world.size)}
     for group, values in _groups(trainer, position).items():

@@ -25,8 +25,9 @@ class Task(Protocol):
         batch_slots: npt.NDArray[np.int64],
         step: int,
     ) -> torch.Tensor:
-        """Sum (not mean) of the losses of the samples at `positions`, called through `model` (the
-        DDP wrapper).
+        """Return the sum (not mean) of the losses of the samples at `positions`.
+
+        It is called through `model`, the DDP wrapper.
 
         `batch_slots` are their positions in the global batch: randomness is drawn for the whole
         batch and indexed by them, so that it does not depend on the number of processes or the
@@ -51,6 +52,7 @@ class TeachingTask(Task, Protocol):
     def begin_step(
         self, positions: npt.NDArray[np.int64], batch_slots: npt.NDArray[np.int64], step: int
     ) -> None:
-        """Prepare the targets of this rank's samples, all of them, before `loss` sees any part; may
-        be collective.
+        """Prepare the targets of this rank's samples, all of them, before any `loss`.
+
+        It may be collective.
         """

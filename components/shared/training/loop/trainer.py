@@ -1,4 +1,4 @@
-"""One optimiser step on one global batch, on any number of processes.
+"""One optimizer step on one global batch, on any number of processes.
 
 Micro-batches, gradient accumulation, DDP, AdamW with its schedule or PROFIT around it, and the
 weight average; the loop above decides when.
@@ -68,9 +68,9 @@ class Trainer:
             ReferenceStep(self.parameters, config.reference_rate) if config.reference_rate else None
         )
         self.average = self._first_average()
-        share = math.ceil(min(config.global_batch_size, task.n_samples) / world.size)
-        self.micro_batch_size = share
-        self.limit_micro_batch(config.micro_batch_size or share)
+        samples_per_rank = math.ceil(min(config.global_batch_size, task.n_samples) / world.size)
+        self.micro_batch_size = samples_per_rank
+        self.limit_micro_batch(config.micro_batch_size or samples_per_rank)
         # Memory grows until the optimiser's state exists, after the first step; batches never
         # change their shape.
         self.probes_left = 2
@@ -81,16 +81,20 @@ class Trainer:
         return float(self.schedule.get_last_lr()[0])
 
     def limit_micro_batch(self, size: int) -> None:
-        """Take at most `size` samples at a time from here on; the launcher is told, for the case of
-        a failure.
+        """Work on at most `size` samples at a time from here on.
+
+        The launcher is told, for the case of a failure.
         """
         self.micro_batch_size = min(self.micro_batch_size, size)
-        self.world.note_micro_batch(self.micro_batch_size)
+        self.world.record_micro_batch(self.micro_batch_size)
 
     def step(self, step: int, request: bool = False) -> tuple[float, bool]:
-        """One optimiser step on one global batch: this rank's part of the mean loss, and whether
-        any rank made a `request` (to save a checkpoint: all ranks take part in one)."""
-        self.world.beat(step)
+        """Run one optimizer step on one global batch.
+
+        Returns this rank's part of the mean loss, and whether any rank made a `request` (to save a
+        checkpoint: all ranks take part in one).
+        """
+        self.world.record_progress(step)
         batch = global_batch(
             self.task.n_samples, self.config.global_batch_size, self.config.seed, step
         )
@@ -119,8 +123,9 @@ class Trainer:
         return loss, requested
 
     def _reference_gradients(self, step: int) -> None:
-        """Of other samples and other random draws than those of `step`; on every rank the same, as
-        always.
+        """Compute gradients of other samples and other random draws than those of `step`.
+
+        They are equal on every rank.
         """
         size, seed = self.config.global_batch_size, self.config.seed
         stream = SampleOrderStream.PROFIT_REFERENCE
@@ -128,11 +133,10 @@ class Trainer:
         self._accumulate(batch, self._slots(batch), self.n_steps + step, False)
 
     def warm_up_ddp_buckets(self) -> None:
-        """Let DDP order its communication as it does after a first backward pass; the gradients are
-        discarded.
+        """Let DDP order its communication as it does after a first backward pass.
 
-        Over three and more ranks the order of a sum depends on it, so that without this a resumed
-        training would differ in the last bits.
+        The gradients are discarded. Over three and more ranks the order of a sum depends on it, so
+        that without this a resumed training would differ in the last bits.
         """
         if self.world.size > 1:
             batch = global_batch(
@@ -143,8 +147,9 @@ class Trainer:
             self.optimizer.zero_grad(set_to_none=True)
 
     def _first_average(self) -> list[torch.Tensor]:
-        """Where the average is kept: in the task's teacher, so that this is always what the average
-        says.
+        """Return the tensors that hold the average: those of the task's teacher, if it has one.
+
+        The teacher then always has the averaged weights.
         """
         if not isinstance(self.task, TeachingTask):
             return [p.detach().clone() for p in self.parameters]
@@ -165,8 +170,9 @@ class Trainer:
     def _fits(
         self, batch: npt.NDArray[np.int64], batch_slots: npt.NDArray[np.int64], step: int
     ) -> bool:
-        """Rehearse one micro-batch without communication, so that a rank may fail alone; all ranks
-        get the verdict.
+        """Run the memory probe: one micro-batch without communication; all ranks get the verdict.
+
+        Without communication a rank may fail alone.
         """
         chunk = batch_slots[: self.micro_batch_size]
         out_of_memory = False
@@ -248,9 +254,9 @@ class Trainer:
     def _update_average(self, step: int) -> None:
         decay = self.config.ema_decay or 0.0  # without averaging, the average is the weights
         if not isinstance(self.task, TeachingTask):
-            # The usual warm-up: early on, the average follows the weights instead of the
-            # initialisation. A teacher must not: one that follows its student agrees with it on
-            # nothing.
+            # Early on, the average follows the weights instead of the initialisation. No warm-up
+            # for an EMA teacher: a teacher that tracks the student closely gives a trivial target,
+            # and training collapses.
             decay = min(decay, (1 + step) / (10 + step)) if decay else 0.0
         current = [p.detach() for p in self.parameters]
         get_ema_multi_avg_fn(decay)(  # type: ignore[no-untyped-call]

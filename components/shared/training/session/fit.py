@@ -2,7 +2,8 @@
 
 `fit` runs every phase that trains. The task says what a sample's loss is; the loop owns epochs,
 weight averaging, early stopping, the record of metrics and checkpoints. Interrupted at any step and
-started again, it ends with the same bits.
+started again, it ends with the same bits; the result does not depend on the number of processes
+beyond the rounding of sums. Neither Lightning nor Accelerate promises that: own code.
 """
 
 import math
@@ -117,9 +118,7 @@ class _Run:
                 self._save()
 
     def evaluate(self, epoch: int) -> None:
-        """Metrics of a finished epoch; its averaged weights are kept where they are the best so
-        far.
-        """
+        """Evaluate a finished epoch, and remember its averaged weights if they are the best."""
         with self.trainer.averaged():
             metrics = self.task.evaluate()
         position, monitor = self.position, self.task.monitor

@@ -1,4 +1,4 @@
-"""How do the predictions that the ranks left become a logits artifact?"""
+"""Logits artifacts, made from the predictions that the ranks left."""
 
 from collections.abc import Mapping
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""How does one rank under torchrun run a phase's training, and how does it leave?"""
+"""Entry point of a rank under torchrun: job file, computation, exit code."""
 
 import argparse
 import json
@@ -20,10 +20,10 @@ C = TypeVar("C", bound=Config)
 
 
 def run_rank(work: Callable[..., None], config_class: type[C], description: str | None) -> None:
-    """Parse `--config job.json`, call work(config, **paths, world), with `checkpoints` where the
-    phase trains, and end the process. Computation is deterministic, and seeded where the
-    configuration has a seed.
+    """Run `work` as one rank of torchrun and end the process.
 
+    It parses `--config job.json` and calls work(config, **paths, world), with `checkpoints` where
+    the phase trains. Computation is deterministic, and seeded where the configuration has a seed.
     An error is left for the launcher with its class and message; its traceback is printed unless it
     is permanent.
     """

@@ -1,5 +1,4 @@
-"""The one way in which a step runs a module under torchrun: started again in the pod after a
-transient failure.
+"""Runs of a module under torchrun, started again in the pod after a transient failure.
 
 An orchestrator retries lost pods only (KFP 2.17 sets Argo's retryPolicy OnError): a process that
 dies is nobody's but the step's. docs/failures.md has the table.
@@ -39,8 +38,7 @@ def run_module(
     work: Path,
     find_checkpoint: Callable[[], dict[str, Any]] | None = None,
 ) -> None:
-    """Run `module` under torchrun on `config` until it succeeds, started again at most
-    `config.max_restarts` times.
+    """Run `module` under torchrun until it succeeds, with at most `max_restarts` restarts.
 
     Every start finds the directory `work` empty but for job.json, which holds the configuration,
     the paths of `inputs` and of `work`, and as "checkpoints" what `find_checkpoint` returns, asked
@@ -77,11 +75,14 @@ def run_module(
 
 
 def _smaller_micro_batch(failure: TransientError, work: Path) -> int:
-    """Samples that a process may take at a time from now on, after it ran out of memory; 0: as many
-    as before.
+    """Return the samples that a process may take at a time after it ran out of memory.
+
+    0: as many as before.
     """
     size = (
-        Heartbeat(work / "pulse").micro_batch() if isinstance(failure, MemoryExhaustedError) else 0
+        Heartbeat(work / "heartbeat").micro_batch()
+        if isinstance(failure, MemoryExhaustedError)
+        else 0
     )
     return (size + 1) // 2 if size > 1 else 0
 
@@ -93,9 +94,7 @@ def _write_job(
     checkpoint: dict[str, Any] | None,
     micro_batch_limit: int,
 ) -> Path:
-    """Remove what an earlier start left in `work` and write job.json, which is all that the
-    processes get.
-    """
+    """Empty `work` and write job.json, which is all that the processes get."""
     for entry in work.iterdir():
         if entry.is_dir():
             shutil.rmtree(entry)

@@ -22,7 +22,7 @@ from components.shared.training.loop.distributed import World
 from components.shared.training.loop.state import TrainingState
 from components.shared.training.session.fit import fit
 from components.shared.training.session.rank import run_rank
-from components.shared.training.session.resumable import TrainingSession
+from components.shared.training.session.training_session import TrainingSession
 from tests.components.shared.training import toy
 from tests.components.shared.training.toy import Positions, Toy
 

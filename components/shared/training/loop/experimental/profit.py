@@ -1,5 +1,6 @@
-"""How is a converged model fine-tuned without giving up what it has learned? PROFIT, around any
-optimiser.
+"""PROFIT (arXiv 2412.01930): research option of a single paper, around any optimizer.
+
+It fine-tunes a converged model without giving up what it has learned.
 """
 
 from collections.abc import Sequence

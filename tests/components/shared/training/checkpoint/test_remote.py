@@ -37,16 +37,16 @@ class _Waiting(CheckpointWriter):
         self._uploads.wait()
 
 
-def _mirror(settings: StoreSettings, bucket: str, **options: float) -> RemoteCheckpoints:
+def _remote(settings: StoreSettings, bucket: str, **options: float) -> RemoteCheckpoints:
     return RemoteCheckpoints(Store(settings, **options), f"s3://{bucket}/trainings", KEY)
 
 
 def _attempt(
-    place: Path, mirror: RemoteCheckpoints, found: Path | None = None, **changes: object
+    place: Path, remote: RemoteCheckpoints, found: Path | None = None, **changes: object
 ) -> CheckpointWriter:
     place.mkdir(parents=True, exist_ok=True)
     config = LaunchConfig.from_mapping({"checkpoint_steps": 1} | changes)
-    return _Waiting(place, config, step="toy", found=found, mirror=mirror)
+    return _Waiting(place, config, step="toy", found=found, remote=remote)
 
 
 def _interrupted(world: World, checkpoints: CheckpointWriter, at: int) -> None:
@@ -62,10 +62,10 @@ def test_another_machine_goes_on_and_the_bits_are_the_same(
     world: World, s3: StoreSettings, bucket: str, tmp_path: Path
 ) -> None:
     expected = bits(*toy.train(world, CHANGES))
-    first = _mirror(s3, bucket)
+    first = _remote(s3, bucket)
     first.claim()
     _interrupted(world, _attempt(tmp_path / "machine1", first), at=5)
-    second = _mirror(s3, bucket)
+    second = _remote(s3, bucket)
     second.claim()
     found = second.fetch(tmp_path / "machine2", newer_than=0)
     assert found is not None
@@ -83,9 +83,9 @@ def test_another_machine_goes_on_and_the_bits_are_the_same(
 def test_nothing_is_fetched_where_the_local_one_is_as_new(
     world: World, s3: StoreSettings, bucket: str, tmp_path: Path
 ) -> None:
-    mirror = _mirror(s3, bucket)
-    _interrupted(world, _attempt(tmp_path / "a", mirror), at=3)
-    assert mirror.fetch(tmp_path / "b", newer_than=3) is None
+    remote = _remote(s3, bucket)
+    _interrupted(world, _attempt(tmp_path / "a", remote), at=3)
+    assert remote.fetch(tmp_path / "b", newer_than=3) is None
     assert not (tmp_path / "b").exists()
 
 
@@ -98,12 +98,12 @@ def test_a_torn_remote_checkpoint_is_named_and_the_one_before_is_taken(
     capsys: pytest.CaptureFixture[str],
     damage: str,
 ) -> None:
-    mirror = _mirror(s3, bucket)
+    remote = _remote(s3, bucket)
     place = tmp_path / "a"
-    _interrupted(world, _attempt(place, mirror), at=3)
+    _interrupted(world, _attempt(place, remote), at=3)
     later = shutil.copytree(checkpoint_files.all_of(place)[-1], tmp_path / "later/step-000000004")
-    mirror.upload(later, keep={"step-000000003"})
-    prefix = f"trainings/{KEY}/step-000000004.{mirror.owner}/"
+    remote.upload(later, keep={"step-000000003"})
+    prefix = f"trainings/{KEY}/step-000000004.{remote.owner}/"
     store = Store(s3)
     if damage == "no manifest":
         store.delete(bucket, prefix + "manifest.json")
@@ -112,7 +112,7 @@ def test_a_torn_remote_checkpoint_is_named_and_the_one_before_is_taken(
     else:
         store.delete(bucket, prefix + "state.json")
         store.put_if_absent(bucket, prefix + "state.json", b"{}")
-    found = _mirror(s3, bucket).fetch(tmp_path / "b", newer_than=0)
+    found = _remote(s3, bucket).fetch(tmp_path / "b", newer_than=0)
     assert found == tmp_path / "b/step-000000003"
     assert "warning: damaged checkpoint skipped: s3://" in capsys.readouterr().out
     assert [entry.name for entry in (tmp_path / "b").iterdir()] == ["step-000000003"]
@@ -121,7 +121,7 @@ def test_a_torn_remote_checkpoint_is_named_and_the_one_before_is_taken(
 def test_of_two_attempts_the_older_one_stops(
     world: World, s3: StoreSettings, bucket: str, tmp_path: Path
 ) -> None:
-    first, second = _mirror(s3, bucket), _mirror(s3, bucket)
+    first, second = _remote(s3, bucket), _remote(s3, bucket)
     first.claim()
     checkpoints = _attempt(tmp_path / "a", first)
     _interrupted(world, checkpoints, at=3)
@@ -144,11 +144,11 @@ def test_a_store_that_fails_every_fifth_call_changes_nothing(
 ) -> None:
     expected = bits(*toy.train(world, CHANGES))
     with fault_proxy(s3.endpoint, rate=0.2, stall_seconds=0.05) as proxy:
-        mirror = _mirror(dataclasses.replace(s3, endpoint=proxy.endpoint), bucket)
-        mirror.claim()
-        assert bits(*toy.train(world, CHANGES, _attempt(tmp_path / "a", mirror))) == expected
+        remote = _remote(dataclasses.replace(s3, endpoint=proxy.endpoint), bucket)
+        remote.claim()
+        assert bits(*toy.train(world, CHANGES, _attempt(tmp_path / "a", remote))) == expected
         assert proxy.n_faults > 0
-    assert _mirror(s3, bucket).fetch(tmp_path / "b", newer_than=7) == tmp_path / "b/step-000000008"
+    assert _remote(s3, bucket).fetch(tmp_path / "b", newer_than=7) == tmp_path / "b/step-000000008"
 
 
 @pytest.mark.parametrize("durable", [False, True])
@@ -162,12 +162,12 @@ def test_a_store_that_is_away_is_a_warning_or_the_end(
 ) -> None:
     expected = bits(*toy.train(world, CHANGES))
     with fault_proxy(s3.endpoint, rate=1.0, faults=("error500", "reset_before")) as proxy:
-        mirror = _mirror(
+        remote = _remote(
             dataclasses.replace(s3, endpoint=proxy.endpoint), bucket, deadline_seconds=0.3
         )
         with pytest.raises(StoreUnavailableError):
-            mirror.claim()
-        checkpoints = _attempt(tmp_path / "a", mirror, require_durable=durable)
+            remote.claim()
+        checkpoints = _attempt(tmp_path / "a", remote, require_durable=durable)
         if durable:
             with pytest.raises(
                 TransientError, match=r"cannot be stored at s3://.*require_durable=true stops"
@@ -181,11 +181,11 @@ def test_a_store_that_is_away_is_a_warning_or_the_end(
 def test_a_store_that_comes_back_protects_again(
     world: World, s3: StoreSettings, bucket: str, tmp_path: Path
 ) -> None:
-    earlier = _mirror(s3, bucket)
+    earlier = _remote(s3, bucket)
     earlier.claim()
-    mirror = _mirror(s3, bucket)  # was not able to claim when it began
-    _interrupted(world, _attempt(tmp_path / "a", mirror), at=2)
-    assert _mirror(s3, bucket).fetch(tmp_path / "b", newer_than=0) == tmp_path / "b/step-000000002"
+    remote = _remote(s3, bucket)  # was not able to claim when it began
+    _interrupted(world, _attempt(tmp_path / "a", remote), at=2)
+    assert _remote(s3, bucket).fetch(tmp_path / "b", newer_than=0) == tmp_path / "b/step-000000002"
 
 
 def test_training_does_not_wait_for_a_slow_store(
@@ -198,17 +198,17 @@ def test_training_does_not_wait_for_a_slow_store(
             time.sleep(0.3)
             self.uploaded += 1
 
-    mirror = Slow(Store(s3), f"s3://{bucket}/x", KEY)
+    remote = Slow(Store(s3), f"s3://{bucket}/x", KEY)
     config = LaunchConfig(checkpoint_steps=1)
     (tmp_path / "a").mkdir()
-    checkpoints = CheckpointWriter(tmp_path / "a", config, step="toy", mirror=mirror)
+    checkpoints = CheckpointWriter(tmp_path / "a", config, step="toy", remote=remote)
     toy.train(world, {"epochs": 30}, checkpoints)
-    assert 1 <= mirror.uploaded <= 4  # of up to 60: those that came meanwhile were left out
+    assert 1 <= remote.uploaded <= 4  # of up to 60: those that came meanwhile were left out
 
 
 def test_the_record_of_a_failure_is_found_by_another_machine(
     s3: StoreSettings, bucket: str
 ) -> None:
-    assert _mirror(s3, bucket).failure() is None
-    _mirror(s3, bucket).record_failure({"class": "DataError", "message": "m"})
-    assert _mirror(s3, bucket).failure() == {"class": "DataError", "message": "m"}
+    assert _remote(s3, bucket).failure() is None
+    _remote(s3, bucket).record_failure({"class": "DataError", "message": "m"})
+    assert _remote(s3, bucket).failure() == {"class": "DataError", "message": "m"}

@@ -49,8 +49,8 @@ def test_a_dead_or_hung_rank_ends_the_group_and_is_named(
         )
     assert not processes(str(tmp_path))
     assert (set(Path("/dev/shm").iterdir()), set(Path("/tmp").glob("torchelastic_*"))) == before
-    pulse = Heartbeat(tmp_path / "pulse")
-    assert pulse.last_step(n_processes - 1) == "in step 3"
+    heartbeat = Heartbeat(tmp_path / "heartbeat")
+    assert heartbeat.last_step(n_processes - 1) == "in step 3"
 
 
 def test_no_rank_outlives_a_killed_step(tmp_path: Path) -> None:
@@ -63,8 +63,8 @@ def test_no_rank_outlives_a_killed_step(tmp_path: Path) -> None:
     try:
         ends = time.monotonic() + 60
         while not (
-            (tmp_path / "pulse").is_file()
-            and Heartbeat(tmp_path / "pulse").last_step(1) == "in step 3"
+            (tmp_path / "heartbeat").is_file()
+            and Heartbeat(tmp_path / "heartbeat").last_step(1) == "in step 3"
         ):
             assert time.monotonic() < ends
             time.sleep(0.05)

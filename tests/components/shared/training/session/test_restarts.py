@@ -192,7 +192,7 @@ def _failing(*errors: StreetVisionError, micro_batch: int = 0) -> Callable[..., 
         assert [entry.name for entry in job.parent.iterdir()] == ["job.json"]
         (job.parent / "checkpoint").mkdir()
         (job.parent / "agent.json").write_text("{}")
-        Heartbeat(job.parent / "pulse", 1).note_micro_batch(0, micro_batch)
+        Heartbeat(job.parent / "heartbeat", 1).record_micro_batch(0, micro_batch)
         if left:
             raise left.pop(0)
 
@@ -226,7 +226,7 @@ def test_each_out_of_memory_kill_halves_down_to_one_sample(
     def launch(module: str, job: Path, **options: object) -> None:
         limit = json.loads(job.read_text())["checkpoints"]["micro_batch_limit"]
         limits.append(limit)
-        Heartbeat(job.parent / "pulse", 1).note_micro_batch(0, limit or 5)
+        Heartbeat(job.parent / "heartbeat", 1).record_micro_batch(0, limit or 5)
         raise TransientError("other") if len(limits) == 3 else MemoryExhaustedError("out of memory")
 
     monkeypatch.setattr(restarts, "launch", launch)

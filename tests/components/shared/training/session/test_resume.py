@@ -139,10 +139,10 @@ def launch_toy(
     place.mkdir(exist_ok=True)
     found = checkpoint_files.newest(place)
     entry = {
-        "place": str(place),
+        "directory": str(place),
         "step": "toy",
         "found": str(found or ""),
-        "mirror": None,
+        "remote": None,
         "micro_batch_limit": 0,
     }
     file = directory / "job.json"

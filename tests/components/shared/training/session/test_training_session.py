@@ -16,8 +16,8 @@ from components.shared.contracts.errors import (
 )
 from components.shared.contracts.options import LaunchConfig
 from components.shared.storage import Store, StoreSettings
-from components.shared.training.session import resumable
-from components.shared.training.session.resumable import TrainingSession, training_key
+from components.shared.training.session import training_session
+from components.shared.training.session.training_session import TrainingSession, training_key
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -54,7 +54,7 @@ def test_any_changed_input_has_another_key(
     with artifacts.writing(tmp_path / "data", kind="Thing", step="test", config=Config()) as out:
         (out / "a").write_text("b")
     keys.append(training_key(Settings(), "toy", inputs))
-    monkeypatch.setattr(resumable, "code_version", lambda: "changed")
+    monkeypatch.setattr(training_session, "code_version", lambda: "changed")
     keys.append(training_key(Settings(), "toy", inputs))
     assert len(set(keys)) == len(keys)
 
@@ -74,7 +74,7 @@ def test_success_leaves_nothing(inputs: dict[str, Path | str], tmp_path: Path) -
     (tmp_path / "run").mkdir()
     with _training(inputs, tmp_path) as training:
         job = training.find_checkpoint()
-        (Path(job["place"]) / "step-000000001").mkdir()
+        (Path(job["directory"]) / "step-000000001").mkdir()
     assert not list((tmp_path / "run").iterdir())
 
 
@@ -84,7 +84,7 @@ def test_an_interrupted_attempt_leaves_its_checkpoints(
     def interrupted() -> None:
         with _training(inputs, tmp_path) as training:
             job = training.find_checkpoint()
-            (Path(job["place"]) / "step-000000001").mkdir()
+            (Path(job["directory"]) / "step-000000001").mkdir()
             raise TransientError("preempted")
 
     with pytest.raises(TransientError):
@@ -116,8 +116,8 @@ def test_the_place_can_be_given(
 ) -> None:
     monkeypatch.setenv(Variable.CHECKPOINTS, str(tmp_path / "elsewhere"))
     first, second = _training(inputs, tmp_path / "a"), _training(inputs, tmp_path / "b")
-    assert first.place == second.place
-    assert first.place.parent == tmp_path / "elsewhere"
+    assert first.directory == second.directory
+    assert first.directory.parent == tmp_path / "elsewhere"
 
 
 def test_the_same_training_does_not_run_twice_on_a_machine(
@@ -176,7 +176,7 @@ def test_a_restart_stays_the_owner_and_finds_out_where_another_pod_took_over(
     ).items():
         monkeypatch.setenv(name, value)
     with _training(inputs, tmp_path / "pod1") as older:
-        owners = {older.find_checkpoint()["mirror"]["owner"] for _ in range(3)}
+        owners = {older.find_checkpoint()["remote"]["owner"] for _ in range(3)}
         assert len(owners) == 1
         with _training(inputs, tmp_path / "pod2") as newer:
             newer.find_checkpoint()
@@ -205,5 +205,5 @@ def test_a_store_that_is_away_at_the_start(
     else:
         training.raise_recorded_failure()
         with training:
-            assert training.find_checkpoint()["mirror"]["claimed"] is False
+            assert training.find_checkpoint()["remote"]["claimed"] is False
         assert "warning: the store does not protect this training yet" in capsys.readouterr().out

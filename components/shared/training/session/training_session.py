@@ -1,5 +1,4 @@
-"""A training that goes on where an earlier attempt with the same inputs was, or repeats its
-permanent error.
+"""Trainings that resume where an earlier attempt stopped, or repeat its permanent error.
 
 Checkpoints and errors are found by a key made from the inputs, not from the run or the pod: a
 retry, or a new run with the same inputs, goes on there; any changed input, configuration or line of
@@ -42,37 +41,43 @@ _FAILURE = "failed.json"
 
 
 class TrainingSession:
-    """A training phase's protection, from its step: `with training.run(module)` around the
-    writing of outputs.
+    """Checkpoints, restarts and recorded failure of one training, as its step sees them.
 
-    On success the checkpoints are removed; a permanent error is recorded and raised again by
-    `raise_recorded_failure` of the next attempt; after anything else they stay for it.
+    `with training.run(module)` surrounds the writing of outputs. On success the checkpoints are
+    removed; a permanent error is recorded and raised again by `raise_recorded_failure` of the next
+    attempt; after anything else they stay for it.
     """
 
     def __init__(
         self, config: LaunchConfig, *, step: str, inputs: Mapping[str, Path | str], beside: Path
     ) -> None:
-        """`inputs`: everything that decides the result besides the configuration and the code:
-        artifacts, other folders, or text. `beside`: the step's first output."""
+        """Find the directory and the store of the training.
+
+        `inputs`: everything that decides the result besides the configuration and the code:
+        artifacts, other folders, or text. `beside`: the step's first output.
+        """
         self.key = training_key(config, step, inputs)
         root = os.environ.get(Variable.CHECKPOINTS)
-        self.place = (Path(root) if root else beside.parent / ".checkpoints").absolute() / self.key
+        self.directory = (
+            Path(root) if root else beside.parent / ".checkpoints"
+        ).absolute() / self.key
         self._step, self._config, self._inputs, self._beside = step, config, dict(inputs), beside
-        self._mirror = self._connect()
+        self._remote = self._connect()
         self._lock: TextIO | None = None
 
     def raise_recorded_failure(self) -> None:
-        """Raise the permanent error of an earlier attempt with the same inputs, before anything is
-        loaded.
+        """Raise the permanent error of an earlier attempt with the same inputs.
+
+        Called before anything is loaded.
         """
-        file = self.place / _FAILURE
+        file = self.directory / _FAILURE
         where, record = (
             str(file),
             json.loads(file.read_text(encoding="utf-8")) if file.is_file() else None,
         )
-        if record is None and self._mirror is not None:
+        if record is None and self._remote is not None:
             with self._tolerating("cannot be asked"):
-                where, record = f"{self._mirror.place}/{_FAILURE}", self._mirror.failure()
+                where, record = f"{self._remote.location}/{_FAILURE}", self._remote.failure()
         if record is not None:
             kind = getattr(errors, record["class"], PermanentError)
             raise kind(
@@ -82,7 +87,7 @@ class TrainingSession:
 
     def __enter__(self) -> Self:
         """Raises TransientError where the same training runs on this machine already."""
-        self.place.mkdir(parents=True, exist_ok=True)
+        self.directory.mkdir(parents=True, exist_ok=True)
         self._lock = self._locked()
         return self
 
@@ -92,19 +97,19 @@ class TrainingSession:
         It is called before every start of the processes. The first call takes the training over
         from other attempts, a later one raises OvertakenError where that happened to this one.
         """
-        checkpoint_files.remove_partial(self.place)
-        found = checkpoint_files.newest(self.place)
-        if self._mirror is not None:
+        checkpoint_files.remove_partial(self.directory)
+        found = checkpoint_files.newest(self.directory)
+        if self._remote is not None:
             with self._tolerating("does not protect this training yet"):
-                self._mirror.claim()
+                self._remote.claim()
                 step = checkpoint_files.step_of(found.name) if found else 0
-                found = self._mirror.fetch(self.place, newer_than=step) or found
-        job = self._mirror.job if self._mirror is not None else None
+                found = self._remote.fetch(self.directory, newer_than=step) or found
+        job = self._remote.job if self._remote is not None else None
         return {
-            "place": str(self.place),
+            "directory": str(self.directory),
             "step": self._step,
             "found": str(found or ""),
-            "mirror": job,
+            "remote": job,
         }
 
     def __exit__(
@@ -117,24 +122,27 @@ class TrainingSession:
         if isinstance(error, PermanentError):
             record = {"class": type(error).__name__, "message": one_line(error)}
             with contextlib.suppress(OSError):  # a full disk must not hide the error
-                write_json(self.place / _FAILURE, record)
+                write_json(self.directory / _FAILURE, record)
             with self._tolerating("has no record of this failure"):
-                if self._mirror is not None:
-                    self._mirror.record_failure(record)
+                if self._remote is not None:
+                    self._remote.record_failure(record)
         elif error is None:
             with self._tolerating("keeps checkpoints that are no longer needed"):
-                if self._mirror is not None:
-                    self._mirror.discard()
-            shutil.rmtree(self.place, ignore_errors=True)
+                if self._remote is not None:
+                    self._remote.discard()
+            shutil.rmtree(self.directory, ignore_errors=True)
             with contextlib.suppress(OSError):  # other trainings' checkpoints are there
-                self.place.parent.rmdir()
+                self.directory.parent.rmdir()
         if self._lock is not None:
             self._lock.close()
 
     @contextlib.contextmanager
     def run(self, module: str) -> Iterator[Path]:
-        """Run `module` under torchrun, protected; yields the directory with what its main rank
-        left, which is `work` to it, while the step's outputs are written."""
+        """Run `module` under torchrun, protected by checkpoints.
+
+        Yields the directory with the main rank's files, which is `work` to it, while the step's
+        outputs are written.
+        """
         with self, working(self._beside) as work:
             run_module(module, self._config, self._inputs, work, self.find_checkpoint)
             yield work
@@ -151,13 +159,13 @@ class TrainingSession:
 
     def _locked(self) -> TextIO:
         """A lock that ends with this process, however that ends."""
-        stream = (self.place / "lock").open("w", encoding="utf-8")
+        stream = (self.directory / "lock").open("w", encoding="utf-8")
         try:
             fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
             stream.close()
             raise TransientError(
-                f"another process trains this already, in {self.place}; wait until it ends"
+                f"another process trains this already, in {self.directory}; wait until it ends"
             ) from None
         return stream
 
@@ -188,8 +196,9 @@ def training_key(config: LaunchConfig, step: str, inputs: Mapping[str, Path | st
 
 
 def _digest(value: Path | str) -> str:
-    """Of an artifact from its manifest alone, which the step verifies later; of another folder from
-    its bytes.
+    """Return the digest of an artifact, another folder or a text.
+
+    Of an artifact it is taken from the manifest alone, which the step verifies later.
     """
     if isinstance(value, str):
         return value
