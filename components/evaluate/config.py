@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from components.evaluate.report.scorecard import Targets
+from components.evaluate.targets import Targets
 from components.shared.contracts.config import option
 from components.shared.contracts.options import (
     BootstrapConfig,
@@ -21,5 +21,5 @@ class EvaluateConfig(BundledPolicyConfig, PositiveClassConfig, RiskLevelConfig, 
 
     @property
     def targets(self) -> Targets:
-        """Working points of the report: at `target_precision`, and at the error rate `alpha`."""
+        """Operating points of the report: at `target_precision`, and at the error rate `alpha`."""
         return Targets(self.target_precision, self.alpha)

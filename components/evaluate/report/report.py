@@ -25,8 +25,8 @@ from components.evaluate.report.scorecard import (
     METRICS,
     Entry,
     Predictions,
-    Targets,
 )
+from components.evaluate.targets import Targets
 from components.shared.contracts.artifacts import Manifest
 from components.shared.policies.policy import Policy
 from components.shared.stats import metrics

@@ -12,6 +12,7 @@ from typing import TypedDict
 
 import numpy as np
 
+from components.evaluate.targets import Targets
 from components.shared.stats import calibration_error, metrics, risk_coverage
 from components.shared.stats.bootstrap import Interval, Statistic, intervals
 from components.shared.stats.metrics import Bools, Floats, Weights
@@ -67,15 +68,6 @@ class Entry(TypedDict):
 
     value: float | None
     interval_95: Interval
-
-
-@dataclass(frozen=True)
-class Targets:
-    """Operating points at which metrics are reported, each in (0, 1]."""
-
-    precision: float
-    risk: float
-    coverage: float = 0.8
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,8 @@
 import numpy as np
 
 from components.evaluate.report.report import HardExample, PolicyResult, ReportData
-from components.evaluate.report.scorecard import Predictions, Targets, measure
+from components.evaluate.report.scorecard import Predictions, measure
+from components.evaluate.targets import Targets
 from components.shared.contracts.artifacts import Manifest
 from components.shared.policies.policy import softmax_policy
 

@@ -10,9 +10,9 @@ from components.evaluate.report.scorecard import (
     LOWER,
     METRIC_GROUPS,
     METRICS,
-    Targets,
     measure,
 )
+from components.evaluate.targets import Targets
 from components.shared.stats import metrics, risk_coverage
 from tests.components.evaluate.report.examples import predictions
 
