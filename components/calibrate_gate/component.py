@@ -12,9 +12,7 @@ def calibrate_gate(
     gate_policy: dsl.Output[Policy],
     config: dict,
 ) -> None:
-    """Fit the gate's policy: defer below the gate score from which a risk of at most alpha is
-    certified.
-    """
+    """Fit the gate's policy: defer below the gate score at which a risk of alpha is certified."""
     from components.calibrate_gate.step import run
     from components.shared.contracts.step import execute
 

@@ -12,9 +12,7 @@ def calibrate_scrc(
     scrc_policy: dsl.Output[Policy],
     config: dict,
 ) -> None:
-    """Fit the SCRC policy: defer where a risk of at most alpha among the answered cannot be
-    certified.
-    """
+    """Fit the SCRC policy: defer below the confidence at which a risk of alpha is certified."""
     from components.calibrate_scrc.step import run
     from components.shared.contracts.step import execute
 

@@ -2,8 +2,8 @@
 
 Selective conformal risk control with prediction sets (arXiv 2512.12844), calibrated on calibration
 samples alone. First a confidence threshold selects so many answers that coverage reaches a wanted
-level; then the smallest sets {k: P_k >= 1 - lambda} are taken whose miscoverage among the selected
-is certified, by exact binomials as in `certify`.
+level. Then come the smallest sets {k: P_k >= 1 - lambda} whose miscoverage among the selected is
+certified, by exact binomials as in `certify`.
 """
 
 from typing import NamedTuple

@@ -32,9 +32,7 @@ def compare_adaptations(
     checkpoint_6: dsl.Input[Checkpoint] = None,
     val_select_logits_6: dsl.Input[ValSelectLogits] = None,
 ) -> None:
-    """Compare adaptations of the backbone on VAL_SELECT with paired intervals; select the best
-    checkpoint.
-    """
+    """Compare adaptations on VAL_SELECT with paired intervals; select the best checkpoint."""
     from components.compare_adaptations.step import run
     from components.shared.contracts.step import execute
 

@@ -13,9 +13,7 @@ def fit_threshold(
     policy: dsl.Output[Policy],
     config: dict,
 ) -> None:
-    """Fit the softmax policy: the threshold on P(positive) that maximises the objective on
-    VAL_CALIB.
-    """
+    """Fit the softmax policy: the threshold that maximises the objective on VAL_CALIB."""
     from components.fit_threshold.step import run
     from components.shared.contracts.step import execute
 

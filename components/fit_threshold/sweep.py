@@ -26,8 +26,8 @@ from components.shared.stats.metrics import (
 
 # Values of the objective that differ by less are equal.
 _EQUAL = 1e-12
-# Beyond the extreme scores any threshold decides alike; a distance of 1 in log-odds keeps the
-# probability away from 0 and 1.
+# Beyond the extreme scores all thresholds decide alike; at a distance of 1 in log-odds the
+# probability differs from 0 and 1.
 _BEYOND = 1.0
 
 

@@ -1,4 +1,4 @@
-"""Duplicates among the checked images, and the groups that keep them in one split."""
+"""Duplicates among the checked images, and the groups that hold them in one split."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -73,22 +73,23 @@ def united_groups(
         exact: pairs of exact copies.
         near: pairs of near-duplicates.
     """
+    # A graph whose nodes are images, then given groups; its connected components are the groups.
     node = {item.sha256: number for number, item in enumerate(unique)}
     edges = [(node[pair.first.sha256], node[pair.second.sha256]) for pair in near]
-    of_group: dict[str, int] = {}
+    node_of_group: dict[str, int] = {}
     # Copies that were left out connect their groups too: the other images of those groups show the
     # same place.
     for item in [*unique, *(pair.second for pair in exact)]:
         if item.group and item.sha256 in node:
-            edges.append(
-                (of_group.setdefault(item.group, len(unique) + len(of_group)), node[item.sha256])
-            )
-    component = duplicates.connected_components(
-        len(unique) + len(of_group), np.array(edges, dtype=np.int64).reshape(-1, 2)
-    )
+            group_node = node_of_group.setdefault(item.group, len(unique) + len(node_of_group))
+            edges.append((group_node, node[item.sha256]))
+    n_nodes = len(unique) + len(node_of_group)
+    pairs = np.array(edges, dtype=np.int64).reshape(-1, 2)
+    component = duplicates.connected_components(n_nodes, pairs)
+
     names: dict[int, str] = {}
-    for group in sorted(of_group):
-        names.setdefault(int(component[of_group[group]]), group)
+    for group in sorted(node_of_group):
+        names.setdefault(int(component[node_of_group[group]]), group)
     for item in sorted(unique, key=lambda item: item.sha256):
         names.setdefault(int(component[node[item.sha256]]), item.sha256[:16])
     return [names[int(component[node[item.sha256]])] for item in unique]

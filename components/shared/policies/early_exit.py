@@ -83,11 +83,11 @@ def fit_early_exit(
     """Fit the early exit of a policy on VAL_CALIB; None where the model looks at one view.
 
     The fraction of changed decisions only falls as the distance grows, so the least distance whose
-    bound holds for all larger ones keeps its level (Bates et al., "Distribution-free,
+    bound holds for all larger ones has the same level (Bates et al., "Distribution-free,
     risk-controlling prediction sets", J. ACM 2021, theorem 1).
 
     Args:
-        policy: the policy whose decisions are to be kept.
+        policy: the policy whose decisions the exits must not change.
         logits: logits of VAL_CALIB.
         max_changed: largest fraction of images with another decision, in [0, 1).
         seed: draws the image of each group.
@@ -196,9 +196,9 @@ def _distance(
 def _least_distance(
     distance: Floats, changed: Bools, max_changed: float
 ) -> tuple[float | None, int]:
-    """Return the least distance that keeps the bound, and how many tested images it changes.
+    """Return the least distance that meets the bound, and how many tested images it changes.
 
-    The distance is None where none keeps the bound.
+    The distance is None where none meets the bound.
     """
     bounds = clopper_pearson_upper(np.arange(len(distance) + 1), len(distance), DELTA)
     allowed = np.flatnonzero(bounds <= max_changed)

@@ -42,9 +42,7 @@ def softmax(logits: npt.NDArray[np.floating]) -> Floats:
 
 
 def confusion(truth: Bools, decision: Bools, weights: Weights = None) -> Floats:
-    """Return weighted counts (4,) or (4, R): true negatives, false positives, false negatives,
-    true positives.
-    """
+    """Return weighted counts (4,) or (4, R) in the order TN, FP, FN, TP."""
     cells: Floats = np.eye(4)[2 * truth.astype(np.int64) + decision]
     return np.moveaxis(multiplicities(len(truth), weights) @ cells, -1, 0)
 

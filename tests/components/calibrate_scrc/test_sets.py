@@ -1,6 +1,4 @@
-"""Certified prediction sets: valid in simulation, as small as the data allow, of both classes where
-nothing else is.
-"""
+"""Certified prediction sets are valid in simulation, and as small as the data allow."""
 
 import numpy as np
 import pytest

@@ -178,9 +178,7 @@ def test_wrong_parameters_are_named(values: dict[str, Any], message: str) -> Non
 
 
 def test_sets_name_both_classes_where_one_is_not_certain_enough(tmp_path: Path) -> None:
-    """Sets answer what a single class could not: more images, and the truth is in all but alpha of
-    them.
-    """
+    """Sets answer more images than single classes; all but alpha of them hold the truth."""
     logits = logits_artifact(tmp_path / "logits", *_samples(4000))
     config = _config(set_valued=True, min_coverage=0.8)
     run(config, val_calib_logits=logits, scrc_policy=tmp_path / "policy")

@@ -1,6 +1,4 @@
-"""Adaptations are compared fairly, the best goes on with its lineage, and what does not belong
-together is refused.
-"""
+"""Adaptations are compared fairly, the best is selected, and mixed runs are refused."""
 
 import csv
 import json

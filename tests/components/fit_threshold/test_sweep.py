@@ -86,9 +86,7 @@ def test_separable_classes_are_cut_in_the_middle_of_the_gap() -> None:
 
 
 def test_a_plateau_of_several_rules_is_cut_in_its_middle() -> None:
-    """Moving over the tie at 1 gains a negative and loses a positive: balanced accuracy is 0.75
-    from 0 to 4.
-    """
+    """Balanced accuracy is 0.75 from 0 to 4: the tie at 1 gains a negative, loses a positive."""
     truth = np.array([False, False, True, True])
     assert (
         best_threshold(sweep(truth, np.array([0.0, 1.0, 1.0, 4.0]), "balanced_accuracy")).threshold

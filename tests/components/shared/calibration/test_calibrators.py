@@ -96,9 +96,7 @@ def test_beta() -> None:
 
 
 def test_beta_keeps_its_coefficients_non_negative() -> None:
-    """Positives among the lowest scores: the unconstrained fit would have one negative
-    coefficient.
-    """
+    """Positives among the lowest scores would give the unconstrained fit a negative a or b."""
     margin = np.array([-6.0, -5, -4, -1, 0, 1, 2, 3, 4, 5])
     labels = np.array([1, 1, 0, 0, 0, 0, 1, 1, 1, 1])
     fitted = Beta.fit(np.column_stack([np.zeros(10), margin]), labels)

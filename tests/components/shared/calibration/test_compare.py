@@ -1,6 +1,4 @@
-"""The comparison judges on samples that were not fitted, resamples groups, and prefers the
-simple.
-"""
+"""The comparison scores samples that were not fitted, resamples groups, prefers the simple."""
 
 import numpy as np
 import pytest
@@ -90,9 +88,7 @@ def test_few_samples_leave_no_choice() -> None:
 
 @pytest.mark.parametrize("count", [80, 2000])
 def test_a_temperature_without_information_is_not_chosen(count: int) -> None:
-    """Few positives, logits of a model that was trained as if there were many: no temperature
-    helps, a shift does.
-    """
+    """Of logits that overrate a rare class, no temperature helps; a shift does."""
     rng = np.random.default_rng(0)
     margin = rng.normal(size=count)
     labels = (rng.random(count) < sigmoid(margin - 3)).astype(np.int64)

@@ -1,6 +1,4 @@
-"""What unsupervised training reads: the pixels of TRAIN, and nothing else however it is
-labelled.
-"""
+"""Training without labels reads the pixels of TRAIN, and nothing else."""
 
 import hashlib
 import json

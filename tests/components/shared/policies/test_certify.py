@@ -1,6 +1,4 @@
-"""Certified thresholds: valid in simulation, valid under ties, close to the oracle, honest about
-the impossible.
-"""
+"""Certified thresholds are valid in simulation and under ties, and close to the oracle."""
 
 import numpy as np
 import pytest
@@ -134,9 +132,7 @@ def test_family_wise_error_of_independent_true_nulls() -> None:
 
 
 def test_published_examples_of_learn_then_test() -> None:
-    """MAPIE 1.6.0, confidence 0.9: thresholds that certify a precision, and a recall, of at least
-    0.8.
-    """
+    """Thresholds that certify precision and recall of 0.8, from MAPIE 1.6.0 at confidence 0.9."""
     i = np.arange(600)
     score = 1 / (1 + np.exp(-(4 * np.sin(1.7 * i + 0.3) + 1.2 * np.cos(0.6 * i))))
     truth: Bools = (1.1 * np.sin(1.7 * i + 0.3) + 0.9 * np.sin(2.9 * i + 1)) > 0

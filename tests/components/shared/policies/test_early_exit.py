@@ -1,6 +1,4 @@
-"""Looking at the whole image first: never wrong where it is certain, rarely elsewhere, and not at
-all on few images.
-"""
+"""Early exit is never wrong where it is certain, rarely elsewhere, and unused on few images."""
 
 import numpy as np
 import pytest
@@ -23,9 +21,7 @@ SOFTMAX = softmax_policy(NAMES, "Roadwork", 0.5)
 
 
 def _margins(count: int, seed: int) -> np.ndarray:
-    """(N, 10) margins of views: tiles mostly follow the whole image, and in a tenth of the images
-    one finds more.
-    """
+    """Return (N, 10) margins of views: in a tenth of the images a tile finds more."""
     rng = np.random.default_rng(seed)
     whole = rng.normal(-2, 2, count)
     tiles = whole[:, None] - rng.exponential(2, (count, COUNT - 1))

@@ -1,6 +1,4 @@
-"""Conformal risk control and both forms of selective conformal risk control against worked
-examples.
-"""
+"""Conformal risk control and both forms of SCRC against worked examples."""
 
 import numpy as np
 import pytest

@@ -46,9 +46,7 @@ def test_positive_class_reference_values() -> None:
 
 
 def test_debiased_reference_value() -> None:
-    """uncertainty-calibration, 10 bins of equal mass: 0.1668 plugged in, 0.0272 without the
-    sampling bias.
-    """
+    """The value of uncertainty-calibration for 10 bins of equal mass; the biased one is 0.1668."""
     assert errors.ce_debiased(CORRECT, CONFIDENCE, 10) == pytest.approx(0.02722559, abs=5e-9)
 
 
@@ -87,9 +85,7 @@ def test_a_matrix_of_weights_gives_what_its_rows_give() -> None:
 
 
 def test_published_table_of_resnet110_on_cifar10(real_logits: Path) -> None:
-    """Uncalibrated row of Kull et al. (NeurIPS 2019), tables 3 and 4; classwise-ECE is printed as a
-    sum there.
-    """
+    """Row of Kull et al. (NeurIPS 2019), tables 3 and 4, which print classwise-ECE as a sum."""
     with np.load(real_logits, allow_pickle=False) as data:
         logits, labels = data["test_logits"].astype(np.float64), data["test_labels"]
     probabilities = softmax(logits)

@@ -1,6 +1,4 @@
-"""The deployment's reward: reference rows of the validator, and the expectation against
-simulation.
-"""
+"""The network's reward: rows of the validator, and the expectation against simulation."""
 
 import numpy as np
 import pytest
