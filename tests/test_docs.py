@@ -4,6 +4,7 @@ import json
 import re
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -61,7 +62,7 @@ def test_every_recipe_is_documented(name: str) -> None:
 
 
 def test_the_readme_names_every_phase_in_the_order_of_the_graph() -> None:
-    named = re.findall(r"^\| `(\w+)` \|", README, re.MULTILINE)
+    named = re.findall(r"^\| \[`(\w+)`\]", README, re.MULTILINE)
     assert sorted(named) == sorted(["configure", *PHASES])
 
     order = {phase: number for number, phase in enumerate(named)}
@@ -75,6 +76,13 @@ def test_the_readme_names_every_phase_in_the_order_of_the_graph() -> None:
             after = phase_of[node.name].replace("-", "_")
             if before in order and after in order and before != after:
                 assert order[before] < order[after], (before, after)
+
+
+def test_every_import_rule_is_explained() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    rules = [contract["name"] for contract in project["tool"]["importlinter"]["contracts"]]
+    contributing = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    assert re.findall(r"^\| (.+?) \|", contributing.split("\n## ")[1], re.MULTILINE)[1:] == rules
 
 
 def test_the_changelog_lists_every_renamed_option() -> None:
