@@ -24,7 +24,7 @@ install: $(STAMP) ## create .venv with the pinned dependencies
 # torch goes first and from the constraints file: without it, another package's requirement could bring a CUDA build.
 # The project itself goes last, for the command `streetvision`: editable, without the network, in seconds. `compat` is a
 # path at the end of sys.path; the default's import hook would also fill gaps of a copy of the packages, which tests make.
-$(STAMP): requirements.txt requirements-dev.txt constraints.txt pyproject.toml
+$(STAMP): requirements.txt requirements-dev.txt constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(INSTALL) torch
 	$(INSTALL) --requirement requirements.txt --requirement requirements-dev.txt
