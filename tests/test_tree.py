@@ -54,23 +54,25 @@ COVERED: dict[str, str] = {
     ),
     "components/train_gate/test_step.py": "train",
     "components/compare_calibrators/test_step.py": "../shared/calibration/artifact",
-    "pipelines/cli/test_run_verbs.py": (
-        "api_options app cluster cluster_verbs doctor options output runs"
-    ),
+    "pipelines/cli/test_app.py": "options",
+    "pipelines/cli/test_runs.py": "output",
     "pipelines/demo/test_dataset.py": "folder",
     "pipelines/demo/test_scenes.py": "canvas objects roadwork",
     "pipelines/doctor/test_doctor.py": (
         "argo capacity findings images kfp_checks namespace object_store run scheduling target"
+        " ../cli/cluster"
     ),
-    "pipelines/kubeflow/test_cluster.py": "run_report run_text ../upload_data/demo",
+    "pipelines/kubeflow/test_cluster.py": (
+        "run_report run_text ../upload_data/demo ../cli/packages ../cli/schedules ../cli/submission"
+    ),
     "pipelines/kubeflow/test_run_store.py": "reader",
     "pipelines/local/test_run.py": "embedded_store plan store",
     "pipelines/preflight/test_preflight.py": "findings namespace places target",
-    "pipelines/smoke/test_backend.py": "cleanup runner verb waiting",
+    "pipelines/smoke/test_backend.py": "cleanup runner waiting",
     "pipelines/test_phase_pages.py": "documents",
     "pipelines/test_sources.py": "images",
     "pipelines/test_stage1.py": "package",
-    "pipelines/upload_data/test_upload_data.py": "digests location selection transfer verb",
+    "pipelines/upload_data/test_upload_data.py": "digests location selection transfer",
 }
 # Tests of what several modules do together.
 TOGETHER = (
