@@ -21,7 +21,6 @@ COVERED: dict[str, str] = {
         "candidates ../shared/calibration/model_selection"
     ),
     "components/configure/test_resolve.py": "step",
-    "components/export_bundle/test_step.py": "check",
     "components/import_backbone/test_step.py": "backbone_sources",
     "components/ingest_dataset/test_step.py": "check grouping parallel",
     "components/ingest_dataset/sources/test_sources.py": (
