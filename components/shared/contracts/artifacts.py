@@ -25,7 +25,7 @@ from components.shared.contracts.errors import ArtifactError, LeakageViolationEr
 
 SCHEMA_VERSION = 1
 MANIFEST = "manifest.json"
-ANY_SPLIT = "*"  # for what only copies artifacts
+ANY_SPLIT = "*"  # for code that only copies artifacts
 
 
 @dataclass(frozen=True)
@@ -75,16 +75,28 @@ def writing(
 
     The files are hashed, the manifest is written last, and the directory is renamed to `path`.
 
-    `inputs`: what it was made from, as manifests or as content digests that another manifest
-    recorded. `summary` may be filled by the caller while writing. On an exception nothing appears
-    at `path`.
+    Args:
+        path: Final directory; an artifact that is there is replaced.
+        kind: Kind of the artifact.
+        step: The phase that writes it.
+        config: The phase's configuration.
+        inputs: The artifacts it is made from, as manifests or as content digests that another
+            manifest recorded.
+        split: Data split that it belongs to, if any.
+        summary: Facts for readers of the manifest; the caller may fill it while writing.
+
+    Yields:
+        The staging directory. On an exception nothing appears at `path`.
     """
-    staging, replaced = (path.with_name(f".{path.name}.{what}") for what in ("partial", "replaced"))
+    staging = path.with_name(f".{path.name}.partial")
+    replaced = path.with_name(f".{path.name}.replaced")
     for leftover in (staging, replaced):
         shutil.rmtree(leftover, ignore_errors=True)
+
     staging.mkdir(parents=True)
     try:
         yield staging
+
         manifest = Manifest(
             kind=str(kind),
             step=step,
@@ -96,6 +108,8 @@ def writing(
             split=split,
             summary=summary or {},
         )
+
+        # Last of all files: a directory with a manifest is complete.
         write_json(staging / MANIFEST, manifest.to_json())
         _fsync_tree(staging)
         # Never two halves at `path`: the old artifact leaves whole before the new one comes.
@@ -136,12 +150,14 @@ def verify_dir(path: Path, kind: str, *, split: str | None = None) -> Manifest:
         raise LeakageViolationError(
             f"{path}: holds split {manifest.split!r}, this step may only see {split!r}"
         )
+
     if manifest.kind != kind:
         raise ArtifactError(f"{path}: kind is {manifest.kind!r}, this step needs {str(kind)!r}")
     if split is None and manifest.split is not None:
         raise LeakageViolationError(
             f"{path}: holds split {manifest.split!r}, a {kind} belongs to none"
         )
+
     differences = _differences(path, manifest)
     if differences:
         raise ArtifactError(
@@ -161,12 +177,14 @@ def read_manifest(path: Path) -> Manifest:
         document = json.loads(file.read_text(encoding="utf-8"))
     except ValueError as error:
         raise ArtifactError(f"{file}: not valid JSON ({error})") from error
+
     version = document.get("schema_version") if isinstance(document, dict) else None
     if version != SCHEMA_VERSION:
         raise ArtifactError(
             f"{file}: schema_version is {version!r}, this code reads {SCHEMA_VERSION}; rerun the"
             " step"
         )
+
     recorded = document.pop("manifest_digest", None)
     if recorded != _sha256_text(canonical_json(document)):
         raise ArtifactError(f"{file}: edited after it was written (manifest_digest does not match)")
@@ -216,6 +234,7 @@ def _differences(path: Path, manifest: Manifest) -> list[str]:
         for entry in sorted(path.rglob("*"))
         if not entry.is_dir()
     }
+
     found.pop(MANIFEST, None)
     differences = [
         f"{name}: symbolic link refused" for name, entry in found.items() if entry.is_symlink()
@@ -224,6 +243,7 @@ def _differences(path: Path, manifest: Manifest) -> list[str]:
     differences += [
         f"{name}: not in the manifest" for name in sorted(found.keys() - manifest.files.keys())
     ]
+
     for name in sorted(manifest.files.keys() & found.keys()):
         expected, entry = manifest.files[name], found[name]
         size = entry.stat().st_size

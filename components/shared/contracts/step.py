@@ -70,6 +70,7 @@ def main(run: Run, config_class: type[Config]) -> None:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("config", type=Path, help='JSON file: {"config": {...}, "paths": {...}}')
+
     arguments = parser.parse_args()
     try:
         document = json.loads(arguments.config.read_text(encoding="utf-8"))
@@ -126,6 +127,7 @@ def _write_status(status: Path | None, run: Run, error: BaseException | None) ->
     if status is None:
         return
     status.parent.mkdir(parents=True, exist_ok=True)
+
     document: dict[str, Any] = {
         "step": _phase(run),
         "state": "succeeded" if error is None else "failed",
@@ -161,6 +163,7 @@ def _status_file(run: Run, paths: Mapping[str, Any]) -> Path | None:
 def _check_paths(run: Run, paths: Mapping[str, Any]) -> None:
     roles = path_parameters(run)
     parameters = inspect.signature(run).parameters
+
     required = [name for name in roles if parameters[name].default is inspect.Parameter.empty]
     problems = [unknown_key(name, list(roles)) for name in paths if name not in roles]
     problems += [

@@ -54,6 +54,7 @@ def open_bundle(path: Path) -> Bundle:
         raise ArtifactError(
             f"{path}: must hold exactly one {POLICY}, holds {', '.join(policies) or 'none'}"
         )
+
     document = _read(path / DOCUMENT)
     listed = document["files"]
     del recorded[DOCUMENT]  # a file cannot hold its own digest
@@ -64,6 +65,7 @@ def open_bundle(path: Path) -> Bundle:
         raise ArtifactError(
             f"{path / DOCUMENT}: disagrees with {MANIFEST} about {', '.join(differing)}"
         )
+
     policy = parse_policy(_read(path / POLICY), str(path / POLICY))
     return Bundle(
         path, policy, _read(path / PREPROCESSING), document["stock_pipeline"], read_early_exit(path)

@@ -31,7 +31,7 @@ example:
 "decision" is "roadwork" if the calibrated "probability" exceeds "threshold", and "none" otherwise.
 A selective policy returns "defer" if it cannot guarantee the configured risk; a set-valued policy
 returns "both" if neither class alone is certain enough. A model of several views reports under
-"views" how many views it used: 1 if the whole image was enough to decide.
+"views" how many views it used: 1 if the full image was enough to decide.
 
 The bundle is verified first: a changed, missing or additional file is refused with exit code 42.
 An image that cannot be read gets "error" instead of a decision; the other images are still

@@ -30,8 +30,8 @@ _SPEC = ("image_size", "image_mean", "image_std", "backbone_type", "views")
 class Answer:
     """Decision of the policy for one image.
 
-    probability: calibrated P(positive) in [0, 1], to compare with threshold. views: how many of
-    several views were looked at; where it was the whole image alone, the probability is that one's.
+    probability: calibrated P(positive) in [0, 1], to compare with threshold. views: number of views
+    that were used, of a model of several; of 1, the probability is the full image's.
     """
 
     decision: str

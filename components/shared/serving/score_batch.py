@@ -54,9 +54,11 @@ def score(
             f"class_names are {list(calibration.class_names)} and {list(batch.class_names)}: of two"
             " models"
         )
+
     rows = one_per_group(calibration.groups, seed)
     of_calibration, of_batch = softmax(calibration.logits[rows]), softmax(batch.logits)
     confidence, labels = of_calibration.max(axis=1), calibration.labels[rows]
+
     documents: list[dict[str, Any]] = []
     for sample_id, probabilities in zip(batch.sample_ids, of_batch, strict=True):
         found = scrc_joint(
@@ -98,7 +100,10 @@ def main() -> None:
         "--alpha", type=float, default=0.1, help="most miscoverage among accepted (default: 0.1)"
     )
     parser.add_argument(
-        "--coverage", type=float, default=0.8, help="share that is accepted (default: 0.8)"
+        "--coverage",
+        type=float,
+        default=0.8,
+        help="fraction of images that is accepted (default: 0.8)",
     )
     parser.add_argument(
         "--seed", type=int, default=0, help="draws the image of each group (default: 0)"

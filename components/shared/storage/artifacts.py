@@ -33,6 +33,7 @@ def download_artifact(store: Store, bucket: str, prefix: str, path: Path, *, kin
     """
     where = f"s3://{bucket}/{_join(prefix, MANIFEST)}"
     document = store.read(bucket, _join(prefix, MANIFEST))
+
     digests = _digests(document, where)
     staging = path.with_name(f".{path.name}.download")
     shutil.rmtree(staging, ignore_errors=True)
@@ -41,6 +42,7 @@ def download_artifact(store: Store, bucket: str, prefix: str, path: Path, *, kin
             target = staging / name
             target.parent.mkdir(parents=True, exist_ok=True)
             store.get_verified(bucket, _join(prefix, name), target, digest)
+
         staging.mkdir(parents=True, exist_ok=True)
         (staging / MANIFEST).write_bytes(document)
         manifest = verify_dir(staging, kind, split=ANY_SPLIT)

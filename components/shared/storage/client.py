@@ -132,6 +132,7 @@ class Store:
                 self._read_into(stream, bucket, key)
                 stream.flush()
                 os.fsync(stream.fileno())
+
             with partial.open("rb") as stream:
                 actual = hashlib.file_digest(stream, "sha256").hexdigest()
             if actual != sha256:
@@ -267,11 +268,13 @@ class Store:
                     ):  # an empty object has no first byte
                         return str(self._client.stat_object(bucket, key).etag)
                     raise
+
                 data = answer.read()
                 if answer.status == 200 and offset:
                     raise StoreRefusedError(
                         "ignores the Range header; objects over 8 MiB cannot be read"
                     )
+
                 stream.write(data)
                 etag = answer.headers["ETag"].strip('"')
                 offset += len(data)

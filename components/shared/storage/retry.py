@@ -76,6 +76,7 @@ class RetryingPool(urllib3.PoolManager):
         Redirects are not followed: a signed request is for one host.
         """
         budget, failure = self._budget, "no attempt was left"
+
         budget.attempts = 0
         while (remaining := budget.expires - time.monotonic()) > 0:
             budget.attempts += 1
@@ -111,6 +112,7 @@ class RetryingPool(urllib3.PoolManager):
             "timeout": urllib3.Timeout(connect=seconds, read=seconds),
         }
         response = super().urlopen(method, url, redirect=False, **options)
+
         try:
             body = _body(response, ends)
         except BaseException:

@@ -16,9 +16,8 @@ from components.shared.contracts.artifacts import read_manifest, verify_dir, wri
 from components.shared.contracts.config import Config
 from components.shared.contracts.errors import ArtifactError
 
-if (
-    TYPE_CHECKING
-):  # steps import this module to find checkpoints; torch is for the processes that train
+# Steps import this module to find checkpoints; torch is for the processes that train.
+if TYPE_CHECKING:
     from components.shared.training.loop.state import TrainingState
 
 _TENSORS, _DOCUMENT = "state.safetensors", "state.json"
@@ -69,7 +68,7 @@ def newest(directory: Path) -> Path | None:
 
 
 def remove_partial(directory: Path) -> None:
-    """Remove what killed attempts left half written."""
+    """Remove checkpoints that killed attempts left half written."""
     for path in directory.glob(".step-*"):
         shutil.rmtree(path, ignore_errors=True)
 

@@ -89,7 +89,10 @@ class RemoteCheckpoints:
             item.key.removeprefix(self._prefix)
             for item in self._store.list(self._bucket, self._prefix)
         }
+
+        # Newest first.
         names = sorted({key.split("/")[0] for key in keys if key.startswith("step-")}, reverse=True)
+
         for name in names:
             local = _local_name(name)
             if checkpoint_files.step_of(local) <= newer_than:

@@ -1,4 +1,4 @@
-"""When a checkpoint is written, and what happens where that fails.
+"""Writing of checkpoints by a thread while training goes on.
 
 Every `checkpoint_steps` steps or `checkpoint_seconds` seconds, whichever comes first, by a thread:
 training only waits for a copy in memory. A second thread uploads them to the store. A checkpoint

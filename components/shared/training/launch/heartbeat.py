@@ -75,6 +75,7 @@ class Heartbeat:
             seconds = now - (row[_TIME] / 1e9 if began else self._created)
             if seconds > (limit_seconds if began else max(limit_seconds, _START_SECONDS)):
                 silent.append((rank, seconds))
+
         culprits = [
             (rank, seconds) for rank, seconds in silent if not self._rows[rank, _WAITING]
         ] or silent

@@ -48,6 +48,7 @@ def launch(
     ]
     command += ["--rdzv-backend=static", f"--master-addr={_HOST}", f"--master-port={_free_port()}"]
     command += ["--log-dir", str(job.parent / "torchrun"), "-m", module, "--config", str(job)]
+
     kills_before = n_oom_kills()
     process = subprocess.Popen(command, env=_environment(job.parent, count))
     try:
@@ -57,6 +58,7 @@ def launch(
             time.sleep(_POLL_SECONDS)
     finally:
         _end(process, heartbeat)
+
     if process.returncode != 0:
         kills = n_oom_kills()
         out_of_memory = None if kills is None or kills_before is None else kills > kills_before
@@ -77,7 +79,7 @@ def _environment(directory: Path, count: int) -> dict[str, str]:
 
 
 def _end(process: "subprocess.Popen[bytes]", heartbeat: Heartbeat) -> None:
-    """Kill torchrun, with which its ranks end (`end_with_parent`), and wait until they are gone."""
+    """Kill torchrun, with which its ranks end (`end_with_parent`), and wait for their end."""
     process.kill()
     process.wait()
     ends = time.monotonic() + _END_SECONDS

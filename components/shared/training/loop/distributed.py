@@ -68,15 +68,15 @@ class World:
         self.sum(codes)
         return [int(value) for value in codes.tolist()]
 
-    def gather_rows(self, share: torch.Tensor, count: int) -> torch.Tensor:
+    def gather_rows(self, part: torch.Tensor, count: int) -> torch.Tensor:
         """Concatenate every rank's `rows(count)` part, each row exactly once.
 
         (part, ...) -> (count, ...) on the CPU.
         """
         if self.size == 1:
-            return share.detach().cpu()
-        whole = torch.zeros((count, *share.shape[1:]), dtype=share.dtype, device=self.device)
-        whole[self.rows(count)] = share
+            return part.detach().cpu()
+        whole = torch.zeros((count, *part.shape[1:]), dtype=part.dtype, device=self.device)
+        whole[self.rows(count)] = part
         # Each row is written by one rank and zero elsewhere, so that a sum is an exact gather
         # without padding.
         self.sum(whole)
@@ -100,14 +100,17 @@ def process_group() -> Iterator[World]:
     """
     if Variable.PARENT in os.environ:
         end_with_parent()
+
     use_gpu = torch.cuda.is_available()
     local_rank = int(os.environ[Variable.LOCAL_RANK])
     if use_gpu:
         torch.cuda.set_device(local_rank)
     device = torch.device("cuda", local_rank) if use_gpu else torch.device("cpu")
+
     dist.init_process_group(
         "nccl" if use_gpu else "gloo", timeout=timedelta(seconds=_TIMEOUT_SECONDS)
     )
+
     file = os.environ.get(Variable.HEARTBEAT)
     heartbeat = Heartbeat(Path(file)) if file else None
     yield World(

@@ -36,7 +36,7 @@ def pack(device: torch.device) -> torch.Tensor:
 
 
 def restore(packed: torch.Tensor, device: torch.device) -> None:
-    """Set the generators to what `pack` returned on a device of the same type."""
+    """Set the generators to the states that `pack` returned on a device of the same type."""
     data = packed.cpu().numpy()
     python, data = data[: _PYTHON.size].tobytes(), data[_PYTHON.size :]
     legacy, data = data[: _NUMPY.size].tobytes(), data[_NUMPY.size :]

@@ -1,7 +1,7 @@
 """Samples of the global batch of any step, as a pure function of seed and step.
 
 A pure function of (seed, step): any step can be addressed without replaying the ones before it, on
-any number of processes, which is what makes exact resume and world-size independence possible.
+any number of processes. Exact resume and independence of the number of processes rest on it.
 """
 
 import functools

@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 # SelectiveNet's published weights: of the coverage constraint, and of the selective against the
 # auxiliary loss.
-_CONSTRAINT_WEIGHT, _SELECTIVE_SHARE = 32.0, 0.5
+_CONSTRAINT_WEIGHT, _SELECTIVE_FRACTION = 32.0, 0.5
 
 
 def selective_net_loss(
@@ -27,21 +27,21 @@ def selective_net_loss(
     selective_risk = (losses * gate).mean() / covered
     missing = (coverage - covered).clamp_min(0)
     selective = selective_risk + _CONSTRAINT_WEIGHT * missing**2
-    return _SELECTIVE_SHARE * selective + (1 - _SELECTIVE_SHARE) * auxiliary_losses.mean()
+    return _SELECTIVE_FRACTION * selective + (1 - _SELECTIVE_FRACTION) * auxiliary_losses.mean()
 
 
-def gatekeeper_losses(logits: torch.Tensor, labels: torch.Tensor, share: float) -> torch.Tensor:
+def gatekeeper_losses(logits: torch.Tensor, labels: torch.Tensor, weight: float) -> torch.Tensor:
     """Return (B,) losses of Gatekeeper (arXiv 2502.19335, NeurIPS 2025).
 
-    Correct samples are fitted, wrong ones are made unsure. share * CE where the prediction is
-    right, (1 - share) * KL(p || uniform) where it is wrong. A low share defers better and answers
+    Correct samples are fitted, wrong ones are made unsure. weight * CE where the prediction is
+    right, (1 - weight) * KL(p || uniform) where it is wrong. A low weight defers better and answers
     worse.
     """
     log_p = logits.log_softmax(dim=1)
     cross_entropy = F.nll_loss(log_p, labels, reduction="none")
     divergence = (log_p.exp() * log_p).sum(dim=1) + math.log(logits.shape[1])
     correct = (logits.argmax(dim=1) == labels).to(logits.dtype)
-    return share * correct * cross_entropy + (1 - share) * (1 - correct) * divergence
+    return weight * correct * cross_entropy + (1 - weight) * (1 - correct) * divergence
 
 
 def conformal_threshold(positive_scores: torch.Tensor, alpha: float) -> torch.Tensor | None:

@@ -48,7 +48,7 @@ class TrainingState:
 def capture(trainer: Trainer, position: Position, world: World) -> TrainingState:
     """Return a copy of the complete state.
 
-    Every rank must call it; only the main rank's result is meant to be kept.
+    Every rank must call it; only the main rank gets the tensors.
     """
     tensors = {"generators": world.gather_rows(rng.pack(world.device)[None], world.size)}
     for group, values in _groups(trainer, position).items():
@@ -58,6 +58,7 @@ def capture(trainer: Trainer, position: Position, world: World) -> TrainingState
     tensors |= {f"buffers/{name}": value for name, value in trainer.task.module.named_buffers()}
     for index, entries in trainer.optimizer.state_dict()["state"].items():
         tensors |= {f"optimizer/{index}/{name}": value for name, value in entries.items()}
+
     schedule = trainer.schedule.state_dict()
     columns = list(position.history[0]) if position.history else []
     tensors |= {
@@ -68,6 +69,7 @@ def capture(trainer: Trainer, position: Position, world: World) -> TrainingState
         ),
         "best_value": torch.tensor(position.best_value, dtype=torch.float64),
     }
+
     document = {
         "step": position.epoch * trainer.steps_per_epoch + len(position.losses),
         "epoch": position.epoch,
@@ -79,6 +81,7 @@ def capture(trainer: Trainer, position: Position, world: World) -> TrainingState
         "n_processes": world.size,
         "device": world.device.type,
     }
+
     # Copies: the next step overwrites the originals while these are being written.
     copies = (
         {n: t.detach().to("cpu", copy=True).contiguous() for n, t in tensors.items()}
@@ -94,6 +97,7 @@ def restore(state: TrainingState, trainer: Trainer, position: Position, world: W
     same = (document["n_processes"], document["device"]) == (world.size, world.device.type)
     trainer.limit_micro_batch(document["micro_batch_size"])
     trainer.warm_up_ddp_buckets()
+
     with torch.no_grad():
         for group, values in _groups(trainer, position).items():
             for name, value in zip(trainer.names, values, strict=True):
@@ -101,10 +105,13 @@ def restore(state: TrainingState, trainer: Trainer, position: Position, world: W
         for name, value in trainer.task.module.named_buffers():
             value.copy_(tensors[f"buffers/{name}"])
     _restore_optimizer(state, trainer)
+
     position.epoch, position.best_epoch = document["epoch"], document["best_epoch"]
     position.losses, position.best_value = tensors["losses"].tolist(), float(tensors["best_value"])
     rows = tensors["history"].tolist()
     position.history = [dict(zip(document["columns"], row, strict=True)) for row in rows]
+
+    # A checkpoint of the same machine has shown that its batch fits into memory.
     trainer.probes_left = document["probes_left"] if same else 2
     if not same:
         before = f"{document['n_processes']} process(es) on {document['device']}"
@@ -130,6 +137,7 @@ def _restore_optimizer(state: TrainingState, trainer: Trainer) -> None:
             _, index, name = key.split("/")
             # A tensor of its own: those of a safetensors file share one buffer, at any alignment.
             entries.setdefault(int(index), {})[name] = tensor.clone()
+
     rates = state.tensors["learning_rates"].tolist()
     optimizer = trainer.optimizer.state_dict()
     groups = [

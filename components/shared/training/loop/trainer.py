@@ -40,13 +40,16 @@ class Trainer:
             raise PermanentError(
                 f"global_batch_size={config.global_batch_size} is less than {world.size} processes"
             )
+
         self.task, self.config, self.world = task, config, world
         trainable = [(name, p) for name, p in task.module.named_parameters() if p.requires_grad]
         self.names, self.parameters = [name for name, _ in trainable], [p for _, p in trainable]
+
         gpu = world.device.type == "cuda"
         self.model = DistributedDataParallel(
             task.module, device_ids=[world.device] if gpu else None
         )
+
         # Biases, norms and other vectors are not decayed, as is usual for transformers.
         groups = [
             {
@@ -58,6 +61,7 @@ class Trainer:
         self.optimizer = torch.optim.AdamW(
             [g for g in groups if g["params"]], lr=config.learning_rate
         )
+
         self.steps_per_epoch = steps_per_epoch(task.n_samples, config.global_batch_size)
         total = self.steps_per_epoch * config.epochs
         self.schedule = get_cosine_schedule_with_warmup(
@@ -67,7 +71,9 @@ class Trainer:
         self.reference = (
             ReferenceStep(self.parameters, config.reference_rate) if config.reference_rate else None
         )
+
         self.average = self._first_average()
+
         samples_per_rank = math.ceil(min(config.global_batch_size, task.n_samples) / world.size)
         self.micro_batch_size = samples_per_rank
         self.limit_micro_batch(config.micro_batch_size or samples_per_rank)
@@ -98,25 +104,31 @@ class Trainer:
         batch = global_batch(
             self.task.n_samples, self.config.global_batch_size, self.config.seed, step
         )
+
         batch_slots = self._slots(batch)
         self.model.train()  # type: ignore[no-untyped-call]
         self._begin(batch, batch_slots, step)
+
         if self.probes_left:
             while not self._fits(batch, batch_slots, step):
                 self._halve_micro_batch(step)
             self.probes_left -= 1
+
         if self.reference is not None:
             self._reference_gradients(step)
             self.reference.take()
+
         loss, requested = self._accumulate(batch, batch_slots, step, request)
         if self.reference is not None:
             self.reference.undo()
+
         limit = self.config.gradient_clip or math.inf
         norm = float(nn.utils.clip_grad_norm_(self.parameters, limit))
         if not math.isfinite(norm):
             raise PermanentError(
                 f"gradient norm is {norm} at step {step}; lower learning_rate or check the data"
             )
+
         self.optimizer.step()
         self.schedule.step()
         self._update_average(step)
@@ -201,9 +213,11 @@ class Trainer:
         """
         self.optimizer.zero_grad(set_to_none=True)
         chunks = np.array_split(batch_slots, math.ceil(len(batch_slots) / self.micro_batch_size))
+
         # DDP averages gradients over ranks; a sum over the rank's samples times this factor makes
         # it the batch mean.
         scale = self.world.size / len(batch)
+
         total = 0.0
         for chunk in chunks[:-1]:
             with self.model.no_sync():
@@ -212,6 +226,7 @@ class Trainer:
             total += float(loss.detach())
         loss = self._loss(batch, chunks[-1], step) * scale
         total += float(loss.detach())
+
         codes = self.world.all_gather_int(
             _NOT_FINITE * (not math.isfinite(total)) + _REQUEST * request
         )
@@ -221,6 +236,7 @@ class Trainer:
                 f"loss is not finite at step {step % self.n_steps} on rank {broken[0]}; "
                 "lower learning_rate, or check the images and labels of this batch"
             )
+
         loss.backward()  # type: ignore[no-untyped-call]
         return total, any(code & _REQUEST for code in codes)
 
@@ -236,6 +252,7 @@ class Trainer:
                 f"out of memory at step {step} with one sample; use a smaller backbone or"
                 " image_size"
             )
+
         self.limit_micro_batch((self.micro_batch_size + 1) // 2)
         if self.world.device.type == "cuda":
             torch.cuda.empty_cache()

@@ -52,6 +52,7 @@ def fit(
     """
     run = _Run(task, config, world, checkpoints)
     run.resume()
+
     stopped_early = False
     for epoch in range(run.position.epoch, config.epochs):
         run.train(epoch)
@@ -63,9 +64,11 @@ def fit(
         )
         if stopped_early:
             break
+
     run.trainer.load(run.position.best)
     if checkpoints is not None:
         checkpoints.close()
+
     position = run.position
     return FitResult(
         position.history,
@@ -104,6 +107,7 @@ class _Run:
         n_steps = self.trainer.steps_per_epoch
         steps = range(epoch * n_steps + len(self.position.losses), (epoch + 1) * n_steps)
         self.position.epoch = epoch
+
         label = f"epoch {epoch + 1}/{self.config.epochs}"
         for step in progress(steps, label, quiet=not self.world.is_main):
             # The main rank's clock decides for all.
@@ -121,6 +125,7 @@ class _Run:
         """Evaluate a finished epoch, and remember its averaged weights if they are the best."""
         with self.trainer.averaged():
             metrics = self.task.evaluate()
+
         position, monitor = self.position, self.task.monitor
         value = metrics[monitor] if monitor is not None else float(epoch + 1)
         loss = float(np.mean(position.losses))
@@ -130,6 +135,7 @@ class _Run:
             "train/lr": self.trainer.learning_rate,
         }
         position.history.append(row | metrics)
+
         position.losses, position.epoch = [], epoch + 1
         if value > position.best_value:
             position.best_value, position.best_epoch = value, epoch + 1

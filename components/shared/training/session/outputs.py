@@ -43,6 +43,7 @@ def write_split_logits(
     """
     ids = assignment.ids(split)
     samples = [data.samples[data.index[sample_id]] for sample_id in ids]
+
     logits = Logits(
         split=split,
         class_names=data.class_names,
@@ -58,6 +59,7 @@ def write_split_logits(
         full_image_margin=_optional(work / f"{split}-full-image.npy"),
         views=None if views is None else Views(views.count, views.lower_bound),
     )
+
     kind = Kind.logits_of(split)
     with writing(path, kind=kind, step=step, config=config, inputs=inputs, split=split) as out:
         write_logits(out, logits)

@@ -30,8 +30,10 @@ def run_rank(work: Callable[..., None], config_class: type[C], description: str 
     parser = argparse.ArgumentParser(description=(description or "").split("\n", 1)[0])
     parser.add_argument("--config", type=Path, required=True, help="job.json written by the step")
     job = parser.parse_args().config
+
     document = json.loads(job.read_text(encoding="utf-8"))
     paths = {name: Path(path) for name, path in document["paths"].items()}
+
     rank = 0
     try:
         with process_group() as world:

@@ -75,9 +75,11 @@ class TrainingSession:
             str(file),
             json.loads(file.read_text(encoding="utf-8")) if file.is_file() else None,
         )
+
         if record is None and self._remote is not None:
             with self._tolerating("cannot be asked"):
                 where, record = f"{self._remote.location}/{_FAILURE}", self._remote.failure()
+
         if record is not None:
             kind = getattr(errors, record["class"], PermanentError)
             raise kind(
@@ -98,12 +100,14 @@ class TrainingSession:
         from other attempts, a later one raises OvertakenError where that happened to this one.
         """
         checkpoint_files.remove_partial(self.directory)
+
         found = checkpoint_files.newest(self.directory)
         if self._remote is not None:
             with self._tolerating("does not protect this training yet"):
                 self._remote.claim()
                 step = checkpoint_files.step_of(found.name) if found else 0
                 found = self._remote.fetch(self.directory, newer_than=step) or found
+
         job = self._remote.job if self._remote is not None else None
         return {
             "directory": str(self.directory),
@@ -133,6 +137,7 @@ class TrainingSession:
             shutil.rmtree(self.directory, ignore_errors=True)
             with contextlib.suppress(OSError):  # other trainings' checkpoints are there
                 self.directory.parent.rmdir()
+
         if self._lock is not None:
             self._lock.close()
 
@@ -171,7 +176,7 @@ class TrainingSession:
 
     @contextlib.contextmanager
     def _tolerating(self, consequence: str) -> Iterator[None]:
-        """A store that is away is a warning, or the end where `require_durable` is set."""
+        """Warn of a store that is unreachable, or raise where `require_durable` is set."""
         try:
             yield
         except (StoreUnavailableError, StoreConflictError) as error:
@@ -181,10 +186,10 @@ class TrainingSession:
 
 
 def training_key(config: LaunchConfig, step: str, inputs: Mapping[str, Path | str]) -> str:
-    """32 hex characters over step, inputs, configuration, code and torch version.
+    """Return 32 hex characters over step, inputs, configuration, code and torch version.
 
-    Not in it is what does not change the trained function: when checkpoints are written, processes,
-    restarts.
+    Left out is everything that does not change the trained function: checkpoint intervals,
+    processes, restarts.
     """
     apart = {field.name for field in fields(LaunchConfig)}
     values = {name: value for name, value in config.to_json().items() if name not in apart}

@@ -11,7 +11,7 @@ import torch
 class ReferenceStep:
     """PROFIT (arXiv 2412.01930, algorithm 1) with one reference step.
 
-    From theta, a plain gradient step of a small rate on a batch of its own leads to theta'; D =
+    From theta, a plain gradient step of a small rate on a batch of its own gives theta'; D =
     theta' - theta. The gradient g of the next batch is taken at theta'. Where it opposes D (<g, D>
     < 0), its part along D is removed: g - <g, D> / |D|^2 D. The optimiser steps with it from theta.
 
@@ -35,7 +35,7 @@ class ReferenceStep:
 
     @torch.no_grad()
     def undo(self) -> None:
-        """Remove from the gradients what opposes the displacement, and go back to theta."""
+        """Remove from the gradients the component that opposes the displacement; restore theta."""
         moved = [
             parameter - start
             for start, parameter in zip(self._start, self._parameters, strict=True)
