@@ -167,8 +167,8 @@ class RemoteCheckpoints:
             self._take_over()
         elif pointer["owner"] != self.owner:
             raise OvertakenError(
-                f"{self.location}: {pointer['owner']} has taken this training over; this attempt"
-                " stops"
+                f"{self.location}: {pointer['owner']}"
+                " has taken this training over; this attempt stops"
             )
         else:
             self._etag = etag
