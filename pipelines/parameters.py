@@ -22,11 +22,12 @@ FORM = tuple(field.name for field in dataclasses.fields(RunForm))
 
 @dataclass(frozen=True)
 class Variant:
-    """What of the pipeline's graph is chosen when it is compiled.
+    """Choices of the pipeline's graph, made when it is compiled.
 
-    pretrain: whether extended pre-training is a task, and whether it sees labels. modes:
-    adaptations that are trained side by side and compared; empty: one training task, of the run's
-    `mode`.
+    Attributes:
+        pretrain: Extended pre-training: no task ("none"), or one without or with labels.
+        modes: Adaptations that are trained side by side and compared; empty: one training task, of
+            the run's `mode`.
     """
 
     pretrain: str = "none"
@@ -59,7 +60,7 @@ class Variant:
         return "-".join([*parts, *self.modes])
 
     def with_form(self, values: Mapping[str, Any]) -> ConfigureConfig:
-        """Return what the run's first step gets: the run's parameters and this choice.
+        """Return the configuration of the run's first step: its parameters and this choice.
 
         Raises ConfigError.
         """
@@ -97,15 +98,15 @@ def read_parameters(file: Path | None, pairs: Sequence[str], variant: Variant) -
 
 
 def validated(values: Mapping[str, Any], variant: Variant) -> dict[str, Any]:
-    """Check a run's parameters as the run's first step will; return them. Raises ConfigError."""
+    """Return a run's parameters after the checks of its first step; raise ConfigError."""
     resolve(variant.with_form(values))
     return dict(values)
 
 
 def _as_form(given: Mapping[str, Any]) -> dict[str, Any]:
-    """Fields of the form as text, everything else as overrides.
+    """Return fields of the form as text, everything else as overrides.
 
-    A field that a phase's option shares is the form's.
+    A name that is both a field of the form and an option of a phase means the field.
     """
     values: dict[str, Any] = {}
     overrides: dict[str, Any] = {}
@@ -117,7 +118,7 @@ def _as_form(given: Mapping[str, Any]) -> dict[str, Any]:
         else:
             overrides[key] = value
 
-    # As KFP will hand them over: the keys of a JSON mapping are text, where YAML may have numbers.
+    # As KFP hands them over: the keys of a JSON mapping are text, where YAML may have numbers.
     return values | ({"overrides": json.loads(json.dumps(overrides))} if overrides else {})
 
 
@@ -145,7 +146,7 @@ def _parse(key: str, text: str) -> Any:
         ) from error
 
     # YAML 1.1 reads 1e-3 as text; JSON reads it as a number.
-    if isinstance(value, str) and hint in (int, float):
+    if isinstance(value, str) and {int, float} & {hint, *typing.get_args(hint)}:
         try:
             return json.loads(value)
         except ValueError:
@@ -154,7 +155,7 @@ def _parse(key: str, text: str) -> Any:
 
 
 def _hint(key: str) -> Any:
-    """The type of an option; None where there is no such option."""
+    """Return the type of an option; None for an unknown name."""
     phase, _, name = key.rpartition(".")
     phases = [phase] if phase in PHASES else phases_with(name)
     return typing.get_type_hints(PHASES[phases[0]]).get(name) if phases else None

@@ -1,8 +1,8 @@
-"""Digests of the listings of the places that a run reads from.
+"""Digests of the listings of a run's data and backbone.
 
 A listing has names and sizes, with modification times of files and ETags of stored objects; no
 bytes are read. KFP's cache keys hold paths and URIs but not the bytes behind them, so the steps
-that read a place take its digest as well.
+that read a source have its digest in their configuration.
 """
 
 import hashlib
@@ -16,19 +16,23 @@ from components.shared.contracts.errors import ConfigError, DataError
 
 
 class Fingerprints(NamedTuple):
-    """Hex digests; the backbone's is its id where it is a hub repository: the id's commit is not
-    asked for.
-    """
+    """Hex digests of the listings; for a Hub repository its id, whose commit is not requested."""
 
     data: str
     backbone: str
 
 
 def fingerprint(data: str, backbone: str, extra_sources: str = "") -> Fingerprints:
-    """Digest the listings of `data` with the sources in the JSON list `extra_sources`, and of
-    `backbone`.
+    """Return the digests of the listings of the data and of the backbone.
 
-    Raises ConfigError or DataError where a source is not set or does not exist.
+    Args:
+        data: Folder, file or s3:// prefix of the first source.
+        backbone: Folder or s3:// prefix; any other text is the id of a Hub repository.
+        extra_sources: JSON list of further sources, each a mapping with "data".
+
+    Raises:
+        ConfigError: A source is not set, or `extra_sources` is malformed.
+        DataError: A source does not exist or has no objects.
     """
     if not data:
         raise ConfigError(

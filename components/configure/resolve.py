@@ -1,6 +1,4 @@
-"""Resolution of the run form: recipe, then the form's fields, then overrides, into one
-configuration per phase.
-"""
+"""Resolution of recipe, form and overrides, in this order, into one configuration per phase."""
 
 import dataclasses
 import difflib
@@ -82,9 +80,7 @@ def resolve(config: ConfigureConfig) -> dict[str, Config]:
 
 
 def option_names() -> list[str]:
-    """Names by which an option can be set, sorted: `option` in every phase that has it,
-    `phase.option` in one.
-    """
+    """Return all names that set an option, sorted: bare names, and `phase.option`."""
     bare = {
         name
         for config_class in PHASES.values()
@@ -100,7 +96,7 @@ def option_names() -> list[str]:
 
 
 def phases_with(option: str) -> list[str]:
-    """Phases that the option's bare name sets, in the pipeline's order."""
+    """Return the phases that the option's bare name sets, in the pipeline's order."""
     return [
         phase
         for phase, config_class in PHASES.items()
@@ -109,7 +105,7 @@ def phases_with(option: str) -> list[str]:
 
 
 def _absent(config: ConfigureConfig) -> dict[str, str]:
-    """Phases that this pipeline does not have, with the flag that would compile them in."""
+    """Return the phases that this pipeline lacks, with the flag that compiles each in."""
     present = {
         "pretrain_explora": config.pretrain != "none",
         "compare_adaptations": bool(config.modes),
@@ -118,7 +114,7 @@ def _absent(config: ConfigureConfig) -> dict[str, str]:
 
 
 def _form_values(config: ConfigureConfig) -> dict[str, Any]:
-    """Fields of the form that are filled in, as values of their options' types."""
+    """Return the fields of the form that are not empty, as values of their options' types."""
     values = {}
     for name in _DIRECT:
         text = getattr(config, name)
@@ -130,7 +126,7 @@ def _form_values(config: ConfigureConfig) -> dict[str, Any]:
 
 
 def _number(text: str) -> Any:
-    """Return the number that the text is, or the text, which the option then refuses."""
+    """Return the number in the text, or the text, which the option then refuses or reads."""
     try:
         return json.loads(text)
     except ValueError:
@@ -140,8 +136,10 @@ def _number(text: str) -> Any:
 def _assignments(
     values: Mapping[str, Any], absent: Mapping[str, str], label: str, problems: list[str]
 ) -> Iterator[tuple[str, str, Any]]:
-    """Yield phase, option and value for each entry; what cannot be assigned is added to
-    `problems`.
+    """Yield phase, option and value for each entry; add entries without one to `problems`.
+
+    An option of one phase wins over the same option for all phases, in whichever order they stand:
+    KFP sorts the keys of a mapping.
     """
     flat: dict[str, Any] = {}
     for key, value in values.items():
@@ -150,7 +148,7 @@ def _assignments(
         else:
             flat[key] = value
 
-    for key, value in flat.items():
+    for key, value in sorted(flat.items(), key=lambda entry: "." in entry[0]):
         phase, _, name = key.rpartition(".")
         phases = [phase] if phase in PHASES and name in _fields(PHASES[phase]) else []
         if not phase:
@@ -213,9 +211,7 @@ def _built(config: ConfigureConfig, options: Options) -> dict[str, Config]:
 
 
 def _between_phases(built: Mapping[str, Config]) -> Iterator[str]:
-    """Yield problems between options of different phases, and of values that KFP cannot hand
-    over.
-    """
+    """Yield contradictions between options of different phases, and numbers too large for KFP."""
     for phase, config in built.items():
         for name, value in config.to_json().items():
             if isinstance(value, int) and abs(value) > _MAX_INTEGER:

@@ -1,7 +1,7 @@
 """The first step: resolve and validate every option, and fingerprint the data and the backbone.
 
 Never cached: its configurations hold the fingerprints, so that a change of the data reaches the
-cache keys, and a wrong option ends the run within seconds, before a pod with a GPU is asked for.
+cache keys, and a wrong option ends the run within seconds, before a pod with a GPU is requested.
 """
 
 import dataclasses
@@ -19,11 +19,11 @@ PhaseConfigs = NamedTuple("PhaseConfigs", [(phase, dict[str, Any]) for phase in 
 
 
 def run(config: ConfigureConfig) -> PhaseConfigs:
-    """Return each phase's configuration as JSON-compatible values, by the phase's name; print what
-    was fingerprinted.
+    """Return each phase's configuration as JSON-compatible values; print recipe and fingerprints.
 
-    Raises ConfigError or DataError where an option is invalid, or a source is not set or does not
-    exist.
+    Raises:
+        ConfigError: An option is invalid, or a source is not set.
+        DataError: A source does not exist or has no objects.
     """
     configs = configured(config)
     by_phase = configs._asdict()
@@ -34,7 +34,7 @@ def run(config: ConfigureConfig) -> PhaseConfigs:
 
 
 def configured(config: ConfigureConfig) -> PhaseConfigs:
-    """Return each phase's configuration; raises as `run`."""
+    """Return each phase's configuration as JSON-compatible values; raises as `run`."""
     phases = resolve(config)
     ingest = cast(IngestConfig, phases["ingest_dataset"])
     backbone = cast(ImportBackboneConfig, phases["import_backbone"])

@@ -15,6 +15,8 @@ def test_every_option_is_reached_by_its_name() -> None:
         "data=photos",
         "epochs=5",
         "dropout=0.2",
+        "gradient_clip=1e-1",
+        "patience=none",
         "train_gate.dropout=1e-1",
         "label_map={0: None, 1: Roadwork}",
     ]
@@ -23,6 +25,8 @@ def test_every_option_is_reached_by_its_name() -> None:
         "epochs": "5",
         "overrides": {
             "dropout": 0.2,
+            "gradient_clip": 0.1,
+            "patience": "none",
             "train_gate.dropout": 0.1,
             "label_map": {"0": "None", "1": "Roadwork"},
         },

@@ -1,6 +1,4 @@
-"""Recipes shipped by name: YAML files that set options, grouped by phase. They hold no resources
-and no data.
-"""
+"""Shipped recipes: YAML files of options, grouped by phase, without data and resources."""
 
 from pathlib import Path
 from typing import Any

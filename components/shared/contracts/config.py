@@ -5,8 +5,8 @@ help, ...)`; options that phases share are mixins in `options.py`. Types, ranges
 validated by pydantic on construction, all problems in one error. The run form, the command line and
 the reference pages are derived from the fields.
 
-Dataclasses, and not pydantic's own models: light steps import a configuration without pydantic
-(0.07 s), which is loaded when the first one is constructed.
+The fields are a dataclass's and not those of a pydantic model: a command that constructs no
+configuration does not load pydantic, whose import and first model take 0.08 s and 10 MB.
 """
 
 import dataclasses

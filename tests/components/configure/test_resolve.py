@@ -4,9 +4,12 @@ a run.
 
 import dataclasses
 import inspect
+import json
 from pathlib import Path
 
 import pytest
+from google.protobuf import json_format, struct_pb2
+from kfp.local.executor_output_utils import pb2_struct_to_python
 
 from components.configure.component import configure
 from components.configure.config import ConfigureConfig, RunForm
@@ -48,6 +51,14 @@ def test_overrides_may_be_grouped_by_phase_as_recipes_are() -> None:
     assert (
         _value("train_baseline", "dropout", overrides={"train_baseline": {"dropout": 0.5}}) == 0.5
     )
+
+
+@pytest.mark.parametrize("first", [True, False])
+def test_an_option_of_one_phase_wins_over_that_of_all_in_any_order(first: bool) -> None:
+    entries = [("calibrate_scrc.early_exit_error", 0.25), ("early_exit_error", 0.5)]
+    phases = resolve(ConfigureConfig(overrides=dict(entries if first else entries[::-1])))
+    assert phases["calibrate_scrc"].early_exit_error == 0.25  # type: ignore[attr-defined]
+    assert phases["fit_threshold"].early_exit_error == 0.5  # type: ignore[attr-defined]
 
 
 def test_labels_reach_pre_training_only_where_the_pipeline_was_compiled_so() -> None:
@@ -184,6 +195,19 @@ def test_configurations_are_json_and_change_with_the_data_alone_where_it_is_read
     assert before["import_backbone"]["backbone_fingerprint"] == "org/name"
     for phase, config_class in PHASES.items():
         assert config_class.from_mapping(before[phase]).to_json() == before[phase]
+
+
+@pytest.mark.parametrize("phase", PHASES)
+def test_a_configuration_survives_kfp_where_numbers_are_doubles_and_none_is_null(
+    phase: str,
+) -> None:
+    given = PHASES[phase]().to_json()
+    assert phase != "train_baseline" or given["micro_batch_size"] is None
+    # As kfp.local and KFP's back end hand a dictionary from one task to the next.
+    message = json_format.ParseDict(given, struct_pb2.Struct())
+    for received in (pb2_struct_to_python(message), json.loads(json_format.MessageToJson(message))):
+        assert PHASES[phase].from_mapping(received).to_json() == given
+        assert PHASES[phase].from_mapping(received) == PHASES[phase]()
 
 
 @pytest.mark.parametrize("modes", [("full", "lora"), ("lora", "full"), ("frozen", "full", "lora")])
