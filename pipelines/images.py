@@ -1,4 +1,4 @@
-"""Images of the phases: their list, how they are built and pushed."""
+"""Images of the phases: their list, their build and their push to a registry."""
 
 import os
 import shutil
@@ -34,10 +34,11 @@ class PhaseImage:
 
 @dataclass(frozen=True, kw_only=True)
 class Builder:
-    """How to call docker. base_image: "" for the pinned one.
+    """How docker is called.
 
-    Wheels: folder of packages preferred to the index's; ca_file: PEM bundle that the package index
-    needs, given as a build secret so that no layer holds it.
+    base_image: "" for the pinned one. wheels: folder of packages that are preferred to the index's.
+    ca_file: PEM bundle that the package index needs; it is a build secret, so that no layer holds
+    it.
     """
 
     docker: str = "docker"
@@ -47,7 +48,7 @@ class Builder:
 
     @classmethod
     def from_environment(cls) -> "Builder":
-        """Variables of the environment that a build reads.
+        """Return the builder that the environment describes.
 
         DOCKER and STREETVISION_BASE_IMAGE are ours; PIP_FIND_LINKS (a folder) and PIP_CERT are
         pip's.
@@ -65,14 +66,17 @@ class Builder:
 
 
 def pipeline_images(registry: str = DEFAULT_REGISTRY) -> list[PhaseImage]:
-    """One image for each phase, sorted by kind and phase."""
+    """Return one image for each phase, sorted by kind and phase."""
     return sorted(
         PhaseImage(kind_of(phase), phase, phase_image(phase, registry)) for phase in phases()
     )
 
 
 def missing_images(images: Sequence[PhaseImage], builder: Builder) -> list[PhaseImage]:
-    """Those that the engine does not hold. Raises ConfigError where no engine answers."""
+    """Return the images that the engine does not hold.
+
+    Raises ConfigError if no engine answers.
+    """
     known = _docker(builder, "image", "ls", "--format", "{{.Repository}}:{{.Tag}}").split()
     return [image for image in images if image.reference not in known]
 
