@@ -9,6 +9,7 @@ import pytest
 # Before anything imports torch: two tests run at a time, each on a core of its own, and a thread
 # that waits gives its core away.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 from components.pretrain_explora import step as pretrain_explora
 from components.shared.training.launch import torchrun

@@ -1,7 +1,8 @@
 """Seconds of a training step beside busy processes, by how OpenMP's threads wait for each other.
 
 `python -m tests.bench.contention [ROUNDS]` trains the demo's classifier with each way of waiting in
-turn, on one process and on two, alone and beside one busy process per core, and prints medians. A
+turn, on one process and on two, alone and beside one busy process per core, and prints each time
+and the medians. A
 thread that spins keeps its core until the scheduler takes it away; the thread it waits for may be
 the one that has none.
 """
@@ -37,7 +38,7 @@ WAITING = {
     "GOMP_SPINCOUNT=0": {"GOMP_SPINCOUNT": "0"},
 }
 _VARIABLES = ("OMP_NUM_THREADS", "OMP_WAIT_POLICY", "GOMP_SPINCOUNT")
-_N_IMAGES, _WARMUP_STEPS = 640, 3
+_N_IMAGES, _WARMUP_STEPS = 240, 1
 
 
 class _Timed(Heartbeat):
@@ -73,7 +74,7 @@ def _prepare(root: Path) -> None:
 def step_seconds(root: Path, n_processes: int, variables: dict[str, str]) -> float:
     """Train a few epochs and return the seconds of a step, validation included."""
     config = TrainBaselineConfig(
-        mode="full", epochs=5, global_batch_size=32, n_processes=n_processes
+        mode="full", epochs=3, global_batch_size=32, n_processes=n_processes
     )
     kept = {name: value for name, value in os.environ.items() if name not in _VARIABLES}
     with (
@@ -121,19 +122,14 @@ def main() -> None:
                         with busy(n_busy):
                             seconds = step_seconds(Path(folder), n_processes, variables)
                         found[n_processes, n_busy, name].append(seconds)
-                        print(
-                            n_processes,
-                            n_busy,
-                            name,
-                            f"{seconds:.3f}",
-                            os.getloadavg()[0],
-                            file=sys.stderr,
-                            flush=True,
-                        )
-    print(f"{n_cores} cores, {n_rounds} rounds, load {os.getloadavg()[0]:.1f} at the end")
-    for (n_processes, n_busy, name), seconds in found.items():
-        middle = statistics.median(seconds)
-        print(f"| {n_processes} | {n_busy} | {name} | {middle:.3f} s |", flush=True)
+                        _print_row(n_processes, n_busy, name, seconds)
+    print(f"medians of {n_rounds} rounds, {n_cores} cores, load {os.getloadavg()[0]:.1f}")
+    for key, seconds in found.items():
+        _print_row(*key, statistics.median(seconds))
+
+
+def _print_row(n_processes: int, n_busy: int, name: str, seconds: float) -> None:
+    print(f"| {n_processes} | {n_busy} | {name} | {seconds:.3f} s |", flush=True)
 
 
 if __name__ == "__main__":

@@ -3,10 +3,13 @@
 import subprocess
 import sys
 
+import pytest
+
 from pipelines.sources import ROOT
 from tests.recordings.replay import recorded_runs
 
 
+@pytest.mark.slow
 def test_every_recorded_run_is_shown() -> None:
     shown = subprocess.run(
         [sys.executable, "-m", "tests.recordings.show"],

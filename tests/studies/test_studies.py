@@ -11,6 +11,8 @@ from tests.studies import heads
 from tests.studies.early_exit import early_exit_table
 from tests.studies.gtsdb import VIEWS, Data
 
+pytestmark = pytest.mark.slow
+
 DAYS = np.array([f"day{i % 3}" for i in range(240)])
 TRUTH = np.arange(240) % 4 == 0
 

@@ -118,6 +118,12 @@ class Variable(StrEnum):
         "PyTorch and numpy",
         "available CPU cores divided by the number of ranks",
     )
+    OMP_WAIT_POLICY = (
+        "OMP_WAIT_POLICY",
+        "Whether waiting threads spin; set by the step where it is not set.",
+        "PyTorch and numpy",
+        "in ranks: PASSIVE, a waiting thread gives its core away",
+    )
     TOKENIZERS_PARALLELISM = (
         "TOKENIZERS_PARALLELISM",
         "Set to false for the ranks, which are forked after tokenizers was imported.",

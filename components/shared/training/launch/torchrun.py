@@ -70,6 +70,9 @@ def _environment(directory: Path, count: int) -> dict[str, str]:
     folders = [str(_PROJECT_ROOT), os.environ.get(Variable.PYTHONPATH, "")]
     return os.environ | {
         Variable.OMP_NUM_THREADS: os.environ.get(Variable.OMP_NUM_THREADS) or str(cores_per_rank),
+        # A thread that spins keeps the core that the thread it waits for may need: beside other
+        # busy processes a step takes many times as long (docs/precision.md).
+        Variable.OMP_WAIT_POLICY: os.environ.get(Variable.OMP_WAIT_POLICY) or "PASSIVE",
         Variable.PYTHONPATH: os.pathsep.join(filter(None, folders)),
         Variable.TOKENIZERS_PARALLELISM: "false",
         Variable.PARENT: str(os.getpid()),

@@ -1,15 +1,18 @@
 """A rank that dies or hangs ends the group in time, is named, and nothing is left behind."""
 
 import json
+import os
 import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from components.shared.contracts.errors import TransientError
+from components.shared.training.launch import torchrun
 from components.shared.training.launch.heartbeat import Heartbeat
 from components.shared.training.launch.torchrun import launch
 from tests.faults.campaign import processes
@@ -32,7 +35,12 @@ def _job(directory: Path, **job: object) -> Path:
     ("fault", "n_processes", "message"),
     [
         ("kill", 2, "rank 1 was killed by SIGKILL in step 3"),
-        ("hang", 2, r"rank 1 hangs in step 3: no sign of life for [345] s$"),
+        pytest.param(
+            "hang",
+            2,
+            r"rank 1 hangs in step 3: no sign of life for [345] s$",
+            marks=pytest.mark.slow,
+        ),
         ("hang", 1, r"rank 0 hangs in step 3: no sign of life for [345] s$"),
     ],
 )
@@ -75,3 +83,31 @@ def test_no_rank_outlives_a_killed_step(tmp_path: Path) -> None:
     while processes(str(tmp_path)) and time.monotonic() < ends:
         time.sleep(0.05)
     assert not processes(str(tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("given", "threads", "waiting"),
+    [({}, None, "PASSIVE"), ({"OMP_NUM_THREADS": "3", "OMP_WAIT_POLICY": "ACTIVE"}, "3", "ACTIVE")],
+)
+def test_threads_share_the_cores_and_give_them_away_unless_the_user_decides(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    given: dict[str, str],
+    threads: str | None,
+    waiting: str,
+) -> None:
+    for name in ("OMP_NUM_THREADS", "OMP_WAIT_POLICY"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in given.items():
+        monkeypatch.setenv(name, value)
+    started: list[dict[str, str]] = []
+
+    def popen(command: list[str], env: dict[str, str]) -> "subprocess.Popen[bytes]":
+        started.append(env)
+        return subprocess.Popen(["true"])
+
+    monkeypatch.setattr(torchrun, "subprocess", SimpleNamespace(Popen=popen))
+    launch("module", _job(tmp_path), n_processes=1)
+    cores = str(len(os.sched_getaffinity(0)))
+    assert started[0]["OMP_NUM_THREADS"] == (threads or cores)
+    assert started[0]["OMP_WAIT_POLICY"] == waiting
