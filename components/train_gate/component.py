@@ -23,9 +23,7 @@ def train_gate(
     metrics: dsl.Output[dsl.Metrics],
     config: dict,
 ) -> None:
-    """Train a gate on the fixed backbone's features; write logits with gate scores of VAL_CALIB and
-    VAL_TEST.
-    """
+    """Train a gate on the fixed backbone's features; write logits and scores of both splits."""
     from components.shared.contracts.step import execute
     from components.train_gate.step import run
 

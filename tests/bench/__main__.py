@@ -1,6 +1,4 @@
-"""`python -m tests.bench [NAME...]`: every benchmark, or those named, as ratios against their
-peers.
-"""
+"""`python -m tests.bench [NAME...]`: all or some benchmarks, as ratios against their peers."""
 
 import argparse
 import importlib
@@ -13,7 +11,7 @@ from tests.bench.versions import described
 
 
 def main() -> None:
-    """Run, print a table, and with --json write what was measured."""
+    """Run the benchmarks, print a table, and with --json write the results."""
     names = sorted(
         file.stem.removeprefix("bench_") for file in Path(__file__).parent.glob("bench_*.py")
     )

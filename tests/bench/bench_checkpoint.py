@@ -72,9 +72,11 @@ class _Wide:
 
 
 class _Once(CheckpointWriter):
-    """One checkpoint, after the third step. `waited`: how long training stood still for it, in
-    seconds; `worked`: processor time of the threads that wrote and uploaded it, which other
-    programs do not change."""
+    """One checkpoint, after the third step.
+
+    `waited` is the time in seconds for which training stood still; `worked` the processor time of
+    the threads that wrote and uploaded it, which other programs do not change.
+    """
 
     waited = worked = 0.0
 

@@ -34,9 +34,7 @@ def run() -> list[Result]:
 
 
 def _hashes() -> Hashes:
-    """Random hashes with 32 set bits, as the median makes them; some repeated with up to 10 bits
-    changed.
-    """
+    """Return random hashes with 32 set bits, some of them repeated with up to 10 changed bits."""
     rng = np.random.default_rng(0)
     bits = rng.random((_N_HASHES, 64)).argsort(axis=1) < 32
     for row in range(_N_NEAR):

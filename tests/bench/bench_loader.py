@@ -38,8 +38,9 @@ class _ImageFolder(torch.utils.data.Dataset[torch.Tensor]):
 
 
 def run() -> list[Result]:
-    """One result: all images in batches of 32, in random order; both must deliver the same pixels,
-    within decoding.
+    """Compare both on all images, in batches of 32 in random order.
+
+    The pixels must be equal within decoding.
     """
     with photographs(_N_FILES) as files, TemporaryDirectory() as folder:
         data = ingested(files, Path(folder) / "dataset", _SIZE)
@@ -73,7 +74,5 @@ def _peer(loader: DataLoader[torch.Tensor]) -> np.ndarray:
 
 
 def _checksum(batch: torch.Tensor) -> np.ndarray:
-    """(B,): the mean of every image's middle row, cheap, and enough to see that each image came
-    once.
-    """
+    """Return the mean (B,) of every image's middle row, to check that each image came once."""
     return batch[:, _SIZE // 2].float().mean(dim=(1, 2)).numpy()

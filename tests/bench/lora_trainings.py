@@ -1,5 +1,4 @@
-"""One LoRA training of the same model on the same batches by four trainers, each in its own usual
-way.
+"""One LoRA training of the same model on the same batches by four trainers, as each is documented.
 
 `python -m tests.bench.lora_trainings NAME` trains once in a process of its own and prints the peak
 of its memory.
@@ -39,11 +38,10 @@ _N = STEPS * BATCH
 
 
 class Record:
-    """The loss of every step, and when its forward pass began: what lies between two of these is
-    one whole step.
+    """The loss and the start of every step.
 
-    `began` has processor time, which does not depend on what else the machine does, and elapsed
-    time.
+    The time between two starts is that of one whole step. `began` has processor time, which does
+    not depend on other processes, and elapsed time.
     """
 
     def __init__(self) -> None:
@@ -71,15 +69,15 @@ class Record:
 
     @property
     def peak_bytes(self) -> int:
-        """What training needed more at its peak than model, data and libraries, which were there
-        before; exact only for the first training of a process."""
+        """Peak memory of the training beyond model, data and libraries.
+
+        Exact only for the first training of a process.
+        """
         return _status("VmHWM") - self._memory
 
 
 def model() -> Classifier:
-    """A DINOv2 of six blocks with LoRA of rank 8 on queries and values, and a fresh head; always
-    the same weights.
-    """
+    """Return a DINOv2 of six blocks with LoRA of rank 8 and a new head, always the same weights."""
     torch.manual_seed(0)
     shape = Dinov2Config(
         hidden_size=_WIDTH,

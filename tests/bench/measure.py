@@ -8,8 +8,9 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Result:
-    """One comparison. Seconds are medians of one call; `goal` is the ratio aimed at; `peer` says
-    what it is.
+    """One comparison with a peer.
+
+    Seconds are medians of one call; `goal` is the ratio to reach; `peer` describes the peer.
     """
 
     name: str
@@ -21,14 +22,14 @@ class Result:
 
     @property
     def ratio(self) -> float:
-        """How many times faster than the peer."""
+        """Speed relative to the peer's."""
         return self.peer_seconds / self.ours_seconds
 
 
 def interleaved(
     ours: Callable[[], object], peer: Callable[[], object], *, rounds: int, ours_per_round: int = 1
 ) -> tuple[float, float]:
-    """Median seconds of one call of each, after one unmeasured call of both."""
+    """Return the median seconds of one call of each, after one unmeasured call of both."""
     ours()
     peer()
     ours_seconds, peer_seconds = [], []

@@ -1,6 +1,4 @@
-"""Which JPEG files do the image benchmarks read? Generated street scenes, enlarged to a dash
-camera's 1280 x 720.
-"""
+"""JPEG files for the image benchmarks: generated street scenes at a dash camera's 1280 x 720."""
 
 import contextlib
 import io

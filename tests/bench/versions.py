@@ -9,14 +9,14 @@ _PACKAGES = ("numpy", "pillow", "scikit-learn", "torch", "transformers")
 
 
 def described() -> str:
-    """Processor, cores and versions in one line."""
+    """Return processor, cores and versions in one line."""
     versions = ", ".join(f"{name} {importlib.metadata.version(name)}" for name in _PACKAGES)
     machine = f"{_cpu_field('model name')}, {len(os.sched_getaffinity(0))} cores"
     return f"{machine}; Python {platform.python_version()}, {versions}"
 
 
 def has_bf16_instructions() -> bool:
-    """Whether the processor multiplies bf16 in hardware (AVX-512 BF16 or AMX)."""
+    """Return whether the processor multiplies bf16 in hardware (AVX-512 BF16 or AMX)."""
     flags = _cpu_field("flags").split()
     return "avx512_bf16" in flags or "amx_bf16" in flags
 

@@ -29,9 +29,11 @@ Bools = npt.NDArray[np.bool_]
 def early_exit_table(
     truth: Bools, days: npt.NDArray[np.str_], places: tuple[str, ...], found: Mapping[str, Scores]
 ) -> Iterator[str]:
-    """Markdown: exits that are certain, with those fitted for at most 0.5 % changed decisions, and
-    the most that any threshold on the whole image's margin could save if all decisions were
-    known."""
+    """Return Markdown rows of certain exits, fitted exits, and the best exits in hindsight.
+
+    Fitted exits change at most 0.5 % of the decisions; those in hindsight, with all decisions
+    known, are the most that any threshold on the full image's margin could save.
+    """
     yield "| row | positive answers | exits | views used | 95 % | equal decisions | 95 % |"
     yield "|---|---|---|---|---|---|---|"
     for name, scores in found.items():
@@ -58,9 +60,7 @@ def _across_days(
     scores: Scores,
     max_changed: float,
 ) -> tuple[Bools, Bools, float]:
-    """(N,) whether the whole image was enough, (N,) whether the decision is that of all views,
-    share of positives.
-    """
+    """Return (N,) exits, (N,) whether decisions equal those of all views, fraction of positives."""
     assert scores.full_image_margin is not None
     exits, equal, positive = np.zeros(len(truth), bool), np.ones(len(truth), bool), 0
     for day in np.unique(days):
@@ -81,8 +81,9 @@ def _across_days(
 
 
 def _in_hindsight(truth: Bools, scores: Scores) -> float:
-    """Largest share of images, lowest margins of whole images first, of which at most 0.5 % of all
-    are positive.
+    """Return the largest fraction of images with the lowest margins and at most 0.5 % positives.
+
+    Margins are those of the full images; the limit of positives is relative to all images.
     """
     assert scores.full_image_margin is not None
     positive = scores.margin > best_threshold(sweep(truth, scores.margin, "mcc")).threshold

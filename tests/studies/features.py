@@ -1,9 +1,8 @@
-"""Which features do the images of a labelled folder have, seen as a whole, larger, or in parts?
-Computed once, kept.
+"""Cached features of the images of a labelled folder: full images, larger ones, or tiles.
 
-Pixels come through the project's decode path, features through its classifier. A cached file is
-named after the backbone's weights and after how the images were seen, so that a second run of a
-study reads instead of computing.
+Pixels pass through the project's decode path, features through its classifier. A cached file is
+named after the backbone's weights and the view specification, so that a second run of a study reads
+the file.
 """
 
 import hashlib
@@ -43,9 +42,7 @@ class Regime:
 
 @dataclass(frozen=True)
 class Features:
-    """values (N, V, 2h) float32, the whole image first; seconds that all images took where they
-    were computed.
-    """
+    """Features (N, V, 2h) float32, the full image first, and the seconds of their computation."""
 
     values: npt.NDArray[np.float32]
     seconds: float

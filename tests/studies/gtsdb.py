@@ -1,5 +1,4 @@
-"""Is small roadwork found better in parts of the image? `python -m tests.studies.gtsdb --cache
-FOLDER` on real roads.
+"""Study of tiles for small roadwork on real roads: `python -m tests.studies.gtsdb --cache FOLDER`.
 
 Leave-one-day-out over six recording days: AUROC and AP with 95 % intervals over places, paired
 differences against the whole image at 224 pixels, early exit, and the time of each row. On two

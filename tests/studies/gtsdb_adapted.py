@@ -1,5 +1,6 @@
-"""What do adapted backbones make of real roads? `python -m tests.studies.gtsdb_adapted FOLDER
-explora [name=value ...]`
+"""Study of adapted backbones on real roads, for the rows of `gtsdb`.
+
+`python -m tests.studies.gtsdb_adapted FOLDER explora|lora [name=value ...]`
 
 For every recording day a backbone that has seen no image of it: `explora` runs the phase
 pretrain_explora on the pixels of the other days, without labels; `lora` trains adapters and head on
@@ -88,9 +89,7 @@ def main() -> None:
 
 
 def prepare(root: Path, image_size: int) -> Path:
-    """The data set, whose path is returned, and the backbone as artifacts, where they are not there
-    already.
-    """
+    """Write data set and backbone as artifacts, unless they exist; return the data set's path."""
     dataset = root / f"dataset-{image_size}"
     if not dataset.exists():
         source = SHARED / "data/gtsdb"
@@ -161,9 +160,7 @@ def _train(root: Path, data: Dataset, day: str, config: TrainBaselineConfig, out
 
 
 def _gather(out: Path, data: Dataset) -> None:
-    """margins.npy (N,), in the order of the study's records, of which exact copies are one
-    sample.
-    """
+    """Write margins.npy (N,) in the order of the study's records; exact copies are one sample."""
     margin_of: dict[str, float] = {}
     for day in sorted({sample.attributes["recording_day"] for sample in data.samples}):
         ids = [

@@ -1,9 +1,8 @@
-"""Which margin does an image get from a head that has seen no image of its day? Leave-one-day-out
-on cached features.
+"""Leave-one-day-out margins from heads on cached features.
 
-Heads are trained by the project's own loop on bags of views, with the phase's recipe and no choice
-of an epoch; or by scikit-learn's logistic regression on standardised features, for comparison with
-what others report.
+Heads are trained by the project's own loop on bags of views, with the phase's recipe and without
+selection of an epoch; or by scikit-learn's logistic regression on standardised features, which
+other studies report.
 """
 
 import contextlib
@@ -35,9 +34,7 @@ _DROPOUT = 0
 
 @dataclass(frozen=True)
 class Scores:
-    """margin (N,) of every image, and where there are `views` also of the whole image alone; both
-    out of fold.
-    """
+    """Out-of-fold margins (N,) of every image; with `views` also of the full image alone."""
 
     margin: Floats
     full_image_margin: Floats | None = None
@@ -135,8 +132,9 @@ def logistic_regression(pool: Callable[[Values], Values]) -> Head:
 def leave_one_day_out(
     features: Callable[[str], Values], truth: Bools, days: npt.NDArray[np.str_], head: Head
 ) -> Scores:
-    """Every image scored by a head that was trained on the other days; `features(day)` are those
-    for leaving it out.
+    """Return scores of every image by a head that was trained on the other days.
+
+    `features(day)` are the features for leaving out `day`.
     """
     margin, whole, views = np.zeros(len(truth)), np.full(len(truth), np.nan), None
     for day in np.unique(days):

@@ -1,6 +1,4 @@
-"""The study's machinery on made-up features: no head sees its day, bags find what single views
-miss.
-"""
+"""The study on synthetic features: no head sees its day, bags find what single views miss."""
 
 import numpy as np
 import pytest

@@ -1,6 +1,4 @@
-"""What the chosen model says does not depend on the number of processes, and only of its own
-data.
-"""
+"""Predictions do not depend on the number of processes, and are refused for other data."""
 
 from pathlib import Path
 

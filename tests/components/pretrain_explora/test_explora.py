@@ -1,6 +1,4 @@
-"""ExPLoRA: the published numbers of parameters, identity at the start, one adapter that reloads and
-merges.
-"""
+"""ExPLoRA: published numbers of parameters, identity at the start, an adapter that merges."""
 
 from pathlib import Path
 

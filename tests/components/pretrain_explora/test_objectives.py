@@ -1,6 +1,4 @@
-"""What the objectives compute, against worked numbers, and that every random draw is a function of
-its place.
-"""
+"""Objectives against worked numbers, and random draws as functions of the batch slot."""
 
 import numpy as np
 import pytest

@@ -1,6 +1,4 @@
-"""Phase 4 on tiny data: what the adapted backbone is, who may be trained on, and that interruptions
-do not show.
-"""
+"""Extended pre-training on tiny data: the result, its inputs, and equality after interruptions."""
 
 import csv
 import dataclasses

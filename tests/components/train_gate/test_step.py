@@ -79,9 +79,7 @@ def test_training_again_gives_the_same_bytes(tiny: TinyRun, tmp_path: Path) -> N
 
 @pytest.mark.parametrize("loss", ["selectivenet", "gatekeeper"])
 def test_two_processes_train_the_gate_of_one(tiny: TinyRun, tmp_path: Path, loss: str) -> None:
-    """Coverage and the conformal threshold are statistics of a batch: of the global one, on any
-    number of processes.
-    """
+    """Statistics of a batch are those of the global batch, on any number of processes."""
     changes = {"gate_loss": loss, "conformal_weight": 1.0, "conformal_alpha": 0.4}
     found = {}
     for count in (1, 2):

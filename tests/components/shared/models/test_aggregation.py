@@ -50,9 +50,7 @@ def test_reference_values(spec: ViewSpec, expected: float) -> None:
 
 
 def test_a_view_that_is_sure_of_background_never_counts_as_a_find() -> None:
-    """An earlier system ranked views by confidence, took the two surest backgrounds, and answered
-    .0033.
-    """
+    """A ranking of views by confidence would select the two surest backgrounds: P = 0.0033."""
     assert _probability(_spec("topk_mean", top_k=2)) > 0.6
 
 

@@ -1,6 +1,4 @@
-"""Every supported family loads through transformers' Auto classes, and gives CLS and mean patch
-token.
-"""
+"""All supported families load through Auto classes; features are CLS and mean patch token."""
 
 from pathlib import Path
 

@@ -1,6 +1,4 @@
-"""Augmentation: range, determinism, independence of batch composition, and the JPEG against
-Pillow's.
-"""
+"""Augmentation: range, determinism, independence of the batch, and JPEG against Pillow's."""
 
 import io
 

@@ -1,6 +1,4 @@
-"""Corruptions: reference colours, what each severity may do, and the same for the
-same seed.
-"""
+"""Corruptions: reference colours, operations of each severity, equal results for equal seeds."""
 
 import numpy as np
 import pytest
@@ -76,9 +74,7 @@ def test_severities_allow_what_the_validator_does_at_them() -> None:
 
 
 def test_severity_0_is_the_central_square_as_a_jpeg_and_nothing_is_ever_mirrored() -> None:
-    """A stored square is a squeezed 4:3 photograph: the middle three quarters of its width
-    remain.
-    """
+    """The middle three quarters of a stored square remain: it is a squeezed 4:3 photograph."""
     image = _photos(1, 224)
     corrupted = corrupt(image, draw(np.random.default_rng(0), 1, 0), 224)
     square = Image.fromarray(image[0].numpy()).resize(
