@@ -2,7 +2,8 @@
 
 One KFP type per kind, and per data split for everything that carries predictions, so that the KFP
 compiler refuses a pipeline that wires VAL_TEST logits into a fitting step
-(InconsistentTypeException). Content and readers of each: components/shared/contracts/artifact_kinds.py.
+(InconsistentTypeException). Content and readers of each:
+components/shared/contracts/artifact_kinds.py.
 """
 
 from kfp import dsl

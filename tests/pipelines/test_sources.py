@@ -58,6 +58,8 @@ def test_a_recipe_is_part_of_the_image_that_reads_it(tree: Path) -> None:
 def test_templates_are_part_of_the_images_that_render_them(tree: Path) -> None:
     for name in ("report.html.jinja", "macros.html.jinja", "style.css"):
         assert _changed(tree, f"components/evaluate/report/templates/{name}") == {"evaluate"}
+    card = "components/export_bundle/templates/model_card.md.jinja"
+    assert _changed(tree, card) == {"export_bundle"}
 
 
 def test_a_change_that_no_step_can_reach_changes_no_image(tree: Path) -> None:
