@@ -27,15 +27,12 @@ COVERED: dict[str, str] = {
         "csv_source files labels open parquet_source"
     ),
     "components/predict_logits/test_step.py": "predict",
-    "components/pretrain_explora/test_step.py": (
-        "collapse_monitor dino mae student train train_crops verify"
-    ),
+    "components/pretrain_explora/test_step.py": ("collapse_monitor dino student train verify"),
     "components/shared/calibration/test_calibrators.py": (
         "binning calibrator dirichlet linear newton registry"
     ),
     "components/shared/data/test_train_images.py": "dataset train_labels",
     "components/shared/models/test_adapters.py": "experimental/doran",
-    "components/shared/models/test_aggregation.py": "classifier",
     "components/shared/policies/test_policy_artifact.py": "targets",
     "components/shared/serving/test_predict.py": "bundle predictor",
     "components/shared/storage/test_faults.py": "retry",
@@ -45,7 +42,6 @@ COVERED: dict[str, str] = {
     "components/shared/training/loop/experimental/test_profit.py": "../trainer ../distributed",
     "components/shared/training/loop/test_teacher.py": "state task",
     "components/shared/training/session/test_restarts.py": "rank",
-    "components/shared/vision/test_tiles.py": "view_spec",
     "components/test_multi_view.py": "shared/models/gate train_gate/task",
     "components/train_baseline/test_step.py": (
         "distilled_head train ../shared/contracts/progress ../shared/training/loop/inference"

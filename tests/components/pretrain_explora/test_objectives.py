@@ -1,19 +1,9 @@
 """Objectives against worked numbers, and random draws as functions of the batch slot."""
 
-import numpy as np
-import pytest
 import torch
-from transformers import Dinov2Config, Dinov2Model
 
-from components.pretrain_explora import masks, objectives
-from components.pretrain_explora.config import PretrainExploraConfig
-from components.pretrain_explora.explora import prepare_explora
-from components.pretrain_explora.mae import Decoder, MaeTask, MaskedAutoencoder, normalised_patches
-from components.pretrain_explora.train_crops import TrainCrops
-from components.shared.contracts.errors import ConfigError
-from components.shared.data.train_images import TrainImages
+from components.pretrain_explora import objectives
 from components.shared.training.loop.distributed import World
-from tests.golden.make import FOLDER
 
 WORLD = World(0, 1, torch.device("cpu"))
 
@@ -71,92 +61,3 @@ def test_koleo_pushes_neighbours_apart() -> None:
         )
         angles = (angles - 0.01 * gradient.clamp(-5, 5)).detach()
     assert angles.sort().values.diff().min() > 0.2
-
-
-def test_masks_are_blocks_of_the_wanted_size_in_half_of_the_crops() -> None:
-    drawn = np.stack(
-        [masks.block_mask((0, step, 7, place), 16) for step in range(10) for place in range(40)]
-    )
-    shares = drawn.mean(axis=1)
-    assert 0.4 < (shares > 0).mean() < 0.6
-    assert shares[shares > 0].min() > 0.05
-    assert shares.max() <= 0.55
-    assert 0.2 < shares[shares > 0].mean() < 0.4
-    np.testing.assert_array_equal(drawn[41], masks.block_mask((0, 1, 7, 1), 16))
-
-
-def _crops() -> TrainCrops:
-    return TrainCrops(
-        TrainImages.open(FOLDER / "train_images"), 16, (0.5,) * 3, (0.25,) * 3, WORLD.device
-    )
-
-
-@pytest.mark.parametrize("strength", ["global", "local", "crop"])
-def test_a_crop_depends_on_its_place_in_the_global_batch_alone(strength: str) -> None:
-    crops, key = _crops(), (3, 5, 1)
-    whole = crops.draw(np.arange(8), np.arange(8), key, 12, strength, 8)
-    part = crops.draw(np.array([4, 5]), np.array([4, 5]), key, 12, strength, 8)
-    torch.testing.assert_close(part, whole[4:6])
-    assert whole.shape == (8, 3, 12, 12)
-    assert not torch.equal(
-        whole, crops.draw(np.arange(8), np.arange(8), (3, 6, 1), 12, strength, 8)
-    )
-
-
-def test_undistorted_pixels_are_normalised() -> None:
-    crops = _crops()
-    raw = torch.from_numpy(crops.images.images(np.array([3]))).permute(0, 3, 1, 2).float() / 255
-    torch.testing.assert_close(crops.full_images(np.array([3])), (raw - 0.5) / 0.25)
-
-
-def test_patches_are_normalised_each_by_itself_in_reading_order() -> None:
-    image = torch.arange(2 * 3 * 8 * 8).float().view(2, 3, 8, 8)
-    patches = normalised_patches(image, 4)
-    assert patches.shape == (2, 4, 48)
-    first = image[0, :, :4, 4:].flatten()
-    torch.testing.assert_close(patches[0, 1], (first - first.mean()) / first.std())
-
-
-def test_the_backbone_sees_only_the_visible_patches() -> None:
-    torch.manual_seed(0)
-    config = Dinov2Config(
-        hidden_size=32,
-        num_hidden_layers=2,
-        num_attention_heads=2,
-        patch_size=4,
-        image_size=16,
-        mlp_ratio=2,
-    )
-    backbone = prepare_explora(Dinov2Model(config), rank=2, alpha=2.0, unfrozen_blocks=1)
-    task = MaeTask(
-        PretrainExploraConfig(explora_objective="mae", global_batch_size=8),
-        MaskedAutoencoder(backbone, Decoder(32, 32, 4, 4)),
-        _crops(),
-        WORLD,
-    )
-    assert (task.n_patches, task.n_visible) == (16, 4)
-    task.module.eval()
-    pixels = torch.randn(1, 3, 16, 16)
-    visible = torch.tensor([[0, 5, 10, 15]])
-    with torch.no_grad():
-        before = task.module(pixels, visible)[0]
-        pixels[:, :, :4, 4:8] = 9.0  # patch 1 is hidden
-        torch.testing.assert_close(task.module(pixels, visible)[0], before)
-        pixels[:, :, :4, :4] = 9.0  # patch 0 is not
-        assert not torch.allclose(task.module(pixels, visible)[0], before)
-    chunks = [task.loss(task.module, slots, slots, 2) for slots in np.array_split(np.arange(8), 3)]
-    torch.testing.assert_close(sum(chunks), task.loss(task.module, np.arange(8), np.arange(8), 2))
-
-
-@pytest.mark.parametrize(
-    ("changes", "message"),
-    [
-        ({"explora_decoder_width": 48}, "explora_decoder_width=48 must be a multiple of 32"),
-        ({"precision": "fp16"}, "precision='fp16' is refused"),
-        ({"explora_teacher_temperature": 0.2}, "explora_teacher_temperature=0.2 must be <= 0.1"),
-        ({"explora_objective": "simclr"}, "must be one of dino, mae"),
-    ],
-)
-def test_settings_that_cannot_work_are_refused(changes: dict[str, object], message: str) -> None:
-    with pytest.raises(ConfigError, match=message):
-        PretrainExploraConfig.from_mapping(changes)

@@ -7,7 +7,6 @@ import pytest
 import torch
 
 from components.shared.models.aggregation import aggregate, neutral_margin, view_weights
-from components.shared.models.classifier import BagHead
 from components.shared.vision.view_spec import AGGREGATIONS, ViewSpec
 
 SPEC = ViewSpec(
@@ -104,19 +103,3 @@ def test_training_starts_undecided(aggregation: str) -> None:
     weights = torch.full_like(margins, 1 / spec.count)
     assert float(aggregate(margins, spec, weights)) == pytest.approx(0, abs=1e-5)
     assert math.isfinite(neutral_margin(spec))
-
-
-@pytest.mark.parametrize("positive", [0, 1])
-def test_a_bags_logits_are_half_its_margin_either_way(positive: int) -> None:
-    torch.manual_seed(0)
-    head = BagHead(6, _spec("attention"), positive)
-    features = torch.randn(4, 10, 6)
-    logits = head(features)
-    assert logits.shape == (4, 2)
-    torch.testing.assert_close(logits.sum(dim=1), torch.zeros(4))
-    # The head is linear, so that the margin of the attended features is the attended margin (Ilse
-    # et al., eq. 7).
-    attended = head.linear(head.pooled(features))
-    torch.testing.assert_close(
-        logits[:, positive], (attended[:, positive] - attended[:, 1 - positive]) / 2
-    )

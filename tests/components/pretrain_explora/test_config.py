@@ -1,0 +1,20 @@
+"""Options of extended pre-training that cannot work are refused."""
+
+import pytest
+
+from components.pretrain_explora.config import PretrainExploraConfig
+from components.shared.contracts.errors import ConfigError
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"explora_decoder_width": 48}, "explora_decoder_width=48 must be a multiple of 32"),
+        ({"precision": "fp16"}, "precision='fp16' is refused"),
+        ({"explora_teacher_temperature": 0.2}, "explora_teacher_temperature=0.2 must be <= 0.1"),
+        ({"explora_objective": "simclr"}, "must be one of dino, mae"),
+    ],
+)
+def test_settings_that_cannot_work_are_refused(changes: dict[str, object], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        PretrainExploraConfig.from_mapping(changes)
