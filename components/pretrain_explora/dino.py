@@ -202,7 +202,8 @@ class DinoTask:
         """Return the teacher's logits of CLS tokens (2n, K) and of masked patches (M, K)."""
         assert isinstance(self.teacher, Student)
         parts = [
-            self.teacher.teacher_logits(pixels, mask) for pixels, mask in _chunks(large, hidden)
+            self.teacher.teacher_logits(pixels, mask)
+            for pixels, mask in _chunks(large, hidden, self.world)
         ]
         return (
             torch.cat([cls_logits for cls_logits, _ in parts]).float(),
@@ -217,7 +218,7 @@ class DinoTask:
         cls = torch.cat(
             [
                 masked_tokens(self.student.backbone, pixels, mask)[:, 0]
-                for pixels, mask in _chunks(large, hidden)
+                for pixels, mask in _chunks(large, hidden, self.world)
             ]
         ).float()
         own = cls.view(-1, N_LARGE, cls.shape[1])
@@ -285,7 +286,10 @@ class DinoTask:
 
 
 def _chunks(
-    large: torch.Tensor, hidden: torch.Tensor
+    large: torch.Tensor, hidden: torch.Tensor, world: World
 ) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-    """Yield large crops and their masks, _TEACHER_BATCH at a time."""
-    return zip(torch.split(large, _TEACHER_BATCH), torch.split(hidden, _TEACHER_BATCH), strict=True)
+    """Yield large crops and their masks, _TEACHER_BATCH at a time; the launcher is told of each."""
+    crops, hidden_parts = torch.split(large, _TEACHER_BATCH), torch.split(hidden, _TEACHER_BATCH)
+    for chunk in zip(crops, hidden_parts, strict=True):
+        world.record_progress()
+        yield chunk

@@ -17,25 +17,30 @@ import numpy as np
 from components.shared.contracts.environment import Variable
 
 _PR_SET_PDEATHSIG = 1  # linux/prctl.h
-# Before its first sign of life a rank imports torch and may download a backbone.
-_START_SECONDS = 1800.0
-_STEP, _TIME, _WAITING, _PID, _MICRO_BATCH = range(5)
+# No rank may be silent for longer. Before its first sign of life it imports torch and may download
+# a backbone.
+LONGEST_SILENCE_SECONDS = 1800.0
+# A pause may be so many times as long as the longest before it: other work on the machine, or a
+# batch with more masked patches.
+_PAUSE_FACTOR = 5
+_COLUMNS = 6
+_STEP, _TIME, _WAITING, _PID, _MICRO_BATCH, _PAUSE = range(_COLUMNS)
 
 
 class Heartbeat:
     """Signs of life of all ranks, in a file that is mapped into memory.
 
-    It holds (R, 5) int64: step (-1: none yet), monotonic ns, waiting for others, pid, and samples
-    per micro-batch (0: does not train).
+    It holds (R, 6) int64: step (-1: none yet), monotonic ns, waiting for others, pid, samples per
+    micro-batch (0: does not train), and ns of the longest pause between two signs of own work.
     """
 
     def __init__(self, file: Path, n_processes: int = 0) -> None:
         """Open `file`; with `n_processes`, create it."""
         if n_processes:
-            rows = np.zeros((n_processes, 5), dtype=np.int64)
+            rows = np.zeros((n_processes, _COLUMNS), dtype=np.int64)
             rows[:, _STEP] = -1
             file.write_bytes(rows.tobytes())
-        self._rows = np.memmap(file, dtype=np.int64, mode="r+").reshape(-1, 5)
+        self._rows = np.memmap(file, dtype=np.int64, mode="r+").reshape(-1, _COLUMNS)
         self._created = time.monotonic()
 
     def record(self, rank: int, step: int | None = None, *, waiting: bool = False) -> None:
@@ -44,10 +49,14 @@ class Heartbeat:
         `step`: the step that it begins, None where it goes on with the last; `waiting`: inside a
         collective call.
         """
-        row = self._rows[rank]
+        row, now = self._rows[rank], time.monotonic_ns()
         if step is not None:
             row[_STEP] = step
-        row[_WAITING], row[_PID], row[_TIME] = waiting, os.getpid(), time.monotonic_ns()
+
+        # Time spent waiting for other ranks says nothing about this one's own work.
+        if row[_TIME] and not row[_WAITING]:
+            row[_PAUSE] = max(row[_PAUSE], now - row[_TIME])
+        row[_WAITING], row[_PID], row[_TIME] = waiting, os.getpid(), now
 
     def record_micro_batch(self, rank: int, size: int) -> None:
         """Record that `rank` works on `size` samples at a time from here on."""
@@ -65,24 +74,29 @@ class Heartbeat:
     def hung(self, limit_seconds: float) -> str:
         """Return the ranks without a sign of life for longer than the limit, in words.
 
-        The text is empty where there are none. Where one hangs, the others wait for it: those that
-        wait are named only if all do.
+        The text is empty where there are none. The limit grows with the work: five times the
+        longest pause that any rank made so far, at most 30 minutes. Where one hangs, the others
+        wait for it: those that wait are named only if all ranks are silent.
         """
-        now = time.monotonic()
+        now, limit_seconds = time.monotonic(), self._limit(limit_seconds)
         silent = []
         for rank, row in enumerate(self._rows):
             began = bool(row[_TIME])
             seconds = now - (row[_TIME] / 1e9 if began else self._created)
-            if seconds > (limit_seconds if began else max(limit_seconds, _START_SECONDS)):
+            if seconds > (limit_seconds if began else max(limit_seconds, LONGEST_SILENCE_SECONDS)):
                 silent.append((rank, seconds))
 
-        culprits = [
-            (rank, seconds) for rank, seconds in silent if not self._rows[rank, _WAITING]
-        ] or silent
+        culprits = [(rank, seconds) for rank, seconds in silent if not self._rows[rank, _WAITING]]
+        if not culprits and len(silent) == len(self._rows):
+            culprits = silent
         return "; ".join(
             f"rank {rank} hangs {self.last_step(rank)}: no sign of life for {seconds:.0f} s"
             for rank, seconds in culprits
         )
+
+    def _limit(self, least_seconds: float) -> float:
+        pause = float(self._rows[:, _PAUSE].max()) / 1e9
+        return max(least_seconds, min(_PAUSE_FACTOR * pause, LONGEST_SILENCE_SECONDS))
 
     def pids(self) -> list[int]:
         """Return the processes that gave a sign of life."""

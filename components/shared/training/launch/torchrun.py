@@ -15,8 +15,8 @@ from components.shared.training.launch.memory import n_oom_kills
 
 __all__ = ["HANG_SECONDS", "launch", "report_error"]
 
-# A rank that shows no sign of life for so long ends the group. Below the collective calls' own
-# limit, after which the ranks that wait would fail and be blamed.
+# A rank that shows no sign of life for so long ends the group, or for longer where its own pauses
+# are long (`Heartbeat.hung`).
 HANG_SECONDS = 240.0
 _HOST = "127.0.0.1"
 _POLL_SECONDS = 0.2
@@ -32,9 +32,9 @@ def launch(
     None stands for one rank per visible GPU, or one without GPU.
 
     A rank's own error (class and one-line message) is raised here again; a rank that was killed, or
-    shows no sign of life for `hang_seconds`, is a TransientError that names it and its last step,
-    and where the kernel says that memory was exhausted, a MemoryExhaustedError. No process outlives
-    the call.
+    shows no sign of life for `hang_seconds` and five times its longest pause, is a TransientError
+    that names it and its last step, and where the kernel says that memory was exhausted, a
+    MemoryExhaustedError. No process outlives the call.
     """
     count = n_processes or _n_gpus() or 1
     heartbeat = Heartbeat(job.parent / "heartbeat", count)

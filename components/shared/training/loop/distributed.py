@@ -14,12 +14,18 @@ from pathlib import Path
 
 import torch
 import torch.distributed as dist
+from torch import nn
 
 from components.shared.contracts.environment import Variable
-from components.shared.training.launch.heartbeat import Heartbeat, end_with_parent
+from components.shared.training.launch.heartbeat import (
+    LONGEST_SILENCE_SECONDS,
+    Heartbeat,
+    end_with_parent,
+)
 
-# A collective call gives up after this time rather than after torch's default of 10 to 30 minutes.
-_TIMEOUT_SECONDS = 300
+# A collective call gives up after this time: after the launcher, which names the rank that hangs
+# and not those that wait for it.
+_TIMEOUT_SECONDS = LONGEST_SILENCE_SECONDS + 300
 
 
 @dataclass(frozen=True)
@@ -50,6 +56,25 @@ class World:
         """
         if self.heartbeat is not None:
             self.heartbeat.record(self.rank, step, waiting=waiting)
+
+    def record_within(self, module: nn.Module) -> None:
+        """Tell the launcher from within `module`, from now on, that this rank is alive.
+
+        It does so after each block on the way forward and each trained parameter on the way back:
+        on a few cores, one pass of a large backbone takes many minutes.
+        """
+        if self.heartbeat is None:
+            return
+
+        def record(*_: object) -> None:
+            self.record_progress()
+
+        lists = [part for part in module.modules() if isinstance(part, nn.ModuleList)]
+        for block in {block for blocks in lists for block in blocks}:
+            block.register_forward_hook(record)
+        for parameter in module.parameters():
+            if parameter.requires_grad:
+                parameter.register_post_accumulate_grad_hook(record)  # type: ignore[no-untyped-call]
 
     def record_micro_batch(self, size: int) -> None:
         """Tell the launcher how many samples this rank works on at a time."""

@@ -45,6 +45,7 @@ class Trainer:
         trainable = [(name, p) for name, p in task.module.named_parameters() if p.requires_grad]
         self.names, self.parameters = [name for name, _ in trainable], [p for _, p in trainable]
 
+        world.record_within(task.module)
         gpu = world.device.type == "cuda"
         self.model = DistributedDataParallel(
             task.module, device_ids=[world.device] if gpu else None
@@ -243,6 +244,7 @@ class Trainer:
     def _loss(
         self, batch: npt.NDArray[np.int64], chunk: npt.NDArray[np.int64], step: int
     ) -> torch.Tensor:
+        self.world.record_progress()
         with self._autocast():
             return self.task.loss(self.model, batch[chunk], chunk, step)
 

@@ -7,6 +7,7 @@ import json
 import os
 import random
 import signal
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -40,7 +41,8 @@ class Toy:
     """Linear regression of 40 samples; `fault` makes the last rank fail at step `at`.
 
     `noise` draws from the global generators, which a resumed training must find as they were;
-    `width` makes it a network of several communication buckets.
+    `width` makes it a network of several communication buckets; every call of `loss` takes
+    `seconds`.
     """
 
     n_samples = 40
@@ -54,6 +56,7 @@ class Toy:
         at: int = 3,
         noise: bool = False,
         width: int = 0,
+        seconds: float = 0.0,
     ) -> None:
         generator = torch.Generator().manual_seed(0)
         self.inputs = torch.randn(self.n_samples, 5, generator=generator)
@@ -71,12 +74,14 @@ class Toy:
             self.module = nn.Sequential(*hidden, nn.ReLU(), nn.Linear(width, 1))
         self.world, self.fault, self.memory, self.at, self.noise = world, fault, memory, at, noise
         self.batch_sizes: list[int] = []
+        self.seconds = seconds
 
     def loss(
         self, model: nn.Module, positions: Positions, batch_slots: Positions, step: int
     ) -> torch.Tensor:
         """Sum of squared errors."""
         self.batch_sizes.append(len(positions))
+        time.sleep(self.seconds)
         last_rank = self.world.rank == self.world.size - 1
         if last_rank and len(positions) > self.memory:
             raise torch.OutOfMemoryError("planted")

@@ -38,10 +38,10 @@ def _job(directory: Path, **job: object) -> Path:
         pytest.param(
             "hang",
             2,
-            r"rank 1 hangs in step 3: no sign of life for [345] s$",
+            r"rank 1 hangs in step 3: no sign of life for \d+ s$",
             marks=pytest.mark.slow,
         ),
-        ("hang", 1, r"rank 0 hangs in step 3: no sign of life for [345] s$"),
+        ("hang", 1, r"rank 0 hangs in step 3: no sign of life for \d+ s$"),
     ],
 )
 def test_a_dead_or_hung_rank_ends_the_group_and_is_named(
