@@ -39,7 +39,7 @@ COVERED: dict[str, str] = {
     "components/shared/storage/test_registry.py": "artifacts",
     "components/shared/training/checkpoint/test_remote.py": "files uploads writer",
     "components/shared/training/launch/test_torchrun.py": "agent",
-    "components/shared/training/loop/experimental/test_profit.py": "../trainer ../distributed",
+    "components/shared/training/loop/experimental/test_profit.py": "../trainer",
     "components/shared/training/loop/test_teacher.py": "state task",
     "components/shared/training/session/test_restarts.py": "rank",
     "components/test_multi_view.py": "shared/models/gate train_gate/task",
@@ -184,3 +184,13 @@ def test_every_test_file_tests_a_module_or_is_listed() -> None:
         if not (module.is_file() or module.with_suffix("").is_dir()):
             strays.append(test.as_posix())
     assert not strays, f"neither named after a module nor listed: {strays}"
+
+
+@pytest.mark.parametrize("top", ["components", "pipelines", "tests"])
+def test_no_module_opens_with_a_question(top: str) -> None:
+    asking = []
+    for file in _files(top):
+        first = (ast.get_docstring(ast.parse(file.read_text(encoding="utf-8"))) or "").split("\n\n")
+        if first[0].rstrip().endswith("?"):
+            asking.append(file.relative_to(ROOT).as_posix())
+    assert not asking, f"state what these modules hold: {asking}"
