@@ -14,6 +14,7 @@ from pipelines.kubeflow.options import ApiOptions, StoreOptions
 
 if TYPE_CHECKING:
     from pipelines.doctor import Finding
+    from pipelines.smoke.backend import RealBackend
 
 app = typer.Typer()
 
@@ -114,15 +115,31 @@ def smoke(
     poll: Poll = 2,
 ) -> None:
     """Try an installation: runs, a schedule, a lost pod, a killed process, a wrong address."""
+    from pipelines.smoke import run_smoke, selected_checks
+    from pipelines.smoke.waiting import Waiting
+
+    names = selected_checks(only, skip)
+    backend = _backend(api, store, resources, run)
+
+    # A job that is ended cleans up as after Ctrl-C.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    waiting = Waiting(backend, timeout, poll)
+    sys.exit(run_smoke(backend, names, waiting, delete_data=delete_data))
+
+
+def _backend(
+    api: ApiOptions, store: StoreOptions, resources: ResourceOptions, run: RunOptions
+) -> "RealBackend":
+    """Upload the pipeline and return the cluster as the checks use it.
+
+    Ends the process if a run would fail for a reason that can be seen from here.
+    """
     from pipelines.package import package_named
     from pipelines.parameters import Variant
     from pipelines.preflight import check_target
-    from pipelines.smoke import run_smoke, selected_checks
     from pipelines.smoke.backend import RealBackend
-    from pipelines.smoke.waiting import Waiting
     from pipelines.upload_data.location import store_of_runs
 
-    names = selected_checks(only, skip)
     profile, variant = resources.load(), Variant()  # one training task, which the checks name
     file, version = package_named(api.pipeline, profile, variant)
     cluster = RealBackend.connect(api)
@@ -146,11 +163,7 @@ def smoke(
         f"{mode.host}, namespace {mode.namespace}, {runs.root.uri} at {runs.store.endpoint},"
         f" version {version}"
     )
-
-    # A job that is ended cleans up as after Ctrl-C.
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
-    waiting = Waiting(backend, timeout, poll)
-    sys.exit(run_smoke(backend, names, waiting, delete_data=delete_data))
+    return backend
 
 
 def _shown(finding: "Finding") -> str:

@@ -79,8 +79,6 @@ def create(
 
     One run is active at a time, and none are caught up. One of --cron and --every is required.
     """
-    from pipelines.kubeflow.cluster import Trigger, connect
-
     _check_trigger(cron, every)
     submission = Submission(
         api=api,
@@ -97,11 +95,12 @@ def create(
         show(submission.request(name, version, values) | when)
         return
 
+    from pipelines.kubeflow.cluster import Trigger, connect
+
     cluster = connect(api)
     submission.check_target(cluster, values)
-    uploaded = cluster.upload(file, api.pipeline, version)
     replaced = cluster.schedule(
-        uploaded,
+        cluster.upload(file, api.pipeline, version),
         run.experiment,
         name,
         Trigger(cron, every),
