@@ -10,7 +10,7 @@ over groups. Further arguments `name=value` are parameters of the phase. Everyth
 FOLDER.
 """
 
-import sys
+import argparse
 import time
 from functools import partial
 from pathlib import Path
@@ -64,7 +64,11 @@ Floats = npt.NDArray[np.float64]
 
 def main() -> None:
     """Print one line per set of scenes and metric."""
-    root, changes = Path(sys.argv[1]), dict(pair.split("=", 1) for pair in sys.argv[2:])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n", 1)[0])
+    parser.add_argument("folder", type=Path, help="folder of all results")
+    parser.add_argument("changes", nargs="*", metavar="name=value", help="options of the phase")
+    parsed = parser.parse_args()
+    root, changes = parsed.folder, dict(pair.split("=", 1) for pair in parsed.changes)
     config = PretrainExploraConfig.from_mapping(
         RECIPE | {name: yaml.safe_load(v) for name, v in changes.items()}
     )

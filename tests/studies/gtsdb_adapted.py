@@ -11,9 +11,9 @@ lora>-<digest>/<day>, and are kept: a day that is there is not computed again. `
 lora=FILE`.
 """
 
+import argparse
 import dataclasses
 import hashlib
-import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -69,10 +69,14 @@ Config = PretrainExploraConfig | TrainBaselineConfig
 
 def main() -> None:
     """Print a line for every day."""
-    root, kind = Path(sys.argv[1]), sys.argv[2]
-    changes = {
-        name: yaml.safe_load(value) for name, value in (pair.split("=", 1) for pair in sys.argv[3:])
-    }
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n", 1)[0])
+    parser.add_argument("folder", type=Path, help="folder of all results")
+    parser.add_argument("kind", choices=("explora", "lora"))
+    parser.add_argument("changes", nargs="*", metavar="name=value", help="options of the phase")
+    parsed = parser.parse_args()
+    root, kind = parsed.folder, parsed.kind
+    pairs = (pair.split("=", 1) for pair in parsed.changes)
+    changes = {name: yaml.safe_load(value) for name, value in pairs}
     config_class: type[Config] = {"explora": PretrainExploraConfig, "lora": TrainBaselineConfig}[
         kind
     ]
