@@ -5,6 +5,7 @@ cache keys, and a wrong option ends the run within seconds, before a pod with a 
 """
 
 import dataclasses
+from collections.abc import Mapping
 from typing import Any, NamedTuple, cast
 
 from components.configure.config import ConfigureConfig
@@ -48,7 +49,18 @@ def configured(config: ConfigureConfig) -> PhaseConfigs:
         # mode, or another order, must not train the others again.
         values["train_baseline"] = phases["train_baseline"].to_json(resolved=False)
         del values["train_baseline"]["mode"]
-    return PhaseConfigs(**values)
+    return PhaseConfigs(**{phase: _without_null(phase, values[phase]) for phase in PHASES})
+
+
+def _without_null(phase: str, values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the values with the option's word ("auto", "none") for None.
+
+    KFP's local runner refuses null in a parameter; a configuration reads the word as None.
+    """
+    declared = {field.name: field.metadata for field in dataclasses.fields(PHASES[phase])}
+    return {
+        name: declared[name]["unset"] if value is None else value for name, value in values.items()
+    }
 
 
 if __name__ == "__main__":

@@ -220,7 +220,7 @@ def test_a_compared_training_has_the_same_configuration_whichever_others_there_a
         config == run(ConfigureConfig(**form, modes=("full", "lora")))._asdict()["train_baseline"]
     )  # type: ignore[arg-type]
     assert "mode" not in config
-    assert config["learning_rate"] is None
+    assert config["learning_rate"] == "auto"
 
 
 @pytest.mark.parametrize("missing", ["data", "backbone"])
