@@ -1,10 +1,19 @@
 # Everything runs from here. `make help` lists the targets.
 PYTHON ?= python3.11
 VENV := .venv
-BIN := $(VENV)/bin
+# Targets are names without spaces and colons. The paths below stay relative, so the folder of the checkout may have spaces.
+ifneq ($(words $(VENV))$(findstring :,$(VENV)),1)
+$(error VENV='$(VENV)' must be a path without spaces and colons, which make cannot have in a target; leave it out for .venv)
+endif
+
+# One word for the shell, whatever is in it; value: make leaves a dollar sign as it is. ARGS is shell text by design.
+quoted = '$(subst ','\'',$(1))'
+option = $(if $(value $(1)),$(2) $(call quoted,$(3)$(value $(1))))
+BIN := $(call quoted,$(VENV)/bin)
 STAMP := $(VENV)/.installed
-INSTALL := $(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt
-RUN := $(BIN)/python -m pipelines run $(if $(DATA),,--demo) $(if $(DATA),--param data=$(DATA)) $(if $(BACKBONE),--param backbone=$(BACKBONE)) $(if $(PARAMS),--params $(PARAMS)) $(if $(STORE),--store $(STORE)) $(ARGS)
+INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
+RUN = $(BIN)/python -m pipelines run $(if $(value DATA),,--demo) $(call option,DATA,--param,data=) \
+	$(call option,BACKBONE,--param,backbone=) $(call option,PARAMS,--params) $(call option,STORE,--store) $(ARGS)
 
 ENGINE := build/engine
 
@@ -17,7 +26,7 @@ PYTEST := $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal
 .DEFAULT_GOAL := help
 
 help: ## list the targets
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+	@grep -hE '^[a-z-]+:.*## ' Makefile | sed -E 's/:.*## /\t/' | expand -t 12
 
 install: $(STAMP) ## create .venv with the pinned dependencies
 
@@ -25,11 +34,11 @@ install: $(STAMP) ## create .venv with the pinned dependencies
 # The project itself goes last, for the command `streetvision`: editable, without the network, in seconds. `compat` is a
 # path at the end of sys.path; the default's import hook would also fill gaps of a copy of the packages, which tests make.
 $(STAMP): requirements.txt requirements-dev.txt constraints.txt
-	$(PYTHON) -m venv $(VENV)
+	$(call quoted,$(value PYTHON)) -m venv $(call quoted,$(VENV))
 	$(INSTALL) torch
 	$(INSTALL) --requirement requirements.txt --requirement requirements-dev.txt
 	$(INSTALL) --no-build-isolation --no-deps --config-settings editable_mode=compat --editable .
-	touch $(STAMP)
+	touch $(call quoted,$(STAMP))
 
 run: $(STAMP) ## run the whole pipeline here: on demo data, or DATA=... BACKBONE=...; STORE=embedded for S3
 	$(RUN)
@@ -41,7 +50,7 @@ test-all: test ## `make test`, then whole pipelines, the documents' commands, ki
 	$(PYTEST) -m slow $(ARGS)
 
 test-faults: $(STAMP) ## kill trainings 30 times, tear 1,000 writes, break every artifact
-	KILLS=$(or $(KILLS),5) $(BIN)/python -m pytest -s tests/faults
+	KILLS=$(call quoted,$(or $(value KILLS),5)) $(BIN)/python -m pytest -s tests/faults
 
 test-faults-nightly: ## the same with 300 kills
 	$(MAKE) test-faults KILLS=50
@@ -51,14 +60,15 @@ test-containers: $(STAMP) ## build the images and run the pipeline inside them (
 	mkdir -p $(dir $(ENGINE))
 	images/engine.sh start $(ENGINE) > $(ENGINE).env
 	trap 'images/engine.sh stop $(ENGINE)' EXIT; \
-	env $$(cat $(ENGINE).env) $(BIN)/python -m pytest tests/images/test_containers.py
+	while IFS= read -r setting; do export "$$setting"; done < $(ENGINE).env; \
+	$(BIN)/python -m pytest tests/images/test_containers.py
 
 images: $(STAMP) ## build the images that the compiled pipeline names; PUSH=1 pushes them
 	$(BIN)/python -m pipelines images --build $(if $(PUSH),--push)
 
 # The life of the pipeline in Kubeflow; KF_PIPELINES_ENDPOINT says where it is, ARGS holds further options.
 upload submit status logs download doctor: $(STAMP)
-	$(BIN)/python -m pipelines $@ $(if $(PARAMS),--params $(PARAMS)) $(ARGS)
+	$(BIN)/python -m pipelines $@ $(call option,PARAMS,--params) $(ARGS)
 
 upload: ## upload the pipeline as it is here (nothing where the same content is there)
 submit: ## start a run: PARAMS=run.yaml, ARGS='--wait'
@@ -76,14 +86,14 @@ compile: $(STAMP) ## write the pipeline spec for Kubeflow to build/stage1.yaml
 lint: $(STAMP) ## ruff, mypy (strict), and the law of layers
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/mypy
+	$(BIN)/python -m mypy
 	$(BIN)/lint-imports
 
 bench: $(STAMP) ## speed ratios against peers, interleaved medians; some minutes on an idle machine
 	$(BIN)/python -m tests.bench $(ARGS)
 
 docs: $(STAMP) ## the documentation as a site in build/site; a broken link fails
-	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
 
 clean: ## remove runs, build output and the virtual environment
-	rm -rf runs build $(VENV)
+	rm -rf runs build $(call quoted,$(VENV))

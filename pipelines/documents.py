@@ -145,7 +145,9 @@ def help_text(verb: list[str]) -> str:
         contextlib.suppress(SystemExit),
     ):
         app.main([*verb, "--help"])
+
     lines = [line.rstrip() for line in output.getvalue().strip().splitlines()]
+
     return "\n".join(lines) + "\n"
 
 

@@ -89,6 +89,7 @@ def _longest(spec: Spec, component: Spec) -> tuple[tuple[str, ...], int, int]:
         best[name] = (longest[0] + own[0], longest[1] + own[1], longest[2] + own[2])
 
     names, pods, driver_only = max(best.values(), key=lambda chain: chain[1])
+
     return names, pods + 1, driver_only + 1
 
 
@@ -101,6 +102,7 @@ def _mermaid_group(spec: Spec, component: Spec, indent: str) -> Iterator[str]:
             yield f"{indent}end"
         else:
             yield f"{indent}{name}"
+
         for upstream in sorted(task.get("dependentTasks", [])):
             yield f"{indent}{upstream} --> {name}"
 

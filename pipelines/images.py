@@ -108,6 +108,7 @@ def write_context(folder: Path, images: Sequence[PhaseImage], wheels: Path | Non
     for image in images:
         for source in phase_sources(image.phase):
             _copy(source, folder / "app" / image.phase)
+
     (folder / "wheels").mkdir()
     for wheel in sorted(wheels.glob("*.whl")) if wheels else []:
         shutil.copy(wheel, folder / "wheels")
@@ -127,11 +128,13 @@ def _build_options(image: PhaseImage, builder: Builder) -> list[str]:
         "SOURCE_DIGEST": source_digest(image.kind, image.phase),
         "BASE_IMAGE": builder.base_image,
     }
+
     options = ["--quiet", "--network", "host", "--tag", image.reference]
     for name, value in arguments.items():
         options += ["--build-arg", f"{name}={value}"] if value else []
     if builder.ca_file is not None:
         options += ["--secret", f"id=ca,src={builder.ca_file}"]
+
     return options
 
 
@@ -151,8 +154,10 @@ def _docker(builder: Builder, *arguments: str) -> str:
         raise ConfigError(
             f"{builder.docker!r} is not installed; install a Docker client or set DOCKER"
         ) from error
+
     if finished.returncode:
         last = " | ".join(finished.stderr.strip().splitlines()[-5:])
         kind = ConfigError if "docker daemon" in finished.stderr else PermanentError
         raise kind(f"{builder.docker} {arguments[0]} failed: {last}")
+
     return finished.stdout

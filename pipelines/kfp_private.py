@@ -1,7 +1,8 @@
 """All names of kfp that are not part of its documented interface, read from kfp 2.17.0.
 
-kfp has no public way to look a task up in the cache of local runs, to name the namespace of a
-client, to send a request of one's own, or to give a component another name. Every such use goes
+kfp has no public way to look a task up in the cache of local runs, to start a local step without a
+shell, to name the namespace of a client, to send a request of one's own, or to give a component
+another name. Every such use goes
 through this module, which refuses another version: a private name may keep its spelling and change
 its meaning.
 """
@@ -29,6 +30,7 @@ require_version(kfp.__version__)
 # Imported after the check, since another version may lack them.
 from kfp.client.set_volume_credentials import ServiceAccountTokenVolumeCredentials  # noqa: E402
 from kfp.dsl.python_component import PythonComponent  # noqa: E402
+from kfp.local import placeholder_utils, status, subprocess_task_handler  # noqa: E402
 from kfp.local.cache import LocalCache  # noqa: E402
 from kfp.local.executor_output_utils import pb2_struct_to_python  # noqa: E402
 from kfp.local.io import IOStore  # noqa: E402
@@ -45,10 +47,13 @@ __all__ = [
     "ServiceAccountTokenVolumeCredentials",
     "pb2_struct_to_python",
     "pipeline_spec_pb2",
+    "placeholder_utils",
     "require_version",
     "rest_client",
     "set_namespace",
+    "status",
     "struct_to_executor_spec",
+    "subprocess_task_handler",
 ]
 
 

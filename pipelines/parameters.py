@@ -44,10 +44,12 @@ class Variant:
             problems.append(f"--modes {shown!r}: {unknown[0]!r} must be one of {', '.join(MODES)}")
         if len(set(self.modes)) != len(self.modes):
             problems.append(f"--modes {shown!r} must be without duplicates")
+
         if len(self.modes) == 1:
             problems.append(
                 f"--modes {shown!r} compares nothing; for one adaptation set the run's mode={shown}"
             )
+
         if len(self.modes) > MAX_CANDIDATES:
             problems.append(f"--modes {shown!r} must be at most {MAX_CANDIDATES}")
         if problems:
@@ -135,9 +137,11 @@ def _read_file(file: Path) -> dict[str, Any]:
 def _parse(key: str, text: str) -> Any:
     if key in FORM and key != "overrides":
         return text
+
     hint = _hint(key)
     if hint is str:
         return text
+
     try:
         value = yaml.safe_load(text)
     except yaml.YAMLError as error:
@@ -151,6 +155,7 @@ def _parse(key: str, text: str) -> Any:
             return json.loads(value)
         except ValueError:
             return value
+
     return value
 
 

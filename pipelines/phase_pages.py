@@ -65,6 +65,7 @@ def phase_page(phase: str) -> str:
         _entries(inspect.getdoc(step.run) or "", "Raises"),
         _failures(phase),
     ]
+
     return "\n\n".join(part.strip() for part in parts if part.strip()) + "\n"
 
 
@@ -80,6 +81,7 @@ def options_table(config_class: type[Config]) -> str:
             rows.append(
                 (name, _type_name(hints[field.name]), default, accepted, field.metadata["help"])
             )
+
     return _table(("option", "type", "default", "values", "meaning"), rows)
 
 
@@ -113,6 +115,7 @@ def _artifacts(specs: dict[str, Any]) -> list[tuple[str, str, str]]:
             rows.append((f"`{name}`{optional}", f"`{title}`", content))
         elif title == "Dict" and name in PHASES:
             rows.append((f"`{name}`", "mapping", f"Configuration of `{name}`."))
+
     return rows
 
 
@@ -144,7 +147,9 @@ def _failures(phase: str) -> str:
         for name, kind in vars(errors).items()
         if name in raised
     ]
+
     table = _table(("error", "exit code", "meaning"), rows)
+
     return (
         "Errors that the code of this phase raises, the library's included. Exit code 42: a retry"
         f" with the same inputs fails again; 1: a retry may succeed.\n\n{table}"
@@ -155,8 +160,10 @@ def _raised(file: Path) -> set[str]:
     """Return the names of the exception classes in a Python file's `raise` statements."""
     if file.suffix != ".py":
         return set()
+
     tree = ast.parse(file.read_text(encoding="utf-8"))
     calls = [n.exc for n in ast.walk(tree) if isinstance(n, ast.Raise)]
+
     return {
         call.func.id
         for call in calls

@@ -71,6 +71,7 @@ class StepResources(Config):
                     problems.append(
                         f"{kind}_request={request!r} must not exceed {kind}_limit={limit!r}"
                     )
+
         return problems
 
 
@@ -159,6 +160,7 @@ def load_profile(
         if store_secret
         else profile.secrets
     )
+
     return dataclasses.replace(
         profile,
         queue=queue or profile.queue,
@@ -185,6 +187,7 @@ def torchrun(task: dsl.PipelineTask, profile: Profile) -> dsl.PipelineTask:
     if wanted.node_labels:
         for key, value in wanted.node_labels.items():
             kubernetes.add_node_selector(task, key, value)
+
     for toleration in wanted.tolerations:
         kubernetes.add_toleration_json(task, dict(toleration))
 
@@ -197,6 +200,7 @@ def torchrun(task: dsl.PipelineTask, profile: Profile) -> dsl.PipelineTask:
     )
     if profile.queue:
         kubernetes.add_pod_label(task, "kueue.x-k8s.io/queue-name", profile.queue)
+
     return _any_step(task, profile, wanted, cost="training")
 
 
@@ -223,6 +227,7 @@ def with_store(task: dsl.PipelineTask, profile: Profile, *further: str) -> dsl.P
         profile.secrets.store_secret_key: Variable.S3_SECRET_KEY,
     }
     kubernetes.use_secret_as_env(task, profile.secrets.store, keys, optional=True)
+
     return task
 
 
@@ -265,6 +270,7 @@ def _any_step(
         mount_path="/tmp",  # noqa: S108
         size_limit=wanted.scratch,
     )
+
     kubernetes.set_timeout(task, wanted.timeout_seconds)
     kubernetes.set_image_pull_policy(task, profile.image_pull_policy)
     if profile.secrets.image_pull:
@@ -275,6 +281,7 @@ def _any_step(
         task.set_retry(
             profile.n_retries, f"{_BACKOFF_SECONDS}s", float(_BACKOFF_FACTOR), f"{window}s"
         )
+
     return task
 
 
@@ -285,10 +292,12 @@ def _profile(name: str, document: Mapping[str, Any]) -> Profile:
         "training": TrainingResources,
         "secrets": Secrets,
     }
+
     scalars = {"n_retries": int, "queue": str, "image_pull_policy": str}
     for key in document:
         if key not in sections and key not in scalars:
             raise ConfigError(unknown_key(key, [*sections, *scalars]))
+
     if "training" not in document:
         raise ConfigError("training is missing: the requests of the steps that run torchrun")
 
@@ -296,6 +305,7 @@ def _profile(name: str, document: Mapping[str, Any]) -> Profile:
     for key, config_class in sections.items():
         if key in document:
             values[key] = _section(key, config_class, _mapping(document[key]))
+
     for key, kind in scalars.items():
         if key in document:
             if not isinstance(document[key], kind) or isinstance(document[key], bool):
@@ -310,6 +320,7 @@ def _profile(name: str, document: Mapping[str, Any]) -> Profile:
             f"image_pull_policy={profile.image_pull_policy!r} must be one of"
             f" {', '.join(PULL_POLICIES)}"
         )
+
     return profile
 
 

@@ -79,17 +79,21 @@ def phase_sources(phase: str, root: Path = ROOT) -> list[Path]:
         file = waiting.pop()
         if file in found:
             continue
+
         found.add(file)
         names = _mentioned(file, file.stat().st_mtime_ns)
         waiting += [modules[name] for name in names if name in modules]
 
     folders = {top}
+
     for file in found:
         folder = file.parent
         while folder not in folders:
             folders.add(folder)
             folder = folder.parent
+
     found |= {file for folder in folders for file in folder.iterdir() if _belongs(file)}
+
     return sorted(found - {component})
 
 
@@ -110,6 +114,7 @@ def _modules(top: Path) -> dict[str, Path]:
                 names[package] = Path(folder, file)
             elif file.endswith(".py"):
                 names[f"{package}.{file.removesuffix('.py')}"] = Path(folder, file)
+
     return names
 
 
@@ -128,4 +133,5 @@ def _mentioned(file: Path, modified: int) -> frozenset[str]:
             names |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
         elif isinstance(node, ast.Constant) and isinstance(node.value, str):
             names.add(node.value)
+
     return frozenset(name for name in names if name.startswith("components."))

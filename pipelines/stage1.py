@@ -91,6 +91,7 @@ def stage1(profile: Profile, variant: Variant = Variant()) -> Any:  # noqa: B008
             predict_config=config["predict_logits"],
             gate_config=config["train_gate"],
         )
+
         delivered = deliver(
             dataset=ingest.outputs["dataset"],
             **trained.outputs,
@@ -101,7 +102,9 @@ def stage1(profile: Profile, variant: Variant = Variant()) -> Any:  # noqa: B008
             evaluate_config=config["evaluate"],
             export_config=config["export_bundle"],
         )
+
         outputs = delivered.outputs
+
         return Outputs(outputs["bundle"], outputs["evaluation"], outputs["report"])
 
     return dsl.pipeline(name=PIPELINE, description=DESCRIPTION)(_with_form(wire, variant))
@@ -127,6 +130,7 @@ def _backbone(profile: Profile, variant: Variant, config: Any, split: dsl.Pipeli
         config=config["pretrain_explora"],
         **labels,
     )
+
     return _set(resources.training, adapt, profile).outputs["adapted"]
 
 
@@ -165,6 +169,7 @@ def _train(profile: Profile, variant: Variant) -> Any:
         _set(resources.torchrun, logits, profile)
         gate = train_gate(**inputs, checkpoint=checkpoint, config=gate_config)
         _set(resources.training, gate, profile)
+
         return Trained(
             checkpoint,
             logits.outputs["val_calib_logits"],
@@ -220,6 +225,7 @@ def _evaluate_and_deliver(profile: Profile) -> Any:
             calibration=calibration.outputs["calibration"],
             config=threshold_config,
         )
+
         gate = calibrate_gate(val_calib_logits=gate_calib_logits, config=gate_config)
         scrc = calibrate_scrc(val_calib_logits=val_calib_logits, config=scrc_config)
         policies = {
@@ -235,6 +241,7 @@ def _evaluate_and_deliver(profile: Profile) -> Any:
             **policies,
             config=evaluate_config,
         )
+
         bundle = export_bundle(
             checkpoint=checkpoint,
             gate_checkpoint=gate_checkpoint,
@@ -246,6 +253,7 @@ def _evaluate_and_deliver(profile: Profile) -> Any:
         for task in (calibration, softmax, gate, scrc, evaluation):
             _set(resources.light, task, profile)
         _set(resources.heavy, bundle, profile)
+
         return Outputs(
             bundle.outputs["bundle"], evaluation.outputs["evaluation"], evaluation.outputs["report"]
         )
@@ -293,4 +301,5 @@ def _with_form(wire: Any, variant: Variant) -> Any:
     pipeline.__signature__ = inspect.Signature(  # type: ignore[attr-defined]
         parameters, return_annotation=Outputs
     )
+
     return pipeline

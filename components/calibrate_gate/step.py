@@ -34,6 +34,7 @@ def run(config: CalibrateGateConfig, *, val_calib_logits: InputDir, gate_policy:
     logits, manifest = read_logits(val_calib_logits, "VAL_CALIB")
     if logits.gate is None:
         raise ArtifactError(f"{val_calib_logits}: has no gate.npy; use the logits of train_gate")
+
     positive = logits.positive_index(config.positive_class)
     split = draw_calibration_split(logits.groups, config.tuning_fraction, config.seed)
     inputs = {"val_calib_logits": manifest}

@@ -27,11 +27,14 @@ class CalibrateScrcConfig(SelectiveConfig, CalibratorConfig, EarlyExitConfig):
         for name in ("class_wise", "set_valued"):
             if getattr(self, name) and self.risk != "error":
                 problems.append(f"{name}=true needs risk='error', got risk={self.risk!r}")
+
         if self.set_valued and self.class_wise:
             problems.append("set_valued=true and class_wise=true exclude each other; choose one")
+
         if self.set_valued and self.min_coverage == 0:
             problems.append(
                 "set_valued=true needs min_coverage > 0: the fraction of images that must get an"
                 " answer"
             )
+
         return problems

@@ -91,4 +91,5 @@ def certify_sets(
         coverage_lower_bound=max(0.0, coverage - dkw_one_sided(n_samples, coverage_delta)),
         n_tested=len(candidates),
     )
+
     return certificate, float(candidates[best])

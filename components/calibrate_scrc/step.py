@@ -58,6 +58,7 @@ def run(config: CalibrateScrcConfig, *, val_calib_logits: InputDir, scrc_policy:
     softmax = softmax_policy(logits.class_names, config.positive_class, 0.0, calibrator)
 
     single_from: float | None = None
+
     if config.set_valued:
         found, single_from = _certify_sets(config, logits, split, softmax)
     else:
@@ -92,6 +93,7 @@ def _targets(
     decision = softmax.decision(logits.logits)
     confidence = softmax.confidence(logits.logits)
     samples = Samples.of_decisions(config.risk, truth, decision, confidence)
+
     if config.class_wise:
         by_answer = {
             POSITIVE: samples.mask(decision),
@@ -99,6 +101,7 @@ def _targets(
         }
     else:
         by_answer = {ALL_ANSWERS: samples}
+
     return [
         Target(name, of_answer.take(split.tuning), of_answer.take(split.calibration))
         for name, of_answer in by_answer.items()
@@ -136,8 +139,10 @@ def _certify_sets(
     if found is None:
         n_selected = int((samples.confidence >= threshold).sum())
         return too_few_for_sets(config, n_selected, _KIND), None
+
     certificate, least_probability = found
     certified = Certified({ALL_ANSWERS: certificate}, delta)
+
     return check_coverage(config, certified, _KIND), 1 - least_probability
 
 

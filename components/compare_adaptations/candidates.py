@@ -49,6 +49,7 @@ def read_candidates(
     ]
     for candidate in candidates:
         _refuse_mixed_runs(candidate, candidates[0])
+
     return candidates
 
 
@@ -73,6 +74,7 @@ def _refuse_mixed_runs(candidate: Candidate, first: Candidate) -> None:
             f"checkpoint and logits of mode {candidate.mode!r} are of different trainings; use the"
             " artifacts of one run"
         )
+
     same_samples = candidate.logits.sample_ids == first.logits.sample_ids
     if checkpoint.inputs != first.manifest.inputs or not same_samples:
         raise ArtifactError(

@@ -44,6 +44,7 @@ def compare_adaptations(
         checkpoint_5,
         checkpoint_6,
     ]
+
     logits = [
         val_select_logits_1,
         val_select_logits_2,

@@ -74,6 +74,7 @@ def run(
         "because": f"largest {config.monitor} on VAL_SELECT, ties to the earlier mode",
         "candidates": values,
     }
+
     shown = ", ".join(f"{mode} {value:.4f}" for mode, value in values.items())
     print(f"{chosen.mode} is selected: {shown}")
 
@@ -88,10 +89,12 @@ def run(
         shutil.copytree(
             chosen.checkpoint, out, dirs_exist_ok=True, ignore=shutil.ignore_patterns(MANIFEST)
         )
+
     with writing(comparison, kind=Kind.COMPARISON, step=STEP, config=config, inputs=inputs) as out:
         write_json(out / "comparison.json", verdict | {"split": "VAL_SELECT", "rows": rows})
         _write_csv(out / "comparison.csv", rows)
         _plot(out / "comparison.png", config, rows)
+
     table.parent.mkdir(parents=True, exist_ok=True)
     table.write_text(_markdown(config, verdict, rows), encoding="utf-8")
 
@@ -123,6 +126,7 @@ def _metric_rows(
     groups, count = first.logits.groups, config.n_bootstrap
     bounds = intervals(statistics, groups, count, config.seed)
     rows = []
+
     for name, statistic in statistics.items():
         row: MetricRow = {
             "mode": candidate.mode,
@@ -134,7 +138,9 @@ def _metric_rows(
             member = membership(groups, len(groups))
             found = paired_difference(statistic, of_first[name], member, count, config.seed)
             row |= {"difference": found.value, "difference_interval_95": found.interval}
+
         rows.append(row)
+
     return rows
 
 
@@ -157,6 +163,7 @@ def _write_csv(file: Path, rows: Sequence[MetricRow]) -> None:
     with file.open("w", newline="", encoding="utf-8") as stream:
         writer = csv.writer(stream, lineterminator="\n")
         writer.writerow(_CSV_COLUMNS)
+
         for row in rows:
             interval = row["interval_95"] or ("", "")
             of_difference = row.get("difference_interval_95") or ("", "")
@@ -176,6 +183,7 @@ def _markdown(
         f"| mode | metric | value (95 %) | difference to {config.modes[0]} (95 %, paired) |",
         "|---|---|---|---|",
     ]
+
     for row in rows:
         metric = row["metric"].removeprefix("val_select/")
         value = _with_interval(row["value"], row["interval_95"], ".4f")
@@ -183,6 +191,7 @@ def _markdown(
         if "difference" in row:
             difference = _with_interval(row["difference"], row["difference_interval_95"], "+.4f")
         lines.append(f"| {row['mode']} | {metric} | {value} | {difference} |")
+
     return "\n".join(lines) + "\n"
 
 
@@ -206,9 +215,11 @@ def _plot(file: Path, config: CompareAdaptationsConfig, rows: Sequence[MetricRow
             if row["interval_95"]:
                 axes.hlines(height, *row["interval_95"], color="C0", linewidth=2)
             axes.plot(row["value"], height, "o", color="C0")
+
         axes.set_title(metric.removeprefix("val_select/"), fontsize=9)
         axes.set_yticks(range(len(config.modes)), config.modes)
         axes.set_ylim(len(config.modes) - 0.5, -0.5)
+
     figure.savefig(file, dpi=120, metadata={"Software": None})
 
 

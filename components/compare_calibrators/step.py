@@ -33,6 +33,7 @@ def run(
         seed=config.seed,
         positive=logits.positive_index(config.positive_class),
     )
+
     chosen = comparison.chosen if config.calibrator == AUTO else config.calibrator
     fitted = registry.fit(chosen, logits.logits, logits.labels)
 
@@ -70,6 +71,7 @@ def _comparison_document(
             "excess_nll": row.excess,
             "standard_error": row.standard_error,
         }
+
     return {
         "split": "VAL_CALIB",
         "chosen": chosen,

@@ -47,8 +47,9 @@ def configure(
         ("export_bundle", dict),
     ],
 ):
-    """Validate every option of the run, fingerprint the data and the backbone, and configure each
-    phase.
+    """Validate every option of the run and configure each phase.
+
+    The data and the backbone are fingerprinted.
     """
     from components.configure.step import run
     from components.shared.contracts.step import execute
@@ -70,4 +71,5 @@ def configure(
         "pretrain": pretrain,
         "modes": modes,
     }
+
     return execute(run, form)

@@ -1,5 +1,6 @@
-"""The run form: the few parameters that a run has in Kubeflow. Everything else is reached by
-`overrides`.
+"""The run form: the few parameters that a run has in Kubeflow.
+
+Everything else is reached by `overrides`.
 
 KFP sorts the form by name and groups nothing, so the list stays short; a later option goes into its
 phase's configuration. KFP's form cannot be sent while a parameter has no default, and its numbers

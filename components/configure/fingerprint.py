@@ -46,19 +46,23 @@ def fingerprint(data: str, backbone: str, extra_sources: str = "") -> Fingerprin
     sources = [data, *_extra_places(extra_sources)]
     found = _digest([[place, _listing("data", place)] for place in sources])
     in_hub = not backbone.startswith("s3://") and not Path(backbone).exists()
+
     return Fingerprints(found, backbone if in_hub else _digest(_listing("backbone", backbone)))
 
 
 def _listing(name: str, place: str) -> list[list[str | int]]:
     if place.startswith("s3://"):
         return _stored_listing(name, place)
+
     root = Path(place)
     if not root.exists():
         raise DataError(f"{name}={place!r} does not exist")
+
     files = (
         sorted(entry for entry in root.rglob("*") if entry.is_file()) if root.is_dir() else [root]
     )
     described = ((file.relative_to(root).as_posix(), file.stat()) for file in files)
+
     return [[name, status.st_size, status.st_mtime_ns] for name, status in described]
 
 

@@ -64,6 +64,7 @@ def resolve(config: ConfigureConfig) -> dict[str, Config]:
         ("", _form_values(config)),
         ("overrides", config.overrides),
     ]
+
     for origin, values in given:
         label = f"{origin}: " if origin else ""
         for phase, name, value in _assignments(values, absent, label, problems):
@@ -74,8 +75,10 @@ def resolve(config: ConfigureConfig) -> dict[str, Config]:
             f"mode={config.mode!r}: this pipeline compares {', '.join(config.modes)}; leave mode"
             " empty"
         )
+
     if problems:
         raise ConfigError("; ".join(problems))
+
     return _built(config, options)
 
 
@@ -87,6 +90,7 @@ def option_names() -> list[str]:
         for name in _fields(config_class)
         if phases_with(name)
     }
+
     qualified = {
         f"{phase}.{name}"
         for phase, config_class in PHASES.items()
@@ -163,6 +167,7 @@ def _assignments(
                 f"{label}{key!r} is an option of {phases[0]}, which is compiled in by"
                 f" {absent[phases[0]]}"
             )
+
         for found in phases:
             yield found, name, value
 
@@ -174,12 +179,14 @@ def _unknown(key: str) -> str:
         if phase and "." not in new:
             new = f"{phase}.{new}"
         return f"{key!r} is now named {new!r}"
+
     close = difflib.get_close_matches(key, option_names(), n=1)
     hint = (
         f"did you mean {close[0]!r}?"
         if close
         else "`python -m pipelines parameters` lists all options"
     )
+
     return f"unknown option {key!r}, {hint}"
 
 
@@ -192,6 +199,7 @@ def _built(config: ConfigureConfig, options: Options) -> dict[str, Config]:
 
     built: dict[str, Config] = {}
     problems: dict[str, list[str]] = {}
+
     for phase, config_class in PHASES.items():
         try:
             built[phase] = config_class.from_mapping(options[phase])
@@ -207,6 +215,7 @@ def _built(config: ConfigureConfig, options: Options) -> dict[str, Config]:
         raise ConfigError(
             "; ".join(f"{_listed(phases)}: {problem}" for problem, phases in problems.items())
         )
+
     return built
 
 
@@ -227,6 +236,7 @@ def _between_phases(built: Mapping[str, Config]) -> Iterator[str]:
     classes = list(ingest.class_names)
     if train.positive_class not in classes:
         yield f"positive_class={train.positive_class!r} is not in class_names={classes}"
+
     if train.views is not None and len(classes) != 2:
         yield (
             f"tile_grid={train.tile_grid} needs 2 classes, class_names={classes} has"

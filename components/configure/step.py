@@ -44,11 +44,13 @@ def configured(config: ConfigureConfig) -> PhaseConfigs:
     phases["ingest_dataset"] = dataclasses.replace(ingest, source_fingerprint=found.data)
     phases["import_backbone"] = dataclasses.replace(backbone, backbone_fingerprint=found.backbone)
     values = {phase: phases[phase].to_json() for phase in PHASES}
+
     if config.modes:
         # Each compared training has a mode of its own, and resolves what depends on it: one more
         # mode, or another order, must not train the others again.
         values["train_baseline"] = phases["train_baseline"].to_json(resolved=False)
         del values["train_baseline"]["mode"]
+
     return PhaseConfigs(**{phase: _without_null(phase, values[phase]) for phase in PHASES})
 
 

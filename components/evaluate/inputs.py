@@ -74,6 +74,7 @@ def read_inputs(
     logits, manifest = read_logits(val_test_logits, "VAL_TEST")
     manifests = {"val_test_logits": manifest}
     gate_logits = logits
+
     if gate_test_logits is not None:
         gate_logits, manifests["gate_test_logits"] = read_logits(gate_test_logits, "VAL_TEST")
         if gate_logits.sample_ids != logits.sample_ids:
@@ -84,17 +85,21 @@ def read_inputs(
     policies: dict[str, FittedPolicy] = {}
     infeasible: dict[str, str] = {}
     distilled_head = None
+
     for kind, path in policy_paths.items():
         if path is None:
             continue
+
         fitted, manifests[f"{kind}_policy"] = read_policy_or_infeasible(path)
         if fitted.kind != kind:
             raise ArtifactError(
                 f"{path}: holds a policy of kind {fitted.kind!r}, expected {kind!r}"
             )
+
         if isinstance(fitted, Infeasible):
             infeasible[kind] = fitted.reason
             continue
+
         own_logits = gate_logits if kind == "gate" else logits
         policies[kind] = FittedPolicy(own_logits, fitted, read_early_exit(path))
         head_policy = read_distilled_policy(path)
@@ -103,6 +108,7 @@ def read_inputs(
 
     data = Dataset.open(dataset)
     manifests["dataset"] = data.manifest
+
     return EvaluationInputs(data, policies, infeasible, distilled_head, manifests)
 
 
@@ -137,11 +143,13 @@ def _class_problems(config: EvaluateConfig, fitted: FittedPolicy, data: Dataset)
     for name, found in (("policy", fitted.policy.class_names), ("dataset", data.class_names)):
         if list(found) != expected:
             problems.append(f"{name} has class_names {list(found)}, logits have {expected}")
+
     if config.positive_class != fitted.policy.positive_class:
         problems.append(
             f"positive_class={config.positive_class!r}, but the policy's is"
             f" {fitted.policy.positive_class!r}"
         )
+
     return problems
 
 
@@ -158,9 +166,11 @@ def _sample_problems(logits: Logits, data: Dataset) -> list[str]:
         problems.append(
             f"{len(unknown)} sample(s) of the logits are not in the dataset, first {unknown[0]}"
         )
+
     if differing:
         problems.append(
             f"{len(differing)} label(s) of the logits differ from the dataset's, first"
             f" {differing[0]}"
         )
+
     return problems

@@ -80,6 +80,7 @@ def _document(
         document["student"] = dict(results.distilled_head.metrics)
     if results.early_exits:
         document["early_exit"] = {entry.kind: entry.to_json() for entry in results.early_exits}
+
     return document
 
 
@@ -100,6 +101,7 @@ def _hard_examples(
     images = data.images(positions)
 
     examples = []
+
     for row, position, image in zip(rows, positions.tolist(), images, strict=True):
         sample = data.samples[position]
         examples.append(
@@ -116,6 +118,7 @@ def _hard_examples(
                 image=image,
             )
         )
+
     return examples
 
 
@@ -133,6 +136,7 @@ def _write_hard_examples(file: Path, examples: list[HardExample]) -> None:
         writer.writerow(
             ["sample_id", "source", "path", "group", "label", "decision", "probability", "margin"]
         )
+
         for example in examples:
             writer.writerow(
                 [

@@ -59,22 +59,26 @@ def evaluate_policies(config: EvaluateConfig, inputs: EvaluationInputs) -> Polic
     guarantees: list[Guarantee] = []
     early_exits: list[EarlyExitResult] = []
     robustness: list[Robustness] = []
+
     for kind, entry in fitted.items():
         logits, policy = entry.logits, entry.policy
         result = _evaluate(config, entry, with_band=len(fitted) > 1)
         results[kind] = result
         if isinstance(policy, SelectivePolicy):
             guarantees.append(Guarantee.of(policy, result.metrics))
+
         if entry.early_exit is not None:
             early_exits.append(
                 measure_early_exit(kind, logits, policy, entry.early_exit, n_replicates, seed)
             )
+
         measured = measure_robustness(kind, logits, policy, n_replicates, seed)
         if measured is not None:
             robustness.append(measured)
 
     # A softmax or SCRC policy ranks by the model's confidence itself.
     comparisons = {}
+
     if "gate" in results:
         gate = results["gate"]
         comparisons["gate"] = compare_to_confidence(
@@ -86,6 +90,7 @@ def evaluate_policies(config: EvaluateConfig, inputs: EvaluationInputs) -> Polic
         )
 
     head = inputs.distilled_head
+
     return PolicyResults(
         results=results,
         guarantees=tuple(guarantees),

@@ -65,10 +65,12 @@ def run(
         evaluation, kind=Kind.EVALUATION, step="evaluate", config=config, inputs=inputs.manifests
     ) as out:
         write_evaluation(out, config, inputs, results)
+
     report.parent.mkdir(parents=True, exist_ok=True)
     shutil.copyfile(evaluation / REPORT, report)
 
     names = inputs.policies[config.policy].class_names
+
     return _for_kfp(results, list(names))
 
 

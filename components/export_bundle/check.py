@@ -62,6 +62,7 @@ def check_stock(
     size = classifier.spec.image_size
     pixels = torch.from_numpy(np.stack([resize(Image.fromarray(image), size) for image in images]))
     model = AutoModelForImageClassification.from_pretrained(directory).eval()
+
     with torch.inference_mode():
         inputs = normalise(pixels, classifier.spec)
         stored = model(pixel_values=inputs).logits

@@ -32,10 +32,12 @@ class ExportConfig(BundledPolicyConfig):
             for name in _SINGLE_LINE
             if not getattr(self, name).strip() or len(getattr(self, name).splitlines()) > 1
         ]
+
         if not re.fullmatch(r"[0-9]+\.[0-9]+\.[0-9]+", self.model_version):
             problems.append(
                 f"model_version={self.model_version!r} must be X.Y.Z, for example 1.0.0"
             )
+
         # base58 of 35 bytes: network prefix, 32-byte public key, 2-byte checksum
         if self.submitted_by and not re.fullmatch(
             r"[1-9A-HJ-NP-Za-km-z]{46,48}", self.submitted_by
@@ -44,4 +46,5 @@ class ExportConfig(BundledPolicyConfig):
                 f"submitted_by={self.submitted_by!r} must be an ss58 address (46 to 48 base58"
                 " characters)"
             )
+
         return problems

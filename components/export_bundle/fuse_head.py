@@ -60,6 +60,7 @@ def stock_incompatibility(spec: ClassifierSpec, affine: LogitAffine) -> str:
             f"the model has {len(spec.class_names)} classes, its consumers expect"
             f" {' and '.join(STOCK_LABELS)}"
         )
+
     return "" if affine.decides else affine.reason
 
 
@@ -86,6 +87,7 @@ def write_model(classifier: Classifier, policy: Policy, directory: Path) -> None
     if stock_incompatibility(classifier.spec, affine):
         classifier.save(directory)
         return
+
     _stock_model(classifier, [1 - positive, positive]).save_pretrained(directory)
     write_json(directory / "preprocessor_config.json", _processor(classifier.spec))
 
@@ -102,6 +104,7 @@ def _stock_model(classifier: Classifier, order: list[int]) -> Any:
     model.base_model.load_state_dict(classifier.backbone.state_dict())
     head = classifier.head.linear
     model.classifier.load_state_dict({"weight": head.weight[order], "bias": head.bias[order]})
+
     return model
 
 

@@ -88,6 +88,7 @@ def run(
         evaluation=evaluation,
         dataset=dataset,
     )
+
     _check_inputs(inputs)
 
     with writing(
@@ -107,6 +108,7 @@ def run(
             stock_reason=stock_reason,
             distilled=distilled,
         )
+
         (out / "README.md").write_text(card, encoding="utf-8")
         write_json(out / "model_card.json", natix_card(config))
 
@@ -129,6 +131,7 @@ def _read_inputs(
         raise ArtifactError(
             f"policy={config.policy!r} is to be bundled, but {config.policy}_policy was not given"
         )
+
     policy, policy_manifest = read_policy(policy_path)
     if policy.kind != config.policy:
         raise ArtifactError(
@@ -146,6 +149,7 @@ def _read_inputs(
         "evaluation": verify_dir(evaluation, Kind.EVALUATION),
         "dataset": data.manifest,
     }
+
     return _Inputs(
         checkpoint=checkpoint,
         policy_path=policy_path,
@@ -217,12 +221,14 @@ def _write_model(inputs: _Inputs, out: Path) -> tuple[dict[str, Any], str]:
     stock_reason = stock_incompatibility(spec, logit_affine_of(policy))
     write_json(out / PREPROCESSING, preprocessing)
     write_model(classifier, policy, out / MODEL)
+
     if policy.kind == "gate":
         (out / GATE).mkdir()
         for file in gate_files(inputs.checkpoint):
             shutil.copyfile(file, out / GATE / file.name)
 
     check_logits(Bundle(out, policy, preprocessing, stock=not stock_reason), pixels, logits)
+
     return preprocessing, stock_reason
 
 
@@ -234,6 +240,7 @@ def _write_distilled_model(inputs: _Inputs, out: Path) -> bool:
     policy = inputs.distilled_policy
     if policy is None:
         return False
+
     from components.export_bundle.check import check_stock
     from components.export_bundle.fuse_head import (
         distilled_classifier,
@@ -244,14 +251,17 @@ def _write_distilled_model(inputs: _Inputs, out: Path) -> bool:
 
     if not (inputs.checkpoint / DISTILLED_HEAD).is_file():
         return False
+
     distilled = distilled_classifier(Classifier.load(inputs.checkpoint))
     if stock_incompatibility(distilled.spec, logit_affine_of(policy)):
         return False
+
     write_model(distilled, policy, out / DISTILLED_MODEL)
 
     data = inputs.dataset
     images = data.images(np.arange(min(_N_CHECKED_IMAGES, len(data.samples)), dtype=np.int64))
     check_stock(out / DISTILLED_MODEL, distilled, images, policy.positive)
+
     return True
 
 
@@ -266,6 +276,7 @@ def _preprocessing(spec: "ClassifierSpec") -> dict[str, Any]:
         "image_std": list(spec.image_std),
         "backbone_type": spec.backbone_type,
     }
+
     if spec.views is not None:
         views = spec.to_json()["views"]
         document["cut"] = (
@@ -274,6 +285,7 @@ def _preprocessing(spec: "ClassifierSpec") -> dict[str, Any]:
         )
         document["tiles"] = [list(box) for box in tile_boxes(spec.image_size, ViewSpec(**views))]
         document["views"] = views
+
     return document
 
 
@@ -302,7 +314,9 @@ def _document(
         uncalibrated_reason = (
             "the policy decides on the views' common margin; the weights are those of one view"
         )
+
     files = sorted(path for path in out.rglob("*") if path.is_file())
+
     return {
         "name": config.model_name,
         "version": config.model_version,

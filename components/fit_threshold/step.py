@@ -66,6 +66,7 @@ def run(
         f"threshold {fitted.threshold:.4f} (95 % interval {shown}), "
         f"{config.objective} {best.objective:.4f} on {len(truth)} samples of VAL_CALIB"
     )
+
     with writing(policy, kind=Kind.POLICY, step=STEP, config=config, inputs=inputs) as out:
         write_json(out / POLICY, fitted.to_json())
         write_json(out / FIT, _fit_document(config, best, interval, truth))
@@ -73,6 +74,7 @@ def run(
         if logits.distilled is not None:
             distilled = _distilled_policy(config, logits, logits.distilled, truth)
             write_json(out / DISTILLED_POLICY, distilled.to_json())
+
         _write_sweep(out / "threshold_sweep.csv", result)
         _plot(out / "threshold.png", config, result, fitted.threshold, interval)
 
@@ -100,6 +102,7 @@ def _truth(config: FitThresholdConfig, logits: Logits) -> Bools:
             f" others, a threshold needs at least {_MIN_PER_CLASS} of each; use more data or a"
             " larger calib_fraction"
         )
+
     return truth
 
 
@@ -158,11 +161,13 @@ def _plot(
     axes = figure.subplots()
     probability = sigmoid(result.thresholds)
     axes.step(probability, result.objective, where="mid", label=config.objective)
+
     for label, rate in (
         ("false negative rate", result.false_negative_rate),
         ("false positive rate", result.false_positive_rate),
     ):
         axes.step(probability, rate, where="mid", label=label, linewidth=1)
+
     axes.axvline(threshold, color="black", linewidth=1)
     if interval is not None:
         axes.axvspan(*interval, alpha=0.15, label="95 % interval of the threshold")

@@ -92,6 +92,7 @@ def sweep(truth: Bools, scores: Floats, objective: str, weights: Weights = None)
 
     distinct = ordered[last_of_tie]
     edges = np.r_[distinct[0] - 2 * _BEYOND, distinct, distinct[-1] + 2 * _BEYOND]
+
     return Sweep(
         edges=edges,
         thresholds=_middle(edges[:-1], edges[1:]),
@@ -118,7 +119,9 @@ def best_threshold(result: Sweep, max_fnr: float = 1.0) -> Best:
             f" negative rate of a separating threshold is {result.false_negative_rate[1]:.4f};"
             " increase max_fnr"
         )
+
     rule, threshold = found
+
     return Best(
         threshold,
         float(result.objective[rule]),
@@ -140,6 +143,7 @@ def best_thresholds(result: Sweep, max_fnr: float = 1.0) -> Floats:
             result.edges, result.objective[row], result.false_negative_rate[row], max_fnr
         )
         thresholds[row] = np.nan if found is None else found[1]
+
     return thresholds
 
 
@@ -153,6 +157,7 @@ def _best_rule(
     allowed = fnr <= max_fnr + _EQUAL
     if not allowed[1:].any():
         return None
+
     values = np.where(allowed, objective, -np.inf)
     at_best = values >= values.max() - _EQUAL
 
@@ -166,6 +171,7 @@ def _best_rule(
     is_attained_score = rule > starts[widest] and middle == edges[rule]
     if is_attained_score:
         middle = float(_middle(edges[rule], edges[rule + 1]))
+
     return rule, middle
 
 

@@ -64,7 +64,9 @@ def _from_store(source: str, out: Path) -> str:
     names = [item.key.removeprefix(prefix) for item in store.list(bucket, prefix)]
     if not names:
         raise DataError(f"backbone={source!r} holds no objects; is the prefix right?")
+
     _copy(source, names, lambda name, path: store.get(bucket, prefix + name, path), out)
+
     return source
 
 
@@ -96,7 +98,9 @@ def _from_hub(source: str, out: Path) -> str:
         raise TransientError(
             f"backbone={source!r}: the hub does not deliver: {one_line(error)[:300]}"
         ) from error
+
     _from_folder(source, folder, out)
+
     # The folder of a snapshot is named after its commit.
     return f"{source}@{folder.name}"
 
@@ -114,6 +118,7 @@ def _copy(source: str, names: Collection[str], fetch: Fetch, out: Path) -> None:
         raise DataError(
             f"backbone={source!r} has no {CONFIG}; it is not a Hugging Face model folder"
         )
+
     if INDEX in names:
         fetch(INDEX, out / INDEX)
         weights = _shards(source, out / INDEX)
@@ -144,6 +149,7 @@ def _shards(source: str, index: Path) -> list[str]:
         raise DataError(
             f"backbone={source!r}: {INDEX} is not an index of weights ({type(error).__name__})"
         ) from error
+
     if not names or not plain:
         raise DataError(
             f"backbone={source!r}: {INDEX} must name .safetensors files beside it, not {names[:3]}"

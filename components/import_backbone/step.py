@@ -23,6 +23,7 @@ def run(config: ImportBackboneConfig, *, pretrained: OutputDir) -> None:
         raise ConfigError(
             "backbone='' is not set; give a Hugging Face folder, local or s3://, or a hub id"
         )
+
     summary: dict[str, object] = {}
     with writing(pretrained, kind=Kind.BACKBONE, step=STEP, config=config, summary=summary) as out:
         summary["source"] = copy_backbone(config.backbone, out)
@@ -32,6 +33,7 @@ def run(config: ImportBackboneConfig, *, pretrained: OutputDir) -> None:
         loaded = load_backbone(str(out))
         summary["type"] = loaded.config.model_type
         summary["parameters"] = sum(parameter.numel() for parameter in loaded.parameters())
+
     print(f"{summary['type']} of {summary['parameters']:,} parameters from {summary['source']}")
 
 

@@ -87,6 +87,7 @@ def check_all(config: IngestConfig, pixels: PixelFile) -> list[Checked]:
     records = itertools.chain.from_iterable(source.records() for source in sources)
     results = ordered_map(lambda record: _decode_record(record, config), records)
     checked = []
+
     with warnings.catch_warnings():
         # Pillow warns of damaged metadata and of large images: neither affects the pixels, and the
         # size is checked here.
@@ -96,6 +97,7 @@ def check_all(config: IngestConfig, pixels: PixelFile) -> list[Checked]:
         ):
             position = -1 if image is None else pixels.add(item.sha256, image)
             checked.append(replace(item, position=position))
+
     return sorted(checked, key=lambda item: item.order)
 
 
@@ -109,5 +111,7 @@ def _decode_record(record: Record, config: IngestConfig) -> tuple[Checked, Pixel
         )
     except ImageRejectedError as error:
         return Checked(*described, reason=str(error)), None
+
     digest = hashlib.sha256(data).hexdigest()
+
     return Checked(*described, sha256=digest, thumbnail=duplicates.thumbnail(image)), image

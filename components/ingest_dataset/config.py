@@ -50,14 +50,17 @@ class IngestConfig(SourceConfig):
             problems.append(
                 f"class_names={list(self.class_names)} must be at least 2 distinct names"
             )
+
         if EXCLUDE in self.class_names:
             problems.append(
                 f"class_names={list(self.class_names)}: {EXCLUDE!r} means to leave a row out"
             )
+
         try:
             sources = self.sources()
         except ConfigError as error:
             return [*problems, str(error)]
+
         return problems + [
             line for source in sources for line in label_map_problems(source, self.class_names)
         ]

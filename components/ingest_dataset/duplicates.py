@@ -45,6 +45,7 @@ def perceptual_hashes(thumbnails: npt.NDArray[np.uint8]) -> Hashes:
     y, x = np.indices((THUMBNAIL_SIZE, THUMBNAIL_SIZE)).reshape(2, -1)
     lowest = np.lexsort((x + y, x * x + y * y))[1 : HASH_BITS + 1]
     hashes = np.empty(len(thumbnails), dtype=np.uint64)
+
     for start in range(0, len(thumbnails), _HASH_CHUNK):
         chunk = thumbnails[start : start + _HASH_CHUNK].astype(np.float64)
         spectrum = dctn(chunk, axes=(1, 2), norm="ortho").reshape(len(chunk), -1)[:, lowest]
@@ -58,6 +59,7 @@ def perceptual_hashes(thumbnails: npt.NDArray[np.uint8]) -> Hashes:
         hashes[start : start + len(chunk)] = (
             np.packbits(bits, axis=1, bitorder="little").view("<u8").ravel()
         )
+
     return hashes
 
 
@@ -85,6 +87,7 @@ def near_pairs(hashes: Hashes, max_distance: int) -> Iterator[Pairs]:
             close = np.flatnonzero(np.bitwise_count(hashes[left] ^ hashes[right]) <= max_distance)
             if not len(close):
                 continue
+
             left, right = left[close], right[close]
             # An earlier band within its radius has yielded the pair already.
             by_band = np.bitwise_count(bands[left, :band] ^ bands[right, :band])
@@ -113,7 +116,9 @@ def _within(values: npt.NDArray[np.uint16], radius: int) -> Iterator[tuple[Indic
     for bit in range(_BAND_BITS):
         rows = np.flatnonzero((ascending & (1 << bit)) == 0)
         with_zero_bit.append((order[rows], ascending[rows]))
+
     occupied = counts > 0
+
     for flips in range(1, radius + 1):
         for bits in itertools.combinations(range(_BAND_BITS), flips):
             left, value = with_zero_bit[bits[0]]
@@ -160,15 +165,18 @@ def nearest_links(hashes: Hashes, max_distance: int) -> tuple[Pairs, npt.NDArray
     copies = np.flatnonzero(first[inverse] != np.arange(len(hashes)))
     forest = np.empty((0, 2), dtype=np.int64)
     pending: list[Pairs] = []
+
     for pairs in itertools.chain(near_pairs(distinct, max_distance), [None]):
         if pairs is not None:
             pending.append(pairs)
         if pairs is None or sum(map(len, pending)) > _PAIR_CHUNK:
             forest = _spanning_forest(distinct, np.concatenate([forest, *pending]))
             pending = []
+
     links = np.concatenate([first[forest], np.column_stack([first[inverse[copies]], copies])])
     links = np.sort(links, axis=1)
     links = links[np.lexsort((links[:, 1], links[:, 0]))]
+
     return links, np.bitwise_count(hashes[links[:, 0]] ^ hashes[links[:, 1]]).astype(np.int64)
 
 

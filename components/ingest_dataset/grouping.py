@@ -41,6 +41,7 @@ def without_copies(usable: Sequence[Checked]) -> tuple[list[Checked], list[Pair]
     unique = [
         copies[0] for copies in by_digest.values() if len({copy.label for copy in copies}) == 1
     ]
+
     return unique, pairs
 
 
@@ -77,12 +78,14 @@ def united_groups(
     node = {item.sha256: number for number, item in enumerate(unique)}
     edges = [(node[pair.first.sha256], node[pair.second.sha256]) for pair in near]
     node_of_group: dict[str, int] = {}
+
     # Copies that were left out connect their groups too: the other images of those groups show the
     # same place.
     for item in [*unique, *(pair.second for pair in exact)]:
         if item.group and item.sha256 in node:
             group_node = node_of_group.setdefault(item.group, len(unique) + len(node_of_group))
             edges.append((group_node, node[item.sha256]))
+
     n_nodes = len(unique) + len(node_of_group)
     pairs = np.array(edges, dtype=np.int64).reshape(-1, 2)
     component = duplicates.connected_components(n_nodes, pairs)
@@ -92,4 +95,5 @@ def united_groups(
         names.setdefault(int(component[node_of_group[group]]), group)
     for item in sorted(unique, key=lambda item: item.sha256):
         names.setdefault(int(component[node[item.sha256]]), item.sha256[:16])
+
     return [names[int(component[node[item.sha256]])] for item in unique]

@@ -36,6 +36,7 @@ def ordered_map(
                 pending.append(pool.submit(function, item))
                 if len(pending) > _AHEAD_PER_WORKER * n_workers:
                     yield pending.popleft().result()
+
             while pending:
                 yield pending.popleft().result()
         finally:

@@ -31,6 +31,7 @@ def run(config: IngestConfig, *, dataset: OutputDir) -> None:
             "data='' is not set; give a folder with a CSV, a Parquet file or folder, or an s3://"
             " address"
         )
+
     with working(dataset) as scratch:
         pixels = PixelFile(scratch / "pixels", config.image_size)
         try:
@@ -58,6 +59,7 @@ def run(config: IngestConfig, *, dataset: OutputDir) -> None:
             )
             _write_rejects(out / "rejects.csv", rejected)
             _write_duplicates(out / "duplicates.csv", [*exact, *near])
+
     _report(summary, rejected, [*exact, *near])
 
 
@@ -95,6 +97,7 @@ def _summary(
     labels = [sample.label for sample in samples]
     of_samples = [sample.source for sample in samples]
     sources = sorted(set(of_samples))
+
     return {
         "n_samples": len(samples),
         "n_groups": len({sample.group for sample in samples}),
@@ -120,6 +123,7 @@ def _write_duplicates(path: Path, pairs: Sequence[Pair]) -> None:
         writer = csv.writer(stream, lineterminator="\n")
         sides = [f"{column}_{side}" for side in ("a", "b") for column in _DUPLICATE_COLUMNS]
         writer.writerow(["kind", "distance", "label_conflict", *sides])
+
         for pair in pairs:
             first, second = (
                 (item.sha256[:16], item.source, item.path, item.label)
@@ -136,6 +140,7 @@ def _report(summary: dict[str, object], rejected: Sequence[Checked], pairs: Sequ
         f" {summary['n_near_duplicate_pairs']} near-duplicate pairs, {summary['n_label_conflicts']}"
         " label conflicts"
     )
+
     lines = [f"rejected {item.source}/{item.path}: {item.reason}" for item in rejected]
     for pair in pairs:
         if pair.conflict:
@@ -144,6 +149,7 @@ def _report(summary: dict[str, object], rejected: Sequence[Checked], pairs: Sequ
             )
             left_out = ", both left out" if pair.kind == "exact" else ""
             lines.append(f"{pair.kind} duplicates with different labels{left_out}: {sides}")
+
     for line in lines[:_NAMED]:
         print(f"  {line}")
     if len(lines) > _NAMED:

@@ -72,12 +72,14 @@ class CollapseMonitor:
                     collapsed.append(
                         f"{name} {present[name]:.3g}, {self._initial[name]:.3g} at the start"
                     )
+
         if collapsed:
             raise PermanentError(
                 f"pre-training collapsed: {'; '.join(collapsed)}; lower"
                 " pretrain_explora.learning_rate or explora_teacher_temperature, or raise"
                 " explora_koleo_weight"
             )
+
         return present
 
     def _measure(self, backbone: PreTrainedModel) -> dict[str, float]:
@@ -92,6 +94,7 @@ class CollapseMonitor:
             measures["teacher_entropy"] = entropy
             entropy_of_mean = float(torch.special.entr(p.mean(dim=0)).sum())
             measures["information"] = entropy_of_mean - entropy
+
         return measures
 
     def _map(self, function: PixelFunction) -> torch.Tensor:

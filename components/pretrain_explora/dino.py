@@ -65,6 +65,7 @@ class TeacherTargets:
         # Crop j has the patches ends[j] to ends[j + 1].
         n_masked = self.masks.sum(dim=1)
         ends = torch.cat([n_masked.new_zeros(1), n_masked.cumsum(0)])
+
         return dataclasses.replace(
             self,
             first_slot=int(batch_slots[0]),
@@ -141,6 +142,7 @@ class DinoTask:
             terms.append(self.crops.label_loss(outputs.class_logits, positions))
         if config.explora_koleo_weight:
             terms.append(config.explora_koleo_weight * self._koleo(outputs, targets, batch_slots))
+
         return sum(terms[1:], start=terms[0])
 
     def evaluate(self) -> dict[str, float]:
@@ -169,6 +171,7 @@ class DinoTask:
         """Return crops (n * len(streams), 3, size, size); those of an image are adjacent."""
         if not streams:
             return torch.empty((0, 3, size, size), device=self.world.device)
+
         crops = [
             self.crops.draw(
                 positions,
@@ -193,6 +196,7 @@ class DinoTask:
             for crop in range(N_LARGE):
                 key = (self.config.seed, step, DinoStream.MASKS, N_LARGE * int(slot) + crop)
                 drawn.append(masks.block_mask(key, self.side))
+
         return torch.from_numpy(np.stack(drawn)).to(self.world.device)
 
     @torch.no_grad()
@@ -215,13 +219,16 @@ class DinoTask:
         """Return the student's CLS features (B, 2, D) of the global batch's large crops."""
         if not self.config.explora_koleo_weight:
             return large.new_empty((0, N_LARGE, 0))
+
         cls = torch.cat(
             [
                 masked_tokens(self.student.backbone, pixels, mask)[:, 0]
                 for pixels, mask in _chunks(large, hidden, self.world)
             ]
         ).float()
+
         own = cls.view(-1, N_LARGE, cls.shape[1])
+
         return self.world.gather_rows(own, self.batch_size).to(large.device)
 
     @torch.no_grad()
@@ -257,6 +264,7 @@ class DinoTask:
         total = total + sum(
             objectives.cross_entropy(small, target[:, None]).sum() for target in (first, second)
         )
+
         return total / (N_LARGE + N_LARGE * n_small)
 
     def _ibot(self, outputs: StudentOutputs, targets: TeacherTargets) -> torch.Tensor:
@@ -282,6 +290,7 @@ class DinoTask:
                 features.unbind(1), targets.references.unbind(1), strict=True
             )
         )
+
         return first + second
 
 

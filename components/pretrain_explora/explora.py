@@ -45,6 +45,7 @@ def prepare_explora(
         if isinstance(module, nn.LayerNorm)
         and not name.startswith(tuple(f"{block}." for block in unfrozen))
     ]
+
     config = LoraConfig(
         r=rank,
         lora_alpha=alpha,
@@ -55,6 +56,7 @@ def prepare_explora(
     )
     for parameter in backbone.parameters():
         parameter.requires_grad_(False)
+
     return get_peft_model(backbone, config)
 
 

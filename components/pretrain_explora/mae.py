@@ -44,6 +44,7 @@ class Decoder(nn.Module):
             batch_first=True,
             norm_first=True,
         )
+
         self.blocks = nn.TransformerEncoder(
             layer, _DEPTH, norm=nn.LayerNorm(width), enable_nested_tensor=False
         )
@@ -110,6 +111,7 @@ class MaskedAutoencoder(nn.Module):
             for name, module in self.backbone.named_modules()
             if name.rsplit(".", 1)[-1] == "embeddings"
         )
+
         handle = embeddings.register_forward_hook(select_visible)
         try:
             tokens = tokens_of(self.backbone, pixels)
@@ -117,6 +119,7 @@ class MaskedAutoencoder(nn.Module):
             handle.remove()
 
         reconstruction = self.decoder(tokens, visible)
+
         return reconstruction, None if self.class_head is None else self.class_head(tokens[:, 0])
 
 
@@ -169,6 +172,7 @@ class MaeTask:
 
         if class_logits is not None:
             loss = loss + self.crops.label_loss(class_logits, positions)
+
         return torch.Tensor(loss)
 
     def evaluate(self) -> dict[str, float]:

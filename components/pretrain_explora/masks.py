@@ -25,16 +25,19 @@ def block_mask(key: tuple[int, int, int, int], side: int) -> npt.NDArray[np.bool
         return mask.ravel()
 
     wanted = max(1, round(rng.uniform(*_MASKED_PATCHES) * side * side))
+
     for _ in range(_N_ATTEMPTS):
         missing = wanted - int(mask.sum())
         if missing < min(_MIN_BLOCK, wanted):
             break
+
         area = rng.uniform(min(_MIN_BLOCK, missing), missing)
         aspect = np.exp(rng.uniform(np.log(_MIN_ASPECT), -np.log(_MIN_ASPECT)))
         height = min(side, max(1, round(np.sqrt(area * aspect))))
         width = min(side, max(1, round(np.sqrt(area / aspect))))
         top, left = rng.integers(side - height + 1), rng.integers(side - width + 1)
         mask[top : top + height, left : left + width] = True
+
     return mask.ravel()
 
 

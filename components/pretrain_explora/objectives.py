@@ -88,6 +88,7 @@ def koleo(features: torch.Tensor, references: torch.Tensor, own: torch.Tensor) -
     """
     if len(references) < 2:
         return features.sum(dim=1) * 0
+
     features = F.normalize(features.float(), dim=1)
     references = F.normalize(references.float(), dim=1)
 
@@ -95,4 +96,5 @@ def koleo(features: torch.Tensor, references: torch.Tensor, own: torch.Tensor) -
     # Below any cosine: an image is not its own neighbour.
     similarity[torch.arange(len(features), device=own.device), own] = -2.0
     nearest = references[similarity.argmax(dim=1)]
+
     return -torch.log(F.pairwise_distance(features, nearest, eps=_EPSILON) + _EPSILON)

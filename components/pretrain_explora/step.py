@@ -63,6 +63,7 @@ def run(
     inputs: dict[str, Manifest] = {"train_images": images.manifest, "pretrained": base}
     inputs |= _labels(config, images, train_labels)
     _check(config, images, pretrained)
+
     with training.run("components.pretrain_explora.train") as work:
         summary = json.loads((work / "training.json").read_text(encoding="utf-8"))
         summary["max_difference"] = _verified(pretrained, work)
@@ -71,9 +72,11 @@ def run(
         ) as out:
             shutil.copytree(work / "backbone", out, dirs_exist_ok=True)
             write_json(out / "training.json", summary)
+
         metrics = dict(summary["last_metrics"])
         for name in ("trainable_parameters", "trainable_fraction"):
             metrics[name] = summary[name]
+
         return {name: float(value) for name, value in metrics.items()}
 
 
@@ -85,6 +88,7 @@ def _check(config: PretrainExploraConfig, images: TrainImages, pretrained: Path)
             f"explora_objective='mae' leaves patches out, which a {document.get('model_type')!r}"
             " backbone's rotary positions do not allow; use dino"
         )
+
     patch = int(document.get("patch_size", 1))
     size = min(config.explora_crop_size, images.image_size)
     if size < 2 * patch:
@@ -104,6 +108,7 @@ def _labels(
                 "use_labeled_data=true needs the input train_labels, which split_dataset writes"
             )
         return {}
+
     if not config.use_labeled_data:
         raise LeakageViolationError(
             "train_labels are an input of pre-training, and use_labeled_data=false"
@@ -121,12 +126,14 @@ def _verified(pretrained: Path, work: Path) -> dict[str, float]:
         "components.pretrain_explora.verify",
         *(str(path.absolute()) for path in arguments),
     ]
+
     finished = subprocess.run(
         command, cwd=_PROJECT_ROOT, capture_output=True, text=True, check=False
     )
     if finished.returncode:
         last = " | ".join(finished.stderr.strip().splitlines()[-3:])
         raise TransientError(f"the merged backbone could not be loaded again: {last}")
+
     found: dict[str, float] = json.loads(result.read_text(encoding="utf-8"))
     for name, difference in found.items():
         if not difference <= _TOLERANCE:
@@ -134,6 +141,7 @@ def _verified(pretrained: Path, work: Path) -> dict[str, float]:
                 f"{name} backbone on disk differs from the trained one by {difference:.3g} (>"
                 f" {_TOLERANCE})"
             )
+
     return found
 
 

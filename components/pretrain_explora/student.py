@@ -47,8 +47,10 @@ class PrototypeHead(nn.Module):
             nn.GELU(),
             nn.Linear(width, _BOTTLENECK),
         )
+
         self.prototypes = nn.Parameter(torch.empty(n_prototypes, _BOTTLENECK))
         nn.init.trunc_normal_(self.prototypes, std=0.02)
+
         for layer in self.layers:
             if isinstance(layer, nn.Linear):
                 nn.init.trunc_normal_(layer.weight, std=0.02)
@@ -106,6 +108,7 @@ class Student(nn.Module):
         cls_logits, patch_logits, small_cls_logits = logits.split(
             [len(cls), len(patches), len(small_cls)]
         )
+
         return StudentOutputs(cls, cls_logits, patch_logits, small_cls_logits, class_logits)
 
     def teacher_logits(

@@ -60,6 +60,7 @@ def train(
     if train_labels is not None:
         _, classes, n_classes = read_train_labels(train_labels, images)
         labels = torch.from_numpy(classes).to(world.device)
+
     size = min(config.explora_crop_size, images.image_size)
     crops = TrainCrops(images, size, mean, std, world.device, labels)
 
@@ -71,10 +72,12 @@ def train(
         alpha=config.explora_alpha,
         unfrozen_blocks=config.explora_unfrozen_blocks,
     )
+
     n_trainable = adapters.trainable_counts(backbone)[0]
     task = _task(config, backbone, crops, n_classes, world)
 
     out = work / "backbone"
+
     if world.is_main:
         out.mkdir()
         print(
@@ -82,7 +85,9 @@ def train(
             f" parameters ({n_trainable / n_all:.1%}), {world.size} process(es)",
             flush=True,
         )
+
     result = fit(task, config, world, lambda history: write_metrics(out, history), checkpoints)
+
     if world.is_main:
         _write(out, work, pretrained, backbone, crops)
         summary = {
@@ -113,7 +118,9 @@ def _task(
     if config.explora_objective == "dino":
         head = PrototypeHead(width, config.explora_head_width, config.explora_prototypes)
         return DinoTask(config, Student(backbone, head, class_head).to(world.device), crops, world)
+
     decoder = Decoder(width, config.explora_decoder_width, crops.size // patch, patch)
+
     return MaeTask(
         config, MaskedAutoencoder(backbone, decoder, class_head).to(world.device), crops, world
     )

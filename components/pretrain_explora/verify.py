@@ -35,6 +35,7 @@ def differences(source: Path, merged: Path, probe: Path) -> dict[str, float]:
     for name, model in models.items():
         tokens = exact_tokens(model.eval(), tensors["pixels"])
         found[name] = float((tokens - tensors["tokens"]).abs().max())
+
     return found
 
 

@@ -39,8 +39,10 @@ class SplitConfig(SeedConfig):
                 f"train_fraction + select_fraction + calib_fraction + test_fraction = {total:.6g},"
                 " must be 1"
             )
+
         if bool(self.holdout_column) != bool(self.holdout_values):
             problems.append("holdout_column and holdout_values must be given together")
+
         return problems
 
     @property

@@ -99,6 +99,7 @@ def _held_out_groups(config: SplitConfig, data: Dataset) -> set[str]:
     """
     if not config.holdout_column:
         return set()
+
     columns = sorted({name for sample in data.samples for name in sample.attributes})
     if config.holdout_column not in columns:
         close = difflib.get_close_matches(config.holdout_column, columns, n=1)
@@ -106,6 +107,7 @@ def _held_out_groups(config: SplitConfig, data: Dataset) -> set[str]:
         raise ConfigError(
             f"holdout_column={config.holdout_column!r} is not in the data; {hint}columns: {columns}"
         )
+
     value_of = [sample.attributes.get(config.holdout_column, "") for sample in data.samples]
     unknown = sorted(set(config.holdout_values) - set(value_of))
     if unknown:
@@ -113,6 +115,7 @@ def _held_out_groups(config: SplitConfig, data: Dataset) -> set[str]:
         raise ConfigError(
             f"holdout_values={unknown} do not occur in {config.holdout_column!r}, which has {known}"
         )
+
     return {
         sample.group
         for sample, value in zip(data.samples, value_of, strict=True)
@@ -142,10 +145,12 @@ def _write_tables(out: Path, data: Dataset, split_by_id: dict[str, str], counts:
         writer = csv.writer(stream, lineterminator="\n")
         writer.writerow(["sample_id", "split", "group"])
         writer.writerows((s.sample_id, split_by_id[s.sample_id], s.group) for s in data.samples)
+
     n_groups = {
         split: len({s.group for s in data.samples if split_by_id[s.sample_id] == split})
         for split in SPLITS
     }
+
     with (out / "summary.csv").open("w", newline="", encoding="utf-8") as stream:
         writer = csv.writer(stream, lineterminator="\n")
         writer.writerow(["split", *data.class_names, "all", "groups"])
@@ -160,11 +165,13 @@ def _plot(path: Path, counts: Counts, class_names: tuple[str, ...]) -> None:
     figure = Figure(figsize=(6, 3), layout="constrained")
     axes = figure.subplots()
     width = 0.8 / len(class_names)
+
     for column, name in enumerate(class_names):
         offset = (column - (len(class_names) - 1) / 2) * width
         fraction = counts[:, column] / max(counts[:, column].sum(), 1)
         bars = axes.bar(np.arange(len(SPLITS)) + offset, fraction, width, label=name)
         axes.bar_label(bars, labels=[str(n) for n in counts[:, column]], fontsize=8)
+
     axes.set_xticks(range(len(SPLITS)), SPLITS)
     axes.set_ylabel("fraction of the class")
     axes.margins(y=0.12)

@@ -111,20 +111,24 @@ class TrainBaselineConfig(BackboneLoopConfig, RecipeConfig, MonitorConfig):
         for name in ("distilled_head", "tile_flips"):
             if getattr(self, name) and self.tile_grid is None:
                 problems.append(f"{name}=True needs tile_grid of at least 2")
+
         if self.optimizer == "profit" and self.mode == "frozen":
             problems.append(
                 "optimizer='profit' needs a converged start, and mode='frozen' trains a fresh head"
                 " alone; use adamw, or another mode"
             )
+
         try:
             mapping = isinstance(json.loads(self.adapter_options or "{}"), dict)
         except ValueError:
             mapping = False
+
         if not mapping:
             problems.append(
                 f'adapter_options={self.adapter_options!r} must be a JSON mapping, like {{"bias":'
                 ' "all"}'
             )
+
         return problems
 
     @property

@@ -102,10 +102,12 @@ def distil(
         micro_batch_size=None,
         patience=None,
     )
+
     task = DistillationTask(classifier, train, select, world, own)
     result = fit(task, own, world)
     task.head.eval()
     best = result.history[result.best_epoch - 1]
+
     return task.head, {name: value for name, value in best.items() if "/" in name}
 
 

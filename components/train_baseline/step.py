@@ -61,6 +61,7 @@ def run(
             summary=summary,
         ) as out:
             shutil.copytree(work / "checkpoint", out, dirs_exist_ok=True)
+
         write_split_logits(
             val_select_logits,
             "VAL_SELECT",
@@ -71,6 +72,7 @@ def run(
             config=config,
             inputs=inputs,
         )
+
         return {name: float(value) for name, value in summary["best_metrics"].items()}
 
 
@@ -86,12 +88,14 @@ def _check(config: TrainBaselineConfig, data: Dataset, assignment: Splits) -> No
             f"tile_grid={config.tile_grid} needs 2 classes, the data has {len(data.class_names)}:"
             " views are aggregated by the margin of one class against the other; use tile_grid=none"
         )
+
     unknown = sorted(set(assignment.of) ^ set(data.index))
     if unknown:
         raise DataError(
             f"splits and dataset differ in {len(unknown)} sample(s), first {unknown[0]}: rerun the"
             " split"
         )
+
     empty = [split for split in SPLITS if not assignment.ids(split)]
     if empty:
         raise DataError(f"split(s) {', '.join(empty)} are empty")

@@ -61,11 +61,13 @@ class _ClassifierTask:
             label_smoothing=self.config.label_smoothing,
             reduction="sum",
         )
+
         if self.config.conformal_weight:
             scores = logits.float().softmax(dim=1)[:, self.positive]
             risk = conformal_risk(scores, labels == self.positive, self.config.conformal_alpha)
             if risk is not None:
                 loss = loss + self.config.conformal_weight * len(positions) * risk
+
         return loss
 
     def head_dropout(self, batch_slots: Positions, step: int) -> torch.Tensor | None:
@@ -159,6 +161,7 @@ class ImageTask(_ClassifierTask):
             rng = step_rng(self.config.seed, step, ClassifierStream.AUGMENTATION)
             parameters = augment.draw(rng, self.batch_size, self.config.augmentation)
             pixels = standardise(augment.apply(images, parameters.take(batch_slots)), spec)
+
         return self.objective(model(pixels, self.head_dropout(batch_slots, step)), positions)
 
     def evaluate(self) -> dict[str, float]:

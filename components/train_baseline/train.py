@@ -48,6 +48,7 @@ def train(
     task = task_class(config, classifier, parts["TRAIN"], parts["VAL_SELECT"], world)
 
     out = work / "checkpoint"
+
     if world.is_main:
         out.mkdir()
         print(
@@ -55,6 +56,7 @@ def train(
             " process(es)",
             flush=True,
         )
+
     result = fit(task, config, world, lambda history: write_metrics(out, history), checkpoints)
     classifier.eval()
 
@@ -65,12 +67,14 @@ def train(
     classifier.backbone = adapters.merge(classifier.backbone, probe.flatten(0, -4))
 
     distilled: dict[str, float] = {}
+
     if config.distilled_head:
         classifier.distilled_head, distilled = distil(
             classifier, parts["TRAIN"], parts["VAL_SELECT"], world, config
         )
 
     logits = predict(classifier, parts["VAL_SELECT"], world, description="logits of VAL_SELECT")
+
     if world.is_main:
         np.save(work / "VAL_SELECT.npy", logits, allow_pickle=False)
         classifier.save(out)
@@ -99,6 +103,7 @@ def build(config: TrainBaselineConfig, data: Dataset, folder: Path) -> Classifie
     backbone = adapters.prepare(
         backbone, config.mode, rank=config.adapter_rank, alpha=config.adapter_alpha, options=options
     )
+
     return Classifier(backbone, new_head(n_features, spec), spec)
 
 

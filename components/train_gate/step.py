@@ -59,7 +59,9 @@ def run(
             f"positive_class={config.positive_class!r} is not in the data's"
             f" {list(data.class_names)}"
         )
+
     refuse_foreign(data, assignment, base)
+
     with training.run("components.train_gate.train") as work:
         inputs = {"dataset": data.manifest, "splits": assignment.manifest, "checkpoint": base}
         summary = json.loads((work / "training.json").read_text(encoding="utf-8"))
@@ -72,10 +74,12 @@ def run(
             summary=summary,
         ) as out:
             shutil.copytree(work / "checkpoint", out, dirs_exist_ok=True)
+
         for split, path in (("VAL_CALIB", val_calib_logits), ("VAL_TEST", val_test_logits)):
             write_split_logits(
                 path, split, work, data, assignment, step=STEP, config=config, inputs=inputs
             )
+
         return {name: float(value) for name, value in summary["best_metrics"].items()}
 
 

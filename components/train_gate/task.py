@@ -137,6 +137,7 @@ class GateTask:
                 outputs.scores.sigmoid(),
                 config.gate_coverage,
             )
+
         return (mean + self._conformal(outputs.logits, labels)) * len(positions)
 
     def evaluate(self) -> dict[str, float]:
@@ -145,9 +146,11 @@ class GateTask:
             logits = self.heads(self.select_features).logits
             pooled = self.heads.head.pooled(self.select_features)
             scores = self.gate().scores(pooled, logits)
+
         wrong = logits.argmax(dim=1).cpu().numpy() != self.select_labels
         area = float(augrc(scores.double().cpu().numpy(), wrong))
         confidence = Gate(None).scores(pooled, logits).double().cpu().numpy()
+
         return {
             "val_select/acc": float(1 - wrong.mean()),
             "val_select/augrc": area,

@@ -50,6 +50,7 @@ def train(
     result = fit(task, config, world, lambda history: write_metrics(out, history), checkpoints)
     task.module.eval()
     classifier.head, gate = task.heads.head, task.gate()
+
     for split in ("VAL_CALIB", "VAL_TEST"):
         features = features_of(
             classifier, parts[split], world, description=f"logits of {split}"
@@ -57,9 +58,11 @@ def train(
         with torch.no_grad():
             logits = classifier.head(features)
             scores = gate.scores(classifier.head.pooled(features), logits)
+
         if world.is_main:
             np.save(work / f"{split}.npy", logits.cpu().numpy(), allow_pickle=False)
             np.save(work / f"{split}-gate.npy", scores.cpu().numpy(), allow_pickle=False)
+
     if world.is_main:
         classifier.save(out)
         gate.save(out)

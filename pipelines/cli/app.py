@@ -30,6 +30,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except typer.TyperException as error:
         print(f"error: {_usage_error(error)}", file=sys.stderr)
         sys.exit(error.exit_code)
+
     if code is not None:
         sys.exit(code)
 
@@ -60,9 +61,11 @@ def command(program: str) -> Any:
         context_settings={"max_content_width": WIDTH},
         subcommand_metavar="VERB [OPTIONS]...",
     )
+
     app.callback()(lambda: None)
     for module in (local, packages, runs, schedules, cluster):
         app.add_typer(module.app)
+
     return get_command(app)
 
 

@@ -76,7 +76,9 @@ def doctor(
         kfp_namespace=kfp_namespace,
         store_endpoint=store_endpoint,
     )
+
     counts, forbidden = dict.fromkeys(Status, 0), False
+
     for finding in run_checks(where, resources.load(), _images(graph, resources.registry)):
         counts[finding.status] += 1
         forbidden = forbidden or "may not look" in finding.found
@@ -159,10 +161,12 @@ def _backend(
         service_account=run.service_account,
         pipeline_root=root_of_runs(store, cluster),
     )
+
     print(
         f"{mode.host}, namespace {mode.namespace}, {runs.root.uri} at {runs.store.endpoint},"
         f" version {version}"
     )
+
     return backend
 
 
@@ -185,4 +189,5 @@ def _images(graph: GraphOptions, registry: str) -> tuple[str, ...]:
     if not variant.modes:
         left_out.add("compare_adaptations")
     images = pipeline_images(registry_of(registry))
+
     return tuple(image.reference for image in images if image.phase not in left_out)

@@ -64,6 +64,7 @@ def _flattened(function: Function) -> tuple[Function, list[Any]]:
 
     flat.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
     flat.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
+
     return flat, list(groups.values())
 
 
@@ -77,6 +78,7 @@ def _options_of(group: Any) -> list[inspect.Parameter]:
             help=field.metadata["help"],
             rich_help_panel=group.TITLE,
         )
+
         listed = field.default_factory is not dataclasses.MISSING
         parameters.append(
             inspect.Parameter(
@@ -86,4 +88,5 @@ def _options_of(group: Any) -> list[inspect.Parameter]:
                 annotation=Annotated[hints[field.name], option],
             )
         )
+
     return parameters

@@ -66,10 +66,13 @@ def _write_plain(command: TyperCommand | TyperGroup, ctx: Any, formatter: Any) -
     for title, rows in _sections(command, ctx).items():
         with formatter.section(title):
             formatter.write_dl(rows, col_max=28)
+
     for block in (command.epilog or "").split("\n\n"):
         if not block:
             continue
+
         formatter.write_paragraph()
+
         if "\n  " in block:
             formatter.write(f"{block}\n")  # commands, which must stay on one line each
         else:
@@ -90,6 +93,8 @@ def _sections(command: TyperCommand | TyperGroup, ctx: Any) -> dict[str, list[tu
         for name, verb in command.commands.items():
             panel = getattr(verb, "rich_help_panel", None) or "Actions"
             sections[panel].append((name.ljust(width), (verb.help or "").partition("\n\n")[0]))
+
     # The general options of the program and of a verb stand last.
     general = sections.pop("Options", [])
+
     return {**sections, **({"Options": general} if general else {})}

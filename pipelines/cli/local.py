@@ -119,9 +119,11 @@ def _values(given: ParameterOptions, variant: "Variant", demo: Path | None) -> d
         raise ConfigError(
             "backbone is not set; add --param backbone=PLACE (folder, s3:// or hub id)"
         )
+
     for key in ("data", "backbone"):
         if Path(values[key]).exists():
             values[key] = str(Path(values[key]).resolve())
+
     return values
 
 
@@ -181,6 +183,7 @@ def _summary(report: dict[str, Any]) -> str:
         bounds = entry["interval_95"]
         interval = f"95 %: {bounds[0]:.3f} to {bounds[1]:.3f}" if bounds else "95 %: none"
         lines.append(f"  {title:10} {value:>7}   {interval}")
+
     return "\n".join(lines)
 
 

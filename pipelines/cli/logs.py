@@ -19,8 +19,9 @@ _WHY_NO_LOG = {
 
 
 def stored_lines(reader: "RunReader", run: "RunStatus", step: str | None) -> Iterator[str]:
-    """Yield the lines of all steps, or of `step`: of a running step from its pod, else from the
-    store.
+    """Yield the lines of all steps, or of `step`.
+
+    A running step's lines are its pod's, another's are the store's.
 
     Raises ConfigError if the run has no such step.
     """
@@ -51,9 +52,11 @@ def followed_lines(
         for one in chosen:
             if one.name in done or one.state == "waiting":
                 continue
+
             if one.state == "running":
                 yield from _live_lines(reader, run, one, followed)
                 continue
+
             if not any(name.startswith(f"{one.name} ") for name in followed):
                 yield from _lines(reader, run, one, named=bool(step))
             done.add(one.name)
@@ -86,10 +89,12 @@ def _lines(
         return
 
     n_shown = 0
+
     for attempt, lines in reader.step_logs(run, step):
         n_shown += 1
         yield f"== {step.name}" + (f", attempt {attempt + 1}" if step.attempts > 1 else "")
         yield from readable(lines)
+
     if not n_shown:
         yield f"== {step.name}: no log is found, neither in the object store nor of a pod"
 

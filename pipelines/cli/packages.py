@@ -67,6 +67,7 @@ def images(
     for image in missing:
         print(f"building {image.reference}", flush=True)
         build_images([image], builder)
+
     if push:
         push_images(images, builder)
     for image in images:
@@ -114,6 +115,7 @@ def upload(
     if dry_run:
         show({"pipeline": api.pipeline, "version": version, "package": str(file)})
         return
+
     uploaded = connect(api).upload(file, api.pipeline, version)
     print(
         f"version {version} uploaded"
@@ -168,11 +170,13 @@ def upload_data(
         f"{_files(done.n_sent)} sent ({megabytes(done.sent_bytes)}), {done.n_kept} were"
         f" there{removed}; all verified"
     )
+
     if done.stale:
         print(
             f"{len(done.stale)} other object(s) stay below the address: {_named(done.stale)};"
             " --delete removes them"
         )
+
     print(f"for submit: --param {selection.kind}=s3://{bucket}/{prefix}")
 
 

@@ -132,6 +132,7 @@ def submit(
         resources=resources,
         run=run,
     )
+
     title = name or f"{api.pipeline} {datetime.now(UTC):%Y-%m-%d %H:%M:%S}"
     started = _submit(submission, title, demo=demo, dry_run=dry_run)
     if wait and started is not None:
@@ -191,10 +192,12 @@ def logs(
     cluster = connect(api)
     reader = RunReader(store, cluster, api.pipeline)
     run_id = run or cluster.newest_run(api.pipeline)
+
     if follow:
         lines = followed_lines(reader, cluster, run_id, step, poll)
     else:
         lines = stored_lines(reader, cluster.run(run_id), step)
+
     for line in lines:
         print(line, flush=follow)
     for remark in reader.remarks:
@@ -233,6 +236,7 @@ def cancel(
     if found.has_ended:
         print(f"run {run} has ended already: {found.state}")
         return
+
     try:
         cluster.cancel(run)
     except TransientError as error:
@@ -240,6 +244,7 @@ def cancel(
             f"{error}; where the run's Workflow was removed with its schedule, KFP cannot end the"
             f" run: archive it in the interface, {_address(cluster, run)}"
         ) from error
+
     print(f"run {run} is being cancelled; its pods end within a minute. KFP will call it FAILED")
 
 
@@ -251,6 +256,7 @@ def open_(api: ApiOptions, run: RunId = None) -> None:
     cluster = connect(api)
     run_id = run or cluster.newest_run(api.pipeline)
     print(_address(cluster, run_id))
+
     if not cluster.has_interface():
         print(
             f"note: {cluster.mode.host} is the API without the interface; forward the interface's"
@@ -330,6 +336,7 @@ def _submit(
     if demo_store is not None:
         submission.check_target(cluster, {})  # before 22 MB are sent
         _upload_demo(demo_store)
+
     submission.check_target(cluster, values)
     uploaded = cluster.upload(file, submission.api.pipeline, version)
     run_id = cluster.submit(
@@ -340,7 +347,9 @@ def _submit(
         submission.run.service_account,
         pipeline_root=root_of_runs(submission.store, cluster),
     )
+
     print(f"run {run_id} started", flush=True)
+
     return cluster, run_id
 
 

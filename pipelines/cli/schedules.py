@@ -88,8 +88,10 @@ def create(
         resources=resources,
         run=run,
     )
+
     values = submission.values()
     file, version = submission.package()
+
     if dry_run:
         when = {"cron": cron, "every_seconds": every, "enabled": not disabled}
         show(submission.request(name, version, values) | when)
@@ -109,6 +111,7 @@ def create(
         enabled=not disabled,
         pipeline_root=root_of_runs(store, cluster),
     )
+
     state = " (disabled)" if disabled else ""
     print(f"schedule {name} {'replaced' if replaced else 'created'}{state}")
 
@@ -170,7 +173,9 @@ def delete(
             f" cancel it first: python -m pipelines cancel {active[0].run_id}, wait for its end, or"
             " add --force"
         )
+
     _change(cluster, api.pipeline, name, "delete")
+
     for run in active:
         print(
             f"run {run.run_id} ends with it: its Workflow and pods are removed, and KFP shows it as"

@@ -34,16 +34,20 @@ class Submission:
 
         variant = self.graph.variant()
         values = self.parameters.read(variant)
+
         if demo is not None:
             from pipelines.upload_data.demo import demo_values
 
             values = validated(demo_values(demo.bucket) | values, variant)
+
         for key in ("data", "backbone"):
             if not values.get(key):
                 raise ConfigError(
                     f"{key} is not set; add --param {key}=..., or set it in the file of --params"
                 )
+
         check_places(values, variant).report()
+
         return values
 
     def package(self) -> tuple[Path, str]:

@@ -36,9 +36,11 @@ class _Polling:
             self._n_failed += 1
             if self._n_failed > _MOST_FAILED_REQUESTS:
                 raise
+
             if self._n_failed == 1:
                 print(f"{one_line(error)}; looking again", file=sys.stderr)
             return None
+
         self._n_failed = 0
         return report
 
@@ -57,6 +59,7 @@ def show_status(
             _print_status(report, again=poll is not None, as_json=as_json)
         if poll is None or (report is not None and report.run.has_ended):
             return
+
         time.sleep(poll)
         report = polling.report()
 
@@ -76,6 +79,7 @@ def wait_for(reader: "RunReader", run_id: str, timeout: float, poll: float) -> i
     before: RunReport | None = None
     polling = _Polling(reader, run_id)
     ends = time.monotonic() + timeout
+
     while True:
         report = polling.report()
         if report is not None:
@@ -91,6 +95,7 @@ def wait_for(reader: "RunReader", run_id: str, timeout: float, poll: float) -> i
                 f" {run_id}"
             )
             return STILL_RUNNING
+
         time.sleep(poll)
 
 
@@ -100,6 +105,7 @@ def _print_status(report: "RunReport", *, again: bool, as_json: bool) -> None:
     if as_json:
         print(json.dumps(report.to_json()), flush=True)
         return
+
     lines = status_lines(report, datetime.now(UTC))
     if again and sys.stdout.isatty():
         print(_CLEAR, end="")
@@ -129,4 +135,5 @@ def _ended(report: "RunReport") -> int:
     failed = [step.name for step in run.steps if step.state == "failed"]
     if failed:
         print(f"its log: python -m pipelines logs {run.run_id} --step {failed[0]}")
+
     return _EXIT_CODES[run.state]

@@ -47,7 +47,9 @@ def _write(directory: Path, seed: int) -> None:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = Dinov2Model(config)
+
     embeddings = model.embeddings
+
     with torch.no_grad():
         embeddings.patch_embeddings.projection.weight.copy_(
             torch.from_numpy(_PATCH_GAIN * cosine_patterns())
@@ -55,6 +57,7 @@ def _write(directory: Path, seed: int) -> None:
         embeddings.position_embeddings[0, 1:].copy_(
             torch.from_numpy(_POSITION_GAIN * sincos_position_embedding())
         )
+
     model.save_pretrained(directory)
     _write_preprocessing(directory)
 
@@ -80,6 +83,7 @@ def cosine_patterns() -> NDArray[np.float32]:
         for i, j in order
         for colour in colours
     ]
+
     return np.stack(patterns[:HIDDEN]).astype(np.float32)
 
 

@@ -140,6 +140,7 @@ class Canvas:
         self.upright(x, y, z, width, height, colours[0])
         left, step = x - width / 2, width / stripes
         slant = min(step, height) * 0.6
+
         for start in range(0, stripes, 2):
             a = left + start * step
             b = a + step

@@ -60,6 +60,7 @@ class PlannedImage:
             2025, 3, 3 + day, 6, 10, tzinfo=datetime.UTC
         ) + datetime.timedelta(minutes=47 * run)
         moment = start + datetime.timedelta(seconds=4 * self.frame)
+
         return (
             self.path,
             str(self.label),
@@ -77,6 +78,7 @@ def plan(n_images: int, seed: int) -> list[PlannedImage]:
     """
     if n_images < 2 * FRAMES_PER_DRIVE:
         raise ConfigError(f"n_images={n_images} is too small, give at least {2 * FRAMES_PER_DRIVE}")
+
     rows = [_frame_row(seed, *divmod(i, FRAMES_PER_DRIVE)) for i in range(n_images)]
     rng = np.random.default_rng((seed, DemoStream.PLAN))
     used: set[int] = set()
@@ -95,12 +97,14 @@ def plan(n_images: int, seed: int) -> list[PlannedImage]:
             rows[target], content=content, label=label, source=rows[source].source
         )
         used |= {target, source}
+
     free = [int(i) for i in rng.permutation(n_images) if int(i) not in used]
     broken = [BROKEN[k % len(BROKEN)] for k in range(n_images // 200)]
     for i, content in zip(free, broken + ["unclear"] * (n_images // 100), strict=False):
         rows[i] = replace(
             rows[i], content=content, label=-1 if content == "unclear" else rows[i].label
         )
+
     return rows
 
 
@@ -142,6 +146,7 @@ def _write_images(directory: Path, rows: list[PlannedImage], seed: int) -> None:
     if workers < 2:
         _exhaust(map(_write_drive, *arguments))
         return
+
     # spawn: forking a process that may run torch's threads can deadlock
     with ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn")) as pool:
         _exhaust(pool.map(_write_drive, *arguments))
@@ -164,13 +169,17 @@ def file_bytes(row: PlannedImage, seed: int) -> bytes:
         return b""
     if row.content == "text":
         return b"<html><body>404 Not Found</body></html>\n"
+
     scene = scene_of(seed, *row.source)
     image = photograph(scene, out_of_focus=row.content == "unclear")
+
     if row.content == "png":
         buffer = io.BytesIO()
         image.save(buffer, "PNG")
         return buffer.getvalue()
+
     data = jpeg(
         image, scene.drive.quality - 15 if row.content == "reencoded" else scene.drive.quality
     )
+
     return data[: len(data) * 3 // 5] if row.content == "truncated" else data

@@ -36,9 +36,11 @@ def publish(folder: Path, parameters: dict[str, Any], write: Callable[[Path], No
             f"{folder}: not empty and without {MARKER}, so not generated demo data; choose another"
             " folder"
         )
+
     staging = folder.parent / f".{folder.name}.partial"
     shutil.rmtree(staging, ignore_errors=True)
     staging.mkdir(parents=True)
+
     try:
         write(staging)
         write_json(staging / MARKER, wanted | _extent(staging))

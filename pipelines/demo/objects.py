@@ -45,11 +45,13 @@ def building(canvas: Canvas, item: StreetObject) -> None:
     canvas.polygon(
         [(inner, 0, far), (inner, 0, near), (inner, top, near), (inner, top, far)], item.colour
     )
+
     if item.z > NEAREST:
         front = darker(item.colour, 0.8)
         canvas.polygon(
             [(inner, 0, near), (outer, 0, near), (outer, top, near), (inner, top, near)], front
         )
+
     _windows(canvas, item, inner, near, far)
 
 
@@ -60,11 +62,13 @@ def _windows(canvas: Canvas, item: StreetObject, inner: float, near: float, far:
         if item.variant > 0.8
         else darker((150, 170, 190), 0.35 + 0.5 * item.variant)
     )
+
     for column in range(columns):
         z = item.z + (column + 0.5) * item.length / columns
         z0, z1 = max(z - 0.7, near), min(z + 0.7, far)
         if z1 - z0 < 0.3 or z0 > 60:
             continue
+
         for floor in range(floors):
             y = 1.0 + floor * 3.0
             canvas.polygon(
@@ -77,6 +81,7 @@ def tree(canvas: Canvas, item: StreetObject) -> None:
     radius = item.width / 2
     canvas.shadow(item.x, item.z, item.width)
     canvas.upright(item.x, 0, item.z, 0.14 * item.width, item.height * 0.6, (84, 62, 44))
+
     for dx, dy, shade in (
         (-0.35, 0.62, 0.8),
         (0.4, 0.66, 0.9),
@@ -128,6 +133,7 @@ def vehicle(canvas: Canvas, item: StreetObject) -> None:
         ],
         item.colour,
     )
+
     canvas.polygon(
         [
             (item.x - half * 0.84, waist * 1.04, near),
@@ -137,7 +143,9 @@ def vehicle(canvas: Canvas, item: StreetObject) -> None:
         ],
         (58, 70, 82),
     )
+
     lamp: Colour = (250, 246, 224) if item.x < 0 else (176, 24, 26)
+
     for side in (-1, 1):
         canvas.upright(
             item.x + side * width * 0.38, waist * 0.72, near, width * 0.16, 0.16, lamp, lit=True
@@ -200,6 +208,7 @@ def warning_sign(canvas: Canvas, item: StreetObject) -> None:
                 ],
                 colour,
             )
+
     canvas.disc(item.x, y, z, 0.1, DARK)
 
 
@@ -209,6 +218,7 @@ def traffic_light(canvas: Canvas, item: StreetObject) -> None:
     canvas.upright(item.x, item.height, item.z, 0.46, 1.3, (28, 30, 30))
     lamps: tuple[Colour, ...] = ((240, 42, 34), (255, 176, 30), (52, 214, 96))
     on = int(item.variant * 3)
+
     for i, colour in enumerate(lamps):
         lit = i == on
         canvas.disc(
@@ -227,6 +237,7 @@ def awning(canvas: Canvas, item: StreetObject) -> None:
     edge = inner - (1.3 if inner > 0 else -1.3)
     stripes = 2 * int(item.length / 0.8) + 1
     low, high = item.height, item.height + 0.7
+
     for i in range(stripes):
         z0, z1 = (item.z + item.length * k / stripes for k in (i, i + 1))
         if z0 > NEAREST:

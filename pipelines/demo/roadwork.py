@@ -19,6 +19,7 @@ def cone(canvas: Canvas, item: StreetObject) -> None:
         [(x - half, 0.05, z), (x + half, 0.05, z), (x + tip, height, z), (x - tip, height, z)],
         item.colour,
     )
+
     for low, high in ((0.34, 0.5), (0.64, 0.78)):
         a, b = half * (1 - 0.82 * low), half * (1 - 0.82 * high)
         canvas.polygon(
@@ -46,6 +47,7 @@ def barrier(canvas: Canvas, item: StreetObject) -> None:
         (WHITE, RED),
         stripes,
     )
+
     if item.variant < 0.7:
         canvas.striped(
             item.x,
@@ -68,6 +70,7 @@ def beacon(canvas: Canvas, item: StreetObject) -> None:
         canvas.upright(
             item.x, y, item.z, 0.28, item.height / bands, RED if band % 2 == 0 else WHITE
         )
+
     if item.variant < 0.7:
         canvas.disc(item.x, item.height + 0.28, item.z, 0.17, (255, 196, 40), lit=True)
 
@@ -165,6 +168,7 @@ def lay_out(rng: np.random.Generator, start: float, lane: float) -> list[StreetO
                 0.0,
                 rng.uniform(1.1, 1.4),
             )
+
         for i in range(rng.integers(1, 4)):
             add(
                 "barrier",
@@ -186,6 +190,7 @@ def lay_out(rng: np.random.Generator, start: float, lane: float) -> list[StreetO
             rng.uniform(2.6, 3.4),
             (machine[0], machine[1], machine[2]),
         )
+
         add(
             "spoil",
             lane + rng.choice((-2.0, 2.0)),
@@ -195,6 +200,7 @@ def lay_out(rng: np.random.Generator, start: float, lane: float) -> list[StreetO
             (110, 84, 62),
         )
         add("barrier", lane + rng.normal(0, 0.4), start, rng.uniform(1.8, 3.0), 1.2, RED)
+
     if rng.random() < 0.35:
         add(
             "worker",
@@ -203,4 +209,5 @@ def lay_out(rng: np.random.Generator, start: float, lane: float) -> list[StreetO
             0.0,
             rng.uniform(1.65, 1.85),
         )
+
     return items

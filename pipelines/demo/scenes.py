@@ -113,7 +113,9 @@ def drive_of(seed: int, drive: int) -> Drive:
         haze=haze,
         visibility=visibility * rng.uniform(0.8, 1.3),
     )
+
     grey = rng.uniform(72, 112)
+
     return Drive(
         camera=camera,
         sky=_scaled(sky, rng.uniform(0.85, 1.1)),
@@ -151,6 +153,7 @@ def scene_of(seed: int, drive: int, frame: int) -> Scene:
 
     travelled = step * (frame - first)
     moved = (replace(item, z=item.z - travelled) for item in items)
+
     return Scene(
         common, tuple(moved), travelled, int(has_site), (seed, drive, DemoStream.FRAME, frame)
     )
@@ -170,6 +173,7 @@ def photograph(scene: Scene, *, out_of_focus: bool = False) -> Image.Image:
         scene.drive.noise
     )
     pixels = np.asarray(image, dtype=np.float32) + grain
+
     return Image.fromarray(np.clip(pixels, 0, 255).astype(np.uint8))
 
 
@@ -219,24 +223,29 @@ def _surroundings(rng: np.random.Generator, drive: Drive) -> list[StreetObject]:
                         green,
                     )
                 )
+
             z += length
+
         if rng.random() < 0.5:
             found += [
                 _item(rng, "lamp_post", side * (drive.half_width + 0.4), z0, 0.1, 6.5)
                 for z0 in (14.0, 38.0, 62.0)
             ]
+
         if rng.random() < 0.35:
             found.append(
                 _item(
                     rng, "round_sign", side * (drive.half_width + 0.7), rng.uniform(9, 30), 0.7, 2.3
                 )
             )
+
         for _ in range(rng.poisson(0.5)):
             coat = _jittered(rng, _CAR_COLOURS[rng.integers(len(_CAR_COLOURS))], 12)
             x = side * (drive.half_width + rng.uniform(0.5, 2.2))
             found.append(
                 _item(rng, "person", x, rng.uniform(8, 35), 0.5, rng.uniform(1.5, 1.9), coat)
             )
+
     return found
 
 
@@ -255,9 +264,11 @@ def _traffic(rng: np.random.Generator, drive: Drive, site: float) -> list[Street
                 (2.2, rng.uniform(2.3, 3.1), 7.0) if tall else (1.8, rng.uniform(1.4, 1.6), 4.3)
             )
             found.append(_car(rng, lane * drive.half_width, z, width, height, length))
+
     if rng.random() < 0.3:
         starts = (36.0, 42.0, 48.0) if site > 0 else (rng.uniform(6, 12), 20.0, 27.0)
         found += [_car(rng, drive.half_width - 1.0, z, 1.8, 1.5, 4.3) for z in starts]
+
     return found
 
 
@@ -280,6 +291,7 @@ def _lookalikes(rng: np.random.Generator, drive: Drive, site: float) -> list[Str
         colour = _jittered(rng, _ORANGES[rng.integers(len(_ORANGES))], 10)
         if rng.random() > probability:
             continue
+
         pavement, lane = (
             side * (drive.half_width + rng.uniform(0.8, 2.2)),
             side * drive.half_width / 2,
@@ -314,6 +326,7 @@ def _lookalikes(rng: np.random.Generator, drive: Drive, site: float) -> list[Str
             ],
             "bin": [StreetObject("bin", pavement, z, 0.5, 1.0, 0.0, colour, variant)],
         }[kind]
+
     return found
 
 
@@ -322,10 +335,12 @@ def _draw(scene: Scene) -> Image.Image:
     image = _sky(drive)
     canvas = Canvas(image, drive.camera)
     _ground(canvas, drive, scene.travelled)
+
     for item in sorted(scene.objects, key=lambda item: -item.z):
         nearest = item.z + item.length if item.kind in ("building", "awning") else item.z
         if nearest > NEAREST + 0.5:
             _PAINTERS[item.kind](canvas, item)
+
     return image.reduce(SUPERSAMPLING)
 
 
@@ -340,6 +355,7 @@ def _sky(drive: Drive) -> Image.Image:
     mask = Image.fromarray(cover).resize((width, height), Image.Resampling.BICUBIC)
     pale = tuple(round(min(255, c * 1.08)) for c in drive.camera.haze)
     sky.paste(pale, mask=mask)
+
     return sky
 
 
@@ -360,6 +376,7 @@ def _ground(canvas: Canvas, drive: Drive, travelled: float) -> None:
     if not drive.dashed:
         strip(-0.09, 0.09, WHITE)
         return
+
     z = 8.0 - travelled % 8.0
     while z < 90:
         near, far = max(z, 2.0), z + 3.5

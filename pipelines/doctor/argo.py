@@ -72,7 +72,9 @@ def log_archive(reader: ClusterReader, target: Target) -> Passed:
                 f"{what}, and {place} makes every pod wait for it for ever",
                 _archive_advice(target, name),
             )
+
     endpoint = (repository.get("s3") or {}).get("endpoint", "KFP's object store")
+
     return Passed(f"to {endpoint} ({place}); its Secret is there")
 
 
@@ -92,6 +94,7 @@ def retries(reader: ClusterReader, target: Target) -> Passed:
         defaults.get("retryPolicy") or "OnFailure"
     )  # Argo's own default, RetryPolicyActual
     meaning = _RETRIES.get(policy, "not a policy of Argo")
+
     return Passed(f"retryPolicy {policy}: {meaning}", "" if policy == "OnError" else _RETRY_ADVICE)
 
 
@@ -108,7 +111,9 @@ def _artifact_repository(reader: ClusterReader, target: Target) -> tuple[Mapping
     )
     if controller is _NOT_READABLE:
         return _STOCK_REPOSITORY, "KFP's stock setting"
+
     text = controller.data.get("artifactRepository", "") if controller else ""
+
     return _mapping(text), f"{_CONTROLLER} of {target.kfp_namespace}"
 
 
@@ -124,6 +129,7 @@ def _secret_keys(repository: Mapping[str, Any]) -> dict[str, set[str]]:
                 and selector.get("key")
             ):
                 wanted.setdefault(str(selector["name"]), set()).add(str(selector["key"]))
+
     return wanted
 
 

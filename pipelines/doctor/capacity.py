@@ -62,6 +62,7 @@ def node_capacities(
             _add(used.setdefault(pod.spec.node_name, {}), pod_requests(pod.spec))
 
     capacities = []
+
     for node in nodes:
         name = node.metadata.name
         allocatable = _amounts(node.status.allocatable)
@@ -75,6 +76,7 @@ def node_capacities(
                 name=name, refusal=_refusal(node, demand), allocatable=allocatable, free=free
             )
         )
+
     return capacities
 
 
@@ -98,17 +100,20 @@ def pod_requests(spec: Any) -> Amounts:
         _add(total, _container_requests(container))
 
     largest: Amounts = {}
+
     for container in spec.init_containers or []:
         requests = _container_requests(container)
         if container.restart_policy == "Always":  # a sidecar: it runs beside the containers
             _add(total, requests)
             continue
+
         for name, amount in requests.items():
             largest[name] = max(largest.get(name, _NONE), amount)
 
     for name, amount in largest.items():
         total[name] = max(total.get(name, _NONE), amount)
     _add(total, _amounts(spec.overhead))
+
     return total
 
 
@@ -138,6 +143,7 @@ def _demand(step: StepResources) -> Demand:
 
     if step.gpus:
         requests = {GPU: Decimal(step.gpus)} | requests
+
     return Demand(
         requests=requests, limits=limits, labels=step.node_labels, tolerations=step.tolerations
     )
@@ -152,16 +158,19 @@ def _refusal(node: Any, demand: Demand) -> str:
 
     if node.spec.unschedulable:
         return "cordoned"
+
     ready = [
         condition.status for condition in node.status.conditions or [] if condition.type == "Ready"
     ]
     if ready != ["True"]:
         return "not ready"
+
     for taint in node.spec.taints or []:
         if taint.effect != "PreferNoSchedule" and not any(
             _tolerates(t, taint) for t in demand.tolerations
         ):
             return f"tainted {taint.key}"
+
     return ""
 
 

@@ -84,6 +84,7 @@ def evaluate(name: str, check: Check) -> Finding:
             f"the cluster did not answer ({type(error).__name__})",
             "run this again",
         )
+
     return Finding(name, Status.OK, passed.found, passed.advice)
 
 
@@ -107,6 +108,7 @@ def _refused(name: str, error: ApiException) -> Finding:
         request = forbidden_request(error)
         asked = f" ({request})" if request else ""
         return Finding(name, Status.UNKNOWN, f"these credentials may not look{asked}")
+
     return Finding(
         name,
         Status.UNKNOWN,

@@ -51,6 +51,7 @@ def image_pull(reader: ClusterReader, target: Target) -> Passed:
         for image in node.status.images or []
         for name in image.names or []
     }
+
     absent = [image for image in wanted if _full_name(image) not in there]
     if not absent:
         return Passed(f"each of the {len(wanted)} images is on a node")
@@ -77,15 +78,18 @@ def _failures(reader: ClusterReader) -> dict[str, str]:
                 or event.metadata.creation_timestamp
                 or _EPOCH
             )
+
             before, known = newest.get(image, (_EPOCH, ""))
             if when > before or (when == before and len(reason) > len(known)):
                 newest[image] = (when, reason)
 
     failures = {image: reason for image, (_, reason) in newest.items() if reason}
+
     for image, reason in _waiting(
         if_allowed(lambda: reader.pods("app.kubernetes.io/part-of=streetvision"), [])
     ):
         failures.setdefault(image, reason)
+
     return failures
 
 
@@ -140,12 +144,14 @@ def _settle(image: str, target: Target) -> str:
     """
     if _full_name(image) != image:
         return f"{_NO_REGISTRY}, or load the images onto the nodes"
+
     container = {
         "name": "pull",
         "image": image,
         "command": ["true"],
         "securityContext": {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}},
     }
+
     spec: dict[str, Any] = {
         "serviceAccountName": RUNNER,
         "securityContext": {
@@ -158,6 +164,7 @@ def _settle(image: str, target: Target) -> str:
     if target.profile.secrets.image_pull:
         spec["imagePullSecrets"] = [{"name": name} for name in target.profile.secrets.image_pull]
     overrides = json.dumps({"spec": spec}, separators=(",", ":"))
+
     return (
         f"kubectl run pull --namespace {target.namespace} --image {image} --restart=Never --rm"
         f" --attach --overrides '{overrides}'"

@@ -98,13 +98,16 @@ def version(health: Mapping[str, Any], reader: ClusterReader | None, target: Tar
         found = _VERSION.fullmatch(text)
         if found is None:
             continue
+
         oldest = ".".join(map(str, OLDEST))
         if (int(found[1]), int(found[2])) < OLDEST:
             raise missing(
                 f"{text} ({source}) is older than {oldest}: {_WHY_OLDEST}",
                 f"upgrade KFP to {oldest} or later",
             )
+
         return Passed(f"{text} ({source})")
+
     look = (
         f"kubectl get pods --namespace {target.kfp_namespace} --selector {_API_SERVER} -o"
         " jsonpath={..image}"
@@ -143,6 +146,7 @@ def _from_kubernetes(reader: ClusterReader, namespace: str) -> list[tuple[str, s
             tags.append((tag, f"image {container.image}"))
 
     config = if_allowed(lambda: reader.config_map(_INSTALL_CONFIG, namespace), None)
+
     return [
         *tags,
         (config.data.get("appVersion", "") if config else "", f"{_INSTALL_CONFIG} of {namespace}"),

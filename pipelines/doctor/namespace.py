@@ -60,6 +60,7 @@ def namespace(reader: ClusterReader, target: Target) -> Passed:
         if enforced
         else "no Pod Security level"
     )
+
     if target.multi_user:
         wrong = [f"{key}={value}" for key, value in _PROFILE_LABELS if labels.get(key) != value]
         if wrong:
@@ -76,6 +77,7 @@ def namespace(reader: ClusterReader, target: Target) -> Passed:
             " pods in its own",
             "give --namespace, that of KFP itself (mostly kubeflow)",
         )
+
     return Passed(f"{name}, KFP's own; {level}")
 
 
@@ -100,8 +102,10 @@ def rights(reader: ClusterReader, target: Target) -> Passed:
     for verb, group, resource, name in wanted:
         if not reader.may(RUNNER, verb, group, resource, name):
             refused.append(f"{verb} {resource}" + (f" {name}" if name else ""))
+
     if refused:
         raise missing(f"{RUNNER} may not {', '.join(refused)}", target.apply_runner)
+
     return Passed(f"{RUNNER} may do what KFP's driver, launcher and Argo's executor need")
 
 
@@ -124,6 +128,7 @@ def store_secret(reader: ClusterReader, target: Target) -> Passed:
             "complete the Secret, or name its keys in the profile (secrets.store_access_key,"
             " secrets.store_secret_key)",
         )
+
     return Passed(f"{secrets.store} with {secrets.store_access_key} and {secrets.store_secret_key}")
 
 
@@ -148,6 +153,7 @@ def store_settings(reader: ClusterReader, target: Target) -> Passed:
             " anew",
             f"set it in {STORE_CONFIG}, for example to s3://streetvision/checkpoints",
         )
+
     return Passed(f"{endpoint}, checkpoints in {found.data[Variable.CHECKPOINT_STORE]}")
 
 
@@ -162,6 +168,7 @@ def hub_token(reader: ClusterReader, target: Target) -> Passed:
             f"{name} has no {Variable.HUB_TOKEN}",
             f"add it, or delete the Secret: kubectl delete secret {name}",
         )
+
     return Passed(f"{name} with {Variable.HUB_TOKEN}")
 
 
@@ -175,6 +182,7 @@ def image_pull_secrets(reader: ClusterReader, target: Target) -> Passed:
             f"kubectl create secret docker-registry {absent[0]} --namespace {target.namespace}"
             " --docker-server ... --docker-username ... --docker-password ...",
         )
+
     return Passed(", ".join(wanted) or "the profile names none")
 
 

@@ -56,6 +56,7 @@ class StoreChecks:
             client.read(store.bucket, f"{store.prefix}.no-such-object")
         except ObjectNotFoundError:
             return Passed(f"{where}, bucket {store.bucket} opened with Secret {store.secret}")
+
         return Passed(where)
 
     def checkpoints(self) -> Passed:
@@ -72,6 +73,7 @@ class StoreChecks:
         Store(settings, deadline_seconds=_DEADLINE_SECONDS).require_conditional_writes(
             bucket, prefix
         )
+
         return Passed(
             f"s3://{bucket}/{prefix} can be written, and the store honours conditional writes"
         )
@@ -94,6 +96,7 @@ class StoreChecks:
         if self._is_ours():
             delete = f"kubectl delete job {_OUR_SERVICE}-setup --namespace {self._target.namespace}"
             raise missing(found, f"{delete}; {self._target.apply_store}")
+
         return Passed(found, f"mc ilm rule add ALIAS/{bucket} --prefix {prefix} --expire-days 30")
 
     def _store_config(self) -> dict[str, str]:
@@ -134,6 +137,7 @@ class StoreChecks:
             Variable.S3_REGION: store.region,
         }
         values |= self._credentials(store.secret, store.access_key, store.secret_key)
+
         return StoreSettings.from_environment(values)
 
     def _credentials(self, name: str, access_key: str, secret_key: str) -> dict[str, str]:
@@ -147,6 +151,7 @@ class StoreChecks:
             raise missing(
                 f"{needed} is not there", "create it, or correct the ConfigMap kfp-launcher"
             )
+
         return {
             Variable.S3_ACCESS_KEY: values[access_key],
             Variable.S3_SECRET_KEY: values[secret_key],
@@ -170,12 +175,14 @@ class StoreChecks:
                 raise missing(
                     f"{endpoint} cannot be reached ({reason})", "is the port forwarded?"
                 ) from None
+
             name, _, namespace = service.partition(":")[0].partition(".")
             raise unknown(
                 f"{endpoint} cannot be reached from here ({reason}); pods may reach it",
                 f"kubectl port-forward --namespace {namespace} service/{name} {port}, then "
                 f"--store-endpoint localhost:{port}",
             ) from None
+
         return settings
 
     def _service(self, endpoint: str) -> str:
@@ -199,6 +206,7 @@ def _expiry_days(settings: StoreSettings, bucket: str, prefix: str) -> int | Non
         secure=settings.secure,
         http_client=pool,
     )
+
     try:
         with pool.operation():
             lifecycle = store.get_bucket_lifecycle(bucket)
@@ -216,4 +224,5 @@ def _expiry_days(settings: StoreSettings, bucket: str, prefix: str) -> int | Non
         applies = prefix.startswith((rule.rule_filter and rule.rule_filter.prefix) or "")
         if rule.status == "Enabled" and applies and rule.expiration and rule.expiration.days:
             return int(rule.expiration.days)
+
     return None

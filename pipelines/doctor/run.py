@@ -98,6 +98,7 @@ def _open_cluster() -> tuple[Finding, ClusterReader | None]:
             ),
             None,
         )
+
     return Finding(name, Status.OK, version), reader
 
 

@@ -39,6 +39,7 @@ def scheduling_checks(reader: ClusterReader, target: Target) -> dict[str, Check]
     checks["limits"] = lambda: limits(reader, target)
     if target.profile.queue:
         checks["queue"] = lambda: queue(reader, target)
+
     return checks
 
 
@@ -60,6 +61,7 @@ def nodes(reader: ClusterReader, target: Target, kind: str) -> Passed:
             f"{demand}: no node has it free ({_shortfalls(demand, busy, free=True)})",
             f"a run waits until other pods end{_other_profiles(reader, target)}",
         )
+
     reasons = [
         text for text in (_shortfalls(demand, usable, free=False), _refusals(capacities)) if text
     ]
@@ -77,6 +79,7 @@ def quota(reader: ClusterReader, target: Target) -> Passed:
         if spec.scopes or spec.scope_selector:
             lines.append(f"{name} counts some pods only, not judged")
             continue
+
         hard = {key: parse_quantity(value) for key, value in (spec.hard or {}).items()}
         used = {
             key: parse_quantity(value) for key, value in ((status and status.used) or {}).items()
@@ -84,6 +87,7 @@ def quota(reader: ClusterReader, target: Target) -> Passed:
         for kind, demand in demands(target.profile).items():
             _check_quota(name, kind, _quota_demand(demand), hard, used)
         lines.append(f"{name} has {_left(hard, used)} left")
+
     return Passed("; ".join(lines) or f"{target.namespace} has none")
 
 
@@ -98,6 +102,7 @@ def limits(reader: ClusterReader, target: Target) -> Passed:
         for item in found.spec.limits
         if item.type == "Container"
     ]
+
     for item in ranges:
         for kind, demand in demands(target.profile).items():
             for name, limit in demand.limits.items():
@@ -121,6 +126,7 @@ def limits(reader: ClusterReader, target: Target) -> Passed:
             " value: every pod is refused",
             "have an admin add a LimitRange with default and defaultRequest",
         )
+
     return Passed(
         "the steps' limits are within the LimitRanges" if ranges else f"{target.namespace} has none"
     )
@@ -160,6 +166,7 @@ def queue(reader: ClusterReader, target: Target) -> Passed:
             f"have an admin add pod to integrations.frameworks in {_KUEUE_CONFIG} of"
             f" {_KUEUE_NAMESPACE}",
         )
+
     return Passed(f"LocalQueue {name}, and Kueue manages pods")
 
 
@@ -173,6 +180,7 @@ def _check_quota(name: str, kind: str, wanted: Amounts, hard: Amounts, used: Amo
     for key, amount in wanted.items():
         if key not in hard:
             continue
+
         resource = key.partition(".")[2] or key
         asked = amount_text(resource, amount)
         if amount > hard[key]:
@@ -181,6 +189,7 @@ def _check_quota(name: str, kind: str, wanted: Amounts, hard: Amounts, used: Amo
                 f" {asked}: never",
                 "have an admin raise it, or take a smaller --profile",
             )
+
         left = hard[key] - used.get(key, Decimal(0))
         if amount > left:
             raise missing(

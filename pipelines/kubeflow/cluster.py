@@ -77,6 +77,7 @@ class Cluster:
             ):
                 if known.display_name == version:
                     return Uploaded(pipeline, known.pipeline_version_id, created=False)
+
             made = self._client.upload_pipeline_version(str(package), version, pipeline_id=pipeline)
             return Uploaded(pipeline, made.pipeline_version_id, created=True)
 
@@ -144,12 +145,14 @@ class Cluster:
         """
         if not run.pipeline_id:
             return otherwise
+
         spec = self._version_spec(run.pipeline_id, run.version_id)
         named = (
             spec.get("pipeline_spec", spec).get("pipelineInfo", {})
             if isinstance(spec, Mapping)
             else {}
         )
+
         return str(named.get("name") or self._pipeline_display_name(run.pipeline_id) or otherwise)
 
     def has_interface(self) -> bool:
@@ -198,12 +201,14 @@ class Cluster:
                 service_account=service_account,
                 pipeline_root=pipeline_root or None,
             )
+
         # The old one goes last: were it first, a failure in between would leave no schedule at all.
         for recurring_run_id in old:
             with self._connection.asking(
                 f"delete the schedule that {name!r} replaces ({recurring_run_id})"
             ):
                 self._client.delete_recurring_run(recurring_run_id)
+
         return bool(old)
 
     def schedules(self, pipeline: str) -> list[Any]:
@@ -226,11 +231,13 @@ class Cluster:
                 "key": "recurring_run_id",
                 "stringValue": recurring_run_id,
             }
+
             what = f"list the runs of schedule {name!r}"
             for document in self._all_runs(what, filter=json.dumps({"predicates": [predicate]})):
                 run = run_status(document)
                 if run.recurring_run_id == recurring_run_id and not run.has_ended:
                     active.append(run)
+
         return active
 
     def change_schedule(self, pipeline: str, name: str, change: str) -> None:
@@ -251,6 +258,7 @@ class Cluster:
                 f"{self.mode.host}: no schedule {name!r} of pipeline {pipeline!r} in namespace "
                 f"{self.mode.namespace!r}; there are: {known}"
             )
+
         return ids
 
     def _schedules_of(self, pipeline_id: str) -> list[Any]:
@@ -276,6 +284,7 @@ class Cluster:
                 page_token=token,
                 **query,
             )
+
             yield from page.get("runs") or []
             token = page.get("next_page_token")
             if not token:
@@ -324,6 +333,7 @@ class Cluster:
         """Id of the pipeline. Raises PermanentError where there is none of this name."""
         with self._connection.asking("list the pipelines"):
             known = {str(item.display_name): str(item.pipeline_id) for item in self._pipelines()}
+
         if name not in known:
             shown = ", ".join(sorted(known)) or "none"
             raise PermanentError(
@@ -331,6 +341,7 @@ class Cluster:
                 f" ({self.mode.origin}); there are: {shown}; upload it: python -m pipelines upload,"
                 " or give --pipeline or --namespace"
             )
+
         return known[name]
 
     def _pipeline_made(self, name: str) -> str:

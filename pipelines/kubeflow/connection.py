@@ -107,6 +107,7 @@ class Connection:
         host = host or known.get(Variable.KFP_ENDPOINT) or ""
         if not host and Variable.KUBERNETES_SERVICE_HOST in known:
             host = f"http://ml-pipeline.{KFP_NAMESPACE}.svc.cluster.local:8888"
+
         if not host.startswith(("http://", "https://")):
             shown = (
                 f"host={host!r} has no http:// or https://"
@@ -116,8 +117,10 @@ class Connection:
             raise ConfigError(
                 f"{shown}; add --host URL or set {Variable.KFP_ENDPOINT}, for example http://localhost:8080/pipeline"
             )
+
         if ca_file and not Path(ca_file).is_file():
             raise ConfigError(f"--ca-file {ca_file!r} does not exist; give a PEM file")
+
         return cls(
             host=host.rstrip("/"),
             namespace=namespace or None,
@@ -134,6 +137,7 @@ class Connection:
         account = None
         if not self.token and not self.cookie and _SERVICE_ACCOUNT_TOKEN.is_file():
             account = ServiceAccountTokenVolumeCredentials(str(_SERVICE_ACCOUNT_TOKEN))
+
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", FutureWarning)  # tells that KFP 1 is not supported
             client = kfp.Client(
@@ -150,6 +154,7 @@ class Connection:
         namespace, origin = self.find_namespace(multi_user=multi_user)
         mode = Mode(self.host, multi_user, namespace, origin)
         set_namespace(client, mode.api_namespace or "")
+
         return client, mode
 
     def find_namespace(self, *, multi_user: bool) -> tuple[str, str]:
@@ -181,16 +186,19 @@ class Connection:
                 _request_timeout=TIMEOUT_SECONDS,
             )
             data = response.data
+
         try:
             document = json.loads(data)
         except ValueError:
             document = None
+
         if not isinstance(document, dict):
             raise PermanentError(
                 f"{self.host} answers with a page instead of the API: a login is asked for, or the"
                 f" path is wrong; set {Variable.KFP_TOKEN} or {Variable.KFP_COOKIE}, or append"
                 " /pipeline to the host"
             )
+
         return document
 
     @contextlib.contextmanager
@@ -231,10 +239,12 @@ class Connection:
             )
             if status == 401:
                 return f"make a token: {command}, or set {Variable.KFP_COOKIE} to a new session"
+
             return (
                 f"make a token of the namespace {namespace!r} ({origin}): {command}, or give"
                 " another --namespace"
             )
+
         if status == 404:
             return (
                 "it does not exist there; check the name or id, and that this is the API of KFP 2"
@@ -273,9 +283,11 @@ def _cause(status: int, body: Any) -> str:
     if status == 401:
         review = _TOKEN_REVIEW.search(message)
         return _end(review[1] if review else message.rstrip(".]").rpartition(": ")[2])
+
     if status == 403 and (access := _ACCESS_REVIEW.search(detail)):
         user, namespace, verb, resource = access.groups()
         return f"user {user!r} may not {verb} {resource} in namespace {namespace!r}"
+
     return _end(detail or message)
 
 

@@ -61,6 +61,7 @@ def launcher_store(data: Mapping[str, str] | None) -> LauncherStore:
         "bucket": bucket,
         "prefix": prefix.rstrip("/") + "/" if prefix else "",
     }
+
     settings = _mapping(_providers(data.get("providers", "")).get(scheme), scheme)
     default = settings.get("default")
     overrides = settings.get("overrides") or settings.get("Overrides")
@@ -76,7 +77,9 @@ def launcher_store(data: Mapping[str, str] | None) -> LauncherStore:
             f"provider {scheme} of {CONFIG_MAP} has no default credentials;"
             " add default.credentials there"
         )
+
     override = _override(overrides or [], bucket, location["prefix"])
+
     return LauncherStore(**location, **_settings(default, override))
 
 
@@ -121,6 +124,7 @@ def _settings(default: Mapping[str, Any], override: Mapping[str, Any]) -> dict[s
             f"the credentials in {CONFIG_MAP} have neither fromEnv nor a complete secretRef;"
             " give secretName, accessKeyKey and secretKeyKey there"
         )
+
     return settings | dict(zip(("secret", "access_key", "secret_key"), names, strict=True))
 
 

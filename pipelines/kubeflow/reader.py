@@ -47,7 +47,9 @@ def kubernetes_api() -> ApiClient:
         raise ConfigError(
             f"no cluster is configured ({one_line(error)}); set {Variable.KUBECONFIG}"
         ) from error
+
     configuration.retries = False
+
     return ApiClient(configuration)
 
 
@@ -114,9 +116,11 @@ class ClusterReader:
             metadata=client.V1ObjectMeta(namespace=self.namespace),
             spec=spec,
         )
+
         answer = client.AuthorizationV1Api(self._api).create_namespaced_local_subject_access_review(
             self.namespace, review, _request_timeout=_TIMEOUT_SECONDS
         )
+
         return bool(answer.status.allowed)
 
     def secret(self, name: str) -> dict[str, str] | None:
@@ -183,6 +187,7 @@ class ClusterReader:
             )
             if found is not None:
                 return list(found.get("items") or [])
+
         return None
 
     def _read(self, call: Callable[..., Any], *arguments: Any) -> Any | None:
@@ -195,6 +200,7 @@ class ClusterReader:
                 if error.status != 404:
                     raise
                 self._known[asked] = None
+
         return self._known[asked]
 
     def _list(self, call: Callable[..., Any], *arguments: Any, **options: Any) -> list[Any]:
@@ -214,6 +220,7 @@ class ClusterReader:
             token = page.metadata._continue
             if not token:
                 return items
+
         raise TooManyObjectsError(
             f"there are more than {len(items)} objects to look at; look with kubectl"
         )

@@ -69,6 +69,7 @@ def failure_message(lines: Iterable[str]) -> str:
     fatal = [line for line in written if _GLOG_FATAL.match(line)]
     if typed or fatal:
         return _end(_without_header((typed or fatal)[-1]))
+
     return (
         _end(f"ended without a reason; its last line: {_without_header(written[-1])}")
         if written

@@ -85,6 +85,7 @@ class Nodes:
             node for node in self.displayed(EXECUTOR) if not node.name and node.start is not None
         ]
         took_no_time = step.start == step.end
+
         return min(
             unnamed,
             key=lambda node: (
@@ -102,8 +103,10 @@ class Nodes:
         n_attempts = attempts(executor)
         if not n_attempts:
             return executor
+
         last = self.displayed(f"{executor.display}({n_attempts - 1})")
         expected = executor if n_attempts == 1 else replace(executor, start=executor.end)
+
         return min(
             last,
             key=lambda node: (
@@ -179,7 +182,9 @@ def _with_names(workflow: str, nodes: Iterable[Node]) -> Iterator[Node]:
                 yield named
             else:
                 still_unnamed.append(node)
+
         unnamed = still_unnamed
+
     yield from unnamed
 
 

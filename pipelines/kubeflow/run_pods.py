@@ -57,6 +57,7 @@ class RunPods:
         for node in self._workflow_nodes():
             if node.get("phase") == "Pending":
                 reasons.setdefault(_owner(node.get("name", "")), str(node.get("message") or ""))
+
         return {owner: reason for owner, reason in reasons.items() if owner and reason}
 
     def workflow_exists(self) -> bool:
@@ -111,6 +112,7 @@ class RunPods:
             if error.status == 404:
                 return None
             raise
+
         return found
 
 
@@ -138,6 +140,7 @@ def open_cluster(namespace: str) -> tuple[ApiClient, ClusterReader]:
             ) from error
     except HTTPError as error:
         raise ConfigError(f"Kubernetes cannot be reached ({_unreached(error)})") from error
+
     return api, reader
 
 
@@ -182,6 +185,7 @@ def waiting_reason(pod: Any, events: Iterable[Any]) -> str:
 
     warnings = [event for event in events if event.type == "Warning"]
     warnings.sort(key=lambda event: str(event.last_timestamp or event.event_time or ""))
+
     return one_line(Exception(f"{warnings[-1].reason}: {warnings[-1].message}")) if warnings else ""
 
 

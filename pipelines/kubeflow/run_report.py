@@ -50,6 +50,7 @@ class RunReport:
         """
         if self.run.state != RunState.FAILED:
             return ""
+
         failed = [
             (step.name, self.notes.get(step.name, ""))
             for step in self.run.steps
@@ -63,6 +64,7 @@ class RunReport:
             return told[0]
         if not failed:
             return "KFP names no step that failed"
+
         return f"{failed[0][0]} failed and left no reason" + (
             f" ({self.remarks[0]})" if self.remarks else ""
         )
@@ -119,6 +121,7 @@ class RunReader:
         """
         if not run.workflow:
             return None
+
         try:
             api, reader = self._opened_kubernetes()
             return RunPods(api, reader.namespace, run.workflow)
@@ -141,6 +144,7 @@ class RunReader:
 
         if stored and step.state != StepState.RUNNING:
             return
+
         pods = self.pods(run, quiet=bool(stored))
         if pods is None:
             return
@@ -175,6 +179,7 @@ class RunReader:
             reader = None
             with contextlib.suppress(ConfigError):  # the environment may say where the store is
                 reader = self._opened_kubernetes()[1]
+
             try:
                 opened = open_store(self._given, self._cluster.mode, reader, run.pipeline_root)
                 require_reachable(opened)
@@ -185,6 +190,7 @@ class RunReader:
         found = self._stores[run.pipeline_root]
         if isinstance(found, ConfigError):
             raise found
+
         return found
 
     def _stored_logs(
@@ -228,6 +234,7 @@ class RunReader:
         pods = self.pods(run, quiet=begun and not pod_waits)
         if pods is None:
             return notes, others
+
         try:
             reasons = pods.waiting()
             exists = pods.workflow_exists()
@@ -241,8 +248,10 @@ class RunReader:
                 " it was removed with its schedule, KFP will show this run as running for ever; if"
                 " it is in another namespace, give --namespace"
             )
+
         notes |= {name: reason for name, reason in reasons.items() if name in waiting}
         others |= {name: reason for name, reason in reasons.items() if run.step(name) is None}
+
         return notes, others
 
     def _step_reason(self, run: RunStatus, step: StepStatus) -> str:

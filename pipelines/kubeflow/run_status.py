@@ -182,6 +182,7 @@ def run_status(document: Mapping[str, Any], steps: Sequence[str] = ()) -> RunSta
     state, cancelled_at = _run_state(document)
     reference = document.get("pipeline_version_reference") or {}
     found = _Steps(nodes, state, cancelled_at)
+
     return RunStatus(
         run_id=document.get("run_id", ""),
         name=document.get("display_name", ""),
@@ -209,6 +210,7 @@ def _run_state(document: Mapping[str, Any]) -> tuple[RunState, datetime | None]:
     ]
     if not cancelling:
         return state, None
+
     return (RunState.CANCELLED if state == RunState.FAILED else state), read_time(
         cancelling[0].get("update_time")
     )
@@ -240,6 +242,7 @@ class _Steps:
                     name = re.sub(r"\(.*", "", node.name.split(".")[-2])
                 if not self._may_be_step(node) and not self._statuses(name):
                     found.append(FailedDriver(name, node.name))
+
         return found
 
     def _may_be_step(self, node: Node) -> bool:
@@ -263,6 +266,7 @@ class _Steps:
 
         several = len(nodes) > 1
         titles = [f"{name} ({index})" if several else name for index in range(1, len(nodes) + 1)]
+
         return [self._from_node(title, node) for title, node in zip(titles, nodes, strict=True)]
 
     def _from_driver(self, name: str, driver: Node) -> StepStatus:
@@ -280,6 +284,7 @@ class _Steps:
         n_attempts = attempts(executor) if executor else 0
         state = self._state(node, executor)
         started = state not in (StepState.SKIPPED, StepState.WAITING)
+
         return StepStatus(
             name,
             state,
@@ -293,11 +298,14 @@ class _Steps:
         if node.state == "SUCCEEDED":
             skipped = executor is not None and executor.state == "SKIPPED"
             return StepState.CACHED if skipped else StepState.DONE
+
         if node.state == "FAILED":
             return self._failed_at(node.end)
         if node.state in ("", "SKIPPED"):
             return StepState.SKIPPED
+
         started = executor is not None and self._nodes.pod(executor).state == "RUNNING"
+
         return self._unreported(StepState.RUNNING if started else StepState.WAITING)
 
     def _unreported(self, state: StepState) -> StepState:

@@ -69,6 +69,7 @@ def open_store(
     store_config = _config_map(reader, STORE_CONFIG)
     root = find_root(given.root, run_root, mode, launcher, store_config)
     bucket, prefix = split_root(root.uri)
+
     try:
         if has_credentials(os.environ):
             values = {name: os.environ[name] for name in S3_VARIABLES if name in os.environ}
@@ -88,6 +89,7 @@ def open_store(
     if given.store_endpoint:
         values[Variable.S3_ENDPOINT] = given.store_endpoint
     store = Store(StoreSettings.from_environment(values), deadline_seconds=deadline_seconds)
+
     return RunStore(store, bucket, prefix, root)
 
 
@@ -144,6 +146,7 @@ def find_root(
             f"minio://mlpipeline/private-artifacts/{mode.namespace}/v2/artifacts",
             "KFP's default of a profile",
         )
+
     return Root("minio://mlpipeline/v2/artifacts", "KFP's default")
 
 
@@ -205,10 +208,12 @@ def _from_cluster(
             f"object store: set {Variable.S3_ENDPOINT}, {Variable.S3_ACCESS_KEY} and"
             f" {Variable.S3_SECRET_KEY}, or {Variable.KUBECONFIG} to a cluster that shows them"
         )
+
     try:
         found = launcher_store({**launcher, "defaultPipelineRoot": root.uri})
     except ConfigError as error:
         raise ConfigError(f"object store: {error}") from error
+
     values: dict[str, str] = {
         Variable.S3_ENDPOINT: re.sub(r"^https?://", "", found.endpoint),
         Variable.S3_SECURE: "true" if found.secure else "false",
@@ -216,7 +221,9 @@ def _from_cluster(
     }
     if found.secret:
         return values | _credentials(reader, [found.secret], (found.access_key, found.secret_key))
+
     values |= {name: value for name, value in store_config.items() if name in values}
+
     return values | _credentials(reader, [OWN_STORE_SECRET, KFP_SECRET], _KEYS)
 
 
@@ -231,6 +238,7 @@ def _credentials(
                 Variable.S3_ACCESS_KEY: values[keys[0]],
                 Variable.S3_SECRET_KEY: values[keys[1]],
             }
+
     raise ConfigError(
         f"object store: no Secret {' or '.join(secrets)} with {keys[0]} and {keys[1]} in namespace "
         f"{reader.namespace!r}; set {Variable.S3_ACCESS_KEY} and {Variable.S3_SECRET_KEY}"

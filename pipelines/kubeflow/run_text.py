@@ -14,6 +14,7 @@ def status_lines(report: RunReport, now: datetime) -> list[str]:
     run = report.run
     width = max((len(step.name) for step in run.steps), default=0)
     lines = [f"{run.name} ({run.run_id}): {run_line(run, now)}"]
+
     for step in run.steps:
         lines.append(f"{_INDENT}{step.name:{width}}  {_step_line(step, now)}".rstrip())
         if report.notes.get(step.name):
@@ -23,6 +24,7 @@ def status_lines(report: RunReport, now: datetime) -> list[str]:
         lines.append(f"{_INDENT}no step has started")
     for name, reason in report.others.items():
         lines.append(f"{_INDENT}driver of {name}: {reason}")
+
     return lines + [f"note: {remark}" for remark in report.remarks]
 
 
@@ -35,6 +37,7 @@ def run_line(run: RunStatus, now: datetime) -> str:
             else f" {_PREPOSITIONS[run.state]} {shown_seconds(run.seconds)}"
         )
         return f"{run.state}{took}"
+
     elapsed = (
         "" if run.created is None else f" for {shown_seconds((now - run.created).total_seconds())}"
     )
@@ -68,6 +71,7 @@ def changes(before: RunReport | None, after: RunReport) -> list[str]:
         for name, (state, note) in news.items()
         if name not in skipped and (state != StepState.WAITING or note or name in known)
     ]
+
     return lines + ([f"skipped: {', '.join(skipped)}"] if skipped else [])
 
 

@@ -84,6 +84,7 @@ def _cache_hits_shown() -> Iterator[None]:
     handler.addFilter(lambda record: "cache hit" in record.getMessage())
     root.addHandler(handler)
     root.setLevel(logging.INFO)
+
     try:
         yield
     finally:

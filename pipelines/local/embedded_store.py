@@ -42,6 +42,7 @@ def embedded_store(directory: Path, *, buckets: tuple[str, ...] = ()) -> Iterato
         secret_key=secrets.token_hex(20),
         secure=False,
     )
+
     log = directory / "server.log"
     with log.open("wb") as stream:
         process = _start(directory / "data", settings, ports, stream)
@@ -72,6 +73,7 @@ def _start(
         "s3.port.lance": "0",
         **{name: str(port) for name, port in ports.items()},
     }
+
     arguments = [_program(), "mini", *(f"-{name}={value}" for name, value in options.items())]
     # Only what the server needs: whatever else is in our environment is none of its business.
     environment = {
@@ -80,6 +82,7 @@ def _start(
         "AWS_ACCESS_KEY_ID": settings.access_key,
         "AWS_SECRET_ACCESS_KEY": settings.secret_key,
     }
+
     return subprocess.Popen(
         arguments,
         stdin=subprocess.DEVNULL,
@@ -108,9 +111,11 @@ def _wait_ready(process: subprocess.Popen[bytes], port: int, log: Path) -> None:
             raise TransientError(
                 f"embedded store ended with code {process.returncode} at start; see {log}"
             )
+
         with contextlib.suppress(OSError), socket.create_connection((_HOST, port), timeout=1):
             return
         time.sleep(0.05)
+
     raise TransientError(f"embedded store not ready after {_READY_SECONDS:g} s; see {log}")
 
 
@@ -134,4 +139,5 @@ def _free_ports(n: int) -> list[int]:
                 for candidate in (port, port + _GRPC_OFFSET):
                     held.enter_context(socket.create_server((_HOST, candidate)))
                 found.append(port)
+
     return found

@@ -53,6 +53,7 @@ def plan(values: Mapping[str, Any], output: Path, variant: Variant) -> list[Plan
     form = variant.with_form(values)
     walk = _Walk(spec, LocalCache(str(cache_root(output))), form)
     walk.tasks(spec.root.dag, store)
+
     return walk.rows
 
 
@@ -78,6 +79,7 @@ class _Walk:
                 outputs = self._group(task, store)
             else:
                 outputs = self._step(name, task, store)
+
             for key, value in (outputs or {}).items():
                 store.put_task_output(name, key, value)
 
@@ -98,6 +100,7 @@ class _Walk:
             for name, source in getattr(task.inputs, kind).items():
                 wanted = pipeline_spec_pb2.TaskInputsSpec()
                 getattr(wanted, kind)[name].CopyFrom(source)
+
                 with contextlib.suppress(ValueError):  # not known yet
                     inner.put_parent_input(
                         name, OrchestratorUtils.make_task_arguments(wanted, store)[name]
@@ -105,6 +108,7 @@ class _Walk:
 
         dag = self._component(task).dag
         self.tasks(dag, inner)
+
         try:
             return dict(OrchestratorUtils.get_dag_outputs(dag.outputs, inner))
         except ValueError:
@@ -129,7 +133,9 @@ class _Walk:
             arguments=arguments,
             env_vars={variable.name: variable.value for variable in container.env},
         )
+
         outputs: Outputs | None = self.cache.get(key)
+
         return outputs
 
     def _component(self, task: Any) -> Any:

@@ -19,6 +19,7 @@ from kfp import local
 from components.configure.step import configured
 from components.shared.contracts.environment import Variable
 from components.shared.contracts.errors import PermanentError, StreetVisionError, TransientError
+from pipelines.local.command_line import own_command_lines
 from pipelines.local.console import readable_log
 from pipelines.parameters import Variant
 from pipelines.resources import LOCAL
@@ -36,6 +37,7 @@ class LocalRun:
     report: Path
 
 
+@own_command_lines()
 def run_local(values: Mapping[str, Any], output: Path, variant: Variant) -> LocalRun:
     """Run the pipeline with `values` below `output`; a failed step's own error is raised again.
 
@@ -51,16 +53,19 @@ def run_local(values: Mapping[str, Any], output: Path, variant: Variant) -> Loca
         enable_caching=True,
         cache_root=str(cache_root(output)),
     )
+
     before = _status_files(output)
     try:
         with _environment(output), readable_log():
             outputs = stage1(LOCAL, variant)(**values).outputs
     except RuntimeError as error:
         raise _step_error(_status_files(output) - before, error) from error
+
     report = Path(outputs["report"].path)
     # KFP names the file after the output; a person's browser wants the suffix.
     page = report.with_name("report.html")
     shutil.copyfile(report, page)
+
     return LocalRun(
         bundle=Path(outputs["bundle"].path),
         evaluation=Path(outputs["evaluation"].path),
@@ -80,6 +85,7 @@ def _environment(output: Path) -> Iterator[None]:
     # Each run has directories of its own; a training that was interrupted is found again by the
     # next run.
     os.environ.setdefault(Variable.CHECKPOINTS, str(output / ".checkpoints"))
+
     try:
         yield
     finally:

@@ -48,6 +48,7 @@ def local_store(directory: Path) -> Iterator[LocalStore]:
         variables = settings.to_environment()
         before = {name: os.environ.get(name) for name in variables}
         os.environ.update(variables)
+
         try:
             yield LocalStore(Store(settings))
         finally:

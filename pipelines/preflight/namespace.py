@@ -34,6 +34,7 @@ def check_namespace(reader: ClusterReader, target: Target, account: str) -> Pref
     if not found.refusals:  # in another namespace than the run's, all that follows would be missing
         where = f" in namespace {target.namespace!r} of kubectl's cluster"
         found.refusals += _refusals(_checks(reader, target, account), where)
+
     return found
 
 
@@ -71,6 +72,7 @@ def launcher(reader: ClusterReader, target: Target) -> Passed:
                 f" {' and no '.join(absent)}",
                 f"create it, or name another one in {CONFIG_MAP}",
             )
+
     return Passed(store.root)
 
 

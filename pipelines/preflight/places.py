@@ -57,6 +57,7 @@ def check_places(values: Mapping[str, Any], variant: Variant) -> Preflight:
             )
         else:
             found.refusals.append(_unreadable(place))
+
     return found
 
 
@@ -81,6 +82,7 @@ def check_objects(store: Store, wanted: Sequence[Place]) -> Preflight:
         except StoreUnavailableError as error:
             found.remarks.append(f"{place} was not looked for: {one_line(error)}")
             break
+
     return found
 
 
@@ -116,6 +118,7 @@ def _unreadable(place: Place) -> str:
             f"{place}: the steps read s3:// only; copy it there: {_UPLOAD} FOLDER"
             " s3://bucket/prefix"
         )
+
     return (
         f"{place}: local folders are not available inside pods; copy it to the object store: "
         f"{_UPLOAD} {place.uri} s3://bucket/prefix"

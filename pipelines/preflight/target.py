@@ -51,10 +51,12 @@ def check_target(
             profile=profile,
         )
         found.add(check_namespace(reader, target, service_account))
+
     stored = _stored(given, values, variant, mode, reader)
     if found != Preflight():  # why the store could not be found follows from it
         stored.remarks.clear()
     found.add(stored)
+
     return found
 
 
@@ -68,9 +70,11 @@ def _stored(
     stored = [place for place in places(values, variant) if place.is_stored]
     if not stored:
         return Preflight()
+
     try:
         runs = reachable_store(given, mode, reader, _STORE_SECONDS)
     except (ConfigError, TransientError) as error:
         shown = " and ".join(place.field for place in stored)
         return Preflight(remarks=[f"{shown} not looked for: {one_line(error)}"])
+
     return check_objects(runs.store, stored)

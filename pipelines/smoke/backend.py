@@ -239,6 +239,7 @@ class RealBackend:
         step = run.step(TRAINING)
         if step is None or not step.node or not run.workflow:
             return None
+
         with _kubernetes("show the training's pod") as api:
             pods = RunPods(api, self._cluster.mode.namespace, run.workflow)
             running = [pod for pod in pods.of_node(step.node) if _is_running(pod)]
@@ -279,6 +280,7 @@ class RealBackend:
                     str(process.read_stdout()).strip(),
                     " ".join(str(process.read_stderr()).split()),
                 )
+
         if not killed:
             raise TransientError(
                 f"pod {name}: no process of {TRAINING_MODULE} killed; {said[-300:] or 'none runs'}"
@@ -320,6 +322,7 @@ def _kubernetes(what: str) -> Iterator[ApiClient]:
         api = kubernetes_api()
     except ConfigError as error:
         raise NotAllowedError(one_line(error)) from None
+
     try:
         yield api
     except ApiException as error:

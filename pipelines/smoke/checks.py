@@ -78,6 +78,7 @@ class Checks:
             raise FailedError(
                 f"took {run.seconds:.0f} s with everything cached, more than {CACHED_RUN_SECONDS} s"
             )
+
         return f"{_count_cached(run)} steps from the cache in {run.seconds:.0f} s"
 
     def schedule(self) -> str:
@@ -90,6 +91,7 @@ class Checks:
             "the schedule's first run",
             _FIRST_FIRE_SECONDS,
         )
+
         self._backend.change_schedule(
             name, "disable"
         )  # to be deleted later: that would remove the run's Workflow
@@ -104,7 +106,9 @@ class Checks:
         self._backend.change_schedule(name, "delete")
         if self._backend.has_schedule(name):
             raise FailedError("the schedule is still there after it was deleted")
+
         self.made.schedules.remove(name)
+
         return f"one run, {_count_cached(run)} of {len(run.steps)} steps from the cache"
 
     def pod_deleted(self) -> str:
@@ -117,6 +121,7 @@ class Checks:
         step = run.step(TRAINING)
         if step is None or step.attempts < 2:
             raise FailedError(f"pod {pod.name} was deleted, and no other one trained")
+
         return self._resumed(run_id)
 
     def process_killed(self) -> str:
@@ -137,6 +142,7 @@ class Checks:
                 f"process {killed} was killed, and not restarted in its pod ({attempts} pod(s)"
                 " trained)"
             )
+
         return f"process {killed} killed; {self._resumed(run_id)}"
 
     def wrong_data(self) -> str:
@@ -156,6 +162,7 @@ class Checks:
             raise FailedError(
                 f"{CONFIGURE} failed without naming {place!r}: {reason or 'no reason is known'}"
             )
+
         return reason
 
     def _values(self) -> dict[str, Any]:
@@ -207,6 +214,7 @@ class Checks:
             )
             if max(epochs, default=0) >= _DISTURBED_EPOCH:
                 return pod
+
             run = self._backend.run(run_id)
             step = run.step(TRAINING)
             if run.has_ended or (step is not None and step.state == StepState.DONE):
@@ -214,6 +222,7 @@ class Checks:
                 raise FailedError(
                     f"run {run_id} {run.state} before its training could be disturbed: {reason}"
                 )
+
             return None
 
         return self._waiting.for_run(run_id, in_training, f"epoch {_DISTURBED_EPOCH} of {TRAINING}")
@@ -229,9 +238,11 @@ class Checks:
             raise FailedError(
                 f"finished, but whether it resumed is not known: {one_line(error)}"
             ) from None
+
         found = [match[0] for lines in logs for line in lines if (match := _RESUMED.search(line))]
         if not found:
             raise FailedError(f"finished, but {_NO_CHECKPOINT}")
+
         return f"{found[-1]} and finished"
 
 

@@ -41,6 +41,7 @@ class CleanUp:
         if delete_data:
             n_objects = self._try("objects of the demo", self._backend.delete_demo) or 0
             done.append(f"{n_objects} objects of the demo deleted")
+
         yield f"cleaned up: {', '.join(done)}"
         yield from self._left
 

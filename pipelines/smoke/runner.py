@@ -72,6 +72,7 @@ def run_smoke(
     checks = Checks(backend, waiting)
     results: dict[str, Result] = {}
     print(HEADER, flush=True)
+
     try:
         for row in _rows(checks, names, waiting.clock.now, results):
             print(row, flush=True)
@@ -87,6 +88,7 @@ def run_smoke(
                 f"clean-up interrupted; what is left has {checks.token} in its name",
                 file=sys.stderr,
             )
+
     return 1 if Result.FAILED in results.values() else 0
 
 
@@ -103,6 +105,7 @@ def _rows(
             results[name] = Result.SKIPPED
             yield Row(name, Result.SKIPPED, 0, f"it needs {needs[0]}")
             continue
+
         started = now()
         results[name], remark = _result(CHECKS[name], checks)
         yield Row(name, results[name], now() - started, remark)

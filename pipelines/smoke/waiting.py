@@ -79,6 +79,7 @@ class Waiting:
                 if n_failures == _MOST_FAILURES:
                     raise
                 print(f"note: {one_line(error)}", file=sys.stderr, flush=True)
+
             if found:
                 return found
             if self.clock.now() >= ends:

@@ -42,10 +42,12 @@ def upload_demo(
 
     selections = {part: select(folder / part) for part in _PARTS}
     done: list[Transferred] = []
+
     for part, selection in selections.items():
         done.append(
             transfer(store, selection.files, bucket, f"{PREFIX}/{part}", delete=True, quiet=quiet)
         )
+
     return DemoUpload(
         n_files=sum(len(selection.files) for selection in selections.values()),
         n_bytes=sum(selection.n_bytes for selection in selections.values()),

@@ -34,6 +34,7 @@ def digests_of(path: Path) -> FileDigests:
         return FileDigests(
             "".join(part.hex() for part in parts) or _md5(b"").hex(), whole.hexdigest()
         )
+
     return FileDigests(f"{_md5(b''.join(parts)).hex()}-{len(parts)}", whole.hexdigest())
 
 

@@ -72,6 +72,7 @@ def select(source: Path) -> Selection:
     if LABELS in names or any(name.endswith(PARQUET) for name in names):
         _refuse_links_out(source, files)
         return Selection("data", files)
+
     if CONFIG in names:
         return _backbone(source, files)
     raise DataError(f"{source}: {_neither(names)}")
@@ -97,11 +98,13 @@ def files_below(source: Path) -> tuple[LocalFile, ...]:
             raise DataError(
                 f"{source}: the name {file.name!r} is not UTF-8; rename the file"
             ) from None
+
         if size > _NAME_BYTES:
             raise DataError(
                 f"{source}: the name {file.name[:60]!r}... has {size} bytes; at most"
                 f" {_NAME_BYTES} fit"
             )
+
     return tuple(sorted(files))
 
 
@@ -120,6 +123,7 @@ def _walk(source: Path) -> Iterable[Path]:
                 raise DataError(
                     f"{Path(folder, name)}: is a link to a folder; put the folder itself there"
                 )
+
         for name in names:
             path = Path(folder, name)
             if not path.is_file():
@@ -154,6 +158,7 @@ def _backbone(source: Path, files: tuple[LocalFile, ...]) -> Selection:
             f"{source}: has {CONFIG} but no"
             f" {SAFETENSORS}{found if pickles else '; give the whole folder'}"
         )
+
     return Selection("backbone", tuple(selected), tuple(left_out))
 
 
@@ -178,6 +183,7 @@ def _neither(names: set[str]) -> str:
         return f"has {_named(tables)} but no {LABELS}; name the table {LABELS}"
     if weights:
         return f"has {_named(weights)} but no {CONFIG}; give a Hugging Face model folder"
+
     return (
         f"holds neither {LABELS} nor {PARQUET} files (a data set), nor {CONFIG} and {SAFETENSORS}"
         " (a backbone)"

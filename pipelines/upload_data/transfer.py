@@ -71,6 +71,7 @@ def transfer(
     wanted = {task.prefix + file.name: file for file in sorted(files)}
     held = {item.key: item for item in store.list(bucket, task.prefix)}
     stale = sorted(held.keys() - wanted.keys())
+
     if not delete:
         _refuse_tables(
             f"s3://{bucket}/{task.prefix}", [key.removeprefix(task.prefix) for key in stale]
@@ -83,6 +84,7 @@ def transfer(
     for key in stale if delete else ():
         store.delete(bucket, key)
     left = () if delete else tuple(key.removeprefix(task.prefix) for key in stale)
+
     return Transferred(len(missing), len(kept), len(stale) if delete else 0, sent_bytes, left)
 
 
@@ -106,6 +108,7 @@ class _Transfer:
                 return digests.etag == held[key].etag or self._recorded(key) == digests.sha256
 
             equal = self._run(compare, alike)
+
         return {key for key, same in zip(alike, equal, strict=True) if same}
 
     def send(self, files: list[LocalFile]) -> int:
@@ -118,6 +121,7 @@ class _Transfer:
             # A folder is no data set before its table is there.
             for last in (False, True):
                 self._run(upload, [file for file in files if is_table(file.name) == last])
+
         return sum(file.size for file in files)
 
     def _upload(self, file: LocalFile, advance: Callable[[int], None]) -> None:
@@ -132,6 +136,7 @@ class _Transfer:
             etag = self._store.put(
                 self._bucket, self.prefix + file.name, file.path, metadata=metadata, on_read=read
             )
+
         if etag != digests.etag:
             self._verify(file, digests)
 
@@ -175,6 +180,7 @@ class _Transfer:
                 self._stopped.set()
                 pool.shutdown(wait=False, cancel_futures=True)
                 raise
+
         return [future.result() for future in futures]
 
     @contextlib.contextmanager

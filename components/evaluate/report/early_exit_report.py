@@ -72,6 +72,7 @@ def measure_early_exit(
         raise ArtifactError(
             f"{kind}_policy was fitted for several views, the logits of VAL_TEST are of one"
         )
+
     margin = logits.full_image_margin.astype(np.float64)
     exits = early_exit.exits(margin)
     saved = np.where(exits, 1 - 1 / early_exit.n_views, 0.0)
@@ -82,6 +83,7 @@ def measure_early_exit(
         "unchanged": partial(weighted_mean, unchanged),
     }
     bounds = intervals(statistics, logits.groups, n_replicates, seed)
+
     return EarlyExitResult(
         kind=kind,
         n_views=early_exit.n_views,

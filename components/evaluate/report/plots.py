@@ -79,6 +79,7 @@ def roc(predictions: Predictions) -> Plot:
         f" {point[1]:.3f}."
     )
     note = "Towards the upper left is better; the diagonal is chance level. Dot: the policy."
+
     return Plot(_svg(draw, "roc", label), "ROC", note)
 
 
@@ -102,6 +103,7 @@ def precision_recall(predictions: Predictions) -> Plot:
         "Fraction of flagged images that are positive, against fraction of positives found."
         " Dashed: every image flagged."
     )
+
     return Plot(_svg(draw, "pr", label), "Precision and recall", note)
 
 
@@ -121,6 +123,7 @@ def reliability(predictions: Predictions) -> Plot:
             width=0.9 / len(centres),
             color=GRID,
         )
+
         axes.plot([0, 1], [0, 1], "--", color=TEXT, linewidth=1)
         axes.plot(
             bins.mean_probability[filled], bins.frequency[filled], "-", color=SERIES[0], linewidth=1
@@ -141,10 +144,12 @@ def reliability(predictions: Predictions) -> Plot:
         + ", ".join(f"predicted {mean:.2f}, observed {frequency:.2f}" for mean, frequency in points)
         + "."
     )
+
     note = (
         "On the diagonal, predicted probability equals observed frequency. Dot sizes and bars show"
         " the number of images."
     )
+
     return Plot(_svg(draw, "reliability", label), "Reliability", note)
 
 
@@ -168,6 +173,7 @@ def score_histogram(predictions: Predictions, threshold: float, names: tuple[str
         f"Histogram of predicted probabilities by class; the policy's threshold is {threshold:.4f}."
     )
     key = (("--negative", names[0]), ("--positive", names[1]))
+
     return Plot(
         _svg(draw, "scores", label),
         "Scores by class",
@@ -203,6 +209,7 @@ def risk_coverage(
             axes.plot(curve.coverage[rows], curve.selective_risk[rows], color=colour)
             if name in points:
                 axes.plot(*points[name], "o", color=colour, markersize=7)
+
         axes.set(xlabel="coverage", ylabel="selective risk", xlim=(0, 1.02))
         axes.set_ylim(bottom=0)
 
@@ -219,6 +226,7 @@ def risk_coverage(
     note += " Dots: operating points." if points else ""
     key = tuple((f"--series-{index % len(SERIES)}", name) for index, name in enumerate(curves))
     label = f"Risk-coverage curve: {'; '.join(ends)}."
+
     return Plot(_svg(draw, "risk", label), "Risk and coverage", note, key if len(key) > 1 else ())
 
 
@@ -248,7 +256,9 @@ def _svg(draw: Callable[[Any], None], name: str, label: str) -> str:
             "href" if key == _HREF else key: _attribute(key, value, name)
             for key, value in element.items()
         }
+
     root.attrib = {"role": "img", "aria-label": label, "viewBox": root.attrib["viewBox"]}
+
     return ElementTree.tostring(root, encoding="unicode")
 
 
@@ -262,6 +272,7 @@ def _drawn(draw: Callable[[Any], None], name: str) -> str:
         draw(figure.subplots())
         buffer = io.StringIO()
         figure.savefig(buffer, format="svg", transparent=True)
+
     return buffer.getvalue()
 
 

@@ -52,10 +52,12 @@ def measure_robustness(
         logits_of[f"level {number}"] = corrupted
 
     statistics: dict[str, Statistic] = {}
+
     for level, values in logits_of.items():
         decision = policy.decision(values)
         for name, metric in METRICS.items():
             statistics[f"{level}/{name}"] = partial(metric, truth, decision)
+
     bounds = intervals(statistics, logits.groups, n_replicates, seed)
 
     levels = {
@@ -65,6 +67,7 @@ def measure_robustness(
         }
         for level in logits_of
     }
+
     return Robustness(kind, levels)
 
 

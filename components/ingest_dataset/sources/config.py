@@ -58,6 +58,7 @@ def all_sources(first: SourceConfig, extra_sources: str) -> list[SourceConfig]:
         raise ConfigError(
             f"source names {repeated} occur twice; give each entry of extra_sources a source_name"
         )
+
     return sources
 
 
@@ -76,6 +77,7 @@ def _entries(extra_sources: str) -> list[dict[str, Any]]:
         entries = json.loads(extra_sources) if extra_sources else []
     except ValueError as error:
         raise ConfigError(f"extra_sources={extra_sources!r} is not valid JSON ({error})") from error
+
     if not isinstance(entries, list) or not all(
         isinstance(e, dict) and e.get("data") for e in entries
     ):

@@ -28,6 +28,7 @@ def open_csv(config: SourceConfig, class_names: tuple[str, ...], files: Files) -
         data = files.read(config.csv)
     except ImageRejectedError as error:
         raise DataError(f"{where}: {error}") from error
+
     header, rows = _table(data, where)
     need_columns(config, header, (config.path_column,), where)
     raw = [row[config.label_column] for row in rows]
@@ -38,6 +39,7 @@ def open_csv(config: SourceConfig, class_names: tuple[str, ...], files: Files) -
         raise DataError(
             f"{where}: no rows" + (f" are left, label_map excludes all {len(rows)}" if rows else "")
         )
+
     if config.group_column not in ("", *header):
         print(f"{where}: no column {config.group_column!r}, every image is its own group")
 
@@ -63,25 +65,32 @@ def _table(data: bytes, where: str) -> tuple[list[str], list[dict[str, str]]]:
         raise DataError(
             f"{where}: not UTF-8 ({error.reason} at byte {error.start}); save it as UTF-8"
         ) from error
+
     try:
         rows = [row for row in csv.reader(io.StringIO(text, newline=""), strict=True) if row]
     except csv.Error as error:
         raise DataError(f"{where}: not a valid CSV ({error})") from error
+
     if not rows:
         raise DataError(f"{where}: empty file, no rows")
+
     header = rows.pop(0)
     separator = next((s for s in ";\t|" if s in header[0]), "") if len(header) == 1 else ""
     if separator:
         raise DataError(f"{where}: columns are separated by {separator!r}; save it with commas")
+
     repeated = sorted({name for name in header if header.count(name) > 1})
     if repeated:
         raise DataError(f"{where}: columns {repeated} occur twice; rename or remove one")
+
     wrong = [
         f"row {number} has {len(row)} fields, expected {len(header)}"
         for number, row in enumerate(rows, start=_FIRST_ROW)
         if len(row) != len(header)
     ]
+
     _refuse(wrong, where)
+
     return header, [dict(zip(header, row, strict=True)) for row in rows]
 
 
@@ -103,7 +112,9 @@ def _checked_paths(raw: list[str], where: str) -> list[str]:
             problems.append(
                 f"row {row}: path {text!r} was listed in row {row_of[path.as_posix()]}; remove one"
             )
+
     _refuse(problems, where)
+
     return list(row_of)
 
 

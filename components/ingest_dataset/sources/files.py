@@ -49,6 +49,7 @@ class LocalFiles:
             raise DataError(
                 f"data={data!r} is a file but not .parquet; give a folder with a CSV, or Parquet"
             )
+
         self._alone = location.name if location.is_file() else ""
         self._root = location.parent if self._alone else location
         self._real_root = self._root.resolve()

@@ -35,6 +35,7 @@ def map_labels(
     for row, (value, label) in enumerate(zip(raw, labels, strict=True), start=first_row):
         if label not in class_names and label != EXCLUDE:
             unknown.setdefault(value, []).append(row)
+
     if unknown:
         listed = "; ".join(
             f"{_rows(rows)}: label {value!r} is in neither label_map nor class_names"
@@ -44,6 +45,7 @@ def map_labels(
             f"{where} {listed}; add it to label_map as one of {', '.join(class_names)} or"
             f" {EXCLUDE!r}, or name another label_column"
         )
+
     return labels
 
 
@@ -61,12 +63,14 @@ def need_columns(
         [config.group_column] if config.group_column not in ("", _DEFAULT_GROUP_COLUMN) else []
     )
     problems = []
+
     for column in wanted:
         if column not in found:
             close = difflib.get_close_matches(column, found, n=1)
             problems.append(
                 f"no column {column!r}" + (f"; did you mean {close[0]!r}?" if close else "")
             )
+
     if problems:
         raise DataError(f"{where}: {'; '.join(problems)}; columns: {', '.join(found)}")
 

@@ -38,7 +38,9 @@ def open_parquet(
         with _opened(files, name) as file:
             _check_schema(config, file.schema_arrow, where)
             raw = [row[config.label_column] for row in _rows(file, [config.label_column])]
+
         labels[name] = map_labels(config, class_names, raw, where, first_row=1)
+
     count = sum(label != EXCLUDE for column in labels.values() for label in column)
     if not count:
         raise DataError(
@@ -94,10 +96,12 @@ def _records(config: SourceConfig, file: Any, name: str, labels: list[str]) -> I
         for column in file.schema_arrow.names
         if column == _IMAGE or _carried(file.schema_arrow, column)
     ]
+
     for number, (row, label) in enumerate(zip(_rows(file, wanted), labels, strict=True), start=1):
         data, path = row.pop(f"{_IMAGE}.bytes"), row.pop(f"{_IMAGE}.path", "")
         if label == EXCLUDE:
             continue
+
         attributes = {key: value for key, value in row.items() if key != config.label_column}
         if config.timestamp_column:
             attributes["timestamp"] = row[config.timestamp_column]
@@ -131,6 +135,7 @@ def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
             flat[prefix + key] = value
         elif not isinstance(value, list):
             flat[prefix + key] = "" if value is None else str(value)
+
     return flat
 
 
@@ -155,4 +160,5 @@ def _carried(schema: Any, column: str) -> bool:
         or pa.types.is_large_binary(kind)
         or pa.types.is_fixed_size_binary(kind)
     )
+
     return not (binary or pa.types.is_nested(kind)) or pa.types.is_struct(kind)

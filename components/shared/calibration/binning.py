@@ -43,12 +43,14 @@ class Isotonic(Calibrator):
 
         logits64, truth = checked(logits, labels)
         knots, values = [], []
+
         for k in [1] if logits64.shape[1] == 2 else range(logits64.shape[1]):
             fitted = IsotonicRegression(y_min=0, y_max=1, out_of_bounds="clip").fit(
                 class_log_odds(logits64, k), truth == k
             )
             knots.append(tuple(fitted.X_thresholds_.tolist()))
             values.append(tuple(fitted.y_thresholds_.tolist()))
+
         return cls(tuple(knots), tuple(values))
 
     def log_probabilities(self, logits: LogitArray) -> Floats:
@@ -86,12 +88,14 @@ class Histogram(Calibrator):
         logits64, truth = checked(logits, labels)
         middle = (np.arange(n_bins) + 0.5) / n_bins
         rows = []
+
         for k in [1] if logits64.shape[1] == 2 else range(logits64.shape[1]):
             bins = equal_width(sigmoid(class_log_odds(logits64, k)), n_bins)
             counts = np.bincount(bins, minlength=n_bins)
             hits = np.bincount(bins, weights=truth == k, minlength=n_bins)
             frequency = np.where(counts > 0, hits / np.maximum(counts, 1), middle)
             rows.append(tuple(frequency.tolist()))
+
         return cls(tuple(rows))
 
     def log_probabilities(self, logits: LogitArray) -> Floats:
@@ -127,5 +131,7 @@ def _log_probabilities_of(
         probabilities = np.column_stack(
             [f(class_log_odds(logits64, k)) for k, f in enumerate(functions)]
         )
+
     clipped = np.clip(probabilities, EPSILON, 1 - EPSILON)
+
     return np.asarray(np.log(clipped / clipped.sum(axis=1, keepdims=True)))

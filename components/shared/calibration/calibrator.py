@@ -91,9 +91,11 @@ def checked(logits: LogitArray, labels: Integers) -> tuple[Floats, Integers]:
         raise DataError(
             f"logits have shape {logits64.shape}, a calibrator needs (N, C) with N >= 1 and C >= 2"
         )
+
     n_samples, n_classes = logits64.shape
     if given.shape != (n_samples,) or given.dtype.kind not in "iub":
         raise DataError(f"labels are {given.dtype} {given.shape}, expected integers ({n_samples},)")
+
     if not np.isfinite(logits64).all():
         row = int(np.flatnonzero(~np.isfinite(logits64).all(axis=1))[0])
         raise DataError(f"logits[{row}] is {logits64[row].tolist()}, not finite")
@@ -104,9 +106,11 @@ def checked(logits: LogitArray, labels: Integers) -> tuple[Floats, Integers]:
     if given.min() < 0 or counts[-1]:
         extremes = sorted({int(given.min()), int(given.max())})
         raise DataError(f"labels contain {extremes}, expected 0..{n_classes - 1}")
+
     absent = np.flatnonzero(counts[:-1] == 0).tolist()
     if absent:
         raise DataError(f"class(es) {absent} have no samples; a calibrator needs every class")
+
     return logits64, given.astype(np.int64)
 
 

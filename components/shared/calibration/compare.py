@@ -108,6 +108,7 @@ def group_folds(labels: Integers, groups: Sequence[str], seed: int) -> Integers:
     fold_of_group[dealt] = np.arange(len(rank_of_group)) % n_folds
 
     folds = np.asarray(fold_of_group[member])
+
     for k in classes:
         for fold in range(n_folds):
             if not (labels[folds != fold] == k).any():
@@ -115,6 +116,7 @@ def group_folds(labels: Integers, groups: Sequence[str], seed: int) -> Integers:
                     f"class {k} is in so few groups that one fold has all of it; use more data or a"
                     " larger calib_fraction"
                 )
+
     return folds
 
 
@@ -154,9 +156,11 @@ def compare(
     for name in log_probabilities:
         excess, standard_error = _clustered_mean(losses[name] - losses[best], member)
         rows.append(CalibratorScores(name, scores[name], excess, standard_error))
+
     chosen = next(
         row.name for row in rows if row.name in eligible and row.excess <= row.standard_error
     )
+
     return CalibratorComparison(tuple(rows), chosen)
 
 
@@ -171,10 +175,12 @@ def choose(logits: LogitArray, labels: Integers, groups: Sequence[str], seed: in
     losses = {name: -cross_fitted(name, logits64, truth, folds)[samples, truth] for name in names}
     best = min(losses.values(), key=lambda loss: float(loss.mean()))
     member = membership(groups, len(groups))
+
     for name, loss in losses.items():
         excess, standard_error = _clustered_mean(loss - best, member)
         if excess <= standard_error:
             return name
+
     raise AssertionError("the best calibrator is within any distance of itself")
 
 
@@ -208,12 +214,14 @@ def _scores(
     for name, values in log_probabilities.items():
         for metric, function in _statistics(values, truth, positive).items():
             functions[f"{name}/{metric}"] = function
+
     bounds = intervals(functions, groups, n_replicates, seed)
 
     tables: dict[str, ScoreTable] = {name: {} for name in log_probabilities}
     for key, function in functions.items():
         name, metric = key.split("/")
         tables[name][metric] = (float(np.asarray(function(None))), bounds[key])
+
     return tables
 
 
@@ -226,6 +234,7 @@ def _statistics(log_probability: Floats, truth: Integers, positive: int) -> dict
         "brier": partial(metrics.brier_multiclass, truth, probability),
         "ece_top_label": lambda w: calibration_error.ece(correct, confidence, weights=w),
     }
+
     if probability.shape[1] == 2:
         event: Bools = truth == positive
         found["ece_positive_class"] = lambda w: calibration_error.ece(
@@ -235,4 +244,5 @@ def _statistics(log_probability: Floats, truth: Integers, positive: int) -> dict
         found["ece_classwise"] = lambda w: calibration_error.ece_classwise(
             truth, probability, weights=w
         )
+
     return found

@@ -93,6 +93,7 @@ class Dirichlet(Calibrator):
             STRENGTHS, key=lambda x: cls._validated_nll(few, few_truth, off_diagonal, x)
         )
         scale = len(rows) / len(truth)
+
         return cls.fit_penalised(logits64, truth, off_diagonal * scale, intercept * scale)
 
     @classmethod
@@ -118,6 +119,7 @@ class Dirichlet(Calibrator):
         features = np.column_stack([log_softmax(logits64), np.ones(len(logits64))])
         free = np.ones_like(start, bool)
         found = softmax_fit(SoftmaxProblem(features, truth, free, penalty, start))
+
         return cls(nested_tuple(found[:, :-1]), nested_tuple(found[:, -1]), off_diagonal, intercept)
 
     @classmethod
@@ -134,6 +136,7 @@ class Dirichlet(Calibrator):
             fold[members] = np.arange(len(members)) % _N_FOLDS
 
         losses = []
+
         for held_out in range(min(_N_FOLDS, int(fold.max()) + 1)):
             inside, outside = fold != held_out, fold == held_out
             if not inside.any():
@@ -141,6 +144,7 @@ class Dirichlet(Calibrator):
             fitted = cls.fit_penalised(logits64[inside], truth[inside], off_diagonal, intercept)
             log_probabilities = fitted.log_probabilities(logits64[outside])
             losses.append(nll_multiclass(truth[outside], log_probabilities) * outside.sum())
+
         return float(np.sum(losses) / len(truth))
 
     def log_probabilities(self, logits: LogitArray) -> Floats:
@@ -165,6 +169,7 @@ def _fit_beta(features: Floats, truth: Bools) -> tuple[float, float, float]:
     with_one = np.column_stack([features, np.ones(len(features))])
     start, free = np.array([1.0, 1.0, 0.0]), np.ones(3, dtype=bool)
     weights = np.zeros(3)
+
     # A second fit leaves out the coefficients that were negative in the first.
     for _ in range(2):
         weights[:] = 0
@@ -173,5 +178,7 @@ def _fit_beta(features: Floats, truth: Bools) -> tuple[float, float, float]:
         if not negative.any():
             break
         free[:2] &= ~negative
+
     a, b, c = np.r_[np.maximum(weights[:2], 0), weights[2]].tolist()
+
     return a, b, c

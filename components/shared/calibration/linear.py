@@ -48,6 +48,7 @@ class Temperature(Calibrator):
             best = low if slope(low) <= 0 else high
         else:
             best = brentq(slope, low, high, xtol=1e-13)
+
         return cls(float(np.exp(best)))
 
     def log_probabilities(self, logits: LogitArray) -> Floats:
@@ -148,11 +149,13 @@ class VectorScaling(Calibrator):
         if count == 2:
             platt = Platt.fit(logits64, truth)
             return cls(2 * platt.slope, (0.0, *platt.intercept))
+
         start = np.eye(count, count + 1)
         free = start.astype(bool)
         free[1:, -1] = True
         penalty = np.zeros_like(start)
         found = softmax_fit(SoftmaxProblem(_with_one(logits64), truth, free, penalty, start))
+
         return cls(tuple(np.diag(found).tolist()), tuple(found[:, -1].tolist()))
 
     def log_probabilities(self, logits: LogitArray) -> Floats:

@@ -130,6 +130,7 @@ def _newton(value: Value, derivatives: Derivatives, start: Floats) -> Floats:
     for _ in range(_MAX_ITERATIONS):
         if np.abs(gradient).max() < _GRADIENT_TOLERANCE:
             break
+
         mean_curvature = float(np.trace(hessian)) / len(hessian)
         damping = _DAMPING * max(mean_curvature, np.finfo(np.float64).tiny)
         regular = hessian + damping * np.eye(len(hessian))
@@ -143,6 +144,7 @@ def _newton(value: Value, derivatives: Derivatives, start: Floats) -> Floats:
         if trial_loss >= loss and np.abs(trial_gradient).max() > 0.5 * np.abs(gradient).max():
             break
         parameters, loss, gradient, hessian = trial, trial_loss, trial_gradient, trial_hessian
+
     return parameters
 
 

@@ -74,11 +74,13 @@ def parse(document: Any, where: str) -> Calibrator:
     """
     if not isinstance(document, dict):
         raise ArtifactError(f"{where}: must be a JSON object, is {type(document).__name__}")
+
     cls = CLASSES.get(str(document.get("name")))
     if cls is None:
         raise ArtifactError(
             f"{where}: name={document.get('name')!r} must be one of {', '.join(CLASSES)}"
         )
+
     problems = cls.field_problems(document)
     if problems:
         raise ArtifactError(f"{where}: " + "; ".join(problems))
@@ -92,4 +94,5 @@ def parse(document: Any, where: str) -> Calibrator:
         raise ArtifactError(
             f"{where}: fields of {cls.NAME} have shapes that disagree ({error})"
         ) from error
+
     return calibrator

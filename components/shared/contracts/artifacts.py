@@ -94,6 +94,7 @@ def writing(
         shutil.rmtree(leftover, ignore_errors=True)
 
     staging.mkdir(parents=True)
+
     try:
         yield staging
 
@@ -163,6 +164,7 @@ def verify_dir(path: Path, kind: str, *, split: str | None = None) -> Manifest:
         raise ArtifactError(
             f"{path}: {len(differences)} difference(s) from its manifest: " + "; ".join(differences)
         )
+
     return manifest
 
 
@@ -173,6 +175,7 @@ def read_manifest(path: Path) -> Manifest:
         raise ArtifactError(
             f"{path}: no {MANIFEST}; the artifact is incomplete or the path is wrong"
         )
+
     try:
         document = json.loads(file.read_text(encoding="utf-8"))
     except ValueError as error:
@@ -188,6 +191,7 @@ def read_manifest(path: Path) -> Manifest:
     recorded = document.pop("manifest_digest", None)
     if recorded != _sha256_text(canonical_json(document)):
         raise ArtifactError(f"{file}: edited after it was written (manifest_digest does not match)")
+
     try:
         return Manifest(**document)
     except TypeError as error:
@@ -204,6 +208,7 @@ def write_json(path: Path, document: Any) -> None:
         stream.write(text)
         stream.flush()
         os.fsync(stream.fileno())
+
     temporary.replace(path)
 
 
@@ -253,6 +258,7 @@ def _differences(path: Path, manifest: Manifest) -> list[str]:
             differences.append(
                 f"{name}: sha256 {actual[:12]}..., expected {expected['sha256'][:12]}..."
             )
+
     return differences
 
 

@@ -103,6 +103,7 @@ class Config:
                 object.__setattr__(self, name, value)
             object.__setattr__(self, "_resolved", frozenset(resolved))
             problems = list(self.check())
+
         if problems:
             raise ConfigError(f"{type(self).__name__}: " + "; ".join(problems), problems)
 
@@ -179,6 +180,7 @@ def _validator(config_class: Any) -> Any:
     }
     # Names like `model_version` are no concern of pydantic's.
     settings = ConfigDict(protected_namespaces=())
+
     return create_model(config_class.__name__, __config__=settings, **annotations)  # type: ignore[call-overload]
 
 
@@ -195,6 +197,7 @@ def _annotated(hint: Any, metadata: Mapping[str, Any]) -> Any:
 
     if origin is tuple:
         return tuple[_annotated(arguments[0], metadata), ...]  # type: ignore[misc]
+
     if origin is dict:
         # One order, so that equal mappings have equal cache keys.
         mapping = types.GenericAlias(dict, tuple(_annotated(a, {}) for a in arguments))
@@ -207,6 +210,7 @@ def _annotated(hint: Any, metadata: Mapping[str, Any]) -> Any:
         return Annotated[int, Field(strict=True, **bounds), BeforeValidator(_whole)]
     if hint is float:
         return Annotated[float, Field(strict=True, allow_inf_nan=False, **bounds)]
+
     return hint if hint is Any else Annotated[hint, Field(strict=True)]
 
 
@@ -227,6 +231,7 @@ def _validate(config: Config) -> Iterator[str]:
         for found in error.errors(include_url=False, include_context=False):
             yield _problem(config, found)
         return
+
     for name, value in values.items():
         object.__setattr__(config, name, value)
 
@@ -251,4 +256,5 @@ def _problem(config: Config, error: Mapping[str, Any]) -> str:
         expected = "must be finite"
     else:
         expected = f"is invalid: {error['msg']}"
+
     return f"{where}={value!r} {expected}"

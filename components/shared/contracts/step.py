@@ -58,6 +58,7 @@ def execute(run: Run, config: Mapping[str, Any], **artifacts: Any) -> Any:
 
     paths = {name: _path_of(artifact) for name, artifact in connected.items() if name in roles}
     config_class = typing.get_type_hints(run)["config"]
+
     return _run_reporting(run, config_class, config, paths)
 
 
@@ -69,6 +70,7 @@ def main(run: Run, config_class: type[Config]) -> None:
         epilog=_describe(run, config_class),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
+
     parser.add_argument("config", type=Path, help='JSON file: {"config": {...}, "paths": {...}}')
 
     arguments = parser.parse_args()
@@ -83,6 +85,7 @@ def main(run: Run, config_class: type[Config]) -> None:
             raise ConfigError(f"{arguments.config}: " + "; ".join(problems))
     except (OSError, ValueError, ConfigError) as error:
         fail(ConfigError(f"{arguments.config}: {one_line(error)}"))
+
     _run_reporting(run, config_class, document.get("config", {}), document.get("paths", {}))
 
 
@@ -119,6 +122,7 @@ def _run_reporting(
     except BaseException as error:
         _write_status(status, run, error)
         raise
+
     _write_status(status, run, None)
     return result
 
@@ -126,12 +130,14 @@ def _run_reporting(
 def _write_status(status: Path | None, run: Run, error: BaseException | None) -> None:
     if status is None:
         return
+
     status.parent.mkdir(parents=True, exist_ok=True)
 
     document: dict[str, Any] = {
         "step": _phase(run),
         "state": "succeeded" if error is None else "failed",
     }
+
     if error is not None:
         permanent = getattr(error, "exit_code", TRANSIENT_EXIT_CODE) == PERMANENT_EXIT_CODE
         document |= {
@@ -139,6 +145,7 @@ def _write_status(status: Path | None, run: Run, error: BaseException | None) ->
             "message": one_line(error),
             "permanent": permanent,
         }
+
     write_json(status, document)
 
 

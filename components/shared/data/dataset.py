@@ -124,11 +124,13 @@ def write_shards(
     (directory / "images").mkdir()
     shape = (image_size, image_size, 3)
     shard = np.empty((0, *shape), dtype=np.uint8)
+
     for position, image in enumerate(images):
         if position % SHARD_SIZE == 0:
             rows = min(SHARD_SIZE, count - position)
             file = directory / "images" / f"shard-{position // SHARD_SIZE:05d}.npy"
             shard = np.lib.format.open_memmap(file, mode="w+", dtype=np.uint8, shape=(rows, *shape))
+
         shard[position % SHARD_SIZE] = image
 
 

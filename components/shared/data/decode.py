@@ -73,12 +73,14 @@ def decode(
     """
     if not data:
         raise ImageRejectedError("empty file")
+
     try:
         with Image.open(io.BytesIO(data), formats=FORMATS) as image:
             _check_header(image, name, max_pixels)
             if target_size is not None:
                 # Has no effect on other formats and on images that are not large enough.
                 image.draft(None, (target_size * _DRAFT_GAP, target_size * _DRAFT_GAP))
+
             image.load()
             # Pillow accepts a PNG whose last bytes are missing, once its pixels are complete.
             if image.format == "PNG" and b"IEND" not in data:
@@ -96,6 +98,7 @@ def decode(
         raise ImageRejectedError(
             f"truncated or corrupt ({' '.join(str(error).split())[:80]})"
         ) from error
+
     return _to_rgb(image)
 
 
@@ -135,8 +138,10 @@ def _to_rgb(image: Image.Image) -> Image.Image:
         raise ImageRejectedError(
             "32-bit grey pixels have no defined white; save the image with 8 or 16 bits"
         )
+
     if image.mode == "RGB":
         return image  # `convert` would copy it
+
     try:
         return image.convert("RGB")
     except ValueError as error:

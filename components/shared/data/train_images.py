@@ -56,6 +56,7 @@ class TrainImages:
             raise LeakageViolationError(
                 f"{path}: holds {', '.join(foreign)}; {Kind.TRAIN_IMAGES} are pixels and ids only"
             )
+
         header = json.loads((path / _HEADER).read_text(encoding="utf-8"))
         if header.get("split") != SPLIT:
             raise LeakageViolationError(
@@ -66,9 +67,11 @@ class TrainImages:
                 f"{path}/{_HEADER}: has other fields than {sorted(_FIELDS)}, difference:"
                 f" {sorted(set(header) ^ _FIELDS)}"
             )
+
         ids, shards = tuple(header["sample_ids"]), map_shards(path)
         if sum(map(len, shards)) != len(ids) or not ids:
             raise ArtifactError(f"{path}: {sum(map(len, shards))} images for {len(ids)} sample ids")
+
         return cls(manifest, header["image_size"], ids, shards)
 
     def __len__(self) -> int:

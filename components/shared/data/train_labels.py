@@ -49,4 +49,5 @@ def read_train_labels(
         raise ArtifactError(
             f"{path}: has labels of other images; use train_images and train_labels of one split"
         )
+
     return manifest, np.array([label_of[i] for i in images.sample_ids], dtype=np.int64), n_classes

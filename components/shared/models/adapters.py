@@ -67,6 +67,7 @@ def prepare(
         for name, module in backbone.named_modules()
         if isinstance(module, nn.Linear)
     }
+
     targets = [name for name in _TARGETS if name in linear_names]
     try:
         config = _config(mode, rank, alpha, {"target_modules": targets} | (options or {}))
@@ -75,6 +76,7 @@ def prepare(
         raise ConfigError(
             f"mode={mode!r} with adapter_options={options}: {one_line(error)[:200]}"
         ) from error
+
     return with_doran(adapted) if mode == "doran" else adapted
 
 
@@ -88,6 +90,7 @@ def _config(mode: str, rank: int, alpha: float, options: dict[str, Any]) -> Peft
     fields = {
         name: value for name, value in candidates.items() if name in kind.__dataclass_fields__
     }
+
     return kind(**(fields | options))
 
 
@@ -103,6 +106,7 @@ def merge(backbone: PreTrainedModel, probe: torch.Tensor) -> PreTrainedModel:
     """
     if not isinstance(backbone, PeftModel):
         return backbone
+
     before = exact_tokens(backbone, probe)
     with torch.no_grad():
         merged = backbone.merge_and_unload(safe_merge=True)
@@ -113,6 +117,7 @@ def merge(backbone: PreTrainedModel, probe: torch.Tensor) -> PreTrainedModel:
             f"merged backbone differs from the adapted one by {difference:.3g} (>"
             f" {_MERGE_TOLERANCE})"
         )
+
     return merged
 
 

@@ -54,13 +54,16 @@ def aggregate(
         return margins.amax(dim=1)
     if views.aggregation == "topk_mean":
         return margins.topk(_n_averaged(margins, views), dim=1).values.mean(dim=1)
+
     if views.aggregation == "lse":
         # Pinheiro & Collobert 2015 (arXiv 1411.6228, eq. 6): between the mean (r -> 0) and the
         # maximum (r -> inf).
         r = views.sharpness
         return ((r * margins).logsumexp(dim=1) - math.log(margins.shape[1])) / r
+
     if views.aggregation == "noisy_or":
         return _noisy_or(margins)
+
     return (_required(attention) * margins).sum(dim=1)
 
 
@@ -104,6 +107,7 @@ def _noisy_or(margins: torch.Tensor) -> torch.Tensor:
     # must be finite too, or its gradient would be NaN.
     small = s < _TINY
     safe = torch.where(small, torch.ones_like(s), s)
+
     return torch.where(small, log_s + s / 2, safe + (-torch.expm1(-safe)).log())
 
 

@@ -33,6 +33,7 @@ def load_backbone(folder: str) -> PreTrainedModel:
                 f"backbone={folder!r} is a {config.model_type!r}, supported:"
                 f" {', '.join(SUPPORTED_TYPES)}"
             )
+
         extra: dict[str, Any] = {"add_pooling_layer": False} if config.model_type == "vit" else {}
         model, report = AutoModel.from_pretrained(
             folder,
@@ -57,6 +58,7 @@ def load_backbone(folder: str) -> PreTrainedModel:
     for name, parameter in model.named_parameters():
         if name.endswith("mask_token"):
             parameter.requires_grad_(False)
+
     return model
 
 

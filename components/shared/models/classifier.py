@@ -194,12 +194,14 @@ class Classifier(nn.Module):
             },
             directory / "head.safetensors",
         )
+
         if self.distilled_head is not None:
             state = self.distilled_head.linear.state_dict()
             save_file(
                 {name: tensor.cpu().contiguous() for name, tensor in state.items()},
                 directory / DISTILLED_HEAD,
             )
+
         write_json(directory / "classifier.json", self.spec.to_json())
 
     @classmethod
@@ -217,6 +219,7 @@ class Classifier(nn.Module):
         if (directory / DISTILLED_HEAD).is_file():
             classifier.distilled_head = Head(head.linear.in_features, 2)
             classifier.distilled_head.linear.load_state_dict(load_file(directory / DISTILLED_HEAD))
+
         return classifier.eval()
 
 

@@ -56,6 +56,7 @@ def draw_calibration_split(
     tuning_groups = rng.permutation(n_groups)[:n_tuning]
     in_tuning = np.isin(member, tuning_groups)
     others = rng.permutation(np.flatnonzero(~in_tuning))
+
     return CalibrationSplit(np.flatnonzero(in_tuning), _first_of_each(member, others))
 
 

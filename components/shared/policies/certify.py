@@ -142,6 +142,7 @@ def certify(
     best = int(passed[np.argmin(thresholds[passed])])
     coverage = samples.coverage(thresholds[best])
     margin = dkw_one_sided(len(samples.confidence), coverage_delta)
+
     return Certificate(
         threshold=float(thresholds[best]),
         n_accepted=int(n_accepted[best]),
@@ -162,6 +163,7 @@ def candidate_thresholds(tuning: Samples, n_samples: int, alpha: float, delta: f
     if len(distinct) > MAX_CANDIDATES:
         levels = np.linspace(0, 1, MAX_CANDIDATES)
         distinct = np.unique(np.quantile(tuning.confidence, levels, method="lower"))
+
     thresholds = distinct[::-1]
 
     n_accepted, n_errors = tuning.counts(thresholds)
@@ -171,6 +173,7 @@ def candidate_thresholds(tuning: Samples, n_samples: int, alpha: float, delta: f
     predicted = binomial_p_value(np.round(expected * rate).astype(np.int64), expected, alpha)
     # 2 is larger than any p-value: so few samples cannot pass even without an error.
     predicted = np.where(expected < fewest_samples(alpha, delta), 2.0, predicted)
+
     return np.asarray(thresholds[int(np.argmin(predicted)) :])
 
 

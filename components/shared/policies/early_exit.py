@@ -94,6 +94,7 @@ def fit_early_exit(
     """
     if logits.full_image_margin is None or logits.views is None:
         return None
+
     negative_to, positive_from = decision_edges(policy)
     lower_bound = logits.views.lower_bound
     certain_from = None
@@ -122,6 +123,7 @@ def fit_early_exit(
     )
     if least is None:
         return without_fit
+
     return replace(
         without_fit,
         positive_from=_shift(positive_from, least),
@@ -145,6 +147,7 @@ def read_early_exit(directory: Path) -> EarlyExit | None:
     file = directory / DOCUMENT
     if not file.is_file():
         return None
+
     try:
         return EarlyExit(**json.loads(file.read_text(encoding="utf-8")))
     except (ValueError, TypeError) as error:
@@ -212,4 +215,5 @@ def _least_distance(
     candidates = distance[(distance >= 0) & (distance > limit)]
     if not len(candidates):
         return None, 0
+
     return float(candidates.min()), int((changed_distances > limit).sum())

@@ -55,14 +55,17 @@ def logit_affine_of(policy: Policy) -> LogitAffine:
     if n_classes > 2:
         reason = f"the {name} calibrator of {n_classes} classes is not linear in the logits"
         return LogitAffine(scale, offset, decides=False, reason=reason)
+
     threshold = _uncalibrated_threshold(policy)
     if threshold is None:
         reason = f"the {name} calibrator does not rise with the logits around the threshold"
         return LogitAffine(scale, offset, decides=False, reason=reason)
+
     reason = (
         f"the {name} calibrator is not linear in the logits; only the decision is in the weights"
     )
     lowered = _lowered(offset, policy.positive, threshold)
+
     return LogitAffine(scale, lowered, decides=True, reason=reason)
 
 
@@ -99,4 +102,5 @@ def _uncalibrated_threshold(policy: Policy) -> float | None:
             high = middle
         else:
             low = middle
+
     return float(low)

@@ -108,6 +108,7 @@ class Logits:
 def write_logits(directory: Path, logits: Logits) -> None:
     """Write the files into an artifact's staging directory."""
     np.save(directory / "logits.npy", logits.logits, allow_pickle=False)
+
     for field, file in OPTIONAL_FILES.items():
         values = getattr(logits, field)
         if values is not None:
@@ -150,6 +151,7 @@ def read_logits(path: Path, split: str) -> tuple[Logits, Manifest]:
         for field, file in OPTIONAL_FILES.items()
         if (path / file).is_file()
     }
+
     logits = Logits(
         split=split,
         class_names=tuple(header["class_names"]),
@@ -162,6 +164,7 @@ def read_logits(path: Path, split: str) -> tuple[Logits, Manifest]:
         views=Views(**header["views"]) if "views" in header else None,
         **optional,
     )
+
     return logits, manifest
 
 
@@ -176,11 +179,14 @@ def _array_problems(data: Logits) -> list[str]:
         ("distilled", data.distilled, (count, n_classes)),
         ("corrupted", data.corrupted, (levels, count, n_classes)),
     ]
+
     problems = []
+
     for name, values, shape in table:
         problem = "" if values is None else _array_problem(name, values, shape, data.sample_ids)
         if problem:
             problems.append(problem)
+
     return problems
 
 
@@ -214,4 +220,5 @@ def _sample_problems(data: Logits) -> list[str]:
         problems.append(f"columns have different lengths {sorted(lengths)}")
     if count == 0:
         problems.append("no samples")
+
     return problems

@@ -98,6 +98,7 @@ class Policy:
         for name in ("threshold_margin", "threshold"):
             if not _is_number(document[name]):
                 problems.append(f"{name}={document[name]!r} must be a finite number")
+
         if _is_number(margin) and _is_number(threshold):
             expected = _probability(margin)
             if abs(threshold - expected) > _PROBABILITY_TOLERANCE:
@@ -105,6 +106,7 @@ class Policy:
                     f"threshold={threshold!r} is not {expected!r}, the probability of"
                     f" threshold_margin={margin!r}"
                 )
+
         return problems
 
 
@@ -131,9 +133,11 @@ class SelectivePolicy(Policy):
         for name in ("alpha", "delta"):
             if not _is_number(document[name]) or not 0 < document[name] < 1:
                 problems.append(f"{name}={document[name]!r} must lie between 0 and 1")
+
         for field in fields(cls):
             if field.type in ("float", float) and not _is_number(document[field.name]):
                 problems.append(f"{field.name}={document[field.name]!r} must be a finite number")
+
         return problems
 
 
@@ -249,6 +253,7 @@ def parse_policy(document: Any, where: str) -> Policy:
     """
     if not isinstance(document, dict):
         raise ArtifactError(f"{where}: must be a JSON object, is {type(document).__name__}")
+
     cls = _CLASSES.get(str(document.get("kind")))
     if cls is None:
         raise ArtifactError(
@@ -270,6 +275,7 @@ def parse_policy(document: Any, where: str) -> Policy:
             f"{where}: calibrator is for {calibrator.n_classes()} classes, class_names has"
             f" {len(names)}"
         )
+
     return cls(**{**document, "class_names": names, "calibrator": calibrator})
 
 

@@ -115,6 +115,7 @@ def read_policy(path: Path) -> tuple[Policy, Manifest]:
         raise ArtifactError(
             f"{path}: holds no policy, its target was infeasible: {stored['reason']}"
         )
+
     found = sorted(name for name in manifest.files if name.endswith(POLICY))
     if found != [POLICY]:
         raise ArtifactError(f"{path}: must hold exactly one {POLICY}, holds {found or 'none'}")
@@ -124,6 +125,7 @@ def read_policy(path: Path) -> tuple[Policy, Manifest]:
         document = json.loads(file.read_text(encoding="utf-8"))
     except ValueError as error:
         raise ArtifactError(f"{file}: not valid JSON ({error})") from error
+
     return parse_policy(document, str(file)), manifest
 
 

@@ -71,6 +71,7 @@ def scrc_joint(
     members: tuple[int, ...] = ()
     if accepted and lambda_set is not None:
         members = tuple(np.flatnonzero(test_probabilities >= 1 - lambda_set - _TOLERANCE).tolist())
+
     return JointResult(threshold, int(selected.sum()), accepted, lambda_set, members)
 
 

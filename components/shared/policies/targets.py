@@ -56,6 +56,7 @@ def certify_targets(
     delta, method = config.risk_delta / len(targets), config.multiple_testing
     certificates: dict[str, Certificate] = {}
     failed: list[Target] = []
+
     for target in targets:
         found = certify(
             target.tuning,
@@ -76,6 +77,7 @@ def certify_targets(
             for t in failed
         )
         return Infeasible(kind, _uncertified(config, failed, level), level)
+
     return check_coverage(config, Certified(certificates, delta), kind)
 
 
@@ -86,11 +88,13 @@ def check_coverage(
     lower = certified.coverage_lower_bound
     if lower >= config.min_coverage:
         return certified
+
     reason = (
         f"alpha={config.alpha:g} is certified at coverage {certified.coverage:.4f}, whose lower"
         f" bound {lower:.4f} is below min_coverage={config.min_coverage:g}; increase alpha or"
         " provide more calibration data"
     )
+
     return Infeasible(kind, reason, config.alpha)
 
 
@@ -117,6 +121,7 @@ def _uncertified(config: SelectiveConfig, failed: Sequence[Target], level: float
     of_answer = "" if failed[0].name == ALL_ANSWERS else f" of the answer {names}"
     n_samples = len(failed[0].calibration.confidence)
     least = fewest_samples(config.alpha, config.risk_delta)
+
     return (
         f"alpha={config.alpha:g} cannot be certified for the {risk}{of_answer} at"
         f" delta={config.delta:g}: the best certifiable level is {level:.4f} with {n_samples}"

@@ -67,6 +67,7 @@ def open_bundle(path: Path) -> Bundle:
         )
 
     policy = parse_policy(_read(path / POLICY), str(path / POLICY))
+
     return Bundle(
         path, policy, _read(path / PREPROCESSING), document["stock_pipeline"], read_early_exit(path)
     )

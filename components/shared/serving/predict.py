@@ -60,6 +60,7 @@ def main(given: Sequence[str] | None = None, program: str = _PROGRAM) -> None:
         logging.disable_progress_bar()
         predictor = Predictor(bundle)
         failed = False
+
         for start in range(0, len(arguments.images), arguments.batch_size):
             batch = arguments.images[start : start + arguments.batch_size]
             for line in _lines(predictor, batch, all_views=arguments.all_views):
@@ -67,6 +68,7 @@ def main(given: Sequence[str] | None = None, program: str = _PROGRAM) -> None:
                 print(json.dumps(line, ensure_ascii=False, allow_nan=False), flush=True)
     except StreetVisionError as error:
         fail(error)
+
     sys.exit(PERMANENT_EXIT_CODE if failed else 0)
 
 
@@ -85,7 +87,9 @@ def _lines(
             errors[position] = one_line(error)
         except OSError as error:
             errors[position] = error.strerror or one_line(error)
+
     answers = iter(predictor.answers(np.stack(pixels), all_views=all_views) if pixels else [])
+
     for position, image in enumerate(images):
         line: dict[str, Any] = {"image": str(image)}
         if position in errors:
@@ -104,6 +108,7 @@ def _parser(program: str) -> argparse.ArgumentParser:
         epilog=_EXAMPLE.replace(_PROGRAM, program),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
+
     parser.add_argument(
         "bundle", type=Path, metavar="BUNDLE", help="the bundle directory a run printed"
     )
@@ -117,11 +122,13 @@ def _parser(program: str) -> argparse.ArgumentParser:
         metavar="N",
         help="images at a time (default: 16)",
     )
+
     parser.add_argument(
         "--all-views",
         action="store_true",
         help="look at all views of every image, where several are",
     )
+
     return parser
 
 

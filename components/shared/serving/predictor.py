@@ -106,6 +106,7 @@ class Predictor:
             features = torch.cat([whole[rest], self.features(pixels[rest], first=1)], dim=1)
             for row, answer in zip(rest, self._decided(features, early_exit.n_views), strict=True):
                 answers[row] = answer
+
         return answers
 
     def _decided(self, features: torch.Tensor, views: int | None) -> list[Answer]:
@@ -114,6 +115,7 @@ class Predictor:
             raise PermanentError(
                 f"{self._bundle.path / MODEL}: the output is not finite; the weights are damaged"
             )
+
         decisions, probabilities = policy.decide(logits, gate), sigmoid(policy.margin(logits))
         return [
             Answer(str(decision), float(probability), policy.threshold, views)
@@ -131,9 +133,11 @@ class Predictor:
             logits = self._fold.inverse(logits)
         if self._gate is None:
             return logits, None
+
         scores = self._gate.scores(
             self._classifier.head.pooled(features), torch.from_numpy(logits.copy())
         )
+
         return logits, scores.double().numpy()
 
 

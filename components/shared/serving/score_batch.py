@@ -49,6 +49,7 @@ def score(
     for name, value in (("alpha", alpha), ("coverage", coverage)):
         if not 0 < value < 1:
             raise ConfigError(f"{name}={value:g} must lie between 0 and 1")
+
     if calibration.class_names != batch.class_names:
         raise DataError(
             f"class_names are {list(calibration.class_names)} and {list(batch.class_names)}: of two"
@@ -60,6 +61,7 @@ def score(
     confidence, labels = of_calibration.max(axis=1), calibration.labels[rows]
 
     documents: list[dict[str, Any]] = []
+
     for sample_id, probabilities in zip(batch.sample_ids, of_batch, strict=True):
         found = scrc_joint(
             confidence,
@@ -76,10 +78,12 @@ def score(
                 f" {found.n_selected} selected groups of VAL_CALIB can show; raise alpha or"
                 " coverage, or use more data"
             )
+
         members = [batch.class_names[k] for k in found.prediction_set]
         documents.append(
             {"sample_id": sample_id, "accepted": found.accepted, "prediction_set": members}
         )
+
     return documents
 
 
@@ -94,6 +98,7 @@ def main() -> None:
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
+
     parser.add_argument("calibration", type=Path, help="ValCalibLogits artifact")
     parser.add_argument("batch", type=Path, help="logits artifact of any split but TRAIN")
     parser.add_argument(
@@ -105,6 +110,7 @@ def main() -> None:
         default=0.8,
         help="fraction of images that is accepted (default: 0.8)",
     )
+
     parser.add_argument(
         "--seed", type=int, default=0, help="draws the image of each group (default: 0)"
     )
@@ -117,6 +123,7 @@ def main() -> None:
         )
     except StreetVisionError as error:
         fail(error)
+
     for document in found:
         print(json.dumps(document, ensure_ascii=False))
 

@@ -80,6 +80,7 @@ def _counts(drawn: Integers) -> Floats:
         shifted = block + n_groups * np.arange(len(block))[:, None]
         histogram = np.bincount(shifted.ravel(), minlength=block.size)
         counts[start : start + step] = histogram.reshape(block.shape)
+
     return counts
 
 

@@ -237,6 +237,7 @@ def cumulated(truth: Bools, scores: Floats, weights: Weights) -> tuple[Floats, F
 
     start = np.zeros((*w.shape[:-1], 1))
     positives = np.concatenate([start, positives], axis=-1)
+
     return (
         positives,
         np.concatenate([start, flagged], axis=-1) - positives,

@@ -55,6 +55,7 @@ def expected_reward_of_rates(
     for start in range(0, len(defined), _BATCH):
         rows = defined[start : start + _BATCH]
         found[rows] = sum(_expected_given(positives, *flat[:, rows]) for positives in _POSITIVES)
+
     return found.reshape(rates[0].shape)[()]
 
 
@@ -72,7 +73,9 @@ def _expected_given(n_positive: int, tpr: Floats, tnr: Floats) -> Floats:
         * moment
         for k, moment in enumerate(_recent_moments((tp + tn).astype(np.int64)))
     )
+
     probability: float = math.comb(MCC_WINDOW, n_positive) / 2**MCC_WINDOW
+
     return probability * total((_binomial(n_positive, tpr) @ reward) * _binomial(n_negative, tnr))
 
 

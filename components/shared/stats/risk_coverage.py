@@ -135,6 +135,7 @@ def augrc(confidence: Floats, error: Bools | Floats, weights: Weights = None) ->
     accepted = np.cumsum(w, axis=-1)
     all_samples = accepted[..., -1:]
     halfway = (accepted[..., first_of_tie] - w[..., first_of_tie] + accepted[..., last_of_tie]) / 2
+
     return total(w[..., rows] * losses[rows] * (all_samples - halfway)) / all_samples[..., 0] ** 2
 
 

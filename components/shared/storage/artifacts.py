@@ -37,6 +37,7 @@ def download_artifact(store: Store, bucket: str, prefix: str, path: Path, *, kin
     digests = _digests(document, where)
     staging = path.with_name(f".{path.name}.download")
     shutil.rmtree(staging, ignore_errors=True)
+
     try:
         for name, digest in digests.items():
             target = staging / name
@@ -50,6 +51,7 @@ def download_artifact(store: Store, bucket: str, prefix: str, path: Path, *, kin
         staging.replace(path)
     finally:
         shutil.rmtree(staging, ignore_errors=True)
+
     return manifest
 
 
@@ -63,10 +65,12 @@ def _digests(document: bytes, where: str) -> dict[str, str]:
         raise ArtifactError(
             f"{where}: not an artifact manifest ({type(error).__name__})"
         ) from error
+
     for name in files:
         pure = PurePosixPath(name)
         if not name or pure.is_absolute() or ".." in pure.parts or "\\" in name or "\0" in name:
             raise ArtifactError(f"{where}: file name {name!r} leaves the artifact")
+
     return dict(sorted(files.items()))
 
 

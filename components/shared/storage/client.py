@@ -135,11 +135,13 @@ class Store:
 
             with partial.open("rb") as stream:
                 actual = hashlib.file_digest(stream, "sha256").hexdigest()
+
             if actual != sha256:
                 where = self._where(bucket, key)
                 raise DigestMismatchError(
                     f"{where}: sha256 is {actual[:12]}..., expected {sha256[:12]}..."
                 )
+
             partial.replace(path)
         finally:
             partial.unlink(missing_ok=True)
@@ -188,6 +190,7 @@ class Store:
                         # finds no upload.
                         if error.code != "NoSuchUpload" or attempt == _MULTIPART_ATTEMPTS:
                             raise
+
         raise AssertionError("every attempt returns or raises")
 
     def metadata(self, bucket: str, key: str) -> dict[str, str]:
@@ -283,6 +286,7 @@ class Store:
                     if answer.status == 206
                     else offset
                 )
+
             return etag
 
     def _where(self, bucket: str, key: str) -> str:
@@ -347,9 +351,11 @@ def _typed(error: S3Error, where: str) -> StreetVisionError:
         return ObjectNotFoundError(f"{where}: it does not exist")
     if error.code == "PreconditionFailed":
         return StoreConflictError(f"{where}: it changed meanwhile")
+
     kind: type[TransientError | PermanentError] = (
         StoreUnavailableError if error.code in _TRANSIENT else StoreRefusedError
     )
+
     return kind(f"{where}: {reply}")
 
 

@@ -90,6 +90,7 @@ def probe(store: ConditionalStore, bucket: str, prefix: str) -> None:
         with contextlib.suppress(StreetVisionError):
             store.delete(bucket, key)
         raise
+
     store.delete(bucket, key)
 
 

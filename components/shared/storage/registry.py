@@ -69,6 +69,7 @@ class BundleRegistry:
             data, etag = self._store.read_with_etag(self._bucket, self._pointer)
         except ObjectNotFoundError:
             return None
+
         try:
             document = json.loads(data)
             return Champion(str(document["digest"]), document["previous"], etag)
@@ -86,11 +87,13 @@ class BundleRegistry:
             raise ObjectNotFoundError(
                 f"bundle {digest[:12]}... is not in s3://{self._bucket}/{self._prefix}bundles/"
             )
+
         previous = over.digest if over else None
         data = canonical_json({"digest": digest, "previous": previous}).encode()
         etag = self._store.compare_and_swap(
             self._bucket, self._pointer, data, over.etag if over else None
         )
+
         return Champion(digest, previous, etag)
 
     @property

@@ -89,8 +89,11 @@ class RetryingPool(urllib3.PoolManager):
                 if response.status not in _RETRIED_STATUS:
                     budget.expires = time.monotonic() + self.deadline_seconds
                     return response
+
                 failure = _describe(response)
+
             time.sleep(min(_pause(budget.attempts), max(0.0, budget.expires - time.monotonic())))
+
         waited = (
             f"{self.deadline_seconds:g} s without success, {budget.attempts} attempt(s) of the last"
             " request"
@@ -111,6 +114,7 @@ class RetryingPool(urllib3.PoolManager):
             "preload_content": False,
             "timeout": urllib3.Timeout(connect=seconds, read=seconds),
         }
+
         response = super().urlopen(method, url, redirect=False, **options)
 
         try:
@@ -118,7 +122,9 @@ class RetryingPool(urllib3.PoolManager):
         except BaseException:
             response.close()
             raise
+
         response.release_conn()
+
         return urllib3.HTTPResponse(
             body=io.BytesIO(body),
             headers=response.headers,

@@ -46,6 +46,7 @@ class StoreSettings:
                 f"{Variable.S3_ENDPOINT}={endpoint!r} must be host or host:port, without scheme and"
                 " path"
             )
+
         access_key = look.required(Variable.S3_ACCESS_KEY)
         secret_key = look.required(Variable.S3_SECRET_KEY)
 
@@ -60,6 +61,7 @@ class StoreSettings:
 
         if look.problems:
             raise ConfigError("object store: " + "; ".join(look.problems))
+
         return cls(
             endpoint=endpoint,
             access_key=access_key,
@@ -113,4 +115,5 @@ class _Lookup:
                 else f" (or a file in {Variable.S3_SECRET_DIR})"
             )
             self.problems.append(f"{name} is not set{where}")
+
         return value

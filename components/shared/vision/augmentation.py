@@ -180,6 +180,7 @@ def _resample(x_BCHW: torch.Tensor, parameters: Augmentation, size: int) -> torc
     ]
     theta = torch.from_numpy(np.array(rows, dtype=np.float32).transpose(2, 0, 1)).to(x_BCHW.device)
     grid = F.affine_grid(theta, [*x_BCHW.shape[:2], size, size], align_corners=False)
+
     return F.grid_sample(x_BCHW, grid, mode="bilinear", padding_mode="zeros", align_corners=False)
 
 
@@ -214,6 +215,7 @@ def _blur(x_BCHW: torch.Tensor, sigma: torch.Tensor) -> torch.Tensor:
     )
     flat = F.conv2d(flat, kernel[:, None, :, None], groups=count * channels)
     flat = F.conv2d(flat, kernel[:, None, None, :], groups=count * channels)
+
     return flat.view(count, channels, height, width)
 
 
@@ -282,6 +284,7 @@ def jpeg(x_BCHW: torch.Tensor, quality: torch.Tensor) -> torch.Tensor:
     chroma = F.interpolate(chroma, scale_factor=2, mode="bilinear", align_corners=False)
 
     rgb = torch.einsum("ck,bkhw->bchw", torch.linalg.inv(matrix), torch.cat([luma, chroma], dim=1))
+
     return (rgb[:, :, :height, :width] / 255).clamp_(0, 1)
 
 
@@ -301,4 +304,5 @@ def _quantise(plane_BCHW: torch.Tensor, table: torch.Tensor, scale: torch.Tensor
     blocks = plane_BCHW.reshape(count, channels, height // 8, 8, width // 8, 8)
     coefficients = torch.einsum("ui,bchiwj,vj->bchuwv", dct, blocks, dct)
     coefficients = torch.round(coefficients / steps) * steps
+
     return torch.einsum("ui,bchuwv,vj->bchiwj", dct, coefficients, dct).reshape(plane_BCHW.shape)

@@ -108,9 +108,11 @@ def corrupt(images: torch.Tensor, parameters: Corruption, size: int) -> torch.Te
     compressed = augment.jpeg(cropped, quality)
     if size == _SIZE:
         return compressed
+
     resized = F.interpolate(
         compressed, (size, size), mode="bicubic", antialias=True, align_corners=False
     )
+
     return resized.clamp_(0, 1)
 
 
@@ -133,12 +135,15 @@ def _degrade(x_CHW: torch.Tensor, strengths: list[int], noise_seed: int) -> torc
         x_CHW = desaturate(x_CHW, saturation)
     if contrast:
         x_CHW = reduce_contrast(x_CHW, contrast)
+
     if resolution:
         small = _SIZE // _REDUCTION[resolution - 1]
         reduced = F.interpolate(x_CHW[None], (small, small), mode="bilinear", align_corners=False)
         x_CHW = F.interpolate(reduced, (_SIZE, _SIZE), mode="bilinear", align_corners=False)[0]
+
     if noise:
         x_CHW = _add_noise(x_CHW, math.sqrt(_VARIANCE[noise - 1]), noise_seed)
+
     return _blur(x_CHW, _KERNEL[blur - 1]) if blur else x_CHW
 
 
@@ -171,6 +176,7 @@ def _crop(frame_1CHW: torch.Tensor, parameters: Corruption, row: int) -> torch.T
     resized = F.interpolate(
         crop, (_SIZE, _SIZE), mode="bilinear", antialias=True, align_corners=False
     )
+
     return resized.clamp_(0, 1)
 
 

@@ -26,11 +26,13 @@ def cut_views(
     boxes = [(0, 0, image_size), *tile_boxes(image_size, views)]
 
     parts = []
+
     for number in range(views.count)[first:last]:
         left, top, side = boxes[number % len(boxes)]
         part = _resize(x_BCHW[..., top : top + side, left : left + side], views.size)
         mirrored = number >= len(boxes)
         parts.append(part.flip(-1) if mirrored else part)
+
     return torch.stack(parts, dim=1)
 
 

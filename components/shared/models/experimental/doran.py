@@ -59,11 +59,14 @@ class DoranLinearLayer(DoraLinearLayer):  # type: ignore[misc]
             base_layer.weight, lora_weight.detach(), scaling, adapter_name=adapter_name
         )
         factor = (self.weight / norm).view(1, -1)
+
         if base_result is None:
             without_bias = F.linear(x, base_layer.weight)
         else:
             without_bias = base_result if base_layer.bias is None else base_result - base_layer.bias
+
         added: torch.Tensor = (factor - 1) * without_bias + factor * lora_B(lora_A(x)) * scaling
+
         return added
 
 

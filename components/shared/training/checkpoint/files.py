@@ -85,6 +85,7 @@ def prune(directory: Path, keep: Collection[str] = ()) -> None:
             best_epochs.setdefault(read_manifest(path).summary["best_epoch"], path.name)
         except ArtifactError:
             continue
+
     best = best_epochs[max(best_epochs)] if best_epochs else ""
     for path in paths[:-1]:
         if path.name not in (best, *keep):

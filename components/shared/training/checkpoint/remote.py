@@ -97,6 +97,7 @@ class RemoteCheckpoints:
             local = _local_name(name)
             if checkpoint_files.step_of(local) <= newer_than:
                 return None
+
             try:
                 if name + _MANIFEST not in keys:
                     raise ArtifactError("no manifest: its upload was interrupted")
@@ -115,6 +116,7 @@ class RemoteCheckpoints:
                 )
             else:
                 return directory / local
+
         return None
 
     def upload(self, path: Path, *, keep: Collection[str] = ()) -> None:
@@ -129,11 +131,13 @@ class RemoteCheckpoints:
         upload_artifact(
             self._store, path, self._bucket, self._prefix + name, kind=Kind.TRAINING_STATE
         )
+
         try:
             self._move(name, self._etag)
         except StoreConflictError:
             self._join()
             raise
+
         self._prune({path.name, *keep})
 
     def failure(self) -> dict[str, Any] | None:

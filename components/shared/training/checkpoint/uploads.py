@@ -59,6 +59,7 @@ class CheckpointUploader:
             with self._changed:
                 self._changed.wait_for(lambda: self._waiting is not None)
                 self._busy, self._waiting = self._waiting, None
+
             if self._busy is not None:
                 self._upload(self._busy)
             with self._changed:

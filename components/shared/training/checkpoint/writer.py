@@ -78,9 +78,11 @@ class CheckpointWriter:
         """
         if self._writer is not None and self._writer.is_alive():
             return False
+
         self._report()
         every = self._config.checkpoint_steps
         waited = time.monotonic() - self._last_time
+
         return (
             bool(every and step - self._last_step >= every)
             or waited >= self._config.checkpoint_seconds
@@ -127,8 +129,10 @@ class CheckpointWriter:
         if self._uploads is not None:
             if self._uploads.overtaken:
                 raise OvertakenError(self._uploads.overtaken)
+
             failures.append(self._uploads.failure)
             self._uploads.failure = ""
+
         failure = "; ".join(filter(None, failures))
         if failure and self._config.require_durable:
             raise NotDurableError(f"{failure}; require_durable=true stops training here")

@@ -32,6 +32,7 @@ def main() -> None:
                 error.failures.items(), key=lambda item: (item[1].timestamp, item[0])
             )
         ]
+
         write_json(Path(os.environ[Variable.REPORTS]) / AGENT_FILE, {"failures": failures})
         sys.exit(1)
 

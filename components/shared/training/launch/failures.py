@@ -50,6 +50,7 @@ def reported_error(
     """
     reports = [_read(file) for file in directory.glob(_ERROR_FILE.format(rank="*"))]
     reports.sort(key=lambda report: report["monotonic_ns"])
+
     for report in reports:
         kind = getattr(errors, report["class"], None)
         if isinstance(kind, type) and issubclass(kind, StreetVisionError):
@@ -63,6 +64,7 @@ def reported_error(
                 f"rank {failure['rank']} ended with exit code 42 and left no message; see the log"
                 " above"
             )
+
     for failure in failures:
         # SIGTERM is how torchrun ends the others.
         if failure["exit_code"] < 0 and failure["exit_code"] != -signal.SIGTERM:
@@ -79,10 +81,12 @@ def reported_error(
         exhausted = out_of_memory or report["class"] in _MEMORY_ERRORS
         kind = MemoryExhaustedError if exhausted else TransientError
         return kind(f"rank {report['rank']} failed {where}: {report['class']}: {report['message']}")
+
     message = (
         f"training processes ended with exit code {exit_code} and left no message; see the log"
         " above"
     )
+
     return (
         MemoryExhaustedError(f"{message}; out of memory")
         if out_of_memory

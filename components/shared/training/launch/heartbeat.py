@@ -89,6 +89,7 @@ class Heartbeat:
         culprits = [(rank, seconds) for rank, seconds in silent if not self._rows[rank, _WAITING]]
         if not culprits and len(silent) == len(self._rows):
             culprits = silent
+
         return "; ".join(
             f"rank {rank} hangs {self.last_step(rank)}: no sign of life for {seconds:.0f} s"
             for rank, seconds in culprits

@@ -67,8 +67,10 @@ def features_of(
     description: str = "",
     parameters: augment.Augmentation | None = None,
 ) -> torch.Tensor:
-    """(N, 2h) or, of views, (N, V, 2h) float32 on the CPU, equal on every rank: the head's input,
-    of images augmented by `parameters`."""
+    """Return features of images augmented by `parameters`: the head's input, on the CPU.
+
+    Shape (N, 2h), or (N, V, 2h) of V views; float32; equal on every rank.
+    """
 
     def extract(rows: Positions) -> torch.Tensor:
         images, spec = part.images(rows, world.device), classifier.spec
@@ -111,6 +113,7 @@ def cached_features(
         if number > 0:
             rng = step_rng(seed, number, CachedImageStream.CACHED_AUGMENTATION)
             parameters = augment.draw(rng, len(part), augmentation)
+
         features.append(
             features_of(
                 classifier,
@@ -121,6 +124,7 @@ def cached_features(
                 parameters=parameters,
             )
         )
+
     return torch.stack(features, dim=1)
 
 
@@ -132,8 +136,9 @@ def predict(
     precision: str = "fp32",
     description: str = "",
 ) -> npt.NDArray[np.float32]:
-    """Logits (N, K) float32 of undistorted images in the order of the split's ids, each sample
-    computed once.
+    """Return logits (N, K) float32 of undistorted images in the order of the split's ids.
+
+    Each sample is computed once.
     """
 
     return predict_views(
@@ -164,9 +169,7 @@ def predict_views(
     precision: str = "fp32",
     description: str = "",
 ) -> ViewPredictions:
-    """What a classifier says of all views and of the whole image alone, in one pass; as `predict`
-    otherwise.
-    """
+    """Return predictions of all views and of the full image alone, computed in one pass."""
     head, distilled_head = classifier.head, classifier.distilled_head
 
     def outputs(rows: Positions) -> torch.Tensor:
@@ -183,6 +186,7 @@ def predict_views(
         outputs, len(part), world, description, precision, batch_size=batch_size(classifier)
     ).numpy()
     n_classes = len(classifier.spec.class_names)
+
     return ViewPredictions(
         values[:, :n_classes].copy(),
         values[:, n_classes].copy() if isinstance(head, BagHead) else None,
@@ -211,6 +215,7 @@ def predict_corrupted(
 
     classifier.eval()
     size = batch_size(classifier)
+
     return np.asarray(infer(logits, len(part), world, description, "fp32", batch_size=size).numpy())
 
 
@@ -229,12 +234,14 @@ def infer(
     *,
     batch_size: int = _BATCH,
 ) -> torch.Tensor:
-    """Apply `function` to this rank's rows in batches, gather all ranks' results: (count, ...)
-    float32 on the CPU.
+    """Apply `function` to this rank's rows in batches, and gather the results of all ranks.
+
+    Shape (count, ...); float32 on the CPU.
     """
     rows = np.arange(count, dtype=np.int64)[world.rows(count)]
     batches = np.array_split(rows, max(1, -(-len(rows) // batch_size)))
     results = []
+
     with (
         torch.no_grad(),
         torch.autocast(world.device.type, torch.bfloat16, enabled=precision == "bf16"),
@@ -242,4 +249,5 @@ def infer(
         for batch in progress(batches, description, quiet=not (world.is_main and description)):
             world.record_progress()
             results.append(function(batch).float())
+
     return world.gather_rows(torch.cat(results), count)

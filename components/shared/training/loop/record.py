@@ -26,9 +26,11 @@ def _write_scalars(directory: Path, history: list[dict[str, float]]) -> None:
     SummaryWriter would put clock, host name and pid into the bytes.
     """
     directory.mkdir(exist_ok=True)
+
     with (directory / "events.out.tfevents.0.training").open("wb") as stream:
         writer = RecordWriter(stream)
         writer.write(Event(wall_time=0.0, file_version="brain.Event:2").SerializeToString())
+
         for row in history:
             epoch = int(row["epoch"])
             values = [
@@ -36,5 +38,6 @@ def _write_scalars(directory: Path, history: list[dict[str, float]]) -> None:
                 for tag, value in row.items()
                 if tag != "epoch"
             ]
+
             event = Event(wall_time=float(epoch), step=epoch, summary=Summary(value=values))
             writer.write(event.SerializeToString())

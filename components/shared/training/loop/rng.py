@@ -32,6 +32,7 @@ def pack(device: torch.device) -> torch.Tensor:
     ]
     if device.type == "cuda":
         parts.append(torch.cuda.get_rng_state(device).numpy())
+
     return torch.from_numpy(np.concatenate(parts)).to(device)
 
 

@@ -55,6 +55,7 @@ def capture(trainer: Trainer, position: Position, world: World) -> TrainingState
         tensors |= {
             f"{group}/{name}": value for name, value in zip(trainer.names, values, strict=True)
         }
+
     tensors |= {f"buffers/{name}": value for name, value in trainer.task.module.named_buffers()}
     for index, entries in trainer.optimizer.state_dict()["state"].items():
         tensors |= {f"optimizer/{index}/{name}": value for name, value in entries.items()}
@@ -88,6 +89,7 @@ def capture(trainer: Trainer, position: Position, world: World) -> TrainingState
         if world.is_main
         else {}
     )
+
     return TrainingState(copies, document)
 
 
@@ -102,8 +104,10 @@ def restore(state: TrainingState, trainer: Trainer, position: Position, world: W
         for group, values in _groups(trainer, position).items():
             for name, value in zip(trainer.names, values, strict=True):
                 value.copy_(tensors[f"{group}/{name}"])
+
         for name, value in trainer.task.module.named_buffers():
             value.copy_(tensors[f"buffers/{name}"])
+
     _restore_optimizer(state, trainer)
 
     position.epoch, position.best_epoch = document["epoch"], document["best_epoch"]
@@ -116,12 +120,14 @@ def restore(state: TrainingState, trainer: Trainer, position: Position, world: W
     if not same:
         before = f"{document['n_processes']} process(es) on {document['device']}"
         return f"equivalent, not identical: it was trained with {before} before"
+
     rng.restore(tensors["generators"][world.rank], world.device)
     if trainer.micro_batch_size != document["micro_batch_size"]:
         return (
             "equivalent, not identical: it was trained with micro-batches of"
             f" {document['micro_batch_size']} before"
         )
+
     return "identical to an uninterrupted training"
 
 

@@ -59,6 +59,7 @@ class Trainer:
             },
             {"params": [p for p in self.parameters if p.ndim <= 1], "weight_decay": 0.0},
         ]
+
         self.optimizer = torch.optim.AdamW(
             [g for g in groups if g["params"]], lr=config.learning_rate
         )
@@ -133,6 +134,7 @@ class Trainer:
         self.optimizer.step()
         self.schedule.step()
         self._update_average(step)
+
         return loss, requested
 
     def _reference_gradients(self, step: int) -> None:
@@ -196,7 +198,9 @@ class Trainer:
             out_of_memory = _is_out_of_memory(error)
             if not out_of_memory:
                 raise
+
         self.optimizer.zero_grad(set_to_none=True)
+
         return not any(self.world.all_gather_int(int(out_of_memory)))
 
     def _accumulate(
@@ -220,11 +224,14 @@ class Trainer:
         scale = self.world.size / len(batch)
 
         total = 0.0
+
         for chunk in chunks[:-1]:
             with self.model.no_sync():
                 loss = self._loss(batch, chunk, step) * scale
                 loss.backward()  # type: ignore[no-untyped-call]
+
             total += float(loss.detach())
+
         loss = self._loss(batch, chunks[-1], step) * scale
         total += float(loss.detach())
 
@@ -239,6 +246,7 @@ class Trainer:
             )
 
         loss.backward()  # type: ignore[no-untyped-call]
+
         return total, any(code & _REQUEST for code in codes)
 
     def _loss(
@@ -258,6 +266,7 @@ class Trainer:
         self.limit_micro_batch((self.micro_batch_size + 1) // 2)
         if self.world.device.type == "cuda":
             torch.cuda.empty_cache()
+
         if self.world.is_main:
             print(
                 f"out of memory at step {step}: micro-batch halved to {self.micro_batch_size} per"
@@ -277,6 +286,7 @@ class Trainer:
             # for an EMA teacher: a teacher that tracks the student closely gives a trivial target,
             # and training collapses.
             decay = min(decay, (1 + step) / (10 + step)) if decay else 0.0
+
         current = [p.detach() for p in self.parameters]
         get_ema_multi_avg_fn(decay)(  # type: ignore[no-untyped-call]
             self.average, current, torch.tensor(step)

@@ -54,6 +54,7 @@ def fit(
     run.resume()
 
     stopped_early = False
+
     for epoch in range(run.position.epoch, config.epochs):
         run.train(epoch)
         run.evaluate(epoch)
@@ -70,6 +71,7 @@ def fit(
         checkpoints.close()
 
     position = run.position
+
     return FitResult(
         position.history,
         position.best_epoch,
@@ -93,6 +95,7 @@ class _Run:
         """Go on from the checkpoint that was found at the start, if any."""
         if self.checkpoints is None:
             return
+
         if self.checkpoints.micro_batch_limit:
             self.trainer.limit_micro_batch(self.checkpoints.micro_batch_limit)
 
@@ -116,6 +119,7 @@ class _Run:
                 and self.world.is_main
                 and self.checkpoints.due(step + 1)
             )
+
             loss, save = self.trainer.step(step, request=due)
             self.position.losses.append(loss)
             if save:
@@ -134,6 +138,7 @@ class _Run:
             "train/loss": loss,
             "train/lr": self.trainer.learning_rate,
         }
+
         position.history.append(row | metrics)
 
         position.losses, position.epoch = [], epoch + 1

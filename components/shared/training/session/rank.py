@@ -49,6 +49,7 @@ def run_rank(work: Callable[..., None], config_class: type[C], description: str 
         if getattr(error, "exit_code", 0) != PERMANENT_EXIT_CODE:
             traceback.print_exc()
         leave(getattr(error, "exit_code", 1))
+
     leave(0)
 
 

@@ -106,6 +106,7 @@ def _write_job(
     if checkpoint is not None:
         job["checkpoints"] = checkpoint | {"micro_batch_limit": micro_batch_limit}
     write_json(work / "job.json", job)
+
     return work / "job.json"
 
 

@@ -109,6 +109,7 @@ class TrainingSession:
                 found = self._remote.fetch(self.directory, newer_than=step) or found
 
         job = self._remote.job if self._remote is not None else None
+
         return {
             "directory": str(self.directory),
             "step": self._step,
@@ -134,6 +135,7 @@ class TrainingSession:
             with self._tolerating("keeps checkpoints that are no longer needed"):
                 if self._remote is not None:
                     self._remote.discard()
+
             shutil.rmtree(self.directory, ignore_errors=True)
             with contextlib.suppress(OSError):  # other trainings' checkpoints are there
                 self.directory.parent.rmdir()
@@ -172,6 +174,7 @@ class TrainingSession:
             raise TransientError(
                 f"another process trains this already, in {self.directory}; wait until it ends"
             ) from None
+
         return stream
 
     @contextlib.contextmanager

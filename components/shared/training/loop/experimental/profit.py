@@ -49,5 +49,6 @@ class ReferenceStep:
         if along < 0:
             for grad, d in pairs:
                 grad.sub_(d, alpha=along / length)
+
         for start, parameter in zip(self._start, self._parameters, strict=True):
             parameter.copy_(start)
