@@ -163,9 +163,10 @@ def _run_shown_by_make(command: str) -> None:
         text=True,
         check=True,
     )
-    for line in shown.stdout.splitlines():
+    # A target's options may stand on several lines.
+    for line in shown.stdout.replace("\\\n", " ").splitlines():
         if " -m pipelines run " in line:
-            _plan(line)
+            _plan(shlex.join(shlex.split(line)))
 
 
 def _plan(command: str) -> None:
