@@ -14,6 +14,18 @@ from components.shared.contracts.artifacts import write_json
 
 REPORT = "report.html"
 
+# Fields of HardExample, in the order of hard_examples.csv.
+_HARD_EXAMPLE_COLUMNS = (
+    "sample_id",
+    "source",
+    "path",
+    "group",
+    "label",
+    "decision",
+    "probability",
+    "margin",
+)
+
 
 def write_evaluation(
     directory: Path, config: EvaluateConfig, inputs: EvaluationInputs, results: PolicyResults
@@ -133,20 +145,8 @@ def _write_metrics(file: Path, results: PolicyResults) -> None:
 def _write_hard_examples(file: Path, examples: list[HardExample]) -> None:
     with file.open("w", newline="", encoding="utf-8") as stream:
         writer = csv.writer(stream, lineterminator="\n")
-        writer.writerow(
-            ["sample_id", "source", "path", "group", "label", "decision", "probability", "margin"]
-        )
+        writer.writerow(_HARD_EXAMPLE_COLUMNS)
 
         for example in examples:
-            writer.writerow(
-                [
-                    example.sample_id,
-                    example.source,
-                    example.path,
-                    example.group,
-                    example.label,
-                    example.decision,
-                    f"{example.probability:.6f}",
-                    f"{example.margin:.6f}",
-                ]
-            )
+            values = [getattr(example, name) for name in _HARD_EXAMPLE_COLUMNS]
+            writer.writerow([f"{v:.6f}" if isinstance(v, float) else v for v in values])
