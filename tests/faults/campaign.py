@@ -28,6 +28,7 @@ from components.ingest_dataset.step import run as ingest_dataset
 from components.shared.contracts.artifacts import sha256_file
 from components.shared.contracts.environment import Variable
 from components.shared.storage import Store, StoreSettings
+from components.shared.training.launch import agent as torchrun
 from components.shared.training.launch.heartbeat import Heartbeat
 from components.shared.training.session import restarts
 from components.split_dataset.config import SplitConfig
@@ -228,7 +229,9 @@ class _Killer:
     def _next_agent(self, previous: int) -> int:
         while not self._ended.wait(0.02):
             agents = [
-                pid for pid, command in _torchrun(self._work).items() if "training.agent" in command
+                pid
+                for pid, command in _torchrun(self._work).items()
+                if torchrun.__name__ in command
             ]
             if agents and agents[0] != previous:
                 return agents[0]
