@@ -3,11 +3,15 @@
 The fixtures are those of `tests/conftest.py`.
 """
 
+import contextlib
 import secrets
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import urllib3
+from minio import Minio
+from minio.error import S3Error
 
 from components.shared.storage import Store, StoreSettings
 from pipelines.local.embedded_store import embedded_store
@@ -21,8 +25,27 @@ def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[StoreSettings]:
 
 
 @pytest.fixture
-def bucket(s3: StoreSettings) -> str:
-    """Make an empty bucket of the test's own."""
+def bucket(s3: StoreSettings) -> Iterator[str]:
+    """Make an empty bucket of the test's own, and remove the bucket afterwards.
+
+    The server reserves volumes for every bucket: without removal there are none left after some
+    fifty buckets, and it answers 500.
+    """
     name = f"test-{secrets.token_hex(6)}"
-    Store(s3).make_bucket(name)
-    return name
+    store = Store(s3)
+    store.make_bucket(name)
+    yield name
+
+    for item in store.list(name):
+        store.delete(name, item.key)
+    pool = urllib3.PoolManager()
+    client = Minio(
+        s3.endpoint,
+        access_key=s3.access_key,
+        secret_key=s3.secret_key,
+        secure=s3.secure,
+        http_client=pool,
+    )
+    with contextlib.suppress(S3Error):  # a test may have left an unfinished upload, or versions
+        client.remove_bucket(name)
+    pool.clear()

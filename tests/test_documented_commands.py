@@ -85,7 +85,11 @@ def test_the_documents_have_commands() -> None:
     assert len(RUNS) > 6
 
 
-@pytest.mark.parametrize("command", COMMANDS)
+# A plan takes seconds: `make test` makes three, `make test-all` runs what all of them plan.
+@pytest.mark.parametrize(
+    "command",
+    [pytest.param(c, marks=pytest.mark.slow if c in RUNS[3:] else ()) for c in COMMANDS],
+)
 def test_a_command_is_understood(
     command: str, folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -27,6 +27,8 @@ from tests.pipelines.argo_tasks import task_details
 from tests.pipelines.kubernetes_server import kubernetes_server
 from tests.pipelines.run_objects import RunObjects
 
+pytestmark = pytest.mark.slow  # each guide is followed from its first command to its last
+
 __all__ = ["manifests", "overlay", "rendered"]
 TOKEN = "planted-token"
 SINGLE, PROFILE, DAILY = (

@@ -24,8 +24,15 @@ VARIANTS = [
 ]
 
 
+# Every variant with the default profile in seconds; with the others in `make test-all`.
+_PROFILES = [
+    pytest.param(name, marks=() if name == "a6000x2" else pytest.mark.slow)
+    for name in PROFILE_NAMES
+]
+
+
 @pytest.mark.parametrize("variant", VARIANTS, ids=lambda variant: variant.name or "default")
-@pytest.mark.parametrize("profile", PROFILE_NAMES)
+@pytest.mark.parametrize("profile", _PROFILES)
 def test_the_pipeline_breaks_no_rule(profile: str, variant: Variant, tmp_path: Path) -> None:
     loaded = load_profile(profile, queue="team")
     assert violations(compile_pipeline(stage1(loaded, variant), tmp_path)) == []
