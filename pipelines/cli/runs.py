@@ -27,6 +27,7 @@ from pipelines.kubeflow.options import ApiOptions, StoreOptions
 
 if TYPE_CHECKING:
     from pipelines.kubeflow.cluster import Cluster
+    from pipelines.kubeflow.run_report import RunReader
     from pipelines.kubeflow.run_store import RunStore
 
 app = typer.Typer()
@@ -144,6 +145,19 @@ def submit(
         sys.exit(wait_for(reader, run_id, timeout, poll))
 
 
+def _open_run(
+    api: ApiOptions, store: StoreOptions, run: str | None
+) -> "tuple[Cluster, RunReader, str]":
+    """Connect to Kubeflow; return the API, a reader of runs, and the given or the newest run."""
+    from pipelines.kubeflow.cluster import connect
+    from pipelines.kubeflow.run_report import RunReader
+
+    cluster = connect(api)
+    run_id = run or cluster.newest_run(api.pipeline)
+
+    return cluster, RunReader(store, cluster, api.pipeline), run_id
+
+
 @verb(app, "status", RUNS, notes=_STATUS_NOTES)
 def status(
     api: ApiOptions,
@@ -159,12 +173,8 @@ def status(
 ) -> None:
     """Show the state of a run and its steps, and why one waits or failed."""
     from pipelines.cli.watch import show_status
-    from pipelines.kubeflow.cluster import connect
-    from pipelines.kubeflow.run_report import RunReader
 
-    cluster = connect(api)
-    reader = RunReader(store, cluster, api.pipeline)
-    run_id = run or cluster.newest_run(api.pipeline)
+    _, reader, run_id = _open_run(api, store, run)
     show_status(reader, run_id, poll if watch else None, as_json=json)
 
 
@@ -186,12 +196,8 @@ def logs(
 ) -> None:
     """Show what the steps of a run wrote."""
     from pipelines.cli.logs import followed_lines, stored_lines
-    from pipelines.kubeflow.cluster import connect
-    from pipelines.kubeflow.run_report import RunReader
 
-    cluster = connect(api)
-    reader = RunReader(store, cluster, api.pipeline)
-    run_id = run or cluster.newest_run(api.pipeline)
+    cluster, reader, run_id = _open_run(api, store, run)
 
     if follow:
         lines = followed_lines(reader, cluster, run_id, step, poll)
@@ -214,14 +220,11 @@ def wait(
 ) -> None:
     """Wait for the end of a run; show its steps as they change, and why it failed."""
     from pipelines.cli.watch import wait_for
-    from pipelines.kubeflow.cluster import connect
-    from pipelines.kubeflow.run_report import RunReader
 
-    cluster = connect(api)
-    run_id = run or cluster.newest_run(api.pipeline)
+    _, reader, run_id = _open_run(api, store, run)
     if not run:
         print(f"waiting for run {run_id}", flush=True)
-    sys.exit(wait_for(RunReader(store, cluster, api.pipeline), run_id, timeout, poll))
+    sys.exit(wait_for(reader, run_id, timeout, poll))
 
 
 @verb(app, "cancel", RUNS, notes=_CANCEL_NOTES)
