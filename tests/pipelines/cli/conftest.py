@@ -7,7 +7,7 @@ import pytest
 
 from components.shared.storage import Store, StoreSettings
 from tests.pipelines.kfp_server import KfpServer, kfp_server
-from tests.pipelines.kubernetes_server import KubernetesServer, kubernetes_server
+from tests.pipelines.kubernetes_server import KubernetesServer
 from tests.pipelines.run_objects import RunObjects
 from tests.recordings import replay
 from tests.recordings.replay import fill_store
@@ -36,13 +36,6 @@ def store(filled: StoreSettings, monkeypatch: pytest.MonkeyPatch) -> None:
     for name, value in filled.to_environment().items():
         monkeypatch.setenv(name, value)
     monkeypatch.setenv("STREETVISION_PIPELINE_ROOT", replay.ROOT)
-
-
-@pytest.fixture
-def kubernetes() -> Iterator[KubernetesServer]:
-    """A Kubernetes API."""
-    with kubernetes_server() as running:
-        yield running
 
 
 @pytest.fixture

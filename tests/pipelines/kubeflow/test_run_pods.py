@@ -6,7 +6,6 @@ tests/pipelines/run_objects.py says what the API holds.
 import base64
 import gzip
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,20 +13,13 @@ import pytest
 
 from components.shared.contracts.errors import ConfigError
 from pipelines.kubeflow.run_pods import RunPods, ending, open_cluster, workflow_nodes
-from tests.pipelines.kubernetes_server import KubernetesServer, kubernetes_server
+from tests.pipelines.kubernetes_server import KubernetesServer
 from tests.pipelines.run_objects import RunObjects
 
 WORKFLOW = "wf-1"
 INSIDE = f"{WORKFLOW}(0).root(0)"
 TRAIN = f"{INSIDE}.train(0).train-baseline"
 IMAGE = "registry.example/trainer:1"
-
-
-@pytest.fixture
-def kubernetes() -> Iterator[KubernetesServer]:
-    """A Kubernetes API."""
-    with kubernetes_server() as server:
-        yield server
 
 
 @pytest.fixture

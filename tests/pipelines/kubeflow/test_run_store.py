@@ -1,7 +1,6 @@
 """Root and credentials of the object store, as KFP's pods find them."""
 
 import contextlib
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -12,7 +11,7 @@ from pipelines.kubeflow.options import StoreOptions
 from pipelines.kubeflow.reader import ClusterReader
 from pipelines.kubeflow.run_pods import open_cluster
 from pipelines.kubeflow.run_store import RunStore, find_root, open_store, root_for_runs, split_root
-from tests.pipelines.kubernetes_server import KubernetesServer, kubernetes_server
+from tests.pipelines.kubernetes_server import KubernetesServer
 from tests.pipelines.run_objects import RunObjects
 
 SINGLE = Mode("http://kfp", False, "kubeflow", "the default")
@@ -25,13 +24,6 @@ s3:
     region: eu-1
     credentials: {fromEnv: false, secretRef: {secretName: store, accessKeyKey: a, secretKeyKey: b}}
 """
-
-
-@pytest.fixture
-def kubernetes() -> Iterator[KubernetesServer]:
-    """A Kubernetes API without objects."""
-    with kubernetes_server() as server:
-        yield server
 
 
 @pytest.fixture
