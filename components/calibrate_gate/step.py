@@ -7,7 +7,7 @@ the other groups certify the threshold, as for SCRC.
 import numpy as np
 
 from components.calibrate_gate.config import CalibrateGateConfig
-from components.shared.calibration.compare import fit_named
+from components.shared.calibration.compare import LabelledLogits, fit_named
 from components.shared.calibration.linear import Platt
 from components.shared.contracts.errors import ArtifactError
 from components.shared.contracts.step import InputDir, OutputDir, main
@@ -41,10 +41,11 @@ def run(config: CalibrateGateConfig, *, val_calib_logits: InputDir, gate_policy:
 
     tuning = split.tuning
     groups = [logits.groups[row] for row in tuning]
-    calibrator = fit_named(
-        config.calibrator, logits.logits[tuning], logits.labels[tuning], groups, config.seed
+    samples_of_tuning = LabelledLogits(
+        logits.logits[tuning], logits.labels[tuning], groups, logits.class_names
     )
-    softmax = softmax_policy(logits.class_names, config.positive_class, 0.0, calibrator)
+    fitted = fit_named(config.calibrator, samples_of_tuning, config.seed)
+    softmax = softmax_policy(logits.class_names, config.positive_class, 0.0, fitted.calibrator)
     truth, decision = np.asarray(logits.labels == positive), softmax.decision(logits.logits)
     correct = np.asarray(decision == truth)
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from components.calibrate_scrc.config import CalibrateScrcConfig
 from components.calibrate_scrc.sets import SetSamples, certify_sets, selection_threshold
-from components.shared.calibration.compare import fit_named
+from components.shared.calibration.compare import LabelledLogits, fit_named
 from components.shared.contracts.step import InputDir, OutputDir, main
 from components.shared.policies.calibration_split import CalibrationSplit, draw_calibration_split
 from components.shared.policies.certify import Samples
@@ -52,10 +52,11 @@ def run(config: CalibrateScrcConfig, *, val_calib_logits: InputDir, scrc_policy:
 
     tuning = split.tuning
     groups = [logits.groups[row] for row in tuning]
-    calibrator = fit_named(
-        config.calibrator, logits.logits[tuning], logits.labels[tuning], groups, config.seed
+    samples_of_tuning = LabelledLogits(
+        logits.logits[tuning], logits.labels[tuning], groups, logits.class_names
     )
-    softmax = softmax_policy(logits.class_names, config.positive_class, 0.0, calibrator)
+    fitted = fit_named(config.calibrator, samples_of_tuning, config.seed)
+    softmax = softmax_policy(logits.class_names, config.positive_class, 0.0, fitted.calibrator)
 
     single_from: float | None = None
 
@@ -70,7 +71,7 @@ def run(config: CalibrateScrcConfig, *, val_calib_logits: InputDir, scrc_policy:
         case Certified() as certified:
             policy = _policy(config, softmax, certified, single_from)
             fit = fit_document(config, split, certified)
-            fit |= {"calibrator": calibrator.NAME, "single_from": single_from}
+            fit |= {"calibrator": fitted.name, "single_from": single_from}
             early_exit = fit_early_exit(
                 policy, logits, max_changed=config.early_exit_error, seed=config.seed
             )

@@ -7,7 +7,14 @@ from typing import Any
 from components.compare_calibrators.config import CompareCalibratorsConfig
 from components.shared.calibration import registry
 from components.shared.calibration.artifact import FILE
-from components.shared.calibration.compare import AUTO, UNCALIBRATED, CalibratorComparison, compare
+from components.shared.calibration.compare import (
+    UNCALIBRATED,
+    CalibratorComparison,
+    FittedCalibrator,
+    LabelledLogits,
+    compare,
+    fit_named,
+)
 from components.shared.contracts.artifact_kinds import Kind
 from components.shared.contracts.artifacts import write_json, writing
 from components.shared.contracts.step import InputDir, OutputDir, main
@@ -21,44 +28,47 @@ def run(
 ) -> None:
     """Write calibrator.json (fitted on all of VAL_CALIB), comparison.json and comparison.csv.
 
+    calibrator.json is null where the logits stay uncalibrated, by the choice or because the
+    calibrator cannot be fitted; comparison.json says why.
+
     Raises:
-        DataError: the positive class is unknown, or a class has too few samples or groups.
+        DataError: the positive class is unknown.
     """
     logits, manifest = read_logits(val_calib_logits, "VAL_CALIB")
+    positive = logits.positive_index(config.positive_class)
+    samples = LabelledLogits(logits.logits, logits.labels, logits.groups, logits.class_names)
     comparison = compare(
-        logits.logits,
-        logits.labels,
-        logits.groups,
-        n_replicates=config.n_bootstrap,
-        seed=config.seed,
-        positive=logits.positive_index(config.positive_class),
+        samples, n_replicates=config.n_bootstrap, seed=config.seed, positive=positive
     )
+    fitted = fit_named(config.calibrator, samples, config.seed)
 
-    chosen = comparison.chosen if config.calibrator == AUTO else config.calibrator
-    fitted = registry.fit(chosen, logits.logits, logits.labels)
-
-    before, after = _nll(comparison, UNCALIBRATED), _nll(comparison, chosen)
-    print(
-        f"calibrator {chosen}: cross-fitted NLL {before:.4f} -> {after:.4f} on"
-        f" {len(logits.labels)} samples of VAL_CALIB"
-    )
+    print(f"{_summary(comparison, fitted)} on {len(logits.labels)} samples of VAL_CALIB")
     inputs = {"val_calib_logits": manifest}
     with writing(
         calibration, kind=Kind.CALIBRATION, step=STEP, config=config, inputs=inputs
     ) as out:
-        write_json(out / FILE, fitted.to_json())
-        write_json(out / "comparison.json", _comparison_document(comparison, chosen, config))
+        document = None if fitted.calibrator is None else fitted.calibrator.to_json()
+        write_json(out / FILE, document)
+        write_json(out / "comparison.json", _comparison_document(comparison, fitted, config))
         _write_table(out / "comparison.csv", comparison)
 
 
-def _nll(comparison: CalibratorComparison, name: str) -> float:
-    """Return the cross-fitted NLL of a calibrator, or of its equivalent for two classes."""
-    nlls = {row.name: row.scores["nll"][0] for row in comparison.rows}
-    return nlls[name] if name in nlls else nlls[registry.SAME_FOR_TWO_CLASSES[name]]
+def _summary(comparison: CalibratorComparison, fitted: FittedCalibrator) -> str:
+    """Return name and cross-fitted NLL of the calibrator, with the reason where there is none."""
+    nlls = {row.name: row.scores["nll"][0] for row in comparison.rows if row.scores}
+    before = nlls[UNCALIBRATED]
+    if fitted.calibrator is None:
+        return f"no calibrator ({fitted.reason}): NLL {before:.4f}"
+
+    # For two classes the same calibrator may have two names.
+    name = fitted.name if fitted.name in nlls else registry.SAME_FOR_TWO_CLASSES.get(fitted.name)
+    if name not in nlls:
+        return f"calibrator {fitted.name}: NLL {before:.4f}, not cross-fitted"
+    return f"calibrator {fitted.name}: cross-fitted NLL {before:.4f} -> {nlls[name]:.4f}"
 
 
 def _comparison_document(
-    comparison: CalibratorComparison, chosen: str, config: CompareCalibratorsConfig
+    comparison: CalibratorComparison, fitted: FittedCalibrator, config: CompareCalibratorsConfig
 ) -> dict[str, Any]:
     calibrators = {}
     for row in comparison.rows:
@@ -70,11 +80,13 @@ def _comparison_document(
             "metrics": metrics,
             "excess_nll": row.excess,
             "standard_error": row.standard_error,
+            "excluded": row.excluded,
         }
 
     return {
         "split": "VAL_CALIB",
-        "chosen": chosen,
+        "chosen": fitted.name,
+        "reason": fitted.reason,
         "best_by_rule": comparison.chosen,
         "calibrators": calibrators,
         "n_bootstrap": config.n_bootstrap,

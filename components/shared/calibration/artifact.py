@@ -1,4 +1,4 @@
-"""Reading of Calibration artifacts, which hold one fitted calibrator."""
+"""Reading of Calibration artifacts, which hold one fitted calibrator or none."""
 
 import json
 from pathlib import Path
@@ -12,8 +12,10 @@ from components.shared.contracts.errors import ArtifactError
 FILE = "calibrator.json"
 
 
-def read_calibrator(path: Path, logits: Manifest) -> tuple[Calibrator, Manifest]:
+def read_calibrator(path: Path, logits: Manifest) -> tuple[Calibrator | None, Manifest]:
     """Verify and read a Calibration artifact that was fitted on these logits.
+
+    The calibrator is None where the logits stay uncalibrated; comparison.json says why.
 
     Raises:
         ArtifactError: the artifact is damaged, or was fitted on other logits.
@@ -25,4 +27,6 @@ def read_calibrator(path: Path, logits: Manifest) -> tuple[Calibrator, Manifest]
             f"{path}: was fitted on other logits ({fitted_on}); use the artifacts of one run"
         )
     document = json.loads((path / FILE).read_text(encoding="utf-8"))
+    if document is None:
+        return None, manifest
     return registry.parse(document, str(path / FILE)), manifest

@@ -38,7 +38,11 @@ class Calibrator(ABC):
     @classmethod
     @abstractmethod
     def fit(cls, logits: LogitArray, labels: Integers) -> Self:
-        """Fit on logits (N, C) and labels (N,) int64; `checked` says what is refused."""
+        """Fit on logits (N, C) and labels (N,) int64.
+
+        Raises:
+            DataError: what `checked` refuses, or samples that determine no fit.
+        """
 
     @abstractmethod
     def log_probabilities(self, logits: LogitArray) -> Floats:
@@ -83,8 +87,7 @@ def checked(logits: LogitArray, labels: Integers) -> tuple[Floats, Integers]:
     """Return logits as float64 and labels as int64.
 
     Raises:
-        DataError: logits that are not finite, wrong shapes, labels out of range, or a class without
-            samples.
+        DataError: logits that are not finite, wrong shapes, or labels out of range.
     """
     logits64, given = np.asarray(logits, dtype=np.float64), np.asarray(labels)
     if logits64.ndim != 2 or logits64.shape[1] < 2 or len(logits64) == 0:
@@ -106,10 +109,6 @@ def checked(logits: LogitArray, labels: Integers) -> tuple[Floats, Integers]:
     if given.min() < 0 or counts[-1]:
         extremes = sorted({int(given.min()), int(given.max())})
         raise DataError(f"labels contain {extremes}, expected 0..{n_classes - 1}")
-
-    absent = np.flatnonzero(counts[:-1] == 0).tolist()
-    if absent:
-        raise DataError(f"class(es) {absent} have no samples; a calibrator needs every class")
 
     return logits64, given.astype(np.int64)
 

@@ -2,8 +2,9 @@
 
 Each sample is calibrated by a fit on the other folds. The choice goes by NLL, a proper score; the
 calibration error is reported, but rewards forecasts that carry no information. Among calibrators
-within one standard error of the best the simplest is chosen; `registry.eligible` says which
-calibrators take part for a number of samples.
+within one standard error of the best the simplest is chosen, and the simplest is none: the
+uncalibrated logits are always a candidate. Data that a calibrator cannot be fitted on exclude it,
+with a reason; they never end a run.
 """
 
 from collections.abc import Mapping, Sequence
@@ -14,30 +15,66 @@ import numpy as np
 
 from components.shared.calibration import registry
 from components.shared.calibration.calibrator import Calibrator, LogitArray, checked
+from components.shared.calibration.folds import group_folds
+from components.shared.calibration.linear import Platt, Temperature
 from components.shared.contracts.errors import DataError
 from components.shared.stats import calibration_error, metrics
 from components.shared.stats.bootstrap import Interval, Statistic, intervals, membership
 from components.shared.stats.metrics import Bools, Floats, Integers, log_softmax
 
 UNCALIBRATED = "uncalibrated"
-AUTO = "auto"  # the name of the choice by `choose`
-_MAX_FOLDS = 5
+AUTO = "auto"  # the name of the choice by `fit_named`
 
 ScoreTable = dict[str, tuple[float, Interval]]
+
+
+@dataclass(frozen=True)
+class LabelledLogits:
+    """Samples that calibrators are fitted on and compared on.
+
+    logits: (N, C); labels: (N,) int64; groups: (N,) group name of each sample; class_names: (C,),
+    for messages.
+
+    Raises:
+        DataError: logits that are not finite, wrong shapes, or labels out of range.
+    """
+
+    logits: LogitArray
+    labels: Integers
+    groups: Sequence[str]
+    class_names: Sequence[str]
+
+    def __post_init__(self) -> None:
+        checked(self.logits, self.labels)
+
+
+@dataclass(frozen=True)
+class FittedCalibrator:
+    """A calibrator, or None and the reason why the logits stay uncalibrated."""
+
+    calibrator: Calibrator | None
+    reason: str = ""
+
+    @property
+    def name(self) -> str:
+        """Name of the calibrator, "uncalibrated" for None."""
+        return UNCALIBRATED if self.calibrator is None else self.calibrator.NAME
 
 
 @dataclass(frozen=True)
 class CalibratorScores:
     """Cross-fitted scores of one calibrator.
 
-    scores: metric name -> (value, 95 % interval over groups). excess: mean NLL minus that of the
-    best calibrator; standard_error: of this paired difference.
+    scores: metric name -> (value, 95 % interval over groups), empty where it cannot be fitted.
+    excess: mean NLL minus that of the best candidate; standard_error: of this paired difference;
+    both None without scores. excluded: why it is no candidate of the automatic choice, else empty.
     """
 
     name: str
     scores: ScoreTable
-    excess: float
-    standard_error: float
+    excess: float | None
+    standard_error: float | None
+    excluded: str
 
 
 @dataclass(frozen=True)
@@ -48,148 +85,219 @@ class CalibratorComparison:
     chosen: str
 
 
-def cross_fitted(name: str, logits: LogitArray, labels: Integers, folds: Integers) -> Floats:
+def cross_fitted(name: str, samples: LabelledLogits, folds: Integers) -> Floats:
     """Calibrate each sample by a fit on the other folds.
 
     Args:
         name: the calibrator.
-        logits: (N, C).
-        labels: (N,) int64.
+        samples: the N samples.
         folds: (N,) int64, the fold of each sample.
 
     Returns:
         (N, C) float64 log-probabilities.
+
+    Raises:
+        DataError: the calibrator cannot be fitted on the other folds of one.
     """
-    logits64, truth = checked(logits, labels)
-    out = np.empty_like(logits64)
+    out = np.empty(samples.logits.shape)
+    groups = np.array(samples.groups)
     for fold in np.unique(folds):
         held_out = folds == fold
-        fitted = registry.fit(name, logits64[~held_out], truth[~held_out])
-        out[held_out] = fitted.log_probabilities(logits64[held_out])
+        fitted = registry.fit(
+            name, samples.logits[~held_out], samples.labels[~held_out], groups[~held_out].tolist()
+        )
+        out[held_out] = fitted.log_probabilities(samples.logits[held_out])
     return out
 
 
-def group_folds(labels: Integers, groups: Sequence[str], seed: int) -> Integers:
-    """Return (N,) int64, the fold of each sample: whole groups, at most 5 folds.
-
-    Groups are dealt out in turn, ordered by the rarest class that they contain, so that every fold
-    gets its part of the rare classes. scikit-learn's StratifiedGroupKFold balances classes equally
-    well, but assigns other folds, which would change every cross-fitted figure, and takes 80 to 200
-    times as long (3 s for 20,000 samples in 5,000 groups).
-
-    Args:
-        labels: (N,) class index of each sample.
-        groups: (N,) group name of each sample.
-        seed: seed of the order of the groups.
-
-    Raises:
-        DataError: a class is in one group only, or a fold has all samples of a class.
-    """
-    member = membership(groups, len(groups))
-    classes, label = np.unique(labels, return_inverse=True)
-    groups_per_class = [len(np.unique(member[label == k])) for k in range(len(classes))]
-    n_folds = min(_MAX_FOLDS, *groups_per_class)
-    if n_folds < 2:
-        raise DataError(
-            "VAL_CALIB has a class whose samples are all in one group; cross-fitting needs two"
-            " groups of each class, use more data or a larger calib_fraction"
-        )
-
-    # Rank of each class by its number of samples (0: rarest), then of each group by its rarest
-    # class. The inverse of an argsort is an argsort: it turns the order into ranks.
-    order = np.argsort(np.bincount(label), kind="stable")
-    rank_of_class = np.argsort(order)
-    rank_of_group = np.full(int(member.max()) + 1, len(classes))
-    np.minimum.at(rank_of_group, member, rank_of_class[label])
-
-    shuffled = np.random.default_rng(seed).permutation(len(rank_of_group))
-    dealt = shuffled[np.argsort(rank_of_group[shuffled], kind="stable")]
-    fold_of_group = np.empty(len(rank_of_group), dtype=np.int64)
-    fold_of_group[dealt] = np.arange(len(rank_of_group)) % n_folds
-
-    folds = np.asarray(fold_of_group[member])
-
-    for k in classes:
-        for fold in range(n_folds):
-            if not (labels[folds != fold] == k).any():
-                raise DataError(
-                    f"class {k} is in so few groups that one fold has all of it; use more data or a"
-                    " larger calib_fraction"
-                )
-
-    return folds
-
-
 def compare(
-    logits: LogitArray,
-    labels: Integers,
-    groups: Sequence[str],
-    *,
-    n_replicates: int,
-    seed: int,
-    positive: int = 1,
+    samples: LabelledLogits, *, n_replicates: int, seed: int, positive: int = 1
 ) -> CalibratorComparison:
     """Score every calibrator on samples that it was not fitted on.
 
     Args:
-        logits: (N, C).
-        labels: (N,) int64.
-        groups: (N,) group name of each sample.
+        samples: the samples.
         n_replicates: bootstrap replicates of every interval.
         seed: seed of folds and replicates.
         positive: class of the positive-class ECE, which is reported for two classes.
     """
-    logits64, truth = checked(logits, labels)
-    folds = group_folds(truth, groups, seed)
-    log_probabilities = {UNCALIBRATED: log_softmax(logits64)}
-    for name in registry.names(logits64.shape[1]):
-        log_probabilities[name] = cross_fitted(name, logits64, truth, folds)
+    names = registry.names(len(samples.class_names))
+    log_probabilities, failures = _cross_fit(names, samples, seed)
+    excluded = _exclusions(names, samples) | failures
+    scores = _scores(log_probabilities, samples, n_replicates, seed, positive)
 
-    scores = _scores(log_probabilities, truth, groups, n_replicates, seed, positive)
-    samples = np.arange(len(truth))
-    losses = {name: -values[samples, truth] for name, values in log_probabilities.items()}
-    eligible = registry.eligible(logits64, truth)
-    best = min(eligible, key=lambda name: float(losses[name].mean()))
+    losses = _losses(log_probabilities, samples.labels)
+    candidates = {name: loss for name, loss in losses.items() if name not in excluded}
+    best = _best(candidates)
+    member = membership(samples.groups, len(samples.groups))
 
-    member = membership(groups, len(groups))
     rows = []
-    for name in log_probabilities:
-        excess, standard_error = _clustered_mean(losses[name] - losses[best], member)
-        rows.append(CalibratorScores(name, scores[name], excess, standard_error))
+    for name in (UNCALIBRATED, *names):
+        excess, standard_error = (
+            _clustered_mean(losses[name] - best, member) if name in losses else (None, None)
+        )
+        reason = excluded.get(name, "")
+        rows.append(CalibratorScores(name, scores.get(name, {}), excess, standard_error, reason))
 
-    chosen = next(
-        row.name for row in rows if row.name in eligible and row.excess <= row.standard_error
+    return CalibratorComparison(tuple(rows), _simplest(candidates, member))
+
+
+def choose(samples: LabelledLogits, seed: int) -> tuple[str, str]:
+    """Return the name that `compare` would choose, without intervals, and a reason for none."""
+    names = registry.names(len(samples.class_names))
+    excluded = _exclusions(names, samples)
+    log_probabilities, failures = _cross_fit(
+        [name for name in names if name not in excluded], samples, seed
+    )
+    member = membership(samples.groups, len(samples.groups))
+    chosen = _simplest(_losses(log_probabilities, samples.labels), member)
+    if chosen != UNCALIBRATED:
+        return chosen, ""
+
+    temperature = (excluded | failures).get(Temperature.NAME)
+    if temperature is not None:
+        return chosen, f"temperature: {temperature}"
+    return chosen, "no calibrator's cross-fitted NLL is lower by more than one standard error"
+
+
+def fit_named(name: str, samples: LabelledLogits, seed: int) -> FittedCalibrator:
+    """Fit the calibrator of that name on all samples; "auto" for the one that `choose` returns.
+
+    Data on which it cannot be fitted give no calibrator and a reason, never an error.
+    """
+    if name == AUTO:
+        name, reason = choose(samples, seed)
+        if name == UNCALIBRATED:
+            return FittedCalibrator(None, reason)
+
+    reason = _class_problem(name, samples)
+    if reason:
+        return FittedCalibrator(None, f"{name}: {reason}")
+
+    try:
+        return FittedCalibrator(registry.fit(name, samples.logits, samples.labels, samples.groups))
+    except DataError as error:
+        return FittedCalibrator(None, f"{name}: {error}")
+
+
+def _class_problem(name: str, samples: LabelledLogits) -> str:
+    """Return which classes the calibrator lacks, or an empty text.
+
+    A temperature says nothing of single classes: it needs samples of two, the others of all.
+    """
+    counts = np.bincount(samples.labels, minlength=len(samples.class_names))
+    absent = [
+        class_name for class_name, n in zip(samples.class_names, counts, strict=True) if not n
+    ]
+    least = 2 if name == Temperature.NAME else len(counts)
+    if len(counts) - len(absent) >= least:
+        return ""
+    return (
+        f"class(es) {', '.join(map(repr, absent))} have no samples; use more data of them or a"
+        " larger calib_fraction"
     )
 
-    return CalibratorComparison(tuple(rows), chosen)
+
+def _exclusions(names: Sequence[str], samples: LabelledLogits) -> dict[str, str]:
+    """Return why calibrators are no candidates of the automatic choice, by name.
+
+    A temperature whose probabilities are worse than the frequencies of the classes is none. The
+    logits are then biased, as after training with class weights, or carry no information, and Platt
+    scaling, which can shift them, takes its place whatever the number of groups.
+    """
+    n_groups = len(set(samples.groups))
+    excluded = {}
+    for name in names:
+        problem = _class_problem(name, samples)
+        if problem:
+            excluded[name] = problem
+        elif n_groups < registry.FEWEST_GROUPS.get(name, 0):
+            excluded[name] = f"needs {registry.FEWEST_GROUPS[name]} groups, there are {n_groups}"
+
+    if Temperature.NAME in excluded:
+        return excluded
+
+    problem = _temperature_problem(samples)
+    if problem:
+        excluded[Temperature.NAME] = problem
+        if not _class_problem(Platt.NAME, samples):
+            excluded.pop(Platt.NAME, None)
+
+    return excluded
 
 
-def choose(logits: LogitArray, labels: Integers, groups: Sequence[str], seed: int) -> str:
-    """Return the name that `compare` would choose, without intervals."""
-    logits64, truth = checked(logits, labels)
-    names = registry.eligible(logits64, truth)
-    if len(names) == 1:
-        return names[0]
+def _temperature_problem(samples: LabelledLogits) -> str:
+    """Return why a temperature is of no use for these samples, or an empty text."""
+    try:
+        fitted = Temperature.fit(samples.logits, samples.labels)
+    except DataError as error:
+        return str(error)
 
-    folds, samples = group_folds(truth, groups, seed), np.arange(len(truth))
-    losses = {name: -cross_fitted(name, logits64, truth, folds)[samples, truth] for name in names}
-    best = min(losses.values(), key=lambda loss: float(loss.mean()))
-    member = membership(groups, len(groups))
+    frequencies = np.bincount(samples.labels) / len(samples.labels)
+    constant = float(-(frequencies * np.log(np.where(frequencies > 0, frequencies, 1))).sum())
+    nll = float(metrics.nll_multiclass(samples.labels, fitted.log_probabilities(samples.logits)))
+    if nll < constant:
+        return ""
+    return f"its NLL {nll:.4f} is not below that of the class frequencies, {constant:.4f}"
 
+
+def _cross_fit(
+    names: Sequence[str], samples: LabelledLogits, seed: int
+) -> tuple[dict[str, Floats], dict[str, str]]:
+    """Return (N, C) log-probabilities by name, the uncalibrated first, and reasons of failures."""
+    found = {UNCALIBRATED: log_softmax(np.asarray(samples.logits, dtype=np.float64))}
+    try:
+        folds = group_folds(samples.labels, samples.groups, seed)
+    except DataError as error:
+        return found, dict.fromkeys(names, str(error))
+
+    failures = {}
+    for name in names:
+        problem = _class_problem(name, samples) or _fold_problem(name, samples, folds)
+        if problem:
+            failures[name] = problem
+            continue
+        try:
+            found[name] = cross_fitted(name, samples, folds)
+        except DataError as error:
+            failures[name] = str(error)
+
+    return found, failures
+
+
+def _fold_problem(name: str, samples: LabelledLogits, folds: Integers) -> str:
+    """Return which class is in one fold alone, or an empty text; a temperature can do without."""
+    if name == Temperature.NAME:
+        return ""
+    for k, class_name in enumerate(samples.class_names):
+        of_class = samples.labels == k
+        if len(np.unique(folds[of_class])) == 1:
+            n_groups = len(set(np.array(samples.groups)[of_class]))
+            return (
+                f"class {class_name!r} is in {n_groups} group(s), all in one fold; use more groups"
+                " of it or a larger calib_fraction"
+            )
+    return ""
+
+
+def _losses(log_probabilities: Mapping[str, Floats], labels: Integers) -> dict[str, Floats]:
+    """Return the (N,) negative log-likelihoods of each calibrator."""
+    rows = np.arange(len(labels))
+    return {name: -values[rows, labels] for name, values in log_probabilities.items()}
+
+
+def _best(losses: Mapping[str, Floats]) -> Floats:
+    return min(losses.values(), key=lambda loss: float(loss.mean()))
+
+
+def _simplest(losses: Mapping[str, Floats], member: Integers) -> str:
+    """Return the first, which is the simplest, within one standard error of the best."""
+    best = _best(losses)
     for name, loss in losses.items():
         excess, standard_error = _clustered_mean(loss - best, member)
         if excess <= standard_error:
             return name
-
     raise AssertionError("the best calibrator is within any distance of itself")
-
-
-def fit_named(
-    name: str, logits: LogitArray, labels: Integers, groups: Sequence[str], seed: int
-) -> Calibrator:
-    """Fit the calibrator of that name on all samples; "auto" for the one that `choose` returns."""
-    chosen = choose(logits, labels, groups, seed) if name == AUTO else name
-    return registry.fit(chosen, logits, labels)
 
 
 def _clustered_mean(difference: Floats, member: Integers) -> tuple[float, float]:
@@ -203,8 +311,7 @@ def _clustered_mean(difference: Floats, member: Integers) -> tuple[float, float]
 
 def _scores(
     log_probabilities: Mapping[str, Floats],
-    truth: Integers,
-    groups: Sequence[str],
+    samples: LabelledLogits,
     n_replicates: int,
     seed: int,
     positive: int,
@@ -212,10 +319,10 @@ def _scores(
     """Return the score table of every calibrator, all intervals from the same replicates."""
     functions: dict[str, Statistic] = {}
     for name, values in log_probabilities.items():
-        for metric, function in _statistics(values, truth, positive).items():
+        for metric, function in _statistics(values, samples.labels, positive).items():
             functions[f"{name}/{metric}"] = function
 
-    bounds = intervals(functions, groups, n_replicates, seed)
+    bounds = intervals(functions, samples.groups, n_replicates, seed)
 
     tables: dict[str, ScoreTable] = {name: {} for name in log_probabilities}
     for key, function in functions.items():

@@ -5,19 +5,27 @@ scaling: obtaining well-calibrated multiclass probabilities with Dirichlet calib
 2019 (ODIR: equation 9). The package betacal serves two classes, and dirichletcal does not build.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Self
 
 import numpy as np
 
 from components.shared.calibration.calibrator import Calibrator, LogitArray, checked, nested_tuple
+from components.shared.calibration.folds import group_folds
 from components.shared.calibration.linear import log_probabilities_of_margins
-from components.shared.calibration.newton import SoftmaxProblem, logistic_fit, softmax_fit
+from components.shared.calibration.newton import (
+    SoftmaxProblem,
+    logistic_fit,
+    smoothed_targets,
+    softmax_fit,
+)
+from components.shared.contracts.errors import DataError
+from components.shared.stats.bootstrap import membership
 from components.shared.stats.metrics import Bools, Floats, Integers, log_softmax, nll_multiclass
 
 # Strengths tried by cross-validation: from nearly none to nearly diagonal, without intercepts.
 STRENGTHS = (1e-2, 1e-1, 1.0, 10.0)
-_N_FOLDS = 5
 _MAX_VALIDATED = 5000  # samples on which strengths are compared
 
 
@@ -38,7 +46,7 @@ class Beta(Calibrator):
     def fit(cls, logits: LogitArray, labels: Integers) -> Self:
         """Fit a logistic regression on (ln p, -ln(1 - p)).
 
-        A negative coefficient is set to 0, and the others are fitted again.
+        A coefficient that would be negative is 0, and the others are fitted without it.
         """
         logits64, truth = checked(logits, labels)
         classes = [1] if logits64.shape[1] == 2 else range(logits64.shape[1])
@@ -76,22 +84,35 @@ class Dirichlet(Calibrator):
     intercept_penalty: float
 
     @classmethod
-    def fit(cls, logits: LogitArray, labels: Integers) -> Self:
-        """Fit with strengths chosen by cross-validated NLL, one after the other.
+    def fit(cls, logits: LogitArray, labels: Integers, groups: Sequence[str] | None = None) -> Self:
+        """Fit with strengths chosen by cross-validated NLL over whole groups, one after the other.
 
         At most 5,000 of the samples choose the strengths. A penalty has the weight of so many
-        samples, so it is scaled down when more are fitted.
+        samples, so it is scaled down when more are fitted. Samples of one group have nothing to
+        validate on: they are fitted with the greatest strengths.
+
+        Args:
+            logits: (N, C), finite.
+            labels: (N,) int64.
+            groups: (N,) group name of each sample; every sample is its own group without it.
         """
         logits64, truth = checked(logits, labels)
+        member = membership(groups, len(truth)).astype(str)
         rows = np.linspace(0, len(truth) - 1, min(len(truth), _MAX_VALIDATED)).astype(np.int64)
         if len(np.unique(truth[rows])) < logits64.shape[1]:
             rows = np.arange(len(truth))  # the thinned rows lack a class
 
         few, few_truth = logits64[rows], truth[rows]
-        off_diagonal = min(STRENGTHS, key=lambda x: cls._validated_nll(few, few_truth, x, x))
-        intercept = min(
-            STRENGTHS, key=lambda x: cls._validated_nll(few, few_truth, off_diagonal, x)
-        )
+        try:
+            folds = group_folds(few_truth, member[rows].tolist(), seed=0)
+        except DataError:
+            return cls.fit_penalised(logits64, truth, STRENGTHS[-1], STRENGTHS[-1])
+
+        def validated_nll(off_diagonal: float, intercept: float) -> float:
+            return cls._validated_nll(few, few_truth, folds, off_diagonal, intercept)
+
+        off_diagonal = min(STRENGTHS, key=lambda x: validated_nll(x, x))
+        intercept = min(STRENGTHS, key=lambda x: validated_nll(off_diagonal, x))
         scale = len(rows) / len(truth)
 
         return cls.fit_penalised(logits64, truth, off_diagonal * scale, intercept * scale)
@@ -100,7 +121,7 @@ class Dirichlet(Calibrator):
     def fit_penalised(
         cls, logits64: Floats, truth: Integers, off_diagonal: float, intercept: float
     ) -> Self:
-        """Minimise the NLL plus the ODIR penalty of these strengths.
+        """Minimise the loss of smoothed targets plus the ODIR penalty of these strengths.
 
         The penalty is off_diagonal / (C (C - 1)) times the sum of squared off-diagonal weights plus
         intercept / C times the sum of squared intercepts.
@@ -112,40 +133,32 @@ class Dirichlet(Calibrator):
             intercept: strength for the intercepts, not negative.
         """
         count = logits64.shape[1]
-        start = np.eye(count, count + 1)
-        penalty = np.full_like(start, 2 * off_diagonal / (count * (count - 1)))
+        free = np.ones((count, count + 1), dtype=bool)
+        penalty = np.full(free.shape, 2 * off_diagonal / (count * (count - 1)))
         np.fill_diagonal(penalty, 0.0)
         penalty[:, -1] = 2 * intercept / count
-        features = np.column_stack([log_softmax(logits64), np.ones(len(logits64))])
-        free = np.ones_like(start, bool)
-        found = softmax_fit(SoftmaxProblem(features, truth, free, penalty, start))
+        found = softmax_fit(SoftmaxProblem(log_softmax(logits64), truth, free, penalty))
 
         return cls(nested_tuple(found[:, :-1]), nested_tuple(found[:, -1]), off_diagonal, intercept)
 
     @classmethod
     def _validated_nll(
-        cls, logits64: Floats, truth: Integers, off_diagonal: float, intercept: float
+        cls,
+        logits64: Floats,
+        truth: Integers,
+        folds: Integers,
+        off_diagonal: float,
+        intercept: float,
     ) -> float:
-        """Return the mean held-out NLL; folds take every n-th sample within its class.
-
-        So all folds have all classes.
-        """
-        fold = np.empty(len(truth), dtype=np.int64)
-        for k in range(logits64.shape[1]):
-            members = np.flatnonzero(truth == k)
-            fold[members] = np.arange(len(members)) % _N_FOLDS
-
-        losses = []
-
-        for held_out in range(min(_N_FOLDS, int(fold.max()) + 1)):
-            inside, outside = fold != held_out, fold == held_out
-            if not inside.any():
-                inside = outside  # a single fold: one sample of each class
+        """Return the mean NLL of each sample after a fit on the other folds."""
+        total = 0.0
+        for fold in np.unique(folds):
+            inside, outside = folds != fold, folds == fold
             fitted = cls.fit_penalised(logits64[inside], truth[inside], off_diagonal, intercept)
             log_probabilities = fitted.log_probabilities(logits64[outside])
-            losses.append(nll_multiclass(truth[outside], log_probabilities) * outside.sum())
+            total += float(nll_multiclass(truth[outside], log_probabilities)) * outside.sum()
 
-        return float(np.sum(losses) / len(truth))
+        return total / len(truth)
 
     def log_probabilities(self, logits: LogitArray) -> Floats:
         """Return log softmax(weights ln p + intercept)."""
@@ -165,20 +178,21 @@ def _log_pair(logits64: Floats, k: int) -> Floats:
 
 
 def _fit_beta(features: Floats, truth: Bools) -> tuple[float, float, float]:
-    """Return (a, b, c) of one class from features (N, 2), with a, b >= 0."""
-    with_one = np.column_stack([features, np.ones(len(features))])
-    start, free = np.array([1.0, 1.0, 0.0]), np.ones(3, dtype=bool)
-    weights = np.zeros(3)
+    """Return (a, b, c) of one class from features (N, 2), with a, b >= 0.
 
-    # A second fit leaves out the coefficients that were negative in the first.
-    for _ in range(2):
-        weights[:] = 0
-        weights[free] = logistic_fit(with_one[:, free], truth, start[free])
-        negative = weights[:2] < 0
-        if not negative.any():
-            break
-        free[:2] &= ~negative
+    The loss is convex, so the best fit with a, b >= 0 is the best of those with both coefficients,
+    with either one, and with neither that have no negative coefficient.
+    """
+    targets = smoothed_targets(truth.astype(np.int64), 2)[:, 1]
+    fits = []
+    for columns in ([0, 1], [0], [1], []):
+        found, loss = logistic_fit(features[:, columns], targets)
+        if (found[:-1] >= 0).all():
+            weights = np.zeros(3)
+            weights[[*columns, 2]] = found
+            fits.append((loss, weights))
 
-    a, b, c = np.r_[np.maximum(weights[:2], 0), weights[2]].tolist()
+    _, best = min(fits, key=lambda fit: fit[0])
+    a, b, c = best.tolist()
 
     return a, b, c

@@ -12,11 +12,19 @@ from typing import ClassVar, Self
 import numpy as np
 
 from components.shared.calibration.calibrator import Calibrator, LogitArray, checked, class_log_odds
-from components.shared.calibration.newton import SoftmaxProblem, logistic_fit, softmax_fit
-from components.shared.stats.metrics import Floats, Integers, log_softmax, softmax
+from components.shared.calibration.newton import (
+    SoftmaxProblem,
+    logistic_fit,
+    smoothed_targets,
+    softmax_fit,
+)
+from components.shared.contracts.errors import DataError
+from components.shared.stats.metrics import Bools, Floats, Integers, log_softmax, softmax
 
 # Temperatures beyond e^-8 and e^8 make every probability 0 or 1, or all equal.
 _LOG_TEMPERATURE_RANGE = 8.0
+# Standard deviation of the prior of log T: of temperatures, 95 % lie between 1 / 2.7 and 2.7.
+_PRIOR_DEVIATION = 0.5
 
 
 @dataclass(frozen=True)
@@ -28,10 +36,14 @@ class Temperature(Calibrator):
 
     @classmethod
     def fit(cls, logits: LogitArray, labels: Integers) -> Self:
-        """Find the root of the NLL's derivative by log T, to 1e-12; the NLL has one minimum.
+        """Minimise the summed NLL plus log(T)^2 / (2 * 0.5^2), to 1e-12 in log T.
 
-        The result is the end of the range where labels are separable or logits carry no
-        information.
+        The penalty is a prior of log T, N(0, 0.5^2). Without it samples that contain no error have
+        their optimum at T = 0, which turns every later error into an infinite loss; against some
+        hundred samples that do determine the temperature it weighs nothing.
+
+        Raises:
+            DataError: the optimum is beyond e^-8 to e^8.
         """
         from scipy.optimize import brentq
 
@@ -39,26 +51,24 @@ class Temperature(Calibrator):
         chosen = logits64[np.arange(len(truth)), truth]
 
         def slope(log_temperature: float) -> float:
-            """Return the derivative of the NLL by 1 / T: positive for too extreme probabilities."""
-            expected = (softmax(logits64 * np.exp(-log_temperature)) * logits64).sum(axis=1)
-            return float((expected - chosen).mean())
+            """Return the derivative by log T; it has one root, for the loss is convex in 1 / T."""
+            inverse = np.exp(-log_temperature)
+            expected = (softmax(logits64 * inverse) * logits64).sum(axis=1)
+            prior = log_temperature / _PRIOR_DEVIATION**2
+            return float(prior - inverse * (expected - chosen).sum())
 
         low, high = -_LOG_TEMPERATURE_RANGE, _LOG_TEMPERATURE_RANGE
-        if slope(low) <= 0 or slope(high) >= 0:
-            best = low if slope(low) <= 0 else high
-        else:
-            best = brentq(slope, low, high, xtol=1e-13)
+        if slope(low) >= 0 or slope(high) <= 0:
+            raise DataError(
+                f"the best temperature lies beyond e^-{high:g} to e^{high:g}; the logits, up to"
+                f" {np.abs(logits64).max():.3g}, are no log-odds of these classes"
+            )
 
-        return cls(float(np.exp(best)))
+        return cls(float(np.exp(brentq(slope, low, high, xtol=1e-13))))
 
     def log_probabilities(self, logits: LogitArray) -> Floats:
         """Return log softmax(logits / temperature)."""
         return log_softmax(np.asarray(logits, dtype=np.float64) / self.temperature)
-
-    @property
-    def is_uninformative(self) -> bool:
-        """Whether the fit ended at the largest temperature, which makes all probabilities equal."""
-        return bool(np.log(self.temperature) >= _LOG_TEMPERATURE_RANGE - 1e-9)
 
     def n_classes(self) -> int | None:
         """Return None: a temperature serves any number of classes."""
@@ -91,7 +101,7 @@ def log_probabilities_of_margins(margins: Sequence[Floats]) -> Floats:
 
 @dataclass(frozen=True)
 class Platt(Calibrator):
-    """The map sigmoid(slope * log-odds + intercept), fitted without smoothed targets.
+    """The map sigmoid(slope * log-odds + intercept), fitted to Platt's smoothed targets.
 
     Two classes have one slope and intercept, of class 1; more have one pair for each class against
     the others, and the results are normalised.
@@ -140,7 +150,7 @@ class VectorScaling(Calibrator):
 
     @classmethod
     def fit(cls, logits: LogitArray, labels: Integers) -> Self:
-        """Minimise the NLL; the offset of class 0 is 0, since only differences count.
+        """Fit to smoothed targets; the offset of class 0 is 0, since only differences count.
 
         Two classes share their scale, so that the result is a function of the log-odds.
         """
@@ -150,11 +160,9 @@ class VectorScaling(Calibrator):
             platt = Platt.fit(logits64, truth)
             return cls(2 * platt.slope, (0.0, *platt.intercept))
 
-        start = np.eye(count, count + 1)
-        free = start.astype(bool)
+        free = np.eye(count, count + 1, dtype=bool)
         free[1:, -1] = True
-        penalty = np.zeros_like(start)
-        found = softmax_fit(SoftmaxProblem(_with_one(logits64), truth, free, penalty, start))
+        found = softmax_fit(SoftmaxProblem(logits64, truth, free, np.zeros(free.shape)))
 
         return cls(tuple(np.diag(found).tolist()), tuple(found[:, -1].tolist()))
 
@@ -174,12 +182,8 @@ class VectorScaling(Calibrator):
         return np.array(self.scale), np.array(self.offset)
 
 
-def _logistic(margin: Floats, truth: np.ndarray) -> tuple[float, float]:
+def _logistic(margin: Floats, truth: Bools) -> tuple[float, float]:
     """Return (slope, intercept) of the logistic regression of truth on one feature."""
-    features, start = _with_one(margin[:, None]), np.array([1.0, 0.0])
-    slope, intercept = logistic_fit(features, truth, start).tolist()
+    targets = smoothed_targets(truth.astype(np.int64), 2)[:, 1]
+    slope, intercept = logistic_fit(margin[:, None], targets)[0].tolist()
     return slope, intercept
-
-
-def _with_one(features: Floats) -> Floats:
-    return np.column_stack([features, np.ones(len(features))])

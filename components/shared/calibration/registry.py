@@ -1,5 +1,6 @@
 """Registry of calibrators, from simple to flexible, and the reader of their JSON documents."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -26,10 +27,10 @@ def names(n_classes: int) -> tuple[str, ...]:
     return tuple(name for name in CLASSES if n_classes > 2 or name not in SAME_FOR_TWO_CLASSES)
 
 
-# With fewer samples a calibrator follows single samples, and luck in the folds may make it look
-# best; the thousand for isotonic regression is from scikit-learn's guide. Temperature needs no
-# minimum.
-FEWEST_SAMPLES = {
+# With fewer groups a calibrator follows single ones, and luck in the folds may make it look best;
+# the thousand for isotonic regression is from scikit-learn's guide. Frames of one group count once.
+# Temperature needs no minimum.
+FEWEST_GROUPS = {
     "platt": 100,
     "vector": 100,
     "beta": 200,
@@ -39,26 +40,16 @@ FEWEST_SAMPLES = {
 }
 
 
-def eligible(logits: LogitArray, labels: Integers) -> tuple[str, ...]:
-    """Return the calibrators that an automatic choice may select, simplest first.
+def fit(
+    name: str, logits: LogitArray, labels: Integers, groups: Sequence[str] | None = None
+) -> Calibrator:
+    """Fit the calibrator of that name on logits (N, C), labels (N,) int64 and groups (N,).
 
-    A temperature that makes all probabilities equal is not among them. Where even the best one
-    does, the logits are biased, as after training with class weights, and Platt scaling, which can
-    shift them, takes its place.
-
-    Args:
-        logits: (N, C).
-        labels: (N,) int64.
+    Raises:
+        DataError: it cannot be fitted on these samples; the message says why.
     """
-    n_samples, n_classes = logits.shape
-    found = tuple(name for name in names(n_classes) if n_samples >= FEWEST_SAMPLES.get(name, 0))
-    if not Temperature.fit(logits, labels).is_uninformative:
-        return found
-    return found[1:] or (Platt.NAME,)
-
-
-def fit(name: str, logits: LogitArray, labels: Integers) -> Calibrator:
-    """Fit the calibrator of that name on logits (N, C) and labels (N,) int64."""
+    if name == Dirichlet.NAME:
+        return Dirichlet.fit(logits, labels, groups)
     return CLASSES[name].fit(logits, labels)
 
 

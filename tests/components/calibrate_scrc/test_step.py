@@ -154,7 +154,7 @@ def test_bad_inputs_are_refused(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"VAL_CALIB has 2 group\(s\)"):
         run(_config(), val_calib_logits=few, scrc_policy=tmp_path / "policy")
     one = logits_artifact(tmp_path / "one", np.ones(40, bool), np.arange(40.0))
-    with pytest.raises(DataError, match="have no samples"):
+    with pytest.raises(InfeasibleError, match="cannot be certified"):
         run(_config(), val_calib_logits=one, scrc_policy=tmp_path / "policy")
     with pytest.raises(DataError, match="positive_class='Works' is not in"):
         run(_config(positive_class="Works"), val_calib_logits=one, scrc_policy=tmp_path / "policy")

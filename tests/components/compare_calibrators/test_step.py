@@ -10,8 +10,10 @@ import pytest
 from components.compare_calibrators.config import CompareCalibratorsConfig
 from components.compare_calibrators.step import run
 from components.shared.calibration import registry
+from components.shared.calibration.artifact import read_calibrator
 from components.shared.contracts.artifacts import sha256_file, verify_dir
 from components.shared.contracts.errors import ConfigError, DataError, LeakageViolationError
+from components.shared.policies.logits import read_logits
 from components.shared.stats.metrics import Bools, Floats, sigmoid
 from tests.logits_artifacts import logits_artifact
 
@@ -62,10 +64,22 @@ def test_bad_inputs_are_refused(tmp_path: Path) -> None:
     test = logits_artifact(tmp_path / "test", split="VAL_TEST")
     with pytest.raises(LeakageViolationError):
         run(CONFIG, val_calib_logits=test, calibration=tmp_path / "out")
-    one = logits_artifact(tmp_path / "one", np.ones(40, bool), np.arange(40.0))
-    with pytest.raises(DataError, match=r"class\(es\) \[0\] have no samples"):
-        run(CONFIG, val_calib_logits=one, calibration=tmp_path / "out")
     config = CompareCalibratorsConfig(positive_class="Works")
     with pytest.raises(DataError, match="positive_class='Works' is not in"):
         run(config, val_calib_logits=logits_artifact(tmp_path / "x"), calibration=tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+def test_data_that_allow_no_calibrator_are_written_with_the_reason(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A class of no samples, or of one group, ended the run before."""
+    logits = logits_artifact(tmp_path / "one", np.ones(40, bool), np.arange(40.0))
+    run(CONFIG, val_calib_logits=logits, calibration=tmp_path / "out")
+    calibrator, _ = read_calibrator(tmp_path / "out", read_logits(logits, "VAL_CALIB")[1])
+    assert calibrator is None
+    document = json.loads((tmp_path / "out/comparison.json").read_text())
+    assert document["chosen"] == "uncalibrated"
+    assert document["reason"].startswith("temperature: class(es) 'None' have no samples; use more")
+    assert "no calibrator (temperature: class(es) 'None' have" in capsys.readouterr().out
+    assert document["calibrators"]["platt"]["metrics"] == {}

@@ -7,14 +7,21 @@ from typing import Any
 import numpy as np
 import pytest
 
-from components.shared.calibration import registry
+from components.shared.calibration import newton, registry
 from components.shared.calibration.binning import Histogram
 from components.shared.calibration.calibrator import Calibrator
-from components.shared.calibration.dirichlet import Beta, Dirichlet
+from components.shared.calibration.dirichlet import STRENGTHS, Beta, Dirichlet
 from components.shared.calibration.linear import Platt, Temperature, VectorScaling
 from components.shared.contracts.errors import ArtifactError, DataError
 from components.shared.stats import calibration_error
-from components.shared.stats.metrics import Floats, Integers, log_softmax, nll_multiclass, softmax
+from components.shared.stats.metrics import (
+    Floats,
+    Integers,
+    log_softmax,
+    nll_multiclass,
+    sigmoid,
+    softmax,
+)
 from tests.components.shared.stats.cal40 import MARGIN, TRUTH
 
 LOGITS, LABELS = np.column_stack([np.zeros(40), MARGIN]), TRUTH.astype(np.int64)
@@ -33,17 +40,41 @@ def _three_classes(seed: int = 0, count: int = 400) -> tuple[Floats, Integers]:
     return logits, drawn.sum(axis=1).astype(np.int64)
 
 
+def _softened(labels: Integers) -> Floats:
+    """(N,) Platt's targets of class 1, from his formula."""
+    n_positive, n_negative = (labels == 1).sum(), (labels == 0).sum()
+    return np.where(labels == 1, (n_positive + 1) / (n_positive + 2), 1 / (n_negative + 2))
+
+
+def _logistic_peer(features: Floats, targets: Floats) -> tuple[Floats, float]:
+    """scikit-learn's logistic regression on fractional targets: each sample once per class."""
+    from sklearn.linear_model import LogisticRegression
+
+    n = len(features)
+    peer = LogisticRegression(C=np.inf, tol=1e-12, solver="newton-cholesky", max_iter=1000).fit(
+        np.tile(features, (2, 1)), np.repeat([0, 1], n), np.r_[1 - targets, targets]
+    )
+    return peer.coef_[0], float(peer.intercept_[0])
+
+
+def _temperature_peer(logits: Floats, labels: Integers) -> float:
+    """The temperature by minimisation of summed NLL and prior; ours is a root."""
+    from scipy.optimize import minimize_scalar
+
+    def loss(log_t: float) -> float:
+        nll = nll_multiclass(labels, logits * np.exp(-log_t)) * len(labels)
+        return float(nll + log_t**2 / (2 * 0.5**2))
+
+    found = minimize_scalar(loss, bounds=(-8, 8), method="bounded", options={"xatol": 1e-10})
+    return float(np.exp(found.x))
+
+
 def test_temperature() -> None:
     fitted = Temperature.fit(LOGITS, LABELS)
-    residual = fitted.transform(LOGITS) - np.eye(2)[LABELS]
-    assert abs((residual * LOGITS).sum()) < 1e-10
-    assert fitted.temperature == pytest.approx(1.15336117, abs=1e-8)
-    assert nll_multiclass(LABELS, fitted.log_probabilities(LOGITS)) == pytest.approx(
-        0.34167948, abs=5e-9
-    )
-    assert _positive(fitted) == pytest.approx(
-        [0.06906808, 0.29587243, 0.5, 0.70412757, 0.93093192], abs=2e-8
-    )
+    assert fitted.temperature == pytest.approx(_temperature_peer(LOGITS, LABELS), abs=1e-6)
+    residual = ((fitted.transform(LOGITS) - np.eye(2)[LABELS]) * LOGITS).sum()
+    stationary = residual / fitted.temperature - np.log(fitted.temperature) / 0.25
+    assert stationary == pytest.approx(0, abs=1e-9)
 
 
 def test_temperature_where_first_order_recipes_stop_short() -> None:
@@ -55,44 +86,28 @@ def test_temperature_where_first_order_recipes_stop_short() -> None:
     labels = (draw < (logits / 2).softmax(1)[:, 1]).long().numpy()
     assert labels.sum() == 240
     fitted = Temperature.fit(logits.numpy(), labels)
-    assert fitted.temperature == pytest.approx(
-        2.1160583668, abs=5e-8
-    )  # found by minimisation; ours is the root
-    assert nll_multiclass(labels, logits.numpy()) == pytest.approx(0.555880, abs=5e-7)
+    assert fitted.temperature == pytest.approx(_temperature_peer(logits.numpy(), labels), abs=1e-6)
+    # The maximum likelihood has T 2.11606 and NLL .463930; the prior costs a ten-thousandth.
+    assert fitted.temperature == pytest.approx(2.116, abs=0.06)
     assert nll_multiclass(labels, fitted.log_probabilities(logits.numpy())) == pytest.approx(
-        0.463930, abs=5e-7
+        0.463930, abs=2e-4
     )
 
 
-def test_platt_is_the_maximum_likelihood_fit() -> None:
+def test_platt_agrees_with_scikit_learn_on_his_targets() -> None:
     fitted = Platt.fit(LOGITS, LABELS)
-    assert (*fitted.slope, *fitted.intercept) == pytest.approx((2.95981599, 5.96466505), abs=5e-9)
-    assert _positive(fitted) == pytest.approx(
-        [0.05142761, 0.95279271, 0.99743867, 0.99986693, 0.99999964], abs=5e-9
-    )
-
-
-def test_platt_agrees_with_scikit_learn() -> None:
-    from sklearn.linear_model import LogisticRegression
-
-    peer = LogisticRegression(C=np.inf, tol=1e-12, max_iter=1000).fit(MARGIN[:, None], TRUTH)
-    fitted = Platt.fit(LOGITS, LABELS)
-    assert (fitted.slope[0], fitted.intercept[0]) == pytest.approx(
-        (peer.coef_[0, 0], peer.intercept_[0]), rel=1e-4
-    )
+    slope, intercept = _logistic_peer(MARGIN[:, None], _softened(LABELS))
+    assert (fitted.slope[0], fitted.intercept[0]) == pytest.approx((slope[0], intercept), rel=1e-6)
 
 
 def test_beta() -> None:
+    """Its optimum has b = 0 here, so the others are a logistic regression on ln p alone."""
     fitted = Beta.fit(LOGITS, LABELS)
-    assert (*fitted.a, *fitted.b, *fitted.c) == pytest.approx(
-        (2.27184568, 8.42441293, 3.72559321), abs=5e-8
-    )
-    residual = fitted.transform(LOGITS)[:, 1] - TRUTH
-    features = np.column_stack([log_softmax(LOGITS), np.ones(40)])
-    assert np.abs(residual @ features).max() < 1e-9
-    assert _positive(fitted) == pytest.approx(
-        [0.05781209, 0.96710897, 0.99966136, 0.99999923, 1], abs=5e-9
-    )
+    log_p = log_softmax(LOGITS)
+    slope, intercept = _logistic_peer(log_p[:, 1:], _softened(LABELS))
+    assert (*fitted.a, *fitted.b, *fitted.c) == pytest.approx((slope[0], 0, intercept), rel=1e-6)
+    gradient_of_b = ((fitted.transform(LOGITS)[:, 1] - _softened(LABELS)) * -log_p[:, 0]).mean()
+    assert gradient_of_b > 0
 
 
 def test_beta_keeps_its_coefficients_non_negative() -> None:
@@ -104,13 +119,79 @@ def test_beta_keeps_its_coefficients_non_negative() -> None:
     assert max(fitted.a[0], fitted.b[0]) > 0
 
 
-def test_dirichlet() -> None:
-    unregularised = Dirichlet.fit_penalised(LOGITS, LABELS, 0.0, 0.0)
-    np.testing.assert_allclose(
-        unregularised.transform(AT), Beta.fit(LOGITS, LABELS).transform(AT), atol=1e-7
+@pytest.mark.parametrize("seed", range(30))
+def test_beta_is_the_best_of_all_with_coefficients_that_are_not_negative(seed: int) -> None:
+    """Labels that fall with the score gave coefficients of 0 with an intercept never fitted."""
+    from scipy.optimize import minimize
+
+    rng = np.random.default_rng(seed)
+    margin = rng.normal(0, 3, int(rng.integers(12, 80)))
+    a, b, c = rng.normal(size=3)
+    p = log_softmax(np.column_stack([np.zeros(len(margin)), margin]))
+    features = np.column_stack([p[:, 1], -p[:, 0], np.ones(len(margin))])
+    labels = (rng.random(len(margin)) < sigmoid(features @ [a, b, c])).astype(np.int64)
+    labels[:2] = 0, 1
+    targets = _softened(labels)
+
+    def loss(weights: Floats) -> float:
+        score = features @ weights
+        return float((np.logaddexp(0, score) - targets * score).mean())
+
+    fitted = Beta.fit(np.column_stack([np.zeros(len(margin)), margin]), labels)
+    bounds = [(0, None), (0, None), (None, None)]
+    peer = min(
+        minimize(loss, start, method="L-BFGS-B", bounds=bounds, options={"ftol": 1e-15}).fun
+        for start in ([1, 1, 0], [0, 0.5, 0], [0.5, 0, 0], [0, 0, 0])
     )
-    odir = _positive(Dirichlet.fit_penalised(LOGITS, LABELS, 1e-2, 1e-2))
-    assert odir == pytest.approx([0.06575746, 0.98303023, 0.99998967, 1, 1], abs=2e-8)
+    assert loss(np.r_[fitted.a, fitted.b, fitted.c]) <= peer + 1e-9
+
+
+def test_dirichlet() -> None:
+    """Two classes without penalty: a logistic regression on both log-probabilities."""
+    unregularised = Dirichlet.fit_penalised(LOGITS, LABELS, 0.0, 0.0)
+    slopes, intercept = _logistic_peer(log_softmax(LOGITS), _softened(LABELS))
+    weights = np.array(unregularised.weights)
+    assert weights[1] - weights[0] == pytest.approx(slopes, rel=1e-4)
+    assert np.diff(unregularised.intercept)[0] == pytest.approx(intercept, rel=1e-4)
+
+
+def test_dirichlet_with_penalty() -> None:
+    from scipy.optimize import minimize
+
+    logits, labels = _three_classes()
+    counts = np.bincount(labels)[labels]
+    targets = np.repeat(1 / (counts + 2)[:, None] / 2, 3, axis=1)
+    targets[np.arange(len(labels)), labels] = (counts + 1) / (counts + 2)
+
+    def loss(parameters: Floats) -> float:
+        w = parameters.reshape(3, 4)
+        odir = (w[:, :3] ** 2).sum() - (np.diag(w) ** 2).sum()
+        predicted = log_softmax(log_softmax(logits) @ w[:, :3].T + w[:, 3])
+        return float(
+            -(targets * predicted).sum(axis=1).mean()
+            + 0.02 * odir / 6
+            + 0.05 * (w[:, 3] ** 2).mean()
+        )
+
+    fitted = Dirichlet.fit_penalised(logits, labels, 0.02, 0.05)
+    ours = loss(np.column_stack([fitted.weights, fitted.intercept]).ravel())
+    peer = minimize(loss, np.eye(3, 4).ravel(), method="BFGS", options={"gtol": 1e-7}).fun
+    assert ours <= peer + 1e-12
+    assert ours == pytest.approx(peer, abs=1e-9)
+
+
+def test_strengths_are_validated_on_other_groups() -> None:
+    """Frames of one place are alike: by frame the weakest strength always looked best."""
+    rng = np.random.default_rng(3)
+    places = np.repeat(np.arange(25), 20)
+    centre = rng.normal(size=(25, 4)) * 2
+    label_of_place = np.arange(25) % 4
+    logits = centre[places] + 0.05 * rng.normal(size=(500, 4)) + np.eye(4)[label_of_place[places]]
+    labels = label_of_place[places]
+    by_frame = Dirichlet.fit(logits, labels)
+    by_group = Dirichlet.fit(logits, labels, [f"place {i}" for i in places])
+    assert by_frame.off_diagonal == STRENGTHS[0]
+    assert by_group.off_diagonal > STRENGTHS[0]
 
 
 def test_isotonic_and_histogram() -> None:
@@ -128,7 +209,9 @@ def test_vector_scaling_is_platt_for_two_classes_and_stationary_for_more() -> No
     )
     logits, labels = _three_classes()
     fitted = VectorScaling.fit(logits, labels)
-    residual = fitted.transform(logits) - np.eye(3)[labels]
+    counts = np.bincount(labels)[labels]
+    targets = np.where(np.eye(3)[labels] == 1, (counts + 1)[:, None], 0.5) / (counts + 2)[:, None]
+    residual = fitted.transform(logits) - targets
     assert np.abs((residual * logits).mean(axis=0)).max() < 1e-10
     assert np.abs(residual.mean(axis=0)).max() < 1e-10
 
@@ -157,15 +240,44 @@ def test_every_calibrator_improves_and_survives_json(name: str, n_classes: int) 
         )
 
 
-@pytest.mark.parametrize("name", ALL)
-def test_separable_labels_leave_everything_finite(name: str) -> None:
-    margin = np.array([-3.0, -2, -1, 1, 2, 3])
-    fitted = registry.fit(
-        name, np.column_stack([np.zeros(6), margin]), (margin > 0).astype(np.int64)
-    )
-    values = fitted.log_probabilities(np.column_stack([np.zeros(6), margin]))
-    assert np.isfinite(values).all()
-    assert (values.argmax(axis=1) == (margin > 0)).all()
+@pytest.mark.parametrize("name", ["temperature", "platt", "vector", "beta", "dirichlet"])
+def test_separable_labels_leave_room_for_errors(name: str) -> None:
+    """Twenty samples without an error do not show that there are none: P stays off 0 and 1."""
+    margin = np.r_[-np.linspace(1, 3, 10), np.linspace(1, 3, 10)]
+    logits, labels = np.column_stack([np.zeros(20), margin]), (margin > 0).astype(np.int64)
+    fitted = registry.fit(name, logits, labels)
+    values = fitted.log_probabilities(logits)
+    assert (values.argmax(axis=1) == labels).all()
+    assert values.min() > np.log(1e-4)
+
+
+@pytest.mark.parametrize("kind", ["two values", "gaussian"])
+@pytest.mark.parametrize("name", ["platt", "vector", "beta", "dirichlet"])
+def test_large_logits_are_fitted_as_small_ones(name: str, kind: str) -> None:
+    """A saturated sigmoid stopped the fits at their start from margins of 40 on, NaN from 700."""
+    rng = np.random.default_rng(0)
+    labels = rng.integers(0, 2, 400)
+    sign = np.where((labels == 1) ^ (rng.random(400) < 0.1), 1.0, -1.0)
+    margin = sign if kind == "two values" else sign * np.abs(rng.normal(1, 0.3, 400))
+    losses = []
+    for size in (5.0, 40, 80, 200, 700, 1e4):
+        logits = np.column_stack([-size * margin / 2, size * margin / 2])
+        fitted = registry.fit(name, logits, labels)
+        losses.append(float(nll_multiclass(labels, fitted.log_probabilities(logits))))
+    assert max(losses) < 0.35
+    assert max(losses) - min(losses) < 0.02
+
+
+def test_logits_that_determine_nothing_are_an_error_with_the_reason() -> None:
+    logits = np.array([[-1e38, 1e38], [1e38, -1e38]] * 20)
+    with pytest.raises(DataError, match="the best temperature lies beyond"):
+        Temperature.fit(logits, np.array([1, 0, 0, 0] * 10))
+
+
+def test_a_fit_that_is_not_stationary_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(newton, "_MAX_ITERATIONS", 1)
+    with pytest.raises(DataError, match=r"the fit stopped at a gradient of .*, which must be 0"):
+        Platt.fit(LOGITS, LABELS)
 
 
 def test_published_table_of_resnet110_on_cifar10(real_logits: Path) -> None:
@@ -178,23 +290,23 @@ def test_published_table_of_resnet110_on_cifar10(real_logits: Path) -> None:
         return float(nll_multiclass(test_labels, calibrator.log_probabilities(test_logits)))
 
     temperature = Temperature.fit(logits, labels)
-    assert temperature.temperature == pytest.approx(2.39501, abs=5e-6)
-    assert nll(temperature) == pytest.approx(0.209261, abs=2e-6)
+    assert temperature.temperature == pytest.approx(2.39501, abs=5e-3)
+    assert nll(temperature) == pytest.approx(0.209261, abs=5e-5)
     probabilities = temperature.transform(test_logits)
     assert calibration_error.ece_top_label(test_labels, probabilities) == pytest.approx(
-        0.011321, abs=2e-5
+        0.011321, abs=2e-4
     )
     assert 10 * calibration_error.ece_classwise(test_labels, probabilities) == pytest.approx(
-        0.04343, abs=5e-6
+        0.04343, abs=1e-4
     )
     vector = VectorScaling.fit(logits, labels)
-    assert nll(vector) == pytest.approx(0.206245, abs=3e-4)
+    # Smoothed targets are better than the published 0.206245 (class-wise .003691) and 0.205106.
+    assert nll(vector) == pytest.approx(0.205034, abs=1e-5)
     assert 10 * calibration_error.ece_classwise(
         test_labels, vector.transform(test_logits)
-    ) == pytest.approx(0.03691, abs=5e-4)
+    ) == pytest.approx(0.03542, abs=5e-5)
     dirichlet = nll(Dirichlet.fit(logits, labels))
-    assert dirichlet == pytest.approx(0.205106, abs=1.5e-3)
-    assert dirichlet < nll(temperature) - 0.004
+    assert dirichlet == pytest.approx(0.2027, abs=5e-4)
 
 
 @pytest.mark.parametrize(
@@ -205,7 +317,6 @@ def test_published_table_of_resnet110_on_cifar10(real_logits: Path) -> None:
         ([[0, 1]], [0, 1], r"labels are int64 \(2,\), expected integers \(1,\)"),
         ([[0, 1], [1, 0]], [0, 2], r"labels contain \[0, 2\], expected 0..1"),
         ([[0, 1], [1, 0]], [-1, 1], r"labels contain \[-1, 1\]"),
-        ([[0, 1], [1, 0]], [1, 1], r"class\(es\) \[0\] have no samples"),
         ([[0], [1]], [0, 0], r"logits have shape \(2, 1\)"),
         ([[0, 1]], [0.5], "labels are float64"),
     ],
