@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from components.shared.stats.metrics import Floats
+from components.shared.stats.metrics import Floats, mcc
 from components.shared.stats.reward import expected_reward, expected_reward_of_rates
 from tests.components.shared.stats.validator_reward import reward
 
@@ -46,11 +46,15 @@ def test_five_correct_answers_of_one_class() -> None:
     assert reward(np.ones(5, bool), np.full(5, 0.9)) == 0.125
 
 
-def test_a_missing_answer_leaves_the_windows_but_the_oldest_return() -> None:
-    labels = np.r_[True, LABELS]
-    answers = np.r_[0.1, _with({50: -1.0})]
-    assert reward(labels, answers) == pytest.approx(0.9702, abs=1e-3)
+def test_a_missing_answer_keeps_its_place_in_the_windows() -> None:
+    """The validator cuts the last 100 (and 10) images, then leaves out those without an answer."""
     assert reward(LABELS, _with({50: -1.0})) == 1.0
+    # A wrong answer before the window does not come back.
+    assert reward(np.r_[True, LABELS], np.r_[0.1, _with({50: -1.0})]) == 1.0
+    # Of the last ten images one has no answer: eight of nine are right, not nine of ten.
+    mixed = _with({95: -1.0, 97: 1 - PERFECT[97]})
+    matthews = mcc(np.delete(LABELS, 95), np.delete(mixed, 95) > 0.5)
+    assert reward(LABELS, mixed) == pytest.approx((0.5 * float(matthews) + 0.5 * 8 / 9) ** 3)
 
 
 def test_only_the_last_hundred_count() -> None:
