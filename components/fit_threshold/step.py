@@ -6,7 +6,8 @@ from pathlib import Path
 import numpy as np
 
 from components.fit_threshold.config import FitThresholdConfig
-from components.fit_threshold.sweep import Best, Sweep, best_threshold, best_thresholds, sweep
+from components.fit_threshold.sweep import Sweep, best_thresholds, sweep
+from components.fit_threshold.threshold import FnrLimit, ThresholdFit, fit_threshold
 from components.shared.calibration.artifact import read_calibrator
 from components.shared.calibration.calibrator import LogitArray
 from components.shared.contracts.artifact_kinds import Kind
@@ -32,7 +33,7 @@ def run(
     policy: OutputDir,
     calibration: InputDir | None = None,
 ) -> None:
-    """Sweep all thresholds on VAL_CALIB; write policy.json, fit.json, the sweep and its plot.
+    """Choose the threshold on VAL_CALIB; write policy.json, fit.json, the sweep and its plot.
 
     Args:
         config: objective, largest false negative rate, resampling.
@@ -53,8 +54,8 @@ def run(
 
     uncut = softmax_policy(logits.class_names, config.positive_class, 0.0, calibrator)
     margin = uncut.margin(logits.logits)
-    result = sweep(truth, margin, config.objective)
-    best = best_threshold(result, config.max_fnr)
+    fit = _fit(config, truth, margin, logits.groups)
+    best = fit.best
     fitted = softmax_policy(logits.class_names, config.positive_class, best.threshold, calibrator)
     interval = _interval(config, truth, margin, logits.groups)
     early_exit = fit_early_exit(
@@ -63,20 +64,20 @@ def run(
 
     shown = f"{interval[0]:.4f} to {interval[1]:.4f}" if interval else "none"
     print(
-        f"threshold {fitted.threshold:.4f} (95 % interval {shown}), "
+        f"threshold {fitted.threshold:.4f} (95 % interval of the best {shown}), "
         f"{config.objective} {best.objective:.4f} on {len(truth)} samples of VAL_CALIB"
     )
 
     with writing(policy, kind=Kind.POLICY, step=STEP, config=config, inputs=inputs) as out:
         write_json(out / POLICY, fitted.to_json())
-        write_json(out / FIT, _fit_document(config, best, interval, truth))
+        write_json(out / FIT, _fit_document(config, fit, interval, truth))
         write_early_exit(out, early_exit)
         if logits.distilled is not None:
             distilled = _distilled_policy(config, logits, logits.distilled, truth)
             write_json(out / DISTILLED_POLICY, distilled.to_json())
 
-        _write_sweep(out / "threshold_sweep.csv", result)
-        _plot(out / "threshold.png", config, result, fitted.threshold, interval)
+        _write_sweep(out / "threshold_sweep.csv", fit.sweep)
+        _plot(out / "threshold.png", config, fit.sweep, fitted.threshold, interval)
 
 
 def _distilled_policy(
@@ -87,9 +88,21 @@ def _distilled_policy(
     It has no calibrator, so that the threshold can be put into the head's weights.
     """
     uncut = softmax_policy(logits.class_names, config.positive_class, 0.0)
-    result = sweep(truth, uncut.margin(distilled), config.objective)
-    best = best_threshold(result, config.max_fnr)
-    return softmax_policy(logits.class_names, config.positive_class, best.threshold)
+    fit = _fit(config, truth, uncut.margin(distilled), logits.groups)
+    return softmax_policy(logits.class_names, config.positive_class, fit.best.threshold)
+
+
+def _fit(
+    config: FitThresholdConfig, truth: Bools, margin: Floats, groups: tuple[str, ...]
+) -> ThresholdFit:
+    return fit_threshold(
+        truth,
+        margin,
+        groups,
+        objective=config.objective,
+        limit=FnrLimit(config.max_fnr, config.max_fnr_delta),
+        seed=config.seed,
+    )
 
 
 def _truth(config: FitThresholdConfig, logits: Logits) -> Bools:
@@ -109,7 +122,11 @@ def _truth(config: FitThresholdConfig, logits: Logits) -> Bools:
 def _interval(
     config: FitThresholdConfig, truth: Bools, margin: Floats, groups: tuple[str, ...]
 ) -> tuple[float, float] | None:
-    """Return the 95 % bootstrap interval of the threshold as a probability, over groups."""
+    """Return the 95 % bootstrap interval of the best threshold as a probability, over groups.
+
+    It covers the threshold that is best for the population; the chosen one is a smoother estimate
+    of that.
+    """
     member = membership(groups, len(groups))
     thresholds = []
     for weights in group_weights(member, config.n_bootstrap, config.seed):
@@ -119,8 +136,12 @@ def _interval(
 
 
 def _fit_document(
-    config: FitThresholdConfig, best: Best, interval: tuple[float, float] | None, truth: Bools
+    config: FitThresholdConfig,
+    fit: ThresholdFit,
+    interval: tuple[float, float] | None,
+    truth: Bools,
 ) -> dict[str, object]:
+    best = fit.best
     return {
         "split": "VAL_CALIB",
         "n_samples": len(truth),
@@ -130,7 +151,9 @@ def _fit_document(
         "false_negative_rate": best.false_negative_rate,
         "false_positive_rate": best.false_positive_rate,
         "max_fnr": config.max_fnr,
-        "threshold_interval_95": interval,
+        "max_fnr_delta": config.max_fnr_delta,
+        "fnr_upper_bound": fit.fnr_upper_bound,
+        "best_threshold_interval_95": interval,
     }
 
 
@@ -170,7 +193,7 @@ def _plot(
 
     axes.axvline(threshold, color="black", linewidth=1)
     if interval is not None:
-        axes.axvspan(*interval, alpha=0.15, label="95 % interval of the threshold")
+        axes.axvspan(*interval, alpha=0.15, label="95 % interval of the best threshold")
     axes.set_xlabel(f"threshold on P({config.positive_class})")
     axes.legend(fontsize=8)
     figure.savefig(path, dpi=120, metadata={"Software": None})

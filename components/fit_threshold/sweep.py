@@ -71,23 +71,24 @@ class Best:
     false_positive_rate: float
 
 
-def sweep(truth: Bools, scores: Floats, objective: str, weights: Weights = None) -> Sweep:
+def sweep(truth: Bools | Floats, scores: Floats, objective: str, weights: Weights = None) -> Sweep:
     """Evaluate all rules in O(N log N): one sort, then cumulated counts.
 
     Args:
-        truth: (N,) bool.
+        truth: (N,) bool; or float64 probabilities that the samples are positive, which give the
+            objective and rates of expected counts.
         scores: (N,) float64, finite.
         objective: a key of `OBJECTIVES`.
         weights: as in `metrics`.
     """
     order = np.argsort(scores)
-    ordered, positive = scores[order], truth[order]
+    ordered, positive = scores[order], truth[order].astype(np.float64)
     last_of_tie = np.r_[np.flatnonzero(np.diff(ordered)), len(ordered) - 1]
 
     w = multiplicities(len(truth), weights)[..., order]
     start = np.zeros((*w.shape[:-1], 1))
     fn = np.concatenate([start, np.cumsum(w * positive, axis=-1)[..., last_of_tie]], axis=-1)
-    tn = np.concatenate([start, np.cumsum(w * ~positive, axis=-1)[..., last_of_tie]], axis=-1)
+    tn = np.concatenate([start, np.cumsum(w * (1 - positive), axis=-1)[..., last_of_tie]], axis=-1)
     tp, fp = fn[..., -1:] - fn, tn[..., -1:] - tn
 
     distinct = ordered[last_of_tie]
@@ -102,22 +103,35 @@ def sweep(truth: Bools, scores: Floats, objective: str, weights: Weights = None)
     )
 
 
-def best_threshold(result: Sweep, max_fnr: float = 1.0) -> Best:
+def best_threshold(
+    result: Sweep,
+    max_fnr: float = 1.0,
+    *,
+    objective: Floats | None = None,
+    fnr: Floats | None = None,
+) -> Best:
     """Return the rule with the largest objective and a false negative rate of at most `max_fnr`.
 
     Neighbouring rules that are equally good form a plateau; of several plateaus the widest (then
     the lowest) counts, and the threshold is its middle, moved to the next gap where the middle is
     an attained score.
 
+    Args:
+        result: sweep of the samples.
+        max_fnr: limit of the false negative rate.
+        objective: (D + 1,) what the choice goes by, in place of the samples' own objective.
+        fnr: (D + 1,) what the limit is about, in place of the samples' own false negative rate.
+
     Raises:
         InfeasibleError: only the rule "everything is positive" has such a false negative rate.
     """
-    found = _best_rule(result.edges, result.objective, result.false_negative_rate, max_fnr)
+    value = result.objective if objective is None else objective
+    rate = result.false_negative_rate if fnr is None else fnr
+    found = _best_rule(result.edges, value, rate, max_fnr)
     if found is None:
         raise InfeasibleError(
             f"max_fnr={max_fnr} leaves only the rule that flags everything; the lowest false"
-            f" negative rate of a separating threshold is {result.false_negative_rate[1]:.4f};"
-            " increase max_fnr"
+            f" negative rate of a separating threshold is {rate[1]:.4f}; increase max_fnr"
         )
 
     rule, threshold = found

@@ -146,11 +146,8 @@ def choose(samples: LabelledLogits, seed: int) -> tuple[str, str]:
     """Return the name that `compare` would choose, without intervals, and a reason for none."""
     names = registry.names(len(samples.class_names))
     excluded = _exclusions(names, samples)
-    log_probabilities, failures = _cross_fit(
-        [name for name in names if name not in excluded], samples, seed
-    )
-    member = membership(samples.groups, len(samples.groups))
-    chosen = _simplest(_losses(log_probabilities, samples.labels), member)
+    candidates = [name for name in names if name not in excluded]
+    chosen, failures = simplest(candidates, samples, seed)
     if chosen != UNCALIBRATED:
         return chosen, ""
 
@@ -158,6 +155,19 @@ def choose(samples: LabelledLogits, seed: int) -> tuple[str, str]:
     if temperature is not None:
         return chosen, f"temperature: {temperature}"
     return chosen, "no calibrator's cross-fitted NLL is lower by more than one standard error"
+
+
+def simplest(
+    names: Sequence[str], samples: LabelledLogits, seed: int
+) -> tuple[str, dict[str, str]]:
+    """Return the simplest of none and these within one standard error of the best.
+
+    The names are ordered from simple to flexible. The second result says, by name, why any could
+    not be fitted.
+    """
+    log_probabilities, failures = _cross_fit(names, samples, seed)
+    member = membership(samples.groups, len(samples.groups))
+    return _simplest(_losses(log_probabilities, samples.labels), member), failures
 
 
 def fit_named(name: str, samples: LabelledLogits, seed: int) -> FittedCalibrator:
