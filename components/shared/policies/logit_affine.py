@@ -15,9 +15,14 @@ import numpy as np
 from components.shared.policies.policy import Policy
 from components.shared.stats.metrics import Bools, Floats
 
-# Log-odds beyond which no trained model's output lies, and the grid on which a decision must change
-# at most once.
-_RANGE, _N_GRID = 60.0, 12_001
+# Log-odds beyond which no model's output lies, and the grid on which a decision must change at most
+# once: fine where outputs usually are, geometric beyond.
+_RANGE = 1e5
+_GRID = np.r_[
+    -np.geomspace(_RANGE, 60, 2000, endpoint=False),
+    np.linspace(-60, 60, 12_001),
+    np.geomspace(_RANGE, 60, 2000, endpoint=False)[::-1],
+]
 # A smaller scale cannot be inverted in float32.
 _LEAST_SCALE = 1e-3
 
@@ -52,8 +57,13 @@ def logit_affine_of(policy: Policy) -> LogitAffine:
 
     name = "" if calibrator is None else calibrator.NAME
     scale, offset = identity
+    obstacle = (
+        f"the {name} calibrator is not linear in the logits"
+        if affine is None
+        else f"the {name} calibrator's scale {affine[0].min():.2g} cannot be undone in float32"
+    )
     if n_classes > 2:
-        reason = f"the {name} calibrator of {n_classes} classes is not linear in the logits"
+        reason = f"with {n_classes} classes {obstacle}"
         return LogitAffine(scale, offset, decides=False, reason=reason)
 
     threshold = _uncalibrated_threshold(policy)
@@ -61,12 +71,11 @@ def logit_affine_of(policy: Policy) -> LogitAffine:
         reason = f"the {name} calibrator does not rise with the logits around the threshold"
         return LogitAffine(scale, offset, decides=False, reason=reason)
 
-    reason = (
-        f"the {name} calibrator is not linear in the logits; only the decision is in the weights"
-    )
     lowered = _lowered(offset, policy.positive, threshold)
 
-    return LogitAffine(scale, lowered, decides=True, reason=reason)
+    return LogitAffine(
+        scale, lowered, decides=True, reason=f"{obstacle}; only the decision is in the weights"
+    )
 
 
 def _lowered(offset: Floats, positive: int, by: float) -> Floats:
@@ -87,8 +96,7 @@ def _uncalibrated_threshold(policy: Policy) -> float | None:
         logits[:, policy.positive] = margin
         return policy.decision(logits)
 
-    grid = np.linspace(-_RANGE, _RANGE, _N_GRID)
-    decided = is_positive(grid)
+    decided = is_positive(_GRID)
     changes = np.flatnonzero(np.diff(decided.astype(np.int8)))
     if len(changes) == 0:
         return -_RANGE if decided[0] else _RANGE
@@ -96,7 +104,7 @@ def _uncalibrated_threshold(policy: Policy) -> float | None:
         return None
 
     # Bisection down to two adjacent floats.
-    low, high = grid[changes[0]], grid[changes[0] + 1]
+    low, high = _GRID[changes[0]], _GRID[changes[0] + 1]
     while low < (middle := (low + high) / 2) < high:
         if is_positive(np.array([middle]))[0]:
             high = middle

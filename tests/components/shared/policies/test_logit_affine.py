@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 
 from components.shared.calibration import registry
-from components.shared.calibration.binning import Histogram
+from components.shared.calibration.binning import Histogram, Isotonic
 from components.shared.calibration.calibrator import Calibrator
+from components.shared.calibration.dirichlet import Beta
 from components.shared.calibration.linear import Platt, Temperature
 from components.shared.policies.logit_affine import logit_affine_of
 from components.shared.policies.policy import softmax_policy
@@ -42,19 +43,47 @@ def test_stored_logits_decide_as_the_policy(
         np.testing.assert_allclose(1 / (1 + np.exp(-margin)), stated, atol=1e-9)
 
 
+@pytest.mark.parametrize(
+    ("calibrator", "size"),
+    [
+        (Platt((5e-4,), (0.1,)), 1e4),
+        (Temperature(2000.0), 1e4),
+        (Beta((0.01,), (0.02,), (3.0,)), 1e3),
+        (Isotonic(((-3e4, -2e4, 2e4),), ((0.1, 0.4, 0.9),)), 1e4),
+    ],
+)
+@pytest.mark.parametrize("threshold", [0.0, 0.7, -1.0])
+def test_large_logits_are_decided_as_the_policy_does(
+    calibrator: Calibrator, size: float, threshold: float
+) -> None:
+    """A threshold beyond 60 on the raw log-odds was taken for one of 60."""
+    policy = softmax_policy(("None", "Roadwork"), "Roadwork", threshold, calibrator)
+    affine = logit_affine_of(policy)
+    logits = np.random.default_rng(0).normal(size=(20_000, 2)) * size
+    stored = affine.scale * logits + affine.offset
+    assert affine.decides
+    assert ((stored[:, 1] > stored[:, 0]) == policy.decision(logits)).all()
+
+
 def test_a_threshold_never_reached_says_always_the_same() -> None:
     calibrator = Histogram(((0.2, 0.3, 0.4),))
     affine = logit_affine_of(softmax_policy(("None", "Roadwork"), "Roadwork", 0.0, calibrator))
     assert affine.decides
-    assert affine.offset.tolist() == [0, -60]
+    assert affine.offset.tolist() == [0, -1e5]
 
 
 @pytest.mark.parametrize(
     ("names", "calibrator", "reason"),
     [
-        (("None", "Roadwork"), Platt((1e-6,), (0.0,)), "not linear"),
+        (("None", "Roadwork"), Platt((5e-4,), (0.1,)), "platt calibrator's scale 0.0005 cannot"),
+        (("None", "Roadwork"), Platt((-5e-4,), (0.1,)), "does not rise"),
+        (("a", "b", "Roadwork"), Temperature(2000.0), "temperature calibrator's scale 0.0005"),
         (("None", "Roadwork"), Histogram(((0.9, 0.1),)), "does not rise"),
-        (("a", "b", "Roadwork"), Platt((1.0,) * 3, (0.0,) * 3), "of 3 classes is not linear"),
+        (
+            ("a", "b", "Roadwork"),
+            Platt((1.0,) * 3, (0.0,) * 3),
+            "3 classes the platt calibrator is not",
+        ),
         (("a", "b", "Roadwork"), Temperature(2.0), ""),
     ],
 )
