@@ -23,9 +23,8 @@ COVERED: dict[str, str] = {
     "components/configure/test_resolve.py": "step",
     "components/import_backbone/test_step.py": "backbone_sources",
     "components/ingest_dataset/test_step.py": "check grouping parallel",
-    "components/ingest_dataset/sources/test_sources.py": (
-        "csv_source files labels open parquet_source"
-    ),
+    "components/ingest_dataset/sources/test_sources.py": "csv_source files open parquet_source",
+    "components/ingest_dataset/sources/test_labels.py": "records",
     "components/predict_logits/test_step.py": "predict",
     "components/pretrain_explora/test_step.py": ("collapse_monitor dino student train verify"),
     "components/shared/calibration/test_calibrators.py": (

@@ -36,7 +36,8 @@ def fingerprint(data: str, backbone: str, extra_sources: str = "") -> Fingerprin
     """
     if not data:
         raise ConfigError(
-            "data='' is not set; give a folder with a CSV, or a Parquet file or folder"
+            "data='' is not set; give a folder with a CSV, Parquet, or a folder with one folder per"
+            " class"
         )
     if not backbone:
         raise ConfigError(

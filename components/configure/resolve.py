@@ -233,7 +233,9 @@ def _between_phases(built: Mapping[str, Config]) -> Iterator[str]:
     assert isinstance(ingest, IngestConfig)
     assert isinstance(train, TrainBaselineConfig)
 
-    classes = list(ingest.class_names)
+    if ingest.known_classes is None:
+        return
+    classes = list(ingest.known_classes)
     if train.positive_class not in classes:
         yield f"positive_class={train.positive_class!r} is not in class_names={classes}"
 

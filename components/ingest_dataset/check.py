@@ -3,6 +3,7 @@
 import hashlib
 import itertools
 import warnings
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import BinaryIO
@@ -13,8 +14,8 @@ import numpy.typing as npt
 from components.ingest_dataset import duplicates
 from components.ingest_dataset.config import IngestConfig
 from components.ingest_dataset.parallel import ordered_map
-from components.ingest_dataset.sources.open import open_source
-from components.ingest_dataset.sources.records import Record
+from components.ingest_dataset.sources.labels import Labelling
+from components.ingest_dataset.sources.records import Record, Source
 from components.shared.contracts.progress import progress
 from components.shared.data.decode import ImageRejectedError, decode_resized
 
@@ -75,16 +76,21 @@ class PixelFile:
         )
 
 
-def check_all(config: IngestConfig, pixels: PixelFile) -> list[Checked]:
+def check_all(
+    config: IngestConfig, sources: Sequence[Source], labelling: Labelling, pixels: PixelFile
+) -> list[Checked]:
     """Decode every record of every source; the result is sorted by source and path.
 
-    All tables are checked before the first image is decoded.
-
-    Raises:
-        DataError: a source or its table is wrong.
+    Args:
+        config: limits and the size of stored images.
+        sources: the opened sources.
+        labelling: the classes of their labels.
+        pixels: receives the decoded images.
     """
-    sources = [open_source(source, config.class_names) for source in config.sources()]
-    records = itertools.chain.from_iterable(source.records() for source in sources)
+    records = itertools.chain.from_iterable(
+        source.records(classes)
+        for source, classes in zip(sources, labelling.of_sources, strict=True)
+    )
     results = ordered_map(lambda record: _decode_record(record, config), records)
     checked = []
 
@@ -92,9 +98,7 @@ def check_all(config: IngestConfig, pixels: PixelFile) -> list[Checked]:
         # Pillow warns of damaged metadata and of large images: neither affects the pixels, and the
         # size is checked here.
         warnings.simplefilter("ignore")
-        for item, image in progress(
-            results, "images", total=sum(source.count for source in sources)
-        ):
+        for item, image in progress(results, "images", total=labelling.n_used):
             position = -1 if image is None else pixels.add(item.sha256, image)
             checked.append(replace(item, position=position))
 
@@ -106,9 +110,7 @@ def _decode_record(record: Record, config: IngestConfig) -> tuple[Checked, Pixel
     described = (record.source, record.path, record.label, record.group, record.attributes)
     try:
         data = record.read()
-        image = decode_resized(
-            data, name=record.path, size=config.image_size, max_pixels=config.max_pixels
-        )
+        image = decode_resized(data, size=config.image_size, max_pixels=config.max_pixels)
     except ImageRejectedError as error:
         return Checked(*described, reason=str(error)), None
 

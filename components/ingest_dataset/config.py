@@ -6,6 +6,7 @@ from components.ingest_dataset.sources.config import (
     EXCLUDE,
     SourceConfig,
     all_sources,
+    classes_of_maps,
     label_map_problems,
 )
 from components.shared.contracts.config import option
@@ -22,8 +23,11 @@ class IngestConfig(SourceConfig):
     source_fingerprint: str = option(
         "", "Digest of the source's listing; set by the pipeline for its cache."
     )
-    class_names: tuple[str, ...] = option(
-        ("None", "Roadwork"), "Classes in the order of the model's outputs."
+    class_names: tuple[str, ...] | None = option(
+        None,
+        "Classes in the order of the model's outputs; auto: those of the data, None and Roadwork"
+        " where its labels are these or 0 and 1.",
+        unset="auto",
     )
     image_size: int = option(224, "Side of the stored square image, pixels.", ge=16, le=2048)
     max_reject_fraction: float = option(
@@ -44,27 +48,35 @@ class IngestConfig(SourceConfig):
     )
 
     def check(self) -> list[str]:
-        """Classes must be distinct, sources complete, label maps must map to classes."""
-        problems = []
-        if len(self.class_names) < 2 or len(set(self.class_names)) != len(self.class_names):
-            problems.append(
-                f"class_names={list(self.class_names)} must be at least 2 distinct names"
-            )
-
-        if EXCLUDE in self.class_names:
-            problems.append(
-                f"class_names={list(self.class_names)}: {EXCLUDE!r} means to leave a row out"
-            )
+        """Classes must be distinct, sources complete, label maps must lead to classes."""
+        problems = [] if self.class_names is None else _name_problems(self.class_names)
 
         try:
             sources = self.sources()
         except ConfigError as error:
             return [*problems, str(error)]
 
-        return problems + [
-            line for source in sources for line in label_map_problems(source, self.class_names)
-        ]
+        return problems + label_map_problems(sources, self.class_names)
+
+    @property
+    def known_classes(self) -> tuple[str, ...] | None:
+        """The classes, where the options alone say them; None where the data do."""
+        found = classes_of_maps(self.sources()) if self.class_names is None else self.class_names
+        return None if found is None else tuple(found)
 
     def sources(self) -> list[SourceConfig]:
         """All sources, the first one first."""
         return all_sources(self, self.extra_sources)
+
+
+def _name_problems(class_names: tuple[str, ...]) -> list[str]:
+    """Return what is wrong with given class names, a line each."""
+    problems = []
+    shown = f"class_names={list(class_names)}"
+    if len(class_names) < 2 or len(set(class_names)) != len(class_names):
+        problems.append(f"{shown} must be at least 2 distinct names, or auto")
+    if EXCLUDE in class_names:
+        problems.append(f"{shown}: {EXCLUDE!r} means to leave a row out")
+    if any(name != name.strip() or not name for name in class_names):
+        problems.append(f"{shown}: a name is empty or has blanks around it")
+    return problems

@@ -1,19 +1,24 @@
 """Checks and stores the user's images, finds duplicates, and maps labels to classes."""
 
 import csv
-from collections.abc import Sequence
+import itertools
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from components.ingest_dataset.check import Checked, PixelFile, check_all
 from components.ingest_dataset.config import IngestConfig
 from components.ingest_dataset.grouping import Pair, near_duplicates, united_groups, without_copies
+from components.ingest_dataset.sources.labels import Labelling, label_sources
+from components.ingest_dataset.sources.open import open_source
+from components.ingest_dataset.sources.records import Label, Source
 from components.shared.contracts.artifact_kinds import Kind
 from components.shared.contracts.artifacts import working, writing
 from components.shared.contracts.errors import ConfigError, DataError
+from components.shared.contracts.listing import first_of
 from components.shared.contracts.step import OutputDir, main
 from components.shared.data.dataset import Sample, write_header, write_samples, write_shards
 
-_NAMED = 50
+_NAMED = 20
 _DUPLICATE_COLUMNS = ("sample_id", "source", "path", "label")
 
 
@@ -24,34 +29,42 @@ def run(config: IngestConfig, *, dataset: OutputDir) -> None:
 
     Raises:
         ConfigError: `data` is not set.
-        DataError: a table is wrong, or more than `max_reject_fraction` of the files are unusable.
+        DataError: a table is wrong, a label has no class, or more than `max_reject_fraction` of the
+            files are unusable; DATASET.rejects.csv beside the output then lists them all.
     """
     if not config.data:
         raise ConfigError(
-            "data='' is not set; give a folder with a CSV, a Parquet file or folder, or an s3://"
-            " address"
+            "data='' is not set; give a folder with a CSV, a Parquet file or folder, a folder with"
+            " one folder per class, or an s3:// address"
         )
+
+    # All tables are checked before the first image is decoded.
+    sources = [open_source(source) for source in config.sources()]
+    labelling = label_sources(sources, config.class_names)
+    labels = _label_rows(sources, labelling)
+    _print_labels(labels, labelling)
 
     with working(dataset) as scratch:
         pixels = PixelFile(scratch / "pixels", config.image_size)
         try:
-            checked = check_all(config, pixels)
+            checked = check_all(config, sources, labelling, pixels)
         finally:
             pixels.close()
 
         rejected = [item for item in checked if item.reason]
-        _refuse_too_many(config, len(checked), rejected)
+        _refuse_too_many(config, len(checked), rejected, dataset)
         unique, exact = without_copies([item for item in checked if not item.reason])
         near = near_duplicates(unique, config.near_duplicate_distance)
         groups = united_groups(unique, exact, near)
 
         rows = sorted(zip(unique, groups, strict=True), key=lambda row: row[0].sha256)
-        samples = [_sample(config, item, group) for item, group in rows]
-        summary = _summary(config, samples, rejected, exact, near)
+        samples = [_sample(labelling.class_names, item, group) for item, group in rows]
+        summary = _summary(labelling.class_names, samples, rejected, exact, near)
+        summary["labels"] = labels
         with writing(
             dataset, kind=Kind.IMAGE_DATASET, step="ingest_dataset", config=config, summary=summary
         ) as out:
-            write_header(out, config.class_names, config.image_size)
+            write_header(out, labelling.class_names, config.image_size)
             write_samples(out, samples)
             stored = pixels.read()
             write_shards(
@@ -63,21 +76,62 @@ def run(config: IngestConfig, *, dataset: OutputDir) -> None:
     _report(summary, rejected, [*exact, *near])
 
 
-def _refuse_too_many(config: IngestConfig, total: int, rejected: Sequence[Checked]) -> None:
-    """Raise DataError where more than `max_reject_fraction` of the files are unusable, or all."""
-    if len(rejected) > config.max_reject_fraction * total or len(rejected) == total:
-        named = "; ".join(f"{item.source}/{item.path}: {item.reason}" for item in rejected)
-        limit = f"more than max_reject_fraction={config.max_reject_fraction}"
-        raise DataError(
-            f"{len(rejected)} of {total} images are unusable, {limit}; repair or remove them:"
-            f" {named}"
+def _label_rows(sources: Sequence[Source], labelling: Labelling) -> list[dict[str, object]]:
+    """Return label, class and number of rows for every label of every source, for the manifest."""
+    return [
+        {"source": source.name, "label": str(label), "class": name, "count": count[label]}
+        for source, classes, count in zip(
+            sources, labelling.of_sources, labelling.counts, strict=True
         )
+        for label, name in sorted(
+            classes.items(), key=lambda entry: _class_order(labelling.class_names, entry)
+        )
+    ]
 
 
-def _sample(config: IngestConfig, item: Checked, group: str) -> Sample:
+def _class_order(class_names: Sequence[str], entry: tuple[Label, str]) -> tuple[int, Label]:
+    """Sort key: by class, the excluded labels last."""
+    label, name = entry
+    return class_names.index(name) if name in class_names else len(class_names), label
+
+
+def _print_labels(rows: Sequence[Mapping[str, object]], labelling: Labelling) -> None:
+    """Print the classes and where they come from, and label -> class: count for every source."""
+    names = ", ".join(f"{index} {name}" for index, name in enumerate(labelling.class_names))
+    print(f"classes (from {labelling.origin}): {names}")
+    for source, of_source in itertools.groupby(rows, key=lambda row: row["source"]):
+        print(f"labels of {source}:")
+        for row in of_source:
+            print(f"  {row['label']} -> {row['class']}: {row['count']}")
+
+
+def _refuse_too_many(
+    config: IngestConfig, total: int, rejected: Sequence[Checked], dataset: Path
+) -> None:
+    """Raise DataError where more than `max_reject_fraction` of the files are unusable, or all.
+
+    No artifact is written then, so the table of all rejected files is written beside it.
+    """
+    table = dataset.with_name(f"{dataset.name}.rejects.csv")
+    table.unlink(missing_ok=True)
+    if len(rejected) <= config.max_reject_fraction * total and len(rejected) < total:
+        return
+
+    _write_rejects(table, rejected)
+    named = first_of(
+        (f"{item.source}/{item.path}: {item.reason}" for item in rejected), separator="; "
+    )
+    raise DataError(
+        f"{len(rejected)} of {total} images are unusable, more than"
+        f" max_reject_fraction={config.max_reject_fraction}; repair or remove them, or increase it:"
+        f" {named} (all: {table})"
+    )
+
+
+def _sample(class_names: Sequence[str], item: Checked, group: str) -> Sample:
     return Sample(
         sample_id=item.sha256[:16],
-        label=config.class_names.index(item.label),
+        label=class_names.index(item.label),
         group=group,
         source=item.source,
         path=item.path,
@@ -87,7 +141,7 @@ def _sample(config: IngestConfig, item: Checked, group: str) -> Sample:
 
 
 def _summary(
-    config: IngestConfig,
+    class_names: Sequence[str],
     samples: Sequence[Sample],
     rejected: Sequence[Checked],
     exact: list[Pair],
@@ -101,7 +155,7 @@ def _summary(
     return {
         "n_samples": len(samples),
         "n_groups": len({sample.group for sample in samples}),
-        "n_per_class": {name: labels.count(index) for index, name in enumerate(config.class_names)},
+        "n_per_class": {name: labels.count(index) for index, name in enumerate(class_names)},
         "n_per_source": {name: of_samples.count(name) for name in sources},
         "n_rejected": len(rejected),
         "n_exact_duplicates": len(exact),

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from components.shared.contracts.environment import Variable
+from components.shared.contracts.listing import first_of
 from pipelines.cli.declare import PACKAGES, verb
 from pipelines.cli.options import DryRun, GraphOptions, Registry, ResourceOptions
 from pipelines.exit_codes import INTERRUPTED
@@ -129,7 +130,8 @@ def upload_data(
     folder: Annotated[
         Path,
         typer.Argument(
-            metavar="FOLDER", help="Data set (labels.csv or Parquet) or backbone (safetensors)."
+            metavar="FOLDER",
+            help="Data set (labels.csv, Parquet, or a folder per class) or backbone.",
         ),
     ],
     address: Annotated[
@@ -152,7 +154,7 @@ def upload_data(
     n_files = _files(len(selection.files))
     print(f"{selection.kind}: {n_files}, {megabytes(selection.n_bytes)}", flush=True)
     if selection.left_out:
-        print(f"not sent, since no step reads it: {_named(selection.left_out)}")
+        print(f"not sent, since no step reads it: {first_of(selection.left_out, most=_NAMED)}")
 
     runs = find_store(api, store)
     try:
@@ -173,8 +175,8 @@ def upload_data(
 
     if done.stale:
         print(
-            f"{len(done.stale)} other object(s) stay below the address: {_named(done.stale)};"
-            " --delete removes them"
+            f"{len(done.stale)} other object(s) stay below the address:"
+            f" {first_of(done.stale, most=_NAMED)}; --delete removes them"
         )
 
     print(f"for submit: --param {selection.kind}=s3://{bucket}/{prefix}")
@@ -192,8 +194,3 @@ def megabytes(n_bytes: int) -> str:
 
 def _files(n: int) -> str:
     return f"{n} file" if n == 1 else f"{n} files"
-
-
-def _named(names: tuple[str, ...]) -> str:
-    more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
-    return ", ".join(names[:_NAMED]) + more

@@ -24,7 +24,8 @@ from pipelines.demo.folder import publish
 from pipelines.demo.scenes import DAYS, FRAMES_PER_DRIVE, drive_of, jpeg, photograph, scene_of
 
 COLUMNS = ("path", "label", "group", "timestamp", "recording_day")
-BROKEN = ("truncated", "empty", "text", "png")
+BROKEN = ("truncated", "empty", "text")
+FAULTS = (*BROKEN, "png")  # a PNG under a JPEG's name is read: its content decides
 _DRIVES_PER_WORKER = 10  # fewer take less time than the start of a process
 
 
@@ -38,7 +39,7 @@ class PlannedImage:
         label: 1 roadwork, 0 none, -1 exclude.
         content: "frame"; "duplicate" or "conflict" (the bytes of the source's file, with its label
             or the opposite one); "reencoded" (the source's picture saved again); "unclear" (out of
-            focus, label -1); or one of BROKEN.
+            focus, label -1); or one of FAULTS.
         source: Drive and frame of the picture.
     """
 
@@ -99,8 +100,8 @@ def plan(n_images: int, seed: int) -> list[PlannedImage]:
         used |= {target, source}
 
     free = [int(i) for i in rng.permutation(n_images) if int(i) not in used]
-    broken = [BROKEN[k % len(BROKEN)] for k in range(n_images // 200)]
-    for i, content in zip(free, broken + ["unclear"] * (n_images // 100), strict=False):
+    faulty = [FAULTS[k % len(FAULTS)] for k in range(n_images // 200)]
+    for i, content in zip(free, faulty + ["unclear"] * (n_images // 100), strict=False):
         rows[i] = replace(
             rows[i], content=content, label=-1 if content == "unclear" else rows[i].label
         )

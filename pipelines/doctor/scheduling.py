@@ -8,6 +8,7 @@ from typing import Any
 import yaml
 from kubernetes.utils import parse_quantity
 
+from components.shared.contracts.listing import first_of
 from pipelines.doctor.capacity import (
     Amounts,
     Demand,
@@ -52,7 +53,7 @@ def nodes(reader: ClusterReader, target: Target, kind: str) -> Passed:
     ]
     if fitting:
         when = "now" if pods_seen else "when empty (what runs there may not be looked at)"
-        return Passed(f"{demand}: {_names(fitting)} can hold one {when}")
+        return Passed(f"{demand}: {first_of(fitting, most=_SHOWN)} can hold one {when}")
 
     usable = [node for node in capacities if not node.refusal]
     busy = [node for node in usable if not shortfall(demand, node.allocatable)]
@@ -225,10 +226,9 @@ def _shortfalls(demand: Demand, capacities: list[NodeCapacity], *, free: bool) -
     parts = [
         f"{node.name}:"
         f" {shortfall(demand, node.free if free else node.allocatable)}{' free' if free else ''}"
-        for node in capacities[:_SHOWN]
+        for node in capacities
     ]
-    more = len(capacities) - _SHOWN
-    return "; ".join(parts) + (f"; and {more} more" if more > 0 else "")
+    return first_of(parts, most=_SHOWN, separator="; ")
 
 
 def _refusals(capacities: list[NodeCapacity]) -> str:
@@ -237,11 +237,6 @@ def _refusals(capacities: list[NodeCapacity]) -> str:
         f"{count} node{'s' if count > 1 else ''} {reason}"
         for reason, count in sorted(counts.items())
     )
-
-
-def _names(names: list[str]) -> str:
-    more = len(names) - _SHOWN
-    return ", ".join(names[:_SHOWN]) + (f" and {more} more" if more > 0 else "")
 
 
 def _node_advice(target: Target, kind: str) -> str:

@@ -11,9 +11,10 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+from components.ingest_dataset.sources.layout import LABELS, PARQUET, Layout, layout_of
 from components.shared.contracts.errors import DataError
+from components.shared.contracts.listing import first_of
 
-LABELS, PARQUET = "labels.csv", ".parquet"
 CONFIG, SAFETENSORS, INDEX_SUFFIX = "config.json", ".safetensors", ".safetensors.index.json"
 PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle", ".h5", ".msgpack")
 # Beside the weights: preprocessing, and the licence, which travels with what is derived from them.
@@ -69,13 +70,21 @@ def select(source: Path) -> Selection:
 
     files = files_below(source)
     names = {file.name for file in files}
-    if LABELS in names or any(name.endswith(PARQUET) for name in names):
-        _refuse_links_out(source, files)
-        return Selection("data", files)
-
-    if CONFIG in names:
+    has_table = LABELS in names or any(name.endswith(PARQUET) for name in names)
+    if CONFIG in names and not has_table:
         return _backbone(source, files)
-    raise DataError(f"{source}: {_neither(names)}")
+
+    try:
+        found = layout_of(names)
+    except DataError as error:
+        raise DataError(f"{source}: {_neither(names) or error}") from None
+
+    _refuse_links_out(source, files)
+    if found.layout is not Layout.FOLDERS:
+        return Selection("data", files)
+    images = tuple(file for file in files if file.name in found.images)
+    left_out = sorted(names - found.images.keys())
+    return Selection("data", images, tuple(left_out))
 
 
 def files_below(source: Path) -> tuple[LocalFile, ...]:
@@ -111,7 +120,7 @@ def files_below(source: Path) -> tuple[LocalFile, ...]:
 def is_table(name: str) -> bool:
     """Return whether this file alone makes the steps recognise a data set or a backbone.
 
-    Such a file is uploaded after all others.
+    Such a file is uploaded after all others. A tree with one folder per class has none.
     """
     return name in (LABELS, CONFIG) or name.endswith((PARQUET, SAFETENSORS, INDEX_SUFFIX))
 
@@ -151,8 +160,8 @@ def _backbone(source: Path, files: tuple[LocalFile, ...]) -> Selection:
     if not any(file.name.endswith(SAFETENSORS) for file in selected):
         pickles = [name for name in left_out if name.endswith(PICKLES)]
         found = (
-            f", only {_named(pickles)}: a pickle runs code when it is read; convert it with"
-            " save_pretrained()"
+            f", only {first_of(pickles, most=_NAMED)}: a pickle runs code when it is read; convert"
+            " it with save_pretrained()"
         )
         raise DataError(
             f"{source}: has {CONFIG} but no"
@@ -171,25 +180,11 @@ def _belongs(name: str) -> bool:
 
 
 def _neither(names: set[str]) -> str:
-    """Why a folder with these files is neither a data set nor a backbone, and what to do."""
-    tables = sorted(name for name in names if name.endswith(".csv") and "/" not in name)
+    """Why a folder with these files is no backbone, and what to do; "" where it has no weights."""
     weights = sorted(name for name in names if name.endswith((SAFETENSORS, *PICKLES)))
-    nested = sorted(name for name in names if name.endswith(f"/{LABELS}"))
     if not names:
         return "is empty; give the folder of a data set or of a backbone"
-    if nested:
-        return f"has its {LABELS} in a folder below ({nested[0]}); give that folder"
-    if tables:
-        return f"has {_named(tables)} but no {LABELS}; name the table {LABELS}"
     if weights:
-        return f"has {_named(weights)} but no {CONFIG}; give a Hugging Face model folder"
-
-    return (
-        f"holds neither {LABELS} nor {PARQUET} files (a data set), nor {CONFIG} and {SAFETENSORS}"
-        " (a backbone)"
-    )
-
-
-def _named(names: list[str]) -> str:
-    more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
-    return ", ".join(names[:_NAMED]) + more
+        named = first_of(weights, most=_NAMED)
+        return f"has {named} but no {CONFIG}; give a Hugging Face model folder"
+    return ""

@@ -17,6 +17,7 @@ from typing import TypeVar
 from tqdm import tqdm
 
 from components.shared.contracts.errors import DataError, one_line
+from components.shared.contracts.listing import first_of
 from components.shared.storage import Store, StoredObject
 from components.shared.storage.errors import DigestMismatchError, ObjectNotFoundError
 from pipelines.upload_data.digests import FileDigests, digests_of
@@ -63,7 +64,8 @@ def transfer(
 
     Without `delete` other objects stay: an address is easily mistyped, and others may have put them
     there. Files by which steps find a data set or a backbone are sent last. Raises DataError where
-    other such objects are below `prefix` and `delete` is not set or where a file cannot be read,
+    `delete` is not set and other objects below `prefix` would be read too, or where a file cannot
+    be read,
     DigestMismatchError where the store has other bytes than were sent, and the store's errors.
     KeyboardInterrupt leaves whole objects only.
     """
@@ -73,9 +75,9 @@ def transfer(
     stale = sorted(held.keys() - wanted.keys())
 
     if not delete:
-        _refuse_tables(
-            f"s3://{bucket}/{task.prefix}", [key.removeprefix(task.prefix) for key in stale]
-        )
+        names = [key.removeprefix(task.prefix) for key in stale]
+        has_table = any(is_table(file.name) for file in wanted.values())
+        _refuse_read_too(f"s3://{bucket}/{task.prefix}", names, tables_only=has_table)
 
     kept = task.same(wanted, held)
     missing = [file for key, file in wanted.items() if key not in kept]
@@ -214,16 +216,15 @@ def _readable(file: LocalFile) -> Iterator[None]:
         ) from error
 
 
-def _refuse_tables(address: str, stale: list[str]) -> None:
-    """Refuse other tables and weights at the address.
+def _refuse_read_too(address: str, stale: list[str], *, tables_only: bool) -> None:
+    """Refuse other files at the address that the steps would read with the new ones.
 
-    The steps would read them together with the new ones, or in their place.
+    Beside a table these are other tables and weights; where folders are the classes, every file.
     """
-    tables = [name for name in stale if is_table(name)]
-    if tables:
-        more = f" and {len(tables) - _NAMED} more" if len(tables) > _NAMED else ""
+    read_too = [name for name in stale if is_table(name)] if tables_only else stale
+    if read_too:
         raise DataError(
-            f"{address}: holds {', '.join(tables[:_NAMED])}{more}, not in the folder, which a run"
+            f"{address}: holds {first_of(read_too, most=_NAMED)}, not in the folder, which a run"
             " would read too; add --delete to remove what the folder does not have, or give"
             " another address"
         )

@@ -37,9 +37,7 @@ def run() -> list[Result]:
 
 
 def _ours(files: list[Path]) -> npt.NDArray[np.uint8]:
-    return np.stack(
-        list(ordered_map(lambda f: decode_resized(f.read_bytes(), name=f.name, size=_SIZE), files))
-    )
+    return np.stack(list(ordered_map(lambda f: decode_resized(f.read_bytes(), size=_SIZE), files)))
 
 
 def _peer(files: list[Path]) -> npt.NDArray[np.uint8]:

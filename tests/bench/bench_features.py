@@ -49,7 +49,7 @@ def run() -> list[Result]:
 
 
 def _ours(files: list[Path], model: Dinov2Model, bf16: bool) -> torch.Tensor:
-    images = ordered_map(lambda f: decode_resized(f.read_bytes(), name=f.name, size=_SIZE), files)
+    images = ordered_map(lambda f: decode_resized(f.read_bytes(), size=_SIZE), files)
     pixels = torch.from_numpy(np.stack(list(images)))
     with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
         return torch.cat(

@@ -64,7 +64,6 @@ KINDS: dict[str, tuple[str, Callable[[int, random.Random], bytes]]] = {
     "half": ("jpg", lambda seed, chance: _cut(_encoded(seed, "JPEG"), 0.4, 0.9, chance)),
     "png": ("png", lambda seed, chance: _cut(_encoded(seed, "PNG"), 0.05, 0.95, chance)),
     "overwritten": ("png", lambda seed, chance: _chunk_overwritten(_encoded(seed, "PNG"), chance)),
-    "suffix": ("jpg", lambda seed, chance: _encoded(seed, "PNG")),
     "noise": (
         "jpg",
         lambda seed, chance: b"\xff\xd8\xff\xe0" + chance.randbytes(chance.randrange(10, 3000)),

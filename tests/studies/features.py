@@ -17,6 +17,7 @@ import torch
 
 from components.ingest_dataset.parallel import ordered_map
 from components.ingest_dataset.sources.config import SourceConfig
+from components.ingest_dataset.sources.labels import label_sources
 from components.ingest_dataset.sources.open import open_source
 from components.ingest_dataset.sources.records import Record
 from components.shared.contracts.artifacts import sha256_file
@@ -51,7 +52,8 @@ class Features:
 def labelled_records(folder: Path) -> list[Record]:
     """The rows of labels.csv with label 1 or 0; those with -1 are excluded."""
     config = SourceConfig(data=str(folder), label_map=LABEL_MAP)
-    return list(open_source(config, CLASSES).records())
+    source = open_source(config)
+    return list(source.records(label_sources([source], CLASSES).of_sources[0]))
 
 
 def features(
@@ -88,9 +90,7 @@ def _computed(
         CLASSES, regime.image_size, mean, std, model.config.model_type, regime.views
     )
     classifier = Classifier(model, new_head(2 * model.config.hidden_size, spec), spec).eval()
-    images = ordered_map(
-        lambda r: decode_resized(r.read(), name=r.path, size=regime.image_size), records
-    )
+    images = ordered_map(lambda r: decode_resized(r.read(), size=regime.image_size), records)
     per_batch = max(1, _BATCH // (1 if regime.views is None else regime.views.count))
     found, waiting = [], []
     for position, image in enumerate(

@@ -18,9 +18,11 @@ EXCLUDE = "exclude"
 
 @dataclass(frozen=True, kw_only=True)
 class SourceConfig(Config):
-    """One source: a folder with a CSV, or Parquet in the Hugging Face image layout."""
+    """One source: a folder with a CSV, Parquet, or a tree with one folder per class."""
 
-    data: str = option("", "Images: folder with a CSV, or Parquet file or folder, local or s3://.")
+    data: str = option(
+        "", "Images: folder with a CSV, Parquet, or one folder per class; local or s3://."
+    )
     source_name: str = option(
         "", "Name of the source in every sample's record; empty: the folder's or file's name."
     )
@@ -31,9 +33,11 @@ class SourceConfig(Config):
         "group", "Column of the place, video or drive (nested: video_info.vid_id); empty: none."
     )
     timestamp_column: str = option("", "Column with the time of the image; empty: none.")
-    label_map: dict[str, str] = option(
-        {"0": "None", "1": "Roadwork", "-1": "exclude"},
-        "Raw label -> class name, or 'exclude' to leave the row out.",
+    label_map: dict[str, str] | None = option(
+        None,
+        "Raw label -> class name, or 'exclude' to leave the row out; auto: labels are class names,"
+        " 1 is Roadwork and 0 None where these are the classes, -1 is left out.",
+        unset="auto",
     )
 
     @property
@@ -62,14 +66,42 @@ def all_sources(first: SourceConfig, extra_sources: str) -> list[SourceConfig]:
     return sources
 
 
-def label_map_problems(source: SourceConfig, class_names: Sequence[str]) -> list[str]:
-    """Return one line if the label map has values that are no classes."""
-    unknown = sorted(set(source.label_map.values()) - set(class_names) - {EXCLUDE})
-    if not unknown:
-        return []
-    return [
-        f"label_map of {source.name!r} has values {unknown}, neither in class_names nor {EXCLUDE!r}"
-    ]
+def label_map_problems(
+    sources: Sequence[SourceConfig], class_names: Sequence[str] | None
+) -> list[str]:
+    """Return a line for each label map that leads to no class.
+
+    Without `class_names` the maps name the classes: where every source has a map, they must lead
+    to two classes at least.
+    """
+    if class_names is None:
+        found = classes_of_maps(sources)
+        if found is None or len(found) > 1:
+            return []
+        return [
+            f"label_map leads to {found} alone, a classifier needs two classes; map the other"
+            " labels too, or set class_names"
+        ]
+
+    problems = []
+    for source in sources:
+        unknown = sorted(set((source.label_map or {}).values()) - set(class_names) - {EXCLUDE})
+        if unknown:
+            problems.append(
+                f"label_map of {source.name!r} has values {unknown}, neither in"
+                f" class_names={list(class_names)} nor {EXCLUDE!r}; correct them, or set"
+                " class_names"
+            )
+    return problems
+
+
+def classes_of_maps(sources: Sequence[SourceConfig]) -> list[str] | None:
+    """Return the classes that label maps lead to, sorted; None where not every source has a map.
+
+    A map that only excludes names no class.
+    """
+    named = [set((source.label_map or {}).values()) - {EXCLUDE} for source in sources]
+    return sorted(set[str]().union(*named)) if all(named) else None
 
 
 def _entries(extra_sources: str) -> list[dict[str, Any]]:

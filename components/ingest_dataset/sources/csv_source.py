@@ -8,16 +8,16 @@ from pathlib import PurePosixPath
 
 from components.ingest_dataset.sources.config import EXCLUDE, SourceConfig
 from components.ingest_dataset.sources.files import Files
-from components.ingest_dataset.sources.labels import map_labels, need_columns
-from components.ingest_dataset.sources.records import Record, Source
+from components.ingest_dataset.sources.labels import need_columns
+from components.ingest_dataset.sources.records import Classes, Label, LabelTable, Record, Source
 from components.shared.contracts.errors import DataError
+from components.shared.contracts.listing import first_of
 from components.shared.data.decode import ImageRejectedError
 
-_NAMED_PROBLEMS = 10
 _FIRST_ROW = 2  # as a spreadsheet counts: the header is row 1
 
 
-def open_csv(config: SourceConfig, class_names: tuple[str, ...], files: Files) -> Source:
+def open_csv(config: SourceConfig, files: Files) -> Source:
     """Read and check the whole table.
 
     Raises:
@@ -30,31 +30,30 @@ def open_csv(config: SourceConfig, class_names: tuple[str, ...], files: Files) -
         raise DataError(f"{where}: {error}") from error
 
     header, rows = _table(data, where)
-    need_columns(config, header, (config.path_column,), where)
-    raw = [row[config.label_column] for row in rows]
-    labels = map_labels(config, class_names, raw, where, first_row=_FIRST_ROW)
-    paths = _checked_paths([row[config.path_column] for row in rows], where)
-    used = [row for row in zip(paths, labels, rows, strict=True) if row[1] != EXCLUDE]
-    if not used:
-        raise DataError(
-            f"{where}: no rows" + (f" are left, label_map excludes all {len(rows)}" if rows else "")
-        )
+    need_columns(config, header, (config.path_column, config.label_column), where)
+    if not rows:
+        raise DataError(f"{where}: no rows")
 
+    labels = [Label(row[config.label_column]) for row in rows]
+    paths = _checked_paths([row[config.path_column] for row in rows], where)
     if config.group_column not in ("", *header):
         print(f"{where}: no column {config.group_column!r}, every image is its own group")
 
-    def records() -> Iterator[Record]:
-        for path, label, row in used:
+    def records(classes: Classes) -> Iterator[Record]:
+        for path, label, row in zip(paths, labels, rows, strict=True):
+            if classes[label] == EXCLUDE:
+                continue
+
             own = (config.path_column, config.label_column)
             attributes = {name: value for name, value in row.items() if name not in own}
             if config.timestamp_column:
                 attributes["timestamp"] = row[config.timestamp_column]
+            group = row.get(config.group_column, "")
             read = functools.partial(files.read, path)
-            yield Record(
-                config.name, path, label, row.get(config.group_column, ""), attributes, read
-            )
+            yield Record(config.name, path, classes[label], group, attributes, read)
 
-    return Source(config.name, len(used), records)
+    table = LabelTable(where, labels, first_row=_FIRST_ROW)
+    return Source(config.name, config.label_map, [table], records)
 
 
 def _table(data: bytes, where: str) -> tuple[list[str], list[dict[str, str]]]:
@@ -121,6 +120,4 @@ def _checked_paths(raw: list[str], where: str) -> list[str]:
 def _refuse(problems: list[str], where: str) -> None:
     """Raise DataError with the first problems, where there are any."""
     if problems:
-        n_more = len(problems) - _NAMED_PROBLEMS
-        more = f"; and {n_more} more" if n_more > 0 else ""
-        raise DataError(f"{where} " + "; ".join(problems[:_NAMED_PROBLEMS]) + more)
+        raise DataError(f"{where} {first_of(problems, separator='; ')}")

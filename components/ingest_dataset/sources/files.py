@@ -17,6 +17,9 @@ class Files(Protocol):
     def names(self) -> list[str]:
         """Return the names of all files, sorted."""
 
+    def folder_links(self) -> list[str]:
+        """Return the names of links to folders, which are not followed, sorted."""
+
     def read(self, name: str) -> bytes:
         """Return the bytes of one file.
 
@@ -47,7 +50,8 @@ class LocalFiles:
             raise DataError(f"data={data!r} does not exist; is the path right?")
         if location.is_file() and location.suffix != ".parquet":
             raise DataError(
-                f"data={data!r} is a file but not .parquet; give a folder with a CSV, or Parquet"
+                f"data={data!r} is a file but not .parquet; give a folder with a CSV, Parquet, or"
+                " one folder per class"
             )
 
         self._alone = location.name if location.is_file() else ""
@@ -61,6 +65,15 @@ class LocalFiles:
             return [self._alone]
         found = (Path(folder, name) for folder, _, names in os.walk(self._root) for name in names)
         return sorted(file.relative_to(self._root).as_posix() for file in found)
+
+    def folder_links(self) -> list[str]:
+        """Return the names of links to folders, sorted."""
+        if self._alone:
+            return []
+        found = (Path(folder, name) for folder, names, _ in os.walk(self._root) for name in names)
+        return sorted(
+            place.relative_to(self._root).as_posix() for place in found if place.is_symlink()
+        )
 
     def read(self, name: str) -> bytes:
         """Return the bytes of one file; errors as in `Files.read`."""
@@ -100,6 +113,10 @@ class StoredFiles:
     def names(self) -> list[str]:
         """Return the names of all objects, sorted."""
         return sorted(self._names)
+
+    def folder_links(self) -> list[str]:
+        """Return nothing: a store has no links."""
+        return []
 
     def read(self, name: str) -> bytes:
         """Return the bytes of one object; ImageRejectedError where it does not exist."""

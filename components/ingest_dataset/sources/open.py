@@ -1,4 +1,4 @@
-"""Opening of a source: a folder with a CSV, or Parquet in the Hugging Face image layout.
+"""Opening of a source: a folder with a CSV, Parquet, or a tree with one folder per class.
 
 `open_source` refuses a wrong location or table with a DataError before any image is read;
 `records()` then streams. A single wrong file is a reject: `Record.read` raises ImageRejectedError.
@@ -7,25 +7,27 @@
 from components.ingest_dataset.sources.config import SourceConfig
 from components.ingest_dataset.sources.csv_source import open_csv
 from components.ingest_dataset.sources.files import files_at
+from components.ingest_dataset.sources.folder_source import open_folders
+from components.ingest_dataset.sources.layout import Layout, layout_of
 from components.ingest_dataset.sources.parquet_source import open_parquet
 from components.ingest_dataset.sources.records import Source
 from components.shared.contracts.errors import DataError
 
 
-def open_source(config: SourceConfig, class_names: tuple[str, ...]) -> Source:
-    """Read and check the table of one source; a CSV takes precedence over Parquet.
+def open_source(config: SourceConfig) -> Source:
+    """Read and check the table of one source.
 
     Raises:
-        DataError: the source has neither, or its table is wrong.
+        DataError: the source is none of the three, or its table is wrong.
     """
     files = files_at(config.data)
-    names = files.names()
-    parquet = [name for name in names if name.endswith(".parquet")]
-    if config.csv in names:
-        return open_csv(config, class_names, files)
-    if parquet:
-        return open_parquet(config, class_names, files, parquet)
-    raise DataError(
-        f"{files.address}: holds neither {config.csv!r} nor Parquet files; name the CSV with"
-        " csv=..."
-    )
+    try:
+        found = layout_of(files.names(), config.csv)
+    except DataError as error:
+        raise DataError(f"{files.address}: {error}") from error
+
+    if found.layout is Layout.CSV:
+        return open_csv(config, files)
+    if found.layout is Layout.PARQUET:
+        return open_parquet(config, files, found.tables)
+    return open_folders(config, files, found)

@@ -8,14 +8,16 @@ with large images is a row group (Hugging Face datasets writes 100 images).
 
 import contextlib
 import functools
+import json
 from collections.abc import Iterator
 from typing import Any
 
 from components.ingest_dataset.sources.config import EXCLUDE, SourceConfig
 from components.ingest_dataset.sources.files import Files
-from components.ingest_dataset.sources.labels import map_labels, need_columns
-from components.ingest_dataset.sources.records import Record, Source
+from components.ingest_dataset.sources.labels import need_columns
+from components.ingest_dataset.sources.records import Classes, Label, LabelTable, Record, Source
 from components.shared.contracts.errors import DataError, one_line
+from components.shared.contracts.listing import first_of
 from components.shared.data.decode import ImageRejectedError
 
 _IMAGE = "image"
@@ -24,36 +26,63 @@ _LABEL_BATCH_ROWS = 65536
 _BUFFER_BYTES = 1 << 20  # without it pyarrow reads a row group's column at once
 
 
-def open_parquet(
-    config: SourceConfig, class_names: tuple[str, ...], files: Files, names: list[str]
-) -> Source:
+def open_parquet(config: SourceConfig, files: Files, names: list[str]) -> Source:
     """Check schema and labels of every file.
 
     Raises:
         DataError: the message names file, rows and the remedy.
     """
-    labels: dict[str, list[str]] = {}
-    for name in names:
-        where = f"{files.address}/{name}"
-        with _opened(files, name) as file:
-            _check_schema(config, file.schema_arrow, where)
-            raw = [row[config.label_column] for row in _rows(file, [config.label_column])]
+    tables = [_label_table(config, files, name) for name in names]
+    if not any(table.labels for table in tables):
+        raise DataError(f"{files.address}: no rows; the Parquet files are empty")
 
-        labels[name] = map_labels(config, class_names, raw, where, first_row=1)
+    def records(classes: Classes) -> Iterator[Record]:
+        for name, table in zip(names, tables, strict=True):
+            with _opened(files, name) as file:
+                yield from _records(config, file, name, [classes[x] for x in table.labels])
 
-    count = sum(label != EXCLUDE for column in labels.values() for label in column)
-    if not count:
+    return Source(config.name, config.label_map, tables, records)
+
+
+def _label_table(config: SourceConfig, files: Files, name: str) -> LabelTable:
+    """Read the labels of one file, with their names where Hugging Face datasets stored them."""
+    where = f"{files.address}/{name}"
+    with _opened(files, name) as file:
+        _check_schema(config, file.schema_arrow, where)
+        class_names = _class_label_names(file.schema_arrow, config.label_column)
+        raw = [row[config.label_column] for row in _rows(file, [config.label_column])]
+
+    labels = [_named(value, class_names) for value in raw]
+    beyond = sorted({value for value in raw if value.isdecimal()} - {*class_names}, key=int)
+    if class_names and beyond and int(beyond[-1]) >= len(class_names):
         raise DataError(
-            f"{files.address}: no rows are left; the Parquet files are empty or label_map"
-            " excludes all"
+            f"{where}: label {beyond[-1]} has no name, ClassLabel has {len(class_names)}; write the"
+            " file with matching features"
         )
 
-    def records() -> Iterator[Record]:
-        for name in names:
-            with _opened(files, name) as file:
-                yield from _records(config, file, name, labels[name])
+    return LabelTable(where, labels, first_row=1, names=class_names)
 
-    return Source(config.name, count, records)
+
+def _named(value: str, names: tuple[str, ...]) -> Label:
+    """Return a raw label with its name; -1 has none, it means "no label" in a ClassLabel."""
+    position = int(value) if value.isdecimal() else len(names)
+    return Label(value, names[position] if position < len(names) else "")
+
+
+def _class_label_names(schema: Any, column: str) -> tuple[str, ...]:
+    """Return the names of a ClassLabel column by their numbers; () where the column is none.
+
+    Hugging Face datasets stores its features as JSON in the schema's metadata: {"info":
+    {"features": {"label": {"names": ["a", "b"], "_type": "ClassLabel"}}}}. Features of a nested
+    column are nested too.
+    """
+    try:
+        feature = json.loads((schema.metadata or {})[b"huggingface"])["info"]["features"]
+        for part in column.split("."):
+            feature = feature[part]
+        return tuple(feature["names"]) if feature["_type"] == "ClassLabel" else ()
+    except (KeyError, TypeError, ValueError):
+        return ()
 
 
 @contextlib.contextmanager
@@ -80,12 +109,12 @@ def _check_schema(config: SourceConfig, schema: Any, where: str) -> None:
     """Raise DataError where a column is missing or images have another layout."""
     import pyarrow as pa
 
-    need_columns(config, list(_leaves(schema)), (), where)
+    need_columns(config, list(_leaves(schema)), (config.label_column,), where)
     image = schema.field(_IMAGE).type if _IMAGE in schema.names else None
     if image is None or not pa.types.is_struct(image) or image.get_field_index("bytes") < 0:
         raise DataError(
             f"{where}: column {_IMAGE!r} must be a struct with 'bytes', as Hugging Face datasets"
-            f" writes it; columns: {', '.join(schema.names)}"
+            f" writes it; columns: {first_of(schema.names)}"
         )
 
 

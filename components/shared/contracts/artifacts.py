@@ -22,6 +22,7 @@ from typing import Any
 
 from components.shared.contracts.config import Config, canonical_json
 from components.shared.contracts.errors import ArtifactError, LeakageViolationError
+from components.shared.contracts.listing import first_of
 
 SCHEMA_VERSION = 1
 MANIFEST = "manifest.json"
@@ -162,7 +163,8 @@ def verify_dir(path: Path, kind: str, *, split: str | None = None) -> Manifest:
     differences = _differences(path, manifest)
     if differences:
         raise ArtifactError(
-            f"{path}: {len(differences)} difference(s) from its manifest: " + "; ".join(differences)
+            f"{path}: {len(differences)} difference(s) from its manifest:"
+            f" {first_of(differences, separator='; ')}"
         )
 
     return manifest

@@ -19,20 +19,9 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from components.shared.contracts.errors import DataError
 
 # No other format is ever parsed: fewer parsers meet untrusted bytes (Pillow's EPS plugin would
-# start Ghostscript).
-FORMATS = ("BMP", "GIF", "JPEG", "PNG", "TIFF", "WEBP")
-FORMAT_OF_SUFFIX = {
-    ".bmp": "BMP",
-    ".gif": "GIF",
-    ".jfif": "JPEG",
-    ".jpe": "JPEG",
-    ".jpeg": "JPEG",
-    ".jpg": "JPEG",
-    ".png": "PNG",
-    ".tif": "TIFF",
-    ".tiff": "TIFF",
-    ".webp": "WEBP",
-}
+# start Ghostscript). The content decides, never the file's name: web photographs are often named
+# .jpg whatever they are. PPM is also PBM and PGM.
+FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
 MAX_PIXELS = 100_000_000
 _DRAFT_GAP = 3
 # Errors of Pillow's parsers on damaged bytes, as observed; MemoryError is not among them.
@@ -56,27 +45,26 @@ class ImageRejectedError(DataError):
 
 
 def decode(
-    data: bytes, *, name: str, max_pixels: int = MAX_PIXELS, target_size: int | None = None
+    data: bytes, *, max_pixels: int = MAX_PIXELS, target_size: int | None = None
 ) -> Image.Image:
     """Decode a file to an upright RGB image; of several frames the first counts.
 
     Args:
         data: the file's bytes.
-        name: the file's name; a known suffix gives the expected format.
         max_pixels: limit of width times height, checked before any pixel is decoded.
         target_size: side in pixels to which the image will be resized: a large JPEG is decoded at
             reduced size, as the module says. None decodes at full size.
 
     Raises:
-        ImageRejectedError: empty, not an image of a supported format, another format than the
-            suffix says, too many pixels, truncated or corrupt, or a pixel type without a range.
+        ImageRejectedError: empty, not an image of a supported format, too many pixels, truncated or
+            corrupt, or a pixel type without a range.
     """
     if not data:
         raise ImageRejectedError("empty file")
 
     try:
         with Image.open(io.BytesIO(data), formats=FORMATS) as image:
-            _check_header(image, name, max_pixels)
+            _refuse_large(image, max_pixels)
             if target_size is not None:
                 # Has no effect on other formats and on images that are not large enough.
                 image.draft(None, (target_size * _DRAFT_GAP, target_size * _DRAFT_GAP))
@@ -103,10 +91,10 @@ def decode(
 
 
 def decode_resized(
-    data: bytes, *, name: str, size: int, max_pixels: int = MAX_PIXELS
+    data: bytes, *, size: int, max_pixels: int = MAX_PIXELS
 ) -> npt.NDArray[np.uint8]:
     """Decode a file and squeeze it to (size, size, 3) uint8; errors as in `decode`."""
-    return resize(decode(data, name=name, max_pixels=max_pixels, target_size=size), size)
+    return resize(decode(data, max_pixels=max_pixels, target_size=size), size)
 
 
 def resize(image: Image.Image, size: int) -> npt.NDArray[np.uint8]:
@@ -114,15 +102,8 @@ def resize(image: Image.Image, size: int) -> npt.NDArray[np.uint8]:
     return np.asarray(image.resize((size, size), Image.Resampling.BICUBIC), dtype=np.uint8)
 
 
-def _check_header(image: Image.Image, name: str, max_pixels: int) -> None:
-    """Refuse an image of another format than its suffix says, or of too many pixels."""
-    base = name.rsplit("/", 1)[-1].lower()
-    suffix = base[base.rfind(".") :] if "." in base else ""
-    expected = FORMAT_OF_SUFFIX.get(suffix)
-    # MPO is a JPEG followed by further ones.
-    found = "JPEG" if image.format == "MPO" else image.format
-    if expected is not None and found != expected:
-        raise ImageRejectedError(f"content is {found}, but the name ends with {suffix}")
+def _refuse_large(image: Image.Image, max_pixels: int) -> None:
+    """Refuse an image of too many pixels, before any of them is decoded."""
     if image.width * image.height > max_pixels:
         raise ImageRejectedError(
             f"{image.width} x {image.height} is more than max_pixels={max_pixels}"
@@ -130,8 +111,11 @@ def _check_header(image: Image.Image, name: str, max_pixels: int) -> None:
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:
-    """Convert to RGB; 16-bit grey is scaled to 8 bits."""
-    if image.mode.startswith("I;16"):
+    """Convert to RGB; 16-bit grey is scaled to 8 bits.
+
+    Pillow has 16-bit PGM in 32 bits, scaled to 0 to 65535.
+    """
+    if image.mode.startswith("I;16") or (image.mode == "I" and image.format == "PPM"):
         grey = np.asarray(image, dtype=np.uint32)
         image = Image.fromarray(((grey * 255 + 32767) // 65535).astype(np.uint8))
     elif image.mode in ("I", "F"):

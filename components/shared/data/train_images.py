@@ -18,6 +18,7 @@ import numpy.typing as npt
 from components.shared.contracts.artifact_kinds import Kind
 from components.shared.contracts.artifacts import Manifest, verify_dir, write_json
 from components.shared.contracts.errors import ArtifactError, LeakageViolationError
+from components.shared.contracts.listing import first_of
 from components.shared.data.dataset import Dataset, map_shards, read_shards, write_shards
 
 SPLIT = "TRAIN"
@@ -54,7 +55,7 @@ class TrainImages:
         )
         if foreign:
             raise LeakageViolationError(
-                f"{path}: holds {', '.join(foreign)}; {Kind.TRAIN_IMAGES} are pixels and ids only"
+                f"{path}: holds {first_of(foreign)}; {Kind.TRAIN_IMAGES} are pixels and ids only"
             )
 
         header = json.loads((path / _HEADER).read_text(encoding="utf-8"))

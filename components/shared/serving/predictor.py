@@ -62,7 +62,7 @@ class Predictor:
 
         Raises ImageRejectedError where it cannot be decoded.
         """
-        return resize(decode(data, name=""), self._spec.image_size)
+        return resize(decode(data), self._spec.image_size)
 
     def features(
         self, pixels: npt.NDArray[np.uint8], *, first: int = 0, last: int | None = None

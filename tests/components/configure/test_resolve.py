@@ -160,6 +160,26 @@ def test_the_form_may_leave_a_value_automatic(text: str) -> None:
             "positive_class='Roadwork' is not in class_names=['a', 'b']",
         ),
         (
+            {"overrides": {"label_map": {"0": "a", "1": "b"}}},
+            "positive_class='Roadwork' is not in class_names=['a', 'b']",
+        ),
+        (
+            {"overrides": {"class_names": ["None", "Roadwork"], "label_map": {"0": "Nothing"}}},
+            "has values ['Nothing'], neither in class_names=['None', 'Roadwork'] nor 'exclude'",
+        ),
+        (
+            {"overrides": {"label_map": {"0": "exclude", "1": "Roadwork"}}},
+            "label_map leads to ['Roadwork'] alone, a classifier needs two classes",
+        ),
+        (
+            {"overrides": {"class_names": ["a", " b"]}},
+            "class_names=['a', ' b']: a name is empty or has blanks around it",
+        ),
+        (
+            {"overrides": {"class_names": ["a"]}},
+            "class_names=['a'] must be at least 2 distinct names, or auto",
+        ),
+        (
             {"overrides": {"class_names": ["None", "Roadwork", "c"], "tile_grid": 2}},
             "tile_grid=2 needs 2 classes",
         ),

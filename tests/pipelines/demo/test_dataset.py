@@ -12,7 +12,7 @@ from PIL import Image
 
 from components.shared.contracts.errors import ConfigError, DataError
 from pipelines.demo import N_IMAGES
-from pipelines.demo.dataset import BROKEN, COLUMNS, file_bytes, plan, write_demo_data
+from pipelines.demo.dataset import BROKEN, COLUMNS, FAULTS, file_bytes, plan, write_demo_data
 from pipelines.demo.folder import MARKER
 from pipelines.demo.scenes import FRAMES_PER_DRIVE
 
@@ -71,7 +71,7 @@ def test_planted_faults_of_the_full_plan() -> None:
     rows = plan(N_IMAGES, 0)
     contents = Counter(row.content for row in rows)
     broken = sum(contents[content] for content in BROKEN)
-    assert all(contents[content] >= 1 for content in BROKEN)
+    assert all(contents[content] >= 1 for content in FAULTS)
     assert 0 < broken < 0.01 * N_IMAGES
     assert (
         contents["duplicate"],
@@ -105,8 +105,8 @@ def test_duplicates_have_equal_bytes_across_drives(folder: Path) -> None:
     assert sum(count - 1 for count in digests.values()) == len(copies)
 
 
-@pytest.mark.parametrize("content", BROKEN)
-def test_broken_files_are_broken_in_their_way(content: str) -> None:
+@pytest.mark.parametrize("content", FAULTS)
+def test_faulty_files_are_faulty_in_their_way(content: str) -> None:
     data = file_bytes(replace(plan(40, 0)[0], content=content), 0)
     if content == "truncated":
         assert data.startswith(b"\xff\xd8")
@@ -126,7 +126,7 @@ def test_planted_broken_files_are_on_disk(folder: Path) -> None:
 
 def test_all_other_files_are_jpegs_of_one_size(folder: Path) -> None:
     for row in plan(SMALL, 0)[::7]:
-        if row.content not in BROKEN:
+        if row.content not in FAULTS:
             with Image.open(folder / row.path) as image:
                 assert (image.format, image.mode, image.size) == ("JPEG", "RGB", (320, 224))
 

@@ -12,6 +12,7 @@ import pytest
 
 from components.import_backbone.backbone_sources import copy_backbone
 from components.ingest_dataset.sources.config import SourceConfig
+from components.ingest_dataset.sources.labels import label_sources
 from components.ingest_dataset.sources.open import open_source
 from components.shared.contracts.errors import ConfigError, DataError, StreetVisionError
 from components.shared.storage import Store, StoreSettings
@@ -67,14 +68,18 @@ def test_a_data_set_arrives_whole_and_a_second_call_sends_nothing(
     printed = capsys.readouterr().out
     assert "4 files sent" in printed
     assert printed.splitlines()[-1] == f"for submit: --param data=s3://{bucket}/{ADDRESS}"
-    assert (
-        open_source(SourceConfig(data=f"s3://{bucket}/{ADDRESS}"), ("None", "Roadwork")).count == 3
-    )
+    assert _n_records(f"s3://{bucket}/{ADDRESS}") == 3
 
     upload(folder, f"minio://{bucket}/{ADDRESS}")
     printed = capsys.readouterr().out
     assert "0 files sent (0.0 MB), 4 were there" in printed
     assert f"s3://{bucket}/{ADDRESS}" in printed
+
+
+def _n_records(address: str) -> int:
+    """Number of images that ingest would decode."""
+    source = open_source(SourceConfig(data=address))
+    return len(list(source.records(label_sources([source], None).of_sources[0])))
 
 
 def test_only_what_changed_is_sent_and_what_is_gone_stays_unless_asked(
@@ -118,6 +123,27 @@ def test_tables_that_a_run_would_read_too_are_refused_before_anything_is_sent(
     assert f"{ADDRESS}/old.parquet" not in held(store, bucket)
 
 
+def test_a_folder_per_class_is_a_data_set_and_other_images_at_the_address_are_refused(
+    store: Store, bucket: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "potholes"
+    for name in ("Plain/a b.jpg", "Plain/2.jpg", "Pothole/1.ppm", "Pothole/deep/er.jpg"):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(name.encode())
+    (folder / "Plain/.DS_Store").touch()
+    (folder / "README.md").touch()
+    address = f"s3://{bucket}/{ADDRESS}"
+    upload(folder, address)
+    assert "not sent, since no step reads it: Plain/.DS_Store, README.md" in capsys.readouterr().out
+    assert len(held(store, bucket)) == _n_records(address) == 4
+
+    (folder / "Plain/2.jpg").unlink()
+    with pytest.raises(DataError, match=r"holds Plain/2\.jpg, not in the folder.*--delete"):
+        upload(folder, address)
+    upload(folder, address, "--delete")
+    assert _n_records(address) == 3
+
+
 Change = Callable[[Path], object]
 
 
@@ -154,7 +180,7 @@ REFUSED: dict[str, tuple[Change, str]] = {
     ),
     "neither": (
         lambda f: (f / "labels.csv").unlink(),
-        r"holds neither labels\.csv nor \.parquet .* nor config\.json",
+        r"'images' is the only folder with images.*or list all images in labels\.csv",
     ),
     "only pickles": (
         _only_pickles,

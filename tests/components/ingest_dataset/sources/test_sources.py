@@ -11,12 +11,20 @@ from PIL import Image
 
 from components.ingest_dataset.config import IngestConfig
 from components.ingest_dataset.sources.config import SourceConfig
+from components.ingest_dataset.sources.labels import label_sources
 from components.ingest_dataset.sources.open import open_source
+from components.ingest_dataset.sources.records import Record
 from components.ingest_dataset.step import run as ingest
 from components.shared.contracts.errors import ConfigError, DataError
 from components.shared.data.dataset import Dataset
 
 CLASSES = ("None", "Roadwork")
+
+
+def labelled(config: SourceConfig, class_names: tuple[str, ...] | None = None) -> list[Record]:
+    """The records of one source."""
+    source = open_source(config)
+    return list(source.records(label_sources([source], class_names).of_sources[0]))
 
 
 def jpeg(shade: int) -> bytes:
@@ -56,11 +64,10 @@ def write_folder(folder: Path, labels: list[str], first: int = 0) -> None:
 def test_parquet_in_the_hugging_face_layout(tmp_path: Path) -> None:
     write_parquet(tmp_path / "data/train-00000.parquet", parquet_rows(8))
     write_parquet(tmp_path / "data/train-00001.parquet", parquet_rows(4, first=8))
-    source = open_source(
+    records = labelled(
         SourceConfig(data=str(tmp_path / "data"), group_column="video_info.vid_id"), CLASSES
     )
-    records = list(source.records())
-    assert source.count == len(records) == 12
+    assert len(records) == 12
     assert [record.path for record in records] == [f"{i}.jpg" for i in range(12)]
     assert [record.label for record in records] == ["None", "Roadwork"] * 6
     assert records[4].group == "video1"
@@ -71,10 +78,10 @@ def test_parquet_in_the_hugging_face_layout(tmp_path: Path) -> None:
 def test_a_single_parquet_file_with_excluded_rows(tmp_path: Path) -> None:
     write_parquet(
         tmp_path / "one.parquet",
-        [{**row, "label": -1 if i == 2 else 1} for i, row in enumerate(parquet_rows(4))],
+        [{**row, "label": -1 if i == 2 else i % 2} for i, row in enumerate(parquet_rows(4))],
     )
-    source = open_source(SourceConfig(data=str(tmp_path / "one.parquet")), CLASSES)
-    assert [record.path for record in source.records()] == ["0.jpg", "1.jpg", "3.jpg"]
+    records = labelled(SourceConfig(data=str(tmp_path / "one.parquet")))
+    assert [record.path for record in records] == ["0.jpg", "1.jpg", "3.jpg"]
 
 
 def test_fused_sources_keep_their_label_maps_and_provenance(tmp_path: Path) -> None:
@@ -127,13 +134,13 @@ def test_two_sources_of_one_name_are_refused(tmp_path: Path) -> None:
 def test_wrong_parquet_is_named(tmp_path: Path, rows: list[dict[str, Any]], message: str) -> None:
     write_parquet(tmp_path / "data/x.parquet", rows)
     with pytest.raises(DataError, match=message):
-        open_source(SourceConfig(data=str(tmp_path / "data")), CLASSES)
+        labelled(SourceConfig(data=str(tmp_path / "data")), CLASSES)
 
 
 def test_a_file_that_is_no_parquet_is_named(tmp_path: Path) -> None:
     (tmp_path / "broken.parquet").write_bytes(b"PAR1 but nothing else")
     with pytest.raises(DataError, match=r"broken\.parquet: not a readable Parquet file"):
-        open_source(SourceConfig(data=str(tmp_path / "broken.parquet")), CLASSES)
+        labelled(SourceConfig(data=str(tmp_path / "broken.parquet")), CLASSES)
 
 
 @pytest.mark.parametrize(
@@ -152,14 +159,14 @@ def test_a_file_that_is_no_parquet_is_named(tmp_path: Path) -> None:
 def test_wrong_csv_is_named(tmp_path: Path, data: bytes, message: str) -> None:
     (tmp_path / "labels.csv").write_bytes(data)
     with pytest.raises(DataError, match=message):
-        open_source(SourceConfig(data=str(tmp_path)), CLASSES)
+        labelled(SourceConfig(data=str(tmp_path)), CLASSES)
 
 
 @pytest.mark.parametrize(
     ("values", "message"),
     [
         ({"data": "nowhere"}, "data='nowhere' does not exist"),
-        ({"csv": "other.csv"}, "holds neither 'other.csv' nor Parquet files"),
+        ({"csv": "other.csv"}, "has labels.csv but no other.csv; name the table"),
         ({"group_column": "drive"}, "no column 'drive'"),
         ({"timestamp_column": "time"}, "no column 'time'"),
     ],
@@ -169,4 +176,4 @@ def test_a_wrong_place_or_column_is_named(
 ) -> None:
     write_folder(tmp_path / "data", ["0", "1"])
     with pytest.raises(DataError, match=message):
-        open_source(SourceConfig(**{"data": str(tmp_path / "data"), **values}), CLASSES)
+        labelled(SourceConfig(**{"data": str(tmp_path / "data"), **values}), CLASSES)
