@@ -7,11 +7,10 @@ the other groups certify the threshold, as for SCRC.
 import numpy as np
 
 from components.calibrate_gate.config import CalibrateGateConfig
-from components.shared.calibration.compare import LabelledLogits, fit_named
 from components.shared.calibration.linear import Platt
-from components.shared.contracts.errors import ArtifactError
+from components.shared.contracts.errors import ArtifactError, InfeasibleError
 from components.shared.contracts.step import InputDir, OutputDir, main
-from components.shared.policies.calibration_split import draw_calibration_split
+from components.shared.policies.calibration_split import draw_calibration_split, fit_on_tuning
 from components.shared.policies.certify import Samples
 from components.shared.policies.logits import read_logits
 from components.shared.policies.policy import GatePolicy, Infeasible, Policy, softmax_policy
@@ -24,27 +23,28 @@ STEP = "calibrate_gate"
 
 
 def run(config: CalibrateGateConfig, *, val_calib_logits: InputDir, gate_policy: OutputDir) -> None:
-    """Write policy.json and fit.json, or infeasible.json where the gate is not to be bundled.
+    """Write policy.json and fit.json, or infeasible.json where nothing can be certified.
 
     Raises:
-        InfeasibleError: the target cannot be certified and policy="gate".
         ArtifactError: the logits have no gate scores.
-        DataError: the data cannot be calibrated on.
+        DataError: the positive class is unknown.
     """
     logits, manifest = read_logits(val_calib_logits, "VAL_CALIB")
     if logits.gate is None:
         raise ArtifactError(f"{val_calib_logits}: has no gate.npy; use the logits of train_gate")
 
     positive = logits.positive_index(config.positive_class)
-    split = draw_calibration_split(logits.groups, config.tuning_fraction, config.seed)
     inputs = {"val_calib_logits": manifest}
 
+    try:
+        split = draw_calibration_split(logits.groups, config.tuning_fraction, config.seed)
+    except InfeasibleError as error:
+        few_groups = Infeasible("gate", str(error))
+        write_infeasible(gate_policy, few_groups, step=STEP, config=config, inputs=inputs)
+        return
+
     tuning = split.tuning
-    groups = [logits.groups[row] for row in tuning]
-    samples_of_tuning = LabelledLogits(
-        logits.logits[tuning], logits.labels[tuning], groups, logits.class_names
-    )
-    fitted = fit_named(config.calibrator, samples_of_tuning, config.seed)
+    fitted = fit_on_tuning(config.calibrator, logits, split, config.seed)
     softmax = softmax_policy(logits.class_names, config.positive_class, 0.0, fitted.calibrator)
     truth, decision = np.asarray(logits.labels == positive), softmax.decision(logits.logits)
     correct = np.asarray(decision == truth)
@@ -56,7 +56,7 @@ def run(config: CalibrateGateConfig, *, val_calib_logits: InputDir, gate_policy:
 
     match certify_targets(config, [target], "gate"):
         case Infeasible() as infeasible:
-            write_infeasible(gate_policy, infeasible, config=config, inputs=inputs)
+            write_infeasible(gate_policy, infeasible, step=STEP, config=config, inputs=inputs)
         case Certified() as certified:
             # A gate is worth its weights only if it ranks better than the model's confidence.
             ranking = {
@@ -64,6 +64,7 @@ def run(config: CalibrateGateConfig, *, val_calib_logits: InputDir, gate_policy:
                 "augrc_of_confidence": float(augrc(softmax.confidence(logits.logits), ~correct)),
             }
             fit = fit_document(config, split, certified) | {"n_images": len(logits.labels)}
+            fit |= {"calibrator": fitted.name, "uncalibrated_reason": fitted.reason}
             policy = _policy(config, softmax, slope, intercept, certified)
             write_policy(
                 gate_policy, policy, fit | ranking, step=STEP, config=config, inputs=inputs

@@ -9,9 +9,13 @@ import numpy as np
 
 from components.calibrate_scrc.config import CalibrateScrcConfig
 from components.calibrate_scrc.sets import SetSamples, certify_sets, selection_threshold
-from components.shared.calibration.compare import LabelledLogits, fit_named
+from components.shared.contracts.errors import InfeasibleError
 from components.shared.contracts.step import InputDir, OutputDir, main
-from components.shared.policies.calibration_split import CalibrationSplit, draw_calibration_split
+from components.shared.policies.calibration_split import (
+    CalibrationSplit,
+    draw_calibration_split,
+    fit_on_tuning,
+)
 from components.shared.policies.certify import Samples
 from components.shared.policies.early_exit import fit_early_exit
 from components.shared.policies.logits import Logits, read_logits
@@ -39,23 +43,23 @@ _KIND = "scrc"
 
 
 def run(config: CalibrateScrcConfig, *, val_calib_logits: InputDir, scrc_policy: OutputDir) -> None:
-    """Write policy.json and fit.json, or infeasible.json where SCRC is not to be bundled.
+    """Write policy.json and fit.json, or infeasible.json where nothing can be certified.
 
     Raises:
-        InfeasibleError: the target cannot be certified and policy="scrc".
-        DataError: the data cannot be calibrated on.
+        DataError: the positive class is unknown.
     """
     logits, manifest = read_logits(val_calib_logits, "VAL_CALIB")
     logits.positive_index(config.positive_class)
-    split = draw_calibration_split(logits.groups, config.tuning_fraction, config.seed)
     inputs = {"val_calib_logits": manifest}
 
-    tuning = split.tuning
-    groups = [logits.groups[row] for row in tuning]
-    samples_of_tuning = LabelledLogits(
-        logits.logits[tuning], logits.labels[tuning], groups, logits.class_names
-    )
-    fitted = fit_named(config.calibrator, samples_of_tuning, config.seed)
+    try:
+        split = draw_calibration_split(logits.groups, config.tuning_fraction, config.seed)
+    except InfeasibleError as error:
+        few_groups = Infeasible(_KIND, str(error))
+        write_infeasible(scrc_policy, few_groups, step=STEP, config=config, inputs=inputs)
+        return
+
+    fitted = fit_on_tuning(config.calibrator, logits, split, config.seed)
     softmax = softmax_policy(logits.class_names, config.positive_class, 0.0, fitted.calibrator)
 
     single_from: float | None = None
@@ -67,11 +71,15 @@ def run(config: CalibrateScrcConfig, *, val_calib_logits: InputDir, scrc_policy:
 
     match found:
         case Infeasible() as infeasible:
-            write_infeasible(scrc_policy, infeasible, config=config, inputs=inputs)
+            write_infeasible(scrc_policy, infeasible, step=STEP, config=config, inputs=inputs)
         case Certified() as certified:
             policy = _policy(config, softmax, certified, single_from)
             fit = fit_document(config, split, certified)
-            fit |= {"calibrator": fitted.name, "single_from": single_from}
+            fit |= {
+                "calibrator": fitted.name,
+                "uncalibrated_reason": fitted.reason,
+                "single_from": single_from,
+            }
             early_exit = fit_early_exit(
                 policy, logits, max_changed=config.early_exit_error, seed=config.seed
             )

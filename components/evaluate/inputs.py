@@ -10,7 +10,7 @@ from components.shared.contracts.errors import ArtifactError, DataError
 from components.shared.data.dataset import Dataset
 from components.shared.policies.early_exit import EarlyExit, read_early_exit
 from components.shared.policies.logits import Logits, read_logits
-from components.shared.policies.policy import Infeasible, Policy
+from components.shared.policies.policy import Infeasible, Policy, softmax_policy
 from components.shared.policies.policy_artifact import (
     read_distilled_policy,
     read_policy_or_infeasible,
@@ -39,8 +39,8 @@ class EvaluationInputs:
 
     Attributes:
         dataset: of the images.
-        policies: by kind, where there is a policy.
-        infeasible: by kind, the reason why there is none.
+        policies: by kind, where there is a policy; never empty.
+        infeasible: by kind, the reason why it could not be fitted.
         distilled_head: the head of the full image alone, of a multi-view model that has one.
         manifests: of all input artifacts, by name.
     """
@@ -53,6 +53,7 @@ class EvaluationInputs:
 
 
 def read_inputs(
+    config: EvaluateConfig,
     policy_paths: Mapping[str, Path | None],
     val_test_logits: Path,
     gate_test_logits: Path | None,
@@ -60,7 +61,11 @@ def read_inputs(
 ) -> EvaluationInputs:
     """Verify and read all input artifacts.
 
+    Where no policy at all could be fitted, the more probable class of the model stands in as
+    "softmax", so that an evaluation is always complete.
+
     Args:
+        config: names the policy to be bundled and the positive class.
         policy_paths: Policy artifacts by kind of policy; None where there is none.
         val_test_logits: of the model.
         gate_test_logits: of the model with the gate, for the policy "gate".
@@ -69,7 +74,7 @@ def read_inputs(
     Raises:
         LeakageViolationError: logits of another split.
         ArtifactError: a policy of another kind than its input's name says, or two logits artifacts
-            of different samples.
+            of different samples, or no artifact for the policy to be bundled.
     """
     logits, manifest = read_logits(val_test_logits, "VAL_TEST")
     manifests = {"val_test_logits": manifest}
@@ -81,6 +86,11 @@ def read_inputs(
             raise ArtifactError(
                 "val_test_logits and gate_test_logits hold different samples; use both of one run"
             )
+
+    if policy_paths[config.policy] is None:
+        raise ArtifactError(
+            f"policy={config.policy!r} cannot be evaluated, no such policy was given"
+        )
 
     policies: dict[str, FittedPolicy] = {}
     infeasible: dict[str, str] = {}
@@ -105,6 +115,10 @@ def read_inputs(
         head_policy = read_distilled_policy(path)
         if distilled_head is None and head_policy is not None and logits.distilled is not None:
             distilled_head = FittedPolicy(replace(logits, logits=logits.distilled), head_policy)
+
+    if not policies:
+        argmax = softmax_policy(logits.class_names, config.positive_class, 0.0)
+        policies[argmax.kind] = FittedPolicy(logits, argmax)
 
     data = Dataset.open(dataset)
     manifests["dataset"] = data.manifest

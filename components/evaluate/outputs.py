@@ -52,6 +52,7 @@ def write_evaluation(
         n_bootstrap=config.n_bootstrap,
         guarantees=results.guarantees,
         infeasible=inputs.infeasible,
+        bundled=config.policy,
         comparisons=results.comparisons,
         early_exits=results.early_exits,
         robustness=results.robustness,
@@ -70,7 +71,7 @@ def _document(
         for kind, result in results.results.items()
     }
     for kind, reason in inputs.infeasible.items():
-        policies[kind] = {"infeasible": reason}
+        policies.setdefault(kind, {})["infeasible"] = reason
 
     document = {
         "split": "VAL_TEST",
@@ -79,6 +80,10 @@ def _document(
         "n_groups": predictions.n_groups,
         "n_bootstrap": config.n_bootstrap,
         "target_precision": config.target_precision,
+        "bundled": {
+            "policy": config.policy,
+            "infeasible": inputs.infeasible.get(config.policy),
+        },
         "policy": results.shown.policy.to_json(),
         "metrics": dict(results.shown.metrics),
         "policies": policies,

@@ -12,7 +12,6 @@ from components.evaluate.report.plots import Band
 from components.evaluate.report.report import PolicyResult
 from components.evaluate.report.robustness import Robustness, measure_robustness
 from components.evaluate.report.scorecard import Predictions, measure
-from components.shared.contracts.errors import ArtifactError
 from components.shared.policies.policy import SelectivePolicy
 from components.shared.stats.risk_coverage import risk_band
 
@@ -25,7 +24,7 @@ class PolicyResults:
     """Results of one evaluation.
 
     Attributes:
-        results: by kind of policy, the bundled one first.
+        results: by kind of policy, first the bundled one, unless it is infeasible.
         guarantees: of the policies that defer.
         comparisons: by kind, the ranking of a policy against that of the model's confidence.
         early_exits: of the policies that have one.
@@ -42,16 +41,12 @@ class PolicyResults:
 
     @property
     def shown(self) -> PolicyResult:
-        """The result of the policy that is bundled."""
+        """The result of the policy that is bundled; of another one where that is infeasible."""
         return next(iter(self.results.values()))
 
 
 def evaluate_policies(config: EvaluateConfig, inputs: EvaluationInputs) -> PolicyResults:
-    """Evaluate all fitted policies.
-
-    Raises:
-        ArtifactError: the policy to be bundled, `config.policy`, is missing.
-    """
+    """Evaluate all fitted policies, the one to be bundled first."""
     fitted = _bundled_first(config, inputs)
     n_replicates, seed = config.n_bootstrap, config.seed
 
@@ -102,11 +97,9 @@ def evaluate_policies(config: EvaluateConfig, inputs: EvaluationInputs) -> Polic
 
 
 def _bundled_first(config: EvaluateConfig, inputs: EvaluationInputs) -> dict[str, FittedPolicy]:
-    """Return the fitted policies, the bundled one first."""
+    """Return the fitted policies, first the one to be bundled where it could be fitted."""
     if config.policy not in inputs.policies:
-        reason = inputs.infeasible.get(config.policy)
-        why = f"its target is infeasible: {reason}" if reason else "no such policy was given"
-        raise ArtifactError(f"policy={config.policy!r} cannot be evaluated, {why}")
+        return inputs.policies
     return {config.policy: inputs.policies[config.policy]} | inputs.policies
 
 

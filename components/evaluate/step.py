@@ -50,16 +50,23 @@ def run(
 ) -> Result:
     """Write the Evaluation artifact and the HTML report; `config.policy` is shown in detail.
 
+    Where that policy is infeasible, the report says so and shows another one.
+
     Raises:
         LeakageViolationError: logits of another split.
         ArtifactError: logits, policies and dataset do not belong together, or the policy to be
-            bundled is missing.
+            bundled was not given.
         DataError: VAL_TEST lacks a class.
     """
     policies = {"softmax": softmax_policy, "gate": gate_policy, "scrc": scrc_policy}
-    inputs = read_inputs(policies, val_test_logits, gate_test_logits, dataset)
+    inputs = read_inputs(config, policies, val_test_logits, gate_test_logits, dataset)
     check_inputs(config, inputs)
     results = evaluate_policies(config, inputs)
+    if config.policy in inputs.infeasible:
+        print(
+            f"policy={config.policy} is to be bundled, but infeasible: the report shows"
+            f" {results.shown.policy.kind} in its place, and there will be no bundle"
+        )
 
     with writing(
         evaluation, kind=Kind.EVALUATION, step="evaluate", config=config, inputs=inputs.manifests
@@ -69,7 +76,7 @@ def run(
     report.parent.mkdir(parents=True, exist_ok=True)
     shutil.copyfile(evaluation / REPORT, report)
 
-    names = inputs.policies[config.policy].class_names
+    names = inputs.policies[results.shown.policy.kind].class_names
 
     return _for_kfp(results, list(names))
 

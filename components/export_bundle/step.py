@@ -73,6 +73,7 @@ def run(
     """Write the bundle of the policy named by `config.policy`, and compare it with the checkpoint.
 
     Raises:
+        InfeasibleError: the policy could not be fitted or certified on VAL_CALIB.
         ArtifactError: none or several policies, or inputs of different runs; before a model is
             loaded.
         PermanentError: the exported model's logits differ from the checkpoint's.

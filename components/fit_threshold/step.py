@@ -12,12 +12,17 @@ from components.shared.calibration.artifact import read_calibrator
 from components.shared.calibration.calibrator import LogitArray
 from components.shared.contracts.artifact_kinds import Kind
 from components.shared.contracts.artifacts import write_json, writing
-from components.shared.contracts.errors import DataError
+from components.shared.contracts.errors import InfeasibleError
 from components.shared.contracts.step import InputDir, OutputDir, main
 from components.shared.policies.early_exit import fit_early_exit, write_early_exit
 from components.shared.policies.logits import Logits, read_logits
-from components.shared.policies.policy import Policy, softmax_policy
-from components.shared.policies.policy_artifact import DISTILLED_POLICY, FIT, POLICY
+from components.shared.policies.policy import Infeasible, softmax_policy
+from components.shared.policies.policy_artifact import (
+    DISTILLED_POLICY,
+    FIT,
+    POLICY,
+    write_infeasible,
+)
 from components.shared.stats.bootstrap import group_weights, membership, percentile_interval
 from components.shared.stats.metrics import Bools, Floats, sigmoid
 
@@ -35,6 +40,9 @@ def run(
 ) -> None:
     """Choose the threshold on VAL_CALIB; write policy.json, fit.json, the sweep and its plot.
 
+    Where VAL_CALIB is too small, or no separating threshold has a false negative rate of at most
+    `max_fnr`, the artifact holds infeasible.json with the reason instead.
+
     Args:
         config: objective, largest false negative rate, resampling.
         val_calib_logits: logits of VAL_CALIB.
@@ -42,11 +50,10 @@ def run(
         calibration: calibrator whose probability the threshold is on; the model's own without it.
 
     Raises:
-        DataError: a class has too few samples, or the positive class is unknown.
-        InfeasibleError: no separating threshold has a false negative rate of at most `max_fnr`.
+        DataError: the positive class is unknown.
     """
     logits, manifest = read_logits(val_calib_logits, "VAL_CALIB")
-    truth = _truth(config, logits)
+    truth: Bools = logits.labels == logits.positive_index(config.positive_class)
     inputs = {"val_calib_logits": manifest}
     calibrator = None
     if calibration is not None:
@@ -54,7 +61,15 @@ def run(
 
     uncut = softmax_policy(logits.class_names, config.positive_class, 0.0, calibrator)
     margin = uncut.margin(logits.logits)
-    fit = _fit(config, truth, margin, logits.groups)
+
+    try:
+        _check_counts(config, truth)
+        fit = _fit(config, truth, margin, logits.groups)
+    except InfeasibleError as error:
+        infeasible = Infeasible(uncut.kind, str(error))
+        write_infeasible(policy, infeasible, step=STEP, config=config, inputs=inputs)
+        return
+
     best = fit.best
     fitted = softmax_policy(logits.class_names, config.positive_class, best.threshold, calibrator)
     interval = _interval(config, truth, margin, logits.groups)
@@ -73,23 +88,29 @@ def run(
         write_json(out / FIT, _fit_document(config, fit, interval, truth))
         write_early_exit(out, early_exit)
         if logits.distilled is not None:
-            distilled = _distilled_policy(config, logits, logits.distilled, truth)
-            write_json(out / DISTILLED_POLICY, distilled.to_json())
+            _write_distilled(out / DISTILLED_POLICY, config, logits, logits.distilled, truth)
 
         _write_sweep(out / "threshold_sweep.csv", fit.sweep)
         _plot(out / "threshold.png", config, fit.sweep, fitted.threshold, interval)
 
 
-def _distilled_policy(
-    config: FitThresholdConfig, logits: Logits, distilled: LogitArray, truth: Bools
-) -> Policy:
-    """Fit the threshold of the distilled head, from its logits (N, C).
+def _write_distilled(
+    file: Path, config: FitThresholdConfig, logits: Logits, distilled: LogitArray, truth: Bools
+) -> None:
+    """Fit the threshold of the distilled head, from its logits (N, C), and write its policy.
 
     It has no calibrator, so that the threshold can be put into the head's weights.
     """
     uncut = softmax_policy(logits.class_names, config.positive_class, 0.0)
-    fit = _fit(config, truth, uncut.margin(distilled), logits.groups)
-    return softmax_policy(logits.class_names, config.positive_class, fit.best.threshold)
+    try:
+        fit = _fit(config, truth, uncut.margin(distilled), logits.groups)
+    except InfeasibleError as error:
+        print(f"distilled head: infeasible. {error}")
+        return
+
+    threshold = fit.best.threshold
+    fitted = softmax_policy(logits.class_names, config.positive_class, threshold)
+    write_json(file, fitted.to_json())
 
 
 def _fit(
@@ -105,18 +126,15 @@ def _fit(
     )
 
 
-def _truth(config: FitThresholdConfig, logits: Logits) -> Bools:
-    """Return (N,) bool, True for the positive class; refuse a class with too few samples."""
-    truth: Bools = logits.labels == logits.positive_index(config.positive_class)
+def _check_counts(config: FitThresholdConfig, truth: Bools) -> None:
+    """Raise InfeasibleError where a class has too few samples for a threshold."""
     n_positive, n_negative = int(truth.sum()), int((~truth).sum())
     if min(n_positive, n_negative) < _MIN_PER_CLASS:
-        raise DataError(
+        raise InfeasibleError(
             f"VAL_CALIB has {n_positive} samples of {config.positive_class!r} and {n_negative}"
             f" others, a threshold needs at least {_MIN_PER_CLASS} of each; use more data or a"
             " larger calib_fraction"
         )
-
-    return truth
 
 
 def _interval(

@@ -92,6 +92,7 @@ class ReportData:
         n_bootstrap: replicates of every interval.
         guarantees: of the policies that defer.
         infeasible: reason by kind of policy.
+        bundled: kind of the policy to be bundled; the report says so where it is infeasible.
         comparisons: with the model's confidence, by kind of policy.
         early_exits: of multi-view models.
         robustness: of policies whose logits cover corrupted images.
@@ -107,6 +108,7 @@ class ReportData:
     n_bootstrap: int
     guarantees: Sequence[Guarantee] = ()
     infeasible: Mapping[str, str] = field(default_factory=dict)
+    bundled: str = "softmax"
     comparisons: Mapping[str, PolicyComparison] = field(default_factory=dict)
     early_exits: Sequence[EarlyExitResult] = ()
     robustness: Sequence[Robustness] = ()

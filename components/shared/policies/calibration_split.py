@@ -11,7 +11,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from components.shared.contracts.errors import DataError
+from components.shared.calibration.compare import FittedCalibrator, LabelledLogits, fit_named
+from components.shared.contracts.errors import InfeasibleError
+from components.shared.policies.logits import Logits
 from components.shared.stats.bootstrap import membership
 from components.shared.stats.metrics import Integers
 
@@ -41,14 +43,14 @@ def draw_calibration_split(
         seed: seed of the draws.
 
     Raises:
-        DataError: fewer than 4 groups.
+        InfeasibleError: fewer than 4 groups.
     """
     member = membership(groups, len(groups))
     n_groups = int(member.max()) + 1
     if n_groups < _FEWEST_GROUPS:
-        raise DataError(
+        raise InfeasibleError(
             f"VAL_CALIB has {n_groups} group(s), a policy with a guarantee needs at least"
-            f" {_FEWEST_GROUPS}; use more data or a larger calib_fraction"
+            f" {_FEWEST_GROUPS}; use data of more groups or a larger calib_fraction"
         )
 
     rng = np.random.default_rng([seed, n_groups, len(member)])
@@ -58,6 +60,26 @@ def draw_calibration_split(
     others = rng.permutation(np.flatnonzero(~in_tuning))
 
     return CalibrationSplit(np.flatnonzero(in_tuning), _first_of_each(member, others))
+
+
+def fit_on_tuning(
+    name: str, logits: Logits, split: CalibrationSplit, seed: int
+) -> FittedCalibrator:
+    """Fit a calibrator on the tuning part; none, with the reason, where it cannot carry one.
+
+    A policy without a calibrator decides on the model's own probabilities, and its certificate
+    holds all the same: the tests are on the other part.
+
+    Args:
+        name: name of the calibrator, or "auto".
+        logits: logits of VAL_CALIB.
+        split: both parts of VAL_CALIB.
+        seed: seed of cross-fitting.
+    """
+    rows = split.tuning
+    groups = [logits.groups[row] for row in rows]
+    samples = LabelledLogits(logits.logits[rows], logits.labels[rows], groups, logits.class_names)
+    return fit_named(name, samples, seed)
 
 
 def one_per_group(groups: Sequence[str], seed: int) -> Integers:

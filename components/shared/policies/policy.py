@@ -214,14 +214,15 @@ KINDS = tuple(_CLASSES)
 
 @dataclass(frozen=True)
 class Infeasible:
-    """The result of a calibration whose guarantee could not be certified: infeasible.json.
+    """The result where a policy cannot be fitted or its guarantee not certified: infeasible.json.
 
-    best_level: the smallest alpha that would have been certified, for people who read the document.
+    best_level: the smallest alpha that would have been certified, for people who read the document;
+    None where it is not a matter of alpha.
     """
 
     kind: str
     reason: str
-    best_level: float
+    best_level: float | None = None
 
 
 def softmax_policy(

@@ -8,6 +8,7 @@ from typing import Any
 
 from components.shared.contracts.artifact_kinds import Kind
 from components.shared.contracts.artifacts import Manifest, verify_dir, write_json, writing
+from components.shared.contracts.config import Config
 from components.shared.contracts.errors import ArtifactError, InfeasibleError
 from components.shared.policies.calibration_split import CalibrationSplit
 from components.shared.policies.certify import Certificate, risk_upper_bound
@@ -52,17 +53,18 @@ def write_policy(
 
 
 def write_infeasible(
-    path: Path, found: Infeasible, *, config: SelectiveConfig, inputs: Mapping[str, Manifest]
+    path: Path,
+    found: Infeasible,
+    *,
+    step: str,
+    config: Config,
+    inputs: Mapping[str, Manifest],
 ) -> None:
-    """Write infeasible.json in the place of a policy that is not the one to be bundled.
+    """Write infeasible.json in the place of a policy, and print the reason.
 
-    Raises:
-        InfeasibleError: the policy is the one to be bundled.
+    A run goes on without the policy; only export_bundle ends where it is the one to be bundled.
     """
-    if config.policy == found.kind:
-        raise InfeasibleError(found.reason)
     print(f"{found.kind}: infeasible. {found.reason}")
-    step = f"calibrate_{found.kind}"
     with writing(path, kind=Kind.POLICY, step=step, config=config, inputs=inputs) as out:
         write_json(out / INFEASIBLE, asdict(found))
 
@@ -108,12 +110,13 @@ def read_policy(path: Path) -> tuple[Policy, Manifest]:
 
     Raises:
         ArtifactError: the artifact is damaged, or holds no policy or several.
+        InfeasibleError: the policy could not be fitted.
     """
     manifest = verify_dir(path, Kind.POLICY)
     if INFEASIBLE in manifest.files:
         stored = json.loads((path / INFEASIBLE).read_text(encoding="utf-8"))
-        raise ArtifactError(
-            f"{path}: holds no policy, its target was infeasible: {stored['reason']}"
+        raise InfeasibleError(
+            f"policy={stored['kind']!r} could not be fitted and has no bundle: {stored['reason']}"
         )
 
     found = sorted(name for name in manifest.files if name.endswith(POLICY))

@@ -1,7 +1,8 @@
-"""The gate's policy: both constraints certified, or an explicit refusal."""
+"""The gate's policy: both constraints certified, or the reason why not."""
 
 import dataclasses
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +14,10 @@ from components.calibrate_gate.step import run
 from components.shared.contracts.artifact_kinds import Kind
 from components.shared.contracts.artifacts import writing
 from components.shared.contracts.config import Config
-from components.shared.contracts.errors import ArtifactError, InfeasibleError, LeakageViolationError
+from components.shared.contracts.errors import ArtifactError, LeakageViolationError
 from components.shared.policies.logits import Logits, write_logits
-from components.shared.policies.policy import GatePolicy
-from components.shared.policies.policy_artifact import read_policy
+from components.shared.policies.policy import GatePolicy, Infeasible
+from components.shared.policies.policy_artifact import read_policy, read_policy_or_infeasible
 from tests.logits_artifacts import binary_logits, logits_artifact
 
 
@@ -74,9 +75,25 @@ def test_a_gate_that_knows_nothing_is_infeasible(tmp_path: Path) -> None:
     assert logits.gate is not None
     blind = np.random.default_rng(1).normal(size=1000).astype(np.float32)
     path = _artifact(tmp_path / "logits", dataclasses.replace(logits, gate=blind))
-    with pytest.raises(InfeasibleError, match=r"best certifiable level is 0\.[12]\d+"):
-        run(_config(), val_calib_logits=path, gate_policy=tmp_path / "policy")
-    assert not (tmp_path / "policy").exists()
+    run(_config(), val_calib_logits=path, gate_policy=tmp_path / "policy")
+    found, _ = read_policy_or_infeasible(tmp_path / "policy")
+    assert isinstance(found, Infeasible)
+    assert re.search(r"best certifiable level is 0\.[12]\d+", found.reason)
+
+
+@pytest.mark.parametrize("n_groups", [2, 8, 40])
+def test_few_groups_of_a_class_are_a_result(tmp_path: Path, n_groups: int) -> None:
+    """One group has all images of a class, so that the tuning part often lacks it."""
+    logits = _logits(400)
+    groups = tuple(
+        "works" if label else f"g{row % (n_groups - 1)}"
+        for row, label in enumerate(logits.labels.tolist())
+    )
+    path = _artifact(tmp_path / "logits", dataclasses.replace(logits, groups=groups))
+    for seed in range(4):
+        policy = tmp_path / f"policy{seed}"
+        run(_config(seed=seed), val_calib_logits=path, gate_policy=policy)
+        read_policy_or_infeasible(policy)
 
 
 def test_logits_without_a_gate_or_of_another_split_are_refused(tmp_path: Path) -> None:

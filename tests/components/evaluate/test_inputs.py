@@ -21,7 +21,7 @@ CONFIG = EvaluateConfig()
 def _read(paths: dict[str, Path]) -> EvaluationInputs:
     policies = {kind: paths.get(f"{kind}_policy") for kind in ("softmax", "gate", "scrc")}
     return read_inputs(
-        policies, paths["val_test_logits"], paths.get("gate_test_logits"), paths["dataset"]
+        CONFIG, policies, paths["val_test_logits"], paths.get("gate_test_logits"), paths["dataset"]
     )
 
 

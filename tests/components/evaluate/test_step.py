@@ -13,8 +13,9 @@ from components.evaluate.step import run
 from components.shared.contracts.artifacts import write_json, writing
 from components.shared.contracts.config import Config
 from components.shared.contracts.errors import ArtifactError
+from components.shared.policies.policy import KINDS
 from components.shared.stats.risk_coverage import augrc
-from tests.components.evaluate.conftest import SCRC, N, make_logits, store_logits
+from tests.components.evaluate.conftest import SCRC, SOFTMAX, N, make_logits, store_logits
 
 
 def _evaluate(inputs: dict[str, Path], tmp_path: Path, policy: str = "softmax") -> dict[str, Any]:
@@ -84,10 +85,46 @@ def test_an_infeasible_policy_is_shown_as_such(inputs: dict[str, Path], tmp_path
     document = _evaluate(inputs | {"scrc_policy": tmp_path / "none"}, tmp_path)
     assert document["policies"]["scrc"] == {"infeasible": "alpha=0.01 is too low"}
     assert "infeasible: alpha=0.01 is too low" in (tmp_path / "report.html").read_text()
-    with pytest.raises(
-        ArtifactError, match="policy='scrc' cannot be evaluated, its target is infeas"
-    ):
-        _evaluate(inputs | {"scrc_policy": tmp_path / "none"}, tmp_path, "scrc")
+    assert document["bundled"] == {"policy": "softmax", "infeasible": None}
+    assert "No bundle" not in (tmp_path / "report.html").read_text()
+
+
+def _infeasible(path: Path, kind: str) -> Path:
+    with writing(path, kind="Policy", step="test", config=Config()) as out:
+        write_json(
+            out / "infeasible.json",
+            {"kind": kind, "reason": f"{kind} needs more data", "best_level": None},
+        )
+    return path
+
+
+def test_an_infeasible_bundle_is_said_first_and_the_others_are_shown(
+    inputs: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    scrc = _infeasible(tmp_path / "none", "scrc")
+    document = _evaluate(inputs | {"scrc_policy": scrc}, tmp_path, "scrc")
+    assert document["bundled"] == {"policy": "scrc", "infeasible": "scrc needs more data"}
+    assert document["policy"] == SOFTMAX.to_json()
+    assert document["policies"]["scrc"] == {"infeasible": "scrc needs more data"}
+    assert document["policies"].keys() == {"softmax", "gate", "scrc"}
+    html = (tmp_path / "report.html").read_text()
+    assert "No bundle: policy scrc is infeasible." in html
+    assert "The figures below are of policy softmax." in html
+    assert "the report shows softmax in its place" in capsys.readouterr().out
+
+
+def test_a_model_without_any_policy_is_evaluated_by_its_more_probable_class(
+    inputs: dict[str, Path], tmp_path: Path
+) -> None:
+    none = {f"{kind}_policy": _infeasible(tmp_path / f"no_{kind}", kind) for kind in KINDS}
+    document = _evaluate(inputs | none, tmp_path)
+    assert document["policy"] == SOFTMAX.to_json()
+    assert document["bundled"]["infeasible"] == "softmax needs more data"
+    entry = document["policies"]["softmax"]
+    assert entry["infeasible"] == "softmax needs more data"
+    assert entry["metrics"] == document["metrics"]
+    html = (tmp_path / "report.html").read_text()
+    assert "the more probable class of the uncalibrated model" in html
 
 
 def test_the_report_beside_the_artifact_is_the_one_inside(

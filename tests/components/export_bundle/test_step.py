@@ -18,7 +18,12 @@ from transformers import AutoImageProcessor
 from components.export_bundle.config import ExportConfig
 from components.shared.contracts.artifacts import sha256_file, verify_dir, write_json, writing
 from components.shared.contracts.config import Config
-from components.shared.contracts.errors import ArtifactError, ConfigError, PermanentError
+from components.shared.contracts.errors import (
+    ArtifactError,
+    ConfigError,
+    InfeasibleError,
+    PermanentError,
+)
 from components.shared.models.classifier import ClassifierSpec, normalise
 from components.shared.policies.policy import softmax_policy
 from components.shared.serving.bundle import open_bundle
@@ -251,6 +256,14 @@ def test_parts_that_do_not_belong_together_are_refused(
 ) -> None:
     edit(editable)
     with pytest.raises(ArtifactError, match=message):
+        editable.export(tmp_path / "bundle")
+    assert not (tmp_path / "bundle").exists()
+
+
+def test_an_infeasible_policy_has_no_bundle(editable: Inputs, tmp_path: Path) -> None:
+    document = {"kind": "softmax", "reason": "too few images of 'Roadwork'", "best_level": None}
+    _replace_policy(editable.root / "policy", ["infeasible.json"], document)
+    with pytest.raises(InfeasibleError, match=r"policy='softmax' could not be fitted .* too few"):
         editable.export(tmp_path / "bundle")
     assert not (tmp_path / "bundle").exists()
 

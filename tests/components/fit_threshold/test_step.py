@@ -17,15 +17,22 @@ from components.shared.contracts.errors import (
     ArtifactError,
     ConfigError,
     DataError,
-    InfeasibleError,
     LeakageViolationError,
 )
-from components.shared.policies.policy_artifact import read_policy
+from components.shared.policies.policy import Infeasible
+from components.shared.policies.policy_artifact import read_policy, read_policy_or_infeasible
 from components.shared.stats.metrics import Bools
 from tests.components.shared.stats.cal40 import MARGIN, TRUTH
 from tests.logits_artifacts import logits_artifact
 
 CONFIG = FitThresholdConfig(n_bootstrap=200)
+
+
+def _reason(path: Path) -> str:
+    found, _ = read_policy_or_infeasible(path)
+    assert isinstance(found, Infeasible)
+    assert found.kind == "softmax"
+    return found.reason
 
 
 def test_the_policy_decides_as_the_chosen_threshold(tmp_path: Path) -> None:
@@ -77,15 +84,13 @@ def test_a_ceiling_of_the_false_negative_rate_is_kept(tmp_path: Path) -> None:
     assert (MARGIN[TRUTH] > policy.threshold_margin).all()
 
 
-def test_an_impossible_ceiling_writes_nothing(tmp_path: Path) -> None:
+def test_an_impossible_ceiling_is_infeasible(tmp_path: Path) -> None:
     truth, margin = np.arange(40) % 2 == 0, np.where(np.arange(40) % 2 == 0, 1.0, 2.0)
     margin[0] = 0.0
     logits = logits_artifact(tmp_path / "logits", truth, margin)
-    with pytest.raises(
-        InfeasibleError, match=r"lowest false negative rate of a separating threshold is 0\.05"
-    ):
-        run(FitThresholdConfig(max_fnr=0.01), val_calib_logits=logits, policy=tmp_path / "policy")
-    assert not (tmp_path / "policy").exists()
+    run(FitThresholdConfig(max_fnr=0.01), val_calib_logits=logits, policy=tmp_path / "policy")
+    reason = _reason(tmp_path / "policy")
+    assert "lowest false negative rate of a separating threshold is 0.05" in reason
 
 
 def test_other_splits_are_refused(tmp_path: Path) -> None:
@@ -112,12 +117,12 @@ def test_other_splits_are_refused(tmp_path: Path) -> None:
         (np.array([True]), "has 1 samples of 'Roadwork' and 0 others"),
     ],
 )
-def test_one_class_or_too_few_samples_are_refused(
+def test_one_class_or_too_few_samples_are_infeasible(
     tmp_path: Path, truth: Bools, message: str
 ) -> None:
     logits = logits_artifact(tmp_path / "logits", truth, MARGIN[: len(truth)])
-    with pytest.raises(DataError, match=message):
-        run(CONFIG, val_calib_logits=logits, policy=tmp_path / "policy")
+    run(CONFIG, val_calib_logits=logits, policy=tmp_path / "policy")
+    assert message in _reason(tmp_path / "policy")
 
 
 def test_an_unknown_class_is_refused(tmp_path: Path) -> None:

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from components.shared.contracts.errors import DataError
+from components.shared.contracts.errors import InfeasibleError
 from components.shared.policies.calibration_split import draw_calibration_split, one_per_group
 
 GROUPS = [f"place{index % 25}" for index in range(200)]
@@ -28,5 +28,5 @@ def test_each_image_of_a_group_is_drawn_equally_often() -> None:
 
 
 def test_three_groups_are_too_few() -> None:
-    with pytest.raises(DataError, match=r"VAL_CALIB has 3 group\(s\), .* at least 4"):
+    with pytest.raises(InfeasibleError, match=r"VAL_CALIB has 3 group\(s\), .* at least 4"):
         draw_calibration_split(["a", "b", "c"], 0.5, seed=0)
