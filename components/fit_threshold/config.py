@@ -34,4 +34,5 @@ class FitThresholdConfig(EarlyExitConfig, PositiveClassConfig, BootstrapConfig):
         " with probability 1 - max_fnr_delta; none: the rate of the images of VAL_CALIB is.",
         gt=0,
         lt=1,
+        unset="none",
     )
