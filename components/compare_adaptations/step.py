@@ -11,7 +11,7 @@ import numpy as np
 
 from components.compare_adaptations.candidates import Candidate, read_candidates
 from components.compare_adaptations.config import CompareAdaptationsConfig
-from components.shared.calibration.model_selection import METRICS
+from components.shared.calibration.model_selection import METRICS, SCALES
 from components.shared.contracts.artifact_kinds import Kind
 from components.shared.contracts.artifacts import MANIFEST, Manifest, write_json, writing
 from components.shared.contracts.errors import DataError
@@ -124,7 +124,7 @@ def _metric_rows(
     """Return one row for each metric, with the difference to the first mode."""
     statistics, of_first = _statistics(config, candidate), _statistics(config, first)
     groups, count = first.logits.groups, config.n_bootstrap
-    bounds = intervals(statistics, groups, count, config.seed)
+    bounds = intervals(statistics, groups, count, config.seed, SCALES)
     rows = []
 
     for name, statistic in statistics.items():

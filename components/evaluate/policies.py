@@ -126,9 +126,9 @@ def predict(fitted: FittedPolicy) -> Predictions:
     )
 
 
-def _band(config: EvaluateConfig, predictions: Predictions) -> Band:
+def _band(config: EvaluateConfig, predictions: Predictions) -> Band | None:
     """Return coverages with the lower and upper 95 % bound of the selective risk, each (J,)."""
-    low, high = risk_band(
+    ends = risk_band(
         predictions.confidence,
         predictions.error,
         predictions.groups,
@@ -136,4 +136,4 @@ def _band(config: EvaluateConfig, predictions: Predictions) -> Band:
         min(config.n_bootstrap, _MAX_BAND_REPLICATES),
         config.seed,
     )
-    return _BAND_COVERAGES, low, high
+    return None if ends is None else (_BAND_COVERAGES, *ends)

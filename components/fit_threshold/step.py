@@ -150,7 +150,7 @@ def _interval(
     for weights in group_weights(member, config.n_bootstrap, config.seed):
         result = sweep(truth, margin, config.objective, weights)
         thresholds.append(best_thresholds(result, config.max_fnr))
-    return percentile_interval(sigmoid(np.concatenate(thresholds)))
+    return percentile_interval(sigmoid(np.concatenate(thresholds)), member)
 
 
 def _fit_document(

@@ -18,6 +18,7 @@ from components.shared.policies.early_exit import (
 from components.shared.policies.logits import Logits, Views
 from components.shared.policies.policy import Policy, softmax_policy
 from components.shared.stats.bootstrap import intervals
+from components.shared.stats.jackknife import Scale
 from tests.studies.features import CLASSES
 from tests.studies.heads import Scores
 
@@ -119,5 +120,6 @@ def _interval(values: npt.NDArray[np.generic], places: tuple[str, ...]) -> str:
         found = values.mean() if weights is None else (weights @ values) / weights.sum(axis=1)
         return np.asarray(found)
 
-    low, high = intervals({"": mean}, places, _REPLICATES, 0)[""] or (np.nan, np.nan)
+    found = intervals({"": mean}, places, _REPLICATES, 0, {"": Scale.UNIT})[""]
+    low, high = found or (np.nan, np.nan)
     return f"{low:.4f} to {high:.4f}"

@@ -28,6 +28,7 @@ import numpy.typing as npt
 
 from components.ingest_dataset.sources.records import Record
 from components.shared.stats.bootstrap import intervals, membership, paired_difference
+from components.shared.stats.jackknife import Scale
 from components.shared.stats.metrics import auroc, average_precision
 from components.shared.vision.view_spec import ViewSpec
 from tests.studies import heads
@@ -190,7 +191,10 @@ def _table(data: Data, found: dict[str, Scored]) -> Iterator[str]:
                 partial(metric, data.truth, scores.margin),
                 partial(metric, data.truth, base),
             )
-            low, high = intervals({"": ours}, data.places, _REPLICATES, 0)[""] or (np.nan, np.nan)
+            found_interval = intervals({"": ours}, data.places, _REPLICATES, 0, {"": Scale.UNIT})[
+                ""
+            ]
+            low, high = found_interval or (np.nan, np.nan)
             cells += [f"{ours():.3f}", f"{low:.3f} to {high:.3f}"]
             if scores.margin is base:
                 cells += ["", ""]

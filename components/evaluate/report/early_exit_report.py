@@ -12,6 +12,7 @@ from components.shared.policies.early_exit import EarlyExit, decisions_of_margin
 from components.shared.policies.logits import Logits
 from components.shared.policies.policy import Policy
 from components.shared.stats.bootstrap import intervals
+from components.shared.stats.jackknife import Scale
 from components.shared.stats.metrics import weighted_mean
 
 
@@ -82,7 +83,8 @@ def measure_early_exit(
         "saved": partial(weighted_mean, saved),
         "unchanged": partial(weighted_mean, unchanged),
     }
-    bounds = intervals(statistics, logits.groups, n_replicates, seed)
+    scales = {"saved": Scale.UNIT, "unchanged": Scale.PROPORTION}
+    bounds = intervals(statistics, logits.groups, n_replicates, seed, scales)
 
     return EarlyExitResult(
         kind=kind,

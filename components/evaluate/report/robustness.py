@@ -9,10 +9,12 @@ from components.evaluate.report.scorecard import Entry
 from components.shared.policies.logits import Logits
 from components.shared.policies.policy import Policy
 from components.shared.stats.bootstrap import Interval, Statistic, intervals
+from components.shared.stats.jackknife import Scale
 from components.shared.stats.metrics import accuracy
 from components.shared.stats.reward import expected_reward
 
 METRICS = {"accuracy": accuracy, "expected_reward": expected_reward}
+_SCALES = {"accuracy": Scale.PROPORTION, "expected_reward": Scale.UNIT}
 UNCORRUPTED = "as stored"
 
 
@@ -58,7 +60,8 @@ def measure_robustness(
         for name, metric in METRICS.items():
             statistics[f"{level}/{name}"] = partial(metric, truth, decision)
 
-    bounds = intervals(statistics, logits.groups, n_replicates, seed)
+    scales = {key: _SCALES[key.split("/")[1]] for key in statistics}
+    bounds = intervals(statistics, logits.groups, n_replicates, seed, scales)
 
     levels = {
         level: {

@@ -20,12 +20,13 @@ from components.shared.calibration.linear import Platt, Temperature
 from components.shared.contracts.errors import DataError
 from components.shared.stats import calibration_error, metrics
 from components.shared.stats.bootstrap import Interval, Statistic, intervals, membership
+from components.shared.stats.jackknife import Scale
 from components.shared.stats.metrics import Bools, Floats, Integers, log_softmax
+from components.shared.stats.miscalibration import consistency_bands
 
 UNCALIBRATED = "uncalibrated"
 AUTO = "auto"  # the name of the choice by `fit_named`
 
-ScoreTable = dict[str, tuple[float, Interval]]
 
 
 @dataclass(frozen=True)
@@ -62,16 +63,29 @@ class FittedCalibrator:
 
 
 @dataclass(frozen=True)
+class Score:
+    """One metric of one calibrator.
+
+    interval: 95 % over groups, of proper scores. band: of calibration errors, which have no
+    interval: (0, bound), below which 95 % of such samples from a calibrated model stay.
+    """
+
+    value: float
+    interval: Interval
+    band: Interval
+
+
+@dataclass(frozen=True)
 class CalibratorScores:
     """Cross-fitted scores of one calibrator.
 
-    scores: metric name -> (value, 95 % interval over groups), empty where it cannot be fitted.
+    scores: by name of the metric, empty where it cannot be fitted.
     excess: mean NLL minus that of the best candidate; standard_error: of this paired difference;
     both None without scores. excluded: why it is no candidate of the automatic choice, else empty.
     """
 
     name: str
-    scores: ScoreTable
+    scores: Mapping[str, Score]
     excess: float | None
     standard_error: float | None
     excluded: str
@@ -325,21 +339,42 @@ def _scores(
     n_replicates: int,
     seed: int,
     positive: int,
-) -> dict[str, ScoreTable]:
-    """Return the score table of every calibrator, all intervals from the same replicates."""
+) -> dict[str, dict[str, Score]]:
+    """Return the score table of every calibrator, intervals of proper scores and bands of the others."""
     functions: dict[str, Statistic] = {}
     for name, values in log_probabilities.items():
         for metric, function in _statistics(values, samples.labels, positive).items():
             functions[f"{name}/{metric}"] = function
 
-    bounds = intervals(functions, samples.groups, n_replicates, seed)
+    scales = {key: Scale.POSITIVE for key in functions if key.split("/")[1] in ("nll", "brier")}
+    covered = {key: functions[key] for key in scales}
+    bounds = intervals(covered, samples.groups, n_replicates, seed, scales)
 
-    tables: dict[str, ScoreTable] = {name: {} for name in log_probabilities}
-    for key, function in functions.items():
-        name, metric = key.split("/")
-        tables[name][metric] = (float(np.asarray(function(None))), bounds[key])
+    tables: dict[str, dict[str, Score]] = {}
+    for name, values in log_probabilities.items():
+        bands = _bands(values, samples, n_replicates, seed, positive)
+        tables[name] = {}
+        for metric in _statistics(values, samples.labels, positive):
+            key = f"{name}/{metric}"
+            value = float(np.asarray(functions[key](None)))
+            tables[name][metric] = Score(value, bounds.get(key), bands.get(metric))
 
     return tables
+
+
+def _bands(
+    log_probability: Floats,
+    samples: LabelledLogits,
+    n_replicates: int,
+    seed: int,
+    positive: int,
+) -> dict[str, Interval]:
+    """Return the bands of the calibration errors, by metric."""
+    probability: Floats = np.exp(log_probability)
+    truth: Bools | Integers = samples.labels
+    if probability.shape[1] == 2:
+        truth, probability = samples.labels == positive, probability[:, positive]
+    return consistency_bands(truth, probability, samples.groups, n_replicates, seed)
 
 
 def _statistics(log_probability: Floats, truth: Integers, positive: int) -> dict[str, Statistic]:

@@ -10,6 +10,7 @@ import numpy as np
 
 from components.shared.calibration.calibrator import class_log_odds
 from components.shared.stats import metrics
+from components.shared.stats.jackknife import Scale
 from components.shared.stats.metrics import Floats, Integers, Weights
 
 Metric = Callable[[Floats, Integers, int, Weights], Floats]
@@ -50,6 +51,16 @@ METRICS: dict[str, Metric] = {
     "val_select/auroc": auroc,
     "val_select/ap": average_precision,
     "val_select/nll": nll,
+}
+
+
+# How the interval of each metric is computed.
+SCALES = {
+    "val_select/acc": Scale.PROPORTION,
+    "val_select/mcc": Scale.CORRELATION,
+    "val_select/auroc": Scale.UNIT,
+    "val_select/ap": Scale.UNIT,
+    "val_select/nll": Scale.POSITIVE,
 }
 
 

@@ -16,7 +16,8 @@ from typing import overload
 
 import numpy as np
 
-from components.shared.stats.bootstrap import LEVEL, group_weights, membership
+from components.shared.stats import jackknife
+from components.shared.stats.bootstrap import group_weights, membership
 from components.shared.stats.metrics import (
     Bools,
     Floats,
@@ -209,7 +210,7 @@ def risk_band(
     coverages: Floats,
     n_replicates: int,
     seed: int,
-) -> tuple[Floats, Floats]:
+) -> tuple[Floats, Floats] | None:
     """Return the pointwise 95 % band of the selective risk, resampled over groups.
 
     Args:
@@ -221,13 +222,19 @@ def risk_band(
         seed: seed of the draws.
 
     Returns:
-        Lower and upper ends, (J,) float64 each.
+        Lower and upper ends, (J,) float64 each; None with too few groups for an interval.
     """
+    member = membership(groups, len(groups))
+    if not jackknife.enough(member):
+        return None
+
     risks = []
-    for weights in group_weights(membership(groups, len(groups)), n_replicates, seed):
+    for weights in group_weights(member, n_replicates, seed):
         curve = risk_coverage_curve(confidence, error, weights)
         for covered, risk in zip(curve.coverage, curve.selective_risk, strict=True):
             first = np.minimum(np.searchsorted(covered, coverages * (1 - 1e-12)), len(covered) - 1)
             risks.append(risk[first])
-    low, high = np.quantile(np.array(risks), [(1 - LEVEL) / 2, (1 + LEVEL) / 2], axis=0)
+
+    tail = jackknife.expanded_tail(jackknife.effective_groups(member))
+    low, high = np.quantile(np.array(risks), [tail, 1 - tail], axis=0)
     return low, high
