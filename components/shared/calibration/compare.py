@@ -28,7 +28,6 @@ UNCALIBRATED = "uncalibrated"
 AUTO = "auto"  # the name of the choice by `fit_named`
 
 
-
 @dataclass(frozen=True)
 class LabelledLogits:
     """Samples that calibrators are fitted on and compared on.
@@ -340,7 +339,7 @@ def _scores(
     seed: int,
     positive: int,
 ) -> dict[str, dict[str, Score]]:
-    """Return the score table of every calibrator, intervals of proper scores and bands of the others."""
+    """Return the scores of every calibrator: intervals of proper scores, bands of the others."""
     functions: dict[str, Statistic] = {}
     for name, values in log_probabilities.items():
         for metric, function in _statistics(values, samples.labels, positive).items():

@@ -110,7 +110,7 @@ def student_interval(
     if n_influential(influence) < MIN_GROUPS:
         return None
 
-    freedom = degrees_of_freedom(influence, block)
+    freedom = degrees_of_freedom(influence, block, scale)
     if freedom < _MIN_EFFECTIVE - 1:
         return None
 
@@ -135,34 +135,38 @@ def n_influential(influence: Floats) -> int:
     return int((size > 1e-9 * size.max()).sum()) if size.max() > 1e-13 else 0
 
 
-def degrees_of_freedom(influence: Floats, block: Integers) -> float:
+def degrees_of_freedom(influence: Floats, block: Integers, scale: Scale) -> float:
     """Return the degrees of freedom of the variance over blocks.
 
     The smallest of three: blocks - 1; effective blocks - 1, for blocks of unequal size; and
     Satterthwaite's 3 (sum u^2)^2 / sum u^4, for influences u of unequal variance (for normal ones
-    E u^4 is 3 times the squared variance).
+    E u^4 is 3 times the squared variance). The last is left out for a proportion of rare events,
+    whose influences are few large ones by nature.
     """
-    second, fourth = (influence**2).sum(), (influence**4).sum()
-    satterthwaite = 3 * second**2 / fourth
-    return float(min(len(influence) - 1, effective_groups(block) - 1, satterthwaite))
+    by_size = min(len(influence) - 1, effective_groups(block) - 1)
+    if scale is Scale.PROPORTION:
+        return float(by_size)
+    satterthwaite = 3 * (influence**2).sum() ** 2 / (influence**4).sum()
+    return float(min(by_size, satterthwaite))
 
 
 def standard_error(value: float, left_out: Floats, scale: Scale) -> float | None:
     """Return the jackknife's standard error on the scale, around the value of all samples.
 
-    Where a value without one block lies at the end of the range, the standard error is that of the
-    plain values times the slope of the scale. None at the ends of the range.
+    For a proportion it is the standard error of the plain values times the slope of the scale,
+    because the logit of few events changes by much if one is left out; so it is where a value
+    without one block lies at the end of the range. None if `value` lies there, or outside.
     """
     factor = (len(left_out) - 1) / len(left_out)
+    plain = float(np.sqrt(factor * ((left_out - value) ** 2).sum()))
     center = float(_forward(np.asarray(value), scale))
     if not np.isfinite(center):
         return None
 
     moved = _forward(left_out, scale)
-    if np.isfinite(moved).all():
-        return float(np.sqrt(factor * ((moved - center) ** 2).sum()))
-    plain = np.sqrt(factor * ((left_out - value) ** 2).sum())
-    return float(plain * _slope(value, scale))
+    if scale is Scale.PROPORTION or not np.isfinite(moved).all():
+        return plain * _slope(value, scale)
+    return float(np.sqrt(factor * ((moved - center) ** 2).sum()))
 
 
 def clopper_pearson(value: float, n_groups: float) -> tuple[float, float]:

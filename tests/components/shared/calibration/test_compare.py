@@ -48,7 +48,7 @@ def test_the_simplest_of_equals_wins() -> None:
         "histogram",
     ]
     scores = {row.name: row.scores for row in found.rows}
-    assert scores["temperature"]["nll"][0] < scores["uncalibrated"]["nll"][0]
+    assert scores["temperature"]["nll"].value < scores["uncalibrated"]["nll"].value
     assert (
         scores["temperature"]["ece_top_label"][0] < 0.5 * scores["uncalibrated"]["ece_top_label"][0]
     )
