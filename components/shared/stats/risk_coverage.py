@@ -21,6 +21,7 @@ from components.shared.stats.bootstrap import group_weights, membership
 from components.shared.stats.metrics import (
     Bools,
     Floats,
+    Integers,
     Weights,
     auroc,
     largest_where,
@@ -75,21 +76,27 @@ def aurc(confidence: Floats, error: Bools | Floats, weights: Weights = None) -> 
 
 
 def aurc_balanced(
-    confidence: Floats, error: Bools, truth: Bools, weights: Weights = None
+    confidence: Floats, error: Bools, truth: Bools | Integers, weights: Weights = None
 ) -> Floats:
     """Return the AURC of the balanced selective risk (AURC-BA of fd-shifts).
 
-    The balanced risk is the mean over both classes of the error rate among their accepted samples;
-    a class without accepted samples counts 0.
+    The balanced risk is the mean over the classes of `truth` (N,) of the error rate among their
+    accepted samples; a class without accepted samples counts 0.
     """
+    w = multiplicities(len(truth), weights)
     per_class = []
-    for member in (truth, ~truth):
-        w = multiplicities(len(truth), weights)
+    for member in _members(truth):
         # Accepted samples and errors of the class, at the thresholds of all samples.
         accepted = risk_coverage_curve(confidence, member, w)
         errors = risk_coverage_curve(confidence, member & error, w)
         per_class.append(ratio(errors.generalised_risk, accepted.generalised_risk, 0.0))
-    return _area(accepted.coverage, (per_class[0] + per_class[1]) / 2)
+    return _area(accepted.coverage, np.asarray(sum(per_class) / len(per_class)))
+
+
+def _members(truth: Bools | Integers) -> list[Bools]:
+    """Return (N,) bool for each class: whether the sample is of it; two for a bool truth."""
+    classes = (False, True) if truth.dtype == bool else np.unique(truth)
+    return [np.asarray(truth == value) for value in classes]
 
 
 def _area(coverage: Floats, risk: Floats) -> Floats:
@@ -141,18 +148,17 @@ def augrc(confidence: Floats, error: Bools | Floats, weights: Weights = None) ->
 
 
 def augrc_balanced(
-    confidence: Floats, error: Bools, truth: Bools, weights: Weights = None
+    confidence: Floats, error: Bools, truth: Bools | Integers, weights: Weights = None
 ) -> Floats:
-    """Return the AUGRC with both classes at equal weight (AUGRC-BA of fd-shifts).
+    """Return the AUGRC with all classes of `truth` (N,) at equal weight (AUGRC-BA of fd-shifts).
 
     It is nan where a class is absent.
     """
-    prevalences = [weighted_mean(member, weights) for member in (truth, ~truth)]
-    areas = [augrc(confidence, error & member, weights) for member in (truth, ~truth)]
-    positive, negative = (
-        ratio(area, prevalence, np.nan) for area, prevalence in zip(areas, prevalences, strict=True)
-    )
-    return (positive + negative) / 2
+    areas = [
+        ratio(augrc(confidence, error & member, weights), weighted_mean(member, weights), np.nan)
+        for member in _members(truth)
+    ]
+    return np.asarray(sum(areas) / len(areas))[()]
 
 
 def augrc_optimal(error_rate: Floats) -> Floats:
