@@ -50,11 +50,12 @@ def test_the_simplest_of_equals_wins() -> None:
     scores = {row.name: row.scores for row in found.rows}
     assert scores["temperature"]["nll"].value < scores["uncalibrated"]["nll"].value
     assert (
-        scores["temperature"]["ece_top_label"][0] < 0.5 * scores["uncalibrated"]["ece_top_label"][0]
+        scores["temperature"]["ece_top_label"].value
+        < 0.5 * scores["uncalibrated"]["ece_top_label"].value
     )
     for row in found.rows:
         assert row.scores.keys() == {"nll", "brier", "ece_top_label", "ece_positive_class"}
-        value, interval = row.scores["nll"]
+        value, interval = row.scores["nll"].value, row.scores["nll"].interval
         assert interval is not None
         assert interval[0] < value < interval[1]
 

@@ -139,3 +139,82 @@ def test_extreme_margins_do_not_overflow() -> None:
 def test_a_single_value_is_a_float() -> None:
     assert isinstance(metrics.mcc(TRUTH, DECISION), float)
     assert isinstance(metrics.auroc(TRUTH, MARGIN), float)
+
+
+def test_metrics_of_several_classes_are_those_of_scikit_learn() -> None:
+    rng = np.random.default_rng(0)
+    for n_classes, count in ((3, 40), (5, 200), (43, 600)):
+        labels = rng.integers(0, n_classes, count)
+        logits = rng.normal(size=(count, n_classes)) + 1.5 * np.eye(n_classes)[labels]
+        probabilities, decision = metrics.softmax(logits), logits.argmax(axis=1)
+        weights = rng.integers(1, 4, (3, count)).astype(float)
+        rows = [np.ones(count), *weights]
+
+        counts = metrics.confusion_multiclass(labels, decision, n_classes)
+        drawn = metrics.confusion_multiclass(labels, decision, n_classes, weights)
+        stacked = np.concatenate([counts[None], drawn])
+        areas = [metrics.auroc_per_class(labels, probabilities)]
+        areas += list(metrics.auroc_per_class(labels, probabilities, weights))
+        macro = [metrics.macro_auroc(labels, probabilities)]
+        macro += list(metrics.macro_auroc(labels, probabilities, weights))
+
+        for k, w in enumerate(rows):
+            of = (labels, decision)
+            classes = {"labels": np.arange(n_classes), "sample_weight": w}
+            assert stacked[k] == pytest.approx(peer.confusion_matrix(*of, **classes))
+            expected = peer.precision_recall_fscore_support(*of, zero_division=0, **classes)
+            found = (
+                metrics.precision_per_class(stacked[k]),
+                metrics.recall_per_class(stacked[k]),
+                metrics.f1_per_class(stacked[k]),
+            )
+            np.testing.assert_allclose(found, expected[:3], rtol=0, atol=1e-12)
+
+            expected = peer.precision_recall_fscore_support(
+                *of, average="macro", zero_division=0, sample_weight=w
+            )
+            assert metrics.macro_precision(stacked)[k] == pytest.approx(expected[0], abs=1e-12)
+            assert metrics.macro_f1(stacked)[k] == pytest.approx(expected[2], abs=1e-12)
+            balanced = peer.balanced_accuracy_score(*of, sample_weight=w)
+            assert metrics.macro_recall(stacked)[k] == pytest.approx(balanced, abs=1e-12)
+            mcc = peer.matthews_corrcoef(*of, sample_weight=w)
+            assert metrics.mcc_multiclass(stacked)[k] == pytest.approx(mcc, abs=1e-12)
+
+            one_against_rest = {"multi_class": "ovr", "sample_weight": w}
+            if n_classes < 43:
+                expected = peer.roc_auc_score(
+                    labels, probabilities, average=None, **one_against_rest
+                )
+                np.testing.assert_allclose(areas[k], expected, rtol=0, atol=1e-12)
+                assert macro[k] == pytest.approx(expected.mean(), abs=1e-12)
+
+            nll = peer.log_loss(labels, probabilities, sample_weight=w, labels=np.arange(n_classes))
+            assert metrics.nll_multiclass(labels, logits, w) == pytest.approx(nll, abs=1e-12)
+            distance = ((probabilities - np.eye(n_classes)[labels]) ** 2).sum(axis=1)
+            assert metrics.brier_multiclass(labels, probabilities, w) == pytest.approx(
+                np.average(distance, weights=w), abs=1e-12
+            )
+
+
+def test_two_classes_are_a_case_of_several() -> None:
+    truth, decision = TRUTH.astype(np.int64), DECISION.astype(np.int64)
+    counts = metrics.confusion_multiclass(truth, decision, 2)
+    assert metrics.mcc_multiclass(counts) == pytest.approx(metrics.mcc(TRUTH, DECISION), abs=1e-15)
+    assert metrics.f1_per_class(counts)[1] == pytest.approx(metrics.f1(TRUTH, DECISION), abs=1e-15)
+    assert metrics.macro_recall(counts) == pytest.approx(
+        metrics.balanced_accuracy(TRUTH, DECISION), abs=1e-15
+    )
+
+
+def test_absent_classes_leave_the_macro_averages_of_the_others() -> None:
+    labels, decision = np.array([0, 0, 1, 1]), np.array([0, 1, 1, 1])
+    two = metrics.confusion_multiclass(labels, decision, 2)
+    five = metrics.confusion_multiclass(labels, decision, 5)
+    for macro in (metrics.macro_precision, metrics.macro_recall, metrics.macro_f1):
+        assert macro(five) == macro(two)
+    assert metrics.mcc_multiclass(metrics.confusion_multiclass(labels, 0 * labels, 2)) == 0
+    scores = np.random.default_rng(0).normal(size=(4, 5))
+    assert np.isnan(metrics.auroc_per_class(labels, scores)[2:]).all()
+    assert metrics.macro_auroc(labels, scores) == pytest.approx(
+        metrics.auroc_per_class(labels, scores)[:2].mean()
+    )
