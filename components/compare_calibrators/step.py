@@ -8,12 +8,13 @@ from components.compare_calibrators.config import CompareCalibratorsConfig
 from components.shared.calibration import registry
 from components.shared.calibration.artifact import FILE
 from components.shared.calibration.compare import (
+    AUTO,
     UNCALIBRATED,
     CalibratorComparison,
     FittedCalibrator,
     LabelledLogits,
     compare,
-    fit_named,
+    fit_chosen,
 )
 from components.shared.contracts.artifact_kinds import Kind
 from components.shared.contracts.artifacts import write_json, writing
@@ -40,7 +41,10 @@ def run(
     comparison = compare(
         samples, n_replicates=config.n_bootstrap, seed=config.seed, positive=positive
     )
-    fitted = fit_named(config.calibrator, samples, config.seed)
+    by_rule = comparison.chosen, comparison.reason
+    fitted = fit_chosen(
+        *(by_rule if config.calibrator == AUTO else (config.calibrator, "")), samples
+    )
 
     print(f"{_summary(comparison, fitted)} on {len(logits.labels)} samples of VAL_CALIB")
     inputs = {"val_calib_logits": manifest}

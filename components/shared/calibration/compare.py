@@ -92,10 +92,14 @@ class CalibratorScores:
 
 @dataclass(frozen=True)
 class CalibratorComparison:
-    """Scores of all calibrators, the uncalibrated logits first, and the name that was chosen."""
+    """Scores of all calibrators, the uncalibrated logits first, and the name that was chosen.
+
+    reason: why the uncalibrated logits were chosen, else empty.
+    """
 
     rows: tuple[CalibratorScores, ...]
     chosen: str
+    reason: str
 
 
 def cross_fitted(name: str, samples: LabelledLogits, folds: Integers) -> Floats:
@@ -124,7 +128,7 @@ def cross_fitted(name: str, samples: LabelledLogits, folds: Integers) -> Floats:
 
 
 def compare(
-    samples: LabelledLogits, *, n_replicates: int, seed: int, positive: int = 1
+    samples: LabelledLogits, *, n_replicates: int, seed: int, positive: int | None
 ) -> CalibratorComparison:
     """Score every calibrator on samples that it was not fitted on.
 
@@ -132,7 +136,8 @@ def compare(
         samples: the samples.
         n_replicates: bootstrap replicates of every interval.
         seed: seed of folds and replicates.
-        positive: class of the positive-class ECE, which is reported for two classes.
+        positive: class whose probability matters, for the positive-class ECE; None for the
+            class-wise ECE, where every class has its answer.
     """
     names = registry.names(len(samples.class_names))
     log_probabilities, failures = _cross_fit(names, samples, seed)
@@ -152,7 +157,9 @@ def compare(
         reason = excluded.get(name, "")
         rows.append(CalibratorScores(name, scores.get(name, {}), excess, standard_error, reason))
 
-    return CalibratorComparison(tuple(rows), _simplest(candidates, member))
+    chosen = _simplest(candidates, member)
+
+    return CalibratorComparison(tuple(rows), chosen, _reason(chosen, excluded))
 
 
 def choose(samples: LabelledLogits, seed: int) -> tuple[str, str]:
@@ -161,13 +168,16 @@ def choose(samples: LabelledLogits, seed: int) -> tuple[str, str]:
     excluded = _exclusions(names, samples)
     candidates = [name for name in names if name not in excluded]
     chosen, failures = simplest(candidates, samples, seed)
-    if chosen != UNCALIBRATED:
-        return chosen, ""
+    return chosen, _reason(chosen, excluded | failures)
 
-    temperature = (excluded | failures).get(Temperature.NAME)
-    if temperature is not None:
-        return chosen, f"temperature: {temperature}"
-    return chosen, "no calibrator's cross-fitted NLL is lower by more than one standard error"
+
+def _reason(chosen: str, excluded: Mapping[str, str]) -> str:
+    """Return why the uncalibrated logits were chosen, or an empty text."""
+    if chosen != UNCALIBRATED:
+        return ""
+    if Temperature.NAME in excluded:
+        return f"temperature: {excluded[Temperature.NAME]}"
+    return "no calibrator's cross-fitted NLL is lower by more than one standard error"
 
 
 def simplest(
@@ -189,9 +199,17 @@ def fit_named(name: str, samples: LabelledLogits, seed: int) -> FittedCalibrator
     Data on which it cannot be fitted give no calibrator and a reason, never an error.
     """
     if name == AUTO:
-        name, reason = choose(samples, seed)
-        if name == UNCALIBRATED:
-            return FittedCalibrator(None, reason)
+        return fit_chosen(*choose(samples, seed), samples)
+    return fit_chosen(name, "", samples)
+
+
+def fit_chosen(name: str, reason: str, samples: LabelledLogits) -> FittedCalibrator:
+    """Fit the calibrator of that name on all samples, or none with a reason.
+
+    `reason` says why the name is "uncalibrated".
+    """
+    if name == UNCALIBRATED:
+        return FittedCalibrator(None, reason)
 
     reason = _class_problem(name, samples)
     if reason:
@@ -276,7 +294,7 @@ def _cross_fit(
 
     failures = {}
     for name in names:
-        problem = _class_problem(name, samples) or _fold_problem(name, samples, folds)
+        problem = _obstacle(name, samples, folds)
         if problem:
             failures[name] = problem
             continue
@@ -286,6 +304,15 @@ def _cross_fit(
             failures[name] = str(error)
 
     return found, failures
+
+
+def _obstacle(name: str, samples: LabelledLogits, folds: Integers) -> str:
+    """Return why the calibrator is not to be cross-fitted on these folds, or an empty text."""
+    n_classes = len(samples.class_names)
+    most = registry.MOST_CLASSES.get(name, n_classes)
+    if n_classes > most:
+        return f"is compared for at most {most} classes, there are {n_classes}"
+    return _class_problem(name, samples) or _fold_problem(name, samples, folds)
 
 
 def _fold_problem(name: str, samples: LabelledLogits, folds: Integers) -> str:
@@ -337,7 +364,7 @@ def _scores(
     samples: LabelledLogits,
     n_replicates: int,
     seed: int,
-    positive: int,
+    positive: int | None,
 ) -> dict[str, dict[str, Score]]:
     """Return the scores of every calibrator: intervals of proper scores, bands of the others."""
     functions: dict[str, Statistic] = {}
@@ -366,34 +393,41 @@ def _bands(
     samples: LabelledLogits,
     n_replicates: int,
     seed: int,
-    positive: int,
+    positive: int | None,
 ) -> dict[str, Interval]:
     """Return the bands of the calibration errors, by metric."""
     probability: Floats = np.exp(log_probability)
     truth: Bools | Integers = samples.labels
-    if probability.shape[1] == 2:
+    if positive is not None:
         truth, probability = samples.labels == positive, probability[:, positive]
     return consistency_bands(truth, probability, samples.groups, n_replicates, seed)
 
 
-def _statistics(log_probability: Floats, truth: Integers, positive: int) -> dict[str, Statistic]:
-    """Return the metrics of one calibrator, as functions of weights."""
+def _statistics(
+    log_probability: Floats, truth: Integers, positive: int | None
+) -> dict[str, Statistic]:
+    """Return the metrics of one calibrator, as functions of weights.
+
+    The scores are of all classes; calibration errors are of P(positive) where there is a positive
+    class.
+    """
     probability = np.exp(log_probability)
-    correct, confidence = calibration_error.top_label(truth, probability)
     found: dict[str, Statistic] = {
         "nll": partial(metrics.nll_multiclass, truth, log_probability),
         "brier": partial(metrics.brier_multiclass, truth, probability),
-        "ece_top_label": lambda w: calibration_error.ece(correct, confidence, weights=w),
     }
 
-    if probability.shape[1] == 2:
-        event: Bools = truth == positive
-        found["ece_positive_class"] = lambda w: calibration_error.ece(
-            event, probability[:, positive], weights=w
-        )
-    else:
+    if positive is None:
+        correct, confidence = calibration_error.top_label(truth, probability)
         found["ece_classwise"] = lambda w: calibration_error.ece_classwise(
             truth, probability, weights=w
         )
+    else:
+        event, of_positive = np.asarray(truth == positive), probability[:, positive]
+        two = np.column_stack([1 - of_positive, of_positive])
+        correct, confidence = calibration_error.top_label(event.astype(np.int64), two)
+        found["ece_positive_class"] = lambda w: calibration_error.ece(event, of_positive, weights=w)
+
+    found["ece_top_label"] = lambda w: calibration_error.ece(correct, confidence, weights=w)
 
     return found

@@ -94,9 +94,9 @@ def softmax_fit(problem: SoftmaxProblem) -> Floats:
     def derivatives(parameters: Floats) -> tuple[Floats, Floats]:
         w = matrix_of(parameters)
         probabilities = np.exp(log_softmax(features @ w.T))
-        hessian = _softmax_hessian(features, probabilities) + np.diag(penalty.ravel())
+        hessian = _softmax_hessian(features, probabilities, free) + np.diag(penalty[free])
         gradient = (probabilities - targets).T @ features / len(features) + penalty * w
-        return gradient[free], hessian[np.ix_(free.ravel(), free.ravel())]
+        return gradient[free], hessian
 
     start = np.eye(n_classes, n_classes + 1)
 
@@ -145,19 +145,21 @@ def _deviations(features: Floats) -> Floats:
     return np.where(deviations > 0, deviations, 1.0)
 
 
-def _softmax_hessian(features: Floats, probabilities: Floats) -> Floats:
-    """Return the mean over samples of (diag(p) - p p') kron (x x').
+def _softmax_hessian(features: Floats, probabilities: Floats, free: Bools) -> Floats:
+    """Return the mean over samples of (diag(p) - p p') kron (x x'), of the free entries.
 
     The second part is one product over all classes, the first one block for each class.
     """
-    n_samples, n_classes = probabilities.shape
-    width = features.shape[1]
-    outer = (probabilities[:, :, None] * features[:, None, :]).reshape(n_samples, n_classes * width)
+    parts = [probabilities[:, k : k + 1] * features[:, of_class] for k, of_class in enumerate(free)]
+    outer = np.concatenate(parts, axis=1)
     hessian = -(outer.T @ outer)
-    for k in range(n_classes):
-        block = slice(k * width, (k + 1) * width)
-        hessian[block, block] += (features * probabilities[:, k : k + 1]).T @ features
-    return np.asarray(hessian / n_samples)
+
+    ends = np.cumsum(free.sum(axis=1))
+    for part, of_class, end in zip(parts, free, ends, strict=True):
+        block = slice(end - part.shape[1], end)
+        hessian[block, block] += part.T @ features[:, of_class]
+
+    return np.asarray(hessian / len(features))
 
 
 def _newton(value: Value, derivatives: Derivatives, start: Floats) -> Floats:

@@ -40,6 +40,10 @@ FEWEST_GROUPS = {
 }
 
 
+# Dirichlet calibration has C (C + 1) parameters: with more classes one comparison takes minutes.
+MOST_CLASSES = {"dirichlet": 20}
+
+
 def fit(
     name: str, logits: LogitArray, labels: Integers, groups: Sequence[str] | None = None
 ) -> Calibrator:

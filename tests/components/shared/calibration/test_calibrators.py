@@ -43,7 +43,9 @@ def _three_classes(seed: int = 0, count: int = 400) -> tuple[Floats, Integers]:
 def _softened(labels: Integers) -> Floats:
     """(N,) Platt's targets of class 1, from his formula."""
     n_positive, n_negative = (labels == 1).sum(), (labels == 0).sum()
-    return np.where(labels == 1, (n_positive + 1) / (n_positive + 2), 1 / (n_negative + 2))
+    return np.asarray(
+        np.where(labels == 1, (n_positive + 1) / (n_positive + 2), 1 / (n_negative + 2))
+    )
 
 
 def _logistic_peer(features: Floats, targets: Floats) -> tuple[Floats, float]:

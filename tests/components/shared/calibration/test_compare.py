@@ -12,7 +12,14 @@ from components.shared.calibration import compare as comparison
 from components.shared.calibration import registry
 from components.shared.calibration.compare import LabelledLogits, fit_named
 from components.shared.calibration.linear import Platt
-from components.shared.stats.metrics import Bools, Floats, Integers, nll_multiclass, sigmoid
+from components.shared.stats.metrics import (
+    Bools,
+    Floats,
+    Integers,
+    nll_multiclass,
+    sigmoid,
+    softmax,
+)
 
 NAMES = ("None", "Roadwork")
 
@@ -35,7 +42,7 @@ def _samples(count: int, seed: int = 0, *, bend: float = 0.0) -> LabelledLogits:
 
 
 def test_the_simplest_of_equals_wins() -> None:
-    found = comparison.compare(_samples(2000), n_replicates=100, seed=0)
+    found = comparison.compare(_samples(2000), n_replicates=100, seed=0, positive=1)
     assert found.chosen == "temperature"
     names = [row.name for row in found.rows]
     assert names == [
@@ -62,7 +69,7 @@ def test_the_simplest_of_equals_wins() -> None:
 
 def test_a_bias_that_temperature_cannot_mend_needs_platt() -> None:
     samples = _samples(2000, bend=1.5)
-    assert comparison.compare(samples, n_replicates=100, seed=0).chosen == "platt"
+    assert comparison.compare(samples, n_replicates=100, seed=0, positive=1).chosen == "platt"
     assert comparison.choose(samples, seed=0)[0] == "platt"
 
 
@@ -80,7 +87,7 @@ def test_groups_are_counted_not_images() -> None:
     """Of 2,000 frames in 50 places no calibrator but the temperature may be taken."""
     samples = _samples(2000, bend=0.5)
     grouped = replace(samples, groups=[f"place {i % 50}" for i in range(2000)])
-    found = comparison.compare(grouped, n_replicates=100, seed=0)
+    found = comparison.compare(grouped, n_replicates=100, seed=0, positive=1)
     excluded = {row.name: row.excluded for row in found.rows}
     assert excluded["uncalibrated"] == excluded["temperature"] == ""
     assert excluded["platt"] == "needs 100 groups, there are 50"
@@ -93,7 +100,9 @@ def test_a_calibrated_model_stays_as_it_is() -> None:
     rng = np.random.default_rng(0)
     margin = rng.normal(size=400) * 3
     samples = _of(margin, rng.random(400) < sigmoid(margin))
-    assert comparison.compare(samples, n_replicates=100, seed=0).chosen == "uncalibrated"
+    assert (
+        comparison.compare(samples, n_replicates=100, seed=0, positive=1).chosen == "uncalibrated"
+    )
     fitted = fit_named("auto", samples, seed=0)
     assert (fitted.calibrator, fitted.name) == (None, "uncalibrated")
     assert fitted.reason == (
@@ -132,7 +141,7 @@ def test_few_samples_leave_no_choice() -> None:
     margin = np.random.default_rng(0).normal(size=60) * 3
     samples = _of(margin, margin > 0)
     assert comparison.choose(samples, seed=0)[0] == "temperature"
-    assert comparison.compare(samples, n_replicates=100, seed=0).chosen == "temperature"
+    assert comparison.compare(samples, n_replicates=100, seed=0, positive=1).chosen == "temperature"
 
 
 @pytest.mark.parametrize("count", [80, 2000])
@@ -142,9 +151,54 @@ def test_a_temperature_without_information_is_not_chosen(count: int) -> None:
     margin = rng.normal(size=count)
     samples = _of(margin, rng.random(count) < sigmoid(margin - 3))
     chosen = comparison.choose(samples, seed=0)[0]
-    assert chosen == comparison.compare(samples, n_replicates=100, seed=0).chosen == "platt"
+    assert (
+        chosen
+        == comparison.compare(samples, n_replicates=100, seed=0, positive=1).chosen
+        == "platt"
+    )
     probability = registry.fit(chosen, samples.logits, samples.labels).transform(samples.logits)
     assert probability[:, 1].mean() == pytest.approx(samples.labels.mean(), abs=1 / count)
+
+
+def _of_classes(n_classes: int, count: int) -> LabelledLogits:
+    """Calibrated logits, but twice as extreme."""
+    rng = np.random.default_rng(0)
+    logits = rng.normal(size=(count, n_classes)) * 2
+    labels = (rng.random(count)[:, None] > np.cumsum(softmax(logits), axis=1)).sum(axis=1)
+    names = [f"sign {k}" for k in range(n_classes)]
+    return LabelledLogits(2 * logits, labels, [f"g{i // 2}" for i in range(count)], names)
+
+
+def test_several_classes_are_compared_by_their_top_label_and_each_class() -> None:
+    found = comparison.compare(_of_classes(5, 900), n_replicates=100, seed=0, positive=None)
+    assert found.chosen == "temperature"
+    assert [row.name for row in found.rows][1:] == list(registry.CLASSES)
+    for row in found.rows:
+        assert row.scores.keys() == {"nll", "brier", "ece_top_label", "ece_classwise"}
+    rest = comparison.compare(_of_classes(5, 900), n_replicates=100, seed=0, positive=3)
+    assert all("ece_positive_class" in row.scores for row in rest.rows)
+
+
+def test_many_classes_leave_out_what_has_too_many_parameters() -> None:
+    found = comparison.compare(_of_classes(30, 600), n_replicates=100, seed=0, positive=None)
+    rows = {row.name: row for row in found.rows}
+    assert found.chosen == "temperature"
+    assert rows["dirichlet"].excluded == "is compared for at most 20 classes, there are 30"
+    assert not rows["dirichlet"].scores
+
+
+def test_a_class_without_samples_leaves_the_temperature() -> None:
+    samples = _of_classes(5, 900)
+    kept = samples.labels != 2
+    few = LabelledLogits(
+        samples.logits[kept],
+        samples.labels[kept],
+        np.array(samples.groups)[kept].tolist(),
+        samples.class_names,
+    )
+    assert fit_named("auto", few, seed=0).name == "temperature"
+    reason = fit_named("vector", few, seed=0).reason
+    assert reason.startswith("vector: class(es) 'sign 2' have no samples; use more data of them")
 
 
 MARGIN = np.array([-3.0, -1, -2, 1, -2, -1, 3, 2])
@@ -167,7 +221,7 @@ def test_data_that_allow_no_calibrator_give_a_reason(
     fitted = fit_named(name, samples, seed=0)
     assert fitted.calibrator is None
     assert re.search(reason, fitted.reason)
-    found = comparison.compare(samples, n_replicates=100, seed=0)
+    found = comparison.compare(samples, n_replicates=100, seed=0, positive=1)
     assert found.chosen == "uncalibrated"
     assert all(row.excluded for row in found.rows[1:])
 
@@ -175,7 +229,7 @@ def test_data_that_allow_no_calibrator_give_a_reason(
 def test_a_class_of_one_group_leaves_temperature_or_none() -> None:
     """Cross-fitting needed two groups of each class, and ended the run without them."""
     samples = _of(MARGIN, LABELS, ["a", "b", "c", "d", "a", "b", "e", "e"])
-    rows = comparison.compare(samples, n_replicates=100, seed=0).rows
+    rows = comparison.compare(samples, n_replicates=100, seed=0, positive=1).rows
     excluded = {row.name: row.excluded for row in rows}
     assert excluded["uncalibrated"] == excluded["temperature"] == ""
     assert all(reason for name, reason in excluded.items() if name in registry.FEWEST_GROUPS)
@@ -190,7 +244,7 @@ def test_logits_of_any_size_end_in_a_choice(size: float) -> None:
     labels = rng.integers(0, 2, 400)
     margin = np.where((labels == 1) ^ (rng.random(400) < 0.1), size, -size)
     samples = _of(margin, labels)
-    name = comparison.compare(samples, n_replicates=100, seed=0).chosen
+    name = comparison.compare(samples, n_replicates=100, seed=0, positive=1).chosen
     assert name == comparison.choose(samples, seed=0)[0]
     calibrator = fit_named("auto", samples, seed=0).calibrator
     assert calibrator is not None
