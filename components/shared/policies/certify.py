@@ -134,8 +134,7 @@ def certify(
     thresholds = candidate_thresholds(tuning, len(samples.confidence), alpha, delta)
     n_accepted, n_errors = samples.counts(thresholds)
     p_values = binomial_p_value(n_errors, n_accepted, alpha)
-    # The candidate -inf stands for masked samples, which no threshold accepts.
-    passed = np.flatnonzero(METHODS[method](p_values, delta) & np.isfinite(thresholds))
+    passed = np.flatnonzero(METHODS[method](p_values, delta))
     if not len(passed):
         return None
 
@@ -155,14 +154,20 @@ def certify(
 
 
 def candidate_thresholds(tuning: Samples, n_samples: int, alpha: float, delta: float) -> Floats:
-    """Return (J,) thresholds in testing order, descending.
+    """Return (J,) finite thresholds in testing order, descending.
 
-    The first is the one most likely to pass a test with `n_samples` samples.
+    The first is the one most likely to pass a test with `n_samples` samples. There is none where no
+    tuning sample can be accepted, as where the answer of a class never occurs.
     """
-    distinct = np.unique(tuning.confidence)
+    # Masked samples have the confidence -inf, which is no threshold: it would accept them.
+    acceptable = tuning.confidence[np.isfinite(tuning.confidence)]
+    distinct = np.unique(acceptable)
+    if not len(distinct):
+        return distinct
+
     if len(distinct) > MAX_CANDIDATES:
         levels = np.linspace(0, 1, MAX_CANDIDATES)
-        distinct = np.unique(np.quantile(tuning.confidence, levels, method="lower"))
+        distinct = np.unique(np.quantile(acceptable, levels, method="lower"))
 
     thresholds = distinct[::-1]
 

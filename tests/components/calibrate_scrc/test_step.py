@@ -115,6 +115,26 @@ def test_each_answer_may_be_limited_apart(tmp_path: Path) -> None:
     assert fit["certificates"].keys() == {"roadwork", "none"}
 
 
+@pytest.mark.parametrize("accuracy", [0.98, 1.0])
+@pytest.mark.parametrize("count", [300, 1000])
+def test_class_wise_coverage_of_separable_data_is_a_share_of_all_images(
+    tmp_path: Path, accuracy: float, count: int
+) -> None:
+    rng = np.random.default_rng(count)
+    truth = rng.random(count) < 0.4
+    decision = truth ^ (rng.random(count) > accuracy)
+    margin = np.where(decision, 1, -1) * rng.uniform(2, 6, count)
+    groups = [f"g{row}" for row in range(count)]
+    logits = logits_artifact(tmp_path / "logits", truth, margin, groups=groups)
+    config = _config(class_wise=True, alpha=0.1)
+    run(config, val_calib_logits=logits, scrc_policy=tmp_path / "policy")
+    policy = _fitted(tmp_path / "policy")
+    assert np.isfinite([policy.answer_positive_from, policy.answer_negative_from]).all()
+    fit = json.loads((tmp_path / "policy/fit.json").read_text())
+    assert 0.9 < fit["coverage"] <= 1
+    assert 0 <= policy.coverage_lower_bound <= fit["coverage"]
+
+
 def test_copies_in_a_group_add_no_certainty(tmp_path: Path) -> None:
     """Thirty places with forty equal frames each: 1,200 images, but too few independent ones."""
     truth, margin = _samples(30, scale=40.0)

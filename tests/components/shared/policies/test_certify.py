@@ -179,3 +179,16 @@ def test_a_masked_sample_is_never_accepted(method: str) -> None:
     assert found is not None
     assert np.isfinite(found.threshold)
     assert found.coverage <= acceptable[300:].mean()
+
+
+def test_without_an_acceptable_tuning_sample_there_is_no_threshold() -> None:
+    """Masked samples have the confidence -inf, which would accept everything."""
+    samples = Samples(np.arange(200.0), np.zeros(200, bool), np.ones(200, bool))
+    none = samples.mask(np.zeros(200, dtype=bool))
+    certificate = certify(none, samples, alpha=0.1, delta=0.1, coverage_delta=0.1)
+    assert certificate is None
+    half = samples.mask(np.arange(200) % 2 == 0)
+    found = certify(half, half, alpha=0.1, delta=0.1, coverage_delta=0.1)
+    assert found is not None
+    assert found.threshold == 0
+    assert found.coverage == 0.5
