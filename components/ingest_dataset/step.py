@@ -118,13 +118,25 @@ def _refuse_too_many(
         return
 
     _write_rejects(table, rejected)
-    named = first_of(
-        (f"{item.source}/{item.path}: {item.reason}" for item in rejected), separator="; "
-    )
     raise DataError(
         f"{len(rejected)} of {total} images are unusable, more than"
         f" max_reject_fraction={config.max_reject_fraction}; repair or remove them, or increase it:"
-        f" {named} (all: {table})"
+        f" {_reasons(rejected)} (all of them: {table})"
+    )
+
+
+def _reasons(rejected: Sequence[Checked]) -> str:
+    """Return the reasons in words, the most frequent first, with some twenty files in all."""
+    files: dict[str, list[str]] = {}
+    for item in rejected:
+        files.setdefault(item.reason, []).append(f"{item.source}/{item.path}")
+
+    most = max(_NAMED // len(files), 1)
+    by_count = sorted(files.items(), key=lambda entry: (-len(entry[1]), entry[0]))
+    return first_of(
+        (f"{reason}: {first_of(names, most=most)}" for reason, names in by_count),
+        most=_NAMED,
+        separator="; ",
     )
 
 

@@ -16,23 +16,28 @@ _DUMP_ENDS = re.compile(r"\s{0,4}\}$")
 _OUTPUTS_BEGIN = re.compile(r".* - INFO - Task .* outputs:")
 _COLOUR = re.compile(r"\x1b\[\d+m")
 _INDENT = "    "  # kfp.local's, before every line of a step
+_ERROR = f"{_INDENT}error: "
 
 
 class _Readable:
     """A text stream that passes on the lines worth reading.
 
-    The steps' input and output documents are not.
+    The steps' input and output documents are not. A step's error is kept in `errors`: the command
+    that ends with it says it, once.
     """
 
     def __init__(self, stream: TextIO) -> None:
         self._stream, self._line = stream, ""
+        self.errors: list[str] = []
         self._in_dump = self._in_outputs = False
 
     def write(self, text: str) -> int:
         """Pass on complete lines."""
         *lines, self._line = (self._line + text).split("\n")
         for line in lines:
-            if self._wanted(line):
+            if line.startswith(_ERROR):
+                self.errors.append(line.removeprefix(_ERROR))
+            elif self._wanted(line):
                 shown = line if self._stream.isatty() else _COLOUR.sub("", line)
                 self._stream.write(shown + "\n")
                 self._stream.flush()
@@ -57,11 +62,15 @@ class _Readable:
 
 
 @contextlib.contextmanager
-def readable_log() -> Iterator[None]:
-    """Reduce standard output to the lines worth reading, and silence remarks on local runs."""
+def readable_log() -> Iterator[list[str]]:
+    """Reduce standard output to the lines worth reading, and silence remarks on local runs.
+
+    Yields the errors of the steps, which are not printed.
+    """
+    stream = _Readable(sys.stdout)
     with (
         _cache_hits_shown(),
-        contextlib.redirect_stdout(_Readable(sys.stdout)),
+        contextlib.redirect_stdout(stream),
         warnings.catch_warnings(),
     ):
         # Images and resources are for the cluster; that a subprocess has neither is what a local
@@ -70,7 +79,7 @@ def readable_log() -> Iterator[None]:
         warnings.filterwarnings(
             "ignore", message="You may be attemping to run a task that uses custom"
         )
-        yield
+        yield stream.errors
 
 
 @contextlib.contextmanager

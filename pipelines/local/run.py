@@ -55,11 +55,11 @@ def run_local(values: Mapping[str, Any], output: Path, variant: Variant) -> Loca
     )
 
     before = _status_files(output)
-    try:
-        with _environment(output), readable_log():
+    with _environment(output), readable_log() as errors:
+        try:
             outputs = stage1(LOCAL, variant)(**values).outputs
-    except RuntimeError as error:
-        raise _step_error(_status_files(output) - before, error) from error
+        except RuntimeError as error:
+            raise _step_error(_status_files(output) - before, errors, error) from error
 
     report = Path(outputs["report"].path)
     # KFP names the file after the output; a person's browser wants the suffix.
@@ -103,10 +103,15 @@ def _status_files(output: Path) -> set[Path]:
     return set(output.glob("*/*/status.json"))
 
 
-def _step_error(status_files: set[Path], fallback: RuntimeError) -> StreetVisionError:
+def _step_error(
+    status_files: set[Path], printed: list[str], fallback: RuntimeError
+) -> StreetVisionError:
+    """Return the failed step's error from its status.json, else from what steps have printed."""
     for file in sorted(status_files):
         status = json.loads(file.read_text(encoding="utf-8"))
         if status["state"] == "failed":
             kind = PermanentError if status["permanent"] else TransientError
             return kind(f"step {status['step']} failed: {status['message']}")
+    if printed:
+        return TransientError(f"{fallback} {printed[-1]}")
     return TransientError(f"{fallback} The step's own message is in the log above.")

@@ -169,11 +169,11 @@ def test_an_error_names_twenty_files_and_the_table_has_them_all(
     with pytest.raises(DataError, match=r"200 of 200 images are unusable") as caught:
         ingest(IngestConfig(data=str(tmp_path / "data")), dataset=tmp_path / "dataset")
     message = str(caught.value)
-    assert message.count("not an image") == 20
+    assert message.count("not an image") == 1
+    assert message.count(".jpg") == 20
     assert " and 180 more " in message
-    assert len(message) < 3000
     table = tmp_path / "dataset.rejects.csv"
-    assert f"(all: {table})" in message
+    assert f"(all of them: {table})" in message
     with table.open(newline="", encoding="utf-8") as stream:
         assert len(list(csv.DictReader(stream))) == 200
     assert "not an image" not in capsys.readouterr().out  # the error says it, and only it

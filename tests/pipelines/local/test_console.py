@@ -38,6 +38,14 @@ def test_only_lines_worth_reading_remain() -> None:
     ]
 
 
+def test_a_steps_error_is_kept_for_the_one_who_ends_with_it() -> None:
+    captured = io.StringIO()
+    with redirect_stdout(captured), readable_log() as errors:
+        print("    5 of 9 images\n    error: 9 of 9 images are unusable\n    the next line")
+    assert captured.getvalue() == "    5 of 9 images\n    the next line\n"
+    assert errors == ["9 of 9 images are unusable"]
+
+
 def test_steps_taken_from_the_cache_are_named() -> None:
     captured = io.StringIO()
     with redirect_stdout(captured), readable_log():
