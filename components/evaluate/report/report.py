@@ -55,6 +55,14 @@ class PolicyResult:
         return rule if self.policy.kind == "softmax" else f"{rule}; uncertain images are deferred"
 
     @property
+    def calibration(self) -> str:
+        """Where the probabilities come from, in words."""
+        calibrator = self.policy.calibrator
+        if calibrator is None:
+            return "the model's own; no calibrator was better on VAL_CALIB, or none could be fitted"
+        return f"calibrated on VAL_CALIB by {calibrator.NAME}"
+
+    @property
     def confusion(self) -> list[list[int]]:
         """[[TN, FP], [FN, TP]]: a row for each true class, the positive class last."""
         cells = metrics.confusion(self.predictions.truth, self.predictions.decision)

@@ -111,6 +111,7 @@ def test_the_reader_finds_the_numbers(html: str) -> None:
     for cell in metrics.confusion(shown.predictions.truth, shown.predictions.decision):
         assert f">{int(cell)}</b>" in html
     assert "Roadwork if its probability exceeds 0.6225" in text
+    assert "Probabilities: the model's own; no calibrator was better" in text
     assert "score 0.021" in text
     assert "800 None, 100 Roadwork" in text
     assert data.lineage["dataset"].content_digest in text
