@@ -83,77 +83,6 @@ def f1_of_counts(tn: Floats, fp: Floats, fn: Floats, tp: Floats) -> Floats:
     return ratio(2 * tp, 2 * tp + fp + fn, 0.0)
 
 
-# --- Metrics of decisions among K classes. `truth` and `decision` are (N,) int64.
-
-
-def confusion_multiclass(
-    truth: Integers, decision: Integers, n_classes: int, weights: Weights = None
-) -> Floats:
-    """Return weighted counts (K, K) or (R, K, K): rows are true classes, columns decisions."""
-    cell = truth * n_classes + decision
-    if weights is None:
-        counts = np.bincount(cell, minlength=n_classes**2).astype(np.float64)
-        return counts.reshape(n_classes, n_classes)
-
-    # Few of the K^2 cells occur where K is large: count those.
-    cells, which = np.unique(cell, return_inverse=True)
-    counts = np.zeros((*weights.shape[:-1], n_classes**2))
-    counts[..., cells] = weights @ np.eye(len(cells))[which]
-    return counts.reshape(*weights.shape[:-1], n_classes, n_classes)
-
-
-def precision_per_class(counts: Floats) -> Floats:
-    """Return (..., K) precision of each class, of counts (..., K, K); 0 if never decided for."""
-    return ratio(_diagonal(counts), counts.sum(axis=-2), 0.0)
-
-
-def recall_per_class(counts: Floats) -> Floats:
-    """Return (..., K) recall of each class, of counts (..., K, K); 0 without samples."""
-    return ratio(_diagonal(counts), counts.sum(axis=-1), 0.0)
-
-
-def f1_per_class(counts: Floats) -> Floats:
-    """Return (..., K) F1 of each class, of counts (..., K, K); 0 where it does not exist."""
-    return ratio(2 * _diagonal(counts), counts.sum(axis=-1) + counts.sum(axis=-2), 0.0)
-
-
-def macro_precision(counts: Floats) -> Floats:
-    """Return the mean precision over the classes that occur in labels or decisions."""
-    return _mean_where(counts.sum(axis=-1) + counts.sum(axis=-2) > 0, precision_per_class(counts))
-
-
-def macro_recall(counts: Floats) -> Floats:
-    """Return the mean recall over the classes that occur in labels: the balanced accuracy."""
-    return _mean_where(counts.sum(axis=-1) > 0, recall_per_class(counts))
-
-
-def macro_f1(counts: Floats) -> Floats:
-    """Return the mean F1 over the classes that occur in labels or decisions."""
-    return _mean_where(counts.sum(axis=-1) + counts.sum(axis=-2) > 0, f1_per_class(counts))
-
-
-def mcc_multiclass(counts: Floats) -> Floats:
-    """Return the Matthews correlation of K classes, of counts (..., K, K), in [-1, 1].
-
-    It is 0 where all labels or all decisions are of one class (Gorodkin, Computational Biology and
-    Chemistry 2004).
-    """
-    labels, decisions = counts.sum(axis=-1), counts.sum(axis=-2)
-    n = total(labels)
-    covariance = total(_diagonal(counts)) * n - total(labels * decisions)
-    spread = (n**2 - total(labels**2)) * (n**2 - total(decisions**2))
-    return ratio(covariance, np.sqrt(np.maximum(spread, 0.0)), 0.0)
-
-
-def _diagonal(counts: Floats) -> Floats:
-    return np.asarray(np.diagonal(counts, axis1=-2, axis2=-1))
-
-
-def _mean_where(chosen: Bools, values: Floats) -> Floats:
-    """Return the mean of values (..., K) where `chosen`."""
-    return ratio(total(values * chosen), total(chosen.astype(np.float64)), np.nan)
-
-
 # --- Metrics of rankings.
 
 
@@ -180,25 +109,6 @@ def auroc(truth: Bools, scores: Floats, weights: Weights = None) -> Floats:
     positives, negatives, _ = cumulated(truth, scores, weights)
     area = np.asarray(np.trapezoid(positives, negatives, axis=-1))
     return ratio(area, positives[..., -1] * negatives[..., -1], np.nan)
-
-
-def auroc_per_class(labels: Integers, scores: Floats, weights: Weights = None) -> Floats:
-    """Return (K,) or (R, K), the AUROC of each class against the rest, for scores (N, K).
-
-    It is nan for a class without samples, or with all of them.
-    """
-    classes = range(scores.shape[1])
-    return np.stack([auroc(labels == k, scores[:, k], weights) for k in classes], axis=-1)
-
-
-def macro_auroc(labels: Integers, scores: Floats, weights: Weights = None) -> Floats:
-    """Return the mean one-against-rest AUROC over the classes that occur in `labels`.
-
-    A replicate that lacks one of them is nan.
-    """
-    present = np.unique(labels)
-    per_class = [auroc(labels == k, scores[:, k], weights) for k in present]
-    return np.asarray(np.mean(per_class, axis=0))[()]
 
 
 def average_precision(truth: Bools, scores: Floats, weights: Weights = None) -> Floats:

@@ -96,6 +96,19 @@ def macro_f1(
     return counts.macro(counts.f1)
 
 
+def mcc(truth: Integers, decision: Integers, n_classes: int, weights: Weights = None) -> Floats:
+    """Return the Matthews correlation of K classes, in [-1, 1].
+
+    It is 0 where all samples or all decisions are of one class (Gorodkin, Computational Biology and
+    Chemistry 2004).
+    """
+    counts = class_counts(truth, decision, n_classes, weights)
+    n = counts.true.sum(axis=-1)
+    covariance = counts.correct.sum(axis=-1) * n - (counts.true * counts.decided).sum(axis=-1)
+    spread = (n**2 - (counts.true**2).sum(axis=-1)) * (n**2 - (counts.decided**2).sum(axis=-1))
+    return ratio(covariance, np.sqrt(np.maximum(spread, 0.0)), 0.0)
+
+
 def macro_ranking(
     ranking: Ranking, truth: Integers, probability: Floats, weights: Weights = None
 ) -> Floats:

@@ -73,3 +73,18 @@ def test_a_class_never_decided_has_precision_zero() -> None:
     np.testing.assert_array_equal(counts.precision, [0.5, 0, 0])
     np.testing.assert_array_equal(counts.recall, [1, 0, np.nan])
     np.testing.assert_allclose(counts.f1, [2 / 3, 0, 0])
+
+
+@pytest.mark.parametrize("n_classes", [2, 3, 43])
+def test_matthews_correlation_is_scikit_learns(n_classes: int) -> None:
+    rng = np.random.default_rng(n_classes)
+    truth = rng.integers(0, n_classes, 300)
+    decision = np.where(rng.random(300) < 0.6, truth, rng.integers(0, n_classes, 300))
+    weights = rng.integers(0, 4, (3, 300)).astype(float)
+    expected = [
+        sklearn.metrics.matthews_corrcoef(truth, decision, sample_weight=w) for w in weights
+    ]
+    np.testing.assert_allclose(
+        multiclass.mcc(truth, decision, n_classes, weights), expected, rtol=0, atol=1e-12
+    )
+    assert multiclass.mcc(truth, 0 * decision, n_classes) == 0
