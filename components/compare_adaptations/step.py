@@ -18,6 +18,7 @@ from components.shared.contracts.errors import DataError
 from components.shared.contracts.step import InputDirs, OutputDir, OutputFile, main
 from components.shared.policies.logits import Logits
 from components.shared.stats.bootstrap import Statistic, intervals, membership, paired_difference
+from components.shared.stats.jackknife import MIN_GROUPS, TOO_FEW_GROUPS
 
 STEP = "compare_adaptations"
 _CSV_COLUMNS = (
@@ -73,6 +74,7 @@ def run(
         "chosen": chosen.mode,
         "because": f"largest {config.monitor} on VAL_SELECT, ties to the earlier mode",
         "candidates": values,
+        "notes": _notes(len(candidates), len(set(candidates[0].logits.groups))),
     }
 
     shown = ", ".join(f"{mode} {value:.4f}" for mode, value in values.items())
@@ -93,7 +95,7 @@ def run(
     with writing(comparison, kind=Kind.COMPARISON, step=STEP, config=config, inputs=inputs) as out:
         write_json(out / "comparison.json", verdict | {"split": "VAL_SELECT", "rows": rows})
         _write_csv(out / "comparison.csv", rows)
-        _plot(out / "comparison.png", config, rows)
+        _plot(out / "comparison.png", config, rows, chosen.mode)
 
     table.parent.mkdir(parents=True, exist_ok=True)
     table.write_text(_markdown(config, verdict, rows), encoding="utf-8")
@@ -107,6 +109,20 @@ def _refuse_one_class(config: CompareAdaptationsConfig, logits: Logits) -> None:
             f"VAL_SELECT has {n_positive} of {config.positive_class!r} among {len(logits.labels)}"
             " samples, a comparison needs both classes; use more data or a larger select_fraction"
         )
+
+
+def _notes(n_candidates: int, n_groups: int) -> list[str]:
+    """Return what a reader of values and intervals has to know."""
+    notes = []
+    if n_candidates > 1:
+        notes.append(
+            f"Selected among {n_candidates} on these very images: its values and its difference to"
+            " the others flatter. Of eight equal adaptations the selected one has an interval above"
+            " the first one's in one run of six. Report the metrics of evaluate instead."
+        )
+    if n_groups < MIN_GROUPS:
+        notes.append(f"{n_groups} groups: {TOO_FEW_GROUPS}.")
+    return notes
 
 
 def _inputs(candidates: Sequence[Candidate]) -> dict[str, Manifest | str]:
@@ -180,6 +196,7 @@ def _markdown(
     lines = [
         f"**{verdict['chosen']}** is selected: {verdict['because']}.",
         "",
+        *(line for note in verdict["notes"] for line in (note, "")),
         f"| mode | metric | value (95 %) | difference to {config.modes[0]} (95 %, paired) |",
         "|---|---|---|---|",
     ]
@@ -202,7 +219,9 @@ def _with_interval(value: float, interval: tuple[float, float] | None, form: str
     return f"{value:{form}} ({interval[0]:{form}} to {interval[1]:{form}})"
 
 
-def _plot(file: Path, config: CompareAdaptationsConfig, rows: Sequence[MetricRow]) -> None:
+def _plot(
+    file: Path, config: CompareAdaptationsConfig, rows: Sequence[MetricRow], chosen: str
+) -> None:
     """Draw a panel for each metric: every mode's value with its interval."""
     from matplotlib.figure import Figure
 
@@ -220,6 +239,11 @@ def _plot(file: Path, config: CompareAdaptationsConfig, rows: Sequence[MetricRow
         axes.set_yticks(range(len(config.modes)), config.modes)
         axes.set_ylim(len(config.modes) - 0.5, -0.5)
 
+    if len(config.modes) > 1:
+        figure.suptitle(
+            f"{chosen}: selected among {len(config.modes)} on these images, its values flatter",
+            fontsize=9,
+        )
     figure.savefig(file, dpi=120, metadata={"Software": None})
 
 

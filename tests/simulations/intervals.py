@@ -302,7 +302,8 @@ def paired_table(n_sets: int) -> Iterator[str]:
 
 def calibration_table(n_sets: int) -> Iterator[str]:
     """Yield the Markdown table of levels and powers of the test and the bands."""
-    yield "| classes | groups | sizes | logits | test | ECE | equal mass | debiased | MCE | other ECE |"
+    errors = "ECE | equal mass | debiased | MCE | other ECE"
+    yield f"| classes | groups | sizes | logits | test | {errors} |"
     yield "|---" * 10 + "|"
     for n_classes in (2, 5):
         for n_groups in N_GROUPS:

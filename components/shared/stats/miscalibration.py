@@ -77,8 +77,16 @@ def consistency_bands(
     if not jackknife.enough(member):
         return dict.fromkeys(errors)
 
+    # The correction of a variance over few clusters, with groups counted by their size.
+    effective = jackknife.effective_groups(member)
+    inflation = np.sqrt(effective / (effective - 1))
     return {
-        name: (0.0, float(np.quantile(_signed(sums, error, n_replicates, seed), jackknife.LEVEL)))
+        name: (
+            0.0,
+            float(
+                np.quantile(_signed(inflation * sums, error, n_replicates, seed), jackknife.LEVEL)
+            ),
+        )
         for name, (sums, error) in errors.items()
     }
 

@@ -65,7 +65,10 @@ def test_the_best_goes_on_with_its_files_and_the_lineage_of_all(tmp_path: Path) 
     }
     assert document["chosen"] == "lora"
     assert (tmp_path / "comparison/comparison.png").stat().st_size > 1000
-    assert "**lora** is selected" in (tmp_path / "table.md").read_text()
+    table = (tmp_path / "table.md").read_text()
+    assert "**lora** is selected" in table
+    # The selection is named beside the numbers that it makes look better than they are.
+    assert "Selected among 2 on these very images" in table
 
 
 def test_differences_are_paired_and_those_of_the_values(tmp_path: Path) -> None:
@@ -110,6 +113,7 @@ def test_one_mode_is_compared_with_nothing(tmp_path: Path) -> None:
     candidate(tmp_path, "full", _margin(1.0), TRUTH)
     document = _compare(tmp_path, CompareAdaptationsConfig(modes=("full",), n_bootstrap=100))
     assert (document["chosen"], len(document["rows"])) == ("full", 5)
+    assert document["notes"] == []
 
 
 def test_candidates_of_other_data_or_other_trainings_are_refused(tmp_path: Path) -> None:
