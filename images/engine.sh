@@ -9,7 +9,7 @@ usage() { echo "usage: $0 start|stop DIR" >&2; exit 2; }
 give_up() { echo "no container engine: $*" >&2; exit 0; }
 [ $# -eq 2 ] || usage
 mkdir -p "$2"
-DIR=$(realpath "$2")
+DIR=$(cd "$2" && pwd)
 LOG="$DIR/engine.log"
 
 start_engine() {

@@ -1,6 +1,7 @@
 """Fixtures and settings of all tests."""
 
 import os
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -31,11 +32,11 @@ def warm_starts() -> Iterator[WarmStarts]:
 
 @pytest.fixture(autouse=True)
 def launched_warm(request: pytest.FixtureRequest, warm_starts: WarmStarts) -> Iterator[None]:
-    """Fork the training processes of a quick test in place of starting interpreters.
+    """Fork the training processes of a quick test in place of starting interpreters, on Linux.
 
     Fixtures of a module or a session are made before this one and start cold.
     """
-    if request.node.get_closest_marker("slow"):
+    if request.node.get_closest_marker("slow") or sys.platform != "linux":
         yield
         return
     with pytest.MonkeyPatch.context() as patch:

@@ -4,11 +4,12 @@
 once.
 """
 
-import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TypeVar
+
+from components.shared.contracts.machine import n_usable_cores
 
 A = TypeVar("A")
 B = TypeVar("B")
@@ -28,7 +29,7 @@ def ordered_map(
         items: read as results are consumed.
         n_workers: threads; 0 means one per core that this process may use.
     """
-    n_workers = n_workers or len(os.sched_getaffinity(0))
+    n_workers = n_workers or n_usable_cores()
     with ThreadPoolExecutor(n_workers) as pool:
         pending: deque[Future[B]] = deque()
         try:

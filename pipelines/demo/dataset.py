@@ -9,7 +9,6 @@ import csv
 import datetime
 import io
 import multiprocessing
-import os
 from collections.abc import Iterable
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
@@ -18,6 +17,7 @@ from pathlib import Path
 import numpy as np
 
 from components.shared.contracts.errors import ConfigError
+from components.shared.contracts.machine import n_usable_cores
 from components.shared.contracts.random_streams import DemoStream
 from pipelines.demo import N_IMAGES
 from pipelines.demo.folder import publish
@@ -142,7 +142,7 @@ def _frame_row(seed: int, drive: int, frame: int) -> PlannedImage:
 
 def _write_images(directory: Path, rows: list[PlannedImage], seed: int) -> None:
     parts = [rows[i : i + FRAMES_PER_DRIVE] for i in range(0, len(rows), FRAMES_PER_DRIVE)]
-    workers = min(len(os.sched_getaffinity(0)), len(parts) // _DRIVES_PER_WORKER)
+    workers = min(n_usable_cores(), len(parts) // _DRIVES_PER_WORKER)
     arguments = ([directory] * len(parts), parts, [seed] * len(parts))
     if workers < 2:
         _exhaust(map(_write_drive, *arguments))

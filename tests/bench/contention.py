@@ -23,6 +23,7 @@ from components.import_backbone.config import ImportBackboneConfig
 from components.import_backbone.step import run as import_backbone
 from components.ingest_dataset.config import IngestConfig
 from components.ingest_dataset.step import run as ingest_dataset
+from components.shared.contracts.machine import n_usable_cores
 from components.shared.training.launch import torchrun
 from components.shared.training.launch.heartbeat import Heartbeat
 from components.split_dataset.config import SplitConfig
@@ -111,7 +112,7 @@ def busy(n_processes: int) -> Iterator[None]:
 def main() -> None:
     """Print a table of medians."""
     n_rounds = int(sys.argv[1]) if len(sys.argv) > 1 else 3
-    n_cores = len(os.sched_getaffinity(0))
+    n_cores = n_usable_cores()
     found: dict[tuple[int, int, str], list[float]] = defaultdict(list)
     with TemporaryDirectory() as folder:
         _prepare(Path(folder))

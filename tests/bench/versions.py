@@ -1,9 +1,10 @@
 """Machine and versions that benchmarks are measured on."""
 
 import importlib.metadata
-import os
 import platform
 from pathlib import Path
+
+from components.shared.contracts.machine import n_usable_cores
 
 _PACKAGES = ("numpy", "pillow", "scikit-learn", "torch", "transformers")
 
@@ -11,7 +12,7 @@ _PACKAGES = ("numpy", "pillow", "scikit-learn", "torch", "transformers")
 def described() -> str:
     """Return processor, cores and versions in one line."""
     versions = ", ".join(f"{name} {importlib.metadata.version(name)}" for name in _PACKAGES)
-    machine = f"{_cpu_field('model name')}, {len(os.sched_getaffinity(0))} cores"
+    machine = f"{_cpu_field('model name')}, {n_usable_cores()} cores"
     return f"{machine}; Python {platform.python_version()}, {versions}"
 
 

@@ -23,6 +23,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from unittest import mock
 
+import psutil
+
 from components.ingest_dataset.config import IngestConfig
 from components.ingest_dataset.step import run as ingest_dataset
 from components.shared.contracts.artifacts import sha256_file
@@ -248,7 +250,7 @@ class _Killer:
                 return True
             if kind == "step" and self.last_step >= int(value):
                 return True
-            if kind in _CALLS and not Path(f"/proc/{agent}").exists():
+            if kind in _CALLS and not psutil.pid_exists(agent):
                 return True
         return False
 
@@ -360,11 +362,10 @@ def processes(marker: str) -> list[int]:
 
 
 def _command_lines(marker: str) -> Iterator[tuple[int, str]]:
-    for entry in Path("/proc").iterdir():
-        with contextlib.suppress(OSError):
-            command = (entry / "cmdline").read_text() if entry.name.isdigit() else ""
-            if marker in command:
-                yield int(entry.name), command
+    for process in psutil.process_iter(["cmdline"]):
+        command = " ".join(process.info["cmdline"] or [])
+        if marker in command:
+            yield process.pid, command
 
 
 def _assert_gone(campaign: Campaign, output: Path) -> None:

@@ -27,6 +27,7 @@ from components.shared.contracts.listing import first_of
 SCHEMA_VERSION = 1
 MANIFEST = "manifest.json"
 ANY_SPLIT = "*"  # for code that only copies artifacts
+_FILE_MODE, _FOLDER_MODE = 0o644, 0o755
 
 
 @dataclass(frozen=True)
@@ -74,7 +75,8 @@ def writing(
 ) -> Iterator[Path]:
     """Yield a staging directory that becomes the artifact at `path` on success.
 
-    The files are hashed, the manifest is written last, and the directory is renamed to `path`.
+    The files are hashed, the manifest is written last, everything is made readable for other users
+    (`make_readable`), and the directory is renamed to `path`.
 
     Args:
         path: Final directory; an artifact that is there is replaced.
@@ -113,6 +115,7 @@ def writing(
 
         # Last of all files: a directory with a manifest is complete.
         write_json(staging / MANIFEST, manifest.to_json())
+        make_readable(staging)
         _fsync_tree(staging)
         # Never two halves at `path`: the old artifact leaves whole before the new one comes.
         if path.exists():
@@ -122,6 +125,18 @@ def writing(
     finally:
         for leftover in (staging, replaced):
             shutil.rmtree(leftover, ignore_errors=True)
+
+
+def make_readable(directory: Path) -> None:
+    """Give files the mode 0644 and folders 0755, whatever umask and library they were written with.
+
+    safetensors writes 0600, so that a server of another user could not read a model. Symbolic links
+    stay as they are, and so do the modes of a file system that has none of its own (exFAT).
+    """
+    for entry in (directory, *directory.rglob("*")):
+        if not entry.is_symlink():
+            with contextlib.suppress(PermissionError):
+                entry.chmod(_FOLDER_MODE if entry.is_dir() else _FILE_MODE)
 
 
 @contextlib.contextmanager

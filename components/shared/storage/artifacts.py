@@ -8,7 +8,13 @@ import json
 import shutil
 from pathlib import Path, PurePosixPath
 
-from components.shared.contracts.artifacts import ANY_SPLIT, MANIFEST, Manifest, verify_dir
+from components.shared.contracts.artifacts import (
+    ANY_SPLIT,
+    MANIFEST,
+    Manifest,
+    make_readable,
+    verify_dir,
+)
 from components.shared.contracts.errors import ArtifactError
 from components.shared.storage.client import Store
 
@@ -46,6 +52,7 @@ def download_artifact(store: Store, bucket: str, prefix: str, path: Path, *, kin
 
         staging.mkdir(parents=True, exist_ok=True)
         (staging / MANIFEST).write_bytes(document)
+        make_readable(staging)
         manifest = verify_dir(staging, kind, split=ANY_SPLIT)
         shutil.rmtree(path, ignore_errors=True)
         staging.replace(path)

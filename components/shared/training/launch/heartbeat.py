@@ -8,7 +8,7 @@ is late by their timeout, without its step: own code.
 import ctypes
 import os
 import signal
-import sys
+import threading
 import time
 from pathlib import Path
 
@@ -17,6 +17,7 @@ import numpy as np
 from components.shared.contracts.environment import Variable
 
 _PR_SET_PDEATHSIG = 1  # linux/prctl.h
+_WATCH_SECONDS = 0.5
 # No rank may be silent for longer. Before its first sign of life it imports torch and may download
 # a backbone.
 LONGEST_SILENCE_SECONDS = 1800.0
@@ -105,10 +106,24 @@ class Heartbeat:
 
 
 def end_with_parent() -> None:
-    """Have the kernel kill this process when its parent ends, however that ends."""
-    if sys.platform != "linux":
+    """Have this process killed when its parent ends, however that ends.
+
+    Linux does so by itself; macOS has no such request, and a thread looks twice a second.
+    """
+    parent = int(os.environ.get(Variable.PARENT, os.getppid()))
+    prctl = getattr(ctypes.CDLL(None), "prctl", None)
+    if prctl is None:
+        threading.Thread(target=_end_after, args=(parent,), daemon=True).start()
         return
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+
+    prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     # The parent may have ended before the request was made.
-    if os.getppid() != int(os.environ.get(Variable.PARENT, os.getppid())):
+    if os.getppid() != parent:
         os.kill(os.getpid(), signal.SIGKILL)
+
+
+def _end_after(parent: int) -> None:
+    """Kill this process once `parent` is no longer its parent."""
+    while os.getppid() == parent:
+        time.sleep(_WATCH_SECONDS)
+    os.kill(os.getpid(), signal.SIGKILL)

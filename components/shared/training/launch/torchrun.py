@@ -1,6 +1,8 @@
 """One start of a module under torchrun: its ranks are watched, and all of them end."""
 
+import contextlib
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -9,6 +11,7 @@ from pathlib import Path
 
 from components.shared.contracts.environment import Variable
 from components.shared.contracts.errors import TransientError
+from components.shared.contracts.machine import n_usable_cores
 from components.shared.training.launch.failures import report_error, reported_error
 from components.shared.training.launch.heartbeat import Heartbeat
 from components.shared.training.launch.memory import n_oom_kills
@@ -66,7 +69,7 @@ def launch(
 
 
 def _environment(directory: Path, count: int) -> dict[str, str]:
-    cores_per_rank = max(1, len(os.sched_getaffinity(0)) // count)
+    cores_per_rank = max(1, n_usable_cores() // count)
     folders = [str(_PROJECT_ROOT), os.environ.get(Variable.PYTHONPATH, "")]
     return os.environ | {
         Variable.OMP_NUM_THREADS: os.environ.get(Variable.OMP_NUM_THREADS) or str(cores_per_rank),
@@ -83,13 +86,26 @@ def _environment(directory: Path, count: int) -> dict[str, str]:
 
 def _end(process: "subprocess.Popen[bytes]", heartbeat: Heartbeat) -> None:
     """Kill torchrun, with which its ranks end (`end_with_parent`), and wait for their end."""
-    process.kill()
+    if process.poll() is None:
+        process.kill()
+        # Without the kernel's help, a rank that hangs does not notice that its parent ended.
+        for pid in heartbeat.pids():
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+
     process.wait()
     ends = time.monotonic() + _END_SECONDS
-    while (
-        any(Path(f"/proc/{pid}").exists() for pid in heartbeat.pids()) and time.monotonic() < ends
-    ):
+    while any(map(_exists, heartbeat.pids())) and time.monotonic() < ends:
         time.sleep(0.02)
+
+
+def _exists(pid: int) -> bool:
+    """Whether a process of this user has the number; signal 0 only asks."""
+    try:
+        os.kill(pid, 0)
+    except OSError:
+        return False
+    return True
 
 
 def _free_port() -> int:

@@ -169,10 +169,16 @@ class TrainingSession:
         stream = (self.directory / "lock").open("w", encoding="utf-8")
         try:
             fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
+        except BlockingIOError:
             stream.close()
             raise TransientError(
                 f"another process trains this already, in {self.directory}; wait until it ends"
+            ) from None
+        except OSError as error:
+            stream.close()
+            raise ConfigError(
+                f"{self.directory}: this file system has no locks ({error.strerror}); set"
+                f" {Variable.CHECKPOINTS} to a folder on a local disk"
             ) from None
 
         return stream

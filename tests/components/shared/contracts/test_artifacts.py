@@ -1,6 +1,7 @@
 """Artifact directories: what a reader refuses, and that a failed writer leaves nothing."""
 
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -9,6 +10,8 @@ import pytest
 from components.shared.contracts import artifacts
 from components.shared.contracts.config import Config
 from components.shared.contracts.errors import ArtifactError, LeakageViolationError
+from tests.components.conftest import TinyRun
+from tests.modes import modes
 
 
 def _write(path: Path, *, split: str | None = "VAL_CALIB") -> None:
@@ -27,6 +30,36 @@ def test_what_was_written_verifies(tmp_path: Path) -> None:
     _write(tmp_path / "x")
     manifest = artifacts.verify_dir(tmp_path / "x", "Thing", split="VAL_CALIB")
     assert sorted(manifest.files) == ["a.bin", "deep/b.txt"]
+
+
+def test_other_users_can_read_whatever_the_umask_and_the_library(tmp_path: Path) -> None:
+    before = os.umask(0o077)
+    try:
+        with artifacts.writing(tmp_path / "x", kind="Thing", step="test", config=Config()) as out:
+            (out / "deep").mkdir()
+            (out / "deep" / "weights").touch(mode=0o600)
+            (out / "tool").touch(mode=0o755)
+    finally:
+        os.umask(before)
+    assert modes(tmp_path / "x") == {
+        ".": "755",
+        "deep": "755",
+        "deep/weights": "644",
+        "manifest.json": "644",
+        "tool": "644",
+    }
+
+
+def test_other_users_can_read_every_artifact_of_a_pipeline(tiny: TinyRun) -> None:
+    """safetensors wrote 0600: a server of another user could not read the bundle's model."""
+    paths = [manifest.parent for manifest in tiny.root.rglob("manifest.json")]
+    assert {"backbone", "dataset", "checkpoint", "policy", "bundle"} <= {p.name for p in paths}
+    found = {f"{path.name}/{name}": mode for path in paths for name, mode in modes(path).items()}
+    assert "bundle/model/model.safetensors" in found
+    assert set(found.values()) == {"644", "755"}
+    assert {name for name, mode in found.items() if mode == "755"} == {
+        name for name in found if (tiny.root / name).is_dir()
+    }
 
 
 def test_equal_content_gives_equal_bytes(tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """Artifacts and bundles in the store."""
 
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,7 @@ from components.shared.storage.errors import (
     ObjectNotFoundError,
     StoreConflictError,
 )
+from tests.modes import modes
 
 
 @pytest.fixture
@@ -39,7 +41,10 @@ def test_a_bundle_comes_back_as_it_went(store: Store, bucket: str, tmp_path: Pat
     registry = BundleRegistry(store, bucket, "registry")
     digest = registry.put_bundle(_bundle(tmp_path / "up", "weights"))
     assert registry.put_bundle(tmp_path / "up") == digest
+    before = os.umask(0o077)
     registry.get_bundle(digest, tmp_path / "down")
+    os.umask(before)
+    assert modes(tmp_path / "down") == modes(tmp_path / "up")
     assert verify_dir(tmp_path / "down", "Bundle") == verify_dir(tmp_path / "up", "Bundle")
     assert registry.put_bundle(_bundle(tmp_path / "other", "other")) != digest
 

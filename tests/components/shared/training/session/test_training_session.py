@@ -1,6 +1,9 @@
 """Which attempts share checkpoints, and what one leaves for the next."""
 
 import dataclasses
+import errno
+import fcntl
+import os
 from pathlib import Path
 
 import pytest
@@ -130,6 +133,19 @@ def test_the_same_training_does_not_run_twice_on_a_machine(
         _training(inputs, tmp_path).__enter__()
     with _training(inputs, tmp_path):
         pass
+
+
+def test_a_file_system_without_locks_is_named(
+    inputs: dict[str, Path | str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def without_locks(stream: object, operation: int) -> None:
+        raise OSError(errno.ENOTSUP, os.strerror(errno.ENOTSUP))
+
+    monkeypatch.setattr(fcntl, "flock", without_locks)
+    with pytest.raises(
+        ConfigError, match=r"no locks \(.*not supported\); set STREETVISION_CHECKPOINTS to a folder"
+    ):
+        _training(inputs, tmp_path).__enter__()
 
 
 def test_durability_needs_a_store(inputs: dict[str, Path | str], tmp_path: Path) -> None:
