@@ -34,7 +34,8 @@ example:
   python -m pipelines upload --profile a6000x1 --dry-run
 """
 _UPLOAD_DATA_NOTES = f"""
-A data set is a folder with labels.csv, or Parquet; a backbone has config.json and safetensors.
+A data set is a folder with labels.csv, Parquet, or one folder of images per class; a backbone has
+config.json and safetensors.
 Objects with the same digest are not sent again, so that the same command continues an interrupted
 upload.
 

@@ -113,7 +113,11 @@ def _parser(program: str) -> argparse.ArgumentParser:
         "bundle", type=Path, metavar="BUNDLE", help="the bundle directory a run printed"
     )
     parser.add_argument(
-        "images", type=Path, nargs="+", metavar="IMAGE", help="BMP, GIF, JPEG, PNG, TIFF or WebP"
+        "images",
+        type=Path,
+        nargs="+",
+        metavar="IMAGE",
+        help="BMP, GIF, JPEG, PBM, PGM, PNG, PPM, TIFF or WebP",
     )
     parser.add_argument(
         "--batch-size",
