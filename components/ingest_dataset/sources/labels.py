@@ -98,11 +98,14 @@ def _names_of_data(
     texts = {label.text for labels in free for label in labels} - {"-1", "", EXCLUDE}
     if texts <= {*NATIX, *_NATIX_MAP}:
         return NATIX, "the default"
-    if _looks_like_natix(texts):
+    unnamed = [
+        {label.value for label in labels if not label.name and not source.named_by_folder}
+        for source, labels in zip(sources, free, strict=True)
+    ]
+    for source, values in zip(sources, unnamed, strict=True):
+        _refuse_numbers(source, values - {"-1"})
+    if _looks_like_natix(texts, set[str]().union(*unnamed)):
         return NATIX, "the default"  # the other labels are refused
-
-    for source, labels in zip(sources, free, strict=True):
-        _refuse_numbers(source, labels)
 
     order = _declared_order(sources, texts)
     if order:
@@ -111,24 +114,27 @@ def _names_of_data(
     return tuple(sorted(texts, key=_natural)), f"the data's {'folders' if folders else 'labels'}"
 
 
-def _looks_like_natix(texts: set[str]) -> bool:
+def _looks_like_natix(texts: set[str], unnamed: set[str]) -> bool:
     """Return whether labels are NATIX's and others, which may be misspelt.
 
-    "None" alone is not enough: other data may have such a class too.
+    "None" alone is not enough: other data may have such a class too. Nor are the numbers of folders
+    and of a ClassLabel, which are names.
     """
-    known = texts & {*NATIX, *_NATIX_MAP}
-    if known - {"None"}:
+    if "Roadwork" in texts or unnamed & _NATIX_MAP.keys() - {"-1"}:
         return True
-    return bool(known) and any(difflib.get_close_matches("Roadwork", texts - known, cutoff=0.8))
+    return "None" in texts and bool(difflib.get_close_matches("Roadwork", texts, cutoff=0.8))
 
 
-def _refuse_numbers(source: Source, labels: set[Label]) -> None:
-    """Raise DataError where labels are numbers without names; names of folders are names."""
-    numbers = sorted(
-        (label.value for label in labels if not label.name and _is_number(label.value)),
-        key=_natural,
-    )
-    if numbers and not source.named_by_folder and len(numbers) == len(labels - {Label("-1")}):
+def _refuse_numbers(source: Source, values: set[str]) -> None:
+    """Raise DataError where labels are numbers without names.
+
+    Numbers with a gap that begin as NATIX's do are left: there, one may be misspelt.
+    """
+    numbers = sorted(values, key=_natural)
+    if not numbers or not all(map(_is_number, numbers)):
+        return
+    positions = [str(position) for position in range(len(numbers))]
+    if numbers == positions or not values & _NATIX_MAP.keys():
         raise DataError(
             f"{source.tables[0].where}: the labels {first_of(numbers)} are numbers without names;"
             " set class_names to their names in this order from 0, or label_map to number -> name"

@@ -114,9 +114,23 @@ def test_numbers_without_names_need_names_and_then_count_from_0() -> None:
     assert meaning(found) == {"1": "yield", "0": "stop", "2": "crossing"}
     with pytest.raises(DataError, match="label '3' is in neither"):
         label_sources([source(["1", "2", "3"])], ("stop", "yield", "crossing"))
-    # A folder's name is a name.
-    folders = label_sources([source(["10", "9", "8"], folders=True)], None)
-    assert folders.class_names == ("8", "9", "10")
+    with pytest.raises(DataError, match=r"labels 0, 1, 2 are numbers without names"):
+        label_sources([source(["0", "1", "2", "-1"])], None)
+
+
+def test_numbers_of_folders_and_of_class_label_are_names(tmp_path: Path) -> None:
+    names = [str(number) for number in range(43)]
+    found = label_sources([source(sorted(names), folders=True)], None)
+    assert found.class_names == tuple(names)
+    digits = [str(number) for number in range(10)]
+    opened = parquet(tmp_path / "x.parquet", list(range(10)), digits[::-1])
+    found = label_sources([opened], None)
+    assert found.class_names == tuple(digits[::-1])
+    assert meaning(found)["0 (9)"] == "9"
+    # Two folders, or two names, 0 and 1 are the network's, as two numbers are.
+    assert label_sources([source(["1", "0"], folders=True)], None).class_names[1] == "Roadwork"
+    opened = parquet(tmp_path / "y.parquet", [0, 1], ["1", "0"])
+    assert meaning(label_sources([opened], None)) == {"0 (1)": "Roadwork", "1 (0)": "None"}
 
 
 @pytest.mark.parametrize("names", [("None", "Roadwork"), ("Roadwork", "None")])
@@ -144,7 +158,7 @@ def test_sources_with_and_without_a_map_are_fused() -> None:
     )
     assert found.class_names == ("None", "Roadwork")
     assert meaning(found, 1) == {"street": "None", "works": "Roadwork"}
-    with pytest.raises(DataError, match="label 'Plain' is in neither label_map"):
+    with pytest.raises(DataError, match="labels 0, 1 are numbers without names"):
         label_sources([source(["0", "1"]), source(["Plain", "Pothole"])], None)
 
 
