@@ -23,6 +23,7 @@ from components.export_bundle.step import run
 from components.shared.calibration.calibrator import class_log_odds
 from components.shared.contracts.artifacts import verify_dir, write_json, writing
 from components.shared.contracts.config import Config
+from components.shared.contracts.outcomes import Outcomes
 from components.shared.data.dataset import Sample, write_header, write_samples, write_shards
 from components.shared.models.classifier import Classifier, ClassifierSpec, Head, normalise
 from components.shared.models.gate import Gate, GateHead
@@ -97,7 +98,9 @@ def make_inputs(
     random gate head.
     """
     inputs = Inputs(root)
-    bundled = policy or softmax_policy(class_names, positive_class, threshold_margin)
+    bundled = policy or softmax_policy(
+        Outcomes.of(class_names, "binary", positive_class), threshold_margin
+    )
     write_dataset(root / "dataset", class_names)
     dataset = {"dataset": verify_dir(root / "dataset", "ImageDataset")}
     with writing(root / "policy", kind="Policy", step="fit_threshold", config=Config()) as out:

@@ -33,7 +33,7 @@ def run(config: CalibrateGateConfig, *, val_calib_logits: InputDir, gate_policy:
     if logits.gate is None:
         raise ArtifactError(f"{val_calib_logits}: has no gate.npy; use the logits of train_gate")
 
-    positive = logits.positive_index(config.positive_class)
+    outcomes = config.outcomes(logits.class_names)
     inputs = {"val_calib_logits": manifest}
 
     try:
@@ -45,8 +45,8 @@ def run(config: CalibrateGateConfig, *, val_calib_logits: InputDir, gate_policy:
 
     tuning = split.tuning
     fitted = fit_on_tuning(config.calibrator, logits, split, config.seed)
-    softmax = softmax_policy(logits.class_names, config.positive_class, 0.0, fitted.calibrator)
-    truth, decision = np.asarray(logits.labels == positive), softmax.decision(logits.logits)
+    softmax = softmax_policy(outcomes, 0.0, fitted.calibrator)
+    truth, decision = np.asarray(logits.truth(outcomes) == 1), softmax.decision(logits.logits)
     correct = np.asarray(decision == truth)
 
     scores = logits.gate.astype(np.float64)

@@ -49,7 +49,7 @@ def run(config: CalibrateScrcConfig, *, val_calib_logits: InputDir, scrc_policy:
         DataError: the positive class is unknown.
     """
     logits, manifest = read_logits(val_calib_logits, "VAL_CALIB")
-    logits.positive_index(config.positive_class)
+    outcomes = config.outcomes(logits.class_names)
     inputs = {"val_calib_logits": manifest}
 
     try:
@@ -60,7 +60,7 @@ def run(config: CalibrateScrcConfig, *, val_calib_logits: InputDir, scrc_policy:
         return
 
     fitted = fit_on_tuning(config.calibrator, logits, split, config.seed)
-    softmax = softmax_policy(logits.class_names, config.positive_class, 0.0, fitted.calibrator)
+    softmax = softmax_policy(outcomes, 0.0, fitted.calibrator)
 
     single_from: float | None = None
 

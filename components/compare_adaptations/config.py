@@ -7,12 +7,12 @@ from components.shared.contracts.config import option
 from components.shared.contracts.options import (
     BootstrapConfig,
     MonitorConfig,
-    PositiveClassConfig,
+    TaskConfig,
 )
 
 
 @dataclass(frozen=True, kw_only=True)
-class CompareAdaptationsConfig(MonitorConfig, PositiveClassConfig, BootstrapConfig):
+class CompareAdaptationsConfig(MonitorConfig, TaskConfig, BootstrapConfig):
     """Options of the comparison of adaptations."""
 
     modes: tuple[str, ...] = option(

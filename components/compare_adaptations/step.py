@@ -103,11 +103,15 @@ def run(
 
 def _refuse_one_class(config: CompareAdaptationsConfig, logits: Logits) -> None:
     """Raise DataError where VAL_SELECT has no positive or no negative samples."""
-    n_positive = int((logits.labels == logits.positive_index(config.positive_class)).sum())
-    if not 0 < n_positive < len(logits.labels):
+    outcomes = config.outcomes(logits.class_names)
+    counts = np.bincount(logits.truth(outcomes), minlength=len(outcomes.names))
+    if np.count_nonzero(counts) < 2:
+        shown = ", ".join(
+            f"{n} of {name!r}" for name, n in zip(outcomes.names, counts, strict=True)
+        )
         raise DataError(
-            f"VAL_SELECT has {n_positive} of {config.positive_class!r} among {len(logits.labels)}"
-            " samples, a comparison needs both classes; use more data or a larger select_fraction"
+            f"VAL_SELECT has {shown}; a comparison needs two classes: use more data or a larger"
+            " select_fraction"
         )
 
 
@@ -163,10 +167,10 @@ def _metric_rows(
 def _statistics(config: CompareAdaptationsConfig, candidate: Candidate) -> Mapping[str, Statistic]:
     """Return the selection metrics of a candidate, as functions of weights."""
     logits = candidate.logits
-    positive = logits.positive_index(config.positive_class)
+    outcomes = config.outcomes(logits.class_names)
     logits64 = logits.logits.astype(np.float64)
     return {
-        name: partial(metric, logits64, logits.labels, positive) for name, metric in METRICS.items()
+        name: partial(metric, logits64, logits.labels, outcomes) for name, metric in METRICS.items()
     }
 
 

@@ -5,10 +5,10 @@ from dataclasses import dataclass
 from components.shared.calibration.config import CalibratorConfig
 from components.shared.contracts.options import (
     BootstrapConfig,
-    PositiveClassConfig,
+    TaskConfig,
 )
 
 
 @dataclass(frozen=True, kw_only=True)
-class CompareCalibratorsConfig(CalibratorConfig, PositiveClassConfig, BootstrapConfig):
+class CompareCalibratorsConfig(CalibratorConfig, TaskConfig, BootstrapConfig):
     """Options of the comparison of calibrators."""

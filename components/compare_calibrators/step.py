@@ -36,7 +36,7 @@ def run(
         DataError: the positive class is unknown.
     """
     logits, manifest = read_logits(val_calib_logits, "VAL_CALIB")
-    positive = logits.positive_index(config.positive_class)
+    positive = config.outcomes(logits.class_names).positive_index
     samples = LabelledLogits(logits.logits, logits.labels, logits.groups, logits.class_names)
     comparison = compare(
         samples, n_replicates=config.n_bootstrap, seed=config.seed, positive=positive

@@ -12,7 +12,7 @@ from components.configure.phases import OPTIONAL, PHASES, SET_BY_PIPELINE
 from components.configure.recipes import read_recipe
 from components.ingest_dataset.config import IngestConfig
 from components.shared.contracts.config import Config
-from components.shared.contracts.errors import ConfigError
+from components.shared.contracts.errors import ConfigError, DataError
 from components.train_baseline.config import TrainBaselineConfig
 
 Options = dict[str, dict[str, Any]]
@@ -236,10 +236,12 @@ def _between_phases(built: Mapping[str, Config]) -> Iterator[str]:
     if ingest.known_classes is None:
         return
     classes = list(ingest.known_classes)
-    if train.positive_class not in classes:
-        yield f"positive_class={train.positive_class!r} is not in class_names={classes}"
+    try:
+        train.outcomes(classes)
+    except DataError as error:
+        yield str(error)
 
-    if train.views is not None and len(classes) != 2:
+    if train.tile_grid is not None and len(classes) != 2:
         yield (
             f"tile_grid={train.tile_grid} needs 2 classes, class_names={classes} has"
             f" {len(classes)}; use tile_grid=none"

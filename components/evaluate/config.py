@@ -6,14 +6,14 @@ from components.evaluate.targets import Targets
 from components.shared.contracts.config import option
 from components.shared.contracts.options import (
     BootstrapConfig,
-    PositiveClassConfig,
     RiskLevelConfig,
+    TaskConfig,
 )
 from components.shared.policies.config import BundledPolicyConfig
 
 
 @dataclass(frozen=True, kw_only=True)
-class EvaluateConfig(BundledPolicyConfig, PositiveClassConfig, RiskLevelConfig, BootstrapConfig):
+class EvaluateConfig(BundledPolicyConfig, TaskConfig, RiskLevelConfig, BootstrapConfig):
     """Options of the evaluation."""
 
     target_precision: float = option(0.95, "Precision at which coverage is reported.", gt=0, le=1)

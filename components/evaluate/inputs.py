@@ -117,7 +117,7 @@ def read_inputs(
             distilled_head = FittedPolicy(replace(logits, logits=logits.distilled), head_policy)
 
     if not policies:
-        argmax = softmax_policy(logits.class_names, config.positive_class, 0.0)
+        argmax = softmax_policy(config.outcomes(logits.class_names), 0.0)
         policies[argmax.kind] = FittedPolicy(logits, argmax)
 
     data = Dataset.open(dataset)
@@ -141,11 +141,11 @@ def check_inputs(config: EvaluateConfig, inputs: EvaluationInputs) -> None:
         if problems:
             raise ArtifactError("; ".join(problems) + ": use inputs of one run")
 
-        logits = fitted.logits
-        is_positive = logits.labels == logits.class_names.index(config.positive_class)
+        outcomes = fitted.policy.outcomes
+        is_positive = fitted.logits.truth(outcomes) == 1
         if not is_positive.any() or is_positive.all():
             raise DataError(
-                f"VAL_TEST has {int(is_positive.sum())} of {config.positive_class!r} among"
+                f"VAL_TEST has {int(is_positive.sum())} of {outcomes.positive_class!r} among"
                 f" {len(is_positive)} samples, an evaluation needs both classes; use more data or a"
                 " larger test_fraction"
             )
@@ -158,10 +158,11 @@ def _class_problems(config: EvaluateConfig, fitted: FittedPolicy, data: Dataset)
         if list(found) != expected:
             problems.append(f"{name} has class_names {list(found)}, logits have {expected}")
 
-    if config.positive_class != fitted.policy.positive_class:
+    wanted, found_outcomes = config.outcomes(expected), fitted.policy.outcomes
+    if wanted.names != found_outcomes.names:
         problems.append(
-            f"positive_class={config.positive_class!r}, but the policy's is"
-            f" {fitted.policy.positive_class!r}"
+            f"the policy decides between {list(found_outcomes.names)}, the configuration between"
+            f" {list(wanted.names)}"
         )
 
     return problems

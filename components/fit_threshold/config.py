@@ -7,12 +7,12 @@ from components.shared.contracts.config import option
 from components.shared.contracts.options import (
     BootstrapConfig,
     EarlyExitConfig,
-    PositiveClassConfig,
+    TaskConfig,
 )
 
 
 @dataclass(frozen=True, kw_only=True)
-class FitThresholdConfig(EarlyExitConfig, PositiveClassConfig, BootstrapConfig):
+class FitThresholdConfig(EarlyExitConfig, TaskConfig, BootstrapConfig):
     """Options of the threshold."""
 
     objective: str = option(

@@ -13,10 +13,11 @@ from components.shared.calibration.calibrator import LogitArray
 from components.shared.contracts.artifact_kinds import Kind
 from components.shared.contracts.artifacts import write_json, writing
 from components.shared.contracts.errors import InfeasibleError
+from components.shared.contracts.outcomes import Outcomes
 from components.shared.contracts.step import InputDir, OutputDir, main
 from components.shared.policies.early_exit import fit_early_exit, write_early_exit
 from components.shared.policies.logits import Logits, read_logits
-from components.shared.policies.policy import Infeasible, softmax_policy
+from components.shared.policies.policy import Infeasible, Policy, softmax_policy
 from components.shared.policies.policy_artifact import (
     DISTILLED_POLICY,
     FIT,
@@ -53,17 +54,18 @@ def run(
         DataError: the positive class is unknown.
     """
     logits, manifest = read_logits(val_calib_logits, "VAL_CALIB")
-    truth: Bools = logits.labels == logits.positive_index(config.positive_class)
+    outcomes = config.outcomes(logits.class_names)
+    truth = np.asarray(logits.truth(outcomes) == 1)
     inputs = {"val_calib_logits": manifest}
     calibrator = None
     if calibration is not None:
         calibrator, inputs["calibration"] = read_calibrator(calibration, manifest)
 
-    uncut = softmax_policy(logits.class_names, config.positive_class, 0.0, calibrator)
+    uncut = softmax_policy(outcomes, 0.0, calibrator)
     margin = uncut.margin(logits.logits)
 
     try:
-        _check_counts(config, truth)
+        _check_counts(outcomes, truth)
         fit = _fit(config, truth, margin, logits.groups)
     except InfeasibleError as error:
         infeasible = Infeasible(uncut.kind, str(error))
@@ -71,7 +73,7 @@ def run(
         return
 
     best = fit.best
-    fitted = softmax_policy(logits.class_names, config.positive_class, best.threshold, calibrator)
+    fitted = softmax_policy(outcomes, best.threshold, calibrator)
     interval = _interval(config, truth, margin, logits.groups)
     early_exit = fit_early_exit(
         fitted, logits, max_changed=config.early_exit_error, seed=config.seed
@@ -91,7 +93,7 @@ def run(
             _write_distilled(out / DISTILLED_POLICY, config, logits, logits.distilled, truth)
 
         _write_sweep(out / "threshold_sweep.csv", fit.sweep)
-        _plot(out / "threshold.png", config, fit.sweep, fitted.threshold, interval)
+        _plot(out / "threshold.png", config, fitted, fit.sweep, interval)
 
 
 def _write_distilled(
@@ -101,7 +103,8 @@ def _write_distilled(
 
     It has no calibrator, so that the threshold can be put into the head's weights.
     """
-    uncut = softmax_policy(logits.class_names, config.positive_class, 0.0)
+    outcomes = config.outcomes(logits.class_names)
+    uncut = softmax_policy(outcomes, 0.0)
     try:
         fit = _fit(config, truth, uncut.margin(distilled), logits.groups)
     except InfeasibleError as error:
@@ -109,7 +112,7 @@ def _write_distilled(
         return
 
     threshold = fit.best.threshold
-    fitted = softmax_policy(logits.class_names, config.positive_class, threshold)
+    fitted = softmax_policy(outcomes, threshold)
     write_json(file, fitted.to_json())
 
 
@@ -126,12 +129,12 @@ def _fit(
     )
 
 
-def _check_counts(config: FitThresholdConfig, truth: Bools) -> None:
+def _check_counts(outcomes: Outcomes, truth: Bools) -> None:
     """Raise InfeasibleError where a class has too few samples for a threshold."""
     n_positive, n_negative = int(truth.sum()), int((~truth).sum())
     if min(n_positive, n_negative) < _MIN_PER_CLASS:
         raise InfeasibleError(
-            f"VAL_CALIB has {n_positive} samples of {config.positive_class!r} and {n_negative}"
+            f"VAL_CALIB has {n_positive} samples of {outcomes.positive_class!r} and {n_negative}"
             f" others, a threshold needs at least {_MIN_PER_CLASS} of each; use more data or a"
             " larger calib_fraction"
         )
@@ -191,8 +194,8 @@ def _write_sweep(path: Path, result: Sweep) -> None:
 def _plot(
     path: Path,
     config: FitThresholdConfig,
+    fitted: Policy,
     result: Sweep,
-    threshold: float,
     interval: tuple[float, float] | None,
 ) -> None:
     """Draw objective and error rates over the threshold, with the chosen one and its interval."""
@@ -209,10 +212,10 @@ def _plot(
     ):
         axes.step(probability, rate, where="mid", label=label, linewidth=1)
 
-    axes.axvline(threshold, color="black", linewidth=1)
+    axes.axvline(fitted.threshold, color="black", linewidth=1)
     if interval is not None:
         axes.axvspan(*interval, alpha=0.15, label="95 % interval of the best threshold")
-    axes.set_xlabel(f"threshold on P({config.positive_class})")
+    axes.set_xlabel(f"threshold on P({fitted.outcomes.positive_class})")
     axes.legend(fontsize=8)
     figure.savefig(path, dpi=120, metadata={"Software": None})
 

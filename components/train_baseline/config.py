@@ -1,7 +1,7 @@
 """Options of the training of the classifier."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -131,9 +131,8 @@ class TrainBaselineConfig(BackboneLoopConfig, RecipeConfig, MonitorConfig):
 
         return problems
 
-    @property
-    def views(self) -> ViewSpec | None:
-        """How images are cut into views; None for the whole image alone."""
+    def views(self, class_names: Sequence[str]) -> ViewSpec | None:
+        """Return how images are cut into views; None for the whole image alone."""
         if self.tile_grid is None:
             return None
         return ViewSpec(
@@ -144,7 +143,7 @@ class TrainBaselineConfig(BackboneLoopConfig, RecipeConfig, MonitorConfig):
             aggregation=self.aggregation,
             top_k=self.aggregation_top_k,
             sharpness=self.aggregation_sharpness,
-            positive_class=self.positive_class,
+            positive_class=self.outcomes(class_names).positive_class,
         )
 
     @property

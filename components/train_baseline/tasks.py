@@ -39,7 +39,7 @@ class _ClassifierTask:
         self.monitor: str | None = config.monitor
         self.n_samples = len(train)
         self.batch_size = min(config.global_batch_size, self.n_samples)
-        self.positive = classifier.spec.class_names.index(config.positive_class)
+        self.outcomes = config.outcomes(classifier.spec.class_names)
         self.labels = torch.from_numpy(train.labels).to(world.device)
         self.class_weights = torch.tensor(
             self._class_weights(), dtype=torch.float32, device=world.device
@@ -63,8 +63,9 @@ class _ClassifierTask:
         )
 
         if self.config.conformal_weight:
-            scores = logits.float().softmax(dim=1)[:, self.positive]
-            risk = conformal_risk(scores, labels == self.positive, self.config.conformal_alpha)
+            positive = self.outcomes.positive_index
+            scores = logits.float().softmax(dim=1)[:, positive]
+            risk = conformal_risk(scores, labels == positive, self.config.conformal_alpha)
             if risk is not None:
                 loss = loss + self.config.conformal_weight * len(positions) * risk
 
@@ -80,7 +81,7 @@ class _ClassifierTask:
 
     def metrics(self, logits: npt.NDArray[np.float32]) -> dict[str, float]:
         """Return the metrics on VAL_SELECT from logits (N, C)."""
-        return selection_metrics(logits, self.select.labels, self.positive)
+        return selection_metrics(logits, self.select.labels, self.outcomes)
 
     def _class_weights(self) -> npt.NDArray[np.float64]:
         counts = np.bincount(self.train.labels, minlength=len(self.classifier.spec.class_names))

@@ -96,7 +96,12 @@ def build(config: TrainBaselineConfig, data: Dataset, folder: Path) -> Classifie
     backbone = load_backbone(str(folder))
     mean, std = image_statistics(str(folder))
     spec = ClassifierSpec(
-        data.class_names, data.image_size, mean, std, backbone.config.model_type, config.views
+        data.class_names,
+        data.image_size,
+        mean,
+        std,
+        backbone.config.model_type,
+        config.views(data.class_names),
     )
     n_features = 2 * backbone.config.hidden_size
     options = json.loads(config.adapter_options or "{}")

@@ -5,7 +5,6 @@ import shutil
 
 from components.shared.contracts.artifact_kinds import Kind
 from components.shared.contracts.artifacts import verify_dir, writing
-from components.shared.contracts.errors import ConfigError
 from components.shared.contracts.step import InputDir, OutputDir, main
 from components.shared.data.dataset import Dataset
 from components.shared.data.splits import read_splits, refuse_foreign
@@ -54,11 +53,7 @@ def run(
         read_splits(splits),
         verify_dir(checkpoint, Kind.CHECKPOINT),
     )
-    if config.positive_class not in data.class_names:
-        raise ConfigError(
-            f"positive_class={config.positive_class!r} is not in the data's"
-            f" {list(data.class_names)}"
-        )
+    config.outcomes(data.class_names)  # refuses a positive class that the data lacks
 
     refuse_foreign(data, assignment, base)
 

@@ -92,7 +92,7 @@ class GateTask:
         self.module: nn.Module = self.heads
         self.n_samples, self.monitor = len(train), _MONITOR
         self.labels = torch.from_numpy(train.labels).to(world.device)
-        self.positive = classifier.spec.class_names.index(config.positive_class)
+        self.outcomes = config.outcomes(classifier.spec.class_names)
         # (N, A, 2h) for A augmentations, or (N, A, V, 2h) for V views.
         self.features = cached_features(
             classifier,
@@ -166,8 +166,9 @@ class GateTask:
         """Return the weighted conformal risk; 0 where the batch has too few positives."""
         if not self.config.conformal_weight:
             return logits.new_zeros(())
-        scores = logits.softmax(dim=1)[:, self.positive]
-        risk = conformal_risk(scores, labels == self.positive, self.config.conformal_alpha)
+        positive = self.outcomes.positive_index
+        scores = logits.softmax(dim=1)[:, positive]
+        risk = conformal_risk(scores, labels == positive, self.config.conformal_alpha)
         return logits.new_zeros(()) if risk is None else self.config.conformal_weight * risk
 
     def _head_dropout(self, step: int, size: int) -> torch.Tensor | None:

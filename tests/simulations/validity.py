@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from components.shared.calibration.linear import Platt, Temperature
+from components.shared.contracts.outcomes import Outcomes
 from components.shared.policies.certify import Samples, certify
 from components.shared.policies.policy import softmax_policy
 from components.shared.stats.metrics import Bools, Floats, sigmoid, softmax
@@ -93,7 +94,9 @@ def scrc_confidence(scores: Floats, error: Bools) -> Callable[[Floats], Floats]:
     calibrator = Temperature.fit(
         np.column_stack([np.zeros(len(scores)), margin]), truth.astype(np.int64)
     )
-    policy = softmax_policy(("None", "Roadwork"), "Roadwork", 0.0, calibrator)
+    policy = softmax_policy(
+        Outcomes.of(("None", "Roadwork"), "binary", "Roadwork"), 0.0, calibrator
+    )
     return lambda s: policy.confidence(np.column_stack([np.zeros(len(s)), s]))
 
 

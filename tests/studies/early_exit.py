@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from components.fit_threshold.sweep import best_threshold, sweep
+from components.shared.contracts.outcomes import Outcomes
 from components.shared.policies.early_exit import (
     decisions_of_margin,
     fit_early_exit,
@@ -67,7 +68,7 @@ def _across_days(
     for day in np.unique(days):
         out = days == day
         best = best_threshold(sweep(truth[~out], scores.margin[~out], "mcc"))
-        policy = softmax_policy(CLASSES, CLASSES[1], best.threshold)
+        policy = softmax_policy(Outcomes.of(CLASSES, "binary", CLASSES[1]), best.threshold)
         early_exit = fit_early_exit(
             policy, _logits(scores, truth, places, ~out), max_changed=max_changed, seed=0
         )

@@ -1,7 +1,8 @@
 """Metrics on VAL_SELECT by which epochs and models are selected; larger is better but for the NLL.
 
-All have the arguments of `Metric`: logits (N, C), labels (N,) int64, the index of the positive
-class, and weights as in `components.shared.stats.metrics`.
+All have the arguments of `Metric`: logits (N, C), labels (N,) int64, the outcomes of the task, and
+weights as in `components.shared.stats.metrics`. Areas of a multiclass task are the means of every
+class against the rest.
 """
 
 from collections.abc import Callable
@@ -9,39 +10,52 @@ from collections.abc import Callable
 import numpy as np
 
 from components.shared.calibration.calibrator import class_log_odds
+from components.shared.contracts.outcomes import Outcomes
 from components.shared.stats import metrics
 from components.shared.stats.jackknife import Scale
 from components.shared.stats.metrics import Floats, Integers, Weights
 
-Metric = Callable[[Floats, Integers, int, Weights], Floats]
+Metric = Callable[[Floats, Integers, Outcomes, Weights], Floats]
 
 
-def accuracy(logits: Floats, labels: Integers, positive: int, weights: Weights = None) -> Floats:
-    """Return the fraction of samples whose largest logit is that of their class."""
-    del positive
-    return metrics.weighted_mean(logits.argmax(axis=1) == labels, weights)
+def accuracy(
+    logits: Floats, labels: Integers, outcomes: Outcomes, weights: Weights = None
+) -> Floats:
+    """Return the fraction of samples whose most probable outcome is the true one.
+
+    Every class of a multiclass task is an outcome, and "P(positive) > 1/2" that of a binary one.
+    """
+    if outcomes.positive is None:
+        return metrics.weighted_mean(logits.argmax(axis=1) == labels, weights)
+    positive = outcomes.positive
+    found = class_log_odds(logits, positive) > 0
+    return metrics.accuracy(labels == positive, found, weights)
 
 
-def mcc(logits: Floats, labels: Integers, positive: int, weights: Weights = None) -> Floats:
-    """Return the Matthews correlation of "P(positive) > 1/2" with the positive class."""
+def mcc(logits: Floats, labels: Integers, outcomes: Outcomes, weights: Weights = None) -> Floats:
+    """Return Matthews' correlation of the most probable outcome with the true one."""
+    if outcomes.positive is None:
+        n_classes = len(outcomes.class_names)
+        return metrics.mcc_multiclass(labels, logits.argmax(axis=1), n_classes, weights)
+    positive = outcomes.positive
     return metrics.mcc(labels == positive, class_log_odds(logits, positive) > 0, weights)
 
 
-def auroc(logits: Floats, labels: Integers, positive: int, weights: Weights = None) -> Floats:
-    """Return the area under the ROC curve of P(positive)."""
-    return metrics.auroc(labels == positive, class_log_odds(logits, positive), weights)
+def auroc(logits: Floats, labels: Integers, outcomes: Outcomes, weights: Weights = None) -> Floats:
+    """Return the area under the ROC curve of P(positive), or the mean over all classes."""
+    return _mean_over_classes(metrics.auroc, logits, labels, outcomes, weights)
 
 
 def average_precision(
-    logits: Floats, labels: Integers, positive: int, weights: Weights = None
+    logits: Floats, labels: Integers, outcomes: Outcomes, weights: Weights = None
 ) -> Floats:
-    """Return the average precision of P(positive)."""
-    return metrics.average_precision(labels == positive, class_log_odds(logits, positive), weights)
+    """Return the average precision of P(positive), or the mean over all classes."""
+    return _mean_over_classes(metrics.average_precision, logits, labels, outcomes, weights)
 
 
-def nll(logits: Floats, labels: Integers, positive: int, weights: Weights = None) -> Floats:
+def nll(logits: Floats, labels: Integers, outcomes: Outcomes, weights: Weights = None) -> Floats:
     """Return the mean negative log-likelihood, in nats, over all classes."""
-    del positive
+    del outcomes
     return metrics.nll_multiclass(labels, logits, weights)
 
 
@@ -65,13 +79,27 @@ SCALES = {
 
 
 def selection_metrics(
-    logits: Floats | np.ndarray, labels: Integers, positive: int
+    logits: Floats | np.ndarray, labels: Integers, outcomes: Outcomes
 ) -> dict[str, float]:
-    """Return all metrics of logits (N, C) and labels (N,), by name.
-
-    `positive` is the index of the class that margins refer to.
-    """
+    """Return all metrics of logits (N, C) and labels (N,), by name."""
     logits64 = np.asarray(logits, dtype=np.float64)
     return {
-        name: float(metric(logits64, labels, positive, None)) for name, metric in METRICS.items()
+        name: float(metric(logits64, labels, outcomes, None)) for name, metric in METRICS.items()
     }
+
+
+def _mean_over_classes(
+    area: Callable[..., Floats],
+    logits: Floats,
+    labels: Integers,
+    outcomes: Outcomes,
+    weights: Weights,
+) -> Floats:
+    """Return the area of the positive class, or the mean over the classes that occur."""
+    every = np.unique(labels).tolist()
+    positives = every if outcomes.positive is None else [outcomes.positive]
+    areas = [
+        area(labels == positive, class_log_odds(logits, positive), weights)
+        for positive in positives
+    ]
+    return np.asarray(np.mean(areas, axis=0))

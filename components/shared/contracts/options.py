@@ -4,10 +4,12 @@ A phase's configuration inherits the mixins that it needs. One that has to chang
 narrow a description uses `adjusted`; no option is declared again.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from components.shared.contracts.adaptations import MONITORS
 from components.shared.contracts.config import Config, adjusted, option
+from components.shared.contracts.outcomes import TASKS, Outcomes
 
 _HALF_REFUSED = (
     "precision='fp16' is refused: DINO backbones overflow its range (65504); use fp32 or bf16"
@@ -22,10 +24,26 @@ class SeedConfig(Config):
 
 
 @dataclass(frozen=True, kw_only=True)
-class PositiveClassConfig(Config):
-    """The class that is to be found."""
+class TaskConfig(Config):
+    """What is decided: whether an image shows the positive class, or which class it shows."""
 
-    positive_class: str = option("Roadwork", "The class that P(positive) and the margin refer to.")
+    task: str | None = option(
+        None,
+        "binary: the positive class against the rest; multiclass: the most probable class; auto:"
+        " binary for two classes, multiclass for more.",
+        choices=TASKS,
+        unset="auto",
+    )
+    positive_class: str | None = option(
+        None,
+        "Binary task: the class that is to be found; auto: Roadwork where it is a class, else the"
+        " second of two classes.",
+        unset="auto",
+    )
+
+    def outcomes(self, class_names: Sequence[str]) -> Outcomes:
+        """Return the outcomes for a model with these classes; raises as `Outcomes.of`."""
+        return Outcomes.of(class_names, self.task, self.positive_class)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -183,7 +201,7 @@ class BackboneLoopConfig(LoopConfig):
 
 
 @dataclass(frozen=True, kw_only=True)
-class RecipeConfig(LaunchConfig, LoopConfig, PositiveClassConfig):
+class RecipeConfig(LaunchConfig, LoopConfig, TaskConfig):
     """Options of a training of classifier heads on labelled images."""
 
     patience: int | None = option(

@@ -144,6 +144,7 @@ def new_head(n_features: int, spec: ClassifierSpec) -> Head:
     """Return a freshly initialised head of the form that `spec` describes."""
     if spec.views is None:
         return Head(n_features, len(spec.class_names))
+    assert spec.views.positive_class is not None
     return BagHead(n_features, spec.views, spec.class_names.index(spec.views.positive_class))
 
 

@@ -4,9 +4,9 @@ from dataclasses import dataclass
 
 from components.shared.contracts.config import Config, adjusted, option
 from components.shared.contracts.options import (
-    PositiveClassConfig,
     RiskLevelConfig,
     SeedConfig,
+    TaskConfig,
 )
 from components.shared.policies.policy import KINDS, RISKS
 from components.shared.stats.multiple_testing import METHODS
@@ -25,7 +25,7 @@ class BundledPolicyConfig(Config):
 
 
 @dataclass(frozen=True, kw_only=True)
-class SelectiveConfig(BundledPolicyConfig, RiskLevelConfig, PositiveClassConfig, SeedConfig):
+class SelectiveConfig(BundledPolicyConfig, RiskLevelConfig, TaskConfig, SeedConfig):
     """Options of the policies with a guarantee."""
 
     risk: str = option(

@@ -17,6 +17,7 @@ import numpy.typing as npt
 from components.shared.contracts.artifact_kinds import Kind
 from components.shared.contracts.artifacts import Manifest, verify_dir, write_json
 from components.shared.contracts.errors import DataError, LeakageViolationError
+from components.shared.contracts.outcomes import Outcomes
 
 # Field of `Logits` -> file; the names of schema 1, under which users have them on disk.
 OPTIONAL_FILES = {
@@ -91,18 +92,11 @@ class Logits:
         logits64 = self.logits.astype(np.float64)
         return np.asarray(logits64[:, 1] - logits64[:, 0])
 
-    def positive_index(self, positive_class: str) -> int:
-        """Return the index of the positive class.
-
-        Raises:
-            DataError: the logits have no such class.
-        """
-        if positive_class not in self.class_names:
-            raise DataError(
-                f"positive_class={positive_class!r} is not in {list(self.class_names)}; name one of"
-                " these classes"
-            )
-        return self.class_names.index(positive_class)
+    def truth(self, outcomes: Outcomes) -> npt.NDArray[np.int64]:
+        """Return (N,) int64, the number of each sample's true outcome; 1 for the positive class."""
+        if outcomes.positive is None:
+            return self.labels
+        return np.asarray(self.labels == outcomes.positive, dtype=np.int64)
 
 
 def write_logits(directory: Path, logits: Logits) -> None:

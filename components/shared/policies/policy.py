@@ -16,6 +16,7 @@ from components.shared.calibration import registry
 from components.shared.calibration.calibrator import Calibrator, LogitArray, class_log_odds
 from components.shared.contracts.config import unknown_key
 from components.shared.contracts.errors import ArtifactError
+from components.shared.contracts.outcomes import BINARY, Outcomes
 from components.shared.stats.metrics import Bools, Floats, sigmoid
 
 POSITIVE, NEGATIVE, DEFER, BOTH = "roadwork", "none", "defer", "both"
@@ -38,6 +39,11 @@ class Policy:
     threshold: float
     threshold_margin: float
     calibrator: Calibrator | None = None
+
+    @property
+    def outcomes(self) -> Outcomes:
+        """What the classes mean for the answers."""
+        return Outcomes.of(self.class_names, BINARY, self.positive_class)
 
     @property
     def positive(self) -> int:
@@ -226,16 +232,13 @@ class Infeasible:
 
 
 def softmax_policy(
-    class_names: tuple[str, ...],
-    positive_class: str,
-    threshold_margin: float,
-    calibrator: Calibrator | None = None,
+    outcomes: Outcomes, threshold_margin: float, calibrator: Calibrator | None = None
 ) -> Policy:
     """Return the softmax policy with this threshold on the calibrated log-odds."""
     return Policy(
         kind="softmax",
-        class_names=class_names,
-        positive_class=positive_class,
+        class_names=outcomes.class_names,
+        positive_class=outcomes.class_names[outcomes.positive_index],
         threshold=_probability(threshold_margin),
         threshold_margin=threshold_margin,
         calibrator=calibrator,

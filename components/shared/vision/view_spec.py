@@ -24,7 +24,8 @@ class ViewSpec:
         aggregation: One of AGGREGATIONS.
         top_k: Number of margins that `topk_mean` averages.
         sharpness: r of `lse` (log-sum-exp).
-        positive_class: The margin is the logit of this class minus that of the other.
+        positive_class: The margin is the logit of this class minus that of the other; None: every
+            class has a margin, its log-odds against the rest.
     """
 
     grid: int
@@ -34,7 +35,7 @@ class ViewSpec:
     aggregation: str
     top_k: int
     sharpness: float
-    positive_class: str
+    positive_class: str | None
 
     @property
     def count(self) -> int:

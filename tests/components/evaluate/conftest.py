@@ -10,6 +10,7 @@ import pytest
 from components.shared.contracts.artifact_kinds import Kind
 from components.shared.contracts.artifacts import write_json, writing
 from components.shared.contracts.config import Config
+from components.shared.contracts.outcomes import Outcomes
 from components.shared.policies.logits import Logits, write_logits
 from components.shared.policies.policy import GatePolicy, Policy, ScrcPolicy, softmax_policy
 from tests.bundles import write_dataset
@@ -26,7 +27,7 @@ GUARANTEE: dict[str, Any] = {
     "delta": 0.1,
     "coverage_lower_bound": 0.3,
 }
-SOFTMAX = softmax_policy(("None", "Roadwork"), "Roadwork", 0.0)
+SOFTMAX = softmax_policy(Outcomes.of(("None", "Roadwork"), "binary", "Roadwork"), 0.0)
 SCRC = ScrcPolicy(kind="scrc", **GUARANTEE, answer_positive_from=1.0, answer_negative_from=1.0)
 GATE = GatePolicy(kind="gate", **GUARANTEE, gate_slope=1.0, gate_intercept=0.0, answer_from=0.0)
 

@@ -10,6 +10,7 @@ import pytest
 from components.evaluate.config import EvaluateConfig
 from components.evaluate.inputs import EvaluationInputs, check_inputs, read_inputs
 from components.shared.contracts.errors import ArtifactError, DataError
+from components.shared.contracts.outcomes import Outcomes
 from components.shared.policies.logits import Logits
 from components.shared.policies.policy import softmax_policy
 from tests.bundles import write_dataset
@@ -89,7 +90,7 @@ def test_a_test_split_of_one_class_is_refused(inputs: dict[str, Path], tmp_path:
 
 
 def test_every_difference_of_class_names_is_named(inputs: dict[str, Path], tmp_path: Path) -> None:
-    policy = softmax_policy(("Nothing", "Works"), "Works", 0.0)
+    policy = softmax_policy(Outcomes.of(("Nothing", "Works"), "binary", "Works"), 0.0)
     write_dataset(tmp_path / "other", ("Empty", "Roadwork"), N)
     paths = inputs | {
         "softmax_policy": store_policy(tmp_path / "renamed", policy),

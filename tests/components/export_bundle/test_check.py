@@ -9,6 +9,7 @@ import torch
 from components.export_bundle.check import check_logits, check_stock
 from components.export_bundle.fuse_head import fuse_into_head, write_model
 from components.shared.contracts.errors import PermanentError
+from components.shared.contracts.outcomes import Outcomes
 from components.shared.models.classifier import Classifier, normalise
 from components.shared.policies.logit_affine import logit_affine_of
 from components.shared.policies.policy import softmax_policy
@@ -16,7 +17,7 @@ from components.shared.serving.bundle import open_bundle
 from tests.bundles import make_inputs, noise, random_classifier
 
 NAMES = ("None", "Roadwork")
-POLICY = softmax_policy(NAMES, "Roadwork", 0.7)
+POLICY = softmax_policy(Outcomes.of(NAMES, "binary", "Roadwork"), 0.7)
 
 
 def test_logits_of_the_checkpoint_pass_and_others_do_not(tmp_path: Path) -> None:

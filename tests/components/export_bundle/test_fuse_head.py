@@ -10,6 +10,7 @@ from components.export_bundle.fuse_head import (
     stock_incompatibility,
 )
 from components.shared.calibration.linear import Temperature
+from components.shared.contracts.outcomes import Outcomes
 from components.shared.models.classifier import ClassifierSpec
 from components.shared.policies.logit_affine import logit_affine_of
 from components.shared.policies.policy import softmax_policy
@@ -23,8 +24,7 @@ def test_the_threshold_and_temperature_of_the_reference() -> None:
     head.load_state_dict({"weight": torch.tensor([[0.0], [1.0]]), "bias": torch.zeros(2)})
     raw, temperature, threshold = 0.4442993700, 1.7, 0.72
     policy = softmax_policy(
-        ("None", "Roadwork"),
-        "Roadwork",
+        Outcomes.of(("None", "Roadwork"), "binary", "Roadwork"),
         float(np.log(threshold / (1 - threshold))) / temperature,
         Temperature(temperature),
     )
@@ -39,7 +39,7 @@ def test_the_threshold_and_temperature_of_the_reference() -> None:
 @pytest.mark.parametrize("threshold", [-7.3, -0.01, 0.0, 2.7, 11.1])
 def test_fusing_flips_no_decision_in_float32(threshold: float) -> None:
     rng = np.random.default_rng(3)
-    policy = softmax_policy(("None", "Roadwork"), "Roadwork", threshold)
+    policy = softmax_policy(Outcomes.of(("None", "Roadwork"), "binary", "Roadwork"), threshold)
     head = torch.nn.Linear(64, 2)
     torch.nn.init.normal_(head.weight)
     features = torch.from_numpy(rng.normal(size=(4000, 64)).astype(np.float32))
@@ -62,7 +62,7 @@ def test_fusing_flips_no_decision_in_float32(threshold: float) -> None:
 def test_a_tie_is_none_for_policy_and_validator() -> None:
     head = torch.nn.Linear(1, 2)
     head.load_state_dict({"weight": torch.tensor([[0.0], [1.0]]), "bias": torch.zeros(2)})
-    policy = softmax_policy(("None", "Roadwork"), "Roadwork", 1.5)
+    policy = softmax_policy(Outcomes.of(("None", "Roadwork"), "binary", "Roadwork"), 1.5)
     logits = head(torch.tensor([[1.5]])).detach()
     fuse_into_head(head, logit_affine_of(policy))
     probability = head(torch.tensor([[1.5]])).detach().softmax(1)[0, 1]
@@ -72,7 +72,7 @@ def test_a_tie_is_none_for_policy_and_validator() -> None:
 
 def test_what_the_stock_pipeline_cannot_run_is_named() -> None:
     mean, std = (0.5, 0.5, 0.5), (0.2, 0.2, 0.2)
-    affine = logit_affine_of(softmax_policy(NAMES, "Roadwork", 0.0))
+    affine = logit_affine_of(softmax_policy(Outcomes.of(NAMES, "binary", "Roadwork"), 0.0))
     stock = ClassifierSpec(NAMES, 28, mean, std, "dinov2")
     assert stock_incompatibility(stock, affine) == ""
     vit = ClassifierSpec(NAMES, 28, mean, std, "vit")

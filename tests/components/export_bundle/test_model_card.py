@@ -13,12 +13,13 @@ from huggingface_hub import ModelCard
 from components.export_bundle.config import ExportConfig
 from components.export_bundle.model_card import model_card, natix_card
 from components.shared.contracts.artifacts import Manifest
+from components.shared.contracts.outcomes import Outcomes
 from components.shared.policies.logit_affine import LogitAffine, logit_affine_of
 from components.shared.policies.policy import Policy, ScrcPolicy, softmax_policy
 from tests.bundles import make_inputs
 
 NAMES = ("None", "Roadwork")
-SOFTMAX = softmax_policy(NAMES, "Roadwork", 0.5)
+SOFTMAX = softmax_policy(Outcomes.of(NAMES, "binary", "Roadwork"), 0.5)
 SCRC = ScrcPolicy(
     kind="scrc",
     class_names=NAMES,
@@ -162,7 +163,9 @@ def test_the_same_inputs_give_the_same_bytes() -> None:
 
 
 def test_odd_names_stay_text_and_valid_metadata() -> None:
-    policy = softmax_policy(("None", "a: {{ b }} | c"), "a: {{ b }} | c", 0.0)
+    policy = softmax_policy(
+        Outcomes.of(("None", "a: {{ b }} | c"), "binary", "a: {{ b }} | c"), 0.0
+    )
     card = _card(policy)
     assert "`a: {{ b }} | c` if its probability" in card
     assert ModelCard(card).data.model_name == "cones"

@@ -13,6 +13,7 @@ from components.shared.calibration import registry
 from components.shared.calibration.calibrator import Calibrator
 from components.shared.calibration.linear import Platt, Temperature
 from components.shared.contracts.errors import ArtifactError
+from components.shared.contracts.outcomes import Outcomes
 from components.shared.models.classifier import Classifier, ClassifierSpec, normalise
 from components.shared.models.gate import Gate, GateHead
 from components.shared.policies.policy import GatePolicy, Policy, ScrcPolicy, softmax_policy
@@ -61,7 +62,7 @@ def _middle() -> float:
 
 
 POLICIES: dict[str, Policy] = {
-    "softmax": softmax_policy(NAMES, "Roadwork", 0.4, Platt((0.5,), (0.1,))),
+    "softmax": softmax_policy(Outcomes.of(NAMES, "binary", "Roadwork"), 0.4, Platt((0.5,), (0.1,))),
     "scrc": _scrc(Temperature(1.5)),
     "scrc_beta": _scrc(registry.fit("beta", *FITTED), 8.0),
     "scrc_histogram": _scrc(registry.fit("histogram", *FITTED)),

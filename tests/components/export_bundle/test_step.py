@@ -24,6 +24,7 @@ from components.shared.contracts.errors import (
     InfeasibleError,
     PermanentError,
 )
+from components.shared.contracts.outcomes import Outcomes
 from components.shared.models.classifier import ClassifierSpec, normalise
 from components.shared.policies.policy import softmax_policy
 from components.shared.serving.bundle import open_bundle
@@ -215,12 +216,13 @@ def _two_policies(inputs: Inputs) -> None:
 
 def _other_evaluation(inputs: Inputs) -> None:
     write_evaluation(
-        inputs.root / "evaluation", softmax_policy(("None", "Roadwork"), "Roadwork", 0.1)
+        inputs.root / "evaluation",
+        softmax_policy(Outcomes.of(("None", "Roadwork"), "binary", "Roadwork"), 0.1),
     )
 
 
 def _other_classes(inputs: Inputs) -> None:
-    rule = softmax_policy(("Nothing", "Roadwork"), "Roadwork", 0.0)
+    rule = softmax_policy(Outcomes.of(("Nothing", "Roadwork"), "binary", "Roadwork"), 0.0)
     _replace_policy(inputs.root / "policy", ["policy.json"], rule.to_json())
     write_evaluation(inputs.root / "evaluation", rule)
 

@@ -6,6 +6,7 @@ from components.evaluate.report.report import HardExample, PolicyResult, ReportD
 from components.evaluate.report.scorecard import Predictions, measure
 from components.evaluate.targets import Targets
 from components.shared.contracts.artifacts import Manifest
+from components.shared.contracts.outcomes import Outcomes
 from components.shared.policies.policy import softmax_policy
 
 
@@ -26,7 +27,7 @@ def predictions(n: int = 300, seed: int = 0, noise: float = 1.5) -> Predictions:
 
 
 def result(shown: Predictions, positive: str = "Roadwork") -> PolicyResult:
-    policy = softmax_policy(("None", positive), positive, 0.5)
+    policy = softmax_policy(Outcomes.of(("None", positive), "binary", positive), 0.5)
     return PolicyResult(
         policy, shown, measure(shown, targets=Targets(0.95, 0.05), n_replicates=100, seed=0)
     )

@@ -8,13 +8,14 @@ import pytest
 from components.evaluate.report.early_exit_report import measure_early_exit
 from components.evaluate.report.report import render
 from components.shared.contracts.errors import ArtifactError
+from components.shared.contracts.outcomes import Outcomes
 from components.shared.policies.early_exit import EarlyExit, fit_early_exit, logits_of_margin
 from components.shared.policies.logits import Logits, Views
 from components.shared.policies.policy import softmax_policy
 from tests.components.evaluate.report.examples import report_data
 
 COUNT = 10
-SOFTMAX = softmax_policy(("None", "Roadwork"), "Roadwork", 0.5)
+SOFTMAX = softmax_policy(Outcomes.of(("None", "Roadwork"), "binary", "Roadwork"), 0.5)
 
 
 def _margins(count: int) -> np.ndarray:

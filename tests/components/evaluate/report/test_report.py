@@ -9,6 +9,7 @@ import pytest
 
 from components.evaluate.report.report import interval, number, render
 from components.evaluate.report.scorecard import METRICS, Predictions
+from components.shared.contracts.outcomes import Outcomes
 from components.shared.policies.policy import softmax_policy
 from components.shared.stats import metrics
 from tests.components.evaluate.report.examples import predictions, report_data, result
@@ -129,7 +130,9 @@ def test_text_from_the_data_cannot_become_markup() -> None:
         plain,
         class_names=(EVIL, "<img src=x>"),
         policies={
-            EVIL: dataclasses.replace(shown, policy=softmax_policy(("None", EVIL), EVIL, 0.5)),
+            EVIL: dataclasses.replace(
+                shown, policy=softmax_policy(Outcomes.of(("None", EVIL), "binary", EVIL), 0.5)
+            ),
             "b": shown,
         },
         hard=[hard],

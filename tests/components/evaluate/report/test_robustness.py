@@ -8,12 +8,13 @@ import pytest
 from components.evaluate.report.report import render
 from components.evaluate.report.robustness import measure_robustness
 from components.shared.contracts.errors import DataError
+from components.shared.contracts.outcomes import Outcomes
 from components.shared.policies.logits import Logits
 from components.shared.policies.policy import softmax_policy
 from components.shared.stats.reward import expected_reward_of_rates
 from tests.components.evaluate.report.examples import report_data
 
-POLICY = softmax_policy(("None", "Roadwork"), "Roadwork", 0.0)
+POLICY = softmax_policy(Outcomes.of(("None", "Roadwork"), "binary", "Roadwork"), 0.0)
 
 
 def _logits(corrupted: np.ndarray | None) -> Logits:

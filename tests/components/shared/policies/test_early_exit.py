@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from components.shared.calibration.linear import Temperature
+from components.shared.contracts.outcomes import Outcomes
 from components.shared.policies.calibration_split import one_per_group
 from components.shared.policies.early_exit import (
     EarlyExit,
@@ -17,7 +18,7 @@ from components.shared.policies.policy import Policy, ScrcPolicy, softmax_policy
 
 NAMES = ("None", "Roadwork")
 COUNT = 10
-SOFTMAX = softmax_policy(NAMES, "Roadwork", 0.5)
+SOFTMAX = softmax_policy(Outcomes.of(NAMES, "binary", "Roadwork"), 0.5)
 
 
 def _margins(count: int, seed: int) -> np.ndarray:

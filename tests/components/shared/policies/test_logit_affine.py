@@ -8,6 +8,7 @@ from components.shared.calibration.binning import Histogram, Isotonic
 from components.shared.calibration.calibrator import Calibrator
 from components.shared.calibration.dirichlet import Beta
 from components.shared.calibration.linear import Platt, Temperature
+from components.shared.contracts.outcomes import Outcomes
 from components.shared.policies.logit_affine import logit_affine_of
 from components.shared.policies.policy import softmax_policy
 from tests.components.shared.stats.cal40 import MARGIN, TRUTH
@@ -22,7 +23,9 @@ def test_stored_logits_decide_as_the_policy(
     name: str | None, positive: str, threshold: float
 ) -> None:
     calibrator = None if name is None else registry.fit(name, LOGITS, LABELS)
-    policy = softmax_policy(("None", "Roadwork"), positive, threshold, calibrator)
+    policy = softmax_policy(
+        Outcomes.of(("None", "Roadwork"), "binary", positive), threshold, calibrator
+    )
     affine = logit_affine_of(policy)
     logits = np.random.default_rng(0).normal(size=(3000, 2)) * 3
     stored = affine.scale * logits + affine.offset
@@ -67,7 +70,9 @@ def test_large_logits_are_decided_as_the_policy_does(
 
 def test_a_threshold_never_reached_says_always_the_same() -> None:
     calibrator = Histogram(((0.2, 0.3, 0.4),))
-    affine = logit_affine_of(softmax_policy(("None", "Roadwork"), "Roadwork", 0.0, calibrator))
+    affine = logit_affine_of(
+        softmax_policy(Outcomes.of(("None", "Roadwork"), "binary", "Roadwork"), 0.0, calibrator)
+    )
     assert affine.decides
     assert affine.offset.tolist() == [0, -1e5]
 
@@ -90,4 +95,9 @@ def test_a_threshold_never_reached_says_always_the_same() -> None:
 def test_a_map_that_lacks_the_calibrator_says_why(
     names: tuple[str, ...], calibrator: Calibrator, reason: str
 ) -> None:
-    assert reason in logit_affine_of(softmax_policy(names, "Roadwork", 0.0, calibrator)).reason
+    assert (
+        reason
+        in logit_affine_of(
+            softmax_policy(Outcomes.of(names, "binary", "Roadwork"), 0.0, calibrator)
+        ).reason
+    )

@@ -9,6 +9,7 @@ import pytest
 
 from components.shared.calibration.linear import Platt, Temperature
 from components.shared.contracts.errors import ArtifactError
+from components.shared.contracts.outcomes import Outcomes
 from components.shared.policies.policy import (
     GatePolicy,
     Policy,
@@ -18,7 +19,7 @@ from components.shared.policies.policy import (
 )
 from components.shared.stats.metrics import sigmoid, softmax
 
-POLICY = softmax_policy(("None", "Roadwork"), "Roadwork", -1.605)
+POLICY = softmax_policy(Outcomes.of(("None", "Roadwork"), "binary", "Roadwork"), -1.605)
 
 
 COMMON: dict[str, Any] = {
@@ -42,7 +43,7 @@ GATE = GatePolicy(kind="gate", **COMMON, gate_slope=2.0, gate_intercept=-1.0, an
 
 
 def test_positive_strictly_above_the_threshold() -> None:
-    policy = softmax_policy(("None", "Roadwork"), "Roadwork", 1.0)
+    policy = softmax_policy(Outcomes.of(("None", "Roadwork"), "binary", "Roadwork"), 1.0)
     logits = np.array([[0, 1], [0, 1.0001], [3, 0], [-5, -3]], dtype=np.float32)
     assert policy.decide(logits).tolist() == ["none", "roadwork", "none", "roadwork"]
     assert policy.threshold == pytest.approx(0.7310585786)
@@ -50,12 +51,12 @@ def test_positive_strictly_above_the_threshold() -> None:
 
 def test_the_order_of_classes_does_not_matter() -> None:
     logits = np.random.default_rng(0).normal(size=(50, 2))
-    swapped = softmax_policy(("Roadwork", "None"), "Roadwork", -1.605)
+    swapped = softmax_policy(Outcomes.of(("Roadwork", "None"), "binary", "Roadwork"), -1.605)
     assert (swapped.decide(logits[:, ::-1]) == POLICY.decide(logits)).all()
 
 
 def test_with_more_classes_the_threshold_is_on_the_probability_of_the_positive_one() -> None:
-    policy = softmax_policy(("a", "b", "c"), "b", float(np.log(0.3 / 0.7)))
+    policy = softmax_policy(Outcomes.of(("a", "b", "c"), "binary", "b"), float(np.log(0.3 / 0.7)))
     logits = np.random.default_rng(0).normal(0, 2, (200, 3))
     assert ((policy.decide(logits) == "roadwork") == (softmax(logits)[:, 1] > 0.3)).all()
 
@@ -114,18 +115,27 @@ def test_only_an_object_is_a_policy(document: Any) -> None:
 
 
 @pytest.mark.parametrize(
-    "policy", [SCRC, GATE, softmax_policy(("a", "b"), "a", 0.3, Platt((2.0,), (0.1,)))]
+    "policy",
+    [
+        SCRC,
+        GATE,
+        softmax_policy(Outcomes.of(("a", "b"), "binary", "a"), 0.3, Platt((2.0,), (0.1,))),
+    ],
 )
 def test_every_kind_survives_json(policy: Policy) -> None:
     assert parse_policy(json.loads(json.dumps(policy.to_json())), "policy.json") == policy
 
 
 def test_the_calibrator_acts_before_the_threshold() -> None:
-    policy = softmax_policy(("None", "Roadwork"), "Roadwork", 1.0, Platt((2.0,), (0.5,)))
+    policy = softmax_policy(
+        Outcomes.of(("None", "Roadwork"), "binary", "Roadwork"), 1.0, Platt((2.0,), (0.5,))
+    )
     logits = np.array([[0, 0.2], [0, 0.3], [1, 0]])
     assert policy.margin(logits) == pytest.approx([0.9, 1.1, -1.5])
     assert policy.decide(logits).tolist() == ["none", "roadwork", "none"]
-    first = softmax_policy(("Roadwork", "None"), "Roadwork", 1.0, Platt((2.0,), (0.5,)))
+    first = softmax_policy(
+        Outcomes.of(("Roadwork", "None"), "binary", "Roadwork"), 1.0, Platt((2.0,), (0.5,))
+    )
     assert first.margin(np.array([[0.2, 0]])) == pytest.approx([2 * 0.2 - 0.5])
 
 

@@ -10,6 +10,7 @@ from components.shared.contracts.artifact_kinds import Kind
 from components.shared.contracts.artifacts import write_json, writing
 from components.shared.contracts.config import Config
 from components.shared.contracts.errors import ArtifactError, InfeasibleError
+from components.shared.contracts.outcomes import Outcomes
 from components.shared.policies.policy import Infeasible, softmax_policy
 from components.shared.policies.policy_artifact import (
     read_distilled_policy,
@@ -17,7 +18,7 @@ from components.shared.policies.policy_artifact import (
     read_policy_or_infeasible,
 )
 
-POLICY = softmax_policy(("None", "Roadwork"), "Roadwork", -1.605)
+POLICY = softmax_policy(Outcomes.of(("None", "Roadwork"), "binary", "Roadwork"), -1.605)
 
 
 def _write(path: Path, document: Any) -> Path:
