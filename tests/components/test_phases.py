@@ -163,7 +163,7 @@ def test_two_processes_train_the_model_of_one(
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"positive_class": "Road"}, "positive_class='Road' is not in the data's"),
+        ({"positive_class": "Road"}, "positive_class='Road' is not in"),
     ],
 )
 def test_training_refuses_before_starting_a_process(

@@ -148,7 +148,7 @@ def test_logits_of_another_split_never_choose(tmp_path: Path) -> None:
 
 def test_a_split_without_a_class_cannot_choose(tmp_path: Path) -> None:
     candidate(tmp_path, "full", _margin(1.0), np.zeros(N, dtype=bool))
-    with pytest.raises(DataError, match="VAL_SELECT has 0 of 'Roadwork' among 240 samples"):
+    with pytest.raises(DataError, match="VAL_SELECT has 240 of 'None', 0 of 'Roadwork'"):
         _compare(tmp_path, CompareAdaptationsConfig(modes=("full",)))
     with pytest.raises(ConfigError, match="must be a non-empty list without duplicates"):
         CompareAdaptationsConfig(modes=())

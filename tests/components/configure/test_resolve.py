@@ -156,8 +156,14 @@ def test_the_form_may_leave_a_value_automatic(text: str) -> None:
             "optimizer='profit' needs a converged start",
         ),
         (
-            {"overrides": {"class_names": ["a", "b"], "label_map": {"0": "a", "1": "b"}}},
-            "positive_class='Roadwork' is not in class_names=['a', 'b']",
+            {
+                "overrides": {
+                    "class_names": ["a", "b"],
+                    "label_map": {"0": "a", "1": "b"},
+                    "positive_class": "Roadwork",
+                }
+            },
+            "positive_class='Roadwork' is not in ['a', 'b']",
         ),
         (
             {"overrides": {"label_map": {"0": "a", "1": "b"}}},

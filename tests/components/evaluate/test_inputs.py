@@ -98,8 +98,8 @@ def test_every_difference_of_class_names_is_named(inputs: dict[str, Path], tmp_p
     }
     message = (
         r"policy has class_names \['Nothing', 'Works'\], logits have \['None', 'Roadwork'\];"
-        r" dataset has class_names \['Empty', 'Roadwork'\], .*; positive_class='Roadwork', but the"
-        r" policy's is 'Works': use inputs of one run"
+        r" dataset has class_names \['Empty', 'Roadwork'\], .*; the policy decides between"
+        r" \['Nothing', 'Works'\], the configuration between \['None', 'Roadwork'\]: use inputs"
     )
     with pytest.raises(ArtifactError, match=message):
         check_inputs(CONFIG, _read(paths))
