@@ -169,7 +169,7 @@ def test_two_processes_train_the_model_of_one(
 def test_training_refuses_before_starting_a_process(
     tiny: TinyRun, tmp_path: Path, changes: dict[str, str], message: str
 ) -> None:
-    with pytest.raises(ConfigError, match=message):
+    with pytest.raises(DataError, match=message):
         train(tiny, dataclasses.replace(tiny.train_config, **changes), tmp_path)  # type: ignore[arg-type]
     assert not list(tmp_path.iterdir())
 

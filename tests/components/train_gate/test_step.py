@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from components.shared.contracts.artifacts import sha256_file, verify_dir
-from components.shared.contracts.errors import ArtifactError, ConfigError
+from components.shared.contracts.errors import ArtifactError, DataError
 from components.shared.data.dataset import Dataset
 from components.shared.data.splits import read_splits
 from components.shared.models.classifier import Classifier
@@ -105,6 +105,6 @@ def test_conformal_risk_joins_the_gates_loss(tiny: TinyRun, tmp_path: Path) -> N
 def test_parts_of_other_runs_are_refused(tiny: TinyRun, tmp_path: Path) -> None:
     with pytest.raises(ArtifactError, match="no manifest"):
         _train(tiny, CONFIG, tmp_path, checkpoint=tiny.root)
-    with pytest.raises(ConfigError, match="positive_class='Works'"):
+    with pytest.raises(DataError, match="positive_class='Works'"):
         _train(tiny, TrainGateConfig(positive_class="Works"), tmp_path)
     assert not (tmp_path / "gate_checkpoint").exists()
