@@ -17,9 +17,7 @@ from pipelines.sources import ROOT
 
 # Test file below tests/ -> the modules of its folder that it covers.
 COVERED: dict[str, str] = {
-    "components/compare_adaptations/test_step.py": (
-        "candidates ../shared/calibration/model_selection"
-    ),
+    "components/compare_adaptations/test_step.py": "candidates",
     "components/configure/test_resolve.py": "step",
     "components/import_backbone/test_step.py": "backbone_sources",
     "components/ingest_dataset/test_step.py": "check grouping parallel",
