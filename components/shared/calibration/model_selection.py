@@ -36,7 +36,8 @@ def mcc(logits: Floats, labels: Integers, outcomes: Outcomes, weights: Weights =
     """Return Matthews' correlation of the most probable outcome with the true one."""
     if outcomes.positive is None:
         n_classes = len(outcomes.class_names)
-        return metrics.mcc_multiclass(labels, logits.argmax(axis=1), n_classes, weights)
+        counts = metrics.confusion_multiclass(labels, logits.argmax(axis=1), n_classes, weights)
+        return metrics.mcc_multiclass(counts)
     positive = outcomes.positive
     return metrics.mcc(labels == positive, class_log_odds(logits, positive) > 0, weights)
 

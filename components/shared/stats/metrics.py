@@ -72,26 +72,6 @@ def f1(truth: Bools, decision: Bools, weights: Weights = None) -> Floats:
     return f1_of_counts(*confusion(truth, decision, weights))
 
 
-def mcc_multiclass(
-    labels: Integers, decision: Integers, n_classes: int, weights: Weights = None
-) -> Floats:
-    """Return Matthews' correlation of K classes (Gorodkin 2004), in [-1, 1].
-
-    It is 0 where all labels or all decisions are of one class. For two classes it equals `mcc`.
-    """
-    w = multiplicities(len(labels), weights)
-    true, decided = np.eye(n_classes)[labels], np.eye(n_classes)[decision]
-    n, correct = total(w), w @ (labels == decision).astype(np.float64)
-    of_truth, of_decision = w @ true, w @ decided
-
-    def spread(left: Floats, right: Floats) -> Floats:
-        return np.asarray(n**2 - total(left * right))
-
-    covariance = n * correct - total(of_truth * of_decision)
-    scale = np.sqrt(spread(of_truth, of_truth) * spread(of_decision, of_decision))
-    return ratio(covariance, scale, 0.0)
-
-
 def mcc_of_counts(tn: Floats, fp: Floats, fn: Floats, tp: Floats) -> Floats:
     """Return the Matthews correlation coefficient of counts of equal shape."""
     return ratio(tp * tn - fp * fn, np.sqrt((tp + fp) * (tp + fn) * (tn + fp) * (tn + fn)), 0.0)
