@@ -60,7 +60,9 @@ def test_large_logits_are_decided_as_the_policy_does(
     calibrator: Calibrator, size: float, threshold: float
 ) -> None:
     """A threshold beyond 60 on the raw log-odds was taken for one of 60."""
-    policy = softmax_policy(("None", "Roadwork"), "Roadwork", threshold, calibrator)
+    policy = softmax_policy(
+        Outcomes.of(("None", "Roadwork"), "binary", "Roadwork"), threshold, calibrator
+    )
     affine = logit_affine_of(policy)
     logits = np.random.default_rng(0).normal(size=(20_000, 2)) * size
     stored = affine.scale * logits + affine.offset
