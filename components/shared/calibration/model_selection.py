@@ -11,7 +11,7 @@ import numpy as np
 
 from components.shared.calibration.calibrator import class_log_odds
 from components.shared.contracts.outcomes import Outcomes
-from components.shared.stats import metrics
+from components.shared.stats import metrics, multiclass
 from components.shared.stats.jackknife import Scale
 from components.shared.stats.metrics import Floats, Integers, Weights
 
@@ -36,8 +36,7 @@ def mcc(logits: Floats, labels: Integers, outcomes: Outcomes, weights: Weights =
     """Return Matthews' correlation of the most probable outcome with the true one."""
     if outcomes.positive is None:
         n_classes = len(outcomes.class_names)
-        counts = metrics.confusion_multiclass(labels, logits.argmax(axis=1), n_classes, weights)
-        return metrics.mcc_multiclass(counts)
+        return multiclass.mcc(labels, logits.argmax(axis=1), n_classes, weights)
     positive = outcomes.positive
     return metrics.mcc(labels == positive, class_log_odds(logits, positive) > 0, weights)
 
