@@ -244,18 +244,41 @@ def test_a_folder_per_class_goes_through_ingest_and_split_without_a_parameter(
     assert all(data.class_names[s.label] == s.path.split("/")[0] for s in data.samples)
 
 
-@pytest.mark.parametrize("names", [["Roadwork", "None"], ["None", "Roadwork"]])
-def test_class_label_is_never_inverted(tmp_path: Path, names: list[str]) -> None:
-    """38 images of roadwork and 22 without, named by ClassLabel in either order."""
-    of_image = ["Roadwork"] * 38 + ["None"] * 22
+def write_class_label(path: Path, of_image: list[str], names: list[str]) -> None:
+    """Parquet with the metadata that `datasets` 5.2.0 writes."""
     features = {"image": {"_type": "Image"}, "label": {"names": names, "_type": "ClassLabel"}}
     rows = [
         {"image": {"bytes": scene(i), "path": f"{name}{i}.jpg"}, "label": names.index(name)}
         for i, name in enumerate(of_image)
     ]
     metadata = {"huggingface": json.dumps({"info": {"features": features}})}
-    table = pa.Table.from_pylist(rows).replace_schema_metadata(metadata)
-    pq.write_table(table, tmp_path / "photos.parquet")
+    pq.write_table(pa.Table.from_pylist(rows).replace_schema_metadata(metadata), path)
+
+
+def test_three_layouts_of_the_same_photographs_give_the_same_samples(tmp_path: Path) -> None:
+    names = ["Plain", "Pothole"]
+    write_tree(tmp_path / "tree", 40, tuple(names))
+    listed = [file.relative_to(tmp_path / "tree") for file in (tmp_path / "tree").rglob("*.jpg")]
+    shutil.copytree(tmp_path / "tree", tmp_path / "table")
+    rows = [f"{file.as_posix()},{file.parts[0]}" for file in listed]
+    (tmp_path / "table/labels.csv").write_text("\n".join(["path,label", *rows]) + "\n")
+    write_class_label(tmp_path / "hub.parquet", [names[i % 2] for i in range(40)], names)
+
+    found = []
+    for source in ("tree", "table", "hub.parquet"):
+        config = IngestConfig(data=str(tmp_path / source), image_size=16)
+        ingest(config, dataset=tmp_path / f"{source}.dataset")
+        data = Dataset.open(tmp_path / f"{source}.dataset")
+        found.append({sample.sample_id: data.class_names[sample.label] for sample in data.samples})
+    assert len(found[0]) == 40
+    assert found[0] == found[1] == found[2]
+
+
+@pytest.mark.parametrize("names", [["Roadwork", "None"], ["None", "Roadwork"]])
+def test_class_label_is_never_inverted(tmp_path: Path, names: list[str]) -> None:
+    """38 images of roadwork and 22 without, named by ClassLabel in either order."""
+    of_image = ["Roadwork"] * 38 + ["None"] * 22
+    write_class_label(tmp_path / "photos.parquet", of_image, names)
     config = IngestConfig(data=str(tmp_path / "photos.parquet"), image_size=32)
     ingest(config, dataset=tmp_path / "dataset")
     data = Dataset.open(tmp_path / "dataset")

@@ -68,7 +68,7 @@ def test_a_data_set_arrives_whole_and_a_second_call_sends_nothing(
     printed = capsys.readouterr().out
     assert "4 files sent" in printed
     assert printed.splitlines()[-1] == f"for submit: --param data=s3://{bucket}/{ADDRESS}"
-    assert _n_records(f"s3://{bucket}/{ADDRESS}") == 3
+    assert len(_read(f"s3://{bucket}/{ADDRESS}")) == 3
 
     upload(folder, f"minio://{bucket}/{ADDRESS}")
     printed = capsys.readouterr().out
@@ -76,10 +76,11 @@ def test_a_data_set_arrives_whole_and_a_second_call_sends_nothing(
     assert f"s3://{bucket}/{ADDRESS}" in printed
 
 
-def _n_records(address: str) -> int:
-    """Number of images that ingest would decode."""
+def _read(address: str) -> dict[str, tuple[str, bytes]]:
+    """Path, class and bytes of what ingest would decode."""
     source = open_source(SourceConfig(data=address))
-    return len(list(source.records(label_sources([source], None).of_sources[0])))
+    records = source.records(label_sources([source], None).of_sources[0])
+    return {record.path: (record.label, record.read()) for record in records}
 
 
 def test_only_what_changed_is_sent_and_what_is_gone_stays_unless_asked(
@@ -135,13 +136,17 @@ def test_a_folder_per_class_is_a_data_set_and_other_images_at_the_address_are_re
     address = f"s3://{bucket}/{ADDRESS}"
     upload(folder, address)
     assert "not sent, since no step reads it: Plain/.DS_Store, README.md" in capsys.readouterr().out
-    assert len(held(store, bucket)) == _n_records(address) == 4
+    assert _read(address) == {
+        name: (name.split("/")[0], name.encode())
+        for name in ("Plain/a b.jpg", "Plain/2.jpg", "Pothole/1.ppm", "Pothole/deep/er.jpg")
+    }
+    assert len(held(store, bucket)) == 4
 
     (folder / "Plain/2.jpg").unlink()
     with pytest.raises(DataError, match=r"holds Plain/2\.jpg, not in the folder.*--delete"):
         upload(folder, address)
     upload(folder, address, "--delete")
-    assert _n_records(address) == 3
+    assert len(_read(address)) == 3
 
 
 Change = Callable[[Path], object]
