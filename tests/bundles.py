@@ -66,7 +66,7 @@ class Inputs:
 
     def raw_margin(self, pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.float64]:
         """The same before calibration."""
-        return class_log_odds(self._logits(pixels), self.policy.positive)
+        return class_log_odds(self._logits(pixels), self.policy.outcomes.positive_index)
 
     def _logits(self, pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.float64]:
         classifier = Classifier.load(self.root / "checkpoint")
@@ -126,8 +126,9 @@ def make_inputs(
 def _raw_threshold(policy: Policy) -> float:
     """Return the log-odds before calibration at which the decision changes."""
     affine = logit_affine_of(policy)
-    other, positive = affine.offset[1 - policy.positive], affine.offset[policy.positive]
-    return float((other - positive) / affine.scale[policy.positive])
+    index = policy.outcomes.positive_index
+    other, positive = affine.offset[1 - index], affine.offset[index]
+    return float((other - positive) / affine.scale[index])
 
 
 def random_classifier(family: str, class_names: tuple[str, ...]) -> Classifier:

@@ -13,7 +13,7 @@ from components.shared.contracts.step import InputDir, OutputDir, main
 from components.shared.policies.calibration_split import draw_calibration_split, fit_on_tuning
 from components.shared.policies.certify import Samples
 from components.shared.policies.logits import read_logits
-from components.shared.policies.policy import GatePolicy, Infeasible, Policy, softmax_policy
+from components.shared.policies.policy import GatePolicy, Infeasible, Policy, argmax_policy
 from components.shared.policies.policy_artifact import fit_document, write_infeasible, write_policy
 from components.shared.policies.targets import ALL_ANSWERS, Certified, Target, certify_targets
 from components.shared.stats.metrics import Bools, Floats
@@ -45,8 +45,8 @@ def run(config: CalibrateGateConfig, *, val_calib_logits: InputDir, gate_policy:
 
     tuning = split.tuning
     fitted = fit_on_tuning(config.calibrator, logits, split, config.seed)
-    softmax = softmax_policy(outcomes, 0.0, fitted.calibrator)
-    truth, decision = np.asarray(logits.truth(outcomes) == 1), softmax.decision(logits.logits)
+    softmax = argmax_policy(outcomes, fitted.calibrator)
+    truth, decision = logits.truth(outcomes), softmax.decision(logits.logits)
     correct = np.asarray(decision == truth)
 
     scores = logits.gate.astype(np.float64)
@@ -92,8 +92,7 @@ def _policy(
 ) -> GatePolicy:
     return GatePolicy(
         kind="gate",
-        class_names=softmax.class_names,
-        positive_class=softmax.positive_class,
+        outcomes=softmax.outcomes,
         threshold=softmax.threshold,
         threshold_margin=softmax.threshold_margin,
         calibrator=softmax.calibrator,

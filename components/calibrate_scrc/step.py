@@ -20,12 +20,10 @@ from components.shared.policies.certify import Samples
 from components.shared.policies.early_exit import fit_early_exit
 from components.shared.policies.logits import Logits, read_logits
 from components.shared.policies.policy import (
-    NEGATIVE,
-    POSITIVE,
     Infeasible,
     Policy,
     ScrcPolicy,
-    softmax_policy,
+    argmax_policy,
 )
 from components.shared.policies.policy_artifact import fit_document, write_infeasible, write_policy
 from components.shared.policies.targets import (
@@ -60,7 +58,7 @@ def run(config: CalibrateScrcConfig, *, val_calib_logits: InputDir, scrc_policy:
         return
 
     fitted = fit_on_tuning(config.calibrator, logits, split, config.seed)
-    softmax = softmax_policy(outcomes, 0.0, fitted.calibrator)
+    softmax = argmax_policy(outcomes, fitted.calibrator)
 
     single_from: float | None = None
 
@@ -98,15 +96,14 @@ def _targets(
     config: CalibrateScrcConfig, logits: Logits, split: CalibrationSplit, softmax: Policy
 ) -> list[Target]:
     """Return one target for all answers, or with `class_wise` one for each answer."""
-    truth = np.asarray(logits.labels == softmax.positive)
-    decision = softmax.decision(logits.logits)
+    truth, decision = logits.truth(softmax.outcomes), softmax.decision(logits.logits)
     confidence = softmax.confidence(logits.logits)
     samples = Samples.of_decisions(config.risk, truth, decision, confidence)
 
     if config.class_wise:
         by_answer = {
-            POSITIVE: samples.mask(decision),
-            NEGATIVE: samples.mask(np.asarray(~decision)),
+            name: samples.mask(np.asarray(decision == outcome))
+            for outcome, name in enumerate(softmax.outcomes.names)
         }
     else:
         by_answer = {ALL_ANSWERS: samples}
@@ -127,7 +124,7 @@ def _certify_sets(
     """
     delta = config.risk_delta
     margin = softmax.margin(logits.logits)
-    of_truth = sigmoid(np.where(logits.labels == softmax.positive, margin, -margin))
+    of_truth = sigmoid(np.where(logits.truth(softmax.outcomes) == 1, margin, -margin))
     tuning, samples = (
         SetSamples(np.abs(margin[rows]), of_truth[rows])
         for rows in (split.tuning, split.calibration)
@@ -159,13 +156,13 @@ def _policy(
     config: CalibrateScrcConfig, softmax: Policy, certified: Certified, single_from: float | None
 ) -> ScrcPolicy:
     certificates = certified.certificates
-    positive, negative = (
-        certificates.get(answer) or certificates[ALL_ANSWERS] for answer in (POSITIVE, NEGATIVE)
+    bounds = tuple(
+        (certificates.get(name) or certificates[ALL_ANSWERS]).threshold
+        for name in softmax.outcomes.names
     )
     return ScrcPolicy(
         kind=_KIND,
-        class_names=softmax.class_names,
-        positive_class=softmax.positive_class,
+        outcomes=softmax.outcomes,
         threshold=softmax.threshold,
         threshold_margin=softmax.threshold_margin,
         calibrator=softmax.calibrator,
@@ -173,8 +170,7 @@ def _policy(
         alpha=config.alpha,
         delta=config.delta,
         coverage_lower_bound=certified.coverage_lower_bound,
-        answer_positive_from=positive.threshold,
-        answer_negative_from=negative.threshold,
+        answer_from=bounds,
         single_from=single_from,
     )
 

@@ -10,7 +10,7 @@ from components.shared.contracts.errors import ArtifactError, DataError
 from components.shared.data.dataset import Dataset
 from components.shared.policies.early_exit import EarlyExit, read_early_exit
 from components.shared.policies.logits import Logits, read_logits
-from components.shared.policies.policy import Infeasible, Policy, softmax_policy
+from components.shared.policies.policy import Infeasible, Policy, argmax_policy
 from components.shared.policies.policy_artifact import (
     read_distilled_policy,
     read_policy_or_infeasible,
@@ -28,9 +28,8 @@ class FittedPolicy:
     @property
     def class_names(self) -> tuple[str, str]:
         """(other class, positive class)."""
-        positive = self.policy.positive_class
-        others = [name for name in self.logits.class_names if name != positive]
-        return others[0] if len(others) == 1 else f"not {positive}", positive
+        negative, positive = self.policy.outcomes.names
+        return negative, positive
 
 
 @dataclass(frozen=True)
@@ -117,7 +116,7 @@ def read_inputs(
             distilled_head = FittedPolicy(replace(logits, logits=logits.distilled), head_policy)
 
     if not policies:
-        argmax = softmax_policy(config.outcomes(logits.class_names), 0.0)
+        argmax = argmax_policy(config.outcomes(logits.class_names))
         policies[argmax.kind] = FittedPolicy(logits, argmax)
 
     data = Dataset.open(dataset)

@@ -116,13 +116,13 @@ def predict(fitted: FittedPolicy) -> Predictions:
     """Return the predictions of a policy on its logits."""
     logits, policy = fitted.logits, fitted.policy
     return Predictions(
-        truth=np.asarray(logits.labels == policy.positive),
-        decision=policy.decision(logits.logits),
+        truth=logits.truth(policy.outcomes) == 1,
+        decision=policy.decision(logits.logits) == 1,
         margin=policy.margin(logits.logits),
         confidence=policy.confidence(logits.logits, logits.gate),
         groups=logits.groups,
         answered=policy.answers(logits.logits, logits.gate),
-        both=policy.both(logits.logits),
+        both=policy.answer_sets(logits.logits).sum(axis=1) > 1,
     )
 
 

@@ -79,7 +79,7 @@ def write_model(classifier: Classifier, policy: Policy, directory: Path) -> None
     `classifier` itself is fused too. A multi-view model is not: the aggregation of its views does
     not commute with a scale or an offset.
     """
-    affine, positive = logit_affine_of(policy), policy.positive
+    affine, positive = logit_affine_of(policy), policy.outcomes.positive_index
     if classifier.spec.views is None:
         fuse_into_head(classifier.head.linear, affine)
 

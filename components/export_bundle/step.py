@@ -261,7 +261,7 @@ def _write_distilled_model(inputs: _Inputs, out: Path) -> bool:
 
     data = inputs.dataset
     images = data.images(np.arange(min(_N_CHECKED_IMAGES, len(data.samples)), dtype=np.int64))
-    check_stock(out / DISTILLED_MODEL, distilled, images, policy.positive)
+    check_stock(out / DISTILLED_MODEL, distilled, images, policy.outcomes.positive_index)
 
     return True
 

@@ -215,7 +215,7 @@ def test_the_stock_pipeline_decides_as_the_policy_does(tiny: TinyRun, tmp_path: 
     command = [sys.executable, "-I", "-c", STOCK, str(tiny.bundle / "model"), *images]
     finished = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, check=True)
     probabilities = np.array(json.loads(finished.stdout.splitlines()[-1]))
-    expected = policy.decide(logits.logits) == "roadwork"
+    expected = policy.decide(logits.logits) == "Roadwork"
     assert (np.round(probabilities) == 1).tolist() == expected.tolist()
     assert ((probabilities >= 0.5) == expected).all()
 
@@ -239,5 +239,5 @@ def test_bundles_are_repeatable_and_changed_ones_refused(tiny: TinyRun, tmp_path
     assert answered.returncode == 42
     first, second = (json.loads(line) for line in answered.stdout.splitlines())
     assert "not an image" in first["error"]
-    assert second["decision"] in ("roadwork", "none")
+    assert second["decision"] in ("Roadwork", "None")
     assert 0 <= second["probability"] <= 1

@@ -78,7 +78,7 @@ def _across_days(
         equal[out] = ~exits[out] | (
             decisions_of_margin(policy, scores.full_image_margin[out]) == full
         )
-        positive += int((full == "roadwork").sum())
+        positive += int((full == "Roadwork").sum())
     return exits, equal, positive / len(truth)
 
 
@@ -94,7 +94,7 @@ def _in_hindsight(truth: Bools, scores: Scores) -> float:
 
 
 def _decisions(policy: Policy, margin: npt.NDArray[np.float64]) -> npt.NDArray[np.str_]:
-    return policy.decide(logits_of_margin(margin, policy.positive))
+    return policy.decide(logits_of_margin(margin, policy.outcomes.positive_index))
 
 
 def _logits(scores: Scores, truth: Bools, places: tuple[str, ...], rows: Bools) -> Logits:

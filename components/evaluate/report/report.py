@@ -50,7 +50,7 @@ class PolicyResult:
     @property
     def rule(self) -> str:
         """The decision rule in words."""
-        positive, threshold = self.policy.positive_class, self.policy.threshold
+        positive, threshold = self.policy.outcomes.positive_class, self.policy.threshold
         rule = f"{positive} if its probability exceeds {threshold:.4f}"
         return rule if self.policy.kind == "softmax" else f"{rule}; uncertain images are deferred"
 

@@ -48,7 +48,7 @@ def measure_robustness(
     if logits.corrupted is None:
         return None
 
-    truth = logits.labels == policy.positive
+    truth = logits.truth(policy.outcomes) == 1
     logits_of = {UNCORRUPTED: logits.logits}
     for number, corrupted in enumerate(logits.corrupted):
         logits_of[f"level {number}"] = corrupted
@@ -56,7 +56,7 @@ def measure_robustness(
     statistics: dict[str, Statistic] = {}
 
     for level, values in logits_of.items():
-        decision = policy.decision(values)
+        decision = policy.decision(values) == 1
         for name, metric in METRICS.items():
             statistics[f"{level}/{name}"] = partial(metric, truth, decision)
 

@@ -43,18 +43,17 @@ class Samples:
 
     @classmethod
     def of_decisions(
-        cls, risk: str, truth: Bools, decision: Bools, confidence: Floats
+        cls, risk: str, truth: Integers, decision: Integers, confidence: Floats
     ) -> "Samples":
-        """Build samples from decisions (N,).
+        """Build samples from decisions; another decision than the truth is a loss.
 
         Args:
-            risk: "error" counts all samples; "fnr" counts positives, of which a negative decision
-                is a loss.
-            truth: (N,) bool.
-            decision: (N,) bool.
+            risk: "error" counts all samples; "fnr", of a binary task, counts the positive ones.
+            truth: (N,) int64, outcomes; 1 is the positive class of a binary task.
+            decision: (N,) int64, outcomes.
             confidence: (N,) float64.
         """
-        counted = truth if risk == "fnr" else np.ones(len(truth), dtype=bool)
+        counted = np.asarray(truth == 1) if risk == "fnr" else np.ones(len(truth), dtype=bool)
         return cls(confidence, np.asarray(truth != decision), counted)
 
     def take(self, rows: Integers) -> "Samples":

@@ -18,7 +18,7 @@ from components.shared.contracts.artifacts import write_json
 from components.shared.contracts.errors import ArtifactError, one_line
 from components.shared.policies.calibration_split import one_per_group
 from components.shared.policies.logits import Logits
-from components.shared.policies.policy import NEGATIVE, POSITIVE, Policy
+from components.shared.policies.policy import Policy
 from components.shared.stats.bounds import clopper_pearson_upper
 from components.shared.stats.metrics import Bools, Floats
 
@@ -80,7 +80,7 @@ def logits_of_margin(margin: Floats, positive: int) -> Floats:
 def fit_early_exit(
     policy: Policy, logits: Logits, *, max_changed: float, seed: int
 ) -> EarlyExit | None:
-    """Fit the early exit of a policy on VAL_CALIB; None where the model looks at one view.
+    """Fit the early exit of a policy on VAL_CALIB; None for one view, or a multiclass task.
 
     The fraction of changed decisions only falls as the distance grows, so the least distance whose
     bound holds for all larger ones has the same level (Bates et al., "Distribution-free,
@@ -92,7 +92,8 @@ def fit_early_exit(
         max_changed: largest fraction of images with another decision, in [0, 1).
         seed: draws the image of each group.
     """
-    if logits.full_image_margin is None or logits.views is None:
+    is_binary = policy.outcomes.positive is not None
+    if logits.full_image_margin is None or logits.views is None or not is_binary:
         return None
 
     negative_to, positive_from = decision_edges(policy)
@@ -158,7 +159,7 @@ def read_early_exit(directory: Path) -> EarlyExit | None:
 
 def decisions_of_margin(policy: Policy, full_image_margin: Floats) -> npt.NDArray[np.str_]:
     """Return the policy's decisions (N,) from margins (N,) of full images alone."""
-    return policy.decide(logits_of_margin(full_image_margin, policy.positive))
+    return policy.decide(logits_of_margin(full_image_margin, policy.outcomes.positive_index))
 
 
 def decision_edges(policy: Policy) -> tuple[float | None, float | None]:
@@ -166,9 +167,10 @@ def decision_edges(policy: Policy) -> tuple[float | None, float | None]:
 
     They are exact to 0.01; None where there is no such margin.
     """
+    negative, positive = policy.outcomes.names
     decided = decisions_of_margin(policy, _GRID)
-    all_negative = np.logical_and.accumulate(decided == NEGATIVE)
-    all_positive = np.logical_and.accumulate(decided[::-1] == POSITIVE)[::-1]
+    all_negative = np.logical_and.accumulate(decided == negative)
+    all_positive = np.logical_and.accumulate(decided[::-1] == positive)[::-1]
     negative_to = float(_GRID[np.flatnonzero(all_negative)[-1]]) if all_negative.any() else None
     positive_from = float(_GRID[np.flatnonzero(all_positive)[0]]) if all_positive.any() else None
     return negative_to, positive_from

@@ -1,6 +1,7 @@
 """The affine map of logits that puts a policy's calibrator and threshold into a linear head.
 
-A consumer that rounds P(positive) at 0.5 then decides as the policy. Temperature, Platt and vector
+A consumer that rounds P(positive) at 0.5 then decides as the policy; of a multiclass task, one that
+takes the largest logit, and there is no threshold. Temperature, Platt and vector
 scaling are linear in logits: they go into the weights with the threshold, and the stored
 probability is the calibrated one, moved so that the threshold lies at 0.5. Of any other calibrator
 of two classes only the decision goes in, as a threshold on the model's own log-odds; where even
@@ -31,7 +32,8 @@ _LEAST_SCALE = 1e-3
 class LogitAffine:
     """The map stored logits = scale * logits + offset, each (C,) float64.
 
-    decides: whether "stored margin > 0" is the policy's decision. reason: why the calibrator, or
+    decides: whether "stored margin > 0", or the largest stored logit of a multiclass task, is the
+    policy's decision. reason: why the calibrator, or
     even the decision, is not in the map; empty where both are.
     """
 
@@ -48,11 +50,12 @@ class LogitAffine:
 def logit_affine_of(policy: Policy) -> LogitAffine:
     """Return the map that holds a policy's calibrator and threshold, as far as they are affine."""
     n_classes, calibrator = len(policy.class_names), policy.calibrator
+    positive = policy.outcomes.positive
     identity = np.ones(n_classes), np.zeros(n_classes)
     affine = identity if calibrator is None else calibrator.affine(n_classes)
     if affine is not None and np.abs(affine[0]).min() >= _LEAST_SCALE:
         scale, offset = affine
-        lowered = _lowered(offset, policy.positive, policy.threshold_margin)
+        lowered = _lowered(offset, positive, policy.threshold_margin)
         return LogitAffine(scale, lowered, decides=True, reason="")
 
     name = "" if calibrator is None else calibrator.NAME
@@ -62,7 +65,7 @@ def logit_affine_of(policy: Policy) -> LogitAffine:
         if affine is None
         else f"the {name} calibrator's scale {affine[0].min():.2g} cannot be undone in float32"
     )
-    if n_classes > 2:
+    if n_classes > 2 or positive is None:
         reason = f"with {n_classes} classes {obstacle}"
         return LogitAffine(scale, offset, decides=False, reason=reason)
 
@@ -71,17 +74,18 @@ def logit_affine_of(policy: Policy) -> LogitAffine:
         reason = f"the {name} calibrator does not rise with the logits around the threshold"
         return LogitAffine(scale, offset, decides=False, reason=reason)
 
-    lowered = _lowered(offset, policy.positive, threshold)
+    lowered = _lowered(offset, positive, threshold)
 
     return LogitAffine(
         scale, lowered, decides=True, reason=f"{obstacle}; only the decision is in the weights"
     )
 
 
-def _lowered(offset: Floats, positive: int, by: float) -> Floats:
-    """Return the offset with that of the positive class lowered."""
+def _lowered(offset: Floats, positive: int | None, by: float) -> Floats:
+    """Return the offset with that of the positive class lowered, where there is one."""
     out = np.array(offset, dtype=np.float64)
-    out[positive] -= by
+    if positive is not None:
+        out[positive] -= by
     return out
 
 
@@ -93,8 +97,8 @@ def _uncalibrated_threshold(policy: Policy) -> float | None:
 
     def is_positive(margin: Floats) -> Bools:
         logits = np.zeros((len(margin), 2))
-        logits[:, policy.positive] = margin
-        return policy.decision(logits)
+        logits[:, policy.outcomes.positive_index] = margin
+        return np.asarray(policy.decision(logits) == 1)
 
     decided = is_positive(_GRID)
     changes = np.flatnonzero(np.diff(decided.astype(np.int8)))

@@ -16,89 +16,111 @@ from components.shared.calibration import registry
 from components.shared.calibration.calibrator import Calibrator, LogitArray, class_log_odds
 from components.shared.contracts.config import unknown_key
 from components.shared.contracts.errors import ArtifactError
-from components.shared.contracts.outcomes import BINARY, Outcomes
-from components.shared.stats.metrics import Bools, Floats, sigmoid
+from components.shared.contracts.outcomes import BINARY, MULTICLASS, TASKS, Outcomes
+from components.shared.stats.metrics import Bools, Floats, Integers, sigmoid, softmax
 
-POSITIVE, NEGATIVE, DEFER, BOTH = "roadwork", "none", "defer", "both"
+DEFER = "defer"
 RISKS = ("error", "fnr")
+SET_SEPARATOR = " or "  # between the names of an answer that is a set
 _PROBABILITY_TOLERANCE = 1e-9  # of a threshold that is written both as margin and as probability
+# Below the log-odds of 1 / K, which the most probable of K classes always reaches.
+_ROUNDING = 1e-9
 
 
 @dataclass(frozen=True, kw_only=True)
 class Policy:
-    """Softmax policy: positive if and only if the margin exceeds `threshold_margin`; never defers.
+    """Softmax policy: decides by the model's calibrated probabilities alone.
 
-    The margin is the log-odds of the positive class, after the calibrator where there is one;
-    `threshold` is the same limit as a probability, for people. Other kinds derive from this class.
-    A policy that defers still decides for consumers that cannot defer (`decision`).
+    Binary: positive if and only if the log-odds of the positive class exceed `threshold_margin`; it
+    never defers. Multiclass: the most probable class, where its log-odds reach `threshold_margin`;
+    it defers elsewhere, without a guarantee. `threshold` is the same limit as a probability, for
+    people. Other kinds derive from this class. A policy that defers still decides for consumers
+    that cannot defer (`decision`).
     """
 
     kind: str
-    class_names: tuple[str, ...]
-    positive_class: str
+    outcomes: Outcomes
     threshold: float
     threshold_margin: float
     calibrator: Calibrator | None = None
 
     @property
-    def outcomes(self) -> Outcomes:
-        """What the classes mean for the answers."""
-        return Outcomes.of(self.class_names, BINARY, self.positive_class)
-
-    @property
-    def positive(self) -> int:
-        """Index of the positive class."""
-        return self.class_names.index(self.positive_class)
+    def class_names(self) -> tuple[str, ...]:
+        """Names of the classes, in the order of the logits."""
+        return self.outcomes.class_names
 
     def margin(self, logits: LogitArray) -> Floats:
-        """Return (N,) float64 calibrated log-odds of the positive class, from logits (N, C)."""
-        logits64 = np.asarray(logits, dtype=np.float64)
-        if self.calibrator is not None:
-            logits64 = self.calibrator.log_probabilities(logits64)
-        return class_log_odds(logits64, self.positive)
+        """Return (N,) float64 calibrated log-odds of the positive class, from logits (N, C).
 
-    def decision(self, logits: LogitArray) -> Bools:
-        """Return (N,) bool, True for the positive class; also where the policy defers."""
-        return np.asarray(self.margin(logits) > self.threshold_margin)
+        Raises:
+            DataError: the task is multiclass.
+        """
+        return class_log_odds(self._calibrated(logits), self.outcomes.positive_index)
+
+    def probabilities(self, logits: LogitArray) -> Floats:
+        """Return (N, K) float64 calibrated probabilities of the outcomes, from logits (N, C)."""
+        if self.outcomes.positive is None:
+            return softmax(self._calibrated(logits))
+        margin = self.margin(logits)
+        return np.column_stack([sigmoid(-margin), sigmoid(margin)])
+
+    def decision(self, logits: LogitArray) -> Integers:
+        """Return (N,) int64, the outcome that is decided for; also where the policy defers."""
+        if self.outcomes.positive is None:
+            return np.asarray(self._calibrated(logits).argmax(axis=1))
+        return np.asarray(self.margin(logits) > self.threshold_margin, dtype=np.int64)
 
     def confidence(self, logits: LogitArray, gate: LogitArray | None = None) -> Floats:
-        """Return (N,) float64, larger is more confident: distance of the margin from the threshold.
+        """Return (N,) float64, larger is more confident.
 
-        gate: (N,) raw gate scores, for policies that need them.
+        Binary: the distance of the margin from the threshold; multiclass: the log-odds of the most
+        probable class against all others. gate: (N,) raw gate scores, for policies that need them.
         """
         del gate
+        if self.outcomes.positive is None:
+            return _top_log_odds(self._calibrated(logits))
         return np.abs(self.margin(logits) - self.threshold_margin)
 
     def answers(self, logits: LogitArray, gate: LogitArray | None = None) -> Bools:
         """Return (N,) bool, False where stage 1 defers to stage 2."""
-        del gate
+        if self.outcomes.positive is None:
+            return np.asarray(self.confidence(logits, gate) >= self.threshold_margin)
         return np.ones(len(logits), dtype=bool)
 
-    def both(self, logits: LogitArray) -> Bools:
-        """Return (N,) bool, True where an answer is the set of both classes."""
-        return np.zeros(len(logits), dtype=bool)
+    def answer_sets(self, logits: LogitArray) -> Bools:
+        """Return (N, K) bool, the outcomes that an answer names; the decision is one of them."""
+        return np.eye(len(self.outcomes.names), dtype=bool)[self.decision(logits)]
 
     def decide(self, logits: LogitArray, gate: LogitArray | None = None) -> npt.NDArray[np.str_]:
-        """Return (N,) of "roadwork" (the positive class), "none", "both" or "defer"."""
-        decided = np.where(self.decision(logits), POSITIVE, NEGATIVE)
-        answer = np.where(self.both(logits), BOTH, decided)
-        return np.where(self.answers(logits, gate), answer, DEFER)
+        """Return (N,) answers: the name of an outcome, of several joined by "or", or "defer"."""
+        names = np.array(self.outcomes.names)
+        sets = self.answer_sets(logits)
+        named = [SET_SEPARATOR.join(names[members]) for members in sets]
+        return np.where(self.answers(logits, gate), np.array(named, dtype=np.str_), DEFER)
+
+    def _calibrated(self, logits: LogitArray) -> Floats:
+        """Return (N, C) float64 logits, after the calibrator where there is one."""
+        logits64 = np.asarray(logits, dtype=np.float64)
+        return logits64 if self.calibrator is None else self.calibrator.log_probabilities(logits64)
 
     def to_json(self) -> dict[str, Any]:
         """Return the document of policy.json."""
-        values = {field.name: getattr(self, field.name) for field in fields(self)}
+        values = {name: getattr(self, name) for name in _own_fields(type(self))}
         calibrator = None if self.calibrator is None else self.calibrator.to_json()
-        return {**values, "class_names": list(self.class_names), "calibrator": calibrator}
+        return {
+            **values,
+            "class_names": list(self.class_names),
+            "task": self.outcomes.task,
+            "positive_class": self.outcomes.positive_class,
+            "calibrator": calibrator,
+        }
 
     @classmethod
     def field_problems(cls, document: dict[str, Any]) -> list[str]:
         """Return what is wrong with the values of a document that has all fields."""
-        names, positive = document["class_names"], document["positive_class"]
-        problems = []
-        if not _distinct_names(names):
-            problems.append(f"class_names={names!r} must be a list of at least two distinct names")
-        elif positive not in names:
-            problems.append(f"positive_class={positive!r} is not in {names}")
+        problems = _outcome_problems(
+            document["class_names"], document["task"], document["positive_class"]
+        )
 
         margin, threshold = document["threshold_margin"], document["threshold"]
         for name in ("threshold_margin", "threshold"):
@@ -136,6 +158,8 @@ class SelectivePolicy(Policy):
         problems = super().field_problems(document)
         if document["risk"] not in RISKS:
             problems.append(f"risk={document['risk']!r} must be one of {', '.join(RISKS)}")
+        elif document["risk"] == "fnr" and document["task"] == MULTICLASS:
+            problems.append(f"risk='fnr' needs task={BINARY}")
         for name in ("alpha", "delta"):
             if not _is_number(document[name]) or not 0 < document[name] < 1:
                 problems.append(f"{name}={document[name]!r} must lie between 0 and 1")
@@ -151,27 +175,29 @@ class SelectivePolicy(Policy):
 class ScrcPolicy(SelectivePolicy):
     """SCRC policy: answers where the confidence reaches the certified bound of its decision.
 
-    With `single_from`, an answer is a set: the more probable class alone where its probability
-    exceeds `single_from`, else both classes. An error is then a set without the true class.
+    answer_from: one bound for each outcome; None: that outcome is never answered. With
+    `single_from`, an answer is a set: the decision, and every outcome with a probability of at
+    least 1 - `single_from`. An error is then a set without the true outcome.
     """
 
-    answer_positive_from: float
-    answer_negative_from: float
+    answer_from: tuple[float | None, ...]
     single_from: float | None = None
 
     def answers(self, logits: LogitArray, gate: LogitArray | None = None) -> Bools:
         """Return (N,) bool, False where stage 1 defers to stage 2."""
-        bound = np.where(
-            self.decision(logits), self.answer_positive_from, self.answer_negative_from
-        )
-        return np.asarray(self.confidence(logits, gate) >= bound)
+        bounds = np.array([np.inf if bound is None else bound for bound in self.answer_from])
+        return np.asarray(self.confidence(logits, gate) >= bounds[self.decision(logits)])
 
-    def both(self, logits: LogitArray) -> Bools:
-        """Return (N,) bool, True where an answer is the set of both classes."""
+    def answer_sets(self, logits: LogitArray) -> Bools:
+        """Return (N, K) bool, the outcomes that an answer names; the decision is one of them."""
+        sets = super().answer_sets(logits)
         if self.single_from is None:
-            return super().both(logits)
-        probability = sigmoid(self.margin(logits))
-        return np.asarray(np.maximum(probability, 1 - probability) <= self.single_from)
+            return sets
+        return np.asarray(sets | (self.probabilities(logits) >= 1 - self.single_from))
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the document of policy.json."""
+        return {**super().to_json(), "answer_from": list(self.answer_from)}
 
     @classmethod
     def field_problems(cls, document: dict[str, Any]) -> list[str]:
@@ -179,6 +205,16 @@ class ScrcPolicy(SelectivePolicy):
         problems, value = super().field_problems(document), document.get("single_from")
         if value is not None and (not _is_number(value) or not 0.5 <= value <= 1):
             problems.append(f"single_from={value!r} must be null or lie in [0.5, 1]")
+
+        bounds = document["answer_from"]
+        if not isinstance(bounds, list) or not all(b is None or _is_number(b) for b in bounds):
+            problems.append(f"answer_from={bounds!r} must be a list of finite numbers or nulls")
+        elif not problems and len(bounds) != len(_outcomes(document).names):
+            problems.append(
+                f"answer_from={bounds!r} must have one bound for each of"
+                f" {list(_outcomes(document).names)}"
+            )
+
         return problems
 
 
@@ -237,12 +273,18 @@ def softmax_policy(
     """Return the softmax policy with this threshold on the calibrated log-odds."""
     return Policy(
         kind="softmax",
-        class_names=outcomes.class_names,
-        positive_class=outcomes.class_names[outcomes.positive_index],
+        outcomes=outcomes,
         threshold=_probability(threshold_margin),
         threshold_margin=threshold_margin,
         calibrator=calibrator,
     )
+
+
+def argmax_policy(outcomes: Outcomes, calibrator: Calibrator | None = None) -> Policy:
+    """Return the softmax policy that always answers with the more probable outcome."""
+    n_outcomes = len(outcomes.names)
+    always = 0.0 if outcomes.positive is not None else -math.log(n_outcomes - 1) - _ROUNDING
+    return softmax_policy(outcomes, always, calibrator)
 
 
 def parse_policy(document: Any, where: str) -> Policy:
@@ -264,23 +306,79 @@ def parse_policy(document: Any, where: str) -> Policy:
             f"{where}: kind={document.get('kind')!r} must be one of {', '.join(KINDS)}"
         )
 
-    known = [field.name for field in fields(cls)]
-    optional = ("single_from",)  # absent from documents older than prediction sets
+    document = _current_form(document, cls)
+    known = [*_own_fields(cls), *_OUTCOME_FIELDS]
     problems = [unknown_key(key, known) for key in document if key not in known]
-    problems += [f"{name} is missing" for name in known if name not in (*document, *optional)]
+    problems += [f"{name} is missing" for name in known if name not in document]
     problems = problems or cls.field_problems(document)
     if problems:
         raise ArtifactError(f"{where}: " + "; ".join(problems))
 
-    names, stored = tuple(document["class_names"]), document["calibrator"]
+    outcomes, stored = _outcomes(document), document["calibrator"]
+    n_classes = len(outcomes.class_names)
     calibrator = None if stored is None else registry.parse(stored, f"{where}: calibrator")
-    if calibrator is not None and calibrator.n_classes() not in (None, len(names)):
+    if calibrator is not None and calibrator.n_classes() not in (None, n_classes):
         raise ArtifactError(
             f"{where}: calibrator is for {calibrator.n_classes()} classes, class_names has"
-            f" {len(names)}"
+            f" {n_classes}"
         )
 
-    return cls(**{**document, "class_names": names, "calibrator": calibrator})
+    values = {name: document[name] for name in _own_fields(cls)}
+    if cls is ScrcPolicy:
+        values["answer_from"] = tuple(values["answer_from"])
+
+    return cls(outcomes=outcomes, **{**values, "calibrator": calibrator})
+
+
+# How a document holds the field `outcomes`.
+_OUTCOME_FIELDS = ("class_names", "task", "positive_class")
+
+
+def _own_fields(cls: type[Policy]) -> list[str]:
+    """Return the names of the fields that a document holds as they are."""
+    return [field.name for field in fields(cls) if field.name != "outcomes"]
+
+
+def _current_form(document: dict[str, Any], cls: type[Policy]) -> dict[str, Any]:
+    """Return a document in the current form.
+
+    Earlier ones have no task, which was binary, no sets, and a bound for each answer of its own.
+    """
+    current: dict[str, Any] = {"task": BINARY} | document
+    if cls is ScrcPolicy:
+        current = {"single_from": None} | current
+        earlier = ("answer_negative_from", "answer_positive_from")
+        if "answer_from" not in current and all(name in current for name in earlier):
+            bounds = [current[name] for name in earlier]
+            kept = {name: value for name, value in current.items() if name not in earlier}
+            return {**kept, "answer_from": bounds}
+
+    return current
+
+
+def _outcomes(document: dict[str, Any]) -> Outcomes:
+    """Return the outcomes of a document without problems."""
+    return Outcomes.of(document["class_names"], document["task"], document["positive_class"])
+
+
+def _outcome_problems(names: object, task: object, positive: object) -> list[str]:
+    """Return what is wrong with the fields of the outcomes."""
+    if not _distinct_names(names):
+        return [f"class_names={names!r} must be a list of at least two distinct names"]
+    assert isinstance(names, list)
+    if task not in TASKS:
+        return [f"task={task!r} must be one of {', '.join(TASKS)}"]
+    if task == BINARY and positive not in names:
+        return [f"positive_class={positive!r} is not in {names}"]
+    if task == MULTICLASS and positive is not None:
+        return [f"positive_class={positive!r} must be null for task={MULTICLASS}"]
+    return []
+
+
+def _top_log_odds(logits: Floats) -> Floats:
+    """Return (N,) the log-odds of the largest of logits (N, C) against all others."""
+    ordered = np.sort(logits, axis=1)
+    return class_log_odds(ordered, ordered.shape[1] - 1)
 
 
 def _is_number(value: object) -> bool:

@@ -25,13 +25,13 @@ _PROGRAM = "python -m components.shared.serving.predict"
 _EXAMPLE = """\
 example:
   python -m components.shared.serving.predict bundle photo1.jpg photo2.png
-  {"image": "photo1.jpg", "decision": "roadwork", "probability": 0.913204, "threshold": 0.78374}
+  {"image": "photo1.jpg", "decision": "Roadwork", "probability": 0.913204, "threshold": 0.78374}
   {"image": "photo2.png", "error": "truncated or corrupt (...)"}
 
-"decision" is "roadwork" if the calibrated "probability" exceeds "threshold", and "none" otherwise.
+"decision" is "Roadwork" if the calibrated "probability" exceeds "threshold", and "None" otherwise.
 A selective policy returns "defer" if it cannot guarantee the configured risk; a set-valued policy
-returns "both" if neither class alone is certain enough. A model of several views reports under
-"views" how many views it used: 1 if the full image was enough to decide.
+returns "None or Roadwork" if neither class alone is certain enough. A model of several views
+reports under "views" how many views it used: 1 if the full image was enough to decide.
 
 The bundle is verified first: a changed, missing or additional file is refused with exit code 42.
 An image that cannot be read gets "error" instead of a decision; the other images are still

@@ -99,7 +99,8 @@ class Predictor:
         """
         whole = self.features(pixels, last=1)
         # Of one view, every aggregation gives that view's margin.
-        margins = class_log_odds(self._outputs(whole)[0], self._bundle.policy.positive)
+        positive = self._bundle.policy.outcomes.positive_index
+        margins = class_log_odds(self._outputs(whole)[0], positive)
         answers = self._decided(whole, 1)
         rest = np.flatnonzero(~early_exit.exits(margins))
         if len(rest):
@@ -127,7 +128,7 @@ class Predictor:
     ) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64] | None]:
         """Logits before folding (B, C), and raw gate scores (B,) where the policy is a gate."""
         logits = self._classifier.head(features).double().numpy()
-        if self._bundle.stock and self._bundle.policy.positive == 0:
+        if self._bundle.stock and self._bundle.policy.outcomes.positive == 0:
             logits = logits[:, ::-1]  # the stock form has the positive class last
         if self._fold is not None:
             logits = self._fold.inverse(logits)

@@ -106,13 +106,13 @@ def test_each_answer_may_be_limited_apart(tmp_path: Path) -> None:
         scrc_policy=tmp_path / "policy",
     )
     policy = _fitted(tmp_path / "policy")
-    assert policy.answer_positive_from != policy.answer_negative_from
+    assert len(set(policy.answer_from)) == 2
     _, _, margin, truth, answered = _answered(policy)
     for said in (True, False):
         rows = answered & ((margin > 0) == said)
         assert (truth[rows] != said).mean() <= 0.08
     fit = json.loads((tmp_path / "policy/fit.json").read_text())
-    assert fit["certificates"].keys() == {"roadwork", "none"}
+    assert fit["certificates"].keys() == {"Roadwork", "None"}
 
 
 @pytest.mark.parametrize("accuracy", [0.98, 1.0])
@@ -129,7 +129,7 @@ def test_class_wise_coverage_of_separable_data_is_a_share_of_all_images(
     config = _config(class_wise=True, alpha=0.1)
     run(config, val_calib_logits=logits, scrc_policy=tmp_path / "policy")
     policy = _fitted(tmp_path / "policy")
-    assert np.isfinite([policy.answer_positive_from, policy.answer_negative_from]).all()
+    assert np.isfinite(policy.answer_from).all()
     fit = json.loads((tmp_path / "policy/fit.json").read_text())
     assert 0.9 < fit["coverage"] <= 1
     assert 0 <= policy.coverage_lower_bound <= fit["coverage"]
@@ -232,14 +232,14 @@ def test_sets_name_both_classes_where_one_is_not_certain_enough(tmp_path: Path) 
     coverage, error, _, truth, answered = _answered(policy)
     margin = _samples(200_000, seed=99)[1]
     fresh = binary_logits(truth, margin, "VAL_TEST").logits
-    both, decided = policy.both(fresh), policy.decide(fresh)
+    both, decided = policy.answer_sets(fresh).all(axis=1), policy.decide(fresh)
     missed = (policy.decision(fresh) != truth) & ~both
     assert missed[answered].mean() <= 0.05 < error
     assert (
         coverage >= policy.coverage_lower_bound >= 0.8 > _answered(_fitted(tmp_path / "single"))[0]
     )
-    assert set(decided.tolist()) == {"roadwork", "none", "both", "defer"}
-    assert (decided[answered & both] == "both").all()
+    assert set(decided.tolist()) == {"Roadwork", "None", "None or Roadwork", "defer"}
+    assert (decided[answered & both] == "None or Roadwork").all()
     assert 0.05 < both[answered].mean() < 0.6
 
 

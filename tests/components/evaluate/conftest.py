@@ -18,8 +18,7 @@ from tests.logits_artifacts import binary_logits
 
 N = 200
 GUARANTEE: dict[str, Any] = {
-    "class_names": ("None", "Roadwork"),
-    "positive_class": "Roadwork",
+    "outcomes": Outcomes.of(("None", "Roadwork")),
     "threshold": 0.5,
     "threshold_margin": 0.0,
     "risk": "error",
@@ -28,7 +27,7 @@ GUARANTEE: dict[str, Any] = {
     "coverage_lower_bound": 0.3,
 }
 SOFTMAX = softmax_policy(Outcomes.of(("None", "Roadwork"), "binary", "Roadwork"), 0.0)
-SCRC = ScrcPolicy(kind="scrc", **GUARANTEE, answer_positive_from=1.0, answer_negative_from=1.0)
+SCRC = ScrcPolicy(kind="scrc", **GUARANTEE, answer_from=(1.0, 1.0))
 GATE = GatePolicy(kind="gate", **GUARANTEE, gate_slope=1.0, gate_intercept=0.0, answer_from=0.0)
 
 

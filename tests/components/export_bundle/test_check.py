@@ -37,7 +37,7 @@ def test_logits_of_the_checkpoint_pass_and_others_do_not(tmp_path: Path) -> None
 def test_a_stock_model_passes_only_beside_its_own_fused_classifier(tmp_path: Path) -> None:
     classifier = random_classifier("dinov2", NAMES)
     write_model(classifier, POLICY, tmp_path / "stock")
-    check_stock(tmp_path / "stock", classifier, noise(4), POLICY.positive)
+    check_stock(tmp_path / "stock", classifier, noise(4), POLICY.outcomes.positive_index)
     fuse_into_head(classifier.head.linear, logit_affine_of(POLICY))
     with pytest.raises(PermanentError, match="exported distilled head differs from the checkpoint"):
-        check_stock(tmp_path / "stock", classifier, noise(4), POLICY.positive)
+        check_stock(tmp_path / "stock", classifier, noise(4), POLICY.outcomes.positive_index)

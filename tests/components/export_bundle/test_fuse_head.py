@@ -66,7 +66,7 @@ def test_a_tie_is_none_for_policy_and_validator() -> None:
     logits = head(torch.tensor([[1.5]])).detach()
     fuse_into_head(head, logit_affine_of(policy))
     probability = head(torch.tensor([[1.5]])).detach().softmax(1)[0, 1]
-    assert policy.decide(logits.numpy()).tolist() == ["none"]
+    assert policy.decide(logits.numpy()).tolist() == ["None"]
     assert np.round(float(probability)) == 0
 
 

@@ -22,16 +22,14 @@ NAMES = ("None", "Roadwork")
 SOFTMAX = softmax_policy(Outcomes.of(NAMES, "binary", "Roadwork"), 0.5)
 SCRC = ScrcPolicy(
     kind="scrc",
-    class_names=NAMES,
-    positive_class="Roadwork",
+    outcomes=Outcomes.of(NAMES),
     threshold=0.5,
     threshold_margin=0.0,
     risk="fnr",
     alpha=0.05,
     delta=0.1,
     coverage_lower_bound=0.3,
-    answer_positive_from=1.0,
-    answer_negative_from=1.0,
+    answer_from=(1.0, 1.0),
 )
 METRICS = {
     "accuracy": {"value": 0.8125, "interval_95": [0.75, 0.875]},

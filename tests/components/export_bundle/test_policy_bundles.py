@@ -25,8 +25,7 @@ from tests.components.shared.stats.cal40 import MARGIN, TRUTH
 
 NAMES = ("None", "Roadwork")
 COMMON: dict[str, Any] = {
-    "class_names": NAMES,
-    "positive_class": "Roadwork",
+    "outcomes": Outcomes.of(NAMES),
     "threshold": 0.5,
     "threshold_margin": 0.0,
     "risk": "error",
@@ -42,8 +41,7 @@ def _scrc(calibrator: Calibrator, bound: float = 0.5) -> ScrcPolicy:
         kind="scrc",
         **COMMON,
         calibrator=calibrator,
-        answer_positive_from=bound,
-        answer_negative_from=2 * bound,
+        answer_from=(2 * bound, bound),
     )
 
 
@@ -98,7 +96,7 @@ def test_a_bundle_answers_as_its_policy(name: str, tmp_path: Path) -> None:
     said = [answer.probability for answer in answers]
     np.testing.assert_allclose(said, sigmoid(policy.margin(logits.numpy())), atol=1e-3)
     assert {answer.decision for answer in answers} >= (
-        {"defer"} if policy.kind != "softmax" else {"roadwork", "none"}
+        {"defer"} if policy.kind != "softmax" else {"Roadwork", "None"}
     )
     document = json.loads((path / "bundle.json").read_text())
     assert document["stock_pipeline"] == (name != "scrc_histogram")
@@ -118,7 +116,7 @@ def _check_rounding(path: Path, pixels: np.ndarray, policy: Policy, logits: np.n
     spec = ClassifierSpec(NAMES, SIZE, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225), "dinov2")
     with torch.no_grad():
         stated = model(normalise(torch.from_numpy(pixels), spec)).logits.softmax(1)[:, 1].numpy()
-    assert ((np.round(stated) == 1) == policy.decision(logits)).all()
+    assert ((np.round(stated) == 1) == (policy.decision(logits) == 1)).all()
 
 
 @pytest.mark.parametrize(

@@ -45,7 +45,7 @@ def test_the_policy_decides_as_the_chosen_threshold(tmp_path: Path) -> None:
         "threshold_sweep.csv",
         "threshold.png",
     }
-    decided = policy.decide(np.column_stack([np.zeros(40), MARGIN])) == "roadwork"
+    decided = policy.decide(np.column_stack([np.zeros(40), MARGIN])) == "Roadwork"
     assert (decided == (MARGIN > -1.431)).all()
     fit = json.loads((tmp_path / "policy/fit.json").read_text())
     # The best on these samples is 0.8958, at -1.605.
@@ -166,7 +166,7 @@ def test_the_threshold_is_on_the_calibrated_probability(tmp_path: Path) -> None:
     assert isinstance(policy.calibrator, Platt)
     (slope,), (intercept,) = policy.calibrator.slope, policy.calibrator.intercept
     assert policy.threshold_margin == pytest.approx(slope * -1.431 + intercept, abs=1e-5)
-    decided = policy.decide(np.column_stack([np.zeros(40), MARGIN])) == "roadwork"
+    decided = policy.decide(np.column_stack([np.zeros(40), MARGIN])) == "Roadwork"
     assert (decided == (MARGIN > -1.431)).all()
     other = logits_artifact(tmp_path / "other", TRUTH, MARGIN + 1)
     with pytest.raises(ArtifactError, match="was fitted on other logits"):

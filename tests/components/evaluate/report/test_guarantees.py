@@ -7,22 +7,21 @@ import pytest
 
 from components.evaluate.report.guarantees import Guarantee, PolicyComparison, compare_to_confidence
 from components.evaluate.report.scorecard import Entry
+from components.shared.contracts.outcomes import Outcomes
 from components.shared.policies.policy import ScrcPolicy
 from components.shared.stats.risk_coverage import augrc
 from tests.components.evaluate.report.examples import predictions
 
 POLICY = ScrcPolicy(
     kind="scrc",
-    class_names=("None", "Roadwork"),
-    positive_class="Roadwork",
+    outcomes=Outcomes.of(("None", "Roadwork")),
     threshold=0.5,
     threshold_margin=0.0,
     risk="fnr",
     alpha=0.2,
     delta=0.1,
     coverage_lower_bound=0.4,
-    answer_positive_from=1.0,
-    answer_negative_from=1.0,
+    answer_from=(1.0, 1.0),
 )
 
 

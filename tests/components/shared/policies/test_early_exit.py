@@ -63,7 +63,7 @@ def test_a_margin_that_only_grows_makes_positives_certain() -> None:
     assert exit_.certain_from == pytest.approx(0.5, abs=0.011)
     exits = exit_.exits(margins[:, 0])
     assert 0 < exits.mean() < 0.3
-    assert (decisions_of_margin(SOFTMAX, margins[exits, 0]) == "roadwork").all()
+    assert (decisions_of_margin(SOFTMAX, margins[exits, 0]) == "Roadwork").all()
     assert (margins[exits].max(axis=1) > 0.5).all()
 
 
@@ -91,8 +91,7 @@ def test_the_share_of_changed_decisions_keeps_its_bound_in_nine_of_ten_draws() -
 def test_a_policy_that_defers_exits_only_beyond_its_band() -> None:
     scrc = ScrcPolicy(
         kind="scrc",
-        class_names=NAMES,
-        positive_class="Roadwork",
+        outcomes=Outcomes.of(NAMES),
         threshold=0.5,
         threshold_margin=0.0,
         calibrator=Temperature(2.0),
@@ -100,8 +99,7 @@ def test_a_policy_that_defers_exits_only_beyond_its_band() -> None:
         alpha=0.1,
         delta=0.1,
         coverage_lower_bound=0.5,
-        answer_positive_from=1.0,
-        answer_negative_from=0.5,
+        answer_from=(0.5, 1.0),
     )
     assert decision_edges(scrc) == pytest.approx((-1.0, 2.0), abs=0.011)
     exits = _fitted(_logits(_margins(5000, 4)), scrc).exits(np.array([-0.9, 0.0, 1.9, 2.1]))

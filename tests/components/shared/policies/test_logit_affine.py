@@ -31,8 +31,8 @@ def test_stored_logits_decide_as_the_policy(
     stored = affine.scale * logits + affine.offset
     np.testing.assert_allclose(affine.inverse(stored), logits, atol=1e-9)
     if affine.decides:
-        others = 1 - policy.positive
-        margin = stored[:, policy.positive] - stored[:, others]
+        others = 1 - policy.outcomes.positive_index
+        margin = stored[:, policy.outcomes.positive_index] - stored[:, others]
         clear = np.abs(margin) > 1e-9
         assert clear.mean() > 0.99
         assert ((margin > 0) == policy.decision(logits))[clear].all()

@@ -23,8 +23,7 @@ POLICY = softmax_policy(Outcomes.of(("None", "Roadwork"), "binary", "Roadwork"),
 
 
 COMMON: dict[str, Any] = {
-    "class_names": ("None", "Roadwork"),
-    "positive_class": "Roadwork",
+    "outcomes": Outcomes.of(("None", "Roadwork")),
     "threshold": 0.5,
     "threshold_margin": 0.0,
     "risk": "error",
@@ -36,8 +35,7 @@ SCRC = ScrcPolicy(
     kind="scrc",
     **COMMON,
     calibrator=Temperature(2.0),
-    answer_positive_from=1.0,
-    answer_negative_from=2.0,
+    answer_from=(2.0, 1.0),
 )
 GATE = GatePolicy(kind="gate", **COMMON, gate_slope=2.0, gate_intercept=-1.0, answer_from=0.0)
 
@@ -45,7 +43,7 @@ GATE = GatePolicy(kind="gate", **COMMON, gate_slope=2.0, gate_intercept=-1.0, an
 def test_positive_strictly_above_the_threshold() -> None:
     policy = softmax_policy(Outcomes.of(("None", "Roadwork"), "binary", "Roadwork"), 1.0)
     logits = np.array([[0, 1], [0, 1.0001], [3, 0], [-5, -3]], dtype=np.float32)
-    assert policy.decide(logits).tolist() == ["none", "roadwork", "none", "roadwork"]
+    assert policy.decide(logits).tolist() == ["None", "Roadwork", "None", "Roadwork"]
     assert policy.threshold == pytest.approx(0.7310585786)
 
 
@@ -58,12 +56,12 @@ def test_the_order_of_classes_does_not_matter() -> None:
 def test_with_more_classes_the_threshold_is_on_the_probability_of_the_positive_one() -> None:
     policy = softmax_policy(Outcomes.of(("a", "b", "c"), "binary", "b"), float(np.log(0.3 / 0.7)))
     logits = np.random.default_rng(0).normal(0, 2, (200, 3))
-    assert ((policy.decide(logits) == "roadwork") == (softmax(logits)[:, 1] > 0.3)).all()
+    assert ((policy.decide(logits) == "b") == (softmax(logits)[:, 1] > 0.3)).all()
 
 
 def test_extreme_logits_are_decided() -> None:
     logits = np.array([[1e30, -1e30], [-1e30, 1e30]], dtype=np.float32)
-    assert POLICY.decide(logits).tolist() == ["none", "roadwork"]
+    assert POLICY.decide(logits).tolist() == ["None", "Roadwork"]
 
 
 @pytest.mark.parametrize(
@@ -100,7 +98,7 @@ def test_edited_documents_are_refused(changes: dict[str, Any], message: str) -> 
         parse_policy(POLICY.to_json() | changes, "policy.json")
 
 
-@pytest.mark.parametrize("name", list(POLICY.to_json()))
+@pytest.mark.parametrize("name", sorted(POLICY.to_json().keys() - {"task"}))
 def test_every_field_is_needed(name: str) -> None:
     document = POLICY.to_json()
     del document[name]
@@ -132,7 +130,7 @@ def test_the_calibrator_acts_before_the_threshold() -> None:
     )
     logits = np.array([[0, 0.2], [0, 0.3], [1, 0]])
     assert policy.margin(logits) == pytest.approx([0.9, 1.1, -1.5])
-    assert policy.decide(logits).tolist() == ["none", "roadwork", "none"]
+    assert policy.decide(logits).tolist() == ["None", "Roadwork", "None"]
     first = softmax_policy(
         Outcomes.of(("Roadwork", "None"), "binary", "Roadwork"), 1.0, Platt((2.0,), (0.5,))
     )
@@ -142,16 +140,16 @@ def test_the_calibrator_acts_before_the_threshold() -> None:
 def test_scrc_defers_below_the_bound_of_its_answer() -> None:
     logits = np.array([[0, 2.1], [0, 1.9], [4.1, 0], [3.9, 0]])
     assert SCRC.confidence(logits) == pytest.approx([1.05, 0.95, 2.05, 1.95])
-    assert SCRC.decide(logits).tolist() == ["roadwork", "defer", "none", "defer"]
-    assert not SCRC.both(logits).any()
-    assert SCRC.decision(logits).tolist() == [True, True, False, False]
+    assert SCRC.decide(logits).tolist() == ["Roadwork", "defer", "None", "defer"]
+    assert (SCRC.answer_sets(logits).sum(axis=1) == 1).all()
+    assert SCRC.decision(logits).tolist() == [1, 1, 0, 0]
 
 
 def test_sets_name_both_classes_up_to_their_bound() -> None:
     sets = replace(SCRC, single_from=0.8)
     logits = np.array([[0, 2.1], [0, 1.9], [4.1, 0], [0, 2.8]])
     assert sigmoid(sets.margin(logits)) == pytest.approx([0.741, 0.721, 0.114, 0.802], abs=1e-3)
-    assert sets.decide(logits).tolist() == ["both", "defer", "none", "roadwork"]
+    assert sets.decide(logits).tolist() == ["None or Roadwork", "defer", "None", "Roadwork"]
     document = sets.to_json()
     assert parse_policy(document, "policy.json") == sets
     del document["single_from"]  # as policies were written before there were sets
@@ -160,7 +158,7 @@ def test_sets_name_both_classes_up_to_their_bound() -> None:
 
 def test_a_gate_defers_by_its_own_score() -> None:
     logits, gate = np.array([[0, 9.0], [0, 9.0], [9.0, 0]]), np.array([0.6, 0.4, 0.5])
-    assert GATE.decide(logits, gate).tolist() == ["roadwork", "defer", "none"]
+    assert GATE.decide(logits, gate).tolist() == ["Roadwork", "defer", "None"]
     with pytest.raises(ArtifactError, match="the logits carry no gate scores"):
         GATE.decide(logits)
 
@@ -172,8 +170,8 @@ def test_a_gate_defers_by_its_own_score() -> None:
         (SCRC, {"alpha": 0}, "alpha=0 must lie between 0 and 1"),
         (
             SCRC,
-            {"answer_positive_from": float("inf")},
-            "answer_positive_from=inf must be a finite number",
+            {"answer_from": [float("inf"), 1.0]},
+            r"answer_from=\[inf, 1.0\] must be a list of finite numbers or nulls",
         ),
         (
             SCRC,
@@ -187,7 +185,19 @@ def test_a_gate_defers_by_its_own_score() -> None:
         ),
         (SCRC, {"single_from": 0.4}, r"single_from=0.4 must be null or lie in \[0.5, 1\]"),
         (GATE, {"gate_slope": None}, "gate_slope=None must be a finite number"),
-        (GATE, {"answer_positive_from": 1.0}, "unknown key 'answer_positive_from'"),
+        (SCRC, {"answer_from": [1.0]}, "must have one bound for each of"),
+        (SCRC, {"answer_positive_from": 1.0}, "unknown key 'answer_positive_from'"),
+        (SCRC, {"task": "ranking"}, "task='ranking' must be one of binary, multiclass"),
+        (
+            SCRC,
+            {"task": "multiclass"},
+            "positive_class='Roadwork' must be null for task=multiclass",
+        ),
+        (
+            SCRC,
+            {"task": "multiclass", "positive_class": None, "risk": "fnr"},
+            "risk='fnr' needs task=binary",
+        ),
     ],
 )
 def test_edited_promises_are_refused(policy: Policy, changes: dict[str, Any], message: str) -> None:

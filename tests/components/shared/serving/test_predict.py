@@ -62,7 +62,7 @@ def test_every_kind_of_image_gets_a_probability(run: Run, bundle: Path, tmp_path
     threshold = lines[0]["threshold"]
     assert threshold == pytest.approx(0.970688, abs=1e-6)
     assert all(
-        (line["decision"] == "roadwork") is (line["probability"] > threshold) for line in lines
+        (line["decision"] == "Roadwork") is (line["probability"] > threshold) for line in lines
     )
     by_name = {Path(line["image"]).name: line["probability"] for line in lines}
     assert by_name["rgb.jpg"] != by_name["turned.jpg"]  # EXIF counts
@@ -175,7 +175,7 @@ def test_help_teaches_by_example(run: Run) -> None:
     code, out, _ = run("--help")
     assert code == 0
     assert "python -m components.shared.serving.predict bundle photo1.jpg" in out
-    assert '"decision": "roadwork"' in out
+    assert '"decision": "Roadwork"' in out
     code, _, err = run("bundle", "a.jpg", "--batch-size", "0")
     assert code == 2
     assert "must be a whole number of at least 1" in err
