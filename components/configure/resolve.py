@@ -4,15 +4,19 @@ import dataclasses
 import difflib
 import json
 import typing
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from components.configure.config import ConfigureConfig, RunForm
 from components.configure.phases import OPTIONAL, PHASES, SET_BY_PIPELINE
 from components.configure.recipes import read_recipe
+from components.fit_threshold.config import FitThresholdConfig
 from components.ingest_dataset.config import IngestConfig
 from components.shared.contracts.config import Config
 from components.shared.contracts.errors import ConfigError, DataError
+from components.shared.contracts.options import TaskConfig
+from components.shared.contracts.outcomes import BINARY, MULTICLASS
+from components.shared.policies.config import SelectiveConfig
 from components.train_baseline.config import TrainBaselineConfig
 
 Options = dict[str, dict[str, Any]]
@@ -233,18 +237,38 @@ def _between_phases(built: Mapping[str, Config]) -> Iterator[str]:
     assert isinstance(ingest, IngestConfig)
     assert isinstance(train, TrainBaselineConfig)
 
-    if ingest.known_classes is None:
-        return
-    classes = list(ingest.known_classes)
-    try:
-        train.outcomes(classes)
-    except DataError as error:
-        yield str(error)
+    classes = ingest.known_classes
+    tasks = {phase: config for phase, config in built.items() if isinstance(config, TaskConfig)}
+    # One line for all phases that say the same.
+    yield from dict.fromkeys(
+        problem for config in tasks.values() for problem in _task_problems(config, classes)
+    )
 
-    if train.tile_grid is not None and len(classes) != 2:
+    if classes is not None and train.tile_grid is not None and len(classes) != 2:
         yield (
-            f"tile_grid={train.tile_grid} needs 2 classes, class_names={classes} has"
+            f"tile_grid={train.tile_grid} needs 2 classes, class_names={list(classes)} has"
             f" {len(classes)}; use tile_grid=none"
+        )
+
+
+def _task_problems(config: TaskConfig, classes: Sequence[str] | None) -> Iterator[str]:
+    """Yield what a phase's options demand of the classes or of the task, and these do not give."""
+    task = config.task
+    if classes is not None:
+        try:
+            task = config.outcomes(classes).task
+        except DataError as error:
+            yield str(error)
+            return
+
+    if task != MULTICLASS:
+        return
+    if isinstance(config, SelectiveConfig) and config.risk == "fnr":
+        yield f"risk='fnr' needs task={BINARY}: of several classes none is the positive one"
+    if isinstance(config, FitThresholdConfig) and config.max_fnr < 1:
+        yield (
+            f"max_fnr={config.max_fnr:g} needs task={BINARY}: of several classes none is the"
+            " positive one"
         )
 
 

@@ -166,9 +166,18 @@ def test_the_form_may_leave_a_value_automatic(text: str) -> None:
             "positive_class='Roadwork' is not in ['a', 'b']",
         ),
         (
-            {"overrides": {"label_map": {"0": "a", "1": "b"}}},
-            "positive_class='Roadwork' is not in class_names=['a', 'b']",
+            {"overrides": {"label_map": {"0": "a", "1": "b"}, "positive_class": "Roadwork"}},
+            "positive_class='Roadwork' is not in ['a', 'b']",
         ),
+        (
+            {"overrides": {"class_names": ["a", "b"], "calibrate_scrc.positive_class": "c"}},
+            "positive_class='c' is not in ['a', 'b']",
+        ),
+        (
+            {"risk": "fnr", "overrides": {"class_names": ["a", "b", "c"]}},
+            "risk='fnr' needs task=binary",
+        ),
+        ({"overrides": {"task": "multiclass", "max_fnr": 0.1}}, "max_fnr=0.1 needs task=binary"),
         (
             {"overrides": {"class_names": ["None", "Roadwork"], "label_map": {"0": "Nothing"}}},
             "has values ['Nothing'], neither in class_names=['None', 'Roadwork'] nor 'exclude'",
