@@ -35,6 +35,7 @@ from components.import_backbone.component import import_backbone
 from components.ingest_dataset.component import ingest_dataset
 from components.predict_logits.component import predict_logits
 from components.pretrain_explora.component import pretrain_explora
+from components.shared.contracts.environment import Variable
 from components.split_dataset.component import split_dataset
 from components.train_baseline.component import train_baseline
 from components.train_gate.component import train_gate
@@ -74,13 +75,13 @@ def stage1(profile: Profile, variant: Variant = Variant()) -> Any:  # noqa: B008
     def wire(form: dict[str, Any]) -> Outputs:
         run = configure(**form, pretrain=variant.pretrain, modes=list(variant.modes))
         run.set_caching_options(enable_caching=False)  # the step that notices that the data changed
-        resources.with_store(_set(resources.light, run, profile), profile)
+        resources.with_store(_set(resources.light, run, profile), profile, Variable.LINEAGES)
         config = run.outputs
 
         ingest = ingest_dataset(config=config["ingest_dataset"])
         resources.with_store(_set(resources.heavy, ingest, profile), profile)
         split = split_dataset(dataset=ingest.outputs["dataset"], config=config["split_dataset"])
-        _set(resources.light, split, profile)
+        resources.with_store(_set(resources.light, split, profile), profile, Variable.LINEAGES)
 
         trained = train(
             dataset=ingest.outputs["dataset"],

@@ -41,6 +41,8 @@ OPTIONAL = {
 SET_BY_PIPELINE = {
     "source_fingerprint": "is computed from the data",
     "backbone_fingerprint": "is computed from the backbone",
+    "lineage_request": "is computed from the data and the options",
+    "lineage_previous": "is read from the lineage's record",
     "use_labeled_data": "is chosen when the pipeline is compiled: --pretrain labelled",
     "modes": "is chosen when the pipeline is compiled: --modes full,lora",
 }

@@ -1,7 +1,8 @@
-"""The first step: resolve and validate every option, and fingerprint the data and the backbone.
+"""The first step: validate every option, fingerprint data and backbone, look up the lineage.
 
-Never cached: its configurations hold the fingerprints, so that a change of the data reaches the
-cache keys, and a wrong option ends the run within seconds, before a pod with a GPU is requested.
+Never cached: its configurations hold the fingerprints, and which recorded splits the run starts
+from, so that a change of the data reaches the cache keys. A wrong option ends the run within
+seconds, before a pod with a GPU is requested.
 """
 
 import dataclasses
@@ -10,11 +11,13 @@ from typing import Any, NamedTuple, cast
 
 from components.configure.config import ConfigureConfig
 from components.configure.fingerprint import fingerprint
+from components.configure.lineage import recorded_needs, with_lineage
 from components.configure.phases import PHASES
 from components.configure.resolve import resolve
 from components.import_backbone.config import ImportBackboneConfig
 from components.ingest_dataset.config import IngestConfig
 from components.shared.contracts.step import main
+from components.split_dataset.config import SplitConfig
 
 PhaseConfigs = NamedTuple("PhaseConfigs", [(phase, dict[str, Any]) for phase in PHASES])  # type: ignore[misc]
 
@@ -31,6 +34,11 @@ def run(config: ConfigureConfig) -> PhaseConfigs:
     data = by_phase["ingest_dataset"]["source_fingerprint"]
     backbone = by_phase["import_backbone"]["backbone_fingerprint"]
     print(f"recipe {config.recipe}, data {data[:16]}, backbone {backbone[:64]}")
+
+    split = by_phase["split_dataset"]
+    for line in recorded_needs(split["lineage"], split["lineage_request"], by_phase):
+        print(line)
+
     return configs
 
 
@@ -43,6 +51,9 @@ def configured(config: ConfigureConfig) -> PhaseConfigs:
     found = fingerprint(config.data, config.backbone, ingest.extra_sources)
     phases["ingest_dataset"] = dataclasses.replace(ingest, source_fingerprint=found.data)
     phases["import_backbone"] = dataclasses.replace(backbone, backbone_fingerprint=found.backbone)
+    phases["split_dataset"] = with_lineage(
+        cast(SplitConfig, phases["split_dataset"]), cast(IngestConfig, phases["ingest_dataset"])
+    )
     values = {phase: phases[phase].to_json() for phase in PHASES}
 
     if config.modes:

@@ -23,7 +23,7 @@ from pipelines.kfp_private import (
     pipeline_spec_pb2,
     struct_to_executor_spec,
 )
-from pipelines.local.run import cache_root
+from pipelines.local.run import cache_root, recording
 from pipelines.names import CONFIGURE
 from pipelines.parameters import Variant
 from pipelines.resources import LOCAL
@@ -52,7 +52,8 @@ def plan(values: Mapping[str, Any], output: Path, variant: Variant) -> list[Plan
 
     form = variant.with_form(values)
     walk = _Walk(spec, LocalCache(str(cache_root(output))), form)
-    walk.tasks(spec.root.dag, store)
+    with recording(output):
+        walk.tasks(spec.root.dag, store)
 
     return walk.rows
 

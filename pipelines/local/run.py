@@ -44,7 +44,8 @@ def run_local(values: Mapping[str, Any], output: Path, variant: Variant) -> Loca
     What the first step would refuse (an option, a source that is not there) is refused before
     anything is made.
     """
-    configured(variant.with_form(values))
+    with recording(output):
+        configured(variant.with_form(values))
     output.mkdir(parents=True, exist_ok=True)
     output = output.resolve()
     local.init(
@@ -55,7 +56,7 @@ def run_local(values: Mapping[str, Any], output: Path, variant: Variant) -> Loca
     )
 
     before = _status_files(output)
-    with _environment(output), readable_log() as errors:
+    with recording(output), _environment(output), readable_log() as errors:
         try:
             outputs = stage1(LOCAL, variant)(**values).outputs
         except RuntimeError as error:
@@ -71,6 +72,19 @@ def run_local(values: Mapping[str, Any], output: Path, variant: Variant) -> Loca
         evaluation=Path(outputs["evaluation"].path),
         report=page,
     )
+
+
+@contextlib.contextmanager
+def recording(output: Path) -> Iterator[None]:
+    """Record the splits of lineages below `output`, unless the environment names another place."""
+    if Variable.LINEAGES in os.environ:
+        yield
+        return
+    os.environ[Variable.LINEAGES] = str(output.resolve() / ".lineages")
+    try:
+        yield
+    finally:
+        del os.environ[Variable.LINEAGES]
 
 
 @contextlib.contextmanager

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from components.shared.contracts.environment import Variable
 from components.shared.storage import BundleRegistry, Store
 from pipelines.local.embedded_store import embedded_store
 from pipelines.upload_data.selection import files_below
@@ -45,7 +46,8 @@ class LocalStore:
 def local_store(directory: Path) -> Iterator[LocalStore]:
     """Run the store with its data below `directory`; the environment leads there until the end."""
     with embedded_store(directory, buckets=(BUCKET,)) as settings:
-        variables = settings.to_environment()
+        lineages = {Variable.LINEAGES: f"s3://{BUCKET}/lineages"}
+        variables = settings.to_environment() | lineages
         before = {name: os.environ.get(name) for name in variables}
         os.environ.update(variables)
 

@@ -32,7 +32,11 @@ def test_the_steps_settings_are_there_by_the_names_that_they_are_read_by(
     objects: list[Object],
 ) -> None:
     data = named(objects, "ConfigMap")[STORE_CONFIG]["data"]
-    assert data.keys() - {Variable.PIPELINE_ROOT} == {*STORE_VARIABLES, Variable.CHECKPOINT_STORE}
+    assert data.keys() - {Variable.PIPELINE_ROOT} == {
+        *STORE_VARIABLES,
+        Variable.CHECKPOINT_STORE,
+        Variable.LINEAGES,
+    }
     secrets = {"STREETVISION_S3_ACCESS_KEY": "access", "STREETVISION_S3_SECRET_KEY": "secret"}
     settings = StoreSettings.from_environment(data | secrets)
     assert settings.endpoint.rpartition(":")[2].isdigit()
@@ -104,6 +108,7 @@ def test_address_port_and_bucket_of_an_external_store_stand_in_one_place(
         "STREETVISION_S3_SECURE": "false",
         "STREETVISION_S3_REGION": "eu-lab-2",
         "STREETVISION_CHECKPOINT_STORE": "s3://road-team/checkpoints",
+        "STREETVISION_LINEAGES": "s3://road-team/lineages",
         Variable.PIPELINE_ROOT: "minio://road-team/runs",
     }
     launcher = named(

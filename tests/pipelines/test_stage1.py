@@ -224,7 +224,9 @@ def test_every_pod_is_labelled_unprivileged_and_has_scratch(compiled: Compile) -
 def test_the_store_reaches_the_steps_that_need_it_by_reference_only(compiled: Compile) -> None:
     executors = _executors(compiled()[1])
     with_store = {name for name, executor in executors.items() if "configMapAsEnv" in executor}
-    assert with_store == {"configure", "ingest-dataset", "import-backbone"} | TRAINING
+    assert (
+        with_store == {"configure", "ingest-dataset", "split-dataset", "import-backbone"} | TRAINING
+    )
     for name in with_store:
         settings, secret = executors[name]["configMapAsEnv"][0], executors[name]["secretAsEnv"][0]
         assert settings["configMapName"] == "streetvision-store"
@@ -237,6 +239,7 @@ def test_the_store_reaches_the_steps_that_need_it_by_reference_only(compiled: Co
             <= variables
         )
         assert (Variable.CHECKPOINT_STORE in variables) == (name in TRAINING)
+        assert (Variable.LINEAGES in variables) == (name in ("configure", "split-dataset"))
         assert settings["optional"] is True
         assert secret["optional"] is True
 

@@ -75,6 +75,14 @@ class Variable(StrEnum):
         "no folder",
     )
 
+    # The split.
+    LINEAGES = (
+        "STREETVISION_LINEAGES",
+        "Folder or s3://bucket/prefix in which the splits of lineages are recorded.",
+        "the first step, and the step that splits",
+        "splits are not recorded; local runs: .lineages in the folder of the runs",
+    )
+
     # Training.
     CHECKPOINTS = (
         "STREETVISION_CHECKPOINTS",

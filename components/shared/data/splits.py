@@ -1,6 +1,8 @@
-"""The Splits artifact: assignment of groups to splits by a salted hash, and its audit.
+"""The Splits artifact: the split of every sample, the salted hash of groups, and the audit.
 
-A group's split follows from the hash of its name alone, so that data added later never move it.
+A sample keeps the split that it once got, because a lineage records it (`data.lineage`). A hash
+alone could not promise that: a group's name changes where new images unite it with another one,
+and the best salt changes with the data.
 """
 
 import csv
@@ -19,12 +21,13 @@ from components.shared.contracts.errors import ArtifactError, LeakageViolationEr
 from components.shared.data.dataset import Dataset
 
 SPLITS = ("TRAIN", "VAL_SELECT", "VAL_CALIB", "VAL_TEST")
+EXCLUDED = "EXCLUDED"  # in splits.csv: samples that connect groups of different splits
 _NAMED_CROSSINGS = 20
 
 
 @dataclass(frozen=True)
 class Splits:
-    """A verified Splits artifact; `of` maps sample ids to splits."""
+    """A verified Splits artifact; `of` maps sample ids to splits, or to EXCLUDED."""
 
     manifest: Manifest
     of: dict[str, str]

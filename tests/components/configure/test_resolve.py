@@ -226,7 +226,8 @@ def test_configurations_are_json_and_change_with_the_data_alone_where_it_is_read
     before = run(form)._asdict()
     image.write_bytes(b"onetwo")
     after = run(form)._asdict()
-    assert [phase for phase in PHASES if before[phase] != after[phase]] == ["ingest_dataset"]
+    changed = [phase for phase in PHASES if before[phase] != after[phase]]
+    assert changed == ["ingest_dataset", "split_dataset"], "what is asked of the lineage too"
     assert before["import_backbone"]["backbone_fingerprint"] == "org/name"
     for phase, config_class in PHASES.items():
         read = config_class.from_mapping(before[phase]).to_json()

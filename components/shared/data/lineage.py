@@ -1,0 +1,281 @@
+"""Record of a lineage: the split of every sample that any of its runs has assigned.
+
+A lineage is a series of runs on data that grow. Each run that splits leaves an entry of the chain
+`<lineage>/000001.json`, `000002.json`, ..., created only where it is absent, so that of two runs at
+once one wins. An entry names a table `<lineage>/<SHA-256>.csv` with all samples that have a split
+so far; rows are added and never changed.
+
+`request` identifies what was asked for: the listing of the data, and the options of ingest and
+split. A run that asks for the same again is given the same previous table, and its steps come from
+the cache.
+"""
+
+import csv
+import hashlib
+import io
+import json
+import os
+import re
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple, Protocol, Self
+
+from components.shared.contracts.config import canonical_json
+from components.shared.contracts.environment import Variable
+from components.shared.contracts.errors import ArtifactError, ConfigError, PermanentError
+from components.shared.data.splits import SPLITS
+
+if TYPE_CHECKING:
+    from components.shared.storage import Store
+
+NOT_RECORDED = (
+    f"{Variable.LINEAGES} is not set: the split is not recorded, and data added later may move"
+    " groups between splits"
+)
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
+_ENTRY = re.compile(r"[0-9]{6}\.json")
+_COLUMNS = ("sample_id", "group", "split")
+
+
+class LineageConflictError(PermanentError):
+    """Another run of the lineage has recorded its splits meanwhile."""
+
+
+class Recorded(NamedTuple):
+    """The split of a sample, and the group that it was in when it got it."""
+
+    group: str
+    split: str
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One run of a lineage.
+
+    Attributes:
+        number: position in the chain, from 1.
+        request: digest of what was asked for.
+        previous: SHA-256 of the table that the run started from; empty for the first one.
+        table: SHA-256 of the table that it left.
+        salt: salt of the assignment of new groups.
+        near_duplicate_distance: in bits, by which images were grouped.
+        n_groups: split -> groups in it.
+    """
+
+    number: int
+    request: str
+    previous: str
+    table: str
+    salt: str
+    near_duplicate_distance: int
+    n_groups: dict[str, int]
+
+
+class Records(Protocol):
+    """Named objects below one lineage: a folder, or a prefix of a bucket."""
+
+    def names(self) -> list[str]:
+        """Return the names of all objects, sorted."""
+
+    def read(self, name: str) -> bytes:
+        """Return an object's bytes."""
+
+    def put(self, name: str, data: bytes) -> None:
+        """Write an object whose name says what its bytes are."""
+
+    def create(self, name: str, data: bytes) -> bool:
+        """Create an object; False where there is one with other bytes."""
+
+
+class Lineage:
+    """The chain of one lineage."""
+
+    def __init__(self, name: str, records: Records) -> None:
+        self.name, self._records = name, records
+
+    @classmethod
+    def open(cls, name: str) -> Self | None:
+        """Return the lineage of that name, or None where STREETVISION_LINEAGES is not set.
+
+        Raises:
+            ConfigError: the address is malformed.
+        """
+        place = os.environ.get(Variable.LINEAGES, "")
+        if not place:
+            return None
+        if not place.startswith("s3://"):
+            return cls(name, _Folder(Path(place) / name))
+
+        from components.shared.storage import Store, split_uri
+
+        bucket, prefix = split_uri(place)
+        return cls(name, _Prefix(Store.from_environment(), bucket, f"{prefix.strip('/')}/{name}/"))
+
+    def entries(self) -> list[Entry]:
+        """Return all entries, the first one first; raises ArtifactError."""
+        names = [name for name in self._records.names() if _ENTRY.fullmatch(name)]
+        return [self._entry(name) for name in names]
+
+    def of_request(self, request: str) -> Entry | None:
+        """Return the entry of an earlier run with this request."""
+        return next((entry for entry in self.entries() if entry.request == request), None)
+
+    def newest(self) -> str:
+        """Return the table of the newest entry; empty for none."""
+        entries = self.entries()
+        return entries[-1].table if entries else ""
+
+    def table(self, digest: str) -> dict[str, Recorded]:
+        """Return the table with this SHA-256: sample id -> recorded split.
+
+        Raises:
+            ArtifactError: the table is not there, or has other bytes.
+        """
+        name = f"{digest}.csv"
+        where = f"lineage {self.name!r}: table {name}"
+        if name not in self._records.names():
+            raise ArtifactError(f"{where} is missing; restore it, or name another lineage")
+
+        data = self._records.read(name)
+        if hashlib.sha256(data).hexdigest() != digest:
+            raise ArtifactError(f"{where} was changed; restore it, or name another lineage")
+
+        rows = csv.DictReader(io.StringIO(data.decode("utf-8"), newline=""))
+        return {row["sample_id"]: Recorded(row["group"], row["split"]) for row in rows}
+
+    def append(
+        self,
+        rows: Mapping[str, Recorded],
+        *,
+        request: str,
+        previous: str,
+        salt: str,
+        near_duplicate_distance: int,
+        n_groups: Mapping[str, int],
+    ) -> None:
+        """Record what a run has assigned; a request that is recorded already is left as it is.
+
+        Args:
+            rows: sample id -> recorded split, those of `previous` among them.
+            request: digest of what was asked for.
+            previous: the table that the run started from.
+            salt: salt of the assignment of new groups.
+            near_duplicate_distance: in bits, by which images were grouped.
+            n_groups: split -> groups in it.
+
+        Raises:
+            LineageConflictError: another run was recorded since this one was configured.
+        """
+        entries = self.entries()
+        if any(entry.request == request for entry in entries):
+            return
+        if (entries[-1].table if entries else "") != previous:
+            raise self._conflict()
+
+        data = _table_bytes(rows)
+        digest = hashlib.sha256(data).hexdigest()
+        self._records.put(f"{digest}.csv", data)
+
+        number = len(entries) + 1
+        document = {
+            "n_groups": dict(n_groups),
+            "near_duplicate_distance": near_duplicate_distance,
+            "previous": previous,
+            "request": request,
+            "salt": salt,
+            "table": digest,
+        }
+        if not self._records.create(f"{number:06d}.json", canonical_json(document).encode()):
+            raise self._conflict()
+
+    def _conflict(self) -> LineageConflictError:
+        return LineageConflictError(
+            f"lineage {self.name!r}: another run has recorded its splits since this run began;"
+            " start this run again, so that it continues from them"
+        )
+
+    def _entry(self, name: str) -> Entry:
+        try:
+            return Entry(number=int(name[:6]), **json.loads(self._records.read(name)))
+        except (ValueError, TypeError) as error:
+            raise ArtifactError(
+                f"lineage {self.name!r}: {name} is not an entry; restore it, or name another"
+                " lineage"
+            ) from error
+
+
+def name_problem(name: str) -> str:
+    """Return why `name` cannot name a lineage; empty where it can."""
+    if not name or _NAME.fullmatch(name):
+        return ""
+    return f"lineage={name!r} must be letters, digits, '.', '_' or '-', at most 100"
+
+
+def _table_bytes(rows: Mapping[str, Recorded]) -> bytes:
+    stream = io.StringIO(newline="")
+    writer = csv.writer(stream, lineterminator="\n")
+    writer.writerow(_COLUMNS)
+    for sample_id, recorded in sorted(rows.items()):
+        assert recorded.split in SPLITS
+        writer.writerow([sample_id, *recorded])
+    return stream.getvalue().encode()
+
+
+class _Folder:
+    """Records in a folder; a file appears with its whole content, under a name that is free."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def names(self) -> list[str]:
+        return sorted(file.name for file in self._path.glob("*")) if self._path.is_dir() else []
+
+    def read(self, name: str) -> bytes:
+        return (self._path / name).read_bytes()
+
+    def put(self, name: str, data: bytes) -> None:
+        self.create(name, data)
+
+    def create(self, name: str, data: bytes) -> bool:
+        try:
+            self._path.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise ConfigError(
+                f"{Variable.LINEAGES}: {self._path} cannot be made ({error.strerror})"
+            ) from error
+
+        target = self._path / name
+        partial = self._path / f".{name}.{os.getpid()}"
+        partial.write_bytes(data)
+        try:
+            os.link(partial, target)
+        except FileExistsError:
+            return target.read_bytes() == data
+        finally:
+            partial.unlink()
+        return True
+
+
+class _Prefix:
+    """Records below a prefix of a bucket."""
+
+    def __init__(self, store: "Store", bucket: str, prefix: str) -> None:
+        self._store, self._bucket, self._prefix = store, bucket, prefix.lstrip("/")
+
+    def names(self) -> list[str]:
+        found = self._store.list(self._bucket, self._prefix)
+        return [item.key.removeprefix(self._prefix) for item in found]
+
+    def read(self, name: str) -> bytes:
+        return self._store.read(self._bucket, self._prefix + name)
+
+    def put(self, name: str, data: bytes) -> None:
+        with tempfile.TemporaryDirectory() as folder:
+            file = Path(folder) / "table"
+            file.write_bytes(data)
+            self._store.put(self._bucket, self._prefix + name, file)  # in parts, where it is large
+
+    def create(self, name: str, data: bytes) -> bool:
+        return self._store.put_if_absent(self._bucket, self._prefix + name, data)
