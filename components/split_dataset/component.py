@@ -14,7 +14,7 @@ def split_dataset(
     train_labels: dsl.Output[TrainLabels],
     config: dict,
 ) -> None:
-    """Assign every sample to one of four splits by a salted hash of its group."""
+    """Assign every sample to one of four splits: as recorded, new groups stratified by class."""
     from components.shared.contracts.step import execute
     from components.split_dataset.step import run
 

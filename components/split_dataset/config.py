@@ -37,7 +37,7 @@ class SplitConfig(SeedConfig):
         ge=1,
     )
     holdout_column: str = option(
-        "", "Column whose values decide VAL_TEST, e.g. recording_day; empty: by hash."
+        "", "Column whose values decide VAL_TEST, e.g. recording_day; empty: drawn."
     )
     holdout_values: tuple[str, ...] = option((), "Values of holdout_column that form VAL_TEST.")
     seed: int = adjusted(SeedConfig, "seed", help="Seed of the candidates for the salt.")

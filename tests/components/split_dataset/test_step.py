@@ -87,7 +87,8 @@ class Roads:
     """A folder of noise images with a CSV, and runs of the first three steps on it."""
 
     def __init__(self, folder: Path) -> None:
-        self.folder, self.rows, self.n_runs = folder, [], 0
+        self.folder, self.n_runs = folder, 0
+        self.rows: list[list[str]] = []
         self._rng = np.random.default_rng(0)
         (folder / "data").mkdir()
         (folder / "backbone").mkdir()
