@@ -15,7 +15,7 @@ from components.shared.policies.certify import Samples
 from components.shared.policies.logits import read_logits
 from components.shared.policies.policy import GatePolicy, Infeasible, Policy, argmax_policy
 from components.shared.policies.policy_artifact import fit_document, write_infeasible, write_policy
-from components.shared.policies.targets import ALL_ANSWERS, Certified, Target, certify_targets
+from components.shared.policies.targets import ALL_ANSWERS, Certified, certify_targets, target_of
 from components.shared.stats.metrics import Bools, Floats
 from components.shared.stats.risk_coverage import augrc
 
@@ -37,7 +37,9 @@ def run(config: CalibrateGateConfig, *, val_calib_logits: InputDir, gate_policy:
     inputs = {"val_calib_logits": manifest}
 
     try:
-        split = draw_calibration_split(logits.groups, config.tuning_fraction, config.seed)
+        split = draw_calibration_split(
+            logits.groups, config.tuning_fraction, config.seed, config.max_group_images
+        )
     except InfeasibleError as error:
         few_groups = Infeasible("gate", str(error))
         write_infeasible(gate_policy, few_groups, step=STEP, config=config, inputs=inputs)
@@ -52,7 +54,7 @@ def run(config: CalibrateGateConfig, *, val_calib_logits: InputDir, gate_policy:
     scores = logits.gate.astype(np.float64)
     slope, intercept = _fit_scale(scores[tuning], correct[tuning])
     samples = Samples.of_decisions(config.risk, truth, decision, slope * scores + intercept)
-    target = Target(ALL_ANSWERS, samples.take(tuning), samples.take(split.calibration))
+    target = target_of(config, ALL_ANSWERS, samples, logits.groups, split)
 
     match certify_targets(config, [target], "gate"):
         case Infeasible() as infeasible:
@@ -100,6 +102,7 @@ def _policy(
         alpha=config.alpha,
         delta=config.delta,
         coverage_lower_bound=certified.coverage_lower_bound,
+        max_group_images=config.max_group_images,
         gate_slope=slope,
         gate_intercept=intercept,
         answer_from=certified.certificates[ALL_ANSWERS].threshold,

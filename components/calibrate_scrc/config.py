@@ -23,7 +23,7 @@ class CalibrateScrcConfig(SelectiveConfig, CalibratorConfig, EarlyExitConfig):
 
     def check(self) -> list[str]:
         """Class-wise control needs the error rate; sets need a coverage and exclude class-wise."""
-        problems = []
+        problems = super().check()
         for name in ("class_wise", "set_valued"):
             if getattr(self, name) and self.risk != "error":
                 problems.append(f"{name}=true needs risk='error', got risk={self.risk!r}")

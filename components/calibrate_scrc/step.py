@@ -32,6 +32,7 @@ from components.shared.policies.targets import (
     Target,
     certify_targets,
     check_coverage,
+    target_of,
     too_few_for_sets,
 )
 from components.shared.stats.metrics import sigmoid
@@ -51,7 +52,9 @@ def run(config: CalibrateScrcConfig, *, val_calib_logits: InputDir, scrc_policy:
     inputs = {"val_calib_logits": manifest}
 
     try:
-        split = draw_calibration_split(logits.groups, config.tuning_fraction, config.seed)
+        split = draw_calibration_split(
+            logits.groups, config.tuning_fraction, config.seed, config.max_group_images
+        )
     except InfeasibleError as error:
         few_groups = Infeasible(_KIND, str(error))
         write_infeasible(scrc_policy, few_groups, step=STEP, config=config, inputs=inputs)
@@ -109,7 +112,7 @@ def _targets(
         by_answer = {ALL_ANSWERS: samples}
 
     return [
-        Target(name, of_answer.take(split.tuning), of_answer.take(split.calibration))
+        target_of(config, name, of_answer, logits.groups, split)
         for name, of_answer in by_answer.items()
     ]
 
@@ -170,6 +173,7 @@ def _policy(
         alpha=config.alpha,
         delta=config.delta,
         coverage_lower_bound=certified.coverage_lower_bound,
+        max_group_images=config.max_group_images,
         answer_from=bounds,
         single_from=single_from,
     )

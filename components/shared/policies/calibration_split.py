@@ -25,15 +25,16 @@ class CalibrationSplit:
     """Row numbers of both parts of VAL_CALIB.
 
     tuning: (n,) int64, all rows of the tuning groups; calibration: (m,) int64, one row of each
-    other group.
+    other group; calibration_images: (k,) int64, all rows of the other groups.
     """
 
     tuning: Integers
     calibration: Integers
+    calibration_images: Integers
 
 
 def draw_calibration_split(
-    groups: Sequence[str], tuning_fraction: float, seed: int
+    groups: Sequence[str], tuning_fraction: float, seed: int, max_group_images: int | None = None
 ) -> CalibrationSplit:
     """Draw a fraction of the groups into the tuning part, and one image of each other group.
 
@@ -41,9 +42,10 @@ def draw_calibration_split(
         groups: (N,) group name of each sample of VAL_CALIB.
         tuning_fraction: fraction of the groups, in (0, 1); each part gets at least two.
         seed: seed of the draws.
+        max_group_images: limit of a group's size that a guarantee relies on; None: none does.
 
     Raises:
-        InfeasibleError: fewer than 4 groups.
+        InfeasibleError: fewer than 4 groups, or a group beyond the limit.
     """
     member = membership(groups, len(groups))
     n_groups = int(member.max()) + 1
@@ -53,13 +55,24 @@ def draw_calibration_split(
             f" {_FEWEST_GROUPS}; use data of more groups or a larger calib_fraction"
         )
 
+    largest = int(np.bincount(member).max())
+    if max_group_images is not None and largest > max_group_images:
+        raise InfeasibleError(
+            f"max_group_images={max_group_images}, but VAL_CALIB has a group of {largest} images;"
+            " set it to the size that no group will exceed, or to none for a guarantee per group"
+        )
+
     rng = np.random.default_rng([seed, n_groups, len(member)])
     n_tuning = min(max(round(tuning_fraction * n_groups), 2), n_groups - 2)
     tuning_groups = rng.permutation(n_groups)[:n_tuning]
     in_tuning = np.isin(member, tuning_groups)
     others = rng.permutation(np.flatnonzero(~in_tuning))
 
-    return CalibrationSplit(np.flatnonzero(in_tuning), _first_of_each(member, others))
+    return CalibrationSplit(
+        tuning=np.flatnonzero(in_tuning),
+        calibration=_first_of_each(member, others),
+        calibration_images=np.flatnonzero(~in_tuning),
+    )
 
 
 def fit_on_tuning(

@@ -9,11 +9,12 @@ Own code, because MAPIE's controllers test a fixed grid and know neither a tunin
 a subset of the samples.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from components.shared.stats.bounds import (
+    betting_p_value,
     binomial_p_value,
     clopper_pearson_upper,
     dkw_one_sided,
@@ -35,11 +36,19 @@ class Samples:
     loss: (N,) bool. counted: (N,) bool, the samples that the risk is about: all for the error rate,
     positives for the false negative rate. The risk is the mean loss among the accepted samples that
     count.
+
+    Without `member` the samples are independent of each other: one image of each group, and the
+    risk is that of a random image of a random group. With `member` they are all images of their
+    groups, which have at most `max_group_images` each, and the risk is that of a random image.
+
+    member: (N,) int64, the group of each sample, or None.
     """
 
     confidence: Floats
     loss: Bools
     counted: Bools
+    member: Integers | None = None
+    max_group_images: int = 1
 
     @classmethod
     def of_decisions(
@@ -58,12 +67,19 @@ class Samples:
 
     def take(self, rows: Integers) -> "Samples":
         """Return the samples at `rows` (n,)."""
-        return Samples(self.confidence[rows], self.loss[rows], self.counted[rows])
+        member = None if self.member is None else self.member[rows]
+        return replace(
+            self,
+            confidence=self.confidence[rows],
+            loss=self.loss[rows],
+            counted=self.counted[rows],
+            member=member,
+        )
 
     def mask(self, acceptable: Bools) -> "Samples":
         """Return the same samples, of which only the acceptable ones (N,) can be accepted."""
         confidence = np.where(acceptable, self.confidence, -np.inf)
-        return Samples(confidence, self.loss, self.counted & acceptable)
+        return replace(self, confidence=confidence, counted=self.counted & acceptable)
 
     def counts(self, thresholds: Floats) -> tuple[Integers, Integers]:
         """Count what "accept if confidence >= threshold" accepts.
@@ -81,6 +97,21 @@ class Samples:
 
         return n_above(self.counted), n_above(self.counted & self.loss)
 
+    def p_values(self, thresholds: Floats, alpha: float) -> Floats:
+        """Return (J,) p-values of "the risk at this threshold exceeds alpha"."""
+        if self.member is None:
+            n_accepted, n_errors = self.counts(thresholds)
+            return binomial_p_value(n_errors, n_accepted, alpha)
+
+        # The sum over a group of (loss - alpha) of its accepted images has the sign of risk - alpha
+        # in the mean; divided by the largest size it is at most 1 - alpha.
+        value = np.where(self.counted, self.loss - alpha, 0.0) / self.max_group_images
+        order = np.argsort(self.member, kind="stable")
+        first = np.flatnonzero(np.diff(self.member[order], prepend=-1))
+        accepted = self.confidence[order, None] >= thresholds
+        excess = np.add.reduceat(accepted * value[order, None], first, axis=0)
+        return betting_p_value(excess, 1 - alpha)
+
     def coverage(self, threshold: float) -> float:
         """Return the fraction of all samples that are accepted."""
         return float(np.mean(self.confidence >= threshold))
@@ -91,7 +122,8 @@ class Certificate:
     """A certified threshold and the counts that prove it.
 
     coverage_lower_bound holds with probability 1 - coverage_delta for whichever threshold was
-    chosen. p_value is that of the chosen threshold, one of n_tested.
+    chosen; it is 0, which says nothing, where the samples are all images of their groups. p_value
+    is that of the chosen threshold, one of n_tested.
     """
 
     threshold: float
@@ -120,7 +152,8 @@ def certify(
     """Return the certified threshold of the largest coverage; None where none is certified.
 
     With probability at least 1 - delta over `samples` the true risk at the threshold is at most
-    alpha, whatever the distribution, if samples are exchangeable and independent of `tuning`.
+    alpha, whatever the distribution, if the groups of samples are exchangeable and independent of
+    `tuning`.
 
     Args:
         tuning: samples that propose the thresholds and their order.
@@ -132,7 +165,7 @@ def certify(
     """
     thresholds = candidate_thresholds(tuning, len(samples.confidence), alpha, delta)
     n_accepted, n_errors = samples.counts(thresholds)
-    p_values = binomial_p_value(n_errors, n_accepted, alpha)
+    p_values = samples.p_values(thresholds, alpha)
     passed = np.flatnonzero(METHODS[method](p_values, delta))
     if not len(passed):
         return None
@@ -140,6 +173,7 @@ def certify(
     best = int(passed[np.argmin(thresholds[passed])])
     coverage = samples.coverage(thresholds[best])
     margin = dkw_one_sided(len(samples.confidence), coverage_delta)
+    lower_bound = max(0.0, coverage - margin) if samples.member is None else 0.0
 
     return Certificate(
         threshold=float(thresholds[best]),
@@ -147,7 +181,7 @@ def certify(
         n_errors=int(n_errors[best]),
         p_value=float(p_values[best]),
         coverage=coverage,
-        coverage_lower_bound=max(0.0, coverage - margin),
+        coverage_lower_bound=lower_bound,
         n_tested=len(thresholds),
     )
 
@@ -169,6 +203,9 @@ def candidate_thresholds(tuning: Samples, n_samples: int, alpha: float, delta: f
         distinct = np.unique(np.quantile(acceptable, levels, method="lower"))
 
     thresholds = distinct[::-1]
+    if tuning.member is not None:
+        predicted = tuning.p_values(thresholds, alpha)
+        return np.asarray(thresholds[int(np.argmin(predicted)) :])
 
     n_accepted, n_errors = tuning.counts(thresholds)
     expected = np.round(n_accepted * n_samples / len(tuning.confidence)).astype(np.int64)
@@ -195,5 +232,8 @@ def best_level(
 
 
 def risk_upper_bound(certificate: Certificate, delta: float) -> float:
-    """Return the Clopper-Pearson upper bound of the risk at the certified threshold alone."""
+    """Return the Clopper-Pearson upper bound of the risk at the certified threshold alone.
+
+    It is for independent samples.
+    """
     return float(clopper_pearson_upper(certificate.n_errors, certificate.n_accepted, delta))

@@ -50,6 +50,12 @@ class SelectiveConfig(BundledPolicyConfig, RiskLevelConfig, TaskConfig, SeedConf
         "Correction for testing several thresholds.",
         choices=tuple(METHODS),
     )
+    max_group_images: int | None = option(
+        None,
+        "Certify the risk of a random image, if no group (place, drive or video) ever has more"
+        " images than this; none: of a random image of a random group, which needs no limit.",
+        ge=1,
+    )
     tuning_fraction: float = option(
         0.3,
         "Fraction of VAL_CALIB's groups that fit calibrator and gate scale and propose thresholds.",
@@ -59,6 +65,16 @@ class SelectiveConfig(BundledPolicyConfig, RiskLevelConfig, TaskConfig, SeedConf
     seed: int = adjusted(
         SeedConfig, "seed", help="Seed of the selection of tuning groups and of cross-fitting."
     )
+
+    def check(self) -> list[str]:
+        """A guarantee per image has no bound of the coverage."""
+        problems = super().check()
+        if self.max_group_images is not None and self.min_coverage > 0:
+            problems.append(
+                f"max_group_images={self.max_group_images} certifies a risk per image, but no"
+                f" coverage: set min_coverage=0, got {self.min_coverage:g}"
+            )
+        return problems
 
     @property
     def risk_delta(self) -> float:

@@ -144,13 +144,16 @@ class SelectivePolicy(Policy):
 
     With probability at least 1 - delta the `risk` ("error": error rate, "fnr": false negative rate)
     among answered images is at most `alpha`; with probability at least 1 - delta the coverage is at
-    least `coverage_lower_bound`.
+    least `coverage_lower_bound`. Both are about a random image of a random group (place, drive or
+    video): a group counts once, however many images it has. Where `max_group_images` is set, the
+    risk is that of a random image, if no group has more images than that.
     """
 
     risk: str
     alpha: float
     delta: float
     coverage_lower_bound: float
+    max_group_images: int | None = None
 
     @classmethod
     def field_problems(cls, document: dict[str, Any]) -> list[str]:
@@ -160,6 +163,9 @@ class SelectivePolicy(Policy):
             problems.append(f"risk={document['risk']!r} must be one of {', '.join(RISKS)}")
         elif document["risk"] == "fnr" and document["task"] == MULTICLASS:
             problems.append(f"risk='fnr' needs task={BINARY}")
+        limit = document.get("max_group_images")
+        if limit is not None and (not isinstance(limit, int) or isinstance(limit, bool)):
+            problems.append(f"max_group_images={limit!r} must be null or an integer")
         for name in ("alpha", "delta"):
             if not _is_number(document[name]) or not 0 < document[name] < 1:
                 problems.append(f"{name}={document[name]!r} must lie between 0 and 1")
@@ -342,9 +348,12 @@ def _own_fields(cls: type[Policy]) -> list[str]:
 def _current_form(document: dict[str, Any], cls: type[Policy]) -> dict[str, Any]:
     """Return a document in the current form.
 
-    Earlier ones have no task, which was binary, no sets, and a bound for each answer of its own.
+    Earlier ones have no task, which was binary, no sets, no limit of a group's size, and a bound for
+    each answer of its own.
     """
     current: dict[str, Any] = {"task": BINARY} | document
+    if issubclass(cls, SelectivePolicy):
+        current = {"max_group_images": None} | current
     if cls is ScrcPolicy:
         current = {"single_from": None} | current
         earlier = ("answer_negative_from", "answer_positive_from")

@@ -44,7 +44,8 @@ def write_policy(
     """
     print(
         f"{policy.kind}: {policy.risk} <= {policy.alpha} with probability {1 - policy.delta:g}, "
-        f"coverage {fit['coverage']:.3f} (at least {policy.coverage_lower_bound:.3f}) on VAL_CALIB"
+        f"coverage {fit['coverage']:.3f} (at least {policy.coverage_lower_bound:.3f}) on VAL_CALIB,"
+        f" {_unit_of_guarantee(policy.max_group_images)}"
     )
     with writing(path, kind=Kind.POLICY, step=step, config=config, inputs=inputs) as out:
         write_json(out / POLICY, policy.to_json())
@@ -75,7 +76,7 @@ def fit_document(
     """Return the document of fit.json: the counts and levels that a policy's guarantee rests on."""
     return {
         "split": "VAL_CALIB",
-        "guarantee": "for a random image of a random group, exchangeable with those of VAL_CALIB",
+        "guarantee": _unit_of_guarantee(config.max_group_images),
         "risk": config.risk,
         "alpha": config.alpha,
         "delta": config.delta,
@@ -86,19 +87,32 @@ def fit_document(
         "coverage": certified.coverage,
         "coverage_lower_bound": certified.coverage_lower_bound,
         "certificates": {
-            name: _certificate_document(certificate, certified.delta)
+            name: _certificate_document(
+                certificate, None if config.max_group_images else certified.delta
+            )
             for name, certificate in certified.certificates.items()
         },
     }
 
 
-def _certificate_document(certificate: Certificate, delta: float) -> dict[str, Any]:
+def _unit_of_guarantee(max_group_images: int | None) -> str:
+    """Return for which images the guarantee holds."""
+    if max_group_images is None:
+        return "for a random image of a random group, exchangeable with those of VAL_CALIB"
+    return (
+        "for a random image; groups are exchangeable with those of VAL_CALIB and none has more than"
+        f" {max_group_images} images"
+    )
+
+
+def _certificate_document(certificate: Certificate, delta: float | None) -> dict[str, Any]:
+    """Return the counts of a certificate; delta: of the bound of its risk, None for no bound."""
     return {
         "threshold": certificate.threshold,
         "n_accepted": certificate.n_accepted,
         "n_errors": certificate.n_errors,
         "risk": certificate.risk,
-        "risk_upper_bound": risk_upper_bound(certificate, delta),
+        "risk_upper_bound": None if delta is None else risk_upper_bound(certificate, delta),
         "p_value": certificate.p_value,
         "coverage": certificate.coverage,
         "n_tested": certificate.n_tested,

@@ -1,13 +1,16 @@
 """Certification of a policy's targets, and the reason where a target cannot be certified."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from math import ceil
 
 import numpy as np
 
+from components.shared.policies.calibration_split import CalibrationSplit
 from components.shared.policies.certify import Certificate, Samples, best_level, certify
 from components.shared.policies.config import SelectiveConfig
 from components.shared.policies.policy import Infeasible
+from components.shared.stats.bootstrap import membership
 from components.shared.stats.bounds import fewest_samples
 
 ALL_ANSWERS = "all"
@@ -23,6 +26,14 @@ class Target:
     name: str
     tuning: Samples
     calibration: Samples
+
+    @property
+    def n_groups(self) -> int:
+        """Number of tested groups with a sample that counts."""
+        samples = self.calibration
+        if samples.member is None:
+            return int(samples.counted.sum())
+        return len(np.unique(samples.member[samples.counted]))
 
 
 @dataclass(frozen=True)
@@ -41,6 +52,33 @@ class Certified:
     def coverage_lower_bound(self) -> float:
         """Lower bound of the coverage, each certificate's at `delta`."""
         return sum(certificate.coverage_lower_bound for certificate in self.certificates.values())
+
+
+def target_of(
+    config: SelectiveConfig,
+    name: str,
+    samples: Samples,
+    groups: Sequence[str],
+    split: CalibrationSplit,
+) -> Target:
+    """Return the target of that name on both parts of VAL_CALIB.
+
+    Args:
+        config: says whether the risk is that of a random image, or of one of a random group.
+        name: the answer it is about, or `ALL_ANSWERS`.
+        samples: all images of VAL_CALIB.
+        groups: (N,) group name of each.
+        split: both parts.
+    """
+    if config.max_group_images is None:
+        return Target(name, samples.take(split.tuning), samples.take(split.calibration))
+
+    whole = replace(
+        samples,
+        member=membership(groups, len(groups)),
+        max_group_images=config.max_group_images,
+    )
+    return Target(name, whole.take(split.tuning), whole.take(split.calibration_images))
 
 
 def certify_targets(
@@ -104,14 +142,7 @@ def too_few_for_sets(config: SelectiveConfig, n_samples: int, kind: str) -> Infe
     The best level is that of so many samples without an error.
     """
     level = float(-np.expm1(np.log(config.risk_delta) / n_samples) if n_samples else 1.0)
-    reason = (
-        f"alpha={config.alpha:g} cannot be certified for prediction sets at"
-        f" delta={config.delta:g}: the best certifiable level is {level:.4f} with {n_samples}"
-        f" independent samples selected (at least"
-        f" {fewest_samples(config.alpha, config.risk_delta)} are needed); increase alpha or provide"
-        " more calibration data"
-    )
-    return Infeasible(kind, reason, level)
+    return Infeasible(kind, _reason(config, "prediction sets", n_samples, level), level)
 
 
 def _uncertified(config: SelectiveConfig, failed: Sequence[Target], level: float) -> str:
@@ -119,12 +150,27 @@ def _uncertified(config: SelectiveConfig, failed: Sequence[Target], level: float
     risk = "error rate" if config.risk == "error" else "false negative rate"
     names = " and ".join(target.name for target in failed)
     of_answer = "" if failed[0].name == ALL_ANSWERS else f" of the answer {names}"
-    n_samples = len(failed[0].calibration.confidence)
+    n_groups = min(target.n_groups for target in failed)
+    return _reason(config, f"the {risk}{of_answer}", n_groups, level)
+
+
+def _reason(config: SelectiveConfig, risk: str, n_groups: int, level: float) -> str:
+    """Return why `risk` cannot be certified from so many tested groups, and what would help."""
     least = fewest_samples(config.alpha, config.risk_delta)
+    remedies = []
+    if n_groups < least:
+        needed = ceil(least / (1 - config.tuning_fraction))
+        remedies.append(
+            f"more than {needed} groups in VAL_CALIB (more data, larger calib_fraction)"
+        )
+    else:
+        remedies.append("a model with fewer errors")
+    if level < 1:
+        remedies.append(f"alpha >= {ceil(1000 * level) / 1000:g}")
 
     return (
-        f"alpha={config.alpha:g} cannot be certified for the {risk}{of_answer} at"
-        f" delta={config.delta:g}: the best certifiable level is {level:.4f} with {n_samples}"
-        f" independent samples (at least {least} error-free samples are needed); increase alpha or"
-        " provide more calibration data"
+        f"alpha={config.alpha:g} cannot be certified for {risk} at delta={config.delta:g}: the best"
+        f" certifiable level is {level:.4f} with {n_groups} independent groups (at least {least}"
+        f" without an error are needed); use {' or '.join(remedies)}. Trying other seeds until one"
+        " certifies voids the guarantee"
     )

@@ -52,3 +52,26 @@ def fewest_samples(alpha: float, delta: float) -> int:
     """Return the smallest number of error-free samples that certify a risk of at most alpha."""
     # 1e-12: a whole number that rounding has moved upwards.
     return int(np.ceil(np.log(delta) / np.log1p(-alpha) - 1e-12))
+
+
+_N_BETS = 20
+
+
+def betting_p_value(excess: Floats, largest: float) -> Floats:
+    """Return (J,) p-values of "the mean excess is at least 0", from independent rows (G, J).
+
+    A fixed fraction is bet on each row being negative. The capital in the end, the product of
+    1 - bet * row, is on average at most 1 if the hypothesis holds, and so is its mean over several
+    bets; by Markov's inequality the inverse is a p-value. It adapts to the variance of the rows
+    (Waudby-Smith and Ramdas, "Estimating means of bounded random variables by betting", JRSS B
+    2024, arXiv 2010.09686).
+
+    Args:
+        excess: (G, J) float64, each at most `largest`.
+        largest: upper limit of any row, above 0.
+    """
+    bets = np.arange(1, _N_BETS + 1) / (_N_BETS + 1) / largest
+    log_capital = np.stack([np.log1p(-bet * excess).sum(axis=0) for bet in bets])
+    highest = log_capital.max(axis=0)
+    log_mean = highest + np.log(np.exp(log_capital - highest).mean(axis=0))
+    return np.asarray(np.exp(-np.maximum(log_mean, 0.0)))

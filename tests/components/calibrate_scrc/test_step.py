@@ -143,7 +143,44 @@ def test_copies_in_a_group_add_no_certainty(tmp_path: Path) -> None:
         tmp_path / "logits", np.repeat(truth, 40), np.repeat(margin, 40), groups=groups
     )
     run(_config(), val_calib_logits=logits, scrc_policy=tmp_path / "policy")
-    assert "with 21 independent samples" in _reason(tmp_path / "policy")
+    reason = _reason(tmp_path / "policy")
+    assert "with 21 independent groups (at least 45 without an error are needed)" in reason
+    assert "more than 65 groups in VAL_CALIB" in reason
+    assert "Trying other seeds until one certifies voids the guarantee" in reason
+
+
+def test_a_risk_per_image_needs_a_limit_of_the_groups(tmp_path: Path) -> None:
+    """Every tenth place has twelve images, the others one, and the large ones are wrong."""
+    truth, margin = _samples(2000, scale=40.0)
+    large = np.arange(2000) % 10 == 0
+    truth = np.where(large, margin < 0, margin > 0)
+    repeats = np.where(large, 12, 1)
+    groups = np.repeat([f"place{row:04d}" for row in range(2000)], repeats)
+    logits = logits_artifact(
+        tmp_path / "logits", np.repeat(truth, repeats), np.repeat(margin, repeats), groups=groups
+    )
+    # A tenth of the places, but more than half of the images are wrong.
+    config = _config(alpha=0.15, max_group_images=12)
+    run(config, val_calib_logits=logits, scrc_policy=tmp_path / "per_image")
+    assert "cannot be certified" in _reason(tmp_path / "per_image")
+    config = _config(alpha=0.15, max_group_images=11)
+    run(config, val_calib_logits=logits, scrc_policy=tmp_path / "too_large")
+    assert "VAL_CALIB has a group of 12 images" in _reason(tmp_path / "too_large")
+
+
+def test_a_certified_risk_per_image_is_written_as_such(tmp_path: Path) -> None:
+    truth, margin = _samples(4000)
+    logits = logits_artifact(tmp_path / "logits", truth, margin)
+    run(_config(max_group_images=4), val_calib_logits=logits, scrc_policy=tmp_path / "policy")
+    policy = _fitted(tmp_path / "policy")
+    assert policy.max_group_images == 4
+    assert policy.coverage_lower_bound == 0
+    coverage, risk, *_ = _answered(policy)
+    assert risk <= 0.05
+    assert coverage > 0.2
+    fit = json.loads((tmp_path / "policy/fit.json").read_text())
+    assert fit["guarantee"].startswith("for a random image; groups are")
+    assert fit["certificates"]["all"]["risk_upper_bound"] is None
 
 
 def test_an_unreachable_target_is_a_result_with_the_best_level(tmp_path: Path) -> None:
@@ -214,6 +251,7 @@ def test_a_tuning_part_without_a_class_leaves_the_logits_uncalibrated(tmp_path: 
         ({"policy": "argmax"}, "policy='argmax' must be one of softmax, gate, scrc"),
         ({"class_wise": True, "risk": "fnr"}, "class_wise=true needs risk='error', got risk='fnr'"),
         ({"min_coverage": 1.0}, "min_coverage=1.0 must be < 1"),
+        ({"max_group_images": 9, "min_coverage": 0.5}, "max_group_images=9 certifies a risk per"),
     ],
 )
 def test_wrong_parameters_are_named(values: dict[str, Any], message: str) -> None:
@@ -248,7 +286,7 @@ def test_sets_that_too_few_samples_could_certify_are_infeasible(tmp_path: Path) 
     config = _config(set_valued=True, min_coverage=0.2)
     run(config, val_calib_logits=logits, scrc_policy=tmp_path / "policy")
     reason = _reason(tmp_path / "policy")
-    assert re.search(r"prediction sets .* \d+ independent samples selected \(at least 59", reason)
+    assert re.search(r"prediction sets .* \d+ independent groups \(at least 59", reason)
 
 
 @pytest.mark.parametrize(

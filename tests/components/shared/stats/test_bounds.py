@@ -59,3 +59,22 @@ def test_exact_p_values_are_valid() -> None:
     errors = rng.binomial(200, 0.05, 20000)
     for delta in (0.01, 0.05, 0.1):
         assert (bounds.binomial_p_value(errors, 200, 0.05) <= delta).mean() <= delta + 0.005
+
+
+def test_bets_rarely_win_against_a_fair_or_worse_game() -> None:
+    """A p-value of at most delta in at most a fraction delta of all draws, heavy rows included."""
+    rng = np.random.default_rng(0)
+    size = np.where(rng.random((200, 4000)) < 0.2, 1.0, 0.1)
+    hard = (size == 1).astype(float)
+    for rate in (0.1 + 0 * hard, 0.02 + 0.115 * hard):
+        loss = rng.random(size.shape) < rate
+        mean = float((size * (rate - 0.1)).mean())
+        assert mean > -0.002
+        p_values = bounds.betting_p_value(size * (loss - 0.1), 0.9)
+        assert (p_values <= 0.1).mean() <= 0.1
+
+
+def test_bets_win_where_the_mean_is_lower() -> None:
+    loss = np.random.default_rng(0).random((300, 50)) < 0.03
+    assert (bounds.betting_p_value(loss - 0.1, 0.9) <= 0.01).mean() > 0.9
+    assert bounds.betting_p_value(np.zeros((50, 2)), 0.9).tolist() == [1, 1]
