@@ -165,6 +165,8 @@ def _reason(config: SelectiveConfig, risk: str, n_groups: int, level: float) -> 
         )
     else:
         remedies.append("a model with fewer errors")
+    if config.max_group_images is not None:
+        remedies.append("smaller max_group_images, where groups are smaller")
     if level < 1:
         remedies.append(f"alpha >= {ceil(1000 * level) / 1000:g}")
 

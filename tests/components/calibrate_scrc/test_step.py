@@ -171,12 +171,13 @@ def test_a_risk_per_image_needs_a_limit_of_the_groups(tmp_path: Path) -> None:
 def test_a_certified_risk_per_image_is_written_as_such(tmp_path: Path) -> None:
     truth, margin = _samples(4000)
     logits = logits_artifact(tmp_path / "logits", truth, margin)
-    run(_config(max_group_images=4), val_calib_logits=logits, scrc_policy=tmp_path / "policy")
+    config = _config(alpha=0.08, max_group_images=4)
+    run(config, val_calib_logits=logits, scrc_policy=tmp_path / "policy")
     policy = _fitted(tmp_path / "policy")
     assert policy.max_group_images == 4
     assert policy.coverage_lower_bound == 0
     coverage, risk, *_ = _answered(policy)
-    assert risk <= 0.05
+    assert risk <= 0.08
     assert coverage > 0.2
     fit = json.loads((tmp_path / "policy/fit.json").read_text())
     assert fit["guarantee"].startswith("for a random image; groups are")
