@@ -348,8 +348,8 @@ def _own_fields(cls: type[Policy]) -> list[str]:
 def _current_form(document: dict[str, Any], cls: type[Policy]) -> dict[str, Any]:
     """Return a document in the current form.
 
-    Earlier ones have no task, which was binary, no sets, no limit of a group's size, and a bound for
-    each answer of its own.
+    Earlier ones have no task, which was binary, no sets, no limit of a group's size, and a bound
+    for each answer of its own.
     """
     current: dict[str, Any] = {"task": BINARY} | document
     if issubclass(cls, SelectivePolicy):
