@@ -6,6 +6,7 @@ percentiles of the bootstrap over groups.
 """
 
 import argparse
+import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
@@ -25,8 +26,8 @@ from components.shared.stats.metrics import Bools, Floats, Integers
 from components.shared.stats.miscalibration import calibration_p_value, consistency_bands
 
 N_GROUPS = (16, 24, 54)
-_N_TRUTH = 40_000  # groups of the sample whose metrics count as true
-_REPLICATES = 400
+_N_TRUTH = 20_000  # groups of the sample whose metrics count as true
+_REPLICATES = 300
 _EXCLUDED = ("expected_reward",)  # no other metric takes so long; it is a function of two rates
 _ANSWERED_FROM = 1.0  # log-odds from which the simulated policy answers
 # Risk and coverage that the populations can reach.
@@ -110,6 +111,7 @@ class Coverage:
 
 def coverage(population: Population, n_groups: int, n_sets: int) -> dict[str, Coverage]:
     """Return the coverage of the intervals of all metrics."""
+    print(f"coverage with {n_groups} groups of {population}", file=sys.stderr, flush=True)
     true = {
         name: float("nan") if (value := function(None)) is None else float(value)
         for name, function in statistics(

@@ -48,9 +48,14 @@ class TaskConfig(Config):
 
 @dataclass(frozen=True, kw_only=True)
 class BootstrapConfig(SeedConfig):
-    """Bootstrap intervals over groups of samples."""
+    """Random draws over groups of samples, for intervals and tests."""
 
-    n_bootstrap: int = option(2000, "Bootstrap replicates of every interval.", ge=100, le=100_000)
+    n_bootstrap: int = option(
+        2000,
+        "Random draws over groups for intervals of thresholds and differences, and for tests.",
+        ge=100,
+        le=100_000,
+    )
     seed: int = adjusted(SeedConfig, "seed", help="Seed of the bootstrap and of other resampling.")
 
 

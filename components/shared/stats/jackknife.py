@@ -23,7 +23,8 @@ NOT_DEFINED = "no interval: nothing varies between groups, or too few groups dec
 _MIN_EFFECTIVE = 4.0  # groups of equal size; with fewer, Student's quantile exceeds 3.2
 # More groups are left out in blocks: 400 blocks estimate a standard error to 4 %.
 _MAX_BLOCKS = 400
-_BATCH_ELEMENTS = 250_000
+# As in `bootstrap`: batches stay in a core's cache, but are at least 16 rows.
+_BATCH_ELEMENTS, _MIN_BATCH = 250_000, 16
 
 
 class Scale(Enum):
@@ -71,7 +72,7 @@ def blocks(member: Integers, seed: int) -> Integers:
 def weights_without(block: Integers) -> Iterator[Floats]:
     """Yield batches (r, N) float64 of weights: row b is 0 in block b and 1 elsewhere."""
     n_blocks = int(block.max()) + 1
-    step = max(1, _BATCH_ELEMENTS // len(block))
+    step = max(_MIN_BATCH, _BATCH_ELEMENTS // len(block))
     for start in range(0, n_blocks, step):
         left_out = np.arange(start, min(start + step, n_blocks))
         yield (block != left_out[:, None]).astype(np.float64)
