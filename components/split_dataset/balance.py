@@ -17,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from components.shared.contracts.errors import DataError
+from components.shared.contracts.listing import first_of
 from components.shared.data.splits import SPLITS, assign, unit_hashes
 
 Counts = npt.NDArray[np.int64]
@@ -211,8 +212,9 @@ def refuse_missing(
     if too_small:
         raise DataError(
             f"min_per_class={limits.min_per_class} cannot be met: the data cannot be split four"
-            f" ways, whichever the fractions: {'; '.join(too_small)}; add groups of these classes,"
-            " leave the classes out, or decrease min_per_class or min_groups_per_class"
+            f" ways, whichever the fractions: {first_of(too_small, separator='; ')}; add groups of"
+            " these classes, leave the classes out, or decrease min_per_class or"
+            " min_groups_per_class"
         )
 
     n_groups, n_samples = groups.group_counts(splits), groups.counts(splits)
@@ -228,8 +230,8 @@ def refuse_missing(
     raise DataError(
         f"min_per_class={limits.min_per_class} and min_groups_per_class="
         f"{limits.min_groups_per_class} are not met by any of {n_salts} assignment(s) tried{kept}:"
-        f" {'; '.join(missing)}; add groups of these classes, increase n_salts, or decrease"
-        " min_per_class or min_groups_per_class"
+        f" {first_of(missing, separator='; ')}; add groups of these classes, increase n_salts, or"
+        " decrease min_per_class or min_groups_per_class"
     )
 
 

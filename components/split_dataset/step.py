@@ -10,6 +10,7 @@ import numpy as np
 from components.shared.contracts.artifact_kinds import Kind
 from components.shared.contracts.artifacts import write_json, writing
 from components.shared.contracts.errors import ConfigError, LeakageViolationError
+from components.shared.contracts.listing import first_of
 from components.shared.contracts.step import InputDir, OutputDir, main
 from components.shared.data.dataset import Dataset, Sample
 from components.shared.data.lineage import Recorded
@@ -278,13 +279,14 @@ def _held_out_groups(config: SplitConfig, data: Dataset) -> set[str]:
         close = difflib.get_close_matches(config.holdout_column, columns, n=1)
         hint = f"did you mean {close[0]!r}? " if close else ""
         raise ConfigError(
-            f"holdout_column={config.holdout_column!r} is not in the data; {hint}columns: {columns}"
+            f"holdout_column={config.holdout_column!r} is not in the data; {hint}columns:"
+            f" {first_of(columns)}"
         )
 
     value_of = [sample.attributes.get(config.holdout_column, "") for sample in data.samples]
     unknown = sorted(set(config.holdout_values) - set(value_of))
     if unknown:
-        known = sorted(set(value_of))[:20]
+        known = first_of(sorted(set(value_of)))
         raise ConfigError(
             f"holdout_values={unknown} do not occur in {config.holdout_column!r}, which has {known}"
         )

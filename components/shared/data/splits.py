@@ -18,11 +18,11 @@ import numpy.typing as npt
 from components.shared.contracts.artifact_kinds import Kind
 from components.shared.contracts.artifacts import Manifest, verify_dir
 from components.shared.contracts.errors import ArtifactError, LeakageViolationError
+from components.shared.contracts.listing import first_of
 from components.shared.data.dataset import Dataset
 
 SPLITS = ("TRAIN", "VAL_SELECT", "VAL_CALIB", "VAL_TEST")
 EXCLUDED = "EXCLUDED"  # in splits.csv: samples that connect groups of different splits
-_NAMED_CROSSINGS = 20
 
 
 @dataclass(frozen=True)
@@ -115,8 +115,6 @@ def audit(
             problems.append(f"near-duplicates {first} in {of_first} and {second} in {of_second}")
 
     if problems:
-        n_more = len(problems) - _NAMED_CROSSINGS
-        more = f"; and {n_more} more" if n_more > 0 else ""
         raise LeakageViolationError(
-            f"{len(problems)} crossing(s): " + "; ".join(problems[:_NAMED_CROSSINGS]) + more
+            f"{len(problems)} crossing(s): {first_of(problems, separator='; ')}"
         )

@@ -231,7 +231,10 @@ def test_what_every_label_means_is_printed_and_recorded_for_every_source(
     ],
 )
 def test_a_folder_per_class_goes_through_ingest_and_split_without_a_parameter(
-    tmp_path: Path, classes: tuple[str, ...], names: tuple[str, ...] | None
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    classes: tuple[str, ...],
+    names: tuple[str, ...] | None,
 ) -> None:
     write_tree(tmp_path / "photos", 300, classes)
     ingest(
@@ -242,6 +245,9 @@ def test_a_folder_per_class_goes_through_ingest_and_split_without_a_parameter(
     data = Dataset.open(tmp_path / "dataset")
     assert data.class_names == (names or tuple(sorted(classes)))
     assert all(data.class_names[s.label] == s.path.split("/")[0] for s in data.samples)
+
+    header = next(line for line in capsys.readouterr().out.splitlines() if line.startswith("split"))
+    assert header.split()[1 : 1 + len(classes)] == list(data.class_names)
 
 
 def write_class_label(path: Path, of_image: list[str], names: list[str]) -> None:
