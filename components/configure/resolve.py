@@ -14,10 +14,9 @@ from components.fit_threshold.config import FitThresholdConfig
 from components.ingest_dataset.config import IngestConfig
 from components.shared.contracts.config import Config
 from components.shared.contracts.errors import ConfigError, DataError
-from components.shared.contracts.options import TaskConfig
+from components.shared.contracts.options import RecipeConfig, TaskConfig
 from components.shared.contracts.outcomes import BINARY, MULTICLASS
 from components.shared.policies.config import SelectiveConfig
-from components.train_baseline.config import TrainBaselineConfig
 
 Options = dict[str, dict[str, Any]]
 
@@ -233,9 +232,8 @@ def _between_phases(built: Mapping[str, Config]) -> Iterator[str]:
                     " as doubles"
                 )
 
-    ingest, train = built["ingest_dataset"], built["train_baseline"]
+    ingest = built["ingest_dataset"]
     assert isinstance(ingest, IngestConfig)
-    assert isinstance(train, TrainBaselineConfig)
 
     classes = ingest.known_classes
     tasks = {phase: config for phase, config in built.items() if isinstance(config, TaskConfig)}
@@ -243,12 +241,6 @@ def _between_phases(built: Mapping[str, Config]) -> Iterator[str]:
     yield from dict.fromkeys(
         problem for config in tasks.values() for problem in _task_problems(config, classes)
     )
-
-    if classes is not None and train.tile_grid is not None and len(classes) != 2:
-        yield (
-            f"tile_grid={train.tile_grid} needs 2 classes, class_names={list(classes)} has"
-            f" {len(classes)}; use tile_grid=none"
-        )
 
 
 def _task_problems(config: TaskConfig, classes: Sequence[str] | None) -> Iterator[str]:
@@ -260,6 +252,9 @@ def _task_problems(config: TaskConfig, classes: Sequence[str] | None) -> Iterato
         except DataError as error:
             yield str(error)
             return
+
+    if classes is not None and isinstance(config, RecipeConfig) and config.refused_for(classes):
+        yield config.refused_for(classes)
 
     if task != MULTICLASS:
         return

@@ -146,6 +146,22 @@ class TrainBaselineConfig(BackboneLoopConfig, RecipeConfig, MonitorConfig):
             positive_class=self.outcomes(class_names).positive_class,
         )
 
+    def refused_for(self, class_names: Sequence[str]) -> str:
+        """Return why these classes cannot be trained with these options; an empty text if they can.
+
+        Raises:
+            DataError: the positive class is none of them.
+        """
+        outcomes = self.outcomes(class_names)
+        if outcomes.positive is None and self.distilled_head:
+            return "distilled_head=True needs task=binary: one margin is distilled"
+        if outcomes.positive is not None and self.tile_grid is not None and len(class_names) != 2:
+            return (
+                f"tile_grid={self.tile_grid} with task=binary needs 2 classes, not"
+                f" {list(class_names)}; use task=multiclass, or tile_grid=none"
+            )
+        return super().refused_for(class_names)
+
     @property
     def reference_rate(self) -> float | None:
         """Learning rate of PROFIT's reference step; None without PROFIT."""

@@ -78,12 +78,9 @@ def run(
 
 def _check(config: TrainBaselineConfig, data: Dataset, assignment: Splits) -> None:
     """Refuse what can be refused before a process is started or a model is loaded."""
-    config.outcomes(data.class_names)  # refuses a positive class that the data lacks
-    if config.tile_grid is not None and len(data.class_names) != 2:
-        raise ConfigError(
-            f"tile_grid={config.tile_grid} needs 2 classes, the data has {len(data.class_names)}:"
-            " views are aggregated by the margin of one class against the other; use tile_grid=none"
-        )
+    refused = config.refused_for(data.class_names)
+    if refused:
+        raise ConfigError(refused)
 
     unknown = sorted(set(assignment.of) ^ set(data.index))
     if unknown:

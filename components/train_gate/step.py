@@ -5,6 +5,7 @@ import shutil
 
 from components.shared.contracts.artifact_kinds import Kind
 from components.shared.contracts.artifacts import verify_dir, writing
+from components.shared.contracts.errors import ConfigError
 from components.shared.contracts.step import InputDir, OutputDir, main
 from components.shared.data.dataset import Dataset
 from components.shared.data.splits import read_splits, refuse_foreign
@@ -53,7 +54,9 @@ def run(
         read_splits(splits),
         verify_dir(checkpoint, Kind.CHECKPOINT),
     )
-    config.outcomes(data.class_names)  # refuses a positive class that the data lacks
+    refused = config.refused_for(data.class_names)
+    if refused:
+        raise ConfigError(refused)
 
     refuse_foreign(data, assignment, base)
 

@@ -89,17 +89,14 @@ def selection_metrics(
 
 
 def _mean_over_classes(
-    area: Callable[..., Floats],
+    area: multiclass.Ranking,
     logits: Floats,
     labels: Integers,
     outcomes: Outcomes,
     weights: Weights,
 ) -> Floats:
     """Return the area of the positive class, or the mean over the classes that occur."""
-    every = np.unique(labels).tolist()
-    positives = every if outcomes.positive is None else [outcomes.positive]
-    areas = [
-        area(labels == positive, class_log_odds(logits, positive), weights)
-        for positive in positives
-    ]
-    return np.asarray(np.mean(areas, axis=0))
+    if outcomes.positive is None:
+        return multiclass.macro_ranking(area, labels, metrics.softmax(logits), weights)
+    positive = outcomes.positive
+    return area(labels == positive, class_log_odds(logits, positive), weights)

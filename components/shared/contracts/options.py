@@ -240,3 +240,13 @@ class RecipeConfig(LaunchConfig, LoopConfig, TaskConfig):
         gt=0,
         lt=1,
     )
+
+    def refused_for(self, class_names: Sequence[str]) -> str:
+        """Return why these classes cannot be trained with these options; an empty text if they can.
+
+        Raises:
+            DataError: the positive class is none of them.
+        """
+        if self.outcomes(class_names).positive is None and self.conformal_weight:
+            return f"conformal_weight={self.conformal_weight:g} needs task=binary: a positive class"
+        return ""

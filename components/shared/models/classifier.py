@@ -140,11 +140,64 @@ class BagHead(Head):
         return None if self.attention is None else self.attention(features)
 
 
+class MulticlassBagHead(Head):
+    """The same linear map on every view, and one logit per class aggregated from all views.
+
+    The margin of a class is its log-odds against the rest in a view; an image shows the class of
+    which any view is surest. Maps features (B, V, 2h) to logits (B, C).
+    """
+
+    def __init__(self, n_features: int, n_classes: int, views: ViewSpec) -> None:
+        super().__init__(n_features, n_classes)
+        self.views = views
+        self.attention = Attention(n_features) if views.aggregation == "attention" else None
+
+    def forward(
+        self, features: torch.Tensor, dropout_mask: torch.Tensor | None = None
+    ) -> torch.Tensor:
+        """Return logits (B, C); all views of an image share its row of `dropout_mask` (B, 2h)."""
+        dropped = features if dropout_mask is None else features * dropout_mask[:, None]
+        weights = self._attention(dropped)
+        of_classes = self.margins(dropped).unbind(dim=-1)
+        return torch.stack([aggregate(m, self.views, weights) for m in of_classes], dim=-1)
+
+    def margins(self, features: torch.Tensor) -> torch.Tensor:
+        """Return the margins (B, V, C) float32 of the views."""
+        log_probabilities = self.linear(features).float().log_softmax(dim=-1)
+        # log(1 - p) from log p, without the cancellation where p is close to 1.
+        rest = torch.stack(
+            [
+                torch.cat(
+                    [log_probabilities[..., :k], log_probabilities[..., k + 1 :]], dim=-1
+                ).logsumexp(dim=-1)
+                for k in range(log_probabilities.shape[-1])
+            ],
+            dim=-1,
+        )
+        return torch.Tensor(log_probabilities - rest)
+
+    def pooled(self, features: torch.Tensor) -> torch.Tensor:
+        """Return the mean (B, 2h) of the views' features, weighted for the most probable class.
+
+        The weights are constants for the gradient.
+        """
+        with torch.no_grad():
+            margins, attention = self.margins(features), self._attention(features)
+            decided = self(features).argmax(dim=1)
+            of_decided = margins[torch.arange(len(decided)), :, decided]
+            weights = view_weights(of_decided, self.views, attention)
+        return (weights[..., None] * features).sum(dim=1)
+
+    def _attention(self, features: torch.Tensor) -> torch.Tensor | None:
+        return None if self.attention is None else self.attention(features)
+
+
 def new_head(n_features: int, spec: ClassifierSpec) -> Head:
     """Return a freshly initialised head of the form that `spec` describes."""
     if spec.views is None:
         return Head(n_features, len(spec.class_names))
-    assert spec.views.positive_class is not None
+    if spec.views.positive_class is None:
+        return MulticlassBagHead(n_features, len(spec.class_names), spec.views)
     return BagHead(n_features, spec.views, spec.class_names.index(spec.views.positive_class))
 
 

@@ -195,8 +195,22 @@ def test_the_form_may_leave_a_value_automatic(text: str) -> None:
             "class_names=['a'] must be at least 2 distinct names, or auto",
         ),
         (
-            {"overrides": {"class_names": ["None", "Roadwork", "c"], "tile_grid": 2}},
-            "tile_grid=2 needs 2 classes",
+            {
+                "overrides": {
+                    "class_names": ["None", "Roadwork", "c"],
+                    "task": "binary",
+                    "tile_grid": 2,
+                }
+            },
+            "tile_grid=2 with task=binary needs 2 classes",
+        ),
+        (
+            {"overrides": {"class_names": ["a", "b", "c"], "conformal_weight": 0.5}},
+            "conformal_weight=0.5 needs task=binary",
+        ),
+        (
+            {"overrides": {"class_names": ["a", "b", "c"], "task": "binary"}},
+            "needs a positive_class; name one of them, or use task=multiclass",
         ),
     ],
 )

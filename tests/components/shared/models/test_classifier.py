@@ -5,7 +5,7 @@ import dataclasses
 import pytest
 import torch
 
-from components.shared.models.classifier import BagHead
+from components.shared.models.classifier import BagHead, MulticlassBagHead
 from components.shared.vision.view_spec import ViewSpec
 
 SPEC = ViewSpec(
@@ -20,8 +20,8 @@ SPEC = ViewSpec(
 )
 
 
-def _spec(aggregation: str, **fields: float) -> ViewSpec:
-    return dataclasses.replace(SPEC, aggregation=aggregation, **fields)
+def _spec(aggregation: str, **fields: float | None) -> ViewSpec:
+    return dataclasses.replace(SPEC, aggregation=aggregation, **fields)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("positive", [0, 1])
@@ -38,3 +38,30 @@ def test_a_bags_logits_are_half_its_margin_either_way(positive: int) -> None:
     torch.testing.assert_close(
         logits[:, positive], (attended[:, positive] - attended[:, 1 - positive]) / 2
     )
+
+
+@pytest.mark.parametrize("aggregation", ["max", "topk_mean", "lse", "noisy_or", "attention"])
+def test_classes_are_aggregated_each_from_its_own_views(aggregation: str) -> None:
+    torch.manual_seed(0)
+    head = MulticlassBagHead(6, 3, _spec(aggregation, positive_class=None))
+    features = torch.randn(4, 10, 6)
+    probabilities = head.linear(features).softmax(dim=-1).double()
+    margins = (probabilities / (1 - probabilities)).log()
+    torch.testing.assert_close(head.margins(features).double(), margins, rtol=1e-4, atol=1e-4)
+
+    logits = head(features)
+    assert logits.shape == (4, 3)
+    if aggregation == "max":
+        torch.testing.assert_close(logits.double(), margins.amax(dim=1), rtol=1e-4, atol=1e-4)
+    assert head.pooled(features).shape == (4, 6)
+    logits.sum().backward()
+    assert all(parameter.grad is not None for parameter in head.parameters())
+
+
+def test_the_gate_of_many_classes_looks_where_the_decision_comes_from() -> None:
+    torch.manual_seed(1)
+    head = MulticlassBagHead(6, 3, _spec("max", positive_class=None))
+    features = torch.randn(5, 10, 6)
+    decided = head(features).argmax(dim=1)
+    surest = head.margins(features)[torch.arange(5), :, decided].argmax(dim=1)
+    torch.testing.assert_close(head.pooled(features), features[torch.arange(5), surest])
