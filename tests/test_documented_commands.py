@@ -31,6 +31,7 @@ SMALL = (
 )
 # Programs that take minutes or need data of their own, with the options that make them short.
 SHORT = {
+    "tests.simulations.few_images": "--draws 2",
     "tests.simulations.validity": "--draws 2",
     "tests.studies.explora_demo": "epochs=1 global_batch_size=256",
 }

@@ -33,10 +33,10 @@ def run(
     calibrator cannot be fitted; comparison.json says why.
 
     Raises:
-        DataError: the positive class is unknown.
+        DataError: the positive class is unknown, or a binary task of several classes names none.
     """
     logits, manifest = read_logits(val_calib_logits, "VAL_CALIB")
-    positive = config.outcomes(logits.class_names).positive_index
+    positive = config.outcomes(logits.class_names).positive
     samples = LabelledLogits(logits.logits, logits.labels, logits.groups, logits.class_names)
     comparison = compare(
         samples, n_replicates=config.n_bootstrap, seed=config.seed, positive=positive

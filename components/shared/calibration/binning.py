@@ -1,6 +1,7 @@
 """Calibrators without a formula: isotonic regression and histogram binning.
 
-Zadrozny and Elkan, KDD 2002 (isotonic) and ICML 2001 (histogram). A step gives scores equal ranks,
+Zadrozny and Elkan, KDD 2002 (isotonic) and ICML 2001 (histogram), on Platt's smoothed targets, so
+that samples without an error do not give probabilities of 0 and 1. A step gives scores equal ranks,
 so both may reduce AUROC. For more than two classes each class is fitted against the others, and the
 results are normalised.
 """
@@ -19,6 +20,7 @@ from components.shared.calibration.calibrator import (
     checked,
     class_log_odds,
 )
+from components.shared.calibration.newton import one_class_targets
 from components.shared.stats.calibration_error import equal_width
 from components.shared.stats.metrics import Floats, Integers, sigmoid
 
@@ -46,7 +48,7 @@ class Isotonic(Calibrator):
 
         for k in [1] if logits64.shape[1] == 2 else range(logits64.shape[1]):
             fitted = IsotonicRegression(y_min=0, y_max=1, out_of_bounds="clip").fit(
-                class_log_odds(logits64, k), truth == k
+                class_log_odds(logits64, k), one_class_targets(truth == k)
             )
             knots.append(tuple(fitted.X_thresholds_.tolist()))
             values.append(tuple(fitted.y_thresholds_.tolist()))
@@ -68,7 +70,7 @@ class Isotonic(Calibrator):
 
 @dataclass(frozen=True)
 class Histogram(Calibrator):
-    """Frequency of the class in the sample's equal-width bin of probability.
+    """Mean target of the class in the sample's equal-width bin of probability.
 
     frequencies: (n_bins,) for class 1 of two classes, else one row per class; an empty bin has its
     middle.
@@ -92,7 +94,7 @@ class Histogram(Calibrator):
         for k in [1] if logits64.shape[1] == 2 else range(logits64.shape[1]):
             bins = equal_width(sigmoid(class_log_odds(logits64, k)), n_bins)
             counts = np.bincount(bins, minlength=n_bins)
-            hits = np.bincount(bins, weights=truth == k, minlength=n_bins)
+            hits = np.bincount(bins, weights=one_class_targets(truth == k), minlength=n_bins)
             frequency = np.where(counts > 0, hits / np.maximum(counts, 1), middle)
             rows.append(tuple(frequency.tolist()))
 

@@ -3,8 +3,10 @@
 Each sample is calibrated by a fit on the other folds. The choice goes by NLL, a proper score; the
 calibration error is reported, but rewards forecasts that carry no information. Among calibrators
 within one standard error of the best the simplest is chosen, and the simplest is none: the
-uncalibrated logits are always a candidate. Data that a calibrator cannot be fitted on exclude it,
-with a reason; they never end a run.
+uncalibrated logits are always a candidate. A temperature needs to be better than none by no margin,
+because its prior prefers none already: with a margin, models that are too certain stayed so on sets
+below 100 images. Data that a calibrator cannot be fitted on exclude it, with a reason; they never
+end a run.
 """
 
 from collections.abc import Mapping, Sequence
@@ -177,7 +179,7 @@ def _reason(chosen: str, excluded: Mapping[str, str]) -> str:
         return ""
     if Temperature.NAME in excluded:
         return f"temperature: {excluded[Temperature.NAME]}"
-    return "no calibrator's cross-fitted NLL is lower by more than one standard error"
+    return "no calibrator's cross-fitted NLL is lower"
 
 
 def simplest(
@@ -341,9 +343,16 @@ def _best(losses: Mapping[str, Floats]) -> Floats:
 
 
 def _simplest(losses: Mapping[str, Floats], member: Integers) -> str:
-    """Return the first, which is the simplest, within one standard error of the best."""
+    """Return the first, which is the simplest, within one standard error of the best.
+
+    No calibrator is preferred to the temperature only where that is not better at all: its prior
+    holds it at 1 already.
+    """
     best = _best(losses)
+    temperature = losses.get(Temperature.NAME)
     for name, loss in losses.items():
+        if name == UNCALIBRATED and temperature is not None and temperature.mean() < loss.mean():
+            continue
         excess, standard_error = _clustered_mean(loss - best, member)
         if excess <= standard_error:
             return name

@@ -13,7 +13,7 @@ class CalibratorConfig(Config):
 
     calibrator: str = option(
         AUTO,
-        "Map from logits to probabilities; auto: the simplest within one standard error of the best"
-        " cross-fitted NLL.",
+        "Map from logits to probabilities; auto: the simplest, none included, within one standard"
+        " error of the best cross-fitted NLL.",
         choices=(AUTO, *CLASSES),
     )

@@ -17,7 +17,7 @@ from components.shared.calibration.linear import log_probabilities_of_margins
 from components.shared.calibration.newton import (
     SoftmaxProblem,
     logistic_fit,
-    smoothed_targets,
+    one_class_targets,
     softmax_fit,
 )
 from components.shared.contracts.errors import DataError
@@ -183,7 +183,7 @@ def _fit_beta(features: Floats, truth: Bools) -> tuple[float, float, float]:
     The loss is convex, so the best fit with a, b >= 0 is the best of those with both coefficients,
     with either one, and with neither that have no negative coefficient.
     """
-    targets = smoothed_targets(truth.astype(np.int64), 2)[:, 1]
+    targets = one_class_targets(truth)
     fits = []
     for columns in ([0, 1], [0], [1], []):
         found, loss = logistic_fit(features[:, columns], targets)

@@ -15,7 +15,7 @@ from components.shared.calibration.calibrator import Calibrator, LogitArray, che
 from components.shared.calibration.newton import (
     SoftmaxProblem,
     logistic_fit,
-    smoothed_targets,
+    one_class_targets,
     softmax_fit,
 )
 from components.shared.contracts.errors import DataError
@@ -184,6 +184,6 @@ class VectorScaling(Calibrator):
 
 def _logistic(margin: Floats, truth: Bools) -> tuple[float, float]:
     """Return (slope, intercept) of the logistic regression of truth on one feature."""
-    targets = smoothed_targets(truth.astype(np.int64), 2)[:, 1]
+    targets = one_class_targets(truth)
     slope, intercept = logistic_fit(margin[:, None], targets)[0].tolist()
     return slope, intercept

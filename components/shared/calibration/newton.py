@@ -49,6 +49,11 @@ def smoothed_targets(labels: Integers, n_classes: int) -> Floats:
     return targets
 
 
+def one_class_targets(truth: Bools) -> Floats:
+    """Return (N,) Platt's targets of one class against the others, from truth (N,)."""
+    return smoothed_targets(truth.astype(np.int64), 2)[:, 1]
+
+
 @dataclass(frozen=True)
 class SoftmaxProblem:
     """Minimise mean loss of softmax(W [x; 1]) + 0.5 * sum(penalty * W^2) over the free entries.

@@ -2,6 +2,7 @@
 
 import csv
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,11 +12,12 @@ from components.compare_calibrators.config import CompareCalibratorsConfig
 from components.compare_calibrators.step import run
 from components.shared.calibration import registry
 from components.shared.calibration.artifact import read_calibrator
-from components.shared.contracts.artifacts import sha256_file, verify_dir
+from components.shared.contracts.artifact_kinds import Kind
+from components.shared.contracts.artifacts import sha256_file, verify_dir, writing
 from components.shared.contracts.errors import ConfigError, DataError, LeakageViolationError
-from components.shared.policies.logits import read_logits
-from components.shared.stats.metrics import Bools, Floats, sigmoid
-from tests.logits_artifacts import logits_artifact
+from components.shared.policies.logits import read_logits, write_logits
+from components.shared.stats.metrics import Bools, Floats, sigmoid, softmax
+from tests.logits_artifacts import binary_logits, logits_artifact
 
 CONFIG = CompareCalibratorsConfig(n_bootstrap=100)
 
@@ -88,3 +90,34 @@ def test_data_that_allow_no_calibrator_are_written_with_the_reason(
     assert document["reason"].startswith("temperature: class(es) 'None' have no samples; use more")
     assert "no calibrator (temperature: class(es) 'None' have" in capsys.readouterr().out
     assert document["calibrators"]["platt"]["metrics"] == {}
+
+
+@pytest.mark.parametrize(
+    ("task", "positive_class", "last"),
+    [("auto", "auto", "ece_classwise"), ("binary", "sign 2", "ece_positive_class")],
+)
+def test_several_classes_are_judged_as_the_task_says(
+    tmp_path: Path, task: str, positive_class: str, last: str
+) -> None:
+    rng = np.random.default_rng(0)
+    margin = 2 * rng.normal(size=(600, 4))
+    labels = (rng.random(600)[:, None] > np.cumsum(softmax(margin), axis=1)).sum(axis=1)
+    binary = binary_logits(labels > 0, margin[:, 0], "VAL_CALIB")
+    names = tuple(f"sign {k}" for k in range(4))
+    logits = replace(
+        binary, class_names=names, labels=labels, logits=(2 * margin).astype(np.float32)
+    )
+    kind = Kind.logits_of("VAL_CALIB")
+    with writing(
+        tmp_path / "logits", kind=kind, step="test", config=CONFIG, split="VAL_CALIB"
+    ) as out:
+        write_logits(out, logits)
+
+    config = CompareCalibratorsConfig.from_mapping(
+        {"n_bootstrap": 100, "task": task, "positive_class": positive_class}
+    )
+    run(config, val_calib_logits=tmp_path / "logits", calibration=tmp_path / "out")
+    document = json.loads((tmp_path / "out/comparison.json").read_text())
+    assert document["chosen"] == "temperature"
+    for row in document["calibrators"].values():
+        assert set(row["metrics"]) == {"nll", "brier", "ece_top_label", last}
