@@ -63,8 +63,14 @@ def option(
         choices: Accepted strings.
         unset: The word for None in YAML and text, where None is accepted: "auto" for a value that
             is chosen automatically, "none" for a feature that is off. If the field's type excludes
-            None, the class resolves it on construction in `automatic`.
+            None, the class resolves it on construction in `automatic`. A default of None needs it:
+            KFP's parameters have no null.
+
+    Raises:
+        ValueError: The default is None and has no word.
     """
+    if default is None and unset is None:
+        raise ValueError(f"an option with the default None needs unset=...: {help}")
     bounds = {"ge": ge, "gt": gt, "le": le, "lt": lt}
     return _field(default, {"help": help, **bounds, "choices": choices, "unset": unset})
 

@@ -55,6 +55,7 @@ class SelectiveConfig(BundledPolicyConfig, RiskLevelConfig, TaskConfig, SeedConf
         "Certify the risk of a random image, if no group (place, drive or video) ever has more"
         " images than this; none: of a random image of a random group, which needs no limit.",
         ge=1,
+        unset="none",
     )
     tuning_fraction: float = option(
         0.3,

@@ -89,6 +89,11 @@ def test_a_feature_that_is_off_is_none_also_in_json(given: object) -> None:
     assert json.loads(json.dumps(config.to_json()))["limit"] is None
 
 
+def test_a_default_of_none_needs_a_word_since_kfp_has_no_null() -> None:
+    with pytest.raises(ValueError, match=r"default None needs unset=.*: Largest group"):
+        option(None, "Largest group.", ge=1)
+
+
 def test_a_subclass_changes_a_default_and_inherits_the_rest() -> None:
     @dataclass(frozen=True, kw_only=True)
     class Longer(Example):
