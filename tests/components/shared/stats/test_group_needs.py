@@ -3,8 +3,10 @@
 import pytest
 
 from components.shared.policies.calibration_split import draw_calibration_split
+from components.shared.stats import jackknife
 from components.shared.stats.bounds import binomial_p_value, fewest_samples
 from components.shared.stats.group_needs import (
+    INTERVAL_GROUPS,
     calibrator_needs,
     interval_need,
     least_certifiable,
@@ -44,5 +46,6 @@ def test_the_rarest_class_and_the_intervals_are_named() -> None:
     (need,) = calibrator_needs({"None": 12, "Roadwork": 2})
     assert (need.needs, need.has, need.met) == (2, 2, True)
     assert "class Roadwork" in need.line()
+    assert jackknife.MIN_GROUPS == INTERVAL_GROUPS
     assert "needed: will be left out" in interval_need(15).line()
     assert [interval_need(n).met for n in (15, 16)] == [False, True]
