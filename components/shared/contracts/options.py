@@ -88,8 +88,8 @@ class EarlyExitConfig(Config):
 
     early_exit_error: float = option(
         0.005,
-        "Multi-view models: maximum fraction of decisions that early exit may change; 0: exit only"
-        " if the remaining views cannot change the decision.",
+        "Multi-view models: maximum fraction of decisions that early exit may change, for a random"
+        " image of a random group; 0: exit only if the remaining views cannot change the decision.",
         ge=0,
         lt=1,
     )

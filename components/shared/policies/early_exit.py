@@ -3,7 +3,8 @@
 Where the aggregation only lets the margin grow (maximum, noisy-or; log-sum-exp down to a known
 loss), a full image that is positive by more than the loss is positive for certain. Elsewhere a
 distance from the margins at which the decision changes is fitted on VAL_CALIB, so that the fraction
-of all images whose decision changes is at most a target, with probability 1 - delta.
+of images whose decision changes is at most a target, with probability 1 - delta, for a random image
+of a random group.
 """
 
 import json
@@ -37,8 +38,8 @@ class EarlyExit:
         certain_from: positive from this margin on, whatever the tiles show; None without a bound.
         positive_from: fitted limit of positive decisions; None where there is none.
         negative_to: fitted limit of negative decisions; None where there is none.
-        max_changed: with probability 1 - delta at most this fraction of all images gets another
-            decision.
+        max_changed: with probability 1 - delta a random image of a random group gets another
+            decision with at most this probability.
         delta: probability with which the fitted bound may fail.
         n_images: images that were tested. This and the next two are the record of the fit, for
             people who read the document.
