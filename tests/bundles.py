@@ -149,13 +149,13 @@ def write_dataset(
 ) -> None:
     """An ImageDataset of noise."""
     samples = [
-        Sample(f"{i:016x}", i % 2, f"g{i}", "source", f"{i}.jpg", f"{i:064x}", {})
+        Sample(f"{i:016x}", i % len(class_names), f"g{i}", "source", f"{i}.jpg", f"{i:064x}", {})
         for i in range(n_images)
     ]
     counts = {
         "n_samples": n_images,
         "n_groups": n_images,
-        "n_per_class": dict.fromkeys(class_names, n_images // 2),
+        "n_per_class": dict.fromkeys(class_names, n_images // len(class_names)),
     }
     summary = counts | {"n_rejected": 3, "n_exact_duplicates": 1}
     images = [np.asarray(Image.fromarray(image).resize((size, size))) for image in noise(n_images)]

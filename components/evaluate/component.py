@@ -40,5 +40,6 @@ def evaluate(
     )
     for name, value in result.metrics.items():
         metrics.log_metric(name, value)
-    classification.log_roc_curve(*result.roc)
+    if result.roc is not None:
+        classification.log_roc_curve(*result.roc)
     classification.log_confusion_matrix(result.labels, result.confusion)

@@ -1,8 +1,11 @@
 """Inputs of the evaluation: fitted policies with the logits they decide on, and the dataset."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
+
+import numpy as np
 
 from components.evaluate.config import EvaluateConfig
 from components.shared.contracts.artifacts import Manifest
@@ -13,23 +16,39 @@ from components.shared.policies.logits import Logits, read_logits
 from components.shared.policies.policy import Infeasible, Policy, argmax_policy
 from components.shared.policies.policy_artifact import (
     read_distilled_policy,
+    read_fit,
     read_policy_or_infeasible,
 )
+from components.shared.policies.targets import ALL_ANSWERS
 
 
 @dataclass(frozen=True)
 class FittedPolicy:
-    """A policy, the logits of VAL_TEST it decides on, and its early exit where it has one."""
+    """A policy and the logits of VAL_TEST it decides on.
+
+    Attributes:
+        logits: of VAL_TEST.
+        policy: fitted on VAL_CALIB.
+        early_exit: of a multi-view model, where it has one.
+        fit: fit.json, the record of the fit; empty where there is none.
+    """
 
     logits: Logits
     policy: Policy
     early_exit: EarlyExit | None = None
+    fit: Mapping[str, Any] = field(default_factory=dict)
 
     @property
-    def class_names(self) -> tuple[str, str]:
-        """(other class, positive class)."""
-        negative, positive = self.policy.outcomes.names
-        return negative, positive
+    def uncalibrated_reason(self) -> str:
+        """Why the probabilities have no calibrator; empty where there is no reason."""
+        return str(self.fit.get("uncalibrated_reason") or "")
+
+    @property
+    def certified(self) -> tuple[str, ...]:
+        """The answers with certificates of their own, or `ALL_ANSWERS` alone."""
+        certificates = self.fit.get("certificates", ())
+        of_answers = tuple(name for name in self.policy.outcomes.names if name in certificates)
+        return of_answers or (ALL_ANSWERS,)
 
 
 @dataclass(frozen=True)
@@ -110,7 +129,7 @@ def read_inputs(
             continue
 
         own_logits = gate_logits if kind == "gate" else logits
-        policies[kind] = FittedPolicy(own_logits, fitted, read_early_exit(path))
+        policies[kind] = FittedPolicy(own_logits, fitted, read_early_exit(path), read_fit(path))
         head_policy = read_distilled_policy(path)
         if distilled_head is None and head_policy is not None and logits.distilled is not None:
             distilled_head = FittedPolicy(replace(logits, logits=logits.distilled), head_policy)
@@ -130,7 +149,7 @@ def check_inputs(config: EvaluateConfig, inputs: EvaluationInputs) -> None:
 
     Raises:
         ArtifactError: logits, policies and dataset do not belong together.
-        DataError: VAL_TEST lacks a class.
+        DataError: VAL_TEST has images of one class only.
     """
     for fitted in inputs.policies.values():
         problems = [
@@ -140,14 +159,18 @@ def check_inputs(config: EvaluateConfig, inputs: EvaluationInputs) -> None:
         if problems:
             raise ArtifactError("; ".join(problems) + ": use inputs of one run")
 
-        outcomes = fitted.policy.outcomes
-        is_positive = fitted.logits.truth(outcomes) == 1
-        if not is_positive.any() or is_positive.all():
-            raise DataError(
-                f"VAL_TEST has {int(is_positive.sum())} of {outcomes.positive_class!r} among"
-                f" {len(is_positive)} samples, an evaluation needs both classes; use more data or a"
-                " larger test_fraction"
-            )
+        _check_outcomes(fitted)
+
+
+def _check_outcomes(fitted: FittedPolicy) -> None:
+    """Raise DataError where VAL_TEST has images of one outcome only."""
+    outcomes, truth = fitted.policy.outcomes, fitted.logits.truth(fitted.policy.outcomes)
+    present = np.unique(truth).tolist()
+    if len(present) < 2:
+        raise DataError(
+            f"all {len(truth)} images of VAL_TEST are {outcomes.names[present[0]]!r}, an evaluation"
+            f" needs two of {list(outcomes.names)}; use more data or a larger test_fraction"
+        )
 
 
 def _class_problems(config: EvaluateConfig, fitted: FittedPolicy, data: Dataset) -> list[str]:

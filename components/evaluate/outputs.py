@@ -1,6 +1,10 @@
-"""Files of the Evaluation artifact: metrics, confusion matrix, hard examples and HTML report."""
+"""Files of the Evaluation artifact: metrics, confusion matrix, hard examples and HTML report.
+
+docs/reference/artifacts.md describes every key of eval_report.json.
+"""
 
 import csv
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,8 +13,12 @@ import numpy as np
 from components.evaluate.config import EvaluateConfig
 from components.evaluate.inputs import EvaluationInputs
 from components.evaluate.policies import PolicyResults
-from components.evaluate.report.report import HardExample, ReportData, render
+from components.evaluate.report.per_class import COLUMNS, ClassResult
+from components.evaluate.report.predictions import question
+from components.evaluate.report.report import HardExample, PolicyResult, ReportData, render
+from components.evaluate.report.scorecard import Entry
 from components.shared.contracts.artifacts import write_json
+from components.shared.contracts.outcomes import BINARY
 
 REPORT = "report.html"
 
@@ -23,27 +31,29 @@ _HARD_EXAMPLE_COLUMNS = (
     "label",
     "decision",
     "probability",
-    "margin",
+    "probability_of_label",
+    "confidence",
 )
+_CLASS_COUNTS = ("n_images", "n_groups", "n_decided")
 
 
 def write_evaluation(
     directory: Path, config: EvaluateConfig, inputs: EvaluationInputs, results: PolicyResults
 ) -> None:
     """Write all files into the artifact's staging directory."""
-    class_names = inputs.policies[results.shown.policy.kind].class_names
-    hard = _hard_examples(config, inputs, results, class_names)
+    shown = results.shown
+    hard = _hard_examples(config, inputs, results)
 
     write_json(directory / "eval_report.json", _document(config, inputs, results))
     write_json(
         directory / "confusion.json",
-        {"labels": class_names, "matrix": results.shown.confusion},
+        {"labels": shown.predictions.outcomes.names, "matrix": shown.confusion.tolist()},
     )
-    _write_metrics(directory / "metrics.csv", results)
+    _write_metrics(directory / "metrics.csv", shown.metrics)
+    _write_classes(directory / "per_class.csv", shown.classes)
     _write_hard_examples(directory / "hard_examples.csv", hard)
 
     report = ReportData(
-        class_names=class_names,
         policies=results.results,
         hard=hard,
         counts=inputs.dataset.manifest.summary,
@@ -66,17 +76,22 @@ def _document(
 ) -> dict[str, Any]:
     """Return eval_report.json; sections of optional inputs are left out where these are missing."""
     predictions = results.shown.predictions
+    outcomes = predictions.outcomes
     policies: dict[str, Any] = {
-        kind: {"policy": result.policy.to_json(), "metrics": dict(result.metrics)}
-        for kind, result in results.results.items()
+        kind: _policy_document(result, results) for kind, result in results.results.items()
     }
     for kind, reason in inputs.infeasible.items():
         policies.setdefault(kind, {})["infeasible"] = reason
 
     document = {
         "split": "VAL_TEST",
+        "task": outcomes.task,
+        "question": question(outcomes),
+        "class_names": list(outcomes.class_names),
+        "positive_class": outcomes.positive_class,
+        "outcomes": list(outcomes.names),
         "n_samples": len(predictions.truth),
-        "n_positive": int(predictions.truth.sum()),
+        "n_per_outcome": predictions.counts,
         "n_groups": predictions.n_groups,
         "n_bootstrap": config.n_bootstrap,
         "target_precision": config.target_precision,
@@ -86,11 +101,15 @@ def _document(
         },
         "policy": results.shown.policy.to_json(),
         "metrics": dict(results.shown.metrics),
+        "calibration_p_value": results.shown.calibration_p_value,
+        "classes": {row.name: _class_document(row) for row in results.shown.classes},
         "policies": policies,
         "against_confidence": {
             kind: comparison.to_json() for kind, comparison in results.comparisons.items()
         },
     }
+    if outcomes.task == BINARY:
+        document["n_positive"] = int(predictions.is_positive.sum())
     if results.robustness:
         document["robustness"] = {entry.kind: entry.to_json() for entry in results.robustness}
     if results.distilled_head is not None:
@@ -101,14 +120,28 @@ def _document(
     return document
 
 
+def _policy_document(result: PolicyResult, results: PolicyResults) -> dict[str, Any]:
+    kind = result.policy.kind
+    return {
+        "policy": result.policy.to_json(),
+        "metrics": dict(result.metrics),
+        "calibration_p_value": result.calibration_p_value,
+        "uncalibrated_reason": result.uncalibrated_reason or None,
+        "guarantees": [found.to_json() for found in results.guarantees if found.kind == kind],
+    }
+
+
+def _class_document(row: ClassResult) -> dict[str, Any]:
+    counts = {name: getattr(row, name) for name in _CLASS_COUNTS}
+    return {**counts, "metrics": dict(row.metrics)}
+
+
 def _hard_examples(
-    config: EvaluateConfig,
-    inputs: EvaluationInputs,
-    results: PolicyResults,
-    class_names: tuple[str, str],
+    config: EvaluateConfig, inputs: EvaluationInputs, results: PolicyResults
 ) -> list[HardExample]:
     """Return the errors with the highest confidence, worst first."""
     predictions, data = results.shown.predictions, inputs.dataset
+    names = predictions.outcomes.names
     wrong = np.flatnonzero(predictions.error)
     worst_first = wrong[np.argsort(-predictions.confidence[wrong], kind="stable")]
     rows = worst_first[: config.n_hard_examples].tolist()
@@ -121,17 +154,19 @@ def _hard_examples(
 
     for row, position, image in zip(rows, positions.tolist(), images, strict=True):
         sample = data.samples[position]
+        truth, decision = int(predictions.truth[row]), int(predictions.decision[row])
         examples.append(
             HardExample(
                 sample_id=sample.sample_id,
                 source=sample.source,
                 path=sample.path,
                 group=sample.group,
-                label=class_names[int(predictions.truth[row])],
-                decision=class_names[int(predictions.decision[row])],
-                probability=float(predictions.probability[row]),
-                margin=float(predictions.margin[row]),
-                missed=bool(predictions.truth[row]),
+                label=names[truth],
+                decision=names[decision],
+                probability=float(predictions.probabilities[row, decision]),
+                probability_of_label=float(predictions.probabilities[row, truth]),
+                confidence=float(predictions.confidence[row]),
+                error=_error_name(predictions.outcomes.task, truth),
                 image=image,
             )
         )
@@ -139,12 +174,46 @@ def _hard_examples(
     return examples
 
 
-def _write_metrics(file: Path, results: PolicyResults) -> None:
+def _error_name(task: str, truth: int) -> str:
+    if task != BINARY:
+        return "wrong"
+    return "missed" if truth == 1 else "false alarm"
+
+
+def _write_metrics(file: Path, metrics: Mapping[str, Entry]) -> None:
     with file.open("w", newline="", encoding="utf-8") as stream:
         writer = csv.writer(stream, lineterminator="\n")
-        writer.writerow(["metric", "value", "low_95", "high_95"])
-        for name, entry in results.shown.metrics.items():
-            writer.writerow([name, entry["value"], *(entry["interval_95"] or ("", ""))])
+        writer.writerow(["metric", "value", "low_95", "high_95", "calibrated_95"])
+        for name, entry in metrics.items():
+            writer.writerow([name, *_cells(entry), _calibrated(entry)])
+
+
+def _write_classes(file: Path, classes: Sequence[ClassResult]) -> None:
+    """Write one row for each outcome."""
+    columns = ["class", *_CLASS_COUNTS]
+    for name in COLUMNS:
+        columns += [name, f"{name}_low_95", f"{name}_high_95"]
+
+    with file.open("w", newline="", encoding="utf-8") as stream:
+        writer = csv.writer(stream, lineterminator="\n")
+        writer.writerow([*columns, "ece_calibrated_95"])
+        for row in classes:
+            values: list[object] = [row.name, *(getattr(row, name) for name in _CLASS_COUNTS)]
+            for name in COLUMNS:
+                values += _cells(row.metrics[name])
+            writer.writerow([*values, _calibrated(row.metrics["ece"])])
+
+
+def _cells(entry: Entry) -> list[object]:
+    """Return value, lower and upper end; empty where there is none."""
+    value = "" if entry["value"] is None else entry["value"]
+    return [value, *(entry["interval_95"] or ("", ""))]
+
+
+def _calibrated(entry: Entry) -> object:
+    """Return the bound of a calibration error of a calibrated model; empty where there is none."""
+    band = entry.get("calibrated_95")
+    return "" if band is None else band[1]
 
 
 def _write_hard_examples(file: Path, examples: list[HardExample]) -> None:

@@ -7,12 +7,20 @@ import numpy as np
 from components.evaluate.config import EvaluateConfig
 from components.evaluate.inputs import EvaluationInputs, FittedPolicy
 from components.evaluate.report.early_exit_report import EarlyExitResult, measure_early_exit
-from components.evaluate.report.guarantees import Guarantee, PolicyComparison, compare_to_confidence
+from components.evaluate.report.guarantees import (
+    Guarantee,
+    PolicyComparison,
+    compare_to_confidence,
+    measure_guarantees,
+)
+from components.evaluate.report.per_class import measure_classes
 from components.evaluate.report.plots import Band
+from components.evaluate.report.predictions import Predictions
 from components.evaluate.report.report import PolicyResult
 from components.evaluate.report.robustness import Robustness, measure_robustness
-from components.evaluate.report.scorecard import Predictions, measure
-from components.shared.policies.policy import SelectivePolicy
+from components.evaluate.report.scorecard import measure
+from components.shared.policies.policy import SelectivePolicy, softmax_policy
+from components.shared.stats.miscalibration import calibration_p_value
 from components.shared.stats.risk_coverage import risk_band
 
 _BAND_COVERAGES = np.linspace(0.05, 1, 39)
@@ -57,10 +65,17 @@ def evaluate_policies(config: EvaluateConfig, inputs: EvaluationInputs) -> Polic
 
     for kind, entry in fitted.items():
         logits, policy = entry.logits, entry.policy
-        result = _evaluate(config, entry, with_band=len(fitted) > 1)
+        result = _evaluate(config, entry, with_band=len(fitted) > 1, in_detail=not results)
         results[kind] = result
         if isinstance(policy, SelectivePolicy):
-            guarantees.append(Guarantee.of(policy, result.metrics))
+            guarantees += measure_guarantees(
+                policy,
+                result.predictions,
+                entry.certified,
+                targets=config.targets,
+                n_replicates=n_replicates,
+                seed=seed,
+            )
 
         if entry.early_exit is not None:
             early_exits.append(
@@ -75,11 +90,13 @@ def evaluate_policies(config: EvaluateConfig, inputs: EvaluationInputs) -> Polic
     comparisons = {}
 
     if "gate" in results:
-        gate = results["gate"]
+        gate, policy = results["gate"], fitted["gate"].policy
+        softmax = softmax_policy(policy.outcomes, policy.threshold_margin, policy.calibrator)
+        confidence = softmax.confidence(fitted["gate"].logits.logits)
         comparisons["gate"] = compare_to_confidence(
             "gate",
             gate.predictions,
-            gate.policy.threshold_margin,
+            confidence,
             n_replicates=n_replicates,
             seed=seed,
         )
@@ -92,7 +109,7 @@ def evaluate_policies(config: EvaluateConfig, inputs: EvaluationInputs) -> Polic
         comparisons=comparisons,
         early_exits=tuple(early_exits),
         robustness=tuple(robustness),
-        distilled_head=None if head is None else _evaluate(config, head, with_band=False),
+        distilled_head=None if head is None else _evaluate(config, head),
     )
 
 
@@ -103,26 +120,40 @@ def _bundled_first(config: EvaluateConfig, inputs: EvaluationInputs) -> dict[str
     return {config.policy: inputs.policies[config.policy]} | inputs.policies
 
 
-def _evaluate(config: EvaluateConfig, fitted: FittedPolicy, *, with_band: bool) -> PolicyResult:
+def _evaluate(
+    config: EvaluateConfig,
+    fitted: FittedPolicy,
+    *,
+    with_band: bool = False,
+    in_detail: bool = False,
+) -> PolicyResult:
     predictions = predict(fitted)
-    values = measure(
-        predictions, targets=config.targets, n_replicates=config.n_bootstrap, seed=config.seed
+    groups, n_replicates, seed = predictions.groups, config.n_bootstrap, config.seed
+    return PolicyResult(
+        policy=fitted.policy,
+        predictions=predictions,
+        metrics=measure(predictions, targets=config.targets, n_replicates=n_replicates, seed=seed),
+        classes=measure_classes(predictions, n_replicates, seed) if in_detail else (),
+        calibration_p_value=calibration_p_value(*predictions.forecast, groups, n_replicates, seed),
+        uncalibrated_reason=fitted.uncalibrated_reason,
+        band=_band(config, predictions) if with_band else None,
     )
-    band = _band(config, predictions) if with_band else None
-    return PolicyResult(fitted.policy, predictions, values, band)
 
 
 def predict(fitted: FittedPolicy) -> Predictions:
     """Return the predictions of a policy on its logits."""
     logits, policy = fitted.logits, fitted.policy
+    is_binary = policy.outcomes.positive is not None
     return Predictions(
-        truth=logits.truth(policy.outcomes) == 1,
-        decision=policy.decision(logits.logits) == 1,
-        margin=policy.margin(logits.logits),
+        outcomes=policy.outcomes,
+        truth=logits.truth(policy.outcomes),
+        decision=policy.decision(logits.logits),
+        probabilities=policy.probabilities(logits.logits),
+        margin=policy.margin(logits.logits) if is_binary else None,
         confidence=policy.confidence(logits.logits, logits.gate),
         groups=logits.groups,
         answered=policy.answers(logits.logits, logits.gate),
-        both=policy.answer_sets(logits.logits).sum(axis=1) > 1,
+        answer_sets=policy.answer_sets(logits.logits),
     )
 
 

@@ -10,7 +10,7 @@ from components.evaluate.inputs import check_inputs, read_inputs
 from components.evaluate.outputs import REPORT, write_evaluation
 from components.evaluate.policies import PolicyResults, evaluate_policies
 from components.evaluate.report.plots import thinned
-from components.evaluate.report.scorecard import Predictions
+from components.evaluate.report.predictions import Predictions
 from components.shared.contracts.artifact_kinds import Kind
 from components.shared.contracts.artifacts import writing
 from components.shared.contracts.step import InputDir, OutputDir, OutputFile, main
@@ -24,14 +24,15 @@ class Result:
     """Values for the KFP UI.
 
     Attributes:
-        metrics: of the bundled policy, where they exist.
-        roc: false positive rates, true positive rates and finite thresholds.
-        labels: (other class, positive class).
+        metrics: of the policy that is shown, where they exist.
+        roc: false positive rates, true positive rates and finite thresholds; None for a multiclass
+            task.
+        labels: names of the outcomes.
         confusion: a row for each true class.
     """
 
     metrics: dict[str, float]
-    roc: tuple[list[float], list[float], list[float]]
+    roc: tuple[list[float], list[float], list[float]] | None
     labels: list[str]
     confusion: list[list[int]]
 
@@ -56,7 +57,7 @@ def run(
         LeakageViolationError: logits of another split.
         ArtifactError: logits, policies and dataset do not belong together, or the policy to be
             bundled was not given.
-        DataError: VAL_TEST lacks a class.
+        DataError: VAL_TEST has images of one class only.
     """
     policies = {"softmax": softmax_policy, "gate": gate_policy, "scrc": scrc_policy}
     inputs = read_inputs(config, policies, val_test_logits, gate_test_logits, dataset)
@@ -76,22 +77,26 @@ def run(
     report.parent.mkdir(parents=True, exist_ok=True)
     shutil.copyfile(evaluation / REPORT, report)
 
-    names = inputs.policies[results.shown.policy.kind].class_names
-
-    return _for_kfp(results, list(names))
+    return _for_kfp(results)
 
 
-def _for_kfp(results: PolicyResults, labels: list[str]) -> Result:
+def _for_kfp(results: PolicyResults) -> Result:
     shown = results.shown
     scalars = {
         name: entry["value"] for name, entry in shown.metrics.items() if entry["value"] is not None
     }
-    return Result(scalars, _roc_points(shown.predictions), labels, shown.confusion)
+    is_binary = shown.predictions.margin is not None
+    return Result(
+        metrics=scalars,
+        roc=_roc_points(shown.predictions) if is_binary else None,
+        labels=list(shown.predictions.outcomes.names),
+        confusion=shown.confusion.tolist(),
+    )
 
 
 def _roc_points(predictions: Predictions) -> tuple[list[float], list[float], list[float]]:
     """Return the ROC curve on the probability scale; the JSON of the KFP UI has no infinity."""
-    fpr, tpr, thresholds = metrics.roc_curve(predictions.truth, predictions.margin)
+    fpr, tpr, thresholds = metrics.roc_curve(predictions.is_positive, predictions.log_odds)
     # The first point flags nothing: any threshold above the largest score does that.
     finite = np.where(np.isfinite(thresholds), thresholds, thresholds[1] + 1)
     probability = metrics.sigmoid(finite)

@@ -170,21 +170,30 @@ def _run(
 
 
 def _summary(report: dict[str, Any]) -> str:
-    """Return a short table: the four headline metrics with their 95 % intervals."""
-    lines = [f"VAL_TEST: {report['n_samples']} images, {report['n_groups']} groups"]
+    """Return a short table: the headline metrics of the task with their 95 % intervals."""
+    counts = f"{report['n_samples']} images, {report['n_groups']} groups"
+    lines = [f"VAL_TEST: {report['question']}, {counts}"]
     for name, title in (
         ("accuracy", "accuracy"),
         ("mcc", "MCC"),
         ("auroc", "AUROC"),
+        ("auroc_macro", "mean AUROC"),
         ("ece_top_label", "ECE"),
     ):
-        entry = report["metrics"][name]
-        value = "none" if entry["value"] is None else f"{entry['value']:.3f}"
-        bounds = entry["interval_95"]
-        interval = f"95 %: {bounds[0]:.3f} to {bounds[1]:.3f}" if bounds else "95 %: none"
-        lines.append(f"  {title:10} {value:>7}   {interval}")
+        if name in report["metrics"]:
+            entry = report["metrics"][name]
+            value = "none" if entry["value"] is None else f"{entry['value']:.3f}"
+            lines.append(f"  {title:10} {value:>7}   {_spread(entry)}")
 
     return "\n".join(lines)
+
+
+def _spread(entry: dict[str, Any]) -> str:
+    """Return the interval of a metric, or what noise alone makes of a calibration error."""
+    bounds, band = entry["interval_95"], entry.get("calibrated_95")
+    if band is not None:
+        return f"noise: up to {band[1]:.3f}"
+    return f"95 %: {bounds[0]:.3f} to {bounds[1]:.3f}" if bounds else "95 %: none"
 
 
 def _shown(path: Path) -> str:

@@ -6,12 +6,12 @@ from typing import Any
 
 import numpy as np
 
-from components.evaluate.report.scorecard import Entry
+from components.evaluate.report.scorecard import Entry, entries, per_group
 from components.shared.contracts.errors import ArtifactError
 from components.shared.policies.early_exit import EarlyExit, decisions_of_margin
 from components.shared.policies.logits import Logits
 from components.shared.policies.policy import Policy
-from components.shared.stats.bootstrap import intervals
+from components.shared.stats.bootstrap import Statistic
 from components.shared.stats.jackknife import Scale
 from components.shared.stats.metrics import weighted_mean
 
@@ -25,7 +25,9 @@ class EarlyExitResult:
         n_views: views of an image without early exit.
         views_per_image: mean number of views with early exit.
         saved: fraction of views that early exit skips.
-        unchanged: fraction of images whose decision is that of all views.
+        unchanged: probability that the decision on a random image of a random group is that of all
+            views.
+        unchanged_per_image: the same of a random image; nothing is certified about it.
         certified: lower bound of `unchanged`, with probability at least 1 - delta.
         delta: probability with which the bound may fail.
     """
@@ -35,6 +37,7 @@ class EarlyExitResult:
     views_per_image: float
     saved: Entry
     unchanged: Entry
+    unchanged_per_image: Entry
     certified: float
     delta: float
 
@@ -46,8 +49,10 @@ class EarlyExitResult:
             "views_per_image": self.views_per_image,
             "saved": self.saved["value"],
             "saved_interval_95": self.saved["interval_95"],
-            "equal": self.unchanged["value"],
-            "equal_interval_95": self.unchanged["interval_95"],
+            "equal": self.unchanged_per_image["value"],
+            "equal_interval_95": self.unchanged_per_image["interval_95"],
+            "equal_per_group": self.unchanged["value"],
+            "equal_per_group_interval_95": self.unchanged["interval_95"],
             "promised": self.certified,
             "delta": self.delta,
         }
@@ -79,19 +84,26 @@ def measure_early_exit(
     saved = np.where(exits, 1 - 1 / early_exit.n_views, 0.0)
     unchanged = ~exits | (decisions_of_margin(policy, margin) == policy.decide(logits.logits))
 
-    statistics = {
+    is_unchanged = partial(weighted_mean, unchanged)
+    statistics: dict[str, Statistic] = {
         "saved": partial(weighted_mean, saved),
-        "unchanged": partial(weighted_mean, unchanged),
+        "unchanged": per_group(is_unchanged, logits.groups),
+        "unchanged per image": is_unchanged,
     }
-    scales = {"saved": Scale.UNIT, "unchanged": Scale.PROPORTION}
-    bounds = intervals(statistics, logits.groups, n_replicates, seed, scales)
+    scales = {
+        "saved": Scale.UNIT,
+        "unchanged": Scale.PROPORTION,
+        "unchanged per image": Scale.PROPORTION,
+    }
+    found = entries(statistics, logits.groups, n_replicates, seed, scales)
 
     return EarlyExitResult(
         kind=kind,
         n_views=early_exit.n_views,
         views_per_image=float(early_exit.n_views * (1 - saved.mean())),
-        saved={"value": float(saved.mean()), "interval_95": bounds["saved"]},
-        unchanged={"value": float(unchanged.mean()), "interval_95": bounds["unchanged"]},
+        saved=found["saved"],
+        unchanged=found["unchanged"],
+        unchanged_per_image=found["unchanged per image"],
         certified=1 - early_exit.max_changed,
         delta=early_exit.delta,
     )

@@ -1,7 +1,8 @@
 """Plots of the report as inline SVG, coloured by the page's CSS variables for light and dark mode.
 
 matplotlib draws in placeholder colours that are replaced afterwards. The same data give the same
-bytes.
+bytes. Names of classes stand in titles, notes and keys, which are the page's: there any name has
+its glyphs and its line breaks.
 """
 
 import io
@@ -12,7 +13,7 @@ from xml.etree import ElementTree
 
 import numpy as np
 
-from components.evaluate.report.scorecard import Predictions
+from components.evaluate.report.predictions import Predictions
 from components.shared.stats import calibration_error, metrics
 from components.shared.stats.metrics import Floats, Integers
 from components.shared.stats.risk_coverage import risk_coverage_curve
@@ -64,8 +65,9 @@ def thinned(count: int, limit: int) -> Integers:
 
 def roc(predictions: Predictions) -> Plot:
     """Plot the true against the false positive rate, with the policy's operating point."""
-    fpr, tpr, _ = metrics.roc_curve(predictions.truth, predictions.margin)
-    tn, fp, fn, tp = metrics.confusion(predictions.truth, predictions.decision)
+    truth, decision = predictions.is_positive, predictions.says_positive
+    fpr, tpr, _ = metrics.roc_curve(truth, predictions.log_odds)
+    tn, fp, fn, tp = metrics.confusion(truth, decision)
     point = fp / (fp + tn), tp / (fn + tp)
 
     def draw(axes: Any) -> None:
@@ -80,16 +82,17 @@ def roc(predictions: Predictions) -> Plot:
     )
     note = "Towards the upper left is better; the diagonal is chance level. Dot: the policy."
 
-    return Plot(_svg(draw, "roc", label), "ROC", note)
+    return Plot(_svg(draw, "roc", label), f"ROC of {_positive(predictions)}", note)
 
 
 def precision_recall(predictions: Predictions) -> Plot:
     """Plot precision against recall, with the policy's operating point and the base rate."""
-    positives, negatives, _ = metrics.cumulated(predictions.truth, predictions.margin, None)
+    truth = predictions.is_positive
+    positives, negatives, _ = metrics.cumulated(truth, predictions.log_odds, None)
     recall = positives[1:] / positives[-1]
     precision = positives[1:] / (positives[1:] + negatives[1:])
-    _, fp, fn, tp = metrics.confusion(predictions.truth, predictions.decision)
-    base_rate = float(predictions.truth.mean())
+    _, fp, fn, tp = metrics.confusion(truth, predictions.says_positive)
+    base_rate = float(truth.mean())
 
     def draw(axes: Any) -> None:
         axes.axhline(base_rate, linestyle="--", color=TEXT, linewidth=1)
@@ -98,21 +101,27 @@ def precision_recall(predictions: Predictions) -> Plot:
             axes.plot(tp / (tp + fn), tp / (tp + fp), "o", color=POSITIVE, markersize=7)
         _unit_square(axes, "recall", "precision")
 
-    label = f"Precision-recall curve; {base_rate:.3f} of the images are positive."
+    name = _positive(predictions)
+    label = f"Precision-recall curve; {base_rate:.3f} of the images are {name}."
     note = (
-        "Fraction of flagged images that are positive, against fraction of positives found."
+        f"Fraction of flagged images that are {name}, against the fraction of them that is found."
         " Dashed: every image flagged."
     )
 
-    return Plot(_svg(draw, "pr", label), "Precision and recall", note)
+    return Plot(_svg(draw, "pr", label), f"Precision and recall of {name}", note)
 
 
 def reliability(predictions: Predictions) -> Plot:
-    """Plot the observed frequency of the positive class against its mean predicted probability.
+    """Plot the observed frequency of an event against its mean predicted probability.
 
-    Bins have equal width; bars and sizes of dots show how many images each holds.
+    The event is the positive class of a binary task, and else that the most probable class is the
+    true one. Bins have equal width; bars and sizes of dots show how many images each holds.
     """
-    bins = calibration_error.reliability(predictions.truth, predictions.probability)
+    is_binary = predictions.margin is not None
+    event, probability = (
+        (predictions.is_positive, predictions.probability) if is_binary else predictions.top_label
+    )
+    bins = calibration_error.reliability(event, probability)
     filled = bins.weight > 0
     centres = (np.arange(len(bins.weight)) + 0.5) / len(bins.weight)
 
@@ -149,37 +158,66 @@ def reliability(predictions: Predictions) -> Plot:
         "On the diagonal, predicted probability equals observed frequency. Dot sizes and bars show"
         " the number of images."
     )
+    of = f"the probability of {_positive(predictions)}" if is_binary else "the most probable class"
 
-    return Plot(_svg(draw, "reliability", label), "Reliability", note)
+    return Plot(_svg(draw, "reliability", label), f"Reliability of {of}", note)
 
 
-def score_histogram(predictions: Predictions, threshold: float, names: tuple[str, str]) -> Plot:
-    """Plot a histogram of P(positive) for each class; names: (other class, positive class)."""
+def score_histogram(predictions: Predictions, threshold: float) -> Plot:
+    """Plot a histogram of P(positive) for each side of a binary task."""
+    other, positive = predictions.outcomes.names
+    sides = {other: ~predictions.is_positive, positive: predictions.is_positive}
+
+    return _histogram(
+        predictions.probability,
+        sides,
+        threshold,
+        f"Predicted probability of {positive}",
+        "Greater separation is better. Dashed: the policy's threshold.",
+    )
+
+
+def confidence_histogram(predictions: Predictions, threshold: float | None) -> Plot:
+    """Plot a histogram of the most probable class's probability, of right and of wrong decisions.
+
+    threshold: the probability from which the policy answers; None where it has no such limit.
+    """
+    _, probability = predictions.top_label
+    note = "Wrong decisions further to the left are better."
+    return _histogram(
+        probability,
+        {"right": ~predictions.error, "wrong": predictions.error},
+        threshold,
+        "Probability of the most probable class",
+        note if threshold is None else f"{note} Dashed: answered from here on.",
+    )
+
+
+def _histogram(
+    probability: Floats,
+    sides: Mapping[str, metrics.Bools],
+    threshold: float | None,
+    title: str,
+    note: str,
+) -> Plot:
+    """Plot a histogram of probabilities (N,) for each of two sides (N,) bool, by name."""
     edges = np.linspace(0, 1, _N_SCORE_BINS + 1)
-    counts = [
-        np.histogram(predictions.probability[predictions.truth == side], edges)[0]
-        for side in (False, True)
-    ]
+    counts = [np.histogram(probability[side], edges)[0] for side in sides.values()]
 
     def draw(axes: Any) -> None:
         for values, colour in zip(counts, (NEGATIVE, POSITIVE), strict=True):
             axes.stairs(values, edges, fill=True, color=colour, alpha=0.35, linewidth=0)
             axes.stairs(values, edges, color=colour, linewidth=1.6)
-        axes.axvline(threshold, color=TEXT, linewidth=1.2, linestyle="--")
+        if threshold is not None:
+            axes.axvline(threshold, color=TEXT, linewidth=1.2, linestyle="--")
         axes.set(xlabel="predicted probability", ylabel="images", xlim=(0, 1))
         axes.set_ylim(bottom=0)
 
-    label = (
-        f"Histogram of predicted probabilities by class; the policy's threshold is {threshold:.4f}."
-    )
-    key = (("--negative", names[0]), ("--positive", names[1]))
+    at = "" if threshold is None else f"; the policy's threshold is {threshold:.4f}"
+    label = f"Histogram of predicted probabilities, {' and '.join(sides)} apart{at}."
+    key = tuple(zip(("--negative", "--positive"), sides, strict=True))
 
-    return Plot(
-        _svg(draw, "scores", label),
-        "Scores by class",
-        "Greater separation is better. Dashed: the policy's threshold.",
-        key,
-    )
+    return Plot(_svg(draw, "scores", label), title, note, key)
 
 
 def risk_coverage(
@@ -195,7 +233,7 @@ def risk_coverage(
     """
     curves = {name: risk_coverage_curve(p.confidence, p.error) for name, p in policies.items()}
     points = {
-        name: (float(p.answered.mean()), float(p.error[p.answered].mean()))
+        name: (float(p.answered.mean()), float(1 - p.covered[p.answered].mean()))
         for name, p in policies.items()
         if p.answered.any() and not p.answered.all()
     }
@@ -228,6 +266,11 @@ def risk_coverage(
     label = f"Risk-coverage curve: {'; '.join(ends)}."
 
     return Plot(_svg(draw, "risk", label), "Risk and coverage", note, key if len(key) > 1 else ())
+
+
+def _positive(predictions: Predictions) -> str:
+    """Return the name of the positive class."""
+    return predictions.outcomes.names[1]
 
 
 def _curve(axes: Any, x: Floats, y: Floats) -> None:

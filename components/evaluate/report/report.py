@@ -17,62 +17,116 @@ import numpy.typing as npt
 
 from components.evaluate.report import plots
 from components.evaluate.report.early_exit_report import EarlyExitResult
-from components.evaluate.report.guarantees import Guarantee, PolicyComparison
-from components.evaluate.report.robustness import METRICS as ROBUSTNESS_METRICS
+from components.evaluate.report.guarantees import PER_GROUP, Guarantee, PolicyComparison
+from components.evaluate.report.per_class import COLUMNS, ClassResult
+from components.evaluate.report.predictions import Predictions, question
 from components.evaluate.report.robustness import Robustness
-from components.evaluate.report.scorecard import (
-    METRIC_GROUPS,
-    METRICS,
-    Entry,
-    Predictions,
-)
+from components.evaluate.report.scorecard import Entry, metric_groups, metrics_of
 from components.evaluate.targets import Targets
 from components.shared.contracts.artifacts import Manifest
-from components.shared.policies.policy import Policy
-from components.shared.stats import metrics
+from components.shared.contracts.outcomes import BINARY, MULTICLASS
+from components.shared.policies.policy import Policy, ScrcPolicy
+from components.shared.stats import jackknife, multiclass
 from components.shared.stats.bootstrap import Interval
+from components.shared.stats.metrics import Integers
 
-_HEADLINE = ("accuracy", "mcc", "auroc", "ece_top_label")
-# With so few groups the bootstrap underestimates their variance: cluster methods need some tens.
-_FEW_GROUPS = 20
+_HEADLINE = {
+    BINARY: ("accuracy", "mcc", "auroc", "ece_top_label"),
+    MULTICLASS: ("accuracy", "f1_macro", "auroc_macro", "ece_top_label"),
+}
+_MAX_NAMED_COLUMNS = 8  # of a confusion matrix; more are numbered, or their names have no room
+_N_CONFUSIONS = 12  # most frequent confusions that are listed
+_SIGNIFICANT = 0.05
 _THUMBNAIL = 224  # pixels
 
 
 @dataclass(frozen=True)
 class PolicyResult:
-    """One policy, its predictions on VAL_TEST and its metrics; band: of the risk-coverage curve."""
+    """One policy on VAL_TEST.
+
+    Attributes:
+        policy: the policy.
+        predictions: its decisions.
+        metrics: by name.
+        classes: a row for each outcome, of the policy that is shown in detail.
+        calibration_p_value: of the test that its probabilities are calibrated; None with too few
+            groups.
+        uncalibrated_reason: why it has no calibrator; empty where it has one, or none was wanted.
+        band: of the risk-coverage curve.
+    """
 
     policy: Policy
     predictions: Predictions
     metrics: Mapping[str, Entry]
+    classes: Sequence[ClassResult] = ()
+    calibration_p_value: float | None = None
+    uncalibrated_reason: str = ""
     band: plots.Band | None = None
 
     @property
     def rule(self) -> str:
         """The decision rule in words."""
-        positive, threshold = self.policy.outcomes.positive_class, self.policy.threshold
-        rule = f"{positive} if its probability exceeds {threshold:.4f}"
-        return rule if self.policy.kind == "softmax" else f"{rule}; uncertain images are deferred"
+        outcomes, threshold = self.policy.outcomes, self.policy.threshold
+        if outcomes.positive is not None:
+            rest = "" if len(outcomes.class_names) == 2 else ", against all other classes,"
+            rule = f"{outcomes.positive_class}{rest} if its probability exceeds {threshold:.4f}"
+        else:
+            rule = "the most probable class"
+
+        # The most probable of K classes always has a probability of 1 / K.
+        may_defer = outcomes.positive is None and threshold * len(outcomes.names) > 1 + 1e-6
+        if self.policy.kind != "softmax":
+            rule += "; uncertain images are deferred"
+        elif may_defer:
+            rule += f"; images where its probability is below {threshold:.4f} are deferred"
+        if isinstance(self.policy, ScrcPolicy) and self.policy.single_from is not None:
+            rule += "; an answer may name several classes"
+
+        return rule
 
     @property
     def calibration(self) -> str:
         """Where the probabilities come from, in words."""
         calibrator = self.policy.calibrator
-        if calibrator is None:
-            return "the model's own; no calibrator was better on VAL_CALIB, or none could be fitted"
-        return f"calibrated on VAL_CALIB by {calibrator.NAME}"
+        if calibrator is not None:
+            return f"calibrated on VAL_CALIB by {calibrator.NAME}"
+        reason = self.uncalibrated_reason
+        return f"the model's own; {reason or 'no calibrator was better, or none could be fitted'}"
 
     @property
-    def confusion(self) -> list[list[int]]:
-        """[[TN, FP], [FN, TP]]: a row for each true class, the positive class last."""
-        cells = metrics.confusion(self.predictions.truth, self.predictions.decision)
-        tn, fp, fn, tp = (int(cell) for cell in cells)
-        return [[tn, fp], [fn, tp]]
+    def calibration_verdict(self) -> str:
+        """Whether miscalibration is more than noise."""
+        if self.calibration_p_value is None:
+            return "too few groups"
+        more = (
+            "more than noise" if self.calibration_p_value <= _SIGNIFICANT else "no more than noise"
+        )
+        return f"p = {self.calibration_p_value:.3f}: {more}"
+
+    @property
+    def confusion(self) -> Integers:
+        """(K, K) int64 counts of images: rows are true outcomes, columns decisions."""
+        shown = self.predictions
+        return multiclass.confusion_matrix(shown.truth, shown.decision, shown.n_outcomes)
 
 
 @dataclass(frozen=True)
 class HardExample:
-    """An error with high confidence. image: (S, S, 3) uint8; missed: a positive was not found."""
+    """An error with high confidence.
+
+    Attributes:
+        sample_id: of the image.
+        source: of the image.
+        path: of the image's file.
+        group: of the image.
+        label: name of the true outcome.
+        decision: name of the outcome that was decided for.
+        probability: of the decision.
+        probability_of_label: of the true outcome.
+        confidence: of the decision, by which examples are ranked.
+        error: "missed" or "false alarm" of a binary task, else "wrong".
+        image: (S, S, 3) uint8.
+    """
 
     sample_id: str
     source: str
@@ -81,9 +135,20 @@ class HardExample:
     label: str
     decision: str
     probability: float
-    margin: float
-    missed: bool
+    probability_of_label: float
+    confidence: float
+    error: str
     image: npt.NDArray[np.uint8]
+
+
+@dataclass(frozen=True)
+class Confusion:
+    """A frequent confusion: images of one class that are decided to be of another."""
+
+    label: str
+    decision: str
+    count: int
+    fraction: float
 
 
 @dataclass(frozen=True)
@@ -91,13 +156,12 @@ class ReportData:
     """Context of the template.
 
     Attributes:
-        class_names: (other class, positive class).
         policies: results by kind; the first is shown in detail, all are compared.
         hard: errors with the highest confidence, worst first.
         counts: summary of the whole dataset.
         lineage: manifest of each input.
         targets: operating points of the metrics.
-        n_bootstrap: replicates of every interval.
+        n_bootstrap: replicates of the intervals that are drawn.
         guarantees: of the policies that defer.
         infeasible: reason by kind of policy.
         bundled: kind of the policy to be bundled; the report says so where it is infeasible.
@@ -107,7 +171,6 @@ class ReportData:
         distilled_head: of a multi-view model that has one.
     """
 
-    class_names: tuple[str, str]
     policies: Mapping[str, PolicyResult]
     hard: Sequence[HardExample]
     counts: Mapping[str, object]
@@ -139,27 +202,48 @@ class Thumbnail(NamedTuple):
 def render(data: ReportData) -> str:
     """Return the HTML document; the same data give the same bytes."""
     predictions = data.shown.predictions
+    task = predictions.outcomes.task
+    table = metrics_of(task)
     return _template().render(
         **vars(data),
         shown=data.shown,
+        outcomes=predictions.outcomes,
+        question=question(predictions.outcomes),
+        class_names=predictions.outcomes.names,
         n_images=len(predictions.truth),
-        n_positive=int(predictions.truth.sum()),
-        few_groups=predictions.n_groups < _FEW_GROUPS,
-        headline=[metric for metric in METRICS if metric.name in _HEADLINE],
-        metric_groups=METRIC_GROUPS,
-        robustness_metrics=tuple(ROBUSTNESS_METRICS),
+        absent=[name for name, count in predictions.counts.items() if not count],
+        few_groups=predictions.n_groups < jackknife.MIN_GROUPS,
+        min_groups=jackknife.MIN_GROUPS,
+        headline=[table[name] for name in _HEADLINE[task]],
+        metric_groups=metric_groups(task),
+        class_columns=COLUMNS,
+        per_group=PER_GROUP,
+        named_columns=len(predictions.outcomes.names) <= _MAX_NAMED_COLUMNS,
+        confusions=_most_frequent(data.shown),
         plots=_plots(data),
     )
 
 
-def number(value: float | None) -> str:
-    """Return three decimals, or "none"."""
-    return "none" if value is None else f"{value:.3f}"
+def number(value: float | None, digits: int = 3) -> str:
+    """Return `digits` decimals, or "none"."""
+    return "none" if value is None else f"{value:.{digits}f}"
 
 
-def interval(bounds: Interval, digits: int = 3) -> str:
-    """Return both ends with `digits` decimals, or "none"."""
-    return "none" if bounds is None else f"{bounds[0]:.{digits}f} to {bounds[1]:.{digits}f}"
+def interval(bounds: Interval, n_groups: int, digits: int = 3) -> str:
+    """Return both ends with `digits` decimals, or in two words why there is no interval."""
+    if bounds is not None:
+        return f"{bounds[0]:.{digits}f} to {bounds[1]:.{digits}f}"
+    return "too few groups" if n_groups < jackknife.MIN_GROUPS else "no interval"
+
+
+def spread(entry: Entry, n_groups: int, digits: int = 3) -> str:
+    """Return the interval of a metric, or the band of a calibration error, as text."""
+    if "calibrated_95" not in entry:
+        return interval(entry["interval_95"], n_groups, digits)
+    band = entry["calibrated_95"]
+    if band is None:
+        return interval(None, n_groups)
+    return f"noise: up to {band[1]:.{digits}f}"
 
 
 @functools.cache
@@ -175,6 +259,7 @@ def _template() -> jinja2.Template:
     environment.filters |= {
         "number": number,
         "interval": interval,
+        "spread": spread,
         "clamp": _clamp,
         "label": _label,
         "listing": _listing,
@@ -187,12 +272,37 @@ def _plots(data: ReportData) -> list[plots.Plot]:
     predictions, policy = data.shown.predictions, data.shown.policy
     bands = {name: result.band for name, result in data.policies.items() if result.band is not None}
     compared = {name: result.predictions for name, result in data.policies.items()}
+    risk_coverage = plots.risk_coverage(compared, bands)
+
+    if predictions.margin is None:
+        answers_from = policy.threshold if policy.kind == "softmax" else None
+        return [
+            plots.reliability(predictions),
+            plots.confidence_histogram(predictions, answers_from),
+            risk_coverage,
+        ]
     return [
         plots.roc(predictions),
         plots.precision_recall(predictions),
         plots.reliability(predictions),
-        plots.score_histogram(predictions, policy.threshold, data.class_names),
-        plots.risk_coverage(compared, bands),
+        plots.score_histogram(predictions, policy.threshold),
+        risk_coverage,
+    ]
+
+
+def _most_frequent(result: PolicyResult) -> list[Confusion]:
+    """Return the pairs of classes that are confused most often, most frequent first."""
+    matrix, names = result.confusion, result.predictions.outcomes.names
+    of_class = matrix.sum(axis=1)
+    wrong = matrix * (1 - np.eye(len(matrix), dtype=np.int64))
+    order = np.argsort(-wrong.ravel(), kind="stable")[:_N_CONFUSIONS].tolist()
+    pairs = [divmod(cell, len(names)) for cell in order]
+    return [
+        Confusion(
+            names[row], names[column], int(wrong[row, column]), wrong[row, column] / of_class[row]
+        )
+        for row, column in pairs
+        if wrong[row, column] > 0
     ]
 
 

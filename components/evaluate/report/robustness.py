@@ -1,21 +1,49 @@
 """Robustness of decisions on VAL_TEST under the image corruptions of the deployment."""
 
-import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from components.evaluate.report.scorecard import Entry
+from components.evaluate.report.scorecard import Entry, entries
+from components.shared.contracts.outcomes import BINARY, MULTICLASS
 from components.shared.policies.logits import Logits
 from components.shared.policies.policy import Policy
-from components.shared.stats.bootstrap import Interval, Statistic, intervals
+from components.shared.stats import multiclass
+from components.shared.stats.bootstrap import Statistic
 from components.shared.stats.jackknife import Scale
-from components.shared.stats.metrics import accuracy
+from components.shared.stats.metrics import Floats, Integers, Weights, weighted_mean
 from components.shared.stats.reward import expected_reward
 
-METRICS = {"accuracy": accuracy, "expected_reward": expected_reward}
-_SCALES = {"accuracy": Scale.PROPORTION, "expected_reward": Scale.UNIT}
 UNCORRUPTED = "as stored"
+
+
+def _accuracy(truth: Integers, decision: Integers, weights: Weights) -> Floats:
+    return weighted_mean(truth == decision, weights)
+
+
+def _reward(truth: Integers, decision: Integers, weights: Weights) -> Floats:
+    return expected_reward(truth == 1, decision == 1, weights)
+
+
+def _mcc(truth: Integers, decision: Integers, weights: Weights) -> Floats:
+    n_outcomes = 1 + int(max(truth.max(), decision.max()))
+    return multiclass.mcc(truth, decision, n_outcomes, weights)
+
+
+_Function = Callable[[Integers, Integers, Weights], Floats]
+
+# Task -> name -> scale of the interval, and function of truth, decisions and weights.
+METRICS: dict[str, dict[str, tuple[Scale, _Function]]] = {
+    BINARY: {
+        "accuracy": (Scale.PROPORTION, _accuracy),
+        "expected_reward": (Scale.UNIT, _reward),
+    },
+    MULTICLASS: {
+        "accuracy": (Scale.PROPORTION, _accuracy),
+        "mcc": (Scale.CORRELATION, _mcc),
+    },
+}
 
 
 @dataclass(frozen=True)
@@ -25,6 +53,11 @@ class Robustness:
     kind: str
     levels: dict[str, dict[str, Entry]]
 
+    @property
+    def metrics(self) -> tuple[str, ...]:
+        """Names of the metrics, the same at every level."""
+        return tuple(self.levels[UNCORRUPTED])
+
     def to_json(self) -> dict[str, Any]:
         """Return the entry of eval_report.json."""
         return dict(self.levels)
@@ -33,14 +66,14 @@ class Robustness:
 def measure_robustness(
     kind: str, logits: Logits, policy: Policy, n_replicates: int, seed: int
 ) -> Robustness | None:
-    """Measure a policy's decisions at every level, all levels on the same replicates.
+    """Measure a policy's decisions at every level of corruption.
 
     Args:
         kind: of the policy.
         logits: of VAL_TEST, with those of the corrupted images.
         policy: decides on the logits.
-        n_replicates: replicates of the bootstrap over groups.
-        seed: of the resampling.
+        n_replicates: replicates of the intervals that are drawn.
+        seed: of the draws.
 
     Returns:
         None where the logits hold none of corrupted images.
@@ -48,32 +81,19 @@ def measure_robustness(
     if logits.corrupted is None:
         return None
 
-    truth = logits.truth(policy.outcomes) == 1
     logits_of = {UNCORRUPTED: logits.logits}
     for number, corrupted in enumerate(logits.corrupted):
         logits_of[f"level {number}"] = corrupted
 
-    statistics: dict[str, Statistic] = {}
+    truth, table = logits.truth(policy.outcomes), METRICS[policy.outcomes.task]
+    scales = {name: scale for name, (scale, _) in table.items()}
+    levels = {}
 
     for level, values in logits_of.items():
-        decision = policy.decision(values) == 1
-        for name, metric in METRICS.items():
-            statistics[f"{level}/{name}"] = partial(metric, truth, decision)
-
-    scales = {key: _SCALES[key.split("/")[1]] for key in statistics}
-    bounds = intervals(statistics, logits.groups, n_replicates, seed, scales)
-
-    levels = {
-        level: {
-            name: _entry(statistics[f"{level}/{name}"](None), bounds[f"{level}/{name}"])
-            for name in METRICS
+        decision = policy.decision(values)
+        statistics: dict[str, Statistic] = {
+            name: partial(function, truth, decision) for name, (_, function) in table.items()
         }
-        for level in logits_of
-    }
+        levels[level] = entries(statistics, logits.groups, n_replicates, seed, scales)
 
     return Robustness(kind, levels)
-
-
-def _entry(value: Any, bounds: Interval) -> Entry:
-    value = float(value)
-    return {"value": None if math.isnan(value) else value, "interval_95": bounds}

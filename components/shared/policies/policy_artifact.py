@@ -154,6 +154,15 @@ def read_policy_or_infeasible(path: Path) -> tuple[Policy | Infeasible, Manifest
     return Infeasible(**json.loads((path / INFEASIBLE).read_text(encoding="utf-8"))), manifest
 
 
+def read_fit(path: Path) -> dict[str, Any]:
+    """Read fit.json of a verified Policy artifact; empty where there is none."""
+    file = path / FIT
+    if not file.is_file():
+        return {}
+    document: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+    return document
+
+
 def read_distilled_policy(path: Path) -> Policy | None:
     """Read the distilled head's policy in a verified artifact; None where there is none."""
     file = path / DISTILLED_POLICY

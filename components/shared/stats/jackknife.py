@@ -107,10 +107,11 @@ def student_interval(
     if not np.isfinite(value) or not np.isfinite(left_out).all():
         return None
 
-    influence = centered(left_out)
-    if n_influential(influence) < MIN_GROUPS:
+    # A block without a sample of a fraction's denominator leaves the value as it is.
+    if n_influential(value - left_out) < MIN_GROUPS:
         return None
 
+    influence = centered(left_out)
     freedom = degrees_of_freedom(influence, block, scale)
     if freedom < _MIN_EFFECTIVE - 1:
         return None

@@ -12,7 +12,13 @@ from components.shared.contracts.artifacts import write_json, writing
 from components.shared.contracts.config import Config
 from components.shared.contracts.outcomes import Outcomes
 from components.shared.policies.logits import Logits, write_logits
-from components.shared.policies.policy import GatePolicy, Policy, ScrcPolicy, softmax_policy
+from components.shared.policies.policy import (
+    GatePolicy,
+    Policy,
+    ScrcPolicy,
+    argmax_policy,
+    softmax_policy,
+)
 from tests.bundles import write_dataset
 from tests.logits_artifacts import binary_logits
 
@@ -70,4 +76,34 @@ def inputs(tmp_path: Path) -> dict[str, Path]:
         "softmax_policy": store_policy(tmp_path / "softmax", SOFTMAX),
         "gate_policy": store_policy(tmp_path / "gate", GATE),
         "scrc_policy": store_policy(tmp_path / "scrc", SCRC),
+    }
+
+
+def class_inputs(root: Path, class_names: tuple[str, ...], n: int = 240) -> dict[str, Path]:
+    """Input artifacts of several classes with own names: a softmax and an SCRC policy.
+
+    Sample i is of class i modulo K, as in `write_dataset`; two samples a group.
+    """
+    rng, n_classes = np.random.default_rng(n), len(class_names)
+    labels = np.arange(n) % n_classes
+    ids = tuple(f"{i:016x}" for i in range(n))
+    logits = Logits(
+        split="VAL_TEST",
+        class_names=class_names,
+        sample_ids=ids,
+        labels=labels,
+        logits=(rng.normal(0, 1, (n, n_classes)) + 2.5 * np.eye(n_classes)[labels]).astype("f4"),
+        groups=tuple(f"g{i // 2}" for i in range(n)),
+        sources=("s",) * n,
+        paths=tuple(f"{i}.jpg" for i in range(n)),
+    )
+    outcomes = Outcomes.of(class_names)
+    guarantee = GUARANTEE | {"outcomes": outcomes}
+    scrc = ScrcPolicy(kind="scrc", **guarantee, answer_from=(0.5,) * n_classes, single_from=0.8)
+    write_dataset(root / "dataset", class_names, n)
+    return {
+        "dataset": root / "dataset",
+        "val_test_logits": store_logits(root / "logits", logits),
+        "softmax_policy": store_policy(root / "softmax", argmax_policy(outcomes)),
+        "scrc_policy": store_policy(root / "scrc", scrc),
     }

@@ -32,7 +32,7 @@ def test_each_policy_gets_the_logits_of_its_model(inputs: dict[str, Path]) -> No
     assert list(read.policies) == ["softmax", "gate", "scrc"]
     assert read.policies["gate"].logits.gate is not None
     assert read.policies["scrc"].logits.gate is None
-    assert read.policies["softmax"].class_names == ("None", "Roadwork")
+    assert read.policies["softmax"].policy.outcomes.names == ("None", "Roadwork")
     assert set(read.manifests) == set(inputs)
 
 
@@ -85,7 +85,7 @@ def test_a_test_split_of_one_class_is_refused(inputs: dict[str, Path], tmp_path:
     read = _read({"val_test_logits": path, **_only_softmax(inputs)})
     labels = [dataclasses.replace(sample, label=0) for sample in read.dataset.samples]
     read = dataclasses.replace(read, dataset=dataclasses.replace(read.dataset, samples=labels))
-    with pytest.raises(DataError, match="VAL_TEST has 0 of 'Roadwork' among 200 samples"):
+    with pytest.raises(DataError, match="all 200 images of VAL_TEST are 'None', an evaluation"):
         check_inputs(CONFIG, read)
 
 

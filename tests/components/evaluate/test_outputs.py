@@ -8,6 +8,7 @@ import pytest
 
 from components.evaluate.config import EvaluateConfig
 from components.evaluate.step import run
+from pipelines.sources import ROOT
 from tests.components.evaluate.conftest import make_logits
 
 
@@ -36,7 +37,8 @@ def test_hard_examples_are_the_most_confident_errors(evaluation: Path) -> None:
     wrong = (logits.margin > 0) != (logits.labels == 1)
     worst = sorted(abs(logits.margin[wrong]), reverse=True)[:5]
     rows = _rows(evaluation / "hard_examples.csv")
-    assert [abs(float(row["margin"])) for row in rows] == pytest.approx(worst, abs=1e-6)
+    assert [float(row["confidence"]) for row in rows] == pytest.approx(worst, abs=1e-6)
+    assert all(float(row["probability"]) > 0.5 > float(row["probability_of_label"]) for row in rows)
     assert all({row["label"], row["decision"]} == {"None", "Roadwork"} for row in rows)
     html = (evaluation / "report.html").read_text()
     assert all(row["sample_id"] in html for row in rows)
@@ -55,3 +57,26 @@ def test_the_confusion_matrix_counts_every_image(evaluation: Path) -> None:
 def test_optional_sections_are_absent_without_their_inputs(evaluation: Path) -> None:
     document = json.loads((evaluation / "eval_report.json").read_text())
     assert not {"robustness", "student", "early_exit"} & document.keys()
+
+
+def test_every_class_is_a_row(evaluation: Path) -> None:
+    document = json.loads((evaluation / "eval_report.json").read_text())
+    rows = {row["class"]: row for row in _rows(evaluation / "per_class.csv")}
+    assert list(rows) == document["outcomes"] == ["None", "Roadwork"]
+    for name, row in rows.items():
+        entry = document["classes"][name]
+        assert int(row["n_images"]) == entry["n_images"] == document["n_per_outcome"][name]
+        for metric, found in entry["metrics"].items():
+            assert float(row[metric]) == found["value"]
+        assert float(row["recall_low_95"]) == entry["metrics"]["recall"]["interval_95"][0]
+        assert float(row["ece_calibrated_95"]) == entry["metrics"]["ece"]["calibrated_95"][1]
+
+
+def test_every_key_of_the_report_is_documented(evaluation: Path) -> None:
+    document = json.loads((evaluation / "eval_report.json").read_text())
+    page = (ROOT / "docs/reference/artifacts.md").read_text(encoding="utf-8")
+    described = page[page.index("## eval_report.json") :]
+    optional = {"robustness", "student", "early_exit"}
+    policy = document["policies"]["scrc"]
+    keys = {*document, *optional, *policy, *policy["guarantees"][0], *document["classes"]["None"]}
+    assert [key for key in sorted(keys) if f"`{key}`" not in described] == []

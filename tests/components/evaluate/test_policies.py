@@ -50,7 +50,7 @@ def test_predictions_are_the_policys(read: EvaluationInputs) -> None:
     fitted = read.policies["gate"]
     predictions = predict(fitted)
     assert fitted.logits.gate is not None
-    np.testing.assert_allclose(predictions.margin, fitted.logits.margin)
+    np.testing.assert_allclose(predictions.log_odds, fitted.logits.margin)
     np.testing.assert_array_equal(predictions.answered, fitted.logits.gate >= 0)
     np.testing.assert_array_equal(predictions.decision, fitted.logits.margin > 0)
 

@@ -7,15 +7,27 @@ from typing import Any
 
 import numpy as np
 import pytest
+import sklearn.metrics as peer
 
 from components.evaluate.config import EvaluateConfig
 from components.evaluate.step import run
 from components.shared.contracts.artifacts import write_json, writing
 from components.shared.contracts.config import Config
 from components.shared.contracts.errors import ArtifactError
-from components.shared.policies.policy import KINDS
+from components.shared.contracts.outcomes import Outcomes
+from components.shared.policies.logits import read_logits
+from components.shared.policies.policy import KINDS, softmax_policy
+from components.shared.policies.policy_artifact import read_policy
 from components.shared.stats.risk_coverage import augrc
-from tests.components.evaluate.conftest import SCRC, SOFTMAX, N, make_logits, store_logits
+from tests.components.evaluate.conftest import (
+    SCRC,
+    SOFTMAX,
+    N,
+    class_inputs,
+    make_logits,
+    store_logits,
+    store_policy,
+)
 
 
 def _evaluate(inputs: dict[str, Path], tmp_path: Path, policy: str = "softmax") -> dict[str, Any]:
@@ -72,7 +84,7 @@ def test_a_gate_that_knows_nothing_is_not(inputs: dict[str, Path], tmp_path: Pat
     document = _evaluate(inputs | {"gate_test_logits": path}, tmp_path)
     assert not document["against_confidence"]["gate"]["better"]
     html = (tmp_path / "report.html").read_text()
-    assert "Policy gate does not rank errors significantly better than the model" in html
+    assert "does not rank errors significantly better than the model" in html
     assert "not recommended" in html
 
 
@@ -124,7 +136,7 @@ def test_a_model_without_any_policy_is_evaluated_by_its_more_probable_class(
     assert entry["infeasible"] == "softmax needs more data"
     assert entry["metrics"] == document["metrics"]
     html = (tmp_path / "report.html").read_text()
-    assert "the more probable class of the uncalibrated model" in html
+    assert "the most probable class of the uncalibrated model" in html
 
 
 def test_the_report_beside_the_artifact_is_the_one_inside(
@@ -144,3 +156,86 @@ def test_a_policy_that_was_not_given_cannot_be_bundled(
     ):
         _evaluate(inputs, tmp_path, "gate")
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("n_classes", [2, 3, 5, 43])
+def test_classes_of_own_names_are_evaluated_as_scikit_learn_does(
+    n_classes: int, tmp_path: Path
+) -> None:
+    names = tuple(f"sign {number}, of many" for number in range(n_classes))
+    inputs = class_inputs(tmp_path, names, 6 * n_classes + 60)
+    config = EvaluateConfig(n_bootstrap=100)
+    result = run(config, **inputs, evaluation=tmp_path / "out", report=tmp_path / "report.html")
+    document = json.loads((tmp_path / "out/eval_report.json").read_text())
+    logits, _ = read_logits(inputs["val_test_logits"], "VAL_TEST")
+    truth, decision = logits.labels, logits.logits.argmax(axis=1)
+
+    assert document["task"] == ("binary" if n_classes == 2 else "multiclass")
+    assert document["outcomes"] == document["class_names"] == list(names)
+    assert document["n_per_outcome"] == {
+        name: int((truth == number).sum()) for number, name in enumerate(names)
+    }
+    metrics = {name: entry["value"] for name, entry in document["metrics"].items()}
+    assert metrics["accuracy"] == pytest.approx(peer.accuracy_score(truth, decision))
+    assert metrics["mcc"] == pytest.approx(peer.matthews_corrcoef(truth, decision))
+    assert result.labels == list(names)
+    assert result.metrics["accuracy"] == metrics["accuracy"]
+    assert result.confusion == peer.confusion_matrix(truth, decision).tolist()
+    assert (result.roc is None) == (n_classes > 2)
+
+    recall = peer.recall_score(truth, decision, average=None)
+    for number, name in enumerate(names):
+        row = document["classes"][name]
+        assert row["n_images"] == (truth == number).sum()
+        assert row["metrics"]["recall"]["value"] == pytest.approx(recall[number])
+
+    sets = document["policies"]["scrc"]["metrics"]
+    policy, _ = read_policy(inputs["scrc_policy"])
+    answered, members = policy.answers(logits.logits), policy.answer_sets(logits.logits)
+    missed = ~members[np.arange(len(truth)), truth]
+    assert sets["exit_rate"]["value"] == pytest.approx(answered.mean())
+    assert sets["exit_error"]["value"] == pytest.approx(missed[answered].mean())
+    [guarantee] = document["policies"]["scrc"]["guarantees"]
+    assert guarantee["unit"] == "a random image of a random group"
+    if n_classes > 2:
+        expected = members[answered].sum(axis=1).mean()
+        assert sets["mean_set_size"]["value"] == pytest.approx(expected)
+
+
+def test_one_class_against_the_rest_is_a_binary_task(tmp_path: Path) -> None:
+    names = ("stop", "yield", "workers_in_road")
+    inputs = class_inputs(tmp_path, names)
+    outcomes = Outcomes.of(names, "binary", "workers_in_road")
+    store_policy(inputs["softmax_policy"], softmax_policy(outcomes, 0.0))
+    del inputs["scrc_policy"]
+    config = EvaluateConfig(n_bootstrap=100, task="binary", positive_class="workers_in_road")
+    result = run(config, **inputs, evaluation=tmp_path / "out", report=tmp_path / "report.html")
+    document = json.loads((tmp_path / "out/eval_report.json").read_text())
+    assert document["question"] == "workers_in_road against the rest of 3 classes"
+    assert document["outcomes"] == result.labels == ["not workers_in_road", "workers_in_road"]
+    assert document["n_positive"] == 80
+    assert result.roc is not None
+    html = (tmp_path / "report.html").read_text()
+    assert "Evaluation report: workers_in_road against the rest of 3 classes" in html
+    assert "Roadwork" not in html
+
+
+def test_certificates_of_single_answers_and_reasons_reach_the_report(tmp_path: Path) -> None:
+    names = ("car", "bus", "tram")
+    inputs = class_inputs(tmp_path, names)
+    policy, _ = read_policy(inputs["scrc_policy"])
+    fit = {
+        "certificates": {name: {} for name in names},
+        "uncalibrated_reason": "temperature: needs 2 groups of 'tram'",
+    }
+    with writing(inputs["scrc_policy"], kind="Policy", step="test", config=Config()) as out:
+        write_json(out / "policy.json", policy.to_json())
+        write_json(out / "fit.json", fit)
+
+    document = _evaluate(inputs, tmp_path, "scrc")
+    entry = document["policies"]["scrc"]
+    assert [found["answer"] for found in entry["guarantees"]] == list(names)
+    assert entry["uncalibrated_reason"] == fit["uncalibrated_reason"]
+    html = (tmp_path / "report.html").read_text()
+    assert "scrc, answer tram" in html
+    assert "temperature: needs 2 groups of" in html

@@ -18,13 +18,14 @@ from pipelines.local.plan import Planned
 from pipelines.local.run import LocalRun
 
 REPORT = {
+    "question": "Roadwork or None",
     "n_samples": 40,
     "n_groups": 16,
     "metrics": {
         "accuracy": {"value": 0.9, "interval_95": [0.8, 0.95]},
         "mcc": {"value": None, "interval_95": None},
         "auroc": {"value": 0.97, "interval_95": [0.9, 0.99]},
-        "ece_top_label": {"value": 0.05, "interval_95": None},
+        "ece_top_label": {"value": 0.05, "interval_95": None, "calibrated_95": [0, 0.08]},
     },
 }
 
@@ -74,11 +75,11 @@ def test_a_run_ends_with_the_headline_metrics_and_where_the_outputs_are(
 ) -> None:
     main(["run", *VALUES, "--output", "here", "--param", "epochs=2"])
     assert capsys.readouterr().out.splitlines() == [
-        "VAL_TEST: 40 images, 16 groups",
+        "VAL_TEST: Roadwork or None, 40 images, 16 groups",
         "  accuracy     0.900   95 %: 0.800 to 0.950",
         "  MCC           none   95 %: none",
         "  AUROC        0.970   95 %: 0.900 to 0.990",
-        "  ECE          0.050   95 %: none",
+        "  ECE          0.050   noise: up to 0.080",
         "report: report.html",
         "bundle: bundle",
     ]

@@ -73,8 +73,23 @@ def test_the_document_keeps_the_keys_of_schema_1(early_exit: EarlyExit) -> None:
     result = measure_early_exit("softmax", _logits(_margins(100)), SOFTMAX, early_exit, 100, 0)
     document = result.to_json()
     assert (document["promised"], document["delta"]) == (0.98, 0.1)
-    assert document["equal"] == result.unchanged["value"]
+    assert document["equal"] == result.unchanged_per_image["value"]
+    assert document["equal_per_group"] == result.unchanged["value"]
     assert document["saved_interval_95"] == result.saved["interval_95"]
+
+
+def test_what_is_certified_is_observed_per_group(early_exit: EarlyExit) -> None:
+    """The images of one large group exit with a changed decision; no other group has a change."""
+    full, count = np.r_[np.full(60, -9.0), np.full(140, 9.0)], 200
+    margins = np.column_stack([full, np.where(full < 0, 9.0, -9.0)[:, None].repeat(9, axis=1)])
+    groups = ("large",) * 60 + tuple(f"g{row}" for row in range(60, count))
+    logits = dataclasses.replace(_logits(margins), groups=groups)
+    exits_all = dataclasses.replace(early_exit, certain_from=5.0, negative_to=-5.0)
+    result = measure_early_exit("softmax", logits, SOFTMAX, exits_all, 100, 0)
+    assert result.unchanged_per_image["value"] == pytest.approx(140 / 200)
+    assert result.unchanged["value"] == pytest.approx(140 / 141)
+    html = render(dataclasses.replace(report_data(), early_exits=[result]))
+    assert "Certified is the decision on <b>a random image of a random group</b>." in html
 
 
 def test_logits_of_one_view_are_refused(early_exit: EarlyExit) -> None:

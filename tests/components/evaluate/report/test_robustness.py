@@ -10,11 +10,11 @@ from components.evaluate.report.robustness import measure_robustness
 from components.shared.contracts.errors import DataError
 from components.shared.contracts.outcomes import Outcomes
 from components.shared.policies.logits import Logits
-from components.shared.policies.policy import softmax_policy
+from components.shared.policies.policy import argmax_policy, softmax_policy
 from components.shared.stats.reward import expected_reward_of_rates
-from tests.components.evaluate.report.examples import report_data
+from tests.components.evaluate.report.examples import ROADWORK, class_logits, report_data
 
-POLICY = softmax_policy(Outcomes.of(("None", "Roadwork"), "binary", "Roadwork"), 0.0)
+POLICY = softmax_policy(ROADWORK, 0.0)
 
 
 def _logits(corrupted: np.ndarray | None) -> Logits:
@@ -41,6 +41,22 @@ def test_each_level_is_measured_by_its_own_decisions() -> None:
     html = render(dataclasses.replace(report_data(), robustness=[result]))
     assert "<b>0.750</b>" in html
     assert "level 1" in html
+
+
+def test_several_classes_have_no_reward() -> None:
+    logits = class_logits(("a", "b", "c"))
+    wrong = np.roll(logits.logits, 1, axis=1)
+    both = dataclasses.replace(logits, corrupted=np.stack([logits.logits, wrong]))
+    policy = argmax_policy(Outcomes.of(("a", "b", "c")))
+    result = measure_robustness("softmax", both, policy, 200, 0)
+    assert result is not None
+    assert result.metrics == ("accuracy", "mcc")
+    stored, same, rolled = result.levels.values()
+    expected = (logits.logits.argmax(axis=1) == logits.labels).mean()
+    assert stored["accuracy"]["value"] == same["accuracy"]["value"] == pytest.approx(expected)
+    assert rolled["accuracy"]["value"] == pytest.approx(
+        (wrong.argmax(axis=1) == logits.labels).mean()
+    )
 
 
 def test_without_logits_of_corrupted_images_there_is_no_section() -> None:

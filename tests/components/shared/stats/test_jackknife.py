@@ -8,7 +8,7 @@ from scipy import stats
 
 from components.shared.stats import jackknife, metrics
 from components.shared.stats.jackknife import Scale
-from components.shared.stats.metrics import Floats, Integers
+from components.shared.stats.metrics import Bools, Floats, Integers
 
 
 def _interval(values: Floats, block: Integers, scale: Scale) -> tuple[float, float] | None:
@@ -33,6 +33,25 @@ def test_scales_keep_their_range() -> None:
     assert 0.5 < low < 0.95 < high < 1
     low, high = _interval(values, np.arange(40), Scale.POSITIVE) or (0, 0)
     assert 0 < low < 0.05 < high
+
+
+def test_a_fraction_that_few_groups_decide_has_no_interval() -> None:
+    """The recall of a class that 12 or 20 of 40 groups show: the others do not count."""
+    rng, block = np.random.default_rng(1), np.repeat(np.arange(40), 3)
+    found = rng.random(120) < 0.6
+    for n_groups, exists in ((12, False), (20, True)):
+        shown = (block < n_groups) & (rng.random(120) < 0.8)
+        function = functools.partial(_recall, found & shown, shown)
+        left_out = np.concatenate([function(w) for w in jackknife.weights_without(block)])
+        value = float(function(None))
+        interval = jackknife.student_interval(value, left_out, block, Scale.PROPORTION)
+        assert (interval is not None) is exists
+
+
+def _recall(hits: Bools, of_class: Bools, weights: Floats | None) -> Floats:
+    return metrics.ratio(
+        metrics.weighted_mean(hits, weights), metrics.weighted_mean(of_class, weights), np.nan
+    )
 
 
 def test_at_the_end_of_its_range_or_outside_a_value_has_no_interval() -> None:
