@@ -13,8 +13,10 @@ from functools import partial
 
 import numpy as np
 
-from components.evaluate.report.scorecard import METRICS, Predictions
+from components.evaluate.report.predictions import Predictions
+from components.evaluate.report.scorecard import metrics_of
 from components.evaluate.targets import Targets
+from components.shared.contracts.outcomes import BINARY, Outcomes
 from components.shared.stats import metrics, risk_coverage
 from components.shared.stats.bootstrap import (
     Statistic,
@@ -70,15 +72,17 @@ POPULATIONS = {
 
 def predictions(member: Integers, truth: Bools, margin: Floats) -> Predictions:
     """Return the predictions of a policy that answers from a log-odds of 1 on."""
-    confidence = np.abs(margin)
+    confidence, decision = np.abs(margin), (margin > 0).astype(np.int64)
     return Predictions(
-        truth=truth,
-        decision=margin > 0,
+        outcomes=Outcomes.of(("negative", "positive")),
+        truth=truth.astype(np.int64),
+        decision=decision,
+        probabilities=np.column_stack([metrics.sigmoid(-margin), metrics.sigmoid(margin)]),
         margin=margin,
         confidence=confidence,
         groups=tuple(f"{k:06d}" for k in member),
         answered=confidence >= _ANSWERED_FROM,
-        both=np.zeros(len(truth), dtype=bool),
+        answer_sets=np.eye(2, dtype=bool)[decision],
     )
 
 
@@ -87,12 +91,14 @@ def statistics(member: Integers, truth: Bools, margin: Floats) -> dict[str, Stat
     made = predictions(member, truth, margin)
     return {
         metric.name: partial(metric.function, made, _TARGETS)
-        for metric in METRICS
+        for metric in metrics_of(BINARY).values()
         if metric.scale is not None and metric.name not in (*_EXCLUDED, "exit_both")
     }
 
 
-SCALES = {metric.name: metric.scale for metric in METRICS if metric.scale is not None}
+SCALES = {
+    metric.name: metric.scale for metric in metrics_of(BINARY).values() if metric.scale is not None
+}
 
 
 @dataclass(frozen=True)
