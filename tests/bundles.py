@@ -62,13 +62,10 @@ class Inputs:
 
     def margin(self, pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.float64]:
         """(B,) calibrated log-odds of the policy, of (B, S, S, 3) uint8."""
-        return self.policy.margin(self._logits(pixels))
+        return self.policy.margin(self.logits(pixels))
 
-    def raw_margin(self, pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.float64]:
-        """The same before calibration."""
-        return class_log_odds(self._logits(pixels), self.policy.outcomes.positive_index)
-
-    def _logits(self, pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.float64]:
+    def logits(self, pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.float64]:
+        """(B, C) of the checkpoint."""
         classifier = Classifier.load(self.root / "checkpoint")
         with torch.inference_mode():
             return classifier(normalise(torch.from_numpy(pixels), classifier.spec)).double().numpy()
@@ -92,7 +89,7 @@ def make_inputs(
     threshold_margin: float = 0.0,
     policy: Policy | None = None,
 ) -> Inputs:
-    """Write the four artifacts; the head's bias is such that margins scatter around the threshold.
+    """Write the four artifacts; the head's bias is such that all outcomes are decided.
 
     `policy` takes the place of a softmax policy of the other arguments; a gate's checkpoint gets a
     random gate head.
@@ -101,6 +98,7 @@ def make_inputs(
     bundled = policy or softmax_policy(
         Outcomes.of(class_names, "binary", positive_class), threshold_margin
     )
+    class_names = bundled.class_names
     write_dataset(root / "dataset", class_names)
     dataset = {"dataset": verify_dir(root / "dataset", "ImageDataset")}
     with writing(root / "policy", kind="Policy", step="fit_threshold", config=Config()) as out:
@@ -114,20 +112,29 @@ def make_inputs(
             if bundled.kind == "gate":
                 torch.manual_seed(1)
                 Gate(GateHead(classifier.head.linear.in_features)).save(out)
-        middle = float(np.median(inputs.raw_margin(noise(32))))
-        with torch.no_grad():
-            classifier.head.linear.bias[class_names.index(positive_class)] += (
-                _raw_threshold(bundled) - middle
-            )
+        _centre(classifier, bundled)
     write_evaluation(root / "evaluation", bundled)
     return inputs
+
+
+def _centre(classifier: Classifier, policy: Policy) -> None:
+    """Shift the head's bias: logits have the median 0, and margins that of the threshold."""
+    bias = classifier.head.linear.bias
+    pixels = normalise(torch.from_numpy(noise(32)), classifier.spec)
+    with torch.no_grad():
+        if len(bias) > 2:
+            bias -= classifier(pixels).median(dim=0).values
+        if policy.outcomes.positive is None:
+            return
+        margin = class_log_odds(classifier(pixels).double().numpy(), policy.outcomes.positive)
+        bias[policy.outcomes.positive] += _raw_threshold(policy) - float(np.median(margin))
 
 
 def _raw_threshold(policy: Policy) -> float:
     """Return the log-odds before calibration at which the decision changes."""
     affine = logit_affine_of(policy)
     index = policy.outcomes.positive_index
-    other, positive = affine.offset[1 - index], affine.offset[index]
+    other, positive = affine.offset[index - 1], affine.offset[index]
     return float((other - positive) / affine.scale[index])
 
 
@@ -176,7 +183,7 @@ def write_evaluation(path: Path, policy: Policy) -> None:
     report = {
         "split": "VAL_TEST",
         "n_samples": 16,
-        "n_positive": 8,
+        "n_per_outcome": dict.fromkeys(policy.outcomes.names, 8),
         "n_groups": 4,
         "policy": policy.to_json(),
     }

@@ -164,10 +164,12 @@ def _serve(connection: socket.socket) -> None:
         reading, writing = os.pipe()
         middle = os.fork()
         if middle == 0:
+            # Asked before the fork: the one in the middle may end before its child looks.
+            parent = os.getpid()
             number = os.fork()
             if number == 0:
                 connection.close()
-                _become(json.loads(message), fds)
+                _become(json.loads(message), fds, parent)
             os.write(writing, str(number).encode())
             os._exit(0)
         # Once the one in the middle has ended, the new process belongs to the tests.
@@ -177,8 +179,7 @@ def _serve(connection: socket.socket) -> None:
             os.close(descriptor)
 
 
-def _become(request: dict[str, Any], fds: list[int]) -> NoReturn:
-    middle = os.getppid()
+def _become(request: dict[str, Any], fds: list[int], middle: int) -> NoReturn:
     while os.getppid() == middle:
         time.sleep(0.0005)
     for target, descriptor in enumerate(fds):

@@ -1,4 +1,4 @@
-"""Check of the stored files: the bundle on disk gives the checkpoint's logits."""
+"""Checks of the stored files: logits and decisions of the bundle on disk are the checkpoint's."""
 
 from pathlib import Path
 
@@ -8,10 +8,12 @@ import torch
 from PIL import Image
 from transformers import AutoModelForImageClassification
 
+from components.shared.calibration.calibrator import class_log_odds
 from components.shared.contracts.errors import PermanentError
+from components.shared.contracts.outcomes import Outcomes
 from components.shared.data.decode import resize
 from components.shared.models.classifier import Classifier, normalise
-from components.shared.serving.bundle import Bundle
+from components.shared.serving.bundle import MODEL, Bundle, stock_order
 from components.shared.serving.predictor import Predictor
 
 # Largest difference of a logit, relative where the logit exceeds 1: 100 times what rounding to
@@ -45,8 +47,43 @@ def check_logits(
         )
 
 
+def check_decisions(
+    bundle: Bundle, pixels: npt.NDArray[np.uint8], logits: npt.NDArray[np.float32]
+) -> None:
+    """Compare what a consumer of the stock model decides with the policy's decision.
+
+    Args:
+        bundle: on disk, with a stock model.
+        pixels: (B, S, S, 3) images of the dataset.
+        logits: (B, C) of the checkpoint.
+
+    Raises:
+        PermanentError: another decision, where rounding does not explain it.
+    """
+    outcomes = bundle.policy.outcomes
+    model = AutoModelForImageClassification.from_pretrained(bundle.path / MODEL).eval()
+    with torch.inference_mode():
+        stored = model(pixel_values=Predictor(bundle).inputs(pixels)).logits.double().numpy()
+
+    in_order = stored[:, np.argsort(stock_order(outcomes))]
+    if outcomes.positive is None:
+        ordered = np.sort(in_order, axis=1)
+        decided, distance = in_order.argmax(axis=1), ordered[:, -1] - ordered[:, -2]
+    else:
+        margin = class_log_odds(in_order, outcomes.positive)
+        decided, distance = (margin > 0).astype(np.int64), np.abs(margin)
+
+    differs = decided != bundle.policy.decision(logits)
+    differs &= distance > _TOLERANCE * np.maximum(1, np.abs(stored).max(axis=1))
+    if differs.any():
+        raise PermanentError(
+            f"the stock model decides {int(differs.sum())} of {len(differs)} images of the dataset"
+            " unlike the policy: calibrator or threshold are not in its weights as they should be"
+        )
+
+
 def check_stock(
-    directory: Path, classifier: Classifier, images: npt.NDArray[np.uint8], positive: int
+    directory: Path, classifier: Classifier, images: npt.NDArray[np.uint8], outcomes: Outcomes
 ) -> None:
     """Compare a stock model on disk with the fused `classifier` that it was written from.
 
@@ -54,7 +91,7 @@ def check_stock(
         directory: of the stock model.
         classifier: with calibrator and threshold in its head.
         images: (B, S, S, 3) images of the dataset; they are resized to the classifier's size.
-        positive: index of the positive class.
+        outcomes: of its policy.
 
     Raises:
         PermanentError: the logits differ, or either is not finite.
@@ -66,7 +103,7 @@ def check_stock(
     with torch.inference_mode():
         inputs = normalise(pixels, classifier.spec)
         stored = model(pixel_values=inputs).logits
-        expected = classifier(inputs)[:, [1 - positive, positive]]
+        expected = classifier(inputs)[:, stock_order(outcomes)]
 
     error = float((stored - expected).abs().max())
     if not error <= _TOLERANCE * max(1.0, float(expected.abs().max())):  # also for NaN

@@ -1,22 +1,34 @@
 """Options of the bundle: name, version and description in the model cards."""
 
+import dataclasses
 import re
 from dataclasses import dataclass
 
 from components.shared.contracts.config import option
+from components.shared.contracts.outcomes import Outcomes
 from components.shared.policies.config import BundledPolicyConfig
 
 _SINGLE_LINE = ("model_name", "description")
+
+
+def slug(name: str) -> str:
+    """Return the name in lower case, with hyphens for all but letters and digits of ASCII."""
+    return re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")
 
 
 @dataclass(frozen=True, kw_only=True)
 class ExportConfig(BundledPolicyConfig):
     """Options of the bundle."""
 
-    model_name: str = option("streetvision-roadwork", "Name in the model cards.")
+    model_name: str | None = option(
+        None,
+        "Name in the model cards; auto: streetvision- with the positive class, or with the number"
+        " of classes.",
+        unset="auto",
+    )
     model_version: str = option("0.1.0", "Version X.Y.Z in the model cards.")
-    description: str = option(
-        "Roadwork classifier, stage 1 of a cascade.", "One sentence for the model cards."
+    description: str | None = option(
+        None, "One sentence for the model cards; auto: what is classified.", unset="auto"
     )
     submitted_by: str = option(
         "", "Hotkey (ss58 address) for NATIX's model_card.json; empty outside that network."
@@ -28,9 +40,9 @@ class ExportConfig(BundledPolicyConfig):
     def check(self) -> list[str]:
         """Values that the model cards cannot hold."""
         problems = [
-            f"{name}={getattr(self, name)!r} must be one line of text"
+            f"{name}={value!r} must be one line of text"
             for name in _SINGLE_LINE
-            if not getattr(self, name).strip() or len(getattr(self, name).splitlines()) > 1
+            if (value := getattr(self, name)) is not None and len(value.strip().splitlines()) != 1
         ]
 
         if not re.fullmatch(r"[0-9]+\.[0-9]+\.[0-9]+", self.model_version):
@@ -48,3 +60,17 @@ class ExportConfig(BundledPolicyConfig):
             )
 
         return problems
+
+    def named(self, outcomes: Outcomes) -> "ExportConfig":
+        """Return the options with name and description of a model with these outcomes."""
+        n_classes = len(outcomes.class_names)
+        name, subject = f"{n_classes}-classes", f"Classifier of {n_classes} classes"
+        if outcomes.positive_class is not None:
+            name = slug(outcomes.positive_class) or name
+            subject = f"{' '.join(outcomes.positive_class.split())} classifier"
+
+        return dataclasses.replace(
+            self,
+            model_name=self.model_name or f"streetvision-{name}",
+            description=self.description or f"{subject}, stage 1 of a cascade.",
+        )

@@ -1,10 +1,11 @@
 """Calibrator and threshold fused into the head, and the model files that consumers load.
 
-With the policy "positive iff margin > t" and a linear head, subtracting t from the positive class's
-bias makes the model's own margin positive exactly then. So P(positive) > 0.5 and
+With the binary policy "positive iff margin > t" and a linear head, subtracting t from the positive
+class's bias makes the model's own margin positive exactly then. So P(positive) > 0.5 and
 `numpy.round(P) == 1` exactly then. A margin of exactly t gives 0.5, which numpy rounds to 0,
-"none", which is the policy's decision too. An affine calibrator scales the weights before
-(components/shared/policies/logit_affine.py).
+the other class, which is the policy's decision too. An affine calibrator scales the weights before
+(components/shared/policies/logit_affine.py). Of a multiclass policy the calibrator alone goes in:
+the largest logit is its decision, and no weights can defer.
 
 In float32 the changed weights are rounded once, and the softmax rounds P to 0.5 for margins within
 1.2e-7 of zero. Only an image within about 1e-6 of the threshold could be decided differently:
@@ -25,12 +26,11 @@ from components.shared.contracts.artifacts import write_json
 from components.shared.models.classifier import Classifier, ClassifierSpec
 from components.shared.policies.logit_affine import LogitAffine, logit_affine_of
 from components.shared.policies.policy import Policy
+from components.shared.serving.bundle import stock_order
 
 # Families whose stock classification class feeds [CLS; mean patch token] to one linear layer, as
 # `Classifier` does.
 _STOCK_TYPES = ("dinov2", "dinov2_with_registers")
-# The names that the NATIX validator expects, in this order.
-STOCK_LABELS = ("None", "Roadwork")
 _BICUBIC = 3
 
 
@@ -55,12 +55,6 @@ def stock_incompatibility(spec: ClassifierSpec, affine: LogitAffine) -> str:
             f"the model evaluates {spec.views.count} views of an image, the stock pipeline"
             " evaluates one"
         )
-    if len(spec.class_names) != len(STOCK_LABELS):
-        return (
-            f"the model has {len(spec.class_names)} classes, its consumers expect"
-            f" {' and '.join(STOCK_LABELS)}"
-        )
-
     return "" if affine.decides else affine.reason
 
 
@@ -79,7 +73,7 @@ def write_model(classifier: Classifier, policy: Policy, directory: Path) -> None
     `classifier` itself is fused too. A multi-view model is not: the aggregation of its views does
     not commute with a scale or an offset.
     """
-    affine, positive = logit_affine_of(policy), policy.outcomes.positive_index
+    affine = logit_affine_of(policy)
     if classifier.spec.views is None:
         fuse_into_head(classifier.head.linear, affine)
 
@@ -88,15 +82,16 @@ def write_model(classifier: Classifier, policy: Policy, directory: Path) -> None
         classifier.save(directory)
         return
 
-    _stock_model(classifier, [1 - positive, positive]).save_pretrained(directory)
+    _stock_model(classifier, stock_order(policy.outcomes)).save_pretrained(directory)
     write_json(directory / "preprocessor_config.json", _processor(classifier.spec))
 
 
 def _stock_model(classifier: Classifier, order: list[int]) -> Any:
-    """Return transformers' model with these weights; class `order[i]` gets `STOCK_LABELS[i]`."""
+    """Return transformers' model with these weights, whose label number i is class `order[i]`."""
+    labels = [classifier.spec.class_names[index] for index in order]
     config = copy.deepcopy(classifier.backbone.config)
-    config.id2label = dict(enumerate(STOCK_LABELS))
-    config.label2id = {name: index for index, name in enumerate(STOCK_LABELS)}
+    config.id2label = dict(enumerate(labels))
+    config.label2id = {name: index for index, name in enumerate(labels)}
     # Unset means softmax everywhere; the pipeline of transformers 4.45 applies a sigmoid for
     # "single_label_classification".
     config.problem_type = None

@@ -1,13 +1,17 @@
 """Model cards: README.md with the Hub's metadata and model index, and NATIX's model_card.json."""
 
+import json
+from collections.abc import Sequence
 from importlib.resources import files
 from typing import Any
 
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
-from components.export_bundle.config import ExportConfig
+from components.export_bundle.config import ExportConfig, slug
 from components.shared.contracts.artifacts import Manifest
+from components.shared.contracts.outcomes import Outcomes
 from components.shared.policies.logit_affine import LogitAffine
+from components.shared.policies.policy import Policy
 
 # The package's full name, so that the files of its folder belong to the phase's image.
 _TEMPLATES = "components.export_bundle.templates"
@@ -19,10 +23,13 @@ _HUB_METRICS = {
     "mcc": "matthews_correlation",
 }
 _NAME_OF_RISK = {"error": "error rate", "fnr": "false negative rate"}
+# Classes that a sentence names; more are counted.
+_N_NAMED = 8
 
 
 def model_card(
     config: ExportConfig,
+    policy: Policy,
     report: dict[str, Any],
     dataset: Manifest,
     preprocessing: dict[str, Any],
@@ -34,7 +41,8 @@ def model_card(
     """Return the Markdown of README.md: data, metrics with intervals, decision, use and limits.
 
     Args:
-        config: name, version and description.
+        config: name, version and description, none of them automatic.
+        policy: the one of the bundle.
         report: eval_report.json.
         dataset: manifest of the ImageDataset; its summary holds the counts.
         preprocessing: preprocessing.json.
@@ -42,9 +50,10 @@ def model_card(
         stock_reason: why transformers' stock pipeline cannot load the model; empty if it can.
         distilled: whether the bundle holds the distilled head as a stock model.
     """
-    policy = report["policy"]
+    outcomes, kind = policy.outcomes, policy.kind
+    guarantees = report.get("policies", {}).get(kind, {}).get("guarantees", [])
     card = ModelCard.from_template(
-        _metadata(config, report, dataset, stock=not stock_reason),
+        _metadata(config, outcomes, report, dataset, stock=not stock_reason),
         template_str=(files(_TEMPLATES) / "model_card.md.jinja").read_text(encoding="utf-8"),
         config=config,
         report=report,
@@ -53,12 +62,18 @@ def model_card(
         size=preprocessing["image_size"],
         views=preprocessing.get("views"),
         policy=policy,
-        risk=_NAME_OF_RISK.get(policy.get("risk", "")),
+        outcomes=outcomes,
+        rest=[name for name in outcomes.class_names if name != outcomes.positive_class],
+        guarantees=guarantees,
+        max_group_images=policy.to_json().get("max_group_images"),
+        risk=_NAME_OF_RISK.get(getattr(policy, "risk", "")),
         affine=affine,
         stock_reason=stock_reason,
         distilled=distilled,
         number=_number,
         interval=_interval,
+        listing=_listing,
+        code=_code,
     )
     return f"{str(card).rstrip()}\n"
 
@@ -75,7 +90,12 @@ def natix_card(config: ExportConfig) -> dict[str, Any]:
 
 
 def _metadata(
-    config: ExportConfig, report: dict[str, Any], dataset: Manifest, *, stock: bool
+    config: ExportConfig,
+    outcomes: Outcomes,
+    report: dict[str, Any],
+    dataset: Manifest,
+    *,
+    stock: bool,
 ) -> ModelCardData:
     """Return the front matter; every metric with a value is an entry of the model index."""
     results = [
@@ -96,7 +116,7 @@ def _metadata(
         pipeline_tag=_TASK,
         library_name="transformers" if stock else None,
         inference=None if stock else False,
-        tags=["roadwork", "street-scenes"],
+        tags=[tag for tag in (slug(outcomes.positive_class or ""), "street-scenes") if tag],
         model_name=config.model_name if results else None,
         eval_results=results or None,
     )
@@ -106,5 +126,22 @@ def _number(value: float | None) -> str:
     return "none" if value is None else f"{value:.4f}"
 
 
-def _interval(bounds: list[float] | None) -> str:
-    return "none" if bounds is None else f"{bounds[0]:.4f} to {bounds[1]:.4f}"
+def _interval(entry: dict[str, Any]) -> str:
+    """Return the interval of a metric, or what the noise of a calibration error stays below."""
+    bounds, noise = entry["interval_95"], entry.get("calibrated_95")
+    if bounds is not None:
+        return f"{bounds[0]:.4f} to {bounds[1]:.4f}"
+    return "none" if noise is None else f"of a calibrated model: up to {noise[1]:.4f}"
+
+
+def _listing(names: Sequence[str]) -> str:
+    """Return the names in a sentence, or how many they are."""
+    if len(names) > _N_NAMED:
+        return f"{len(names)} classes"
+    quoted = [f"`{name}`" for name in names]
+    return " and ".join(filter(None, [", ".join(quoted[:-1]), quoted[-1]]))
+
+
+def _code(text: str) -> str:
+    """Return a literal of Python."""
+    return json.dumps(text, ensure_ascii=False)

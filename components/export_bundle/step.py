@@ -97,11 +97,13 @@ def run(
     ) as out:
         shutil.copyfile(inputs.policy_path / POLICY, out / POLICY)
         write_early_exit(out, read_early_exit(inputs.policy_path))
+        named = config.named(inputs.policy.outcomes)
         preprocessing, stock_reason = _write_model(inputs, out)
         distilled = _write_distilled_model(inputs, out)
 
         card = model_card(
-            config,
+            named,
+            inputs.policy,
             inputs.report,
             inputs.dataset.manifest,
             preprocessing,
@@ -111,9 +113,9 @@ def run(
         )
 
         (out / "README.md").write_text(card, encoding="utf-8")
-        write_json(out / "model_card.json", natix_card(config))
+        write_json(out / "model_card.json", natix_card(named))
 
-        document = _document(config, inputs, out, preprocessing, stock_reason)
+        document = _document(named, inputs, out, preprocessing, stock_reason)
         if distilled and "student" in inputs.report:
             document |= _forms(inputs.report)
         write_json(out / DOCUMENT, document)
@@ -198,7 +200,7 @@ def _write_model(inputs: _Inputs, out: Path) -> tuple[dict[str, Any], str]:
     """
     import torch  # takes seconds, so only once the inputs are known to be good
 
-    from components.export_bundle.check import check_logits
+    from components.export_bundle.check import check_decisions, check_logits
     from components.export_bundle.fuse_head import stock_incompatibility, write_model
     from components.shared.models.classifier import Classifier, normalise
     from components.shared.models.gate import gate_files
@@ -228,7 +230,10 @@ def _write_model(inputs: _Inputs, out: Path) -> tuple[dict[str, Any], str]:
         for file in gate_files(inputs.checkpoint):
             shutil.copyfile(file, out / GATE / file.name)
 
-    check_logits(Bundle(out, policy, preprocessing, stock=not stock_reason), pixels, logits)
+    bundle = Bundle(out, policy, preprocessing, stock=not stock_reason)
+    check_logits(bundle, pixels, logits)
+    if bundle.stock:
+        check_decisions(bundle, pixels, logits)
 
     return preprocessing, stock_reason
 
@@ -261,7 +266,7 @@ def _write_distilled_model(inputs: _Inputs, out: Path) -> bool:
 
     data = inputs.dataset
     images = data.images(np.arange(min(_N_CHECKED_IMAGES, len(data.samples)), dtype=np.int64))
-    check_stock(out / DISTILLED_MODEL, distilled, images, policy.outcomes.positive_index)
+    check_stock(out / DISTILLED_MODEL, distilled, images, policy.outcomes)
 
     return True
 
@@ -326,6 +331,7 @@ def _document(
         "preprocessing": PREPROCESSING,
         "stock_pipeline": not stock_reason,
         "stock_pipeline_reason": stock_reason,
+        "stock_pipeline_decision": "" if stock_reason else _stock_decision(inputs.policy),
         "calibrated_weights": not uncalibrated_reason,
         "calibrated_weights_reason": uncalibrated_reason,
         "files": {file.relative_to(out).as_posix(): sha256_file(file) for file in files},
@@ -340,6 +346,17 @@ def _document(
         },
         "versions": {name: version(name) for name in _LIBRARIES},
     }
+
+
+def _stock_decision(policy: Policy) -> str:
+    """Return how a consumer of the stock model decides, and what its weights cannot hold."""
+    outcomes = policy.outcomes
+    if outcomes.positive_class is None:
+        return (
+            "the label with the largest score; the weights never defer, policy.json has the limit"
+        )
+    decision = f"{outcomes.names[1]!r} if its score exceeds 0.5, else {outcomes.names[0]!r}"
+    return decision if policy.kind == "softmax" else f"{decision}; the weights never defer"
 
 
 if __name__ == "__main__":

@@ -63,4 +63,7 @@ def test_models_still_decide_as_they_did() -> None:
     with torch.no_grad():
         again = classifier(normalise(torch.from_numpy(data.images(rows)), classifier.spec)).numpy()
     np.testing.assert_allclose(again, logits.logits, atol=1e-5)
-    Predictor(open_bundle(FOLDER / "bundle"))
+    bundle = open_bundle(FOLDER / "bundle")
+    answers = Predictor(bundle).answers(data.images(rows))
+    assert [answer.decision for answer in answers] == bundle.policy.decide(again).tolist()
+    assert {answer.decision for answer in answers} <= {"None", "Roadwork", "defer"}

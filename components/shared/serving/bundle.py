@@ -1,9 +1,9 @@
 """Opening and verification of an exported bundle, without torch.
 
-model/              the classifier with calibrator and threshold fused into the head: the decision
-                    is P(positive) > 0.5, also where the policy defers (bundle.json says so where a
-                    calibrator cannot be fused)
-policy.json         the one policy, with its calibrator and the threshold on P(positive)
+model/              the classifier with calibrator and decision fused into the head: P(positive) >
+                    0.5 of a binary task, the largest logit of a multiclass one, also where the
+                    policy defers (bundle.json says what could not be fused, and how to decide)
+policy.json         the one policy, with its task, its calibrator and its thresholds
 gate/               the gate's weights, where the policy is a gate
 preprocessing.json  how an image becomes the model's input
 student/            a transformers image classifier of the full image alone, where one was distilled
@@ -22,6 +22,7 @@ from typing import Any
 from components.shared.contracts.artifact_kinds import Kind
 from components.shared.contracts.artifacts import MANIFEST, verify_dir
 from components.shared.contracts.errors import ArtifactError
+from components.shared.contracts.outcomes import Outcomes
 from components.shared.policies.early_exit import EarlyExit, read_early_exit
 from components.shared.policies.policy import Policy, parse_policy
 
@@ -38,6 +39,16 @@ class Bundle:
     preprocessing: dict[str, Any]
     stock: bool
     early_exit: EarlyExit | None = None
+
+
+def stock_order(outcomes: Outcomes) -> list[int]:
+    """Return which class each label of the stock model is.
+
+    The positive one of two classes comes last, as consumers of NATIX's None and Roadwork expect;
+    several classes stay as they are.
+    """
+    classes = list(range(len(outcomes.class_names)))
+    return classes[::-1] if len(classes) == 2 and outcomes.positive == 0 else classes
 
 
 def open_bundle(path: Path) -> Bundle:

@@ -28,10 +28,14 @@ example:
   {"image": "photo1.jpg", "decision": "Roadwork", "probability": 0.913204, "threshold": 0.78374}
   {"image": "photo2.png", "error": "truncated or corrupt (...)"}
 
-"decision" is "Roadwork" if the calibrated "probability" exceeds "threshold", and "None" otherwise.
-A selective policy returns "defer" if it cannot guarantee the configured risk; a set-valued policy
-returns "None or Roadwork" if neither class alone is certain enough. A model of several views
-reports under "views" how many views it used: 1 if the full image was enough to decide.
+"decision" has the names of your classes. Of a binary task it is the positive class if its
+calibrated "probability" exceeds "threshold", and the other class ("not X" for several others)
+otherwise. Of a multiclass task it is the most probable class; "probability" is that class's, and
+"probabilities" has the five largest.
+
+A selective policy returns "defer" if it cannot guarantee the configured risk, and a policy with
+sets a list of names if no single one is certain enough. A model of several views reports under
+"views" how many views it used: 1 if the full image was enough to decide.
 
 The bundle is verified first: a changed, missing or additional file is refused with exit code 42.
 An image that cannot be read gets "error" instead of a decision; the other images are still
@@ -98,7 +102,13 @@ def _lines(
             values = {
                 name: value for name, value in asdict(next(answers)).items() if value is not None
             }
-            yield line | {k: round(v, 6) if isinstance(v, float) else v for k, v in values.items()}
+            yield line | {name: _rounded(value) for name, value in values.items()}
+
+
+def _rounded(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {name: _rounded(part) for name, part in value.items()}
+    return round(value, 6) if isinstance(value, float) else value
 
 
 def _parser(program: str) -> argparse.ArgumentParser:

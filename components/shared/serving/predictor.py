@@ -20,23 +20,34 @@ from components.shared.models.classifier import Classifier, ClassifierSpec, Head
 from components.shared.models.gate import Gate
 from components.shared.policies.early_exit import EarlyExit
 from components.shared.policies.logit_affine import logit_affine_of
-from components.shared.serving.bundle import GATE, MODEL, Bundle
-from components.shared.stats.metrics import sigmoid
+from components.shared.policies.policy import DEFER, Policy
+from components.shared.serving.bundle import GATE, MODEL, Bundle, stock_order
+from components.shared.stats.metrics import Bools, Floats
 
+_N_SHOWN = 5  # classes whose probabilities an answer has
 _SPEC = ("image_size", "image_mean", "image_std", "backbone_type", "views")
 
 
 @dataclass(frozen=True)
 class Answer:
-    """Decision of the policy for one image.
+    """Answer of the policy for one image.
 
-    probability: calibrated P(positive) in [0, 1], to compare with threshold. views: number of views
-    that were used, of a model of several; of 1, the probability is the full image's.
+    Attributes:
+        decision: name of an outcome, the names of several that the policy cannot tell apart, or
+            "defer".
+        probability: calibrated, in [0, 1]: of the positive class; of a multiclass task, of the most
+            probable class.
+        threshold: what the policy compares the probability with; None where it compares something
+            else.
+        probabilities: of a multiclass task, the most probable classes, at most five, by name.
+        views: number of views that were used, of a model of several; of 1, the probabilities are
+            the full image's.
     """
 
-    decision: str
+    decision: str | list[str]
     probability: float
-    threshold: float
+    threshold: float | None
+    probabilities: dict[str, float] | None = None
     views: int | None = None
 
 
@@ -64,6 +75,12 @@ class Predictor:
         """
         return resize(decode(data), self._spec.image_size)
 
+    def inputs(
+        self, pixels: npt.NDArray[np.uint8], *, first: int = 0, last: int | None = None
+    ) -> torch.Tensor:
+        """Return the model's input for (B, S, S, 3) uint8: `normalise` with the bundle's values."""
+        return normalise(torch.from_numpy(pixels), self._spec, first=first, last=last)
+
     def features(
         self, pixels: npt.NDArray[np.uint8], *, first: int = 0, last: int | None = None
     ) -> torch.Tensor:
@@ -71,9 +88,7 @@ class Predictor:
 
         Of views number `first` to `last` they are (B, V, 2h).
         """
-        return self._classifier.features(
-            normalise(torch.from_numpy(pixels), self._spec, first=first, last=last)
-        )
+        return self._classifier.features(self.inputs(pixels, first=first, last=last))
 
     def logits(self, pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.float64]:
         """(B, C) logits before folding, classes in the policy's order, of (B, S, S, 3) uint8."""
@@ -117,10 +132,11 @@ class Predictor:
                 f"{self._bundle.path / MODEL}: the output is not finite; the weights are damaged"
             )
 
-        decisions, probabilities = policy.decide(logits, gate), sigmoid(policy.margin(logits))
+        answered, sets = policy.answers(logits, gate), policy.answer_sets(logits)
+        probabilities = policy.probabilities(logits)
         return [
-            Answer(str(decision), float(probability), policy.threshold, views)
-            for decision, probability in zip(decisions, probabilities, strict=True)
+            _answer(policy, members if answers else None, values, views)
+            for answers, members, values in zip(answered, sets, probabilities, strict=True)
         ]
 
     def _outputs(
@@ -128,8 +144,8 @@ class Predictor:
     ) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64] | None]:
         """Logits before folding (B, C), and raw gate scores (B,) where the policy is a gate."""
         logits = self._classifier.head(features).double().numpy()
-        if self._bundle.stock and self._bundle.policy.outcomes.positive == 0:
-            logits = logits[:, ::-1]  # the stock form has the positive class last
+        if self._bundle.stock:
+            logits = logits[:, np.argsort(stock_order(self._bundle.policy.outcomes))]
         if self._fold is not None:
             logits = self._fold.inverse(logits)
         if self._gate is None:
@@ -140,6 +156,29 @@ class Predictor:
         )
 
         return logits, scores.double().numpy()
+
+
+def _answer(
+    policy: Policy, members: Bools | None, probabilities: Floats, views: int | None
+) -> Answer:
+    """Return the answer with these of K outcomes, None for a deferral, and their probabilities."""
+    names = policy.outcomes.names
+    decision: str | list[str] = DEFER
+    if members is not None:
+        named = [name for name, is_member in zip(names, members, strict=True) if is_member]
+        decision = named[0] if len(named) == 1 else named
+
+    if policy.outcomes.positive is not None:
+        return Answer(decision, float(probabilities[1]), policy.threshold, views=views)
+
+    top = np.argsort(-probabilities, kind="stable")[:_N_SHOWN].tolist()
+    return Answer(
+        decision,
+        probability=float(probabilities[top[0]]),
+        threshold=policy.threshold if policy.kind == "softmax" else None,
+        probabilities={names[k]: float(probabilities[k]) for k in top},
+        views=views,
+    )
 
 
 def _stock_parts(bundle: Bundle, spec: ClassifierSpec) -> Classifier:

@@ -9,6 +9,7 @@ from components.export_bundle.fuse_head import (
     fuse_into_head,
     stock_incompatibility,
 )
+from components.shared.calibration import registry
 from components.shared.calibration.linear import Temperature
 from components.shared.contracts.outcomes import Outcomes
 from components.shared.models.classifier import ClassifierSpec
@@ -77,9 +78,14 @@ def test_what_the_stock_pipeline_cannot_run_is_named() -> None:
     assert stock_incompatibility(stock, affine) == ""
     vit = ClassifierSpec(NAMES, 28, mean, std, "vit")
     assert "no class for 'vit'" in stock_incompatibility(vit, affine)
-    three = ClassifierSpec(("None", "Roadwork", "Unclear"), 28, mean, std, "dinov2")
-    assert "3 classes, its consumers expect None and Roadwork" in stock_incompatibility(
-        three, affine
+    signs = Outcomes.of(("stop", "yield", "bus"))
+    three = ClassifierSpec(signs.class_names, 28, mean, std, "dinov2")
+    scaled = softmax_policy(signs, -1.0, Temperature(2.0))
+    assert stock_incompatibility(three, logit_affine_of(scaled)) == ""
+    rng = np.random.default_rng(0)
+    bent = registry.fit("dirichlet", rng.normal(size=(300, 3)), rng.integers(0, 3, 300))
+    assert stock_incompatibility(three, logit_affine_of(softmax_policy(signs, -1.0, bent))) == (
+        "with 3 classes the dirichlet calibrator is not linear in the logits"
     )
 
 

@@ -64,11 +64,13 @@ def _card(policy: Policy = SOFTMAX, **changed: Any) -> str:
     report = {
         "split": "VAL_TEST",
         "n_samples": 16,
-        "n_positive": 8,
+        "n_per_outcome": dict.fromkeys(policy.outcomes.names, 8),
         "n_groups": 4,
         "policy": policy.to_json(),
         "metrics": METRICS,
         "student": METRICS,
+        "policies": {policy.kind: {"guarantees": changed.pop("guarantees", [])}},
+        "classes": changed.pop("classes", {}),
     }
     arguments: dict[str, Any] = {
         "affine": logit_affine_of(policy),
@@ -76,8 +78,8 @@ def _card(policy: Policy = SOFTMAX, **changed: Any) -> str:
         "distilled": False,
         "preprocessing": PREPROCESSING,
     }
-    config = ExportConfig(model_name="cones", model_version="1.2.3")
-    return model_card(config, report, DATASET, **(arguments | changed))
+    config = ExportConfig(model_name="cones", model_version="1.2.3").named(policy.outcomes)
+    return model_card(config, policy, report, DATASET, **(arguments | changed))
 
 
 def _one_line(card: str) -> str:
@@ -149,7 +151,7 @@ def test_a_multi_view_model_tells_its_views_and_its_distilled_head() -> None:
     text = _one_line(card)
     assert "the full image and 4 tiles of it, all of them also mirrored" in text
     assert "each as 112 x 112 pixels, and aggregates their margins (noisy_or)" in text
-    assert "the policy decides on the margin of all views" in text
+    assert "the policy decides on all views together" in text
     assert "few pixels even of a tile (a square of 140 of 224 pixels)" in text
     assert "| all views (`model/`) | 0.8125 | 0.6257 | 0.9000 |" in card
     assert "| distilled head (`student/`) | 0.8125 | 0.6257 | 0.9000 |" in card
@@ -181,10 +183,10 @@ def test_both_cards_are_in_the_bundle(policy: Policy, tmp_path: Path) -> None:
     }
     path = make_inputs(tmp_path, policy=policy).export(tmp_path / "bundle", **fields)
     stored = json.loads((path / "model_card.json").read_text())
-    assert stored == natix_card(ExportConfig(**fields))
+    assert stored == natix_card(ExportConfig(**fields).named(policy.outcomes))
     assert stored == {
         "model_name": "cones",
-        "description": ExportConfig().description,
+        "description": "Roadwork classifier, stage 1 of a cascade.",
         "version": "1.2.3",
         "submitted_by": hotkey,
         "submission_time": 1_700_000_000,
@@ -192,3 +194,97 @@ def test_both_cards_are_in_the_bundle(policy: Policy, tmp_path: Path) -> None:
     card = (path / "README.md").read_text()
     assert "20 images (10 None, 10 Roadwork)" in card
     assert "## Intended use and limits" in card
+
+
+def test_the_default_names_are_those_of_the_classes() -> None:
+    def named(*names: str) -> tuple[str | None, str | None]:
+        found = ExportConfig().named(Outcomes.of(names))
+        return found.model_name, found.description
+
+    assert named("None", "Roadwork") == (
+        "streetvision-roadwork",
+        "Roadwork classifier, stage 1 of a cascade.",
+    )
+    assert named("plain", "Deep pothole!") == (
+        "streetvision-deep-pothole",
+        "Deep pothole! classifier, stage 1 of a cascade.",
+    )
+    assert named("a", "b", "c") == (
+        "streetvision-3-classes",
+        "Classifier of 3 classes, stage 1 of a cascade.",
+    )
+    assert named("вода", "яма")[0] == "streetvision-2-classes"
+    given = ExportConfig(model_name="mine", description="My own.").named(Outcomes.of(("a", "b")))
+    assert (given.model_name, given.description) == ("mine", "My own.")
+
+
+def test_own_classes_are_called_by_their_names() -> None:
+    card = _card(softmax_policy(Outcomes.of(("Plain", 'Pot"hole')), 0.5))
+    text = _one_line(card)
+    assert '`Pot"hole` if its probability exceeds 0.622459, else `Plain`; the threshold' in text
+    assert '["Pot\\"hole"] > 0.5' in card
+    assert 'Deciding whether a photograph shows `Pot"hole` (else `Plain`)' in text
+    assert "roadwork" not in card.replace("8 None, 12 Roadwork", "").lower()
+    assert ModelCard(card).data.tags == ["pot-hole", "street-scenes"]
+
+
+def test_one_class_against_several_is_said_to_be_that() -> None:
+    outcomes = Outcomes.of(("crack", "Pothole", "plain"), "binary", "Pothole")
+    text = _one_line(_card(softmax_policy(outcomes, 0.0)))
+    assert "`Pothole` is one class, all 2 others are the rest: these are not metrics of 3" in text
+    assert "else `not Pothole`: any of `crack` and `plain`; the threshold was fitted" in text
+    assert 'model="model", top_k=None)' in text
+    assert "the label with the largest score is not the decision" in text
+
+
+def _entry(value: float) -> dict[str, Any]:
+    return {"value": value, "interval_95": None}
+
+
+def test_several_classes_have_a_table_and_the_limit_of_answering() -> None:
+    names = ("stop", "a | b", "bus")
+    row = {"metrics": {name: _entry(0.5) for name in ("precision", "recall", "f1")}}
+    classes = {name: row | {"n_images": 7} for name in names}
+    policy = softmax_policy(Outcomes.of(names), 0.5)
+    card = _card(policy, classes=classes)
+    text = _one_line(card)
+    assert "The most probable of 3 classes, where its probability reaches 0.622459, else" in text
+    assert "without a guarantee" in text
+    assert "| a \\| b | 7 | 0.5000 | 0.5000 | 0.5000 |" in card
+    assert "their largest probability is that of the policy's decision. They never defer" in text
+    assert 'classify("photo.jpg")[0]["label"]' in card
+    assert "Naming which of `stop`, `a | b` and `bus` a photograph shows" in text
+    assert "also for a photograph that shows none of them" in text
+    assert "\n\n\n" not in card
+    assert ModelCard(card).data.tags == ["street-scenes"]
+    many = _card(softmax_policy(Outcomes.of([f"sign {k}" for k in range(43)]), 0.0))
+    assert "Naming which of 43 classes a photograph shows" in _one_line(many)
+
+
+def test_a_guarantee_per_group_stands_beside_the_risk_per_image() -> None:
+    observed = {"observed_risk": _entry(0.01), "observed_risk_per_image": _entry(0.07)}
+    rows = [{"answer": name, "alpha": 0.05} | observed for name in (None, "Roadwork")]
+    card = _card(SCRC, guarantees=rows)
+    text = _one_line(card)
+    assert "Both hold for a random image of a random group" in text
+    assert "where large groups are harder than small ones, the false negative rate per" in text
+    assert "| answered as | false negative rate certified | observed, per group |" in card
+    assert "| anything | at most 0.05 | 0.0100 (none) | 0.0700 (none) |" in card
+    assert "| Roadwork | at most 0.05 |" in card
+    assert "\n\n\n" not in card
+
+
+def test_errors_of_calibration_have_their_noise_and_no_interval() -> None:
+    noisy = METRICS | {"ece": {"value": 0.05, "interval_95": None, "calibrated_95": [0, 0.03]}}
+    policy, report = SOFTMAX, {"split": "VAL_TEST", "n_samples": 16, "n_groups": 4}
+    card = model_card(
+        ExportConfig().named(policy.outcomes),
+        policy,
+        report | {"metrics": noisy},
+        DATASET,
+        PREPROCESSING,
+        affine=logit_affine_of(policy),
+        stock_reason="",
+        distilled=False,
+    )
+    assert "| ece | 0.0500 | of a calibrated model: up to 0.0300 |" in card

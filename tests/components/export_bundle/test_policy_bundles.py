@@ -110,6 +110,70 @@ def test_a_bundle_answers_as_its_policy(name: str, tmp_path: Path) -> None:
     assert (path / "gate").is_dir() == (policy.kind == "gate")
 
 
+SIGNS = Outcomes.of(("stop", "yield", "bus", "priority", "no entry", "speed 30"))
+COMMON_OF_SIGNS = COMMON | {"outcomes": SIGNS}
+POLICIES_OF_SIGNS: dict[str, Policy] = {
+    "softmax": softmax_policy(SIGNS, 0.2, Temperature(1.5)),
+    "scrc": ScrcPolicy(
+        kind="scrc",
+        **COMMON_OF_SIGNS,
+        calibrator=Temperature(1.5),
+        answer_from=(-0.5, 0.5, 0.0, 9.0, None, 0.2),
+    ),
+    "scrc with sets": ScrcPolicy(
+        kind="scrc",
+        **COMMON_OF_SIGNS,
+        calibrator=Temperature(4.0),
+        answer_from=(-1.5,) * 6,
+        single_from=0.7,
+    ),
+    "gate": GatePolicy(
+        kind="gate",
+        **COMMON_OF_SIGNS,
+        calibrator=None,
+        gate_slope=3.0,
+        gate_intercept=0.0,
+        answer_from=0.0,
+    ),
+}
+
+
+@pytest.mark.parametrize("name", POLICIES_OF_SIGNS)
+def test_a_bundle_of_several_classes_answers_as_its_policy(name: str, tmp_path: Path) -> None:
+    policy = POLICIES_OF_SIGNS[name]
+    inputs = make_inputs(tmp_path, policy=policy)
+    bundle = open_bundle(inputs.export(tmp_path / "bundle", policy=policy.kind))
+    assert bundle.policy == policy
+    pixels, classifier = noise(40, seed=9), Classifier.load(tmp_path / "checkpoint")
+    logits = inputs.logits(pixels)
+    gate = None
+    if policy.kind == "gate":
+        with torch.no_grad():
+            features = classifier.features(normalise(torch.from_numpy(pixels), classifier.spec))
+            gate = Gate.load(tmp_path / "checkpoint").scores(features, torch.from_numpy(logits))
+        gate = gate.numpy()
+
+    answers = Predictor(bundle).answers(pixels)
+    names = np.array(SIGNS.names)
+    expected = [
+        "defer" if not answered else names[members].tolist()
+        for answered, members in zip(
+            policy.answers(logits, gate), policy.answer_sets(logits), strict=True
+        )
+    ]
+    expected = [answer[0] if len(answer) == 1 else answer for answer in expected]
+    assert [answer.decision for answer in answers] == expected
+    assert any(isinstance(answer, list) for answer in expected) == (name == "scrc with sets")
+
+    for answer, values in zip(answers, policy.probabilities(logits), strict=True):
+        top = np.argsort(-values)[:5]
+        assert answer.probabilities is not None
+        assert list(answer.probabilities) == names[top].tolist()
+        assert list(answer.probabilities.values()) == pytest.approx(values[top].tolist(), abs=1e-4)
+        assert answer.probability == next(iter(answer.probabilities.values()))
+        assert (answer.threshold is None) == (policy.kind != "softmax")
+
+
 def _check_rounding(path: Path, pixels: np.ndarray, policy: Policy, logits: np.ndarray) -> None:
     """A consumer that rounds at 0.5 gets the policy's decision, also where the policy defers."""
     model = AutoModelForImageClassification.from_pretrained(path / "model").eval()

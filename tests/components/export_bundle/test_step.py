@@ -16,6 +16,8 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoImageProcessor
 
 from components.export_bundle.config import ExportConfig
+from components.shared.calibration.calibrator import Calibrator
+from components.shared.calibration.linear import Temperature, VectorScaling
 from components.shared.contracts.artifacts import sha256_file, verify_dir, write_json, writing
 from components.shared.contracts.config import Config
 from components.shared.contracts.errors import (
@@ -44,7 +46,22 @@ STOCK_CASES = {
     "high": {"threshold_margin": 6.25},
     "low": {"threshold_margin": -4.5, "family": "dinov2_with_registers"},
     "reversed": {"threshold_margin": 1.0, "class_names": ("Roadwork", "None")},
-    "renamed": {"class_names": ("background", "works"), "positive_class": "works"},
+    "own names": {"class_names": ("Plain", "Pothole"), "positive_class": "Pothole"},
+    "own names, reversed": {
+        "class_names": ("Pothole", "Plain"),
+        "positive_class": "Pothole",
+        "threshold_margin": -1.5,
+    },
+    "one of three": {
+        "class_names": ("crack", "Pothole", "plain"),
+        "positive_class": "Pothole",
+        "threshold_margin": 0.8,
+    },
+    "first of three": {
+        "class_names": ("Pothole", "crack", "plain"),
+        "positive_class": "Pothole",
+        "threshold_margin": -0.5,
+    },
 }
 STOCK = """
 import json, sys
@@ -103,17 +120,69 @@ def test_a_stranger_gets_the_decisions_of_the_policy(tmp_path: Path) -> None:
         every = np.stack([predictor.pixels(file.read_bytes()) for file in files])
         assert (every[: len(pixels)] == pixels).all()
         expected = case.margin(every) > case.policy.threshold_margin
-        scores = [answer["Roadwork"] for answer in answers[name]]
-        assert all(answer.keys() == {"None", "Roadwork"} for answer in answers[name])
+        outcomes = case.policy.outcomes
+        scores = [answer[outcomes.names[1]] for answer in answers[name]]
+        assert all(answer.keys() == set(outcomes.class_names) for answer in answers[name])
         assert ((np.round(scores) == 1) == expected).all()
         assert ((np.array(scores) >= 0.5) == expected).all()
         assert 0 < expected.sum() < len(files)
         ours = predictor.answers(every)
-        assert [
-            answer.decision == case.policy.outcomes.names[1] for answer in ours
-        ] == expected.tolist()
+        decided = [outcomes.names[int(is_positive)] for is_positive in expected]
+        assert [answer.decision for answer in ours] == decided
         log_odds = np.log([answer.probability / (1 - answer.probability) for answer in ours])
         assert np.allclose(log_odds, case.margin(every), atol=1e-4)
+
+
+@pytest.mark.parametrize("n_classes", [3, 5])
+@pytest.mark.parametrize("calibrator", [None, Temperature(1.7), "vector"])
+def test_a_stranger_gets_the_most_probable_of_several_classes(
+    n_classes: int, calibrator: Calibrator | str | None, tmp_path: Path
+) -> None:
+    names = ("stop", "yield", "bus", "speed 30", "priority")[:n_classes]
+    if isinstance(calibrator, str):
+        calibrator = VectorScaling(
+            tuple(0.5 + 0.2 * k for k in range(n_classes)), tuple(0.1 * k for k in range(n_classes))
+        )
+    policy = softmax_policy(Outcomes.of(names), 0.5, calibrator)
+    case = make_inputs(tmp_path, policy=policy)
+    path = case.export(tmp_path / "bundle")
+
+    pixels = noise(24, seed=9)
+    files = [tmp_path / f"{index:02d}.png" for index in range(len(pixels))]
+    for image, file in zip(pixels, files, strict=True):
+        Image.fromarray(image).save(file)
+    answers = _stock_answers({"": str(path / "model")}, files, tmp_path)[""]
+    probabilities = policy.probabilities(case.logits(pixels))
+    for answer, expected in zip(answers, probabilities, strict=True):
+        assert [answer[name] for name in names] == pytest.approx(expected.tolist(), abs=1e-5)
+        assert max(answer, key=answer.__getitem__) == names[expected.argmax()]
+
+    document = json.loads((path / "bundle.json").read_text())
+    assert document["calibrated_weights"]
+    assert document["stock_pipeline_decision"] == (
+        "the label with the largest score; the weights never defer, policy.json has the limit"
+    )
+    config = json.loads((path / "model/config.json").read_text())
+    assert config["id2label"] == {str(k): name for k, name in enumerate(names)}
+
+    decided = [answer.decision for answer in Predictor(open_bundle(path)).answers(pixels)]
+    assert decided == policy.decide(case.logits(pixels)).tolist()
+    assert {"defer"} < set(map(str, decided))
+
+
+@pytest.mark.parametrize("names", [("Plain", "Pothole"), ("a", "b", "c", "d", "e")])
+def test_nothing_in_a_bundle_of_other_classes_speaks_of_roadwork(
+    names: tuple[str, ...], tmp_path: Path
+) -> None:
+    path = make_inputs(tmp_path, policy=softmax_policy(Outcomes.of(names), 0.0)).export(
+        tmp_path / "bundle"
+    )
+    texts = [file for file in path.rglob("*") if file.suffix in (".md", ".json")]
+    assert {"README.md", "bundle.json", "config.json", "policy.json"} <= {f.name for f in texts}
+    found = [file.name for file in texts if "roadwork" in file.read_text().lower()]
+    assert not found
+    card = (path / "README.md").read_text()
+    assert all(f"`{name}`" in card for name in names)
 
 
 def test_a_family_without_a_stock_class_says_so_and_still_answers(tmp_path: Path) -> None:

@@ -10,8 +10,11 @@ from typing import Any
 
 import pytest
 
+from components.shared.calibration.linear import Temperature
 from components.shared.contracts.artifacts import write_json, writing
 from components.shared.contracts.config import Config
+from components.shared.contracts.outcomes import Outcomes
+from components.shared.policies.policy import ScrcPolicy
 from components.shared.serving import predict
 from tests.bundles import Inputs, make_inputs, write_images
 
@@ -66,6 +69,47 @@ def test_every_kind_of_image_gets_a_probability(run: Run, bundle: Path, tmp_path
     )
     by_name = {Path(line["image"]).name: line["probability"] for line in lines}
     assert by_name["rgb.jpg"] != by_name["turned.jpg"]  # EXIF counts
+
+
+@pytest.mark.parametrize("names", [("Plain", "Pothole"), ("Pothole", "Plain")])
+def test_own_classes_are_answered_by_name(run: Run, names: tuple[str, str], tmp_path: Path) -> None:
+    inputs = make_inputs(tmp_path, class_names=names, positive_class="Pothole")
+    path, images = inputs.export(tmp_path / "bundle"), write_images(tmp_path / "kinds")
+    code, out, _ = run(path, *images)
+    assert code == 0
+    for line in _lines(out):
+        expected = "Pothole" if line["probability"] > line["threshold"] else "Plain"
+        assert line["decision"] == expected
+    assert {line["decision"] for line in _lines(out)} == set(names)
+
+
+def test_several_classes_are_answered_by_name(run: Run, tmp_path: Path) -> None:
+    outcomes = Outcomes.of(("stop", "yield", "bus"))
+    policy = ScrcPolicy(
+        kind="scrc",
+        outcomes=outcomes,
+        threshold=0.5,
+        threshold_margin=0.0,
+        risk="error",
+        alpha=0.1,
+        delta=0.1,
+        coverage_lower_bound=0.5,
+        answer_from=(0.0, -1.0, 9.0),
+        single_from=0.8,
+        calibrator=Temperature(3.0),
+    )
+    path = make_inputs(tmp_path, policy=policy).export(tmp_path / "bundle", policy="scrc")
+    code, out, _ = run(path, *write_images(tmp_path / "kinds"))
+    assert code == 0
+    decisions = [line["decision"] for line in _lines(out)]
+    assert "defer" in decisions
+    assert any(isinstance(decision, list) for decision in decisions)
+    for line in _lines(out):
+        assert "threshold" not in line
+        assert list(line["probabilities"]) == sorted(
+            outcomes.names, key=lambda name: -line["probabilities"][name]
+        )
+        assert sum(line["probabilities"].values()) == pytest.approx(1, abs=1e-5)
 
 
 def test_broken_images_get_an_error_and_the_others_an_answer(

@@ -11,7 +11,7 @@ import pytest
 from components.shared.contracts.errors import ConfigError, DataError, InfeasibleError
 from components.shared.policies.logits import Logits
 from components.shared.serving.score_batch import score
-from components.shared.stats.metrics import sigmoid
+from components.shared.stats.metrics import sigmoid, softmax
 from tests.logits_artifacts import binary_logits, logits_artifact
 
 
@@ -47,6 +47,29 @@ def test_what_cannot_be_scored_is_refused() -> None:
     other = Logits(**{**vars(batch), "class_names": ("a", "b")})
     with pytest.raises(DataError, match="of two models"):
         score(calibration, other, coverage=0.5, alpha=0.3, seed=0)
+
+
+@pytest.mark.parametrize("n_classes", [3, 5])
+def test_sets_of_several_classes_miss_the_truth_at_most_alpha(n_classes: int) -> None:
+    rng = np.random.default_rng(n_classes)
+    names = tuple(f"sign {k}" for k in range(n_classes))
+
+    def draw(count: int, split: str) -> Logits:
+        logits = (rng.normal(size=(count, n_classes)) * 2).astype(np.float32)
+        truth = [rng.choice(n_classes, p=row) for row in softmax(logits.astype(np.float64))]
+        binary = binary_logits(np.zeros(count), logits[:, 0], split)
+        changed = {"class_names": names, "logits": logits, "labels": np.array(truth)}
+        return Logits(**{**vars(binary), **changed})
+
+    missed, accepted = 0, 0
+    for _ in range(20):
+        calibration, batch = draw(300, "VAL_CALIB"), draw(40, "VAL_TEST")
+        found = score(calibration, batch, coverage=0.7, alpha=0.2, seed=0)
+        for document, label in zip(found, batch.labels, strict=True):
+            assert set(document["prediction_set"]) <= set(names)
+            accepted += document["accepted"]
+            missed += document["accepted"] and names[label] not in document["prediction_set"]
+    assert missed / accepted <= 0.2 + 3 * np.sqrt(0.16 / accepted)
 
 
 def test_the_command_prints_a_line_per_image(tmp_path: Path) -> None:
