@@ -10,7 +10,7 @@ from components.shared.contracts.artifact_kinds import Kind
 from components.shared.contracts.artifacts import writing
 from components.shared.contracts.config import Config
 from components.shared.policies.logits import Logits, write_logits
-from components.shared.stats.metrics import Bools, Floats
+from components.shared.stats.metrics import Bools, Floats, softmax
 from components.train_baseline.config import TrainBaselineConfig
 from tests.components.shared.stats.cal40 import MARGIN, TRUTH
 
@@ -47,6 +47,42 @@ def logits_artifact(
         path, kind=Kind.logits_of(claimed), step="test", config=Config(), split=claimed
     ) as out:
         write_logits(out, binary_logits(truth, margin, split, groups))
+    return path
+
+
+def multiclass_logits(
+    count: int,
+    split: str,
+    *,
+    n_classes: int = 4,
+    seed: int = 0,
+    scale: float = 2.0,
+    groups: Sequence[str] | None = None,
+) -> Logits:
+    """Logits of classes a, b, ..., and labels drawn from their softmax at logits / scale.
+
+    They are `scale` times as extreme as the truth; a negative scale is mostly wrong.
+    """
+    rng = np.random.default_rng(seed)
+    logits = rng.normal(size=(count, n_classes)) * 6
+    drawn = softmax(logits / scale).cumsum(axis=1) > rng.random((count, 1))
+    return Logits(
+        split=split,
+        class_names=tuple("abcdefghij"[:n_classes]),
+        sample_ids=tuple(f"s{i:06d}" for i in range(count)),
+        labels=drawn.argmax(axis=1).astype(np.int64),
+        logits=logits.astype(np.float32),
+        groups=tuple(groups) if groups is not None else tuple(f"g{i}" for i in range(count)),
+        sources=("s",) * count,
+        paths=tuple(f"{i}.jpg" for i in range(count)),
+    )
+
+
+def multiclass_artifact(path: Path, logits: Logits) -> Path:
+    """The artifact of such logits."""
+    kind = Kind.logits_of(logits.split)
+    with writing(path, kind=kind, step="test", config=Config(), split=logits.split) as out:
+        write_logits(out, logits)
     return path
 
 

@@ -69,6 +69,7 @@ COVERED: dict[str, str] = {
 }
 # Tests of what several modules do together.
 TOGETHER = (
+    "components/calibrate_scrc/test_multiclass.py",
     "components/export_bundle/test_policy_bundles.py",
     "components/shared/training/session/test_resume.py",
     "components/test_phases.py",

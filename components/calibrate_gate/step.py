@@ -37,12 +37,13 @@ def run(config: CalibrateGateConfig, *, val_calib_logits: InputDir, gate_policy:
     inputs = {"val_calib_logits": manifest}
 
     try:
+        config.check_task(outcomes)
         split = draw_calibration_split(
             logits.groups, config.tuning_fraction, config.seed, config.max_group_images
         )
     except InfeasibleError as error:
-        few_groups = Infeasible("gate", str(error))
-        write_infeasible(gate_policy, few_groups, step=STEP, config=config, inputs=inputs)
+        infeasible = Infeasible("gate", str(error))
+        write_infeasible(gate_policy, infeasible, step=STEP, config=config, inputs=inputs)
         return
 
     tuning = split.tuning

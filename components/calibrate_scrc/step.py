@@ -10,6 +10,7 @@ import numpy as np
 from components.calibrate_scrc.config import CalibrateScrcConfig
 from components.calibrate_scrc.sets import SetSamples, certify_sets, selection_threshold
 from components.shared.contracts.errors import InfeasibleError
+from components.shared.contracts.listing import first_of
 from components.shared.contracts.step import InputDir, OutputDir, main
 from components.shared.policies.calibration_split import (
     CalibrationSplit,
@@ -35,7 +36,6 @@ from components.shared.policies.targets import (
     target_of,
     too_few_for_sets,
 )
-from components.shared.stats.metrics import sigmoid
 
 STEP = "calibrate_scrc"
 _KIND = "scrc"
@@ -52,12 +52,13 @@ def run(config: CalibrateScrcConfig, *, val_calib_logits: InputDir, scrc_policy:
     inputs = {"val_calib_logits": manifest}
 
     try:
+        config.check_task(outcomes)
         split = draw_calibration_split(
             logits.groups, config.tuning_fraction, config.seed, config.max_group_images
         )
     except InfeasibleError as error:
-        few_groups = Infeasible(_KIND, str(error))
-        write_infeasible(scrc_policy, few_groups, step=STEP, config=config, inputs=inputs)
+        infeasible = Infeasible(_KIND, str(error))
+        write_infeasible(scrc_policy, infeasible, step=STEP, config=config, inputs=inputs)
         return
 
     fitted = fit_on_tuning(config.calibrator, logits, split, config.seed)
@@ -68,7 +69,14 @@ def run(config: CalibrateScrcConfig, *, val_calib_logits: InputDir, scrc_policy:
     if config.set_valued:
         found, single_from = _certify_sets(config, logits, split, softmax)
     else:
-        found = certify_targets(config, _targets(config, logits, split, softmax), _KIND)
+        # A binary policy that gives one of its answers only has nothing to tell apart; of many
+        # classes some are too rare for a certificate.
+        found = certify_targets(
+            config,
+            _targets(config, logits, split, softmax),
+            _KIND,
+            need_all=outcomes.positive is not None,
+        )
 
     match found:
         case Infeasible() as infeasible:
@@ -80,7 +88,11 @@ def run(config: CalibrateScrcConfig, *, val_calib_logits: InputDir, scrc_policy:
                 "calibrator": fitted.name,
                 "uncalibrated_reason": fitted.reason,
                 "single_from": single_from,
+                "never_answered": list(certified.uncertified),
             }
+            if certified.uncertified:
+                never = first_of(certified.uncertified)
+                print(f"scrc: without a certificate, always deferred: {never}")
             early_exit = fit_early_exit(
                 policy, logits, max_changed=config.early_exit_error, seed=config.seed
             )
@@ -120,21 +132,26 @@ def _targets(
 def _certify_sets(
     config: CalibrateScrcConfig, logits: Logits, split: CalibrationSplit, softmax: Policy
 ) -> tuple[Certified | Infeasible, float | None]:
-    """Certify answers of one class or both; only what `min_coverage` leaves is deferred.
+    """Certify answers that are sets of outcomes; only what `min_coverage` leaves is deferred.
 
     Returns:
-        The certificate, and the probability above which an answer is one class.
+        The certificate, and 1 minus the least probability of a member of a set.
     """
     delta = config.risk_delta
-    margin = softmax.margin(logits.logits)
-    of_truth = sigmoid(np.where(logits.truth(softmax.outcomes) == 1, margin, -margin))
+    confidence, truth = softmax.confidence(logits.logits), logits.truth(softmax.outcomes)
+    of_truth = softmax.probabilities(logits.logits)[np.arange(len(truth)), truth]
+    # The decision is in every set, however improbable.
+    of_truth = np.where(softmax.decision(logits.logits) == truth, 1.0, of_truth)
     tuning, samples = (
-        SetSamples(np.abs(margin[rows]), of_truth[rows])
-        for rows in (split.tuning, split.calibration)
+        SetSamples(confidence[rows], of_truth[rows]) for rows in (split.tuning, split.calibration)
     )
 
     threshold = selection_threshold(
-        tuning.confidence, len(samples.confidence), config.min_coverage, delta
+        tuning.confidence,
+        len(samples.confidence),
+        config.min_coverage,
+        delta,
+        select_all=softmax.threshold_margin,
     )
     found = certify_sets(
         tuning,
@@ -158,11 +175,16 @@ def _certify_sets(
 def _policy(
     config: CalibrateScrcConfig, softmax: Policy, certified: Certified, single_from: float | None
 ) -> ScrcPolicy:
-    certificates = certified.certificates
-    bounds = tuple(
-        (certificates.get(name) or certificates[ALL_ANSWERS]).threshold
-        for name in softmax.outcomes.names
-    )
+    certificates, names = certified.certificates, softmax.outcomes.names
+    bounds: tuple[float | None, ...]
+
+    if config.class_wise:
+        bounds = tuple(
+            certificates[name].threshold if name in certificates else None for name in names
+        )
+    else:
+        bounds = (certificates[ALL_ANSWERS].threshold,) * len(names)
+
     return ScrcPolicy(
         kind=_KIND,
         outcomes=softmax.outcomes,

@@ -10,13 +10,10 @@ from typing import Any
 from components.configure.config import ConfigureConfig, RunForm
 from components.configure.phases import OPTIONAL, PHASES, SET_BY_PIPELINE
 from components.configure.recipes import read_recipe
-from components.fit_threshold.config import FitThresholdConfig
 from components.ingest_dataset.config import IngestConfig
 from components.shared.contracts.config import Config
 from components.shared.contracts.errors import ConfigError, DataError
 from components.shared.contracts.options import RecipeConfig, TaskConfig
-from components.shared.contracts.outcomes import BINARY, MULTICLASS
-from components.shared.policies.config import SelectiveConfig
 
 Options = dict[str, dict[str, Any]]
 
@@ -256,15 +253,8 @@ def _task_problems(config: TaskConfig, classes: Sequence[str] | None) -> Iterato
     if classes is not None and isinstance(config, RecipeConfig) and config.refused_for(classes):
         yield config.refused_for(classes)
 
-    if task != MULTICLASS:
-        return
-    if isinstance(config, SelectiveConfig) and config.risk == "fnr":
-        yield f"risk='fnr' needs task={BINARY}: of several classes none is the positive one"
-    if isinstance(config, FitThresholdConfig) and config.max_fnr < 1:
-        yield (
-            f"max_fnr={config.max_fnr:g} needs task={BINARY}: of several classes none is the"
-            " positive one"
-        )
+    if task is not None:
+        yield from config.task_problems(task)
 
 
 def _listed(phases: list[str]) -> str:

@@ -3,28 +3,30 @@
 from dataclasses import dataclass
 
 from components.fit_threshold.sweep import OBJECTIVES
-from components.shared.contracts.config import option
+from components.shared.contracts.config import adjusted, option
 from components.shared.contracts.options import (
     BootstrapConfig,
     EarlyExitConfig,
+    RiskLevelConfig,
     TaskConfig,
 )
+from components.shared.contracts.outcomes import MULTICLASS, NEEDS_BINARY
 
 
 @dataclass(frozen=True, kw_only=True)
-class FitThresholdConfig(EarlyExitConfig, TaskConfig, BootstrapConfig):
+class FitThresholdConfig(EarlyExitConfig, RiskLevelConfig, TaskConfig, BootstrapConfig):
     """Options of the threshold."""
 
     objective: str = option(
         "mcc",
-        "Metric that the threshold maximises, in expectation under the calibrated probabilities of"
-        " VAL_CALIB.",
+        "Binary task: metric that the threshold maximises, in expectation under the calibrated"
+        " probabilities of VAL_CALIB.",
         choices=tuple(OBJECTIVES),
     )
     max_fnr: float = option(
         1.0,
-        "Highest false negative rate; 1 sets no limit. It is that of the images of VAL_CALIB, which"
-        " new images exceed as often as not, unless max_fnr_delta is set.",
+        "Binary task: highest false negative rate; 1 sets no limit. It is that of the images of"
+        " VAL_CALIB, which new images exceed as often as not, unless max_fnr_delta is set.",
         ge=0,
         le=1,
     )
@@ -36,3 +38,16 @@ class FitThresholdConfig(EarlyExitConfig, TaskConfig, BootstrapConfig):
         lt=1,
         unset="none",
     )
+    alpha: float = adjusted(
+        RiskLevelConfig,
+        "alpha",
+        help="Multiclass task: the error rate among the answered images of VAL_CALIB is at most"
+        " this; no guarantee.",
+    )
+
+    def task_problems(self, task: str) -> list[str]:
+        """Return the options that need a positive class, where there is none."""
+        problems = super().task_problems(task)
+        if self.max_fnr < 1 and task == MULTICLASS:
+            problems.append(f"max_fnr={self.max_fnr:g} {NEEDS_BINARY}")
+        return problems

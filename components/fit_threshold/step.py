@@ -1,23 +1,25 @@
-"""Fits the softmax policy: the threshold on P(positive) above which stage 1 answers roadwork."""
+"""Fits the softmax policy: the threshold on the probability by which stage 1 answers."""
 
 import csv
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 
 from components.fit_threshold.config import FitThresholdConfig
+from components.fit_threshold.multiclass import fit_multiclass
 from components.fit_threshold.sweep import Sweep, best_thresholds, sweep
 from components.fit_threshold.threshold import FnrLimit, ThresholdFit, fit_threshold
 from components.shared.calibration.artifact import read_calibrator
 from components.shared.calibration.calibrator import LogitArray
 from components.shared.contracts.artifact_kinds import Kind
-from components.shared.contracts.artifacts import write_json, writing
+from components.shared.contracts.artifacts import Manifest, write_json, writing
 from components.shared.contracts.errors import InfeasibleError
 from components.shared.contracts.outcomes import Outcomes
 from components.shared.contracts.step import InputDir, OutputDir, main
 from components.shared.policies.early_exit import fit_early_exit, write_early_exit
 from components.shared.policies.logits import Logits, read_logits
-from components.shared.policies.policy import Infeasible, Policy, softmax_policy
+from components.shared.policies.policy import Infeasible, Policy, argmax_policy, softmax_policy
 from components.shared.policies.policy_artifact import (
     DISTILLED_POLICY,
     FIT,
@@ -41,8 +43,9 @@ def run(
 ) -> None:
     """Choose the threshold on VAL_CALIB; write policy.json, fit.json, the sweep and its plot.
 
-    Where VAL_CALIB is too small, or no separating threshold has a false negative rate of at most
-    `max_fnr`, the artifact holds infeasible.json with the reason instead.
+    Binary: the threshold on P(positive), by `objective`. Multiclass: that on the probability of the
+    most probable class, by `alpha`. Where VAL_CALIB is too small, or no threshold is within the
+    limit (`max_fnr`, `alpha`), the artifact holds infeasible.json with the reason instead.
 
     Args:
         config: objective, largest false negative rate, resampling.
@@ -55,25 +58,39 @@ def run(
     """
     logits, manifest = read_logits(val_calib_logits, "VAL_CALIB")
     outcomes = config.outcomes(logits.class_names)
-    truth = np.asarray(logits.truth(outcomes) == 1)
     inputs = {"val_calib_logits": manifest}
     calibrator = None
     if calibration is not None:
         calibrator, inputs["calibration"] = read_calibrator(calibration, manifest)
 
-    uncut = softmax_policy(outcomes, 0.0, calibrator)
-    margin = uncut.margin(logits.logits)
+    uncut = argmax_policy(outcomes, calibrator)
+    fit_policy = _fit_binary if outcomes.positive is not None else fit_multiclass
 
     try:
-        _check_counts(outcomes, truth)
-        fit = _fit(config, truth, margin, logits.groups)
+        config.check_task(outcomes)
+        fit_policy(config, uncut, logits, policy, step=STEP, inputs=inputs)
     except InfeasibleError as error:
         infeasible = Infeasible(uncut.kind, str(error))
         write_infeasible(policy, infeasible, step=STEP, config=config, inputs=inputs)
-        return
+
+
+def _fit_binary(
+    config: FitThresholdConfig,
+    uncut: Policy,
+    logits: Logits,
+    path: Path,
+    *,
+    step: str,
+    inputs: Mapping[str, Manifest],
+) -> None:
+    """Choose the threshold on P(positive) and write the artifact; raises InfeasibleError."""
+    outcomes = uncut.outcomes
+    truth, margin = np.asarray(logits.truth(outcomes) == 1), uncut.margin(logits.logits)
+    _check_counts(outcomes, truth)
+    fit = _fit(config, truth, margin, logits.groups)
 
     best = fit.best
-    fitted = softmax_policy(outcomes, best.threshold, calibrator)
+    fitted = softmax_policy(outcomes, best.threshold, uncut.calibrator)
     interval = _interval(config, truth, margin, logits.groups)
     early_exit = fit_early_exit(
         fitted, logits, max_changed=config.early_exit_error, seed=config.seed
@@ -85,7 +102,7 @@ def run(
         f"{config.objective} {best.objective:.4f} on {len(truth)} samples of VAL_CALIB"
     )
 
-    with writing(policy, kind=Kind.POLICY, step=STEP, config=config, inputs=inputs) as out:
+    with writing(path, kind=Kind.POLICY, step=step, config=config, inputs=inputs) as out:
         write_json(out / POLICY, fitted.to_json())
         write_json(out / FIT, _fit_document(config, fit, interval, truth))
         write_early_exit(out, early_exit)

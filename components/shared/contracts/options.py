@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from components.shared.contracts.adaptations import MONITORS
 from components.shared.contracts.config import Config, adjusted, option
+from components.shared.contracts.errors import InfeasibleError
 from components.shared.contracts.outcomes import TASKS, Outcomes
 
 _HALF_REFUSED = (
@@ -44,6 +45,20 @@ class TaskConfig(Config):
     def outcomes(self, class_names: Sequence[str]) -> Outcomes:
         """Return the outcomes for a model with these classes; raises as `Outcomes.of`."""
         return Outcomes.of(class_names, self.task, self.positive_class)
+
+    def task_problems(self, task: str) -> list[str]:
+        """Return the options that have no meaning for the task, each with its value and a remedy.
+
+        The classes, and so the task, may be known only when the data are.
+        """
+        del task
+        return []
+
+    def check_task(self, outcomes: Outcomes) -> None:
+        """Raise InfeasibleError where an option has no meaning for the task."""
+        problems = self.task_problems(outcomes.task)
+        if problems:
+            raise InfeasibleError("; ".join(problems))
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -11,6 +11,8 @@ from components.shared.contracts.errors import DataError
 
 BINARY, MULTICLASS = "binary", "multiclass"
 TASKS = (BINARY, MULTICLASS)
+# Of an option, in messages.
+NEEDS_BINARY = f"needs task={BINARY}: of several classes none is the positive one"
 
 # The class that street photographs are searched for; `auto` prefers it where it exists.
 _SOUGHT = "Roadwork"

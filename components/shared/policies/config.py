@@ -8,6 +8,7 @@ from components.shared.contracts.options import (
     SeedConfig,
     TaskConfig,
 )
+from components.shared.contracts.outcomes import MULTICLASS, NEEDS_BINARY
 from components.shared.policies.policy import KINDS, RISKS
 from components.shared.stats.multiple_testing import METHODS
 
@@ -75,6 +76,13 @@ class SelectiveConfig(BundledPolicyConfig, RiskLevelConfig, TaskConfig, SeedConf
                 f"max_group_images={self.max_group_images} certifies a risk per image, but no"
                 f" coverage: set min_coverage=0, got {self.min_coverage:g}"
             )
+        return problems
+
+    def task_problems(self, task: str) -> list[str]:
+        """Return the options that need a positive class, where there is none."""
+        problems = super().task_problems(task)
+        if self.risk == "fnr" and task == MULTICLASS:
+            problems.append(f"risk='fnr' {NEEDS_BINARY}")
         return problems
 
     @property

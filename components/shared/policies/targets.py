@@ -6,6 +6,7 @@ from math import ceil
 
 import numpy as np
 
+from components.shared.contracts.listing import first_of
 from components.shared.policies.calibration_split import CalibrationSplit
 from components.shared.policies.certify import Certificate, Samples, best_level, certify
 from components.shared.policies.config import SelectiveConfig
@@ -38,10 +39,14 @@ class Target:
 
 @dataclass(frozen=True)
 class Certified:
-    """Certificates of all targets by name, each at level `delta`."""
+    """Certificates of the targets by name, each at level `delta`.
+
+    uncertified: names of the answers without a certificate, which are never given.
+    """
 
     certificates: Mapping[str, Certificate]
     delta: float
+    uncertified: tuple[str, ...] = ()
 
     @property
     def coverage(self) -> float:
@@ -82,14 +87,18 @@ def target_of(
 
 
 def certify_targets(
-    config: SelectiveConfig, targets: Sequence[Target], kind: str
+    config: SelectiveConfig, targets: Sequence[Target], kind: str, *, need_all: bool = True
 ) -> Certified | Infeasible:
     """Certify every target at `config.alpha`; risk and coverage share `config.delta` among them.
+
+    Each has its part of delta whether or not the others are certified, so that those which are hold
+    together with probability 1 - delta.
 
     Args:
         config: risk, levels and method.
         targets: the certificates that the policy needs.
         kind: kind of the policy, for `Infeasible`.
+        need_all: whether the policy needs every target; else one of them suffices.
     """
     delta, method = config.risk_delta / len(targets), config.multiple_testing
     certificates: dict[str, Certificate] = {}
@@ -109,14 +118,19 @@ def certify_targets(
         else:
             certificates[target.name] = found
 
-    if failed:
-        level = max(
+    if failed and (need_all or not certificates):
+        levels = [
             best_level(t.tuning, t.calibration, delta=delta, method=method, start=config.alpha)
             for t in failed
-        )
-        return Infeasible(kind, _uncertified(config, failed, level), level)
+        ]
+        # All must be certified, or the most promising one.
+        level = max(levels) if need_all else min(levels)
+        n_groups = [target.n_groups for target in failed]
+        least = min(n_groups) if need_all else max(n_groups)
+        return Infeasible(kind, _uncertified(config, failed, delta, level, least), level)
 
-    return check_coverage(config, Certified(certificates, delta), kind)
+    uncertified = tuple(target.name for target in failed)
+    return check_coverage(config, Certified(certificates, delta, uncertified), kind)
 
 
 def check_coverage(
@@ -127,10 +141,12 @@ def check_coverage(
     if lower >= config.min_coverage:
         return certified
 
+    never = first_of(certified.uncertified)
     reason = (
         f"alpha={config.alpha:g} is certified at coverage {certified.coverage:.4f}, whose lower"
-        f" bound {lower:.4f} is below min_coverage={config.min_coverage:g}; increase alpha or"
-        " provide more calibration data"
+        f" bound {lower:.4f} is below min_coverage={config.min_coverage:g}"
+        f"{f' (without a certificate: {never})' if never else ''}; increase alpha or provide more"
+        " calibration data"
     )
 
     return Infeasible(kind, reason, config.alpha)
@@ -142,21 +158,26 @@ def too_few_for_sets(config: SelectiveConfig, n_samples: int, kind: str) -> Infe
     The best level is that of so many samples without an error.
     """
     level = float(-np.expm1(np.log(config.risk_delta) / n_samples) if n_samples else 1.0)
-    return Infeasible(kind, _reason(config, "prediction sets", n_samples, level), level)
+    reason = _reason(config, "prediction sets", n_samples, config.risk_delta, level)
+    return Infeasible(kind, reason, level)
 
 
-def _uncertified(config: SelectiveConfig, failed: Sequence[Target], level: float) -> str:
-    """Return the message for targets without a certificate; `level` is the best certifiable."""
+def _uncertified(
+    config: SelectiveConfig, failed: Sequence[Target], delta: float, level: float, n_groups: int
+) -> str:
+    """Return the message for targets without a certificate at `delta`.
+
+    `level` is the best certifiable one, of `n_groups` tested groups.
+    """
     risk = "error rate" if config.risk == "error" else "false negative rate"
-    names = " and ".join(target.name for target in failed)
+    names = first_of((target.name for target in failed), separator=" and ")
     of_answer = "" if failed[0].name == ALL_ANSWERS else f" of the answer {names}"
-    n_groups = min(target.n_groups for target in failed)
-    return _reason(config, f"the {risk}{of_answer}", n_groups, level)
+    return _reason(config, f"the {risk}{of_answer}", n_groups, delta, level)
 
 
-def _reason(config: SelectiveConfig, risk: str, n_groups: int, level: float) -> str:
+def _reason(config: SelectiveConfig, risk: str, n_groups: int, delta: float, level: float) -> str:
     """Return why `risk` cannot be certified from so many tested groups, and what would help."""
-    least = fewest_samples(config.alpha, config.risk_delta)
+    least = fewest_samples(config.alpha, delta)
     remedies = []
     if n_groups < least:
         needed = ceil(least / (1 - config.tuning_fraction))

@@ -18,7 +18,7 @@ from components.shared.contracts.errors import ArtifactError, LeakageViolationEr
 from components.shared.policies.logits import Logits, write_logits
 from components.shared.policies.policy import GatePolicy, Infeasible
 from components.shared.policies.policy_artifact import read_policy, read_policy_or_infeasible
-from tests.logits_artifacts import binary_logits, logits_artifact
+from tests.logits_artifacts import binary_logits, logits_artifact, multiclass_logits
 
 
 def _config(**changes: Any) -> CalibrateGateConfig:
@@ -106,3 +106,35 @@ def test_logits_without_a_gate_or_of_another_split_are_refused(tmp_path: Path) -
     test = _artifact(tmp_path / "test", _logits(100, split="VAL_TEST"))
     with pytest.raises(LeakageViolationError):
         run(_config(), val_calib_logits=test, gate_policy=tmp_path / "policy")
+
+
+def test_the_error_of_several_classes_is_certified(tmp_path: Path) -> None:
+    def draw(count: int, seed: int) -> Logits:
+        logits = multiclass_logits(count, "VAL_CALIB", seed=seed)
+        wrong = logits.logits.argmax(axis=1) != logits.labels
+        noise = np.random.default_rng(seed).normal(0, 1, count)
+        return dataclasses.replace(
+            logits, gate=(3 * np.where(wrong, -1, 1) + noise).astype(np.float32)
+        )
+
+    path = _artifact(tmp_path / "logits", draw(2000, 0))
+    run(_config(), val_calib_logits=path, gate_policy=tmp_path / "policy")
+    policy, _ = read_policy(tmp_path / "policy")
+    assert isinstance(policy, GatePolicy)
+    fresh = draw(50_000, 9)
+    assert fresh.gate is not None
+    answered = policy.answers(fresh.logits, fresh.gate)
+    wrong = policy.decision(fresh.logits) != fresh.labels
+    assert wrong[answered].mean() <= 0.05 < wrong.mean()
+    assert policy.coverage_lower_bound <= answered.mean()
+    assert set(policy.decide(fresh.logits, fresh.gate).tolist()) == {*"abcd", "defer"}
+
+
+def test_a_false_negative_rate_of_several_classes_is_infeasible(tmp_path: Path) -> None:
+    logits = multiclass_logits(200, "VAL_CALIB")
+    scored = dataclasses.replace(logits, gate=np.zeros(200, dtype=np.float32))
+    path = _artifact(tmp_path / "logits", scored)
+    run(_config(risk="fnr"), val_calib_logits=path, gate_policy=tmp_path / "policy")
+    found, _ = read_policy_or_infeasible(tmp_path / "policy")
+    assert isinstance(found, Infeasible)
+    assert "risk='fnr' needs task=binary" in found.reason

@@ -8,12 +8,13 @@ import numpy as np
 import pytest
 
 from components.shared.calibration.linear import Platt, Temperature
-from components.shared.contracts.errors import ArtifactError
+from components.shared.contracts.errors import ArtifactError, DataError
 from components.shared.contracts.outcomes import Outcomes
 from components.shared.policies.policy import (
     GatePolicy,
     Policy,
     ScrcPolicy,
+    argmax_policy,
     parse_policy,
     softmax_policy,
 )
@@ -203,3 +204,77 @@ def test_a_gate_defers_by_its_own_score() -> None:
 def test_edited_promises_are_refused(policy: Policy, changes: dict[str, Any], message: str) -> None:
     with pytest.raises(ArtifactError, match=message):
         parse_policy(policy.to_json() | changes, "policy.json")
+
+
+NAMES = ("a", "b", "c")
+MULTICLASS = Outcomes.of(NAMES)
+SEVERAL = ScrcPolicy(
+    kind="scrc",
+    **COMMON
+    | {
+        "outcomes": MULTICLASS,
+        "threshold": 1 / 3,
+        "threshold_margin": float(-np.log(2)),
+    },
+    calibrator=Temperature(2.0),
+    answer_from=(0.0, None, 2.0),
+)
+
+
+def test_a_multiclass_policy_answers_with_the_most_probable_class() -> None:
+    policy = softmax_policy(MULTICLASS, float(np.log(0.6 / 0.4)), Temperature(0.5))
+    logits = np.random.default_rng(0).normal(size=(500, 3))
+    probabilities = softmax(logits / 0.5)
+    assert policy.probabilities(logits) == pytest.approx(probabilities)
+    assert (policy.decision(logits) == probabilities.argmax(axis=1)).all()
+    top = probabilities.max(axis=1)
+    assert policy.confidence(logits) == pytest.approx(np.log(top / (1 - top)))
+    expected = np.where(top >= 0.6, np.array(NAMES)[probabilities.argmax(axis=1)], "defer")
+    assert (policy.decide(logits) == expected).all()
+    assert {"a", "b", "c", "defer"} == set(expected.tolist())
+    assert parse_policy(json.loads(json.dumps(policy.to_json())), "policy.json") == policy
+    assert policy.to_json()["positive_class"] is None
+    with pytest.raises(DataError, match="has no positive class"):
+        policy.margin(logits)
+
+
+@pytest.mark.parametrize("names", [("None", "Roadwork"), NAMES, tuple("abcdefg")])
+@pytest.mark.parametrize("task", ["binary", "multiclass"])
+def test_the_most_probable_outcome_is_always_answered(names: tuple[str, ...], task: str) -> None:
+    positive = None if task == "multiclass" else names[1]
+    policy = argmax_policy(Outcomes.of(names, task, positive))
+    tied = np.zeros((1, len(names)))
+    logits = np.vstack([np.random.default_rng(1).normal(size=(200, len(names))), tied])
+    assert policy.answers(logits).all()
+    probabilities = policy.probabilities(logits)
+    assert probabilities.shape == (201, len(policy.outcomes.names))
+    assert (policy.decision(logits) == probabilities.argmax(axis=1)).all()
+    assert parse_policy(policy.to_json(), "policy.json") == policy
+
+
+def test_the_answers_of_several_classes_have_a_bound_each() -> None:
+    logits = np.log(np.array([[0.8, 0.1, 0.1], [0.01, 0.98, 0.01], [0.1, 0.1, 0.8]])) * 2
+    assert SEVERAL.decide(logits).tolist() == ["a", "defer", "defer"]
+    assert replace(SEVERAL, answer_from=(0.0, 0.0, 1.0)).decide(logits).tolist() == [*NAMES]
+    assert parse_policy(json.loads(json.dumps(SEVERAL.to_json())), "policy.json") == SEVERAL
+
+
+def test_sets_of_several_classes_hold_every_probable_one() -> None:
+    sets = replace(SEVERAL, answer_from=(-9.0,) * 3, single_from=0.7)
+    probabilities = np.array([[0.5, 0.3 + 1e-9, 0.2], [0.34, 0.33, 0.33], [0.9, 0.06, 0.04]])
+    logits = np.log(probabilities) * 2
+    assert sets.decide(logits).tolist() == ["a or b", "a or b or c", "a"]
+    # The decision is in the set, however improbable.
+    some = replace(sets, single_from=0.5)
+    assert some.decide(logits).tolist() == ["a", "a", "a"]
+
+
+def test_earlier_documents_are_read() -> None:
+    document = SCRC.to_json()
+    for name in ("task", "answer_from", "single_from"):
+        del document[name]
+    document |= {"answer_positive_from": 1.0, "answer_negative_from": 2.0}
+    assert parse_policy(document, "policy.json") == SCRC
+    del document["answer_negative_from"]
+    with pytest.raises(ArtifactError, match="answer_from is missing"):
+        parse_policy(document, "policy.json")
