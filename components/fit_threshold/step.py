@@ -170,7 +170,12 @@ def _interval(
     for weights in group_weights(member, config.n_bootstrap, config.seed):
         result = sweep(truth, margin, config.objective, weights)
         thresholds.append(best_thresholds(result, config.max_fnr))
-    return percentile_interval(sigmoid(np.concatenate(thresholds)), member)
+    # A replicate without a class has no threshold; of its nan there is no probability either.
+    margins = percentile_interval(np.concatenate(thresholds), member)
+    if margins is None:
+        return None
+    low, high = sigmoid(np.array(margins))
+    return float(low), float(high)
 
 
 def _fit_document(

@@ -55,12 +55,12 @@ def run_local(values: Mapping[str, Any], output: Path, variant: Variant) -> Loca
         cache_root=str(cache_root(output)),
     )
 
-    before = _status_files(output)
+    before = _run_folders(output)
     with recording(output), _environment(output), readable_log() as errors:
         try:
             outputs = stage1(LOCAL, variant)(**values).outputs
         except RuntimeError as error:
-            raise _step_error(_status_files(output) - before, errors, error) from error
+            raise _step_error(_run_folders(output) - before, errors, error) from error
 
     report = Path(outputs["report"].path)
     # KFP names the file after the output; a person's browser wants the suffix.
@@ -112,16 +112,16 @@ def cache_root(output: Path) -> Path:
     return output.resolve() / ".cache"
 
 
-def _status_files(output: Path) -> set[Path]:
-    """Of the steps of all runs."""
-    return set(output.glob("*/*/status.json"))
+def _run_folders(output: Path) -> set[Path]:
+    """Of all runs, also of interrupted ones, whose last step may still write."""
+    return set(output.glob("[!.]*/"))
 
 
 def _step_error(
-    status_files: set[Path], printed: list[str], fallback: RuntimeError
+    run_folders: set[Path], printed: list[str], fallback: RuntimeError
 ) -> StreetVisionError:
     """Return the failed step's error from its status.json, else from what steps have printed."""
-    for file in sorted(status_files):
+    for file in sorted(file for folder in run_folders for file in folder.glob("*/status.json")):
         status = json.loads(file.read_text(encoding="utf-8"))
         if status["state"] == "failed":
             kind = PermanentError if status["permanent"] else TransientError

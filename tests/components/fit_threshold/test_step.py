@@ -55,6 +55,15 @@ def test_the_policy_decides_as_the_chosen_threshold(tmp_path: Path) -> None:
     assert 0 < low <= policy.threshold <= high < 1
 
 
+def test_resamples_without_a_class_have_no_threshold(tmp_path: Path) -> None:
+    """All roadwork is in one of three groups, which a third of the resamples lack."""
+    groups = ["a" if positive else "bc"[i % 2] for i, positive in enumerate(TRUTH)]
+    logits = logits_artifact(tmp_path / "logits", groups=groups)
+    run(CONFIG, val_calib_logits=logits, policy=tmp_path / "policy")
+    fit = json.loads((tmp_path / "policy/fit.json").read_text())
+    assert fit["best_threshold_interval_95"] is None
+
+
 def test_the_sweep_table_holds_every_rule(tmp_path: Path) -> None:
     run(CONFIG, val_calib_logits=logits_artifact(tmp_path / "logits"), policy=tmp_path / "policy")
     with (tmp_path / "policy/threshold_sweep.csv").open(newline="") as stream:

@@ -12,10 +12,12 @@ import pytest
 import yaml
 
 from components.shared.contracts.artifacts import verify_dir
+from components.shared.contracts.errors import PermanentError
 from pipelines.cli import app as cli
 from pipelines.local import embedded_store as embedded
+from pipelines.local import run
 from pipelines.local.plan import plan
-from pipelines.parameters import parse_variant, read_parameters
+from pipelines.parameters import Variant, parse_variant, read_parameters
 from pipelines.sources import ROOT
 from tests.components.conftest import write_backbone, write_source
 
@@ -94,6 +96,27 @@ def test_data_that_are_not_there_are_refused_before_anything_is_made(
     assert caught.value.code == 42
     assert capsys.readouterr().err == f"error: data='{nowhere}' does not exist\n"
     assert not (tmp_path / "runs").exists()
+
+
+def test_the_error_is_that_of_this_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The last step of an interrupted run may fail while the next run is under way."""
+
+    def fail(folder: str, step: str, message: str) -> None:
+        path = tmp_path / folder / step.replace("_", "-")
+        path.mkdir(parents=True)
+        status = {"state": "failed", "step": step, "message": message, "permanent": True}
+        (path / "status.json").write_text(json.dumps(status))
+
+    def steps(**_: object) -> None:
+        fail("run-1", "train_gate", "[Errno 32] Broken pipe")
+        fail("run-2", "fit_threshold", "the reason")
+        raise RuntimeError("a step failed")
+
+    (tmp_path / "run-1").mkdir()
+    monkeypatch.setattr(run, "configured", lambda values: values)
+    monkeypatch.setattr(run, "stage1", lambda *_: steps)
+    with pytest.raises(PermanentError, match="step fit_threshold failed: the reason"):
+        run.run_local({}, tmp_path, Variant())
 
 
 def test_data_come_from_the_store_and_the_bundle_goes_there(finished: Finished) -> None:
