@@ -125,7 +125,7 @@ def test_a_link_out_of_the_source_is_rejected(tmp_path: Path) -> None:
     secret = tmp_path / "secret.jpg"
     shutil.move(tmp_path / "source/img/003.jpg", secret)
     (tmp_path / "source/img/003.jpg").symlink_to(secret)
-    with pytest.raises(DataError, match=r"img/003\.jpg: symbolic link out of the source"):
+    with pytest.raises(DataError, match=r"symbolic link out of the source: .*img/003\.jpg"):
         ingest_dataset(IngestConfig(data=str(tmp_path / "source")), dataset=tmp_path / "dataset")
 
 
