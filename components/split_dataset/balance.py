@@ -213,8 +213,8 @@ def refuse_missing(
         raise DataError(
             f"min_per_class={limits.min_per_class} cannot be met: the data cannot be split four"
             f" ways, whichever the fractions: {first_of(too_small, separator='; ')}; add groups of"
-            " these classes, leave the classes out, or decrease min_per_class or"
-            " min_groups_per_class"
+            " these classes, leave the classes out, or decrease min_per_class,"
+            " min_groups_per_class or, where look-alikes unite groups, near_duplicate_distance"
         )
 
     n_groups, n_samples = groups.group_counts(splits), groups.counts(splits)
@@ -373,25 +373,24 @@ def _first(pair: tuple[tuple[int, int, float], Assignment]) -> tuple[int, int, f
 
 
 def text_table(counts: Counts, group_counts: Counts, class_names: Sequence[str]) -> str:
-    """Return a text table: samples, and groups in brackets, of each split and class.
+    """Return a text table, one line a class: samples, and groups in brackets, of each split.
 
     Args:
         counts: (4, K) samples.
         group_counts: (4, K) groups that have the class.
         class_names: (K,) names; a column is as wide as its widest cell.
     """
-    header = ["split", *class_names, "all", "fraction"]
+    header = ["class", *SPLITS]
     rows = [
-        [
-            split,
-            *(f"{n} ({g})" for n, g in zip(row, of_groups, strict=True)),
-            str(sum(row)),
-            f"{sum(row) / counts.sum():.1%}",
-        ]
-        for split, row, of_groups in zip(
-            SPLITS, counts.tolist(), group_counts.tolist(), strict=True
+        [name, *(f"{n} ({g})" for n, g in zip(of_class, of_groups, strict=True))]
+        for name, of_class, of_groups in zip(
+            class_names, counts.T.tolist(), group_counts.T.tolist(), strict=True
         )
     ]
+    totals = counts.sum(axis=1)
+    rows.append(["all", *(str(total) for total in totals.tolist())])
+    rows.append(["fraction", *(f"{part:.1%}" for part in (totals / totals.sum()).tolist())])
+
     widths = [max(len(cell) for cell in column) for column in zip(header, *rows, strict=True)]
     return "\n".join(
         "  ".join(

@@ -35,6 +35,7 @@ from components.split_dataset.record import Record
 
 STEP = "split_dataset"
 _FEW_GROUPS = 0.05  # distance of an achieved from the wanted fraction that is worth a line
+_TALLEST = 40  # inches, of the picture of hundreds of classes
 
 
 @dataclass(frozen=True)
@@ -352,23 +353,25 @@ def _write_tables(out: Path, result: _Result) -> None:
 
 
 def _plot(path: Path, counts: Counts, class_names: tuple[str, ...]) -> None:
-    """Draw the fraction of every split in every class: equal bars mean a balanced split."""
+    """Draw the fraction of every split in every class: aligned bars mean a balanced split."""
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(6, 3), layout="constrained")
+    rows = np.arange(len(class_names))
+    figure = Figure(figsize=(7, min(1 + 0.25 * len(rows), _TALLEST)), layout="constrained")
     axes = figure.subplots()
-    width = 0.8 / len(class_names)
+    left = np.zeros(len(rows))
 
-    for column, name in enumerate(class_names):
-        offset = (column - (len(class_names) - 1) / 2) * width
-        fraction = counts[:, column] / max(counts[:, column].sum(), 1)
-        bars = axes.bar(np.arange(len(SPLITS)) + offset, fraction, width, label=name)
-        axes.bar_label(bars, labels=[str(n) for n in counts[:, column]], fontsize=8)
+    for split, of_class in zip(SPLITS, counts, strict=True):
+        fraction = of_class / np.maximum(counts.sum(axis=0), 1)
+        bars = axes.barh(rows, fraction, left=left, label=split)
+        axes.bar_label(bars, labels=[str(n) for n in of_class], label_type="center", fontsize=8)
+        left += fraction
 
-    axes.set_xticks(range(len(SPLITS)), SPLITS)
-    axes.set_ylabel("fraction of the class")
-    axes.margins(y=0.12)
-    axes.legend()
+    axes.set_yticks(rows, class_names)
+    axes.invert_yaxis()
+    axes.margins(x=0, y=0.01)
+    axes.set_xlabel("fraction of the class")
+    figure.legend(loc="outside upper center", ncols=len(SPLITS), frameon=False)
     figure.savefig(path, dpi=120, metadata={"Software": None})
 
 

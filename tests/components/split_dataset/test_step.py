@@ -2,6 +2,7 @@
 
 import csv
 import json
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +23,7 @@ from components.shared.data.train_images import TrainImages
 from components.shared.storage import StoreSettings
 from components.split_dataset import needs
 from components.split_dataset.config import SplitConfig
+from components.split_dataset.step import _plot
 from components.split_dataset.step import run as split_dataset
 from tests.components.conftest import TinyRun
 
@@ -53,6 +55,16 @@ def test_an_impossible_split_says_what_is_missing(tiny: TinyRun, tmp_path: Path)
             dataset=tiny.dataset,
             splits=tmp_path / "splits",
         )
+
+
+def test_the_picture_has_room_for_many_classes(tmp_path: Path) -> None:
+    names = tuple(f"speed_limit_{number}" for number in range(43))
+    counts = np.tile([[20], [5], [10], [5]], (1, len(names)))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        _plot(tmp_path / "splits.png", counts, names)
+    with Image.open(tmp_path / "splits.png") as image:
+        assert image.height > 43 * 16
 
 
 def test_the_split_says_what_policies_need_before_anything_is_trained(
