@@ -50,7 +50,7 @@ class Logits:
         labels: (N,) int64 class indices.
         gate: (N,) float32 raw gate scores, larger for "answer"; None where the model has no gate.
         full_image_margin: (N,) float32 margin of the positive class from the full image alone, and
-            `views`; both None where the model looks at one view.
+            `views`; both None where the model looks at one view, or names one of several classes.
         corrupted: (L, N, C) float32 logits of the images under corruptions of severity 0 to L - 1.
         distilled: (N, C) float32 logits of the distilled head, which sees full images alone; None
             where the model has none.

@@ -43,6 +43,7 @@ def write_split_logits(
     """
     ids = assignment.ids(split)
     samples = [data.samples[data.index[sample_id]] for sample_id in ids]
+    margin = _optional(work / f"{split}-full-image.npy")  # of a binary task alone
 
     logits = Logits(
         split=split,
@@ -56,8 +57,8 @@ def write_split_logits(
         gate=_optional(work / f"{split}-gate.npy"),
         corrupted=_optional(work / f"{split}-corrupted.npy"),
         distilled=_optional(work / f"{split}-distilled.npy"),
-        full_image_margin=_optional(work / f"{split}-full-image.npy"),
-        views=None if views is None else Views(views.count, views.lower_bound),
+        full_image_margin=margin,
+        views=None if margin is None or views is None else Views(views.count, views.lower_bound),
     )
 
     kind = Kind.logits_of(split)
