@@ -24,7 +24,7 @@ from components.shared.stats.bootstrap import (
     Interval,
     group_weights,
     membership,
-    percentile_interval,
+    probability_interval,
 )
 from components.shared.stats.metrics import Bools, Floats, Weights, multiplicities, ratio, sigmoid
 
@@ -160,7 +160,7 @@ def _interval(
     for weights in group_weights(member, config.n_bootstrap, config.seed):
         result = sweep_answers(confidence, error, answer_all, weights)
         thresholds.append(least_thresholds(result, config.alpha))
-    return percentile_interval(sigmoid(np.concatenate(thresholds)), member)
+    return probability_interval(np.concatenate(thresholds), member)
 
 
 def _write_sweep(path: Path, result: AnswerSweep) -> None:

@@ -26,7 +26,7 @@ from components.shared.policies.policy_artifact import (
     POLICY,
     write_infeasible,
 )
-from components.shared.stats.bootstrap import group_weights, membership, percentile_interval
+from components.shared.stats.bootstrap import group_weights, membership, probability_interval
 from components.shared.stats.metrics import Bools, Floats, sigmoid
 
 STEP = "fit_threshold"
@@ -170,12 +170,7 @@ def _interval(
     for weights in group_weights(member, config.n_bootstrap, config.seed):
         result = sweep(truth, margin, config.objective, weights)
         thresholds.append(best_thresholds(result, config.max_fnr))
-    # A replicate without a class has no threshold; of its nan there is no probability either.
-    margins = percentile_interval(np.concatenate(thresholds), member)
-    if margins is None:
-        return None
-    low, high = sigmoid(np.array(margins))
-    return float(low), float(high)
+    return probability_interval(np.concatenate(thresholds), member)
 
 
 def _fit_document(

@@ -15,7 +15,7 @@ import numpy as np
 
 from components.shared.stats import jackknife
 from components.shared.stats.jackknife import Scale
-from components.shared.stats.metrics import Floats, Integers
+from components.shared.stats.metrics import Floats, Integers, sigmoid
 
 # (R, N) float64 weights of one batch are 2 MB, which stay in a core's cache, but at least 16 rows:
 # metrics prepare something for each batch that is as long as the samples.
@@ -182,6 +182,18 @@ def percentile_interval(values: Floats, member: Integers) -> Interval:
         return None
     tail = jackknife.expanded_tail(jackknife.effective_groups(member))
     low, high = np.quantile(finite, [tail, 1 - tail])
+    return float(low), float(high)
+
+
+def probability_interval(margins: Floats, member: Integers) -> Interval:
+    """Return `percentile_interval` of log-odds (R,), as probabilities.
+
+    A replicate without a value is nan, of which there is no probability.
+    """
+    found = percentile_interval(margins, member)
+    if found is None:
+        return None
+    low, high = sigmoid(np.array(found))
     return float(low), float(high)
 
 
