@@ -107,7 +107,7 @@ def _metadata(
             dataset_revision=dataset.content_digest,
             metric_type=_HUB_METRICS.get(name, name),
             metric_name=name,
-            metric_value=round(entry["value"], 4),
+            metric_value=round(entry["value"], 4) + 0.0,  # no -0.0
         )
         for name, entry in report["metrics"].items()
         if entry["value"] is not None
@@ -123,7 +123,7 @@ def _metadata(
 
 
 def _number(value: float | None) -> str:
-    return "none" if value is None else f"{value:.4f}"
+    return "none" if value is None else f"{value:z.4f}"
 
 
 def _interval(entry: dict[str, Any]) -> str:

@@ -226,7 +226,7 @@ def render(data: ReportData) -> str:
 
 def number(value: float | None, digits: int = 3) -> str:
     """Return `digits` decimals, or "none"."""
-    return "none" if value is None else f"{value:.{digits}f}"
+    return "none" if value is None else f"{value:z.{digits}f}"
 
 
 def interval(bounds: Interval, n_groups: int, digits: int = 3) -> str:

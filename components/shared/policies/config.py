@@ -19,7 +19,7 @@ class BundledPolicyConfig(Config):
 
     policy: str = option(
         "softmax",
-        "Policy of the bundle: softmax never defers; gate and scrc defer, with a guarantee. All"
+        "Policy of the bundle: softmax has no guarantee; gate and scrc defer, with one. All"
         " are evaluated.",
         choices=KINDS,
     )

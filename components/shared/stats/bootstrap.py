@@ -174,15 +174,15 @@ def percentile_interval(values: Floats, member: Integers) -> Interval:
         member: (N,) int64, group index of each sample.
 
     Returns:
-        None with too few groups, where less than half of the replicates are finite, or where all
-        are equal.
+        None with too few groups, where less than half of the replicates are finite, or where so
+        many are equal that both ends are.
     """
     finite = values[np.isfinite(values)]
-    if not jackknife.enough(member) or 2 * len(finite) < len(values) or not np.ptp(finite):
+    if not jackknife.enough(member) or 2 * len(finite) < len(values):
         return None
     tail = jackknife.expanded_tail(jackknife.effective_groups(member))
     low, high = np.quantile(finite, [tail, 1 - tail])
-    return float(low), float(high)
+    return (float(low), float(high)) if low < high else None
 
 
 def probability_interval(margins: Floats, member: Integers) -> Interval:
