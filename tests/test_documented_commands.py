@@ -35,8 +35,17 @@ SHORT = {
     "tests.simulations.validity": "--draws 2",
     "tests.studies.explora_demo": "epochs=1 global_batch_size=256",
 }
-# Real data and hours: their functions are tested in tests/studies and tests/bench.
-TOO_LONG = ("tests.studies.gtsdb ", "tests.studies.gtsdb_adapted ", "tests.bench ")
+# Hours, some on real data: their functions are tested in tests/simulations, studies and bench.
+TOO_LONG = (
+    "tests.bench ",
+    "tests.simulations.grouped ",
+    "tests.simulations.intervals ",
+    "tests.simulations.multiclass ",
+    "tests.simulations.runs ",
+    "tests.simulations.splitting ",
+    "tests.studies.gtsdb ",
+    "tests.studies.gtsdb_adapted ",
+)
 
 
 def _commands() -> list[str]:
