@@ -1,6 +1,6 @@
 """Do certified risks hold for images in groups? Every policy through its own step.
 
-`python -m tests.simulations.grouped [--draws 300]` draws VAL_CALIB from a population of groups of
+`python -m tests.simulations.grouped [--draws 200]` draws VAL_CALIB from a population of groups of
 very different size and difficulty, runs the calibration step on the artifact, and compares the
 policy's risk on a large sample of the population with alpha: for a random image of a random group,
 and for a random image. Printed are the fractions of draws in which each exceeds alpha; delta is

@@ -1,6 +1,6 @@
 """Accepted data sets of few groups, through every step from the split to the bundle.
 
-`python -m tests.simulations.runs [--count 1000] [--seed 0]` simulates data sets with few groups of
+`python -m tests.simulations.runs [--count 1000] [--first 0]` simulates data sets with few groups of
 a class and logits of good, useless, separable, constant and extreme models. Each goes through the
 split, and where that accepts it through the calibrators, all policies and the evaluation, and every
 tenth through the export. Printed is how many end with anything but a report and either a bundle or
