@@ -24,7 +24,7 @@ from components.shared.contracts.step import InputDir, OutputDir, main
 from components.shared.data.dataset import Dataset
 from components.shared.policies.early_exit import read_early_exit, write_early_exit
 from components.shared.policies.logit_affine import logit_affine_of
-from components.shared.policies.policy import Policy
+from components.shared.policies.policy import Policy, parse_policy
 from components.shared.policies.policy_artifact import read_distilled_policy, read_policy
 from components.shared.serving.bundle import (
     DISTILLED_MODEL,
@@ -166,7 +166,7 @@ def _read_inputs(
 
 def _check_inputs(inputs: _Inputs) -> None:
     """Refuse inputs of different runs."""
-    if inputs.report["policy"] != inputs.policy.to_json():
+    if parse_policy(inputs.report["policy"], "policy of the evaluation") != inputs.policy:
         raise ArtifactError(
             "evaluation was made with another policy; evaluate the one that is bundled"
         )

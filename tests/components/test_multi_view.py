@@ -171,7 +171,7 @@ def test_the_bundle_answers_as_the_policy_decides(
     assert "5 views" in document["stock_pipeline_reason"]
     card = (bundle.path / "README.md").read_text()
     assert "the full image and 4 tiles of it" in card
-    assert "decides on the margin of all views" in card
+    assert "the policy decides on all views together" in card
 
 
 def test_early_exit_looks_at_fewer_views_and_is_reported(
