@@ -183,17 +183,21 @@ def _summary(report: dict[str, Any]) -> str:
         if name in report["metrics"]:
             entry = report["metrics"][name]
             value = "none" if entry["value"] is None else f"{entry['value']:.3f}"
-            lines.append(f"  {title:10} {value:>7}   {_spread(entry)}")
+            lines.append(f"  {title:10} {value:>7}   {_spread(entry, report['n_groups'])}")
 
     return "\n".join(lines)
 
 
-def _spread(entry: dict[str, Any]) -> str:
+def _spread(entry: dict[str, Any], n_groups: int) -> str:
     """Return the interval of a metric, or what noise alone makes of a calibration error."""
+    from components.shared.stats.jackknife import MIN_GROUPS
+
     bounds, band = entry["interval_95"], entry.get("calibrated_95")
     if band is not None:
         return f"noise: up to {band[1]:.3f}"
-    return f"95 %: {bounds[0]:.3f} to {bounds[1]:.3f}" if bounds else "95 %: none"
+    if bounds is not None:
+        return f"95 %: {bounds[0]:.3f} to {bounds[1]:.3f}"
+    return "95 %: none" if n_groups >= MIN_GROUPS else f"95 %: none below {MIN_GROUPS} groups"
 
 
 def _shown(path: Path) -> str:
