@@ -121,6 +121,6 @@ def _interval(values: npt.NDArray[np.generic], places: tuple[str, ...]) -> str:
         found = values.mean() if weights is None else (weights @ values) / weights.sum(axis=1)
         return np.asarray(found)
 
-    found = intervals({"": mean}, places, _REPLICATES, 0, {"": Scale.UNIT})[""]
+    found = intervals({"": mean}, places, _REPLICATES, 0, {"": Scale.PROPORTION})[""]
     low, high = found or (np.nan, np.nan)
     return f"{low:.4f} to {high:.4f}"
