@@ -99,17 +99,30 @@ class Head(nn.Module):
         return features
 
 
-class BagHead(Head):
-    """The same linear map on every view, and one margin aggregated from all views.
+class _ViewsHead(Head):
+    """The same linear map on every view of an image.
 
-    Multiple-instance learning: views are the instances of a bag, and only the bag has a label. Maps
-    features (B, V, 2h) to logits (B, 2), which are minus and plus half the margin.
+    Multiple-instance learning: views are the instances of a bag, and only the bag has a label.
+    """
+
+    def __init__(self, n_features: int, n_classes: int, views: ViewSpec) -> None:
+        super().__init__(n_features, n_classes)
+        self.views = views
+        self.attention = Attention(n_features) if views.aggregation == "attention" else None
+
+    def _attention(self, features: torch.Tensor) -> torch.Tensor | None:
+        return None if self.attention is None else self.attention(features)
+
+
+class BagHead(_ViewsHead):
+    """One margin aggregated from all views.
+
+    Maps features (B, V, 2h) to logits (B, 2), which are minus and plus half the margin.
     """
 
     def __init__(self, n_features: int, views: ViewSpec, positive: int) -> None:
-        super().__init__(n_features, 2)
-        self.views, self.positive = views, positive
-        self.attention = Attention(n_features) if views.aggregation == "attention" else None
+        super().__init__(n_features, 2, views)
+        self.positive = positive
         with torch.no_grad():
             self.linear.bias[positive] += neutral_margin(views)
 
@@ -136,45 +149,28 @@ class BagHead(Head):
             weights = view_weights(self.margins(features), self.views, self._attention(features))
         return (weights[..., None] * features).sum(dim=1)
 
-    def _attention(self, features: torch.Tensor) -> torch.Tensor | None:
-        return None if self.attention is None else self.attention(features)
 
-
-class MulticlassBagHead(Head):
-    """The same linear map on every view, and one logit per class aggregated from all views.
+class MulticlassBagHead(_ViewsHead):
+    """One logit per class, each aggregated from all views.
 
     The margin of a class is its log-odds against the rest in a view; an image shows the class of
     which any view is surest. Maps features (B, V, 2h) to logits (B, C).
     """
-
-    def __init__(self, n_features: int, n_classes: int, views: ViewSpec) -> None:
-        super().__init__(n_features, n_classes)
-        self.views = views
-        self.attention = Attention(n_features) if views.aggregation == "attention" else None
 
     def forward(
         self, features: torch.Tensor, dropout_mask: torch.Tensor | None = None
     ) -> torch.Tensor:
         """Return logits (B, C); all views of an image share its row of `dropout_mask` (B, 2h)."""
         dropped = features if dropout_mask is None else features * dropout_mask[:, None]
-        weights = self._attention(dropped)
-        of_classes = self.margins(dropped).unbind(dim=-1)
-        return torch.stack([aggregate(m, self.views, weights) for m in of_classes], dim=-1)
+        return self._logits(self.margins(dropped), self._attention(dropped))
 
     def margins(self, features: torch.Tensor) -> torch.Tensor:
         """Return the margins (B, V, C) float32 of the views."""
         log_probabilities = self.linear(features).float().log_softmax(dim=-1)
-        # log(1 - p) from log p, without the cancellation where p is close to 1.
-        rest = torch.stack(
-            [
-                torch.cat(
-                    [log_probabilities[..., :k], log_probabilities[..., k + 1 :]], dim=-1
-                ).logsumexp(dim=-1)
-                for k in range(log_probabilities.shape[-1])
-            ],
-            dim=-1,
-        )
-        return torch.Tensor(log_probabilities - rest)
+        # log(1 - p) from the other classes' log p, without the cancellation where p is close to 1.
+        own = torch.eye(log_probabilities.shape[-1], dtype=torch.bool, device=features.device)
+        others = log_probabilities[..., None, :].masked_fill(own, -torch.inf)
+        return torch.Tensor(log_probabilities - others.logsumexp(dim=-1))
 
     def pooled(self, features: torch.Tensor) -> torch.Tensor:
         """Return the mean (B, 2h) of the views' features, weighted for the most probable class.
@@ -183,13 +179,14 @@ class MulticlassBagHead(Head):
         """
         with torch.no_grad():
             margins, attention = self.margins(features), self._attention(features)
-            decided = self(features).argmax(dim=1)
+            decided = self._logits(margins, attention).argmax(dim=1)
             of_decided = margins[torch.arange(len(decided)), :, decided]
             weights = view_weights(of_decided, self.views, attention)
         return (weights[..., None] * features).sum(dim=1)
 
-    def _attention(self, features: torch.Tensor) -> torch.Tensor | None:
-        return None if self.attention is None else self.attention(features)
+    def _logits(self, margins: torch.Tensor, attention: torch.Tensor | None) -> torch.Tensor:
+        of_classes = margins.unbind(dim=-1)
+        return torch.stack([aggregate(m, self.views, attention) for m in of_classes], dim=-1)
 
 
 def new_head(n_features: int, spec: ClassifierSpec) -> Head:
