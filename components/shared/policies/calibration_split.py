@@ -15,6 +15,7 @@ from components.shared.calibration.compare import FittedCalibrator, LabelledLogi
 from components.shared.contracts.errors import InfeasibleError
 from components.shared.policies.logits import Logits
 from components.shared.stats.bootstrap import membership
+from components.shared.stats.group_needs import n_tested_groups
 from components.shared.stats.metrics import Integers
 
 _FEWEST_GROUPS = 4  # two for each part
@@ -63,7 +64,7 @@ def draw_calibration_split(
         )
 
     rng = np.random.default_rng([seed, n_groups, len(member)])
-    n_tuning = min(max(round(tuning_fraction * n_groups), 2), n_groups - 2)
+    n_tuning = n_groups - n_tested_groups(n_groups, tuning_fraction)
     tuning_groups = rng.permutation(n_groups)[:n_tuning]
     in_tuning = np.isin(member, tuning_groups)
     others = rng.permutation(np.flatnonzero(~in_tuning))

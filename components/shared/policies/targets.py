@@ -13,6 +13,7 @@ from components.shared.policies.config import SelectiveConfig
 from components.shared.policies.policy import Infeasible
 from components.shared.stats.bootstrap import membership
 from components.shared.stats.bounds import fewest_samples
+from components.shared.stats.group_needs import least_certifiable
 
 ALL_ANSWERS = "all"
 
@@ -157,7 +158,7 @@ def too_few_for_sets(config: SelectiveConfig, n_samples: int, kind: str) -> Infe
 
     The best level is that of so many samples without an error.
     """
-    level = float(-np.expm1(np.log(config.risk_delta) / n_samples) if n_samples else 1.0)
+    level = least_certifiable(n_samples, config.risk_delta)
     reason = _reason(config, "prediction sets", n_samples, config.risk_delta, level)
     return Infeasible(kind, reason, level)
 
