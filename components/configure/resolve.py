@@ -13,7 +13,7 @@ from components.configure.recipes import read_recipe
 from components.ingest_dataset.config import IngestConfig
 from components.shared.contracts.config import Config
 from components.shared.contracts.errors import ConfigError, DataError
-from components.shared.contracts.options import RecipeConfig, TaskConfig
+from components.shared.contracts.options import TaskConfig
 
 Options = dict[str, dict[str, Any]]
 
@@ -250,11 +250,8 @@ def _task_problems(config: TaskConfig, classes: Sequence[str] | None) -> Iterato
             yield str(error)
             return
 
-    if classes is not None and isinstance(config, RecipeConfig) and config.refused_for(classes):
-        yield config.refused_for(classes)
-
     if task is not None:
-        yield from config.task_problems(task)
+        yield from config.task_problems(task, classes)
 
 
 def _listed(phases: list[str]) -> str:

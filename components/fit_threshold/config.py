@@ -1,5 +1,6 @@
 """Options of fit_threshold: the objective of the threshold, and its limits."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from components.fit_threshold.sweep import OBJECTIVES
@@ -45,9 +46,9 @@ class FitThresholdConfig(EarlyExitConfig, RiskLevelConfig, TaskConfig, Bootstrap
         " this; no guarantee.",
     )
 
-    def task_problems(self, task: str) -> list[str]:
+    def task_problems(self, task: str, class_names: Sequence[str] | None = None) -> list[str]:
         """Return the options that need a positive class, where there is none."""
-        problems = super().task_problems(task)
+        problems = super().task_problems(task, class_names)
         if self.max_fnr < 1 and task == MULTICLASS:
             problems.append(f"max_fnr={self.max_fnr:g} {NEEDS_BINARY}")
         return problems

@@ -13,6 +13,7 @@ from components.shared.contracts.options import (
     MonitorConfig,
     RecipeConfig,
 )
+from components.shared.contracts.outcomes import BINARY, MULTICLASS
 from components.shared.vision.view_spec import AGGREGATIONS, ViewSpec
 
 # Usual starting points for AdamW: a linear head, low-rank adapters, a whole pretrained transformer.
@@ -146,21 +147,17 @@ class TrainBaselineConfig(BackboneLoopConfig, RecipeConfig, MonitorConfig):
             positive_class=self.outcomes(class_names).positive_class,
         )
 
-    def refused_for(self, class_names: Sequence[str]) -> str:
-        """Return why these classes cannot be trained with these options; an empty text if they can.
-
-        Raises:
-            DataError: the positive class is none of them.
-        """
-        outcomes = self.outcomes(class_names)
-        if outcomes.positive is None and self.distilled_head:
-            return "distilled_head=True needs task=binary: one margin is distilled"
-        if outcomes.positive is not None and self.tile_grid is not None and len(class_names) != 2:
-            return (
+    def task_problems(self, task: str, class_names: Sequence[str] | None = None) -> list[str]:
+        """Return the options that need a positive class, or two classes, where these are absent."""
+        problems = super().task_problems(task, class_names)
+        if self.distilled_head and task == MULTICLASS:
+            problems.append("distilled_head=True needs task=binary: one margin is distilled")
+        if self.tile_grid and task == BINARY and class_names is not None and len(class_names) != 2:
+            problems.append(
                 f"tile_grid={self.tile_grid} with task=binary needs 2 classes, not"
                 f" {list(class_names)}; use task=multiclass, or tile_grid=none"
             )
-        return super().refused_for(class_names)
+        return problems
 
     @property
     def reference_rate(self) -> float | None:

@@ -5,7 +5,7 @@ import shutil
 
 from components.shared.contracts.artifact_kinds import Kind
 from components.shared.contracts.artifacts import verify_dir, writing
-from components.shared.contracts.errors import ConfigError, DataError
+from components.shared.contracts.errors import DataError
 from components.shared.contracts.step import InputDir, OutputDir, main
 from components.shared.data.dataset import Dataset
 from components.shared.data.splits import SPLITS, Splits, read_splits
@@ -78,9 +78,7 @@ def run(
 
 def _check(config: TrainBaselineConfig, data: Dataset, assignment: Splits) -> None:
     """Refuse what can be refused before a process is started or a model is loaded."""
-    refused = config.refused_for(data.class_names)
-    if refused:
-        raise ConfigError(refused)
+    config.check_training(data.class_names)
 
     unknown = sorted(set(assignment.of) ^ set(data.index))
     if unknown:

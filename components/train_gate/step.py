@@ -5,7 +5,6 @@ import shutil
 
 from components.shared.contracts.artifact_kinds import Kind
 from components.shared.contracts.artifacts import verify_dir, writing
-from components.shared.contracts.errors import ConfigError
 from components.shared.contracts.step import InputDir, OutputDir, main
 from components.shared.data.dataset import Dataset
 from components.shared.data.splits import read_splits, refuse_foreign
@@ -54,9 +53,7 @@ def run(
         read_splits(splits),
         verify_dir(checkpoint, Kind.CHECKPOINT),
     )
-    refused = config.refused_for(data.class_names)
-    if refused:
-        raise ConfigError(refused)
+    config.check_training(data.class_names)
 
     refuse_foreign(data, assignment, base)
 

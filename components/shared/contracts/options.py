@@ -9,8 +9,8 @@ from dataclasses import dataclass
 
 from components.shared.contracts.adaptations import MONITORS
 from components.shared.contracts.config import Config, adjusted, option
-from components.shared.contracts.errors import InfeasibleError
-from components.shared.contracts.outcomes import TASKS, Outcomes
+from components.shared.contracts.errors import ConfigError, InfeasibleError
+from components.shared.contracts.outcomes import MULTICLASS, NEEDS_BINARY, TASKS, Outcomes
 
 _HALF_REFUSED = (
     "precision='fp16' is refused: DINO backbones overflow its range (65504); use fp32 or bf16"
@@ -46,17 +46,19 @@ class TaskConfig(Config):
         """Return the outcomes for a model with these classes; raises as `Outcomes.of`."""
         return Outcomes.of(class_names, self.task, self.positive_class)
 
-    def task_problems(self, task: str) -> list[str]:
+    def task_problems(self, task: str, class_names: Sequence[str] | None = None) -> list[str]:
         """Return the options that have no meaning for the task, each with its value and a remedy.
 
-        The classes, and so the task, may be known only when the data are.
+        Args:
+            task: the task, which may be known before the data are.
+            class_names: the classes; None where they are not known yet.
         """
-        del task
+        del task, class_names
         return []
 
     def check_task(self, outcomes: Outcomes) -> None:
         """Raise InfeasibleError where an option has no meaning for the task."""
-        problems = self.task_problems(outcomes.task)
+        problems = self.task_problems(outcomes.task, outcomes.class_names)
         if problems:
             raise InfeasibleError("; ".join(problems))
 
@@ -256,12 +258,20 @@ class RecipeConfig(LaunchConfig, LoopConfig, TaskConfig):
         lt=1,
     )
 
-    def refused_for(self, class_names: Sequence[str]) -> str:
-        """Return why these classes cannot be trained with these options; an empty text if they can.
+    def task_problems(self, task: str, class_names: Sequence[str] | None = None) -> list[str]:
+        """Return the options that need a positive class, where there is none."""
+        problems = super().task_problems(task, class_names)
+        if self.conformal_weight and task == MULTICLASS:
+            problems.append(f"conformal_weight={self.conformal_weight:g} {NEEDS_BINARY}")
+        return problems
+
+    def check_training(self, class_names: Sequence[str]) -> None:
+        """Refuse classes that cannot be trained with these options.
 
         Raises:
+            ConfigError: an option has no meaning for the task.
             DataError: the positive class is none of them.
         """
-        if self.outcomes(class_names).positive is None and self.conformal_weight:
-            return f"conformal_weight={self.conformal_weight:g} needs task=binary: a positive class"
-        return ""
+        problems = self.task_problems(self.outcomes(class_names).task, class_names)
+        if problems:
+            raise ConfigError("; ".join(problems), problems)

@@ -1,5 +1,6 @@
 """Options of policies: which one is bundled, its guarantee, and the samples that certify it."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from components.shared.contracts.config import Config, adjusted, option
@@ -78,9 +79,9 @@ class SelectiveConfig(BundledPolicyConfig, RiskLevelConfig, TaskConfig, SeedConf
             )
         return problems
 
-    def task_problems(self, task: str) -> list[str]:
+    def task_problems(self, task: str, class_names: Sequence[str] | None = None) -> list[str]:
         """Return the options that need a positive class, where there is none."""
-        problems = super().task_problems(task)
+        problems = super().task_problems(task, class_names)
         if self.risk == "fnr" and task == MULTICLASS:
             problems.append(f"risk='fnr' {NEEDS_BINARY}")
         return problems
