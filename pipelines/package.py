@@ -1,6 +1,5 @@
 """The compiled pipeline, and the name of its version."""
 
-import hashlib
 import re
 import tempfile
 from pathlib import Path
@@ -8,7 +7,7 @@ from pathlib import Path
 import yaml
 from kfp import compiler
 
-from components.shared.contracts.config import canonical_json
+from components.shared.contracts.config import digest
 from components.shared.contracts.errors import ConfigError
 from pipelines.names import PIPELINE
 from pipelines.parameters import Variant
@@ -31,8 +30,8 @@ def write_package(output: Path, profile: Profile, variant: Variant) -> str:
 
     # Not of the text: the comment that KFP writes above the spec has the order of a hash table.
     documents = list(yaml.safe_load_all(output.read_text(encoding="utf-8")))
-    digest = hashlib.sha256(canonical_json(documents).encode()).hexdigest()[:16]
-    return "-".join(part for part in (profile.name, variant.name, digest) if part)
+    parts = (profile.name, variant.name, digest(documents)[:16])
+    return "-".join(part for part in parts if part)
 
 
 def package(profile: Profile, variant: Variant) -> tuple[Path, str]:

@@ -5,13 +5,11 @@ bytes are read. KFP's cache keys hold paths and URIs but not the bytes behind th
 that read a source have its digest in their configuration.
 """
 
-import hashlib
 import json
-from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from components.shared.contracts.config import canonical_json
+from components.shared.contracts.config import digest
 from components.shared.contracts.errors import ConfigError, DataError
 
 
@@ -45,10 +43,10 @@ def fingerprint(data: str, backbone: str, extra_sources: str = "") -> Fingerprin
         )
 
     sources = [data, *_extra_places(extra_sources)]
-    found = _digest([[place, _listing("data", place)] for place in sources])
+    found = digest([[place, _listing("data", place)] for place in sources])
     in_hub = not backbone.startswith("s3://") and not Path(backbone).exists()
 
-    return Fingerprints(found, backbone if in_hub else _digest(_listing("backbone", backbone)))
+    return Fingerprints(found, backbone if in_hub else digest(_listing("backbone", backbone)))
 
 
 def _listing(name: str, place: str) -> list[list[str | int]]:
@@ -86,7 +84,3 @@ def _extra_places(extra_sources: str) -> list[str]:
         raise ConfigError(
             f"extra_sources={extra_sources!r} is not a JSON list of mappings with 'data'"
         ) from error
-
-
-def _digest(listing: Sequence[object]) -> str:
-    return hashlib.sha256(canonical_json(listing).encode()).hexdigest()

@@ -6,13 +6,14 @@ from the newest entry.
 """
 
 import dataclasses
-import hashlib
 import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from components.calibrate_gate.config import CalibrateGateConfig
+from components.calibrate_scrc.config import CalibrateScrcConfig
 from components.ingest_dataset.config import IngestConfig
-from components.shared.contracts.config import canonical_json
+from components.shared.contracts.config import digest
 from components.shared.data.lineage import Lineage
 from components.shared.stats.group_needs import interval_need, policy_need
 from components.split_dataset.config import SplitConfig
@@ -33,14 +34,10 @@ def with_lineage(split: SplitConfig, ingest: IngestConfig) -> SplitConfig:
         ArtifactError: the record is damaged.
     """
     named = dataclasses.replace(split, lineage=split.lineage or lineage_name(split, ingest))
-    request = _digest([ingest.to_json(), named.to_json()])
+    request = digest([ingest.to_json(), named.to_json()])
 
     lineage = Lineage.open(named.lineage)
-    previous = ""
-    if lineage is not None:
-        same = lineage.of_request(request)
-        previous = same.previous if same else lineage.newest()
-
+    previous = "" if lineage is None else lineage.start(request).previous
     return dataclasses.replace(named, lineage_request=request, lineage_previous=previous)
 
 
@@ -55,7 +52,7 @@ def lineage_name(split: SplitConfig, ingest: IngestConfig) -> str:
     parts = [ingest.data, *(options[name] for name in _NAMED_BY)]
     parts += [ingest.group_column, ingest.near_duplicate_distance]
     readable = re.sub(r"[^A-Za-z0-9]+", "-", ingest.name).strip("-")[:40] or "source"
-    return f"{readable}-{_digest(parts)[:8]}"
+    return f"{readable}-{digest(parts)[:8]}"
 
 
 def recorded_needs(name: str, request: str, configs: Mapping[str, Any]) -> Iterator[str]:
@@ -67,18 +64,14 @@ def recorded_needs(name: str, request: str, configs: Mapping[str, Any]) -> Itera
         configs: every phase's configuration.
     """
     lineage = Lineage.open(name)
-    entry = lineage.of_request(request) if lineage is not None else None
+    entry = lineage.start(request).same if lineage is not None else None
     if entry is None:
         return
 
     n_calib = entry.n_groups["VAL_CALIB"]
-    for kind in ("gate", "scrc"):
-        policy = configs[f"calibrate_{kind}"]
-        delta = policy["delta"] / (2 if policy["min_coverage"] > 0 else 1)
-        yield policy_need(kind, n_calib, policy["tuning_fraction"], policy["alpha"], delta).line()
+    for kind, config_class in (("gate", CalibrateGateConfig), ("scrc", CalibrateScrcConfig)):
+        config = config_class.from_mapping(configs[f"calibrate_{kind}"])
+        need = policy_need(kind, n_calib, config.tuning_fraction, config.alpha, config.risk_delta)
+        yield need.line()
 
     yield interval_need(entry.n_groups["VAL_TEST"]).line()
-
-
-def _digest(value: Any) -> str:
-    return hashlib.sha256(canonical_json(value).encode()).hexdigest()

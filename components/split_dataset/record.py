@@ -52,10 +52,8 @@ class Record:
 
         # Set by `configure`; the step that runs alone finds them itself.
         request = config.lineage_request or _request(config, data)
-        same = lineage.of_request(request)
-        previous = config.lineage_previous
-        if not config.lineage_request:
-            previous = same.previous if same else lineage.newest()
+        same, start = lineage.start(request)
+        previous = config.lineage_previous if config.lineage_request else start
 
         before = lineage.table(previous) if previous else {}
         rows = lineage.table(same.table) if same else before

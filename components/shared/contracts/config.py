@@ -142,12 +142,17 @@ class Config:
 
     def digest(self) -> str:
         """SHA-256 of the canonical JSON form."""
-        return hashlib.sha256(canonical_json(self.to_json()).encode()).hexdigest()
+        return digest(self.to_json())
 
 
 def canonical_json(value: Any) -> str:
     """Stable serialisation for digests: sorted keys, no whitespace, NaN refused."""
     return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
+
+
+def digest(value: Any) -> str:
+    """SHA-256 of a JSON value's canonical form."""
+    return hashlib.sha256(canonical_json(value).encode()).hexdigest()
 
 
 def unknown_key(key: str, known: list[str]) -> str:

@@ -17,7 +17,7 @@ import json
 import os
 import re
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, Protocol, Self
@@ -73,6 +73,13 @@ class Entry:
     n_groups: dict[str, int]
 
 
+class Start(NamedTuple):
+    """Where a run starts: the entry of an earlier run with its request, and the table before it."""
+
+    same: Entry | None
+    previous: str
+
+
 class Records(Protocol):
     """Named objects below one lineage: a folder, or a prefix of a bucket."""
 
@@ -118,14 +125,11 @@ class Lineage:
         names = [name for name in self._records.names() if _ENTRY.fullmatch(name)]
         return [self._entry(name) for name in names]
 
-    def of_request(self, request: str) -> Entry | None:
-        """Return the entry of an earlier run with this request."""
-        return next((entry for entry in self.entries() if entry.request == request), None)
-
-    def newest(self) -> str:
-        """Return the table of the newest entry; empty for none."""
+    def start(self, request: str) -> Start:
+        """Return where a run with this request starts: where the same one did, or at the end."""
         entries = self.entries()
-        return entries[-1].table if entries else ""
+        same = next((entry for entry in entries if entry.request == request), None)
+        return Start(same, same.previous if same else _newest(entries))
 
     def table(self, digest: str) -> dict[str, Recorded]:
         """Return the table with this SHA-256: sample id -> recorded split.
@@ -171,7 +175,7 @@ class Lineage:
         entries = self.entries()
         if any(entry.request == request for entry in entries):
             return
-        if (entries[-1].table if entries else "") != previous:
+        if _newest(entries) != previous:
             raise self._conflict()
 
         data = _table_bytes(rows)
@@ -211,6 +215,11 @@ def name_problem(name: str) -> str:
     if not name or _NAME.fullmatch(name):
         return ""
     return f"lineage={name!r} must be letters, digits, '.', '_' or '-', at most 100"
+
+
+def _newest(entries: Sequence[Entry]) -> str:
+    """Return the table of the newest entry; empty for none."""
+    return entries[-1].table if entries else ""
 
 
 def _table_bytes(rows: Mapping[str, Recorded]) -> bytes:

@@ -89,7 +89,7 @@ def test_the_same_request_starts_where_it_started_and_another_one_from_the_newes
     third = with_lineage(dataclasses.replace(SPLIT, seed=1), grown)
     lineage = Lineage.open(first.lineage)
     assert lineage is not None
-    assert third.lineage_previous == lineage.newest() != second.lineage_previous
+    assert third.lineage_previous == lineage.start("another").previous != second.lineage_previous
 
 
 def test_a_recorded_split_says_what_the_runs_own_policies_need(

@@ -7,7 +7,6 @@ code has another key.
 
 import contextlib
 import fcntl
-import hashlib
 import importlib.metadata
 import json
 import os
@@ -27,7 +26,7 @@ from components.shared.contracts.artifacts import (
     working,
     write_json,
 )
-from components.shared.contracts.config import canonical_json
+from components.shared.contracts.config import digest
 from components.shared.contracts.environment import Variable
 from components.shared.contracts.errors import ConfigError, PermanentError, TransientError, one_line
 from components.shared.contracts.options import LaunchConfig
@@ -204,9 +203,7 @@ def training_key(config: LaunchConfig, step: str, inputs: Mapping[str, Path | st
     values = {name: value for name, value in config.to_json().items() if name not in apart}
     digests = {name: _digest(value) for name, value in inputs.items()}
     versions = [code_version(), importlib.metadata.version("torch")]
-    return hashlib.sha256(canonical_json([step, digests, values, versions]).encode()).hexdigest()[
-        :32
-    ]
+    return digest([step, digests, values, versions])[:32]
 
 
 def _digest(value: Path | str) -> str:
@@ -220,4 +217,4 @@ def _digest(value: Path | str) -> str:
         return read_manifest(value).content_digest
     files = sorted(file for file in value.rglob("*") if file.is_file())
     listing = [[file.relative_to(value).as_posix(), sha256_file(file)] for file in files]
-    return hashlib.sha256(canonical_json(listing).encode()).hexdigest()
+    return digest(listing)

@@ -48,33 +48,33 @@ def _append(lineage: Lineage, rows: dict[str, Recorded], request: str, previous:
 
 def test_a_chain_grows_and_every_request_keeps_what_it_started_from(opened: Open) -> None:
     assert opened().entries() == []
-    assert opened().newest() == ""
-    assert opened().of_request("first") is None
+    assert opened().start("another").previous == ""
+    assert opened().start("first").same is None
 
     _append(opened(), ROWS, "first", "")
-    start = opened().newest()
+    start = opened().start("another").previous
     assert opened().table(start) == ROWS
     _append(opened(), MORE, "second", start)
-    assert opened().table(opened().newest()) == MORE
+    assert opened().table(opened().start("another").previous) == MORE
 
     first, second = opened().entries()
     assert (first.number, first.previous, first.table) == (1, "", start)
     assert (second.number, second.previous, second.salt) == (2, start, "0-3")
-    assert opened().of_request("second") == second
+    assert opened().start("second").same == second
     assert first.n_groups == {"VAL_CALIB": 9}
 
 
 def test_a_request_is_recorded_once(opened: Open) -> None:
     for _ in range(2):
         _append(opened(), ROWS, "first", "")
-    _append(opened(), MORE, "second", opened().newest())
+    _append(opened(), MORE, "second", opened().start("another").previous)
     _append(opened(), ROWS, "first", "")  # its step ran again, after the cache was lost
     assert [entry.request for entry in opened().entries()] == ["first", "second"]
 
 
 def test_a_run_that_another_one_has_overtaken_is_refused(opened: Open) -> None:
     _append(opened(), ROWS, "first", "")
-    start = opened().newest()
+    start = opened().start("another").previous
     _append(opened(), MORE, "second", start)
     with pytest.raises(LineageConflictError, match="'roads': another run has recorded its splits"):
         _append(opened(), ROWS, "third", start)
@@ -106,7 +106,7 @@ def test_a_table_that_was_changed_is_refused(
     (table,) = (tmp_path / "roads").glob("*.csv")
     table.write_text(table.read_text().replace("VAL_TEST", "TRAIN"))
     with pytest.raises(ArtifactError, match="was changed"):
-        lineage.table(lineage.newest())
+        lineage.table(lineage.start("another").previous)
 
     (tmp_path / "roads" / "000001.json").write_text("{}")
     with pytest.raises(ArtifactError, match=r"000001\.json is not an entry"):
@@ -115,7 +115,7 @@ def test_a_table_that_was_changed_is_refused(
 
 def test_equal_rows_have_one_table_in_any_order(opened: Open) -> None:
     _append(opened(), ROWS, "first", "")
-    _append(opened(), dict(reversed(ROWS.items())), "second", opened().newest())
+    _append(opened(), dict(reversed(ROWS.items())), "second", opened().start("another").previous)
     assert len({entry.table for entry in opened().entries()}) == 1
 
 
