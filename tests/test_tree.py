@@ -19,6 +19,7 @@ from pipelines.sources import ROOT
 COVERED: dict[str, str] = {
     "components/compare_adaptations/test_step.py": "candidates",
     "components/configure/test_resolve.py": "step",
+    "components/fit_threshold/test_step.py": "sweep_outputs",
     "components/import_backbone/test_step.py": "backbone_sources",
     "components/ingest_dataset/test_step.py": "check grouping parallel",
     "components/ingest_dataset/sources/test_sources.py": "csv_source files open parquet_source",

@@ -6,27 +6,30 @@ is a choice on the samples it is measured on, without a guarantee; the policies 
 certify.
 """
 
-import csv
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from components.fit_threshold.config import FitThresholdConfig
+from components.fit_threshold.sweep_outputs import (
+    plot_sweep,
+    shown_interval,
+    threshold_interval,
+    write_sweep,
+)
 from components.shared.contracts.artifact_kinds import Kind
 from components.shared.contracts.artifacts import Manifest, write_json, writing
 from components.shared.contracts.errors import InfeasibleError
 from components.shared.policies.logits import Logits
 from components.shared.policies.policy import Policy, softmax_policy
 from components.shared.policies.policy_artifact import FIT, POLICY
-from components.shared.stats.bootstrap import (
-    Interval,
-    group_weights,
-    membership,
-    probability_interval,
-)
 from components.shared.stats.metrics import Bools, Floats, Weights, multiplicities, ratio, sigmoid
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 # Rates that differ by less are equal.
 _EQUAL = 1e-12
@@ -123,12 +126,18 @@ def fit_multiclass(
     fitted = softmax_policy(uncut.outcomes, threshold, uncut.calibrator)
     chosen = int(np.searchsorted(result.thresholds, threshold))
     coverage, error_rate = float(result.coverage[chosen]), float(result.error_rate[chosen])
-    interval = _interval(config, confidence, error, uncut.threshold_margin, logits.groups)
+    interval = threshold_interval(
+        config,
+        logits.groups,
+        lambda weights: least_thresholds(
+            sweep_answers(confidence, error, uncut.threshold_margin, weights), config.alpha
+        ),
+    )
 
-    shown = f"{interval[0]:.4f} to {interval[1]:.4f}" if interval else "none"
     print(
-        f"answers from confidence {fitted.threshold:.4f} (95 % interval {shown}): error rate"
-        f" {error_rate:.4f} among {coverage:.4f} of {len(error)} samples of VAL_CALIB, no guarantee"
+        f"answers from confidence {fitted.threshold:.4f}"
+        f" (95 % interval {shown_interval(interval)}): error rate {error_rate:.4f} among"
+        f" {coverage:.4f} of {len(error)} samples of VAL_CALIB, no guarantee"
     )
 
     with writing(path, kind=Kind.POLICY, step=step, config=config, inputs=inputs) as out:
@@ -143,54 +152,21 @@ def fit_multiclass(
             "best_threshold_interval_95": interval,
         }
         write_json(out / FIT, document)
-        _write_sweep(out / "threshold_sweep.csv", result)
-        _plot(out / "threshold.png", config, result, fitted.threshold, interval)
+        columns = {"coverage": result.coverage, "error_rate": result.error_rate}
+        write_sweep(out / "threshold_sweep.csv", result.thresholds, columns)
+        plot_sweep(
+            out / "threshold.png",
+            lambda axes: _draw(axes, config, result),
+            threshold=fitted.threshold,
+            interval=interval,
+            interval_label="95 % interval of the threshold",
+            threshold_label="threshold on the probability of the most probable class",
+        )
 
 
-def _interval(
-    config: FitThresholdConfig,
-    confidence: Floats,
-    error: Bools,
-    answer_all: float,
-    groups: Sequence[str],
-) -> Interval:
-    """Return the 95 % bootstrap interval of the threshold as a probability, over groups."""
-    member = membership(groups, len(groups))
-    thresholds = []
-    for weights in group_weights(member, config.n_bootstrap, config.seed):
-        result = sweep_answers(confidence, error, answer_all, weights)
-        thresholds.append(least_thresholds(result, config.alpha))
-    return probability_interval(np.concatenate(thresholds), member)
-
-
-def _write_sweep(path: Path, result: AnswerSweep) -> None:
-    with path.open("w", newline="", encoding="utf-8") as stream:
-        writer = csv.writer(stream, lineterminator="\n")
-        writer.writerow(["threshold", "coverage", "error_rate"])
-        columns = (sigmoid(result.thresholds), result.coverage, result.error_rate)
-        writer.writerows([f"{value:.9g}" for value in row] for row in zip(*columns, strict=True))
-
-
-def _plot(
-    path: Path,
-    config: FitThresholdConfig,
-    result: AnswerSweep,
-    threshold: float,
-    interval: Interval,
-) -> None:
-    """Draw coverage and error rate over the threshold, with the chosen one and its interval."""
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(6, 3.5), layout="constrained")
-    axes = figure.subplots()
+def _draw(axes: "Axes", config: FitThresholdConfig, result: AnswerSweep) -> None:
+    """Draw coverage and error rate over the threshold."""
     probability = sigmoid(result.thresholds)
     axes.step(probability, result.coverage, where="post", label="coverage")
     axes.step(probability, result.error_rate, where="post", label="error rate among answered")
     axes.axhline(config.alpha, color="grey", linewidth=1, linestyle=":", label="alpha")
-
-    axes.axvline(threshold, color="black", linewidth=1)
-    if interval is not None:
-        axes.axvspan(*interval, alpha=0.15, label="95 % interval of the threshold")
-    axes.set_xlabel("threshold on the probability of the most probable class")
-    axes.legend(fontsize=8)
-    figure.savefig(path, dpi=120, metadata={"Software": None})

@@ -1,14 +1,20 @@
 """Fits the softmax policy: the threshold on the probability by which stage 1 answers."""
 
-import csv
 from collections.abc import Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from components.fit_threshold.config import FitThresholdConfig
 from components.fit_threshold.multiclass import fit_multiclass
 from components.fit_threshold.sweep import Sweep, best_thresholds, sweep
+from components.fit_threshold.sweep_outputs import (
+    plot_sweep,
+    shown_interval,
+    threshold_interval,
+    write_sweep,
+)
 from components.fit_threshold.threshold import FnrLimit, ThresholdFit, fit_threshold
 from components.shared.calibration.artifact import read_calibrator
 from components.shared.calibration.calibrator import LogitArray
@@ -26,8 +32,11 @@ from components.shared.policies.policy_artifact import (
     POLICY,
     write_infeasible,
 )
-from components.shared.stats.bootstrap import group_weights, membership, probability_interval
+from components.shared.stats.bootstrap import Interval
 from components.shared.stats.metrics import Bools, Floats, sigmoid
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 STEP = "fit_threshold"
 # With fewer, one or two images decide the threshold, and most bootstrap replicates lack a class.
@@ -91,14 +100,20 @@ def _fit_binary(
 
     best = fit.best
     fitted = softmax_policy(outcomes, best.threshold, uncut.calibrator)
-    interval = _interval(config, truth, margin, logits.groups)
+    # Of the threshold that is best for the population; the chosen one is a smoother estimate of it.
+    interval = threshold_interval(
+        config,
+        logits.groups,
+        lambda weights: best_thresholds(
+            sweep(truth, margin, config.objective, weights), config.max_fnr
+        ),
+    )
     early_exit = fit_early_exit(
         fitted, logits, max_changed=config.early_exit_error, seed=config.seed
     )
 
-    shown = f"{interval[0]:.4f} to {interval[1]:.4f}" if interval else "none"
     print(
-        f"threshold {fitted.threshold:.4f} (95 % interval of the best {shown}), "
+        f"threshold {fitted.threshold:.4f} (95 % interval of the best {shown_interval(interval)}), "
         f"{config.objective} {best.objective:.4f} on {len(truth)} samples of VAL_CALIB"
     )
 
@@ -109,8 +124,7 @@ def _fit_binary(
         if logits.distilled is not None:
             _write_distilled(out / DISTILLED_POLICY, config, logits, logits.distilled, truth)
 
-        _write_sweep(out / "threshold_sweep.csv", fit.sweep)
-        _plot(out / "threshold.png", config, fitted, fit.sweep, interval)
+        _write_sweep(out, config, fitted, fit.sweep, interval)
 
 
 def _write_distilled(
@@ -157,26 +171,10 @@ def _check_counts(outcomes: Outcomes, truth: Bools) -> None:
         )
 
 
-def _interval(
-    config: FitThresholdConfig, truth: Bools, margin: Floats, groups: tuple[str, ...]
-) -> tuple[float, float] | None:
-    """Return the 95 % bootstrap interval of the best threshold as a probability, over groups.
-
-    It covers the threshold that is best for the population; the chosen one is a smoother estimate
-    of that.
-    """
-    member = membership(groups, len(groups))
-    thresholds = []
-    for weights in group_weights(member, config.n_bootstrap, config.seed):
-        result = sweep(truth, margin, config.objective, weights)
-        thresholds.append(best_thresholds(result, config.max_fnr))
-    return probability_interval(np.concatenate(thresholds), member)
-
-
 def _fit_document(
     config: FitThresholdConfig,
     fit: ThresholdFit,
-    interval: tuple[float, float] | None,
+    interval: Interval,
     truth: Bools,
 ) -> dict[str, object]:
     best = fit.best
@@ -195,46 +193,35 @@ def _fit_document(
     }
 
 
-def _write_sweep(path: Path, result: Sweep) -> None:
-    with path.open("w", newline="", encoding="utf-8") as stream:
-        writer = csv.writer(stream, lineterminator="\n")
-        writer.writerow(["threshold", "objective", "false_negative_rate", "false_positive_rate"])
-        columns = (
-            sigmoid(result.thresholds),
-            result.objective,
-            result.false_negative_rate,
-            result.false_positive_rate,
-        )
-        writer.writerows([f"{value:.9g}" for value in row] for row in zip(*columns, strict=True))
-
-
-def _plot(
-    path: Path,
-    config: FitThresholdConfig,
-    fitted: Policy,
-    result: Sweep,
-    interval: tuple[float, float] | None,
+def _write_sweep(
+    out: Path, config: FitThresholdConfig, fitted: Policy, result: Sweep, interval: Interval
 ) -> None:
-    """Draw objective and error rates over the threshold, with the chosen one and its interval."""
-    from matplotlib.figure import Figure
+    columns = {
+        "objective": result.objective,
+        "false_negative_rate": result.false_negative_rate,
+        "false_positive_rate": result.false_positive_rate,
+    }
+    write_sweep(out / "threshold_sweep.csv", result.thresholds, columns)
+    plot_sweep(
+        out / "threshold.png",
+        lambda axes: _draw(axes, config.objective, result),
+        threshold=fitted.threshold,
+        interval=interval,
+        interval_label="95 % interval of the best threshold",
+        threshold_label=f"threshold on P({fitted.outcomes.positive_class})",
+    )
 
-    figure = Figure(figsize=(6, 3.5), layout="constrained")
-    axes = figure.subplots()
+
+def _draw(axes: "Axes", objective: str, result: Sweep) -> None:
+    """Draw objective and error rates over the threshold."""
     probability = sigmoid(result.thresholds)
-    axes.step(probability, result.objective, where="mid", label=config.objective)
+    axes.step(probability, result.objective, where="mid", label=objective)
 
     for label, rate in (
         ("false negative rate", result.false_negative_rate),
         ("false positive rate", result.false_positive_rate),
     ):
         axes.step(probability, rate, where="mid", label=label, linewidth=1)
-
-    axes.axvline(fitted.threshold, color="black", linewidth=1)
-    if interval is not None:
-        axes.axvspan(*interval, alpha=0.15, label="95 % interval of the best threshold")
-    axes.set_xlabel(f"threshold on P({fitted.outcomes.positive_class})")
-    axes.legend(fontsize=8)
-    figure.savefig(path, dpi=120, metadata={"Software": None})
 
 
 if __name__ == "__main__":
