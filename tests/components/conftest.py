@@ -21,6 +21,8 @@ from components.ingest_dataset.config import IngestConfig
 from components.ingest_dataset.step import run as ingest_dataset
 from components.predict_logits.config import PredictLogitsConfig
 from components.predict_logits.step import run as predict_logits
+from components.shared.contracts.environment import Variable
+from components.shared.storage import StoreSettings
 from components.split_dataset.config import SplitConfig
 from components.split_dataset.step import run as split_dataset
 from components.train_baseline.config import TrainBaselineConfig
@@ -155,3 +157,17 @@ def export(run: TinyRun, out: Path) -> None:
         dataset=run.dataset,
         bundle=out,
     )
+
+
+@pytest.fixture(params=["folder", "store"])
+def lineages(
+    request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Record lineages in a folder, and in a real store."""
+    place = str(tmp_path / "lineages")
+    if request.param == "store":
+        settings: StoreSettings = request.getfixturevalue("s3")
+        for name, value in settings.to_environment().items():
+            monkeypatch.setenv(name, value)
+        place = f"s3://{request.getfixturevalue('bucket')}/lineages"
+    monkeypatch.setenv(Variable.LINEAGES, place)

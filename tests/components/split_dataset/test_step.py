@@ -14,13 +14,11 @@ from components.configure.config import ConfigureConfig
 from components.configure.step import configured
 from components.ingest_dataset.config import IngestConfig
 from components.ingest_dataset.step import run as ingest_dataset
-from components.shared.contracts.environment import Variable
 from components.shared.contracts.errors import ConfigError, DataError, LeakageViolationError
 from components.shared.data.dataset import Dataset
 from components.shared.data.lineage import LineageConflictError
 from components.shared.data.splits import EXCLUDED, Splits, read_splits
 from components.shared.data.train_images import TrainImages
-from components.shared.storage import StoreSettings
 from components.split_dataset import needs
 from components.split_dataset.config import SplitConfig
 from components.split_dataset.step import _plot
@@ -163,17 +161,10 @@ def _by_path(run: Path, splits: Splits) -> dict[str, str]:
     return {sample.path: splits.of[sample.sample_id] for sample in samples}
 
 
-@pytest.fixture(params=["folder", "store"])
-def roads(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Roads:
+@pytest.fixture
+def roads(lineages: None, tmp_path: Path) -> Roads:
     """Data of 40 places, whose lineages are recorded in a folder or a real store."""
-    place = str(tmp_path / "lineages")
-    if request.param == "store":
-        settings: StoreSettings = request.getfixturevalue("s3")
-        for name, value in settings.to_environment().items():
-            monkeypatch.setenv(name, value)
-        place = f"s3://{request.getfixturevalue('bucket')}/lineages"
-    monkeypatch.setenv(Variable.LINEAGES, place)
-
+    del lineages
     made = Roads(tmp_path)
     for number in range(40):
         made.add(f"place{number:02d}", number % 2)

@@ -8,7 +8,6 @@ import pytest
 from components.shared.contracts.environment import Variable
 from components.shared.contracts.errors import ArtifactError
 from components.shared.data.lineage import Lineage, LineageConflictError, Recorded, name_problem
-from components.shared.storage import StoreSettings
 
 ROWS = {"a": Recorded("place, north", "TRAIN"), "b": Recorded("place1", "VAL_TEST")}
 MORE = ROWS | {"c": Recorded("place2", "VAL_CALIB")}
@@ -16,16 +15,10 @@ MORE = ROWS | {"c": Recorded("place2", "VAL_CALIB")}
 Open = Callable[[], Lineage]
 
 
-@pytest.fixture(params=["folder", "store"])
-def opened(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Open:
+@pytest.fixture
+def opened(lineages: None) -> Open:
     """Open the lineage `roads` anew at every call."""
-    place = str(tmp_path / "lineages")
-    if request.param == "store":
-        settings: StoreSettings = request.getfixturevalue("s3")
-        for name, value in settings.to_environment().items():
-            monkeypatch.setenv(name, value)
-        place = f"s3://{request.getfixturevalue('bucket')}/lineages"
-    monkeypatch.setenv(Variable.LINEAGES, place)
+    del lineages
 
     def again() -> Lineage:
         lineage = Lineage.open("roads")
