@@ -7,8 +7,11 @@ retries what: docs/failures.md.
 
 from collections.abc import Sequence
 
+from components.shared.contracts.listing import printable
+
 PERMANENT_EXIT_CODE = 42
 TRANSIENT_EXIT_CODE = 1
+_LONGEST_LINE = 4000
 
 
 class StreetVisionError(Exception):
@@ -73,6 +76,11 @@ class InfeasibleError(PermanentError):
 
 
 def one_line(error: BaseException) -> str:
-    """The error as a single line, for status.json, logs and the terminal."""
-    text = " ".join(str(error).split())
+    """The error as a single line, for status.json, logs and the terminal.
+
+    Control characters are escaped, and what exceeds 4,000 characters is cut from its middle.
+    """
+    text = printable(" ".join(str(error).split()))
+    if len(text) > _LONGEST_LINE:
+        text = f"{text[: _LONGEST_LINE // 2]} [...] {text[-_LONGEST_LINE // 2 :]}"
     return text or type(error).__name__

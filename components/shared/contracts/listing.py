@@ -1,6 +1,7 @@
-"""Lists in messages: the first entries and the number of the others."""
+"""Values in messages: bounded, and without characters that act on a terminal."""
 
 from collections.abc import Iterable
+from reprlib import Repr
 
 
 def first_of(items: Iterable[object], *, most: int = 20, separator: str = ", ") -> str:
@@ -12,3 +13,39 @@ def first_of(items: Iterable[object], *, most: int = 20, separator: str = ", ") 
     listed = [str(item) for item in items]
     n_more = len(listed) - most
     return separator.join(listed[:most]) + (f" and {n_more} more" if n_more > 0 else "")
+
+
+def shown(value: object, most: int = 200) -> str:
+    """Return a value as Python writes it, cut in its middle to about `most` characters.
+
+    Works on values whose whole repr would fill the memory. Control and other unprintable characters
+    are escaped.
+    """
+    text = _BOUNDED.repr(value)
+    if len(text) > most:
+        text = f"{text[: most // 2]}...{text[-(most // 2) :]}"
+    return printable(text)
+
+
+def printable(text: str) -> str:
+    """Return the text with control, format and unpaired surrogate characters escaped.
+
+    What stands in a file name or a field must not move a terminal's cursor, forge a line of a log
+    or fail in print.
+    """
+    return "".join(c if c.isprintable() else _escaped(c) for c in text)
+
+
+def _escaped(character: str) -> str:
+    return character.encode("unicode_escape").decode("ascii")
+
+
+class _Bounded(Repr):
+    """A repr whose cost does not grow with the value: `Repr` alone writes whole integers."""
+
+    def repr_int(self, x: int, level: int) -> str:  # noqa: ARG002 - the signature of Repr
+        return f"an integer of {x.bit_length()} bits" if x.bit_length() > 256 else repr(x)
+
+
+_BOUNDED = _Bounded()
+_BOUNDED.maxstring = _BOUNDED.maxother = 200

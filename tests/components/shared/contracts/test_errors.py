@@ -31,3 +31,11 @@ def test_a_message_becomes_one_line() -> None:
 def test_every_problem_of_a_configuration_is_kept() -> None:
     assert errors.ConfigError("first").problems == ["first"]
     assert errors.ConfigError("2 problems", ["first", "second"]).problems == ["first", "second"]
+
+
+def test_the_line_of_a_hostile_message_is_bounded_and_printable() -> None:
+    line = errors.one_line(ValueError("a\x1b[2J" + "x" * 10**6 + "the remedy"))
+
+    assert len(line) < 4100
+    assert line.startswith("a\\x1b[2J")
+    assert line.endswith("the remedy")

@@ -1,6 +1,9 @@
 """Lists in messages."""
 
-from components.shared.contracts.listing import first_of
+import time
+from typing import Any
+
+from components.shared.contracts.listing import first_of, printable, shown
 
 
 def test_the_first_entries_are_named_and_the_others_counted() -> None:
@@ -9,3 +12,24 @@ def test_the_first_entries_are_named_and_the_others_counted() -> None:
     assert first_of(range(21)).endswith("18, 19 and 1 more")
     assert first_of((name for name in "abcd"), most=2, separator="; ") == "a; b and 2 more"
     assert len(first_of(["photo.jpg: empty file"] * 100_000)) < 600
+
+
+def test_a_value_of_any_size_is_shown_in_bounded_time_and_length() -> None:
+    bomb: list[Any] = ["lol"]
+    for _ in range(60):
+        bomb = [bomb] * 10
+
+    start = time.monotonic()
+    texts = [
+        shown(value) for value in (bomb, "x" * 10**7, 10**100_000, {"k": bomb}, b"\x00" * 9999)
+    ]
+
+    assert max(map(len, texts)) < 250
+    assert time.monotonic() - start < 5
+    assert shown("text") == "'text'"
+    assert shown(1.5) == "1.5"
+
+
+def test_nothing_printed_moves_a_cursor_or_forges_a_line() -> None:
+    assert printable("a\x1b]0;x\x07\nb\u202e\ud800") == "a\\x1b]0;x\\x07\\nb\\u202e\\ud800"
+    assert printable("Größe é 道 1 000") == "Größe é 道 1 000"
