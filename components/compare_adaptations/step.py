@@ -1,6 +1,5 @@
 """Compares adaptations of the backbone on VAL_SELECT and selects the best checkpoint."""
 
-import csv
 import shutil
 from collections.abc import Mapping, Sequence
 from functools import partial
@@ -16,6 +15,7 @@ from components.shared.contracts.artifact_kinds import Kind
 from components.shared.contracts.artifacts import MANIFEST, Manifest, write_json, writing
 from components.shared.contracts.errors import DataError
 from components.shared.contracts.step import InputDirs, OutputDir, OutputFile, main
+from components.shared.contracts.tables import write_table
 from components.shared.policies.logits import Logits
 from components.shared.stats.bootstrap import Statistic, intervals, membership, paired_difference
 from components.shared.stats.jackknife import MIN_GROUPS, TOO_FEW_GROUPS
@@ -180,17 +180,16 @@ def _value(statistic: Statistic) -> float:
 
 
 def _write_csv(file: Path, rows: Sequence[MetricRow]) -> None:
-    with file.open("w", newline="", encoding="utf-8") as stream:
-        writer = csv.writer(stream, lineterminator="\n")
-        writer.writerow(_CSV_COLUMNS)
+    table = []
+    for row in rows:
+        interval = row["interval_95"] or ("", "")
+        of_difference = row.get("difference_interval_95") or ("", "")
+        difference = row.get("difference", "")
+        table.append(
+            [row["mode"], row["metric"], row["value"], *interval, difference, *of_difference]
+        )
 
-        for row in rows:
-            interval = row["interval_95"] or ("", "")
-            of_difference = row.get("difference_interval_95") or ("", "")
-            difference = row.get("difference", "")
-            writer.writerow(
-                [row["mode"], row["metric"], row["value"], *interval, difference, *of_difference]
-            )
+    write_table(file, _CSV_COLUMNS, table, for_people=True)
 
 
 def _markdown(

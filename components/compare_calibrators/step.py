@@ -1,6 +1,5 @@
 """Compares calibrators by cross-fitting on VAL_CALIB and fits the chosen one."""
 
-import csv
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +18,7 @@ from components.shared.calibration.compare import (
 from components.shared.contracts.artifact_kinds import Kind
 from components.shared.contracts.artifacts import write_json, writing
 from components.shared.contracts.step import InputDir, OutputDir, main
+from components.shared.contracts.tables import write_table
 from components.shared.policies.logits import read_logits
 
 STEP = "compare_calibrators"
@@ -106,14 +106,15 @@ def _write_table(file: Path, comparison: CalibratorComparison) -> None:
 
     calibrated_95 is the error that a calibrated model exceeds on 5 % of such samples.
     """
-    with file.open("w", newline="", encoding="utf-8") as stream:
-        writer = csv.writer(stream, lineterminator="\n")
-        writer.writerow(["calibrator", "metric", "value", "low_95", "high_95", "calibrated_95"])
-        for row in comparison.rows:
-            for metric, score in row.scores.items():
-                bounds = score.interval or ("", "")
-                calibrated = "" if score.band is None else score.band[1]
-                writer.writerow([row.name, metric, score.value, *bounds, calibrated])
+    table = []
+    for row in comparison.rows:
+        for metric, score in row.scores.items():
+            bounds = score.interval or ("", "")
+            calibrated = "" if score.band is None else score.band[1]
+            table.append([row.name, metric, score.value, *bounds, calibrated])
+
+    columns = ["calibrator", "metric", "value", "low_95", "high_95", "calibrated_95"]
+    write_table(file, columns, table, for_people=True)
 
 
 if __name__ == "__main__":

@@ -3,7 +3,6 @@
 docs/reference/artifacts.md describes every key of eval_report.json.
 """
 
-import csv
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -19,6 +18,7 @@ from components.evaluate.report.report import HardExample, PolicyResult, ReportD
 from components.evaluate.report.scorecard import Entry
 from components.shared.contracts.artifacts import write_json
 from components.shared.contracts.outcomes import BINARY
+from components.shared.contracts.tables import write_table
 
 REPORT = "report.html"
 
@@ -181,11 +181,9 @@ def _error_name(task: str, truth: int) -> str:
 
 
 def _write_metrics(file: Path, metrics: Mapping[str, Entry]) -> None:
-    with file.open("w", newline="", encoding="utf-8") as stream:
-        writer = csv.writer(stream, lineterminator="\n")
-        writer.writerow(["metric", "value", "low_95", "high_95", "calibrated_95"])
-        for name, entry in metrics.items():
-            writer.writerow([name, *_cells(entry), _calibrated(entry)])
+    rows = ([name, *_cells(entry), _calibrated(entry)] for name, entry in metrics.items())
+    columns = ["metric", "value", "low_95", "high_95", "calibrated_95"]
+    write_table(file, columns, rows, for_people=True)
 
 
 def _write_classes(file: Path, classes: Sequence[ClassResult]) -> None:
@@ -194,14 +192,14 @@ def _write_classes(file: Path, classes: Sequence[ClassResult]) -> None:
     for name in COLUMNS:
         columns += [name, f"{name}_low_95", f"{name}_high_95"]
 
-    with file.open("w", newline="", encoding="utf-8") as stream:
-        writer = csv.writer(stream, lineterminator="\n")
-        writer.writerow([*columns, "ece_calibrated_95"])
-        for row in classes:
-            values: list[object] = [row.name, *(getattr(row, name) for name in _CLASS_COUNTS)]
-            for name in COLUMNS:
-                values += _cells(row.metrics[name])
-            writer.writerow([*values, _calibrated(row.metrics["ece"])])
+    table = []
+    for row in classes:
+        values: list[object] = [row.name, *(getattr(row, name) for name in _CLASS_COUNTS)]
+        for name in COLUMNS:
+            values += _cells(row.metrics[name])
+        table.append([*values, _calibrated(row.metrics["ece"])])
+
+    write_table(file, [*columns, "ece_calibrated_95"], table, for_people=True)
 
 
 def _cells(entry: Entry) -> list[object]:
@@ -217,10 +215,6 @@ def _calibrated(entry: Entry) -> object:
 
 
 def _write_hard_examples(file: Path, examples: list[HardExample]) -> None:
-    with file.open("w", newline="", encoding="utf-8") as stream:
-        writer = csv.writer(stream, lineterminator="\n")
-        writer.writerow(_HARD_EXAMPLE_COLUMNS)
-
-        for example in examples:
-            values = [getattr(example, name) for name in _HARD_EXAMPLE_COLUMNS]
-            writer.writerow([f"{v:.6f}" if isinstance(v, float) else v for v in values])
+    rows = [[getattr(example, name) for name in _HARD_EXAMPLE_COLUMNS] for example in examples]
+    shown = ([f"{v:.6f}" if isinstance(v, float) else v for v in row] for row in rows)
+    write_table(file, _HARD_EXAMPLE_COLUMNS, shown, for_people=True)

@@ -1,6 +1,5 @@
 """What the threshold's fit writes for people, of a binary and of a multiclass task alike."""
 
-import csv
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -8,6 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from components.fit_threshold.config import FitThresholdConfig
+from components.shared.contracts.tables import write_table
 from components.shared.stats.bootstrap import (
     Interval,
     group_weights,
@@ -42,11 +42,9 @@ def shown_interval(interval: Interval) -> str:
 
 def write_sweep(path: Path, thresholds: Floats, columns: Mapping[str, Floats]) -> None:
     """Write a CSV with a row for each threshold (log-odds, written as a probability)."""
-    with path.open("w", newline="", encoding="utf-8") as stream:
-        writer = csv.writer(stream, lineterminator="\n")
-        writer.writerow(["threshold", *columns])
-        rows = zip(sigmoid(thresholds), *columns.values(), strict=True)
-        writer.writerows([f"{value:.9g}" for value in row] for row in rows)
+    rows = zip(sigmoid(thresholds), *columns.values(), strict=True)
+    shown = ([f"{value:.9g}" for value in row] for row in rows)
+    write_table(path, ["threshold", *columns], shown, for_people=True)
 
 
 def plot_sweep(

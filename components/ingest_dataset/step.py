@@ -1,6 +1,5 @@
 """Checks and stores the user's images, finds duplicates, and maps labels to classes."""
 
-import csv
 import itertools
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -16,6 +15,7 @@ from components.shared.contracts.artifacts import working, writing
 from components.shared.contracts.errors import ConfigError, DataError
 from components.shared.contracts.listing import first_of
 from components.shared.contracts.step import OutputDir, main
+from components.shared.contracts.tables import write_table
 from components.shared.data.dataset import Sample, write_header, write_samples, write_shards
 
 _NAMED = 20
@@ -178,24 +178,21 @@ def _summary(
 
 
 def _write_rejects(path: Path, rejected: Sequence[Checked]) -> None:
-    with path.open("w", newline="", encoding="utf-8") as stream:
-        writer = csv.writer(stream, lineterminator="\n")
-        writer.writerow(["source", "path", "reason"])
-        writer.writerows((item.source, item.path, item.reason) for item in rejected)
+    rows = ((item.source, item.path, item.reason) for item in rejected)
+    write_table(path, ["source", "path", "reason"], rows, for_people=True)
 
 
 def _write_duplicates(path: Path, pairs: Sequence[Pair]) -> None:
-    with path.open("w", newline="", encoding="utf-8") as stream:
-        writer = csv.writer(stream, lineterminator="\n")
-        sides = [f"{column}_{side}" for side in ("a", "b") for column in _DUPLICATE_COLUMNS]
-        writer.writerow(["kind", "distance", "label_conflict", *sides])
+    rows = []
+    for pair in pairs:
+        first, second = (
+            (item.sha256[:16], item.source, item.path, item.label)
+            for item in (pair.first, pair.second)
+        )
+        rows.append([pair.kind, pair.distance, int(pair.conflict), *first, *second])
 
-        for pair in pairs:
-            first, second = (
-                (item.sha256[:16], item.source, item.path, item.label)
-                for item in (pair.first, pair.second)
-            )
-            writer.writerow([pair.kind, pair.distance, int(pair.conflict), *first, *second])
+    sides = [f"{column}_{side}" for side in ("a", "b") for column in _DUPLICATE_COLUMNS]
+    write_table(path, ["kind", "distance", "label_conflict", *sides], rows, for_people=True)
 
 
 def _report(summary: dict[str, object], rejected: Sequence[Checked], pairs: Sequence[Pair]) -> None:

@@ -1,6 +1,5 @@
 """Assigns every sample to one of four splits: as recorded, and new groups stratified by class."""
 
-import csv
 import difflib
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +11,7 @@ from components.shared.contracts.artifacts import write_json, writing
 from components.shared.contracts.errors import ConfigError, LeakageViolationError
 from components.shared.contracts.listing import first_of
 from components.shared.contracts.step import InputDir, OutputDir, main
+from components.shared.contracts.tables import write_table
 from components.shared.data.dataset import Dataset, Sample
 from components.shared.data.lineage import Recorded
 from components.shared.data.splits import EXCLUDED, SPLITS, audit
@@ -328,28 +328,26 @@ def _need_document(need: Need) -> dict[str, object]:
 
 def _write_tables(out: Path, result: _Result) -> None:
     samples, split_by_id = result.data.samples, result.split_by_id
-    with (out / "splits.csv").open("w", newline="", encoding="utf-8") as stream:
-        writer = csv.writer(stream, lineterminator="\n")
-        writer.writerow(["sample_id", "split", "group"])
-        writer.writerows((s.sample_id, split_by_id[s.sample_id], s.group) for s in samples)
+    rows = ((s.sample_id, split_by_id[s.sample_id], s.group) for s in samples)
+    write_table(out / "splits.csv", ["sample_id", "split", "group"], rows)
 
-    with (out / "excluded.csv").open("w", newline="", encoding="utf-8") as stream:
-        writer = csv.writer(stream, lineterminator="\n")
-        writer.writerow(["sample_id", "source", "path", "group", "connects"])
-        for s in samples:
-            if s.sample_id in result.excluded:
-                connects = " ".join(result.excluded[s.sample_id])
-                writer.writerow([s.sample_id, s.source, s.path, s.group, connects])
+    excluded = (
+        (s.sample_id, s.source, s.path, s.group, " ".join(result.excluded[s.sample_id]))
+        for s in samples
+        if s.sample_id in result.excluded
+    )
+    columns = ["sample_id", "source", "path", "group", "connects"]
+    write_table(out / "excluded.csv", columns, excluded, for_people=True)
 
     names = result.data.class_names
-    with (out / "summary.csv").open("w", newline="", encoding="utf-8") as stream:
-        writer = csv.writer(stream, lineterminator="\n")
-        groups_of = [f"groups of {name}" for name in names]
-        writer.writerow(["split", *names, "all", "groups", *groups_of])
-        for split, row, of_groups in zip(
-            SPLITS, result.counts.tolist(), result.group_counts.tolist(), strict=True
-        ):
-            writer.writerow([split, *row, sum(row), result.n_groups[split], *of_groups])
+    counts = zip(SPLITS, result.counts.tolist(), result.group_counts.tolist(), strict=True)
+    summary = (
+        [split, *row, sum(row), result.n_groups[split], *of_groups]
+        for split, row, of_groups in counts
+    )
+    groups_of = [f"groups of {name}" for name in names]
+    columns = ["split", *names, "all", "groups", *groups_of]
+    write_table(out / "summary.csv", columns, summary, for_people=True)
 
 
 def _plot(path: Path, counts: Counts, class_names: tuple[str, ...]) -> None:

@@ -5,7 +5,6 @@ groups; a few images occur twice, a few are labelled -1 (exclude), less than one
 files are broken.
 """
 
-import csv
 import datetime
 import io
 import multiprocessing
@@ -19,6 +18,7 @@ import numpy as np
 from components.shared.contracts.errors import ConfigError
 from components.shared.contracts.machine import n_usable_cores
 from components.shared.contracts.random_streams import DemoStream
+from components.shared.contracts.tables import write_table
 from pipelines.demo import N_IMAGES
 from pipelines.demo.folder import publish
 from pipelines.demo.scenes import DAYS, FRAMES_PER_DRIVE, drive_of, jpeg, photograph, scene_of
@@ -126,10 +126,7 @@ def write_demo_data(folder: Path, *, n_images: int = N_IMAGES, seed: int = 0) ->
     rows = plan(n_images, seed)
 
     def write(directory: Path) -> None:
-        with (directory / "labels.csv").open("w", encoding="utf-8", newline="") as stream:
-            writer = csv.writer(stream, lineterminator="\n")
-            writer.writerow(COLUMNS)
-            writer.writerows(row.fields() for row in rows)
+        write_table(directory / "labels.csv", COLUMNS, (row.fields() for row in rows))
         _write_images(directory, rows, seed)
 
     publish(folder, {"n_images": n_images, "seed": seed}, write)

@@ -5,7 +5,6 @@ same order and are memory-mapped, so that a batch costs one copy. `duplicates.cs
 duplicates that were found, `rejects.csv` the unusable files.
 """
 
-import csv
 import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
@@ -18,6 +17,7 @@ import numpy.typing as npt
 
 from components.shared.contracts.artifact_kinds import Kind
 from components.shared.contracts.artifacts import Manifest, verify_dir, write_json
+from components.shared.contracts.tables import integer, read_table, write_table
 
 SHARD_SIZE = 2048  # images: 300 MB at 224 x 224
 _COLUMNS = ("sample_id", "label", "group", "source", "path", "sha256")
@@ -67,8 +67,8 @@ class Dataset:
         """
         manifest = verify_dir(path, Kind.IMAGE_DATASET)
         header = json.loads((path / "dataset.json").read_text(encoding="utf-8"))
-        with (path / "samples.csv").open(newline="", encoding="utf-8") as stream:
-            samples = [_sample(row) for row in csv.DictReader(stream)]
+        table = path / "samples.csv"
+        samples = [_sample(row, str(table)) for row in read_table(table, _COLUMNS)]
         shards = map_shards(path)
         return cls(
             path, manifest, tuple(header["class_names"]), header["image_size"], samples, shards
@@ -85,20 +85,24 @@ class Dataset:
 
     def duplicate_pairs(self) -> list[tuple[str, str]]:
         """Return the ids of the pairs in duplicates.csv of which both images are samples."""
-        with (self.path / "duplicates.csv").open(newline="", encoding="utf-8") as stream:
-            pairs = [(row["sample_id_a"], row["sample_id_b"]) for row in csv.DictReader(stream)]
+        columns = ("sample_id_a", "sample_id_b")
+        rows = read_table(self.path / "duplicates.csv", columns)
+        pairs = [(row["sample_id_a"], row["sample_id_b"]) for row in rows]
         return [(a, b) for a, b in pairs if a in self.index and b in self.index]
 
 
 def write_samples(directory: Path, samples: Sequence[Sample]) -> None:
     """Write samples.csv into an artifact's staging directory."""
     attributes = sorted({name for sample in samples for name in sample.attributes})
-    with (directory / "samples.csv").open("w", newline="", encoding="utf-8") as stream:
-        writer = csv.writer(stream, lineterminator="\n")
-        writer.writerow([*_COLUMNS, *(_ATTRIBUTE + name for name in attributes)])
-        for sample in samples:
-            fixed = [getattr(sample, name) for name in _COLUMNS]
-            writer.writerow(fixed + [sample.attributes.get(name, "") for name in attributes])
+    columns = [*_COLUMNS, *(_ATTRIBUTE + name for name in attributes)]
+    rows = (
+        [
+            *(getattr(sample, name) for name in _COLUMNS),
+            *(sample.attributes.get(name) for name in attributes),
+        ]
+        for sample in samples
+    )
+    write_table(directory / "samples.csv", columns, rows)
 
 
 def write_header(directory: Path, class_names: tuple[str, ...], image_size: int) -> None:
@@ -151,13 +155,13 @@ def read_shards(
     return result
 
 
-def _sample(row: dict[str, str]) -> Sample:
+def _sample(row: dict[str, str], where: str) -> Sample:
     attributes = {
         name.removeprefix(_ATTRIBUTE): row[name] for name in row if name.startswith(_ATTRIBUTE)
     }
     return Sample(
         sample_id=row["sample_id"],
-        label=int(row["label"]),
+        label=integer(row["label"], where),
         group=row["group"],
         source=row["source"],
         path=row["path"],

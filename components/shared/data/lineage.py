@@ -10,7 +10,6 @@ split. A run that asks for the same again is given the same previous table, and 
 the cache.
 """
 
-import csv
 import hashlib
 import io
 import json
@@ -25,6 +24,7 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol, Self
 from components.shared.contracts.config import canonical_json
 from components.shared.contracts.environment import Variable
 from components.shared.contracts.errors import ArtifactError, ConfigError, PermanentError
+from components.shared.contracts.tables import parse_table, table_bytes
 from components.shared.data.splits import SPLITS
 
 if TYPE_CHECKING:
@@ -146,7 +146,7 @@ class Lineage:
         if hashlib.sha256(data).hexdigest() != digest:
             raise ArtifactError(f"{where} was changed; restore it, or name another lineage")
 
-        rows = csv.DictReader(io.StringIO(data.decode("utf-8"), newline=""))
+        rows = parse_table(io.BytesIO(data), where, _COLUMNS)
         return {row["sample_id"]: Recorded(row["group"], row["split"]) for row in rows}
 
     def append(
@@ -223,13 +223,9 @@ def _newest(entries: Sequence[Entry]) -> str:
 
 
 def _table_bytes(rows: Mapping[str, Recorded]) -> bytes:
-    stream = io.StringIO(newline="")
-    writer = csv.writer(stream, lineterminator="\n")
-    writer.writerow(_COLUMNS)
-    for sample_id, recorded in sorted(rows.items()):
-        assert recorded.split in SPLITS
-        writer.writerow([sample_id, *recorded])
-    return stream.getvalue().encode()
+    assert all(recorded.split in SPLITS for recorded in rows.values())
+    table = ([sample_id, *recorded] for sample_id, recorded in sorted(rows.items()))
+    return table_bytes(_COLUMNS, table, "table of the lineage")
 
 
 class _Folder:

@@ -5,7 +5,6 @@ alone could not promise that: a group's name changes where new images unite it w
 and the best salt changes with the data.
 """
 
-import csv
 import hashlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -19,6 +18,7 @@ from components.shared.contracts.artifact_kinds import Kind
 from components.shared.contracts.artifacts import Manifest, verify_dir
 from components.shared.contracts.errors import ArtifactError, LeakageViolationError
 from components.shared.contracts.listing import first_of
+from components.shared.contracts.tables import read_table
 from components.shared.data.dataset import Dataset
 
 SPLITS = ("TRAIN", "VAL_SELECT", "VAL_CALIB", "VAL_TEST")
@@ -44,8 +44,8 @@ class Splits:
 def read_splits(path: Path) -> Splits:
     """Verify and read a Splits artifact."""
     manifest = verify_dir(path, Kind.SPLITS)
-    with (path / "splits.csv").open(newline="", encoding="utf-8") as stream:
-        return Splits(manifest, {row["sample_id"]: row["split"] for row in csv.DictReader(stream)})
+    rows = read_table(path / "splits.csv", ("sample_id", "split"))
+    return Splits(manifest, {row["sample_id"]: row["split"] for row in rows})
 
 
 def refuse_foreign(data: Dataset, assignment: Splits, checkpoint: Manifest) -> None:

@@ -3,7 +3,6 @@
 `train_labels.csv` has a row for every image of the TrainImages artifact that was written beside it.
 """
 
-import csv
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,19 +13,19 @@ import numpy.typing as npt
 from components.shared.contracts.artifact_kinds import Kind
 from components.shared.contracts.artifacts import Manifest, verify_dir, write_json
 from components.shared.contracts.errors import ArtifactError
+from components.shared.contracts.tables import integer, read_table, write_table
 from components.shared.data.dataset import Dataset
 from components.shared.data.train_images import SPLIT, TrainImages
 
 _TABLE, _HEADER = "train_labels.csv", "train_labels.json"
+_COLUMNS = ("sample_id", "label")
 
 
 def write_train_labels(directory: Path, data: Dataset, ids: Sequence[str]) -> None:
     """Write the labels of TRAIN's samples `ids` into an artifact's staging directory."""
     write_json(directory / _HEADER, {"split": SPLIT, "class_names": list(data.class_names)})
-    with (directory / _TABLE).open("w", newline="", encoding="utf-8") as stream:
-        writer = csv.writer(stream, lineterminator="\n")
-        writer.writerow(["sample_id", "label"])
-        writer.writerows((i, data.samples[data.index[i]].label) for i in sorted(ids))
+    rows = ((i, data.samples[data.index[i]].label) for i in sorted(ids))
+    write_table(directory / _TABLE, _COLUMNS, rows)
 
 
 def read_train_labels(
@@ -43,8 +42,9 @@ def read_train_labels(
     """
     manifest = verify_dir(path, Kind.TRAIN_LABELS, split=SPLIT)
     n_classes = len(json.loads((path / _HEADER).read_text(encoding="utf-8"))["class_names"])
-    with (path / _TABLE).open(newline="", encoding="utf-8") as stream:
-        label_of = {row["sample_id"]: int(row["label"]) for row in csv.DictReader(stream)}
+    table = path / _TABLE
+    rows = read_table(table, _COLUMNS)
+    label_of = {row["sample_id"]: integer(row["label"], str(table)) for row in rows}
     if set(label_of) != set(images.sample_ids):
         raise ArtifactError(
             f"{path}: has labels of other images; use train_images and train_labels of one split"

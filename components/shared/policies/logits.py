@@ -5,7 +5,6 @@ order) and `logits.json` (split and class names). Further arrays exist where the
 see `OPTIONAL_FILES`.
 """
 
-import csv
 import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -18,6 +17,7 @@ from components.shared.contracts.artifact_kinds import Kind
 from components.shared.contracts.artifacts import Manifest, verify_dir, write_json
 from components.shared.contracts.errors import DataError, LeakageViolationError
 from components.shared.contracts.outcomes import Outcomes
+from components.shared.contracts.tables import integer, read_table, write_table
 
 # Field of `Logits` -> file; the names of schema 1, under which users have them on disk.
 OPTIONAL_FILES = {
@@ -108,13 +108,9 @@ def write_logits(directory: Path, logits: Logits) -> None:
         if values is not None:
             np.save(directory / file, values, allow_pickle=False)
 
-    with (directory / "samples.csv").open("w", newline="", encoding="utf-8") as stream:
-        writer = csv.writer(stream, lineterminator="\n")
-        writer.writerow(_COLUMNS)
-        labels = logits.labels.tolist()
-        writer.writerows(
-            zip(logits.sample_ids, labels, logits.groups, logits.sources, logits.paths, strict=True)
-        )
+    labels = logits.labels.tolist()
+    rows = zip(logits.sample_ids, labels, logits.groups, logits.sources, logits.paths, strict=True)
+    write_table(directory / "samples.csv", _COLUMNS, rows)
 
     header: dict[str, object] = {"split": logits.split, "class_names": list(logits.class_names)}
     if logits.views is not None:
@@ -137,8 +133,8 @@ def read_logits(path: Path, split: str) -> tuple[Logits, Manifest]:
             f"{path}: holds split {header['split']!r}, this step may only see {split!r}"
         )
 
-    with (path / "samples.csv").open(newline="", encoding="utf-8") as stream:
-        rows = list(csv.DictReader(stream))
+    table = path / "samples.csv"
+    rows = list(read_table(table, _COLUMNS))
     columns = {name: tuple(row[name] for row in rows) for name in _COLUMNS}
     optional: dict[str, Any] = {
         field: np.load(path / file, allow_pickle=False)
@@ -150,7 +146,7 @@ def read_logits(path: Path, split: str) -> tuple[Logits, Manifest]:
         split=split,
         class_names=tuple(header["class_names"]),
         sample_ids=columns["sample_id"],
-        labels=np.array([int(label) for label in columns["label"]], dtype=np.int64),
+        labels=np.array([integer(x, str(table)) for x in columns["label"]], dtype=np.int64),
         logits=np.load(path / "logits.npy", allow_pickle=False),
         groups=columns["group"],
         sources=columns["source"],

@@ -3,20 +3,20 @@
 Both are byte-identical for equal runs.
 """
 
-import csv
 from pathlib import Path
 
 from tensorboard.compat.proto.event_pb2 import Event
 from tensorboard.compat.proto.summary_pb2 import Summary
 from tensorboard.summary.writer.record_writer import RecordWriter
 
+from components.shared.contracts.tables import write_table
+
 
 def write_metrics(directory: Path, history: list[dict[str, float]]) -> None:
     """Write `metrics.csv` (one row per epoch) and `tensorboard/` anew from the whole history."""
-    with (directory / "metrics.csv").open("w", newline="", encoding="utf-8") as stream:
-        writer = csv.DictWriter(stream, fieldnames=list(history[0]), lineterminator="\n")
-        writer.writeheader()
-        writer.writerows({name: f"{value:.9g}" for name, value in row.items()} for row in history)
+    columns = list(history[0])
+    rows = ([f"{row[name]:.9g}" for name in columns] for row in history)
+    write_table(directory / "metrics.csv", columns, rows, for_people=True)
     _write_scalars(directory / "tensorboard", history)
 
 
