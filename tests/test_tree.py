@@ -60,7 +60,8 @@ COVERED: dict[str, str] = {
         "run_report run_text ../upload_data/demo ../cli/packages ../cli/schedules ../cli/submission"
     ),
     "pipelines/kubeflow/test_run_store.py": "reader",
-    "pipelines/local/test_run.py": "embedded_store plan store",
+    "pipelines/local/test_embedded_store.py": "server_process store_certificate",
+    "pipelines/local/test_run.py": "plan store",
     "pipelines/preflight/test_preflight.py": "findings namespace places target",
     "pipelines/smoke/test_backend.py": "cleanup runner waiting",
     "pipelines/test_phase_pages.py": "documents",

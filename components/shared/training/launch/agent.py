@@ -12,8 +12,8 @@ from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 
 from components.shared.contracts.artifacts import write_json
 from components.shared.contracts.environment import Variable
+from components.shared.contracts.processes import end_with_parent
 from components.shared.training.launch.failures import AGENT_FILE
-from components.shared.training.launch.heartbeat import end_with_parent
 
 
 def main() -> None:

@@ -1,23 +1,16 @@
-"""Heartbeat of the ranks: their last step and micro-batch; and their end with their parent.
+"""Heartbeat of the ranks: their last step and micro-batch.
 
 Each rank records its progress in a small file mapped into memory, at no cost to a step; the
 launcher reads it. torchrun notices only a process that ended, and collective calls only a peer that
 is late by their timeout, without its step: own code.
 """
 
-import ctypes
 import os
-import signal
-import threading
 import time
 from pathlib import Path
 
 import numpy as np
 
-from components.shared.contracts.environment import Variable
-
-_PR_SET_PDEATHSIG = 1  # linux/prctl.h
-_WATCH_SECONDS = 0.5
 # No rank may be silent for longer. Before its first sign of life it imports torch and may download
 # a backbone.
 LONGEST_SILENCE_SECONDS = 1800.0
@@ -103,27 +96,3 @@ class Heartbeat:
     def pids(self) -> list[int]:
         """Return the processes that gave a sign of life."""
         return [int(pid) for pid in self._rows[:, _PID] if pid]
-
-
-def end_with_parent() -> None:
-    """Have this process killed when its parent ends, however that ends.
-
-    Linux does so by itself; macOS has no such request, and a thread looks twice a second.
-    """
-    parent = int(os.environ.get(Variable.PARENT, os.getppid()))
-    prctl = getattr(ctypes.CDLL(None), "prctl", None)
-    if prctl is None:
-        threading.Thread(target=_end_after, args=(parent,), daemon=True).start()
-        return
-
-    prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-    # The parent may have ended before the request was made.
-    if os.getppid() != parent:
-        os.kill(os.getpid(), signal.SIGKILL)
-
-
-def _end_after(parent: int) -> None:
-    """Kill this process once `parent` is no longer its parent."""
-    while os.getppid() == parent:
-        time.sleep(_WATCH_SECONDS)
-    os.kill(os.getpid(), signal.SIGKILL)

@@ -17,11 +17,8 @@ import torch.distributed as dist
 from torch import nn
 
 from components.shared.contracts.environment import Variable
-from components.shared.training.launch.heartbeat import (
-    LONGEST_SILENCE_SECONDS,
-    Heartbeat,
-    end_with_parent,
-)
+from components.shared.contracts.processes import end_with_parent
+from components.shared.training.launch.heartbeat import LONGEST_SILENCE_SECONDS, Heartbeat
 
 # A collective call gives up after this time: after the launcher, which names the rank that hangs
 # and not those that wait for it.

@@ -118,7 +118,9 @@ def test_uris_are_split_or_refused() -> None:
 
 
 def test_the_embedded_server_listens_on_loopback_only(s3: StoreSettings) -> None:
-    servers = [child for child in psutil.Process().children() if child.name() == "weed"]
+    servers = [
+        child for child in psutil.Process().children(recursive=True) if child.name() == "weed"
+    ]
     listening = [
         c.laddr
         for server in servers
