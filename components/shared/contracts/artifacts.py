@@ -14,20 +14,25 @@ import functools
 import hashlib
 import json
 import os
+import re
 import shutil
+import stat
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from components.shared.contracts.config import Config, canonical_json
+from components.shared.contracts.documents import as_type, parse_json, read_bytes
 from components.shared.contracts.errors import ArtifactError, LeakageViolationError
-from components.shared.contracts.listing import first_of
+from components.shared.contracts.listing import first_of, shown
 
 SCHEMA_VERSION = 1
 MANIFEST = "manifest.json"
 ANY_SPLIT = "*"  # for code that only copies artifacts
 _FILE_MODE, _FOLDER_MODE = 0o644, 0o755
+_SHA256 = re.compile(r"[0-9a-f]{64}")
+_LONGEST_NAME = 1024  # bytes, as object stores allow
 
 
 @dataclass(frozen=True)
@@ -160,19 +165,21 @@ def verify_dir(path: Path, kind: str, *, split: str | None = None) -> Manifest:
 
     `split`: None where the kind belongs to no split. Raises LeakageViolationError for a wrong
     split, ArtifactError listing every other difference (missing, extra and changed files, symbolic
-    links, edited manifest, wrong kind or schema version).
+    links, special files, empty directories, edited manifest, wrong kind or schema version).
     """
     manifest = read_manifest(path)
     if split not in (None, ANY_SPLIT, manifest.split):
         raise LeakageViolationError(
-            f"{path}: holds split {manifest.split!r}, this step may only see {split!r}"
+            f"{path}: holds split {shown(manifest.split)}, this step may only see {split!r}"
         )
 
     if manifest.kind != kind:
-        raise ArtifactError(f"{path}: kind is {manifest.kind!r}, this step needs {str(kind)!r}")
+        raise ArtifactError(
+            f"{path}: kind is {shown(manifest.kind)}, this step needs {str(kind)!r}"
+        )
     if split is None and manifest.split is not None:
         raise LeakageViolationError(
-            f"{path}: holds split {manifest.split!r}, a {kind} belongs to none"
+            f"{path}: holds split {shown(manifest.split)}, a {kind} belongs to none"
         )
 
     differences = _differences(path, manifest)
@@ -188,31 +195,70 @@ def verify_dir(path: Path, kind: str, *, split: str | None = None) -> Manifest:
 def read_manifest(path: Path) -> Manifest:
     """The manifest of `path`, itself checked but not its files. Raises ArtifactError."""
     file = path / MANIFEST
-    if not file.is_file():
+    if not os.path.lexists(file):
         raise ArtifactError(
             f"{path}: no {MANIFEST}; the artifact is incomplete or the path is wrong"
         )
+    return parse_manifest(read_bytes(file), str(file))
 
-    try:
-        document = json.loads(file.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ArtifactError(f"{file}: not valid JSON ({error})") from error
+
+def parse_manifest(data: bytes, where: str) -> Manifest:
+    """Return the manifest in a document's bytes; `where` is its name in messages.
+
+    Raises ArtifactError for any other document: another schema, edited after it was written, fields
+    of wrong types, or files whose names leave the artifact.
+    """
+    document = parse_json(data, where)
 
     version = document.get("schema_version") if isinstance(document, dict) else None
-    if version != SCHEMA_VERSION:
+    if type(version) is not int or version != SCHEMA_VERSION:
         raise ArtifactError(
-            f"{file}: schema_version is {version!r}, this code reads {SCHEMA_VERSION}; rerun the"
-            " step"
+            f"{where}: schema_version is {shown(version)}, this code reads {SCHEMA_VERSION}; rerun"
+            " the step"
         )
 
     recorded = document.pop("manifest_digest", None)
     if recorded != _sha256_text(canonical_json(document)):
-        raise ArtifactError(f"{file}: edited after it was written (manifest_digest does not match)")
+        raise ArtifactError(
+            f"{where}: edited after it was written (manifest_digest does not match)"
+        )
 
-    try:
-        return Manifest(**document)
-    except TypeError as error:
-        raise ArtifactError(f"{file}: fields do not match the schema ({error})") from error
+    manifest = as_type(document, Manifest, where)
+    problems = [
+        f"{shown(name)}: {problem}"
+        for name, entry in manifest.files.items()
+        if (problem := file_name_problem(name) or _entry_problem(entry))
+    ]
+    if problems:
+        raise ArtifactError(f"{where}: {first_of(problems, separator='; ')}")
+
+    return manifest
+
+
+def file_name_problem(name: str) -> str:
+    """Return why `name` cannot name a file below an artifact's directory; empty where it can.
+
+    It is a relative POSIX path of printable characters that stays below the directory.
+    """
+    if not name.isprintable() or "\\" in name:
+        return "has a control character or a backslash"
+    if any(part in ("", ".", "..") for part in name.split("/")):
+        return "leaves the artifact, or has an empty part"
+    if len(name.encode()) > _LONGEST_NAME:
+        return f"is longer than {_LONGEST_NAME} bytes"
+    return "" if name != MANIFEST else "cannot list itself"
+
+
+def _entry_problem(entry: Mapping[str, Any]) -> str:
+    """Return what is wrong with a file's entry in a manifest; empty where nothing is."""
+    size, digest = entry.get("bytes"), entry.get("sha256")
+    if entry.keys() != {"bytes", "sha256"}:
+        return f"has {shown(sorted(entry))} instead of bytes and sha256"
+    if type(size) is not int or size < 0:
+        return f"bytes={shown(size)} must be an integer >= 0"
+    if not isinstance(digest, str) or not _SHA256.fullmatch(digest):
+        return f"sha256={shown(digest)} must be 64 hexadecimal digits"
+    return ""
 
 
 def write_json(path: Path, document: Any) -> None:
@@ -251,32 +297,70 @@ def code_version() -> str:
 
 
 def _differences(path: Path, manifest: Manifest) -> list[str]:
-    found = {
-        entry.relative_to(path).as_posix(): entry
-        for entry in sorted(path.rglob("*"))
-        if not entry.is_dir()
-    }
+    found, differences = _entries(path)
+    del found[MANIFEST]
 
-    found.pop(MANIFEST, None)
-    differences = [
-        f"{name}: symbolic link refused" for name, entry in found.items() if entry.is_symlink()
-    ]
+    links = {name for name, status in found.items() if stat.S_ISLNK(status.st_mode)}
+    differences += [f"{name}: symbolic link refused" for name in sorted(links)]
     differences += [f"{name}: missing" for name in sorted(manifest.files.keys() - found.keys())]
     differences += [
-        f"{name}: not in the manifest" for name in sorted(found.keys() - manifest.files.keys())
+        f"{name}: not in the manifest"
+        for name in sorted(found.keys() - manifest.files.keys() - links)
     ]
 
-    for name in sorted(manifest.files.keys() & found.keys()):
-        expected, entry = manifest.files[name], found[name]
-        size = entry.stat().st_size
-        if size != expected["bytes"]:
-            differences.append(f"{name}: {size} bytes, expected {expected['bytes']}")
-        elif (actual := sha256_file(entry)) != expected["sha256"]:
-            differences.append(
-                f"{name}: sha256 {actual[:12]}..., expected {expected['sha256'][:12]}..."
-            )
+    for name in sorted((manifest.files.keys() & found.keys()) - links):
+        difference = _difference(path / name, found[name], manifest.files[name])
+        if difference:
+            differences.append(f"{name}: {difference}")
 
     return differences
+
+
+def _difference(file: Path, status: os.stat_result, expected: Mapping[str, Any]) -> str:
+    """Return how a listed file differs from its entry; empty where it does not."""
+    if not stat.S_ISREG(status.st_mode):
+        return "not a regular file"
+    if status.st_size != expected["bytes"]:
+        return f"{status.st_size} bytes, expected {expected['bytes']}"
+
+    try:
+        actual = sha256_file(file)
+    except PermissionError as error:
+        return f"cannot be read ({error.strerror})"
+    if actual != expected["sha256"]:
+        return f"sha256 {actual[:12]}..., expected {expected['sha256'][:12]}..."
+    return ""
+
+
+def _entries(root: Path) -> tuple[dict[str, os.stat_result], list[str]]:
+    """Return all entries below `root` but directories, by name, and the directories' problems.
+
+    No link is followed; a link to a directory is an entry. An empty directory is a problem: nothing
+    in the manifest accounts for it.
+    """
+    found: dict[str, os.stat_result] = {}
+    problems: list[str] = []
+    waiting = [""]
+
+    while waiting:
+        folder = waiting.pop()
+        try:
+            with os.scandir(root / folder) as entries:
+                listed = list(entries)
+        except OSError as error:
+            problems.append(f"{folder or '.'}: cannot be listed ({error.strerror})")
+            continue
+
+        if folder and not listed:
+            problems.append(f"{folder}: empty directory, not in the manifest")
+        for entry in listed:
+            name = f"{folder}/{entry.name}" if folder else entry.name
+            if entry.is_dir(follow_symlinks=False):
+                waiting.append(name)
+            else:
+                found[name] = entry.stat(follow_symlinks=False)
+
+    return found, sorted(problems)
 
 
 def _hash_files(root: Path) -> dict[str, dict[str, Any]]:

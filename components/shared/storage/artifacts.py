@@ -4,18 +4,17 @@ The manifest is written last and read first: an upload that was interrupted has 
 exist for readers.
 """
 
-import json
 import shutil
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 from components.shared.contracts.artifacts import (
     ANY_SPLIT,
     MANIFEST,
     Manifest,
     make_readable,
+    parse_manifest,
     verify_dir,
 )
-from components.shared.contracts.errors import ArtifactError
 from components.shared.storage.client import Store
 
 
@@ -39,16 +38,15 @@ def download_artifact(store: Store, bucket: str, prefix: str, path: Path, *, kin
     """
     where = f"s3://{bucket}/{_join(prefix, MANIFEST)}"
     document = store.read(bucket, _join(prefix, MANIFEST))
-
-    digests = _digests(document, where)
+    listed = parse_manifest(document, where).files
     staging = path.with_name(f".{path.name}.download")
     shutil.rmtree(staging, ignore_errors=True)
 
     try:
-        for name, digest in digests.items():
+        for name in sorted(listed):
             target = staging / name
             target.parent.mkdir(parents=True, exist_ok=True)
-            store.get_verified(bucket, _join(prefix, name), target, digest)
+            store.get_verified(bucket, _join(prefix, name), target, listed[name]["sha256"])
 
         staging.mkdir(parents=True, exist_ok=True)
         (staging / MANIFEST).write_bytes(document)
@@ -60,25 +58,6 @@ def download_artifact(store: Store, bucket: str, prefix: str, path: Path, *, kin
         shutil.rmtree(staging, ignore_errors=True)
 
     return manifest
-
-
-def _digests(document: bytes, where: str) -> dict[str, str]:
-    """Return file name -> SHA-256; refuses names that leave the directory."""
-    try:
-        files = {
-            str(name): str(entry["sha256"]) for name, entry in json.loads(document)["files"].items()
-        }
-    except (ValueError, TypeError, KeyError, AttributeError) as error:
-        raise ArtifactError(
-            f"{where}: not an artifact manifest ({type(error).__name__})"
-        ) from error
-
-    for name in files:
-        pure = PurePosixPath(name)
-        if not name or pure.is_absolute() or ".." in pure.parts or "\\" in name or "\0" in name:
-            raise ArtifactError(f"{where}: file name {name!r} leaves the artifact")
-
-    return dict(sorted(files.items()))
 
 
 def _join(prefix: str, name: str) -> str:

@@ -4,13 +4,13 @@ Layout below the prefix: `bundles/<content digest>/...` never changes once compl
 is the one pointer, moved by compare-and-swap only.
 """
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 
 from components.shared.contracts.artifact_kinds import Kind
 from components.shared.contracts.artifacts import MANIFEST, verify_dir
 from components.shared.contracts.config import canonical_json
+from components.shared.contracts.documents import as_type, parse_json
 from components.shared.contracts.errors import ArtifactError
 from components.shared.storage.artifacts import download_artifact, upload_artifact
 from components.shared.storage.client import Store
@@ -27,6 +27,14 @@ class Champion:
     digest: str
     previous: str | None
     etag: str
+
+
+@dataclass(frozen=True)
+class _Pointer:
+    """The document of champion.json."""
+
+    digest: str
+    previous: str | None
 
 
 class BundleRegistry:
@@ -70,13 +78,9 @@ class BundleRegistry:
         except ObjectNotFoundError:
             return None
 
-        try:
-            document = json.loads(data)
-            return Champion(str(document["digest"]), document["previous"], etag)
-        except (ValueError, TypeError, KeyError) as error:
-            raise ArtifactError(
-                f"s3://{self._bucket}/{self._pointer}: not a champion pointer"
-            ) from error
+        where = f"s3://{self._bucket}/{self._pointer}"
+        pointer = as_type(parse_json(data, where), _Pointer, where)
+        return Champion(pointer.digest, pointer.previous, etag)
 
     def promote(self, digest: str, over: Champion | None) -> Champion:
         """Replace the champion `over` by `digest`.

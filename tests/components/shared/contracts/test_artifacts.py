@@ -1,7 +1,9 @@
 """Artifact directories: what a reader refuses, and that a failed writer leaves nothing."""
 
+import hashlib
 import json
 import os
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,6 +14,7 @@ from components.shared.contracts.config import Config
 from components.shared.contracts.errors import ArtifactError, LeakageViolationError
 from tests.components.conftest import TinyRun
 from tests.modes import modes
+from tests.resigned import signed
 
 
 def _write(path: Path, *, split: str | None = "VAL_CALIB") -> None:
@@ -24,6 +27,18 @@ def _write(path: Path, *, split: str | None = "VAL_CALIB") -> None:
 def _edit_manifest(path: Path, **changes: object) -> None:
     document = json.loads((path / "manifest.json").read_text())
     (path / "manifest.json").write_text(json.dumps(document | changes))
+
+
+def _replaced_by_link(entry: Path) -> None:
+    real = entry.rename(entry.parent.parent / f"real-{entry.name}")
+    entry.symlink_to(real)
+
+
+def _list(path: Path, name: str) -> None:
+    """List an empty file of that name in the manifest."""
+    document = json.loads((path / "manifest.json").read_bytes())
+    document["files"][name] = {"bytes": 0, "sha256": hashlib.sha256().hexdigest()}
+    (path / "manifest.json").write_bytes(signed(document))
 
 
 def test_what_was_written_verifies(tmp_path: Path) -> None:
@@ -92,6 +107,15 @@ def test_a_failing_writer_leaves_nothing_and_keeps_the_old_artifact(tmp_path: Pa
         (lambda p: (p / "a.bin").unlink(), "a.bin: missing"),
         (lambda p: (p / "extra").write_bytes(b""), "extra: not in the manifest"),
         (lambda p: (p / "link").symlink_to("a.bin"), "link: symbolic link refused"),
+        (lambda p: (p / "link").symlink_to("/usr"), "1 difference(s) from its manifest: link: sym"),
+        (lambda p: (p / "deep/link").symlink_to(".."), "deep/link: symbolic link refused"),
+        (lambda p: _replaced_by_link(p / "a.bin"), "a.bin: symbolic link refused"),
+        (lambda p: _replaced_by_link(p / "deep"), "deep: symbolic link refused"),
+        (lambda p: _replaced_by_link(p / "manifest.json"), "manifest.json: not a regular file"),
+        (lambda p: (p / "empty").mkdir(), "empty: empty directory, not in the manifest"),
+        (lambda p: os.mkfifo(p / "pipe"), "pipe: not in the manifest"),
+        (lambda p: (_list(p, "pipe"), os.mkfifo(p / "pipe")), "pipe: not a regular file"),
+        (lambda p: (_list(p, "sub"), (p / "sub").mkdir()), "; sub: missing"),
         (lambda p: (p / "manifest.json").unlink(), "no manifest.json"),
         (lambda p: (p / "manifest.json").write_text("{"), "not valid JSON"),
         (lambda p: _edit_manifest(p, schema_version=0), "schema_version is 0, this code reads 1"),
@@ -133,3 +157,81 @@ def test_another_split_is_a_leak_and_another_kind_an_error(tmp_path: Path) -> No
     artifacts.verify_dir(tmp_path / "x", "Thing", split=artifacts.ANY_SPLIT)
     with pytest.raises(ArtifactError, match="kind is 'Thing', this step needs 'Other'"):
         artifacts.verify_dir(tmp_path / "x", "Other")
+
+
+_ENTRY = {"bytes": 0, "sha256": "0" * 64}
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"schema_version": [1]}, "schema_version is [1]"),
+        ({"schema_version": True}, "schema_version is True"),
+        ({"kind": {"a": 1}}, "kind: "),
+        ({"split": 3}, "split: "),
+        ({"files": []}, "files: "),
+        ({"files": {"a": 5}}, "files.a: "),
+        ({"files": {"a": {"sha256": "0" * 64}}}, "instead of bytes and sha256"),
+        ({"files": {"a": {**_ENTRY, "mode": 1}}}, "instead of bytes and sha256"),
+        ({"files": {"a": {**_ENTRY, "bytes": True}}}, "bytes=True must be an integer"),
+        ({"files": {"a": {**_ENTRY, "bytes": -1}}}, "bytes=-1 must be an integer"),
+        ({"files": {"a": {**_ENTRY, "sha256": 5}}}, "sha256=5 must be 64 hexadecimal digits"),
+        ({"files": {"a": {**_ENTRY, "sha256": "0" * 63}}}, "must be 64 hexadecimal digits"),
+        ({"files": {"../a": _ENTRY}}, "leaves the artifact"),
+        ({"files": {"a/../../b": _ENTRY}}, "leaves the artifact"),
+        ({"files": {"/etc/passwd": _ENTRY}}, "leaves the artifact"),
+        ({"files": {"a//b": _ENTRY}}, "leaves the artifact"),
+        ({"files": {"./a": _ENTRY}}, "leaves the artifact"),
+        ({"files": {"": _ENTRY}}, "leaves the artifact"),
+        ({"files": {"a\nb": _ENTRY}}, "control character"),
+        ({"files": {"a\x1b[2Jb": _ENTRY}}, "control character"),
+        ({"files": {"a\0b": _ENTRY}}, "control character"),
+        ({"files": {"a\\b": _ENTRY}}, "a backslash"),
+        ({"files": {"a" * 2000: _ENTRY}}, "longer than 1024 bytes"),
+        ({"files": {"manifest.json": _ENTRY}}, "cannot list itself"),
+        ({"files": {"\ud800": _ENTRY}}, "half of a surrogate pair"),
+        ({"inputs": {"a": 1}}, "inputs.a: "),
+        ({"config": None}, "config: "),
+        ({"more": 1}, "more: "),
+    ],
+)
+def test_a_manifest_of_wrong_content_is_one_typed_line(
+    tmp_path: Path, changes: dict[str, object], message: str
+) -> None:
+    _write(tmp_path / "x")
+    file = tmp_path / "x/manifest.json"
+    file.write_bytes(signed(json.loads(file.read_bytes()) | changes))
+
+    with pytest.raises(ArtifactError) as caught:
+        artifacts.read_manifest(tmp_path / "x")
+
+    assert message in str(caught.value)
+    assert str(caught.value).isprintable()
+    assert len(str(caught.value)) < 600
+
+
+@pytest.mark.parametrize(
+    "data", [b"", b"\xff", b"[" * 100_000, b'{"schema_version": 1, "a": NaN}', b"[]", b"null", b"5"]
+)
+def test_a_manifest_of_any_bytes_is_one_typed_line(tmp_path: Path, data: bytes) -> None:
+    _write(tmp_path / "x")
+    (tmp_path / "x/manifest.json").write_bytes(data)
+    with pytest.raises(ArtifactError, match=r"manifest\.json: "):
+        artifacts.verify_dir(tmp_path / "x", "Thing", split="VAL_CALIB")
+
+
+def test_verification_of_an_artifact_deeper_than_recursion_goes(tmp_path: Path) -> None:
+    _write(tmp_path / "x")
+    descriptor = os.open(tmp_path / "x", os.O_RDONLY)
+    for _ in range(1500):
+        os.mkdir("d", dir_fd=descriptor)
+        below = os.open("d", os.O_RDONLY, dir_fd=descriptor)
+        os.close(descriptor)
+        descriptor = below
+    os.close(descriptor)
+
+    try:
+        with pytest.raises(ArtifactError, match="1 difference"):
+            artifacts.verify_dir(tmp_path / "x", "Thing", split="VAL_CALIB")
+    finally:
+        subprocess.run(["rm", "-rf", tmp_path / "x"], check=True)  # shutil's recursion is too deep

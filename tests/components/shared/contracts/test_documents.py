@@ -1,6 +1,8 @@
 """Reading of documents: a value of the expected type, or one typed and bounded line."""
 
 import json
+import os
+import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -20,7 +22,16 @@ HOSTILE = {
     "deep list": b"[" * 100_000 + b"]" * 100_000,
     "deep and open": b'{"a":' * 100_000,
     "repeated key": b'{"a": 1, "a": 2}',
-    "surrogate": b'{"a": "\\ud800", "b": ',
+    "surrogate": b'{"a": "\\ud800"}',
+    "surrogate key": b'{"\\udfff": 1}',
+    "open text of quotes": b'{"a": "' + b'\\"' * 1_000_000,
+    "open text of backslashes": b'"' + b"\\" * 1_000_001,
+    "empty lists": b"[" + b"[]," * 300_000 + b"[]]",
+    "digits": b"1" * 1_000_000,
+    "an integer beyond a double": b"9" * 309,
+    "byte order mark": b"\xef\xbb\xbf{}",
+    "two values": b"{} {}",
+    "many repeated keys": b"{" + b'"a":1,' * 900_000 + b'"a":1}',
 }
 
 
@@ -38,10 +49,12 @@ def test_every_malformed_document_is_one_short_typed_line(data: bytes, tmp_path:
     file = tmp_path / "document.json"
     file.write_bytes(data)
 
+    started = time.process_time()
     with pytest.raises(ArtifactError, match=r"document\.json") as caught:
         read_json(file)
 
     assert len(str(caught.value)) < 500
+    assert time.process_time() - started < 5
 
 
 def test_a_document_over_the_limit_is_refused_unread(tmp_path: Path) -> None:
@@ -60,9 +73,30 @@ def test_missing_linked_and_special_files_are_refused(tmp_path: Path) -> None:
 
     with pytest.raises(ArtifactError, match="cannot be read"):
         read_json(tmp_path / "missing.json")
-    for name in ("link.json", "."):
+    os.mkfifo(tmp_path / "pipe.json")
+    (tmp_path / "zero.json").symlink_to("/dev/zero")
+
+    for name in ("link.json", ".", "pipe.json", "zero.json"):
         with pytest.raises(ArtifactError, match="not a regular file"):
             read_json(tmp_path / name)
+
+
+def test_a_users_file_may_be_a_link_but_nothing_special(tmp_path: Path) -> None:
+    """A ConfigMap's files are links."""
+    (tmp_path / "real.json").write_text("{}", encoding="utf-8")
+    (tmp_path / "link.json").symlink_to(tmp_path / "real.json")
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "pipe.json").symlink_to(tmp_path / "pipe")
+    (tmp_path / "zero.json").symlink_to("/dev/zero")
+
+    assert read_json(tmp_path / "link.json", linked=True) == {}
+    for name in ("pipe.json", "zero.json"):
+        with pytest.raises(ArtifactError, match="not a regular file"):
+            read_json(tmp_path / name, linked=True)
+
+
+def test_pairs_of_surrogates_are_text() -> None:
+    assert parse_json(b'"\\ud83d\\ude00"', "x") == "\U0001f600"
 
 
 def test_brackets_within_text_are_no_nesting() -> None:
@@ -86,6 +120,16 @@ def test_objects_have_exactly_their_types() -> None:
     ]:
         with pytest.raises(ArtifactError, match=f"where: {name}: "):
             as_type(value, Point, "where")
+
+
+def test_a_document_of_wrong_values_only_is_refused_in_bounded_time() -> None:
+    document = {"x": 1.0, "sizes": dict.fromkeys(map(str, range(200_000)), "a")}
+    started = time.process_time()
+
+    with pytest.raises(ArtifactError, match="200,000 values are not as expected"):
+        as_type(document, Point, "where")
+
+    assert time.process_time() - started < 10
 
 
 def test_the_error_class_is_the_callers(tmp_path: Path) -> None:
