@@ -12,6 +12,8 @@ from components.shared.policies.config import SelectiveConfig
 class CalibrateScrcConfig(SelectiveConfig, CalibratorConfig, EarlyExitConfig):
     """Options of the policy with selective conformal risk control."""
 
+    GUARANTEE = SelectiveConfig.GUARANTEE | {"class_wise", "set_valued"}
+
     class_wise: bool = option(
         False, "Limit the error rate of each answer separately, with a threshold for each."
     )

@@ -43,6 +43,7 @@ SET_BY_PIPELINE = {
     "backbone_fingerprint": "is computed from the backbone",
     "lineage_request": "is computed from the data and the options",
     "lineage_previous": "is read from the lineage's record",
+    "attempt": "is counted by the pipeline",
     "use_labeled_data": "is chosen when the pipeline is compiled: --pretrain labelled",
     "modes": "is chosen when the pipeline is compiled: --modes full,lora",
 }

@@ -9,6 +9,7 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any, NamedTuple, cast
 
+from components.configure.attempts import with_attempts
 from components.configure.config import ConfigureConfig
 from components.configure.fingerprint import fingerprint
 from components.configure.lineage import recorded_needs, with_lineage
@@ -25,11 +26,13 @@ PhaseConfigs = NamedTuple("PhaseConfigs", [(phase, dict[str, Any]) for phase in 
 def run(config: ConfigureConfig) -> PhaseConfigs:
     """Return each phase's configuration as JSON-compatible values; print recipe and fingerprints.
 
+    The attempts at guarantees are counted, which `configured` does not do.
+
     Raises:
         ConfigError: An option is invalid, or a source is not set.
         DataError: A source does not exist or has no objects.
     """
-    configs = configured(config)
+    configs = PhaseConfigs(**with_attempts(configured(config)._asdict()))
     by_phase = configs._asdict()
     data = by_phase["ingest_dataset"]["source_fingerprint"]
     backbone = by_phase["import_backbone"]["backbone_fingerprint"]

@@ -72,6 +72,7 @@ def evaluate_policies(config: EvaluateConfig, inputs: EvaluationInputs) -> Polic
                 policy,
                 result.predictions,
                 entry.certified,
+                attempt=entry.fit.get("attempt", 0),
                 targets=config.targets,
                 n_replicates=n_replicates,
                 seed=seed,

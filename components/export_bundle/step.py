@@ -25,7 +25,11 @@ from components.shared.data.dataset import Dataset
 from components.shared.policies.early_exit import read_early_exit, write_early_exit
 from components.shared.policies.logit_affine import logit_affine_of
 from components.shared.policies.policy import Policy, parse_policy
-from components.shared.policies.policy_artifact import read_distilled_policy, read_policy
+from components.shared.policies.policy_artifact import (
+    read_distilled_policy,
+    read_fit,
+    read_policy,
+)
 from components.shared.serving.bundle import (
     DISTILLED_MODEL,
     DOCUMENT,
@@ -321,6 +325,8 @@ def _document(
             "the policy decides on the views' common margin; the weights are those of one view"
         )
 
+    # How often the same guarantee was asked for on the same data; 0: not recorded, or none given.
+    attempt = read_fit(inputs.policy_path).get("attempt", 0)
     files = sorted(path for path in out.rglob("*") if path.is_file())
 
     return {
@@ -328,6 +334,7 @@ def _document(
         "version": config.model_version,
         "model": MODEL,
         "policy": POLICY,
+        "attempt": attempt,
         "preprocessing": PREPROCESSING,
         "stock_pipeline": not stock_reason,
         "stock_pipeline_reason": stock_reason,

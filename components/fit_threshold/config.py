@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from components.fit_threshold.sweep import OBJECTIVES
 from components.shared.contracts.config import adjusted, option
@@ -12,11 +13,16 @@ from components.shared.contracts.options import (
     TaskConfig,
 )
 from components.shared.contracts.outcomes import MULTICLASS, NEEDS_BINARY
+from components.shared.policies.config import AttemptConfig
 
 
 @dataclass(frozen=True, kw_only=True)
-class FitThresholdConfig(EarlyExitConfig, RiskLevelConfig, TaskConfig, BootstrapConfig):
+class FitThresholdConfig(
+    EarlyExitConfig, RiskLevelConfig, TaskConfig, BootstrapConfig, AttemptConfig
+):
     """Options of the threshold."""
+
+    GUARANTEE = frozenset({"max_fnr", "max_fnr_delta"})
 
     objective: str = option(
         "mcc",
@@ -45,6 +51,10 @@ class FitThresholdConfig(EarlyExitConfig, RiskLevelConfig, TaskConfig, Bootstrap
         help="Multiclass task: the error rate among the answered images of VAL_CALIB is at most"
         " this; no guarantee.",
     )
+
+    def guarantee(self) -> dict[str, Any]:
+        """Return the limit of the false negative rate; empty where it is that of the sample."""
+        return {} if self.max_fnr_delta is None else super().guarantee()
 
     def task_problems(self, task: str, class_names: Sequence[str] | None = None) -> list[str]:
         """Return the options that need a positive class, where there is none."""

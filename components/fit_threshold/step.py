@@ -180,6 +180,7 @@ def _fit_document(
     best = fit.best
     return {
         "split": "VAL_CALIB",
+        "attempt": config.attempt,
         "n_samples": len(truth),
         "n_positive": int(truth.sum()),
         "objective": config.objective,

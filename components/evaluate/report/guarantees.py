@@ -45,6 +45,7 @@ class Guarantee:
         max_group_images: size that no group may exceed for a risk of a random image; None: the risk
             is that of a random image of a random group.
         coverage_lower_bound: of all answers together; None where it is not certified.
+        attempt: at this guarantee on the same data, from 1; 0: not recorded.
         observed_risk: of a random image of a random group.
         observed_risk_per_image: of a random image.
         observed_coverage: of a random image of a random group.
@@ -58,6 +59,7 @@ class Guarantee:
     delta: float
     max_group_images: int | None
     coverage_lower_bound: float | None
+    attempt: int
     observed_risk: Entry
     observed_risk_per_image: Entry
     observed_coverage: Entry
@@ -78,6 +80,7 @@ class Guarantee:
             "alpha": self.alpha,
             "delta": self.delta,
             "coverage_lower_bound": self.coverage_lower_bound,
+            "attempt": self.attempt,
             "observed_risk": self.observed_risk,
             "observed_risk_per_image": self.observed_risk_per_image,
             "observed_coverage": self.observed_coverage,
@@ -90,6 +93,7 @@ def measure_guarantees(
     predictions: Predictions,
     certified: Sequence[str],
     *,
+    attempt: int,
     targets: Targets,
     n_replicates: int,
     seed: int,
@@ -100,6 +104,7 @@ def measure_guarantees(
         policy: with a guarantee.
         predictions: of the policy.
         certified: the answers with certificates of their own, or `ALL_ANSWERS` alone.
+        attempt: at the policy's guarantee on the same data; 0: not recorded.
         targets: operating points of the metrics.
         n_replicates: replicates of the intervals that are drawn.
         seed: of the draws.
@@ -123,6 +128,7 @@ def measure_guarantees(
                 delta=policy.delta,
                 max_group_images=policy.max_group_images,
                 coverage_lower_bound=policy.coverage_lower_bound if per_group_only else None,
+                attempt=attempt,
                 observed_risk=observed["risk per group"],
                 observed_risk_per_image=observed["risk"],
                 observed_coverage=observed["coverage per group"],

@@ -13,22 +13,17 @@ the cache.
 import hashlib
 import io
 import json
-import os
 import re
-import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple, Protocol, Self
+from typing import NamedTuple, Self
 
 from components.shared.contracts.config import canonical_json
 from components.shared.contracts.environment import Variable
-from components.shared.contracts.errors import ArtifactError, ConfigError, PermanentError
+from components.shared.contracts.errors import ArtifactError, PermanentError
 from components.shared.contracts.tables import parse_table, table_bytes
+from components.shared.data.records import Records, open_records
 from components.shared.data.splits import SPLITS
-
-if TYPE_CHECKING:
-    from components.shared.storage import Store
 
 NOT_RECORDED = (
     f"{Variable.LINEAGES} is not set: the split is not recorded, and data added later may move"
@@ -80,22 +75,6 @@ class Start(NamedTuple):
     previous: str
 
 
-class Records(Protocol):
-    """Named objects below one lineage: a folder, or a prefix of a bucket."""
-
-    def names(self) -> list[str]:
-        """Return the names of all objects, sorted."""
-
-    def read(self, name: str) -> bytes:
-        """Return an object's bytes."""
-
-    def put(self, name: str, data: bytes) -> None:
-        """Write an object whose name says what its bytes are."""
-
-    def create(self, name: str, data: bytes) -> bool:
-        """Create an object; False where there is one with other bytes."""
-
-
 class Lineage:
     """The chain of one lineage."""
 
@@ -109,16 +88,8 @@ class Lineage:
         Raises:
             ConfigError: the address is malformed.
         """
-        place = os.environ.get(Variable.LINEAGES, "")
-        if not place:
-            return None
-        if not place.startswith("s3://"):
-            return cls(name, _Folder(Path(place) / name))
-
-        from components.shared.storage import Store, split_uri
-
-        bucket, prefix = split_uri(place)
-        return cls(name, _Prefix(Store.from_environment(), bucket, f"{prefix.strip('/')}/{name}/"))
+        records = open_records(name)
+        return None if records is None else cls(name, records)
 
     def entries(self) -> list[Entry]:
         """Return all entries, the first one first; raises ArtifactError."""
@@ -226,61 +197,3 @@ def _table_bytes(rows: Mapping[str, Recorded]) -> bytes:
     assert all(recorded.split in SPLITS for recorded in rows.values())
     table = ([sample_id, *recorded] for sample_id, recorded in sorted(rows.items()))
     return table_bytes(_COLUMNS, table, "table of the lineage")
-
-
-class _Folder:
-    """Records in a folder; a file appears with its whole content, under a name that is free."""
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-
-    def names(self) -> list[str]:
-        return sorted(file.name for file in self._path.glob("*")) if self._path.is_dir() else []
-
-    def read(self, name: str) -> bytes:
-        return (self._path / name).read_bytes()
-
-    def put(self, name: str, data: bytes) -> None:
-        self.create(name, data)
-
-    def create(self, name: str, data: bytes) -> bool:
-        try:
-            self._path.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise ConfigError(
-                f"{Variable.LINEAGES}: {self._path} cannot be made ({error.strerror})"
-            ) from error
-
-        target = self._path / name
-        partial = self._path / f".{name}.{os.getpid()}"
-        partial.write_bytes(data)
-        try:
-            os.link(partial, target)
-        except FileExistsError:
-            return target.read_bytes() == data
-        finally:
-            partial.unlink()
-        return True
-
-
-class _Prefix:
-    """Records below a prefix of a bucket."""
-
-    def __init__(self, store: "Store", bucket: str, prefix: str) -> None:
-        self._store, self._bucket, self._prefix = store, bucket, prefix.lstrip("/")
-
-    def names(self) -> list[str]:
-        found = self._store.list(self._bucket, self._prefix)
-        return [item.key.removeprefix(self._prefix) for item in found]
-
-    def read(self, name: str) -> bytes:
-        return self._store.read(self._bucket, self._prefix + name)
-
-    def put(self, name: str, data: bytes) -> None:
-        with tempfile.TemporaryDirectory() as folder:
-            file = Path(folder) / "table"
-            file.write_bytes(data)
-            self._store.put(self._bucket, self._prefix + name, file)  # in parts, where it is large
-
-    def create(self, name: str, data: bytes) -> bool:
-        return self._store.put_if_absent(self._bucket, self._prefix + name, data)

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from components.shared.contracts.config import Config, adjusted, option
 from components.shared.contracts.options import (
@@ -27,8 +28,29 @@ class BundledPolicyConfig(Config):
 
 
 @dataclass(frozen=True, kw_only=True)
-class SelectiveConfig(BundledPolicyConfig, RiskLevelConfig, TaskConfig, SeedConfig):
+class AttemptConfig(Config):
+    """Which attempt at its guarantee a policy is."""
+
+    # Names of the options that state the guarantee.
+    GUARANTEE = frozenset[str]()
+
+    attempt: int = option(
+        0,
+        "Number of this configuration among those that asked for the same guarantee on the same"
+        " data; 0: not recorded; set by the pipeline.",
+        ge=0,
+    )
+
+    def guarantee(self) -> dict[str, Any]:
+        """Return what is guaranteed, as options; empty where nothing is."""
+        return {name: value for name, value in self.to_json().items() if name in self.GUARANTEE}
+
+
+@dataclass(frozen=True, kw_only=True)
+class SelectiveConfig(BundledPolicyConfig, RiskLevelConfig, TaskConfig, SeedConfig, AttemptConfig):
     """Options of the policies with a guarantee."""
+
+    GUARANTEE = frozenset({"risk", "alpha", "delta", "min_coverage", "max_group_images"})
 
     risk: str = option(
         "error",

@@ -15,7 +15,7 @@ from components.shared.policies.certify import Certificate, risk_upper_bound
 from components.shared.policies.config import SelectiveConfig
 from components.shared.policies.early_exit import EarlyExit, write_early_exit
 from components.shared.policies.policy import Infeasible, Policy, SelectivePolicy, parse_policy
-from components.shared.policies.targets import Certified
+from components.shared.policies.targets import Certified, attempts_sentence
 
 POLICY, FIT, INFEASIBLE = "policy.json", "fit.json", "infeasible.json"
 DISTILLED_POLICY = "student.json"  # the distilled head's policy, beside that of all views
@@ -47,6 +47,9 @@ def write_policy(
         f"coverage {fit['coverage']:.3f} (at least {policy.coverage_lower_bound:.3f}) on VAL_CALIB,"
         f" {_unit_of_guarantee(policy.max_group_images)}"
     )
+    if config.attempt > 1:
+        print(f"{policy.kind}: {attempts_sentence(config.attempt)}")
+
     with writing(path, kind=Kind.POLICY, step=step, config=config, inputs=inputs) as out:
         write_json(out / POLICY, policy.to_json())
         write_json(out / FIT, fit)
@@ -76,6 +79,7 @@ def fit_document(
     """Return the document of fit.json: the counts and levels that a policy's guarantee rests on."""
     return {
         "split": "VAL_CALIB",
+        "attempt": config.attempt,
         "guarantee": _unit_of_guarantee(config.max_group_images),
         "risk": config.risk,
         "alpha": config.alpha,

@@ -195,6 +195,14 @@ def _reason(config: SelectiveConfig, risk: str, n_groups: int, delta: float, lev
     return (
         f"alpha={config.alpha:g} cannot be certified for {risk} at delta={config.delta:g}: the best"
         f" certifiable level is {level:.4f} with {n_groups} independent groups (at least {least}"
-        f" without an error are needed); use {' or '.join(remedies)}. Trying other seeds until one"
-        " certifies voids the guarantee"
+        f" without an error are needed); use {' or '.join(remedies)}."
+        f" {attempts_sentence(config.attempt)}"
     )
+
+
+def attempts_sentence(attempt: int) -> str:
+    """Return what the number of attempts at a guarantee on the same data means for it."""
+    warning = "Trying other seeds until one certifies voids the guarantee"
+    if not attempt:
+        return warning
+    return f"{warning}; this is attempt {attempt} on these data"

@@ -131,6 +131,7 @@ def test_class_wise_coverage_of_separable_data_is_a_share_of_all_images(
     policy = _fitted(tmp_path / "policy")
     assert np.isfinite(policy.answer_from).all()
     fit = json.loads((tmp_path / "policy/fit.json").read_text())
+    assert fit["attempt"] == 0
     assert 0.9 < fit["coverage"] <= 1
     assert 0 <= policy.coverage_lower_bound <= fit["coverage"]
 
@@ -142,11 +143,11 @@ def test_copies_in_a_group_add_no_certainty(tmp_path: Path) -> None:
     logits = logits_artifact(
         tmp_path / "logits", np.repeat(truth, 40), np.repeat(margin, 40), groups=groups
     )
-    run(_config(), val_calib_logits=logits, scrc_policy=tmp_path / "policy")
+    run(_config(attempt=4), val_calib_logits=logits, scrc_policy=tmp_path / "policy")
     reason = _reason(tmp_path / "policy")
     assert "with 21 independent groups (at least 45 without an error are needed)" in reason
     assert "more than 65 groups in VAL_CALIB" in reason
-    assert "Trying other seeds until one certifies voids the guarantee" in reason
+    assert "Trying other seeds until one certifies voids the guarantee; this is attempt 4" in reason
 
 
 def test_a_risk_per_image_needs_a_limit_of_the_groups(tmp_path: Path) -> None:

@@ -272,6 +272,11 @@ def test_a_guarantee_per_group_stands_beside_the_risk_per_image() -> None:
     assert "| anything | at most 0.05 | 0.0100 (none) | 0.0700 (none) |" in card
     assert "| Roadwork | at most 0.05 |" in card
     assert "\n\n\n" not in card
+    assert "asked for" not in text
+
+    again = _card(SCRC, guarantees=[row | {"attempt": 3} for row in rows])
+    assert "This guarantee was asked for 3 times on the same data" in _one_line(again)
+    assert "\n\n\n" not in again
 
 
 def test_errors_of_calibration_have_their_noise_and_no_interval() -> None:

@@ -158,6 +158,7 @@ def test_a_stranger_gets_the_most_probable_of_several_classes(
         assert max(answer, key=answer.__getitem__) == names[expected.argmax()]
 
     document = json.loads((path / "bundle.json").read_text())
+    assert document["attempt"] == 0
     assert document["calibrated_weights"]
     assert document["stock_pipeline_decision"] == (
         "the label with the largest score; the weights never defer, policy.json has the limit"

@@ -253,7 +253,9 @@ def test_a_guarantee_says_its_unit_and_has_the_other_risk_beside(
         answer_from=(1.0, 1.0),
         max_group_images=max_group_images,
     )
-    found = measure_guarantees(policy, shown, ("all",), targets=TARGETS, n_replicates=100, seed=0)
+    found = measure_guarantees(
+        policy, shown, ("all",), attempt=1, targets=TARGETS, n_replicates=100, seed=0
+    )
     html = render(dataclasses.replace(report_data(), guarantees=found))
     text = Page(html).text
     if max_group_images is None:
@@ -267,6 +269,11 @@ def test_a_guarantee_says_its_unit_and_has_the_other_risk_beside(
     assert "error rate ≤ 0.2 <small>with probability at least 0.9</small>" in html
     assert number(found[0].observed_risk["value"], 4) in text
     assert number(found[0].observed_risk_per_image["value"], 4) in text
+    assert "attempt" not in text
+
+    again = [dataclasses.replace(found[0], attempt=3)]
+    text = Page(render(dataclasses.replace(report_data(), guarantees=again))).text
+    assert "attempt 3 on these data, and the probability is that of one" in text
 
 
 def test_a_choice_by_the_report_is_said_to_flatter() -> None:

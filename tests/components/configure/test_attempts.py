@@ -1,0 +1,63 @@
+"""Which attempt at its guarantees a run is."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from components.configure.config import ConfigureConfig
+from components.configure.step import configured, run
+from components.shared.contracts.environment import Variable
+
+
+@pytest.fixture(autouse=True)
+def source(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Record attempts below the test's folder; the data and the backbone are one file each."""
+    monkeypatch.setenv(Variable.LINEAGES, str(tmp_path / "lineages"))
+    monkeypatch.chdir(tmp_path)
+    for name in ("data", "backbone"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "file").write_text("x", encoding="utf-8")
+
+
+def _attempts(**overrides: Any) -> tuple[int, int, int]:
+    """Start a run; return its attempts at the guarantees of threshold, gate and SCRC."""
+    config = ConfigureConfig(data="data", backbone="backbone", overrides=overrides)
+    configs = run(config)._asdict()
+    return (
+        configs["fit_threshold"]["attempt"],
+        configs["calibrate_gate"]["attempt"],
+        configs["calibrate_scrc"]["attempt"],
+    )
+
+
+def test_another_seed_is_another_attempt_and_the_same_run_is_not() -> None:
+    assert _attempts() == (0, 1, 1)
+    assert _attempts(**{"train_baseline.seed": 1}) == (0, 2, 2)
+    assert _attempts(**{"train_gate.epochs": 1}) == (0, 3, 3)
+    assert _attempts(**{"calibrate_scrc.seed": 1}) == (0, 1, 4)
+    assert _attempts() == (0, 1, 1)
+
+
+def test_another_target_and_other_data_are_counted_on_their_own(tmp_path: Path) -> None:
+    assert _attempts() == (0, 1, 1)
+    assert _attempts(alpha=0.2) == (0, 1, 1)
+    assert _attempts(class_wise=True) == (0, 1, 1)
+
+    assert _attempts(max_fnr=0.2, max_fnr_delta=0.1)[0] == 1
+    assert _attempts(max_fnr=0.2, max_fnr_delta=0.1, objective="f1")[0] == 2
+
+    (tmp_path / "data" / "more").write_text("x", encoding="utf-8")
+    assert _attempts(**{"train_baseline.seed": 5}) == (0, 1, 1)
+
+
+def test_what_cannot_change_a_guarantee_is_no_attempt() -> None:
+    assert _attempts() == (0, 1, 1)
+    assert _attempts(policy="scrc", model_name="x") == (0, 1, 1)
+
+
+def test_a_check_before_a_run_counts_nothing(tmp_path: Path) -> None:
+    configured(ConfigureConfig(data="data", backbone="backbone"))
+
+    assert not (tmp_path / "lineages").exists()
+    assert _attempts() == (0, 1, 1)
