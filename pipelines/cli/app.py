@@ -9,6 +9,7 @@ import typer
 from typer.main import get_command
 
 from components.shared.contracts.errors import StreetVisionError
+from components.shared.contracts.redaction import redact_output
 from pipelines.cli import cluster, local, packages, runs, schedules
 from pipelines.cli.help import MODULE, WIDTH, VerbGroup
 
@@ -21,6 +22,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
     The exit code is 42 for an error that a retry cannot help, 2 for an unknown verb or option.
     """
+    redact_output()
     try:
         code = run_verb(arguments)
     except StreetVisionError as error:

@@ -21,7 +21,10 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal, Self
 
+from components.shared.contracts.environment import Variable
 from components.shared.contracts.errors import ConfigError
+from components.shared.contracts.listing import shown
+from components.shared.contracts.redaction import carries_credential
 
 # The words for None in YAML and on the command line.
 Unset = Literal["auto", "none"]
@@ -244,6 +247,13 @@ def _validate(config: Config) -> Iterator[str]:
         return
 
     for name, value in values.items():
+        if carries_credential(value):
+            # Values of options are shown by Kubeflow and recorded in artifacts.
+            yield (
+                f"{name}={shown(value)} carries a credential; take it out, and set"
+                f" {Variable.S3_ACCESS_KEY} and {Variable.S3_SECRET_KEY} for an object store,"
+                f" {Variable.HUB_TOKEN} for the Hub"
+            )
         object.__setattr__(config, name, value)
 
 

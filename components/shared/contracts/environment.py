@@ -258,3 +258,15 @@ class Variable(StrEnum):
 S3_VARIABLES: tuple[str, ...] = tuple(
     name for name in Variable if name.startswith("STREETVISION_S3_")
 )
+
+# Whose values are never part of a message.
+SECRET_VARIABLES: tuple[str, ...] = (
+    Variable.S3_SECRET_KEY,
+    Variable.S3_SESSION_TOKEN,
+    Variable.KFP_TOKEN,
+    Variable.KFP_COOKIE,
+    Variable.HUB_TOKEN,
+    # Those of other programs, which share an environment with ours.
+    "AWS_SECRET_ACCESS_KEY",
+    "AWS_SESSION_TOKEN",
+)

@@ -8,6 +8,7 @@ retries what: docs/failures.md.
 from collections.abc import Sequence
 
 from components.shared.contracts.listing import printable
+from components.shared.contracts.redaction import redacted
 
 PERMANENT_EXIT_CODE = 42
 TRANSIENT_EXIT_CODE = 1
@@ -78,9 +79,13 @@ class InfeasibleError(PermanentError):
 def one_line(error: BaseException) -> str:
     """The error as a single line, for status.json, logs and the terminal.
 
-    Control characters are escaped, and what exceeds 4,000 characters is cut from its middle.
+    Credentials are redacted, control characters are escaped, and what exceeds 4,000 characters is
+    cut from its middle.
     """
-    text = printable(" ".join(str(error).split()))
+    text = str(error)
+    if len(text) > 10 * _LONGEST_LINE:  # redaction looks at every character
+        text = f"{text[: 5 * _LONGEST_LINE]} {text[-5 * _LONGEST_LINE :]}"
+    text = printable(" ".join(redacted(text).split()))
     if len(text) > _LONGEST_LINE:
         text = f"{text[: _LONGEST_LINE // 2]} [...] {text[-_LONGEST_LINE // 2 :]}"
     return text or type(error).__name__

@@ -3,6 +3,8 @@
 from collections.abc import Iterable
 from reprlib import Repr
 
+from components.shared.contracts.redaction import redacted
+
 
 def first_of(items: Iterable[object], *, most: int = 20, separator: str = ", ") -> str:
     """Return the first `most` items as text, and how many more there are.
@@ -18,8 +20,8 @@ def first_of(items: Iterable[object], *, most: int = 20, separator: str = ", ") 
 def shown(value: object, most: int = 200) -> str:
     """Return a value as Python writes it, cut in its middle to about `most` characters.
 
-    Works on values whose whole repr would fill the memory. Control and other unprintable characters
-    are escaped.
+    Works on values whose whole repr would fill the memory. Credentials are redacted, control and
+    other unprintable characters are escaped.
     """
     text = _BOUNDED.repr(value)
     if len(text) > most:
@@ -41,10 +43,21 @@ def _escaped(character: str) -> str:
 
 
 class _Bounded(Repr):
-    """A repr whose cost does not grow with the value: `Repr` alone writes whole integers."""
+    """A repr whose cost does not grow with the value: `Repr` alone writes whole integers.
+
+    Credentials are redacted before a text is cut, because half of one is not found any more.
+    """
 
     def repr_int(self, x: int, level: int) -> str:  # noqa: ARG002 - the signature of Repr
         return f"an integer of {x.bit_length()} bits" if x.bit_length() > 256 else repr(x)
+
+    def repr_str(self, x: str, level: int) -> str:
+        if len(x) > 20 * self.maxstring:
+            x = f"{x[: 10 * self.maxstring]} {x[-10 * self.maxstring :]}"
+        return super().repr_str(redacted(x), level)
+
+    def repr_instance(self, x: object, level: int) -> str:
+        return redacted(super().repr_instance(x, level))
 
 
 _BOUNDED = _Bounded()

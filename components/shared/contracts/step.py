@@ -30,6 +30,7 @@ from components.shared.contracts.errors import (
     StreetVisionError,
     one_line,
 )
+from components.shared.contracts.redaction import redact_output
 
 InputDir = Annotated[Path, "input directory"]
 InputDirs = Annotated[tuple[Path, ...], "input directories"]
@@ -46,6 +47,7 @@ def execute(run: Run, config: Mapping[str, Any], **artifacts: Any) -> Any:
     artifact is None where the pipeline does not connect an optional input. Ends the process with
     the error's exit code on failure, after one line on stderr and in status.json.
     """
+    redact_output()
     roles = path_parameters(run)
     connected = {name: artifact for name, artifact in artifacts.items() if artifact is not None}
 
@@ -74,6 +76,7 @@ def main(run: Run, config_class: type[Config]) -> None:
     parser.add_argument("config", type=Path, help='JSON file: {"config": {...}, "paths": {...}}')
 
     arguments = parser.parse_args()
+    redact_output()
     try:
         document = json.loads(arguments.config.read_text(encoding="utf-8"))
         problems = [

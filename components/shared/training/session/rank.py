@@ -12,6 +12,7 @@ import torch
 from components.shared.contracts.config import Config
 from components.shared.contracts.errors import PERMANENT_EXIT_CODE, ConfigError
 from components.shared.contracts.options import LaunchConfig
+from components.shared.contracts.redaction import redact_output
 from components.shared.training.checkpoint.writer import CheckpointWriter
 from components.shared.training.launch.torchrun import report_error
 from components.shared.training.loop.distributed import World, leave, process_group
@@ -30,6 +31,7 @@ def run_rank(work: Callable[..., None], config_class: type[C], description: str 
     parser = argparse.ArgumentParser(description=(description or "").split("\n", 1)[0])
     parser.add_argument("--config", type=Path, required=True, help="job.json written by the step")
     job = parser.parse_args().config
+    redact_output()
 
     document = json.loads(job.read_text(encoding="utf-8"))
     paths = {name: Path(path) for name, path in document["paths"].items()}
