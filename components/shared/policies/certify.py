@@ -10,8 +10,10 @@ a subset of the samples.
 """
 
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from components.shared.stats.bounds import (
     betting_p_value,
@@ -42,6 +44,8 @@ class Samples:
     groups, which have at most `max_group_images` each, and the risk is that of a random image.
 
     member: (N,) int64, the group of each sample, or None.
+    weight: (N,) float64 of mean 1, or None for ones: what each sample counts among those that
+    propose thresholds. They are all images of their groups, while one of each group is tested.
     """
 
     confidence: Floats
@@ -49,6 +53,7 @@ class Samples:
     counted: Bools
     member: Integers | None = None
     max_group_images: int = 1
+    weight: Floats | None = None
 
     @classmethod
     def of_decisions(
@@ -67,13 +72,13 @@ class Samples:
 
     def take(self, rows: Integers) -> "Samples":
         """Return the samples at `rows` (n,)."""
-        member = None if self.member is None else self.member[rows]
         return replace(
             self,
             confidence=self.confidence[rows],
             loss=self.loss[rows],
             counted=self.counted[rows],
-            member=member,
+            member=None if self.member is None else self.member[rows],
+            weight=None if self.weight is None else self.weight[rows],
         )
 
     def mask(self, acceptable: Bools) -> "Samples":
@@ -87,15 +92,26 @@ class Samples:
         Returns:
             Accepted samples that count, and losses among them, (J,) int64 each.
         """
+        accepted, losses = self._sums(thresholds, np.ones(len(self.confidence), dtype=np.int64))
+        return accepted.astype(np.int64), losses.astype(np.int64)
+
+    def weighted_counts(self, thresholds: Floats) -> tuple[Floats, Floats]:
+        """Return the sums of the weights of what `counts` counts, (J,) float64 each."""
+        ones = np.ones(len(self.confidence))
+        return self._sums(thresholds, ones if self.weight is None else self.weight)
+
+    def _sums(
+        self, thresholds: Floats, value: npt.NDArray[Any]
+    ) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
+        """Sum `value` (N,) over the accepted samples that count, and over the losses among them."""
         order = np.argsort(self.confidence, kind="stable")
-        ordered = self.confidence[order]
-        first = np.searchsorted(ordered, thresholds, side="left")
+        first = np.searchsorted(self.confidence[order], thresholds, side="left")
 
-        def n_above(event: Bools) -> Integers:
-            from_the_top = np.cumsum(event[order][::-1])[::-1]
-            return np.asarray(np.r_[from_the_top, 0][first], dtype=np.int64)
+        def sum_above(event: Bools) -> npt.NDArray[Any]:
+            from_the_top = np.cumsum((event * value)[order][::-1])[::-1]
+            return np.asarray(np.r_[from_the_top, 0][first])
 
-        return n_above(self.counted), n_above(self.counted & self.loss)
+        return sum_above(self.counted), sum_above(self.counted & self.loss)
 
     def p_values(self, thresholds: Floats, alpha: float) -> Floats:
         """Return (J,) p-values of "the risk at this threshold exceeds alpha"."""
@@ -207,7 +223,7 @@ def candidate_thresholds(tuning: Samples, n_samples: int, alpha: float, delta: f
         predicted = tuning.p_values(thresholds, alpha)
         return np.asarray(thresholds[int(np.argmin(predicted)) :])
 
-    n_accepted, n_errors = tuning.counts(thresholds)
+    n_accepted, n_errors = tuning.weighted_counts(thresholds)
     expected = np.round(n_accepted * n_samples / len(tuning.confidence)).astype(np.int64)
     # Half an error is added, so that a handful of correct samples do not look like certainty.
     rate = (n_errors + 0.5) / (n_accepted + 1)

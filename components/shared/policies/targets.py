@@ -76,14 +76,16 @@ def target_of(
         groups: (N,) group name of each.
         split: both parts.
     """
-    if config.max_group_images is None:
-        return Target(name, samples.take(split.tuning), samples.take(split.calibration))
+    member = membership(groups, len(groups))
 
-    whole = replace(
-        samples,
-        member=membership(groups, len(groups)),
-        max_group_images=config.max_group_images,
-    )
+    if config.max_group_images is None:
+        # A threshold is proposed for what is tested: a random image of a random group.
+        sizes = np.bincount(member[split.tuning], minlength=member.max() + 1)
+        weight = 1 / sizes[member[split.tuning]]
+        tuning = replace(samples.take(split.tuning), weight=weight / weight.mean())
+        return Target(name, tuning, samples.take(split.calibration))
+
+    whole = replace(samples, member=member, max_group_images=config.max_group_images)
     return Target(name, whole.take(split.tuning), whole.take(split.calibration_images))
 
 

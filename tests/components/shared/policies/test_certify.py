@@ -1,9 +1,20 @@
 """Certified thresholds are valid in simulation and under ties, and close to the oracle."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 
+from components.calibrate_scrc.config import CalibrateScrcConfig
+from components.shared.policies.calibration_split import draw_calibration_split
 from components.shared.policies.certify import Samples, best_level, certify
+from components.shared.policies.policy import Infeasible
+from components.shared.policies.targets import (
+    ALL_ANSWERS,
+    Certified,
+    certify_targets,
+    target_of,
+)
 from components.shared.stats.bounds import binomial_p_value
 from components.shared.stats.metrics import Bools, Floats
 from components.shared.stats.multiple_testing import METHODS, bonferroni, fixed_sequence, holm
@@ -192,3 +203,28 @@ def test_without_an_acceptable_tuning_sample_there_is_no_threshold() -> None:
     assert found is not None
     assert found.threshold == 0
     assert found.coverage == 0.5
+
+
+def test_large_hard_groups_do_not_hide_a_threshold_that_holds_per_group() -> None:
+    """A tenth of the places has twenty images each, all wrong: 69 % of images, 10 % of places."""
+    rng = np.random.default_rng(3)
+    sizes = np.where(np.arange(200) % 10 == 0, 20, 1)
+    place = np.repeat(np.arange(200), sizes)
+    groups = [f"place{number}" for number in place]
+    samples = Samples(
+        confidence=rng.random(len(place)),
+        loss=sizes[place] > 1,
+        counted=np.ones(len(place), dtype=bool),
+    )
+    config = CalibrateScrcConfig(alpha=0.2, delta=0.1)
+    split = draw_calibration_split(groups, 0.3, seed=0)
+
+    weighted = target_of(config, ALL_ANSWERS, samples, groups, split)
+    by_image = dataclasses.replace(
+        weighted, tuning=dataclasses.replace(weighted.tuning, weight=None)
+    )
+
+    found = certify_targets(config, [weighted], "scrc")
+    assert isinstance(found, Certified)
+    assert found.coverage > 0.9
+    assert isinstance(certify_targets(config, [by_image], "scrc"), Infeasible)
