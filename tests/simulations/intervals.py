@@ -14,7 +14,7 @@ from functools import partial
 import numpy as np
 
 from components.evaluate.report.predictions import Predictions
-from components.evaluate.report.scorecard import metrics_of
+from components.evaluate.report.scorecard import LOSSES, metrics_of
 from components.evaluate.targets import Targets
 from components.shared.contracts.outcomes import BINARY, Outcomes
 from components.shared.stats import metrics, risk_coverage
@@ -134,6 +134,8 @@ def coverage(population: Population, n_groups: int, n_sets: int) -> dict[str, Co
         functions = statistics(member, truth, margin)
         found = intervals(functions, [f"{k:06d}" for k in member], _REPLICATES, seed, SCALES)
         drawn = replicates(functions, member, _REPLICATES, seed)
+        if not (truth != (margin > 0)).any():
+            found |= dict.fromkeys(LOSSES)
         for name, ours in found.items():
             low, high = np.nanquantile(drawn[name], [0.025, 0.975])
             hits[name].append(

@@ -377,6 +377,9 @@ _ANSWERS = (
     ),
 )
 
+# Mean losses, which depend on those of errors.
+LOSSES = frozenset({"brier", "nll"})
+
 _GROUPS = {
     "Decisions": _DECISIONS,
     "Ranking by score": _RANKING,
@@ -411,7 +414,8 @@ def measure(
         seed: of the draws; the same seed gives the same draws for every policy.
 
     Returns:
-        By metric name: the value with its interval, or with the band of a calibration error.
+        By metric name: the value with its interval, or with the band of a calibration error. NLL
+        and Brier score of predictions without an error have none.
     """
     table = metrics_of(predictions.outcomes.task)
     statistics: dict[str, Statistic] = {
@@ -420,7 +424,13 @@ def measure(
     scales = {name: metric.scale for name, metric in table.items() if metric.scale is not None}
     bands = consistency_bands(*predictions.forecast, predictions.groups, n_replicates, seed)
 
-    return entries(statistics, predictions.groups, n_replicates, seed, scales, bands)
+    found = entries(statistics, predictions.groups, n_replicates, seed, scales, bands)
+
+    if not predictions.error.any():
+        for name in LOSSES & found.keys():
+            found[name]["interval_95"] = None
+
+    return found
 
 
 def entries(

@@ -18,7 +18,10 @@ from components.shared.stats.metrics import Floats, Integers, sigmoid
 LEVEL = 0.95
 MIN_GROUPS = 16  # with fewer, no interval that was tried covers its nominal level on skewed data
 TOO_FEW_GROUPS = "too few groups for an interval"
-NOT_DEFINED = "no interval: nothing varies between groups, or too few groups decide the value"
+NOT_DEFINED = (
+    "no interval: nothing varies between groups, too few groups decide the value, or it is a mean"
+    " loss and there is no error"
+)
 
 _MIN_EFFECTIVE = 4.0  # groups of equal size; with fewer, Student's quantile exceeds 3.2
 # More groups are left out in blocks: 400 blocks estimate a standard error to 4 %.

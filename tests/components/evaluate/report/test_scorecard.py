@@ -162,6 +162,19 @@ def test_no_interval_has_zero_width() -> None:
     assert found["exit_error"]["interval_95"][1] > 0.05
 
 
+def test_mean_losses_without_an_error_have_no_interval() -> None:
+    """The losses of errors decide them, and none was seen."""
+    shown = predictions(noise=0.4)
+    assert not shown.error.any()
+    found = measure(shown, targets=TARGETS, n_replicates=100, seed=0)
+    assert found["nll"]["interval_95"] is found["brier"]["interval_95"] is None
+    assert found["nll"]["value"] is not None
+
+    found = measure(predictions(), targets=TARGETS, n_replicates=100, seed=0)
+    assert found["nll"]["interval_95"] is not None
+    assert found["brier"]["interval_95"] is not None
+
+
 def test_few_groups_have_neither_intervals_nor_bands() -> None:
     shown = predictions()
     few = dataclasses.replace(shown, groups=tuple(f"g{row % 15}" for row in range(300)))
