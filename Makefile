@@ -22,7 +22,7 @@ WORKERS ?= 2
 PYTEST := $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal
 
 .PHONY: help install run test test-all test-containers test-faults test-faults-nightly images upload submit status logs download \
-	doctor schedule compile lint bench docs clean
+	doctor schedule compile lint bench docs clean clean-runs
 .DEFAULT_GOAL := help
 
 help: ## list the targets
@@ -94,6 +94,9 @@ bench: $(STAMP) ## speed ratios against peers, interleaved medians; some minutes
 
 docs: $(STAMP) ## the documentation as a site in build/site; a broken link fails
 	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
+
+clean-runs: ## remove what killed runs left in runs/, or OUTPUT=...; the next run there does that too
+	$(BIN)/python -m pipelines.local.leftovers $(call quoted,$(or $(value OUTPUT),runs))
 
 clean: ## remove runs, build output and the virtual environment
 	rm -rf runs build $(call quoted,$(VENV))

@@ -30,8 +30,14 @@ require_version(kfp.__version__)
 # Imported after the check, since another version may lack them.
 from kfp.client.set_volume_credentials import ServiceAccountTokenVolumeCredentials  # noqa: E402
 from kfp.dsl.python_component import PythonComponent  # noqa: E402
-from kfp.local import placeholder_utils, status, subprocess_task_handler  # noqa: E402
-from kfp.local.cache import LocalCache  # noqa: E402
+from kfp.local import cache as local_cache  # noqa: E402
+from kfp.local import (  # noqa: E402
+    executor_input_utils,
+    placeholder_utils,
+    status,
+    subprocess_task_handler,
+)
+from kfp.local.cache import LocalCache, _MissingArtifactError  # noqa: E402
 from kfp.local.executor_output_utils import pb2_struct_to_python  # noqa: E402
 from kfp.local.io import IOStore  # noqa: E402
 from kfp.local.orchestrator.orchestrator_utils import OrchestratorUtils  # noqa: E402
@@ -40,11 +46,14 @@ from kfp.pipeline_spec import pipeline_spec_pb2  # noqa: E402
 
 __all__ = [
     "VERSION",
+    "ArtifactMissingError",
     "IOStore",
     "LocalCache",
     "OrchestratorUtils",
     "PythonComponent",
     "ServiceAccountTokenVolumeCredentials",
+    "executor_input_utils",
+    "local_cache",
     "pb2_struct_to_python",
     "pipeline_spec_pb2",
     "placeholder_utils",
@@ -55,6 +64,8 @@ __all__ = [
     "struct_to_executor_spec",
     "subprocess_task_handler",
 ]
+
+ArtifactMissingError = _MissingArtifactError
 
 
 def set_namespace(client: kfp.Client, namespace: str) -> None:

@@ -1,7 +1,8 @@
 """The compiled pipeline, and the name of its version."""
 
+import atexit
+import contextlib
 import re
-import tempfile
 from pathlib import Path
 
 import yaml
@@ -10,11 +11,15 @@ from kfp import compiler
 from components.shared.contracts.config import digest
 from components.shared.contracts.errors import ConfigError
 from pipelines.names import PIPELINE
+from pipelines.ownership import scratch
 from pipelines.parameters import Variant
 from pipelines.resources import Profile
 from pipelines.stage1 import stage1
 
 _NAME = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")  # part of the names of pods
+
+_UNTIL_EXIT = contextlib.ExitStack()
+atexit.register(_UNTIL_EXIT.close)
 
 
 def write_package(output: Path, profile: Profile, variant: Variant) -> str:
@@ -35,8 +40,11 @@ def write_package(output: Path, profile: Profile, variant: Variant) -> str:
 
 
 def package(profile: Profile, variant: Variant) -> tuple[Path, str]:
-    """Compile into a temporary folder; return the path and the version's name."""
-    output = Path(tempfile.mkdtemp(prefix="streetvision-")) / "stage1.yaml"
+    """Compile into a temporary folder, which goes when this process ends.
+
+    Return the path and the version's name.
+    """
+    output = _UNTIL_EXIT.enter_context(scratch("package")) / "stage1.yaml"
     return output, write_package(output, profile, variant)
 
 

@@ -6,14 +6,16 @@ import typing
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import yaml
 
 from components.compare_adaptations.component import MAX_CANDIDATES
 from components.configure.config import PRETRAIN, ConfigureConfig, RunForm
+from components.configure.fingerprint import places
 from components.configure.phases import PHASES
 from components.configure.resolve import phases_with, resolve
+from components.ingest_dataset.config import IngestConfig
 from components.shared.contracts.adaptations import MODES
 from components.shared.contracts.errors import ConfigError
 
@@ -103,6 +105,12 @@ def validated(values: Mapping[str, Any], variant: Variant) -> dict[str, Any]:
     """Return a run's parameters after the checks of its first step; raise ConfigError."""
     resolve(variant.with_form(values))
     return dict(values)
+
+
+def sources_of(values: Mapping[str, Any], variant: Variant) -> list[str]:
+    """Return where a run's images are: folders, files, or s3:// addresses; raise ConfigError."""
+    ingest = cast(IngestConfig, resolve(variant.with_form(values))["ingest_dataset"])
+    return places(ingest.data, ingest.extra_sources)
 
 
 def _as_form(given: Mapping[str, Any]) -> dict[str, Any]:

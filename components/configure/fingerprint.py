@@ -42,11 +42,25 @@ def fingerprint(data: str, backbone: str, extra_sources: str = "") -> Fingerprin
             "backbone='' is not set; give a Hugging Face folder, local or s3://, or a hub id"
         )
 
-    sources = [data, *_extra_places(extra_sources)]
-    found = digest([[place, _listing("data", place)] for place in sources])
+    found = digest([[place, _listing("data", place)] for place in places(data, extra_sources)])
     in_hub = not backbone.startswith("s3://") and not Path(backbone).exists()
 
     return Fingerprints(found, backbone if in_hub else digest(_listing("backbone", backbone)))
+
+
+def places(data: str, extra_sources: str) -> list[str]:
+    """Return where the images of a run are: of `data`, and of each source in the JSON list.
+
+    Raises ConfigError for another text than a JSON list of mappings with "data".
+    """
+    if not extra_sources:
+        return [data]
+    try:
+        return [data, *(str(source["data"]) for source in json.loads(extra_sources))]
+    except (ValueError, TypeError, KeyError) as error:
+        raise ConfigError(
+            f"extra_sources={extra_sources!r} is not a JSON list of mappings with 'data'"
+        ) from error
 
 
 def _listing(name: str, place: str) -> list[list[str | int]]:
@@ -73,14 +87,3 @@ def _stored_listing(name: str, place: str) -> list[list[str | int]]:
     if not found:
         raise DataError(f"{name}={place!r} holds no objects; is the prefix right?")
     return [[item.key, item.size, item.etag] for item in found]
-
-
-def _extra_places(extra_sources: str) -> list[str]:
-    if not extra_sources:
-        return []
-    try:
-        return [str(source["data"]) for source in json.loads(extra_sources)]
-    except (ValueError, TypeError, KeyError) as error:
-        raise ConfigError(
-            f"extra_sources={extra_sources!r} is not a JSON list of mappings with 'data'"
-        ) from error

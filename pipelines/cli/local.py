@@ -60,8 +60,13 @@ def run(
 
     kfp.local runs the steps one after the other; unchanged steps come from the cache.
     """
+    from pipelines.local.output import check_output
+    from pipelines.parameters import sources_of
+
     variant = graph.variant()
+    check_output(output)
     values = _values(parameters, variant, output if demo else None)
+    check_output(output, sources_of(values, variant))
     with _store(output if store == "embedded" else None) as embedded:
         if embedded is not None:
             values["data"] = embedded.mirror(values["data"])

@@ -115,7 +115,7 @@ def upload(
 
     file, version = package_named(api.pipeline, resources.load(), graph.variant())
     if dry_run:
-        show({"pipeline": api.pipeline, "version": version, "package": str(file)})
+        show({"pipeline": api.pipeline, "version": version})
         return
 
     uploaded = connect(api).upload(file, api.pipeline, version)

@@ -1,10 +1,13 @@
 """Generated folders: recognised when complete, written aside and moved into place as a whole."""
 
+import contextlib
+import fcntl
 import functools
 import hashlib
 import json
+import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +21,8 @@ def publish(folder: Path, parameters: dict[str, Any], write: Callable[[Path], No
     """Give `folder` the content that `write` puts into an empty directory, unless it is complete.
 
     A folder is complete if its marker, written last, names the same parameters, the same generator
-    code and the files' number and bytes. Generated folders that differ are replaced.
+    code and the files' number and bytes. Generated folders that differ are replaced. Of two
+    processes, the second waits for the first and finds its folder.
 
     Args:
         folder: The folder.
@@ -29,26 +33,40 @@ def publish(folder: Path, parameters: dict[str, Any], write: Callable[[Path], No
         DataError: `folder` holds anything else.
     """
     wanted = {"parameters": parameters, "code": _code_digest()}
-    if _is_complete(folder, wanted):
-        return
-    if folder.exists() and not (folder / MARKER).is_file() and any(folder.iterdir()):
-        raise DataError(
-            f"{folder}: not empty and without {MARKER}, so not generated demo data; choose another"
-            " folder"
-        )
-
     staging = folder.parent / f".{folder.name}.partial"
-    shutil.rmtree(staging, ignore_errors=True)
-    staging.mkdir(parents=True)
+    folder.parent.mkdir(parents=True, exist_ok=True)
 
+    with _alone(folder.parent):
+        shutil.rmtree(staging, ignore_errors=True)  # of a process that was killed
+        if _is_complete(folder, wanted):
+            return
+        if folder.exists() and not (folder / MARKER).is_file() and any(folder.iterdir()):
+            raise DataError(
+                f"{folder}: not empty and without {MARKER}, so not generated demo data; choose"
+                " another folder"
+            )
+
+        try:
+            staging.mkdir()
+            write(staging)
+            write_json(staging / MARKER, wanted | _extent(staging))
+            if folder.exists():
+                shutil.rmtree(folder)
+            staging.replace(folder)
+        finally:
+            shutil.rmtree(staging, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def _alone(parent: Path) -> Iterator[None]:
+    """Keep other processes from generating folders in the same place, until the context ends."""
+    descriptor = os.open(parent, os.O_RDONLY)
     try:
-        write(staging)
-        write_json(staging / MARKER, wanted | _extent(staging))
-        if folder.exists():
-            shutil.rmtree(folder)
-        staging.replace(folder)
+        with contextlib.suppress(OSError):  # no locks here
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
     finally:
-        shutil.rmtree(staging, ignore_errors=True)
+        os.close(descriptor)
 
 
 def _is_complete(folder: Path, wanted: dict[str, Any]) -> bool:

@@ -12,13 +12,18 @@ the compiled command, and do not change.
 """
 
 import contextlib
+import functools
 import json
+import os
+import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from components.shared.contracts.environment import Variable
 from components.shared.contracts.errors import PermanentError
 from pipelines import kfp_private
 
@@ -33,34 +38,95 @@ _KFP_RUNTIME=true python3 -m kfp.dsl.executor_main \
 _WHOLE_INPUT = "{{$}}"
 
 
-@contextlib.contextmanager
-def own_command_lines() -> Iterator[None]:
-    """Make kfp.local start steps with the command lines of this module, inside the context."""
-    handlers, placeholders = kfp_private.subprocess_task_handler, kfp_private.placeholder_utils
-    handler, replace = handlers.SubprocessTaskHandler, placeholders.replace_placeholders
-    handlers.SubprocessTaskHandler = _StepHandler
-    placeholders.replace_placeholders = _with_input
+@dataclass(frozen=True)
+class StepEnd:
+    """How the process of a step ended.
 
-    try:
-        yield
-    finally:
-        handlers.SubprocessTaskHandler = handler
-        placeholders.replace_placeholders = replace
+    folder: of its outputs and status.json. code: as `subprocess` has it, negative for a signal.
+    inputs: the artifacts that it read.
+    """
+
+    folder: Path
+    code: int
+    inputs: tuple[Path, ...]
+
+
+@dataclass(frozen=True)
+class Steps:
+    """The steps of one run, started by the command lines of this module.
+
+    run_folder: exists and belongs to this run alone. temporary: an empty folder outside the
+    outputs. descriptors: which a step's process inherits. ended: the steps that have ended so far.
+    """
+
+    run_folder: Path
+    temporary: Path
+    descriptors: tuple[int, ...] = ()
+    ended: list[StepEnd] = field(default_factory=list)
+
+    @contextlib.contextmanager
+    def started_here(self) -> Iterator[None]:
+        """Make kfp.local start steps with the command lines of this module, inside the context."""
+        with contextlib.ExitStack() as changes:
+            for module, name, ours in (
+                (
+                    kfp_private.subprocess_task_handler,
+                    "SubprocessTaskHandler",
+                    functools.partial(_StepHandler, self),
+                ),
+                (kfp_private.placeholder_utils, "replace_placeholders", _with_input),
+                (
+                    kfp_private.executor_input_utils,
+                    "get_local_pipeline_resource_name",
+                    lambda _: self.run_folder.name,
+                ),
+            ):
+                changes.callback(setattr, module, name, getattr(module, name))
+                setattr(module, name, ours)
+            yield
 
 
 class _StepHandler(kfp_private.subprocess_task_handler.SubprocessTaskHandler):
     """A step's process, as kfp.local starts one but for the command line."""
 
+    def __init__(self, steps: Steps, **given: Any) -> None:
+        super().__init__(**given)
+        self._steps = steps
+
     def run(self) -> kfp_private.status.Status:
         """Run the step with this process's interpreter; its output goes to standard output."""
-        status = kfp_private.status.Status
-        with tempfile.TemporaryDirectory(prefix="streetvision-step-") as folder:
-            code = kfp_private.subprocess_task_handler.run_local_subprocess(
-                full_command=_command(self.full_command, Path(folder)),
-                env_vars={**self.env_vars, "_KFP_RUNTIME": "true"},
-            )
+        folder, inputs = _folders(self.full_command)
+        variables = {
+            **os.environ,
+            **self.env_vars,
+            "_KFP_RUNTIME": "true",
+            Variable.STATUS: str(folder / "status.json"),
+        }
+        code_folder = Path(tempfile.mkdtemp(dir=self._steps.temporary))
+        command = _command(self.full_command, code_folder)
+        code = _run(command, variables, self._steps.descriptors)
+        self._steps.ended.append(StepEnd(folder, code, inputs))
 
+        status = kfp_private.status.Status
         return status.SUCCESS if code == 0 else status.FAILURE
+
+
+def _run(command: Sequence[str], variables: Mapping[str, str], descriptors: Sequence[int]) -> int:
+    """Print what the command prints, line by line; return its exit code."""
+    with subprocess.Popen(
+        command,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        encoding="utf-8",
+        errors="backslashreplace",
+        env=variables,
+        pass_fds=descriptors,
+    ) as process:
+        assert process.stdout is not None
+        for line in process.stdout:
+            print(line, end="")
+        return process.wait()
 
 
 def _command(compiled: Sequence[str], folder: Path) -> list[str]:
@@ -85,3 +151,11 @@ def _with_input(
     """Put the inputs and outputs where a whole word asks for them; other text stays as it is."""
     document = json.dumps(executor_input_dict)
     return [document if word == _WHOLE_INPUT else word for word in full_command]
+
+
+def _folders(command: Sequence[str]) -> tuple[Path, tuple[Path, ...]]:
+    """Return the folder of a step's outputs, and the artifacts that it reads."""
+    document = json.loads(command[list(command).index("--executor_input") + 1])
+    artifacts = document.get("inputs", {}).get("artifacts", {}).values()
+    inputs = tuple(Path(found["uri"]) for listed in artifacts for found in listed["artifacts"])
+    return Path(document["outputs"]["outputFile"]).parent, inputs

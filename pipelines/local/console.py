@@ -19,6 +19,11 @@ _INDENT = "    "  # kfp.local's, before every line of a step
 _ERROR = f"{_INDENT}error: "
 
 
+def without_colours(text: str) -> str:
+    """Return the text without the colours that kfp.local gives to names."""
+    return _COLOUR.sub("", text)
+
+
 class _Readable:
     """A text stream that passes on the lines worth reading.
 
@@ -38,7 +43,7 @@ class _Readable:
             if line.startswith(_ERROR):
                 self.errors.append(line.removeprefix(_ERROR))
             elif self._wanted(line):
-                shown = line if self._stream.isatty() else _COLOUR.sub("", line)
+                shown = line if self._stream.isatty() else without_colours(line)
                 self._stream.write(shown + "\n")
                 self._stream.flush()
         return len(text)

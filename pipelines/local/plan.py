@@ -17,13 +17,13 @@ from components.configure.step import configured
 from pipelines.graph import order_of
 from pipelines.kfp_private import (
     IOStore,
-    LocalCache,
     OrchestratorUtils,
     pb2_struct_to_python,
     pipeline_spec_pb2,
     struct_to_executor_spec,
 )
-from pipelines.local.run import cache_root, recording
+from pipelines.local.cache import Cache, cache_folder
+from pipelines.local.run import recording
 from pipelines.names import CONFIGURE
 from pipelines.parameters import Variant
 from pipelines.resources import LOCAL
@@ -51,7 +51,7 @@ def plan(values: Mapping[str, Any], output: Path, variant: Variant) -> list[Plan
         store.put_parent_input(name, value)
 
     form = variant.with_form(values)
-    walk = _Walk(spec, LocalCache(str(cache_root(output))), form)
+    walk = _Walk(spec, Cache(str(cache_folder(output))), form)
     with recording(output):
         walk.tasks(spec.root.dag, store)
 
@@ -66,7 +66,7 @@ class _Walk:
     """
 
     spec: pipeline_spec_pb2.PipelineSpec
-    cache: LocalCache
+    cache: Cache
     form: ConfigureConfig
     rows: list[Planned] = field(default_factory=list)
 
@@ -135,9 +135,7 @@ class _Walk:
             env_vars={variable.name: variable.value for variable in container.env},
         )
 
-        outputs: Outputs | None = self.cache.get(key)
-
-        return outputs
+        return self.cache.get(key)
 
     def _component(self, task: Any) -> Any:
         return self.spec.components[task.component_ref.name]

@@ -6,26 +6,40 @@ unchanged are not run again.
 """
 
 import contextlib
-import json
 import os
-import shutil
-from collections.abc import Iterator, Mapping
+import signal
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 from kfp import local
 
 from components.configure.step import configured
+from components.shared.contracts.documents import read_object
 from components.shared.contracts.environment import Variable
-from components.shared.contracts.errors import PermanentError, StreetVisionError, TransientError
-from pipelines.local.command_line import own_command_lines
-from pipelines.local.console import readable_log
+from components.shared.contracts.errors import (
+    PERMANENT_EXIT_CODE,
+    ArtifactError,
+    LeakageViolationError,
+    PermanentError,
+    StreetVisionError,
+    TransientError,
+    one_line,
+)
+from pipelines.local.cache import Cache, cache_folder, damage
+from pipelines.local.command_line import StepEnd, Steps
+from pipelines.local.console import readable_log, without_colours
+from pipelines.local.leftovers import remove_leftovers
+from pipelines.names import PIPELINE
+from pipelines.ownership import owning, scratch
 from pipelines.parameters import Variant
 from pipelines.resources import LOCAL
 from pipelines.stage1 import stage1
 
 _ROOT = Path(__file__).resolve().parents[2]
+_OF_ARTIFACTS = (ArtifactError.__name__, LeakageViolationError.__name__)
 
 
 @dataclass(frozen=True)
@@ -37,41 +51,88 @@ class LocalRun:
     report: Path
 
 
-@own_command_lines()
 def run_local(values: Mapping[str, Any], output: Path, variant: Variant) -> LocalRun:
     """Run the pipeline with `values` below `output`; a failed step's own error is raised again.
 
     What the first step would refuse (an option, a source that is not there) is refused before
-    anything is made.
+    anything is made. What is returned is verified: a cached artifact that is damaged is made again.
+
+    Raises StreetVisionError.
     """
     with recording(output):
         configured(variant.with_form(values))
     output.mkdir(parents=True, exist_ok=True)
     output = output.resolve()
-    local.init(
-        local.SubprocessRunner(use_venv=False),
-        pipeline_root=str(output),
-        enable_caching=True,
-        cache_root=str(cache_root(output)),
-    )
+    remove_leftovers(output)
 
-    before = _run_folders(output)
-    with recording(output), _environment(output), readable_log() as errors:
+    cache = Cache(str(cache_folder(output)))
+    with recording(output), _environment(output), cache.used_by_kfp():
+        bundle, evaluation = _run_until_sound(values, output, variant, cache)
+
+    return LocalRun(bundle=bundle, evaluation=evaluation, report=evaluation / "report.html")
+
+
+def _run_until_sound(
+    values: Mapping[str, Any], output: Path, variant: Variant, cache: Cache
+) -> list[Path]:
+    """Run the pipeline, again as often as it meets a cached artifact that is damaged.
+
+    Return its artifacts, bundle and evaluation, which are verified.
+    """
+    made_again: set[str] = set()
+    while True:
         try:
-            outputs = stage1(LOCAL, variant)(**values).outputs
+            artifacts = _run_once(values, output, variant)
+            damaged = _damaged(artifacts)
+            if not damaged:
+                return artifacts
+        except _StepFailedError as failed:
+            # A step verifies what it reads, so only this error can come from a damaged input.
+            damaged = _damaged(failed.end.inputs) if failed.is_of_artifacts else {}
+            if not damaged:
+                raise failed.error from None
+
+        for folder, reason in damaged.items():
+            if folder.name in made_again or not cache.drop(folder):
+                raise ArtifactError(f"{reason}; delete {folder} to have it made again")
+            made_again.add(folder.name)
+            print(f"damaged, step {folder.name} runs again: {reason}", flush=True)
+
+
+def _damaged(artifacts: Iterable[Path]) -> dict[Path, str]:
+    """Return the folders of the steps whose artifacts differ from their manifests, and how."""
+    return {artifact.parent: reason for artifact in artifacts if (reason := damage(artifact))}
+
+
+def _run_once(values: Mapping[str, Any], output: Path, variant: Variant) -> list[Path]:
+    """Run the pipeline in a folder of its own; return its bundle and its evaluation."""
+    folder = _new_run_folder(output)
+    with scratch("run") as temporary, owning(folder) as owned, readable_log() as printed:
+        local.init(
+            local.SubprocessRunner(use_venv=False),
+            pipeline_root=str(output),
+            workspace_root=str(temporary / "workspace"),
+        )
+        steps = Steps(folder, temporary, descriptors=(owned,))
+        try:
+            with steps.started_here():
+                outputs = stage1(LOCAL, variant)(**values).outputs
         except RuntimeError as error:
-            raise _step_error(_run_folders(output) - before, errors, error) from error
+            failed = [end for end in steps.ended if end.code != 0]
+            if not failed:
+                raise TransientError(without_colours(one_line(error))) from error
+            raise _StepFailedError(failed[0], printed) from error
 
-    report = Path(outputs["report"].path)
-    # KFP names the file after the output; a person's browser wants the suffix.
-    page = report.with_name("report.html")
-    shutil.copyfile(report, page)
+    return [Path(outputs[name].path) for name in ("bundle", "evaluation")]
 
-    return LocalRun(
-        bundle=Path(outputs["bundle"].path),
-        evaluation=Path(outputs["evaluation"].path),
-        report=page,
-    )
+
+def _new_run_folder(output: Path) -> Path:
+    """Make a folder that no other run has, named after the pipeline and the time."""
+    while True:
+        folder = output / f"{PIPELINE}-{datetime.now():%Y-%m-%d-%H-%M-%S-%f}"
+        with contextlib.suppress(FileExistsError):
+            folder.mkdir()
+            return folder
 
 
 @contextlib.contextmanager
@@ -107,25 +168,50 @@ def _environment(output: Path) -> Iterator[None]:
         os.environ.update(before)
 
 
-def cache_root(output: Path) -> Path:
-    """Where the cache of runs below `output` is."""
-    return output.resolve() / ".cache"
+@dataclass(frozen=True)
+class _Status:
+    """A step's status.json."""
+
+    step: str
+    state: str
+    error_class: str = ""
+    message: str = ""
+    permanent: bool = False
 
 
-def _run_folders(output: Path) -> set[Path]:
-    """Of all runs, also of interrupted ones, whose last step may still write."""
-    return set(output.glob("[!.]*/"))
+class _StepFailedError(Exception):
+    """A step ended with an error.
+
+    end: of its process. error: what the run ends with. is_of_artifacts: an artifact that the step
+    read is not what it should be.
+    """
+
+    def __init__(self, end: StepEnd, printed: list[str]) -> None:
+        status = _status_of(end)
+        super().__init__(end, status)
+        self.end = end
+        self.error = _error_of(end, status, printed)
+        self.is_of_artifacts = status is not None and status.error_class in _OF_ARTIFACTS
 
 
-def _step_error(
-    run_folders: set[Path], printed: list[str], fallback: RuntimeError
-) -> StreetVisionError:
-    """Return the failed step's error from its status.json, else from what steps have printed."""
-    for file in sorted(file for folder in run_folders for file in folder.glob("*/status.json")):
-        status = json.loads(file.read_text(encoding="utf-8"))
-        if status["state"] == "failed":
-            kind = PermanentError if status["permanent"] else TransientError
-            return kind(f"step {status['step']} failed: {status['message']}")
+def _status_of(end: StepEnd) -> _Status | None:
+    """Return what the failed step has reported; None where it could not."""
+    try:
+        status = read_object(end.folder / "status.json", _Status)
+    except ArtifactError:
+        return None
+    return status if status.state == "failed" else None
+
+
+def _error_of(end: StepEnd, status: _Status | None, printed: list[str]) -> StreetVisionError:
+    """Return a failed step's own error: what it has reported, else what it has printed."""
+    kind = PermanentError if end.code == PERMANENT_EXIT_CODE else TransientError
+    if status is not None:
+        return kind(f"step {status.step} failed: {status.message}")
+
+    step = end.folder.name
+    if end.code < 0:
+        return kind(f"step {step} was killed by {signal.Signals(-end.code).name}")
     if printed:
-        return TransientError(f"{fallback} {printed[-1]}")
-    return TransientError(f"{fallback} The step's own message is in the log above.")
+        return kind(f"step {step} failed: {printed[-1]}")
+    return kind(f"step {step} ended with exit code {end.code}; its last lines are above")

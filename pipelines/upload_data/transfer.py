@@ -6,12 +6,10 @@ an interrupted one.
 
 import contextlib
 import sys
-import tempfile
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TypeVar
 
 from tqdm import tqdm
@@ -20,6 +18,7 @@ from components.shared.contracts.errors import DataError, one_line
 from components.shared.contracts.listing import first_of
 from components.shared.storage import Store, StoredObject
 from components.shared.storage.errors import DigestMismatchError, ObjectNotFoundError
+from pipelines.ownership import scratch
 from pipelines.upload_data.digests import FileDigests, digests_of
 from pipelines.upload_data.selection import LocalFile, is_table
 
@@ -149,8 +148,8 @@ class _Transfer:
         """
         key = self.prefix + file.name
         try:
-            with tempfile.TemporaryDirectory(prefix="streetvision-") as folder:
-                self._store.get_verified(self._bucket, key, Path(folder) / "object", digests.sha256)
+            with scratch("upload") as folder:
+                self._store.get_verified(self._bucket, key, folder / "object", digests.sha256)
         except DigestMismatchError as error:
             self._store.delete(self._bucket, key)
             raise DigestMismatchError(

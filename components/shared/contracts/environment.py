@@ -75,6 +75,14 @@ class Variable(StrEnum):
         "no folder",
     )
 
+    # Every step.
+    STATUS = (
+        "STREETVISION_STATUS",
+        "File in which a step reports how it ended; set by local runs, for each step.",
+        "every step",
+        "status.json beside the step's first output",
+    )
+
     # The split.
     LINEAGES = (
         "STREETVISION_LINEAGES",

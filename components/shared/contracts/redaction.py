@@ -7,6 +7,7 @@ behind names such as `password=`, headers, and tokens with a prefix.
 """
 
 import functools
+import io
 import json
 import os
 import re
@@ -141,9 +142,14 @@ def carries_credential(value: Any) -> bool:
 
 
 def redact_output() -> None:
-    """Redact what this process prints from now on, a traceback too."""
+    """Redact what this process prints from now on, a traceback too.
+
+    What the encoding of the output lacks is escaped: a file's name must not end a process.
+    """
     for name in ("stdout", "stderr"):
         stream = getattr(sys, name)
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
         if stream is not None and not isinstance(stream, RedactingStream):
             setattr(sys, name, RedactingStream(stream))
 

@@ -2,14 +2,16 @@
 
 `run(config, *, dataset: InputDir, checkpoint: OutputDir, ...)` is plain Python on local paths.
 `execute` calls it from a KFP component, `main` from `python -m components.<phase>.step
-config.json`; both write `status.json` beside the first output and end with exit code 42 for
-permanent errors, 1 for transient ones.
+config.json`; both report how the step ended in `status.json` (beside the first output, or where
+`STREETVISION_STATUS` says) and end with exit code 42 for permanent errors, 1 for transient ones.
 """
 
 import argparse
+import contextlib
 import dataclasses
+import errno
 import inspect
-import json
+import os
 import sys
 import typing
 from collections.abc import Callable, Mapping
@@ -23,13 +25,17 @@ from components.shared.contracts.config import (
     shown_default,
     unknown_key,
 )
+from components.shared.contracts.documents import as_type, read_json
+from components.shared.contracts.environment import Variable
 from components.shared.contracts.errors import (
     PERMANENT_EXIT_CODE,
     TRANSIENT_EXIT_CODE,
     ConfigError,
     StreetVisionError,
+    TransientError,
     one_line,
 )
+from components.shared.contracts.listing import first_of, shown
 from components.shared.contracts.redaction import redact_output
 
 InputDir = Annotated[Path, "input directory"]
@@ -38,6 +44,9 @@ OutputDir = Annotated[Path, "output directory"]
 OutputFile = Annotated[Path, "output file"]
 
 Run = Callable[..., Any]
+
+_NUMBER = {True: "a list of paths", False: "one path"}
+_FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 def execute(run: Run, config: Mapping[str, Any], **artifacts: Any) -> Any:
@@ -78,18 +87,11 @@ def main(run: Run, config_class: type[Config]) -> None:
     arguments = parser.parse_args()
     redact_output()
     try:
-        document = json.loads(arguments.config.read_text(encoding="utf-8"))
-        problems = [
-            unknown_key(key, ["config", "paths"])
-            for key in document
-            if key not in ("config", "paths")
-        ]
-        if problems:
-            raise ConfigError(f"{arguments.config}: " + "; ".join(problems))
-    except (OSError, ValueError, ConfigError) as error:
-        fail(ConfigError(f"{arguments.config}: {one_line(error)}"))
+        job = _read_job(arguments.config)
+    except ConfigError as error:
+        fail(error)
 
-    _run_reporting(run, config_class, document.get("config", {}), document.get("paths", {}))
+    _run_reporting(run, config_class, job.config, job.paths)
 
 
 def path_parameters(run: Run) -> dict[str, str]:
@@ -111,6 +113,25 @@ def fail(error: BaseException) -> typing.NoReturn:
     sys.exit(getattr(error, "exit_code", TRANSIENT_EXIT_CODE))
 
 
+@dataclasses.dataclass(frozen=True)
+class _Job:
+    """Document of a step that runs alone."""
+
+    config: dict[str, Any] = dataclasses.field(default_factory=dict)
+    paths: dict[str, str | list[str]] = dataclasses.field(default_factory=dict)
+
+
+def _read_job(file: Path) -> _Job:
+    document = read_json(file, error=ConfigError)
+    if isinstance(document, dict):
+        keys = [field.name for field in dataclasses.fields(_Job)]
+        problems = [unknown_key(key, keys) for key in document if key not in keys]
+        if problems:
+            raise ConfigError(f"{file}: {first_of(problems, separator='; ')}")
+
+    return as_type(document, _Job, str(file), error=ConfigError)
+
+
 def _run_reporting(
     run: Run, config_class: type[Config], values: Mapping[str, Any], paths: Mapping[str, Any]
 ) -> Any:
@@ -119,15 +140,25 @@ def _run_reporting(
         config = config_class.from_mapping(values)
         _check_paths(run, paths)
         result = run(config, **{name: _as_path(path) for name, path in paths.items()})
+        _write_status(status, run, None)
     except StreetVisionError as error:
-        _write_status(status, run, error)
+        _report(status, run, error)
         fail(error)
+    except OSError as error:
+        _report(status, run, error)
+        if error.errno in _FULL:
+            fail(TransientError(f"{error.filename or 'a file'}: {error.strerror}"))
+        raise
     except BaseException as error:
-        _write_status(status, run, error)
+        _report(status, run, error)
         raise
 
-    _write_status(status, run, None)
     return result
+
+
+def _report(status: Path | None, run: Run, error: BaseException) -> None:
+    with contextlib.suppress(OSError):  # a full disk must not hide the error
+        _write_status(status, run, error)
 
 
 def _write_status(status: Path | None, run: Run, error: BaseException | None) -> None:
@@ -162,6 +193,9 @@ def _as_path(value: Any) -> Path | tuple[Path, ...]:
 
 
 def _status_file(run: Run, paths: Mapping[str, Any]) -> Path | None:
+    if os.environ.get(Variable.STATUS):
+        return Path(os.environ[Variable.STATUS])
+
     outputs = [
         name
         for name, role in path_parameters(run).items()
@@ -180,13 +214,25 @@ def _check_paths(run: Run, paths: Mapping[str, Any]) -> None:
         f"paths.{name} is missing ({roles[name]})" for name in required if name not in paths
     ]
     problems += [
+        f"paths.{name}={shown(given)} must be {_NUMBER[roles[name] == 'input directories']}"
+        for name, given in paths.items()
+        if name in roles and isinstance(given, list) != (roles[name] == "input directories")
+    ]
+    problems += [
         f"paths.{name}={path!r} does not exist"
         for name, given in paths.items()
         for path in (given if isinstance(given, list) else [given])
-        if roles.get(name, "").startswith("input") and not Path(path).is_dir()
+        if roles.get(name, "").startswith("input") and not _is_folder(path)
     ]
     if problems:
-        raise ConfigError("; ".join(problems))
+        raise ConfigError(first_of(problems, separator="; "))
+
+
+def _is_folder(path: str) -> bool:
+    try:
+        return Path(path).is_dir()
+    except OSError:  # too long, or in a folder that may not be read
+        return False
 
 
 def _role(hint: Any) -> str | None:

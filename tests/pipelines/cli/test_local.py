@@ -130,6 +130,50 @@ def test_what_is_missing_or_wrong_is_told_before_anything_runs(
     assert given == {}
 
 
+def test_data_that_are_not_there_are_refused_before_anything_is_made(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    nowhere, output = tmp_path / "nowhere", tmp_path / "runs"
+    given = ["--param", f"data={nowhere}", "--param", "backbone=org/name", "--output", str(output)]
+    with pytest.raises(SystemExit) as caught:
+        main(["run", *given])
+    assert caught.value.code == 42
+    assert capsys.readouterr().err == f"error: data='{nowhere}' does not exist\n"
+    assert not output.exists()
+
+
+@pytest.mark.parametrize("demo", [False, True])
+def test_a_folder_of_runs_that_cannot_be_one_is_refused_before_anything_is_made(
+    given: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str], demo: bool
+) -> None:
+    (tmp_path / "file").touch()
+    before = sorted(tmp_path.rglob("*"))
+    for output, says in (
+        ("file", f"--output 'file': {tmp_path}/file is not a folder"),
+        ("photos/runs", "--output 'photos/runs' is inside the data"),
+    ):
+        if demo and "photos" in output:
+            continue
+        with pytest.raises(SystemExit) as caught:
+            main(["run", *(["--demo"] if demo else VALUES), "--output", output])
+        assert caught.value.code == 42
+        assert capsys.readouterr().err.startswith(f"error: {says}")
+    assert given == {}
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_the_folder_of_a_further_source_is_refused_too(
+    given: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "more").mkdir()
+    more = json.dumps([{"data": str(tmp_path / "more")}])
+    with pytest.raises(SystemExit) as caught:
+        main(["run", *VALUES, "--param", f"extra_sources={more}", "--output", "more/runs"])
+    assert caught.value.code == 42
+    assert "is inside the data" in capsys.readouterr().err
+    assert given == {}
+
+
 def test_every_parameter_is_listed_below_its_phase(capsys: pytest.CaptureFixture[str]) -> None:
     main(["parameters"])
     lines = capsys.readouterr().out.splitlines()

@@ -1,27 +1,51 @@
-"""One run on this machine with an object store: its outputs, its cache, its secrets."""
+"""Runs on this machine: errors, folders, damage; and one of the whole pipeline with a store."""
 
 import json
 import shutil
 import subprocess
 import sys
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
+from components.shared.contracts.artifact_kinds import Kind
 from components.shared.contracts.artifacts import verify_dir
-from components.shared.contracts.errors import PermanentError
+from components.shared.contracts.errors import (
+    ArtifactError,
+    PermanentError,
+    StreetVisionError,
+    TransientError,
+    one_line,
+)
 from pipelines.cli import app as cli
 from pipelines.local import embedded_store as embedded
 from pipelines.local import run
 from pipelines.local.plan import plan
+from pipelines.ownership import owning
 from pipelines.parameters import Variant, parse_variant, read_parameters
 from pipelines.sources import ROOT
 from tests.components.conftest import write_backbone, write_source
+from tests.pipelines.local import small_pipeline
 
-pytestmark = pytest.mark.slow
+_RUN = """
+import sys
+from unittest import mock
+from pathlib import Path
+from pipelines.local import run
+from pipelines.ownership import owning
+from pipelines.parameters import Variant
+from tests.pipelines.local import small_pipeline
+with (
+    mock.patch.object(run, "configured"),
+    mock.patch.object(run, "stage1", lambda *_: small_pipeline.small),
+    mock.patch.object(Variant, "with_form"),
+):
+    run.run_local(small_pipeline.values(), Path(sys.argv[1]), Variant())
+"""
 
 MODES = "full,lora"
 PLANTED = ("PLANTEDACCESSKEY0001", "planted-secret-key-5f1c0a7d")
@@ -77,48 +101,111 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Finished:
     return Finished(root, values, log.read_text())
 
 
-def test_data_that_are_not_there_are_refused_before_anything_is_made(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    nowhere = tmp_path / "nowhere"
-    with pytest.raises(SystemExit) as caught:
-        cli.main(
-            [
-                "run",
-                "--param",
-                f"data={nowhere}",
-                "--param",
-                "backbone=org/name",
-                "--output",
-                str(tmp_path / "runs"),
-            ]
-        )
-    assert caught.value.code == 42
-    assert capsys.readouterr().err == f"error: data='{nowhere}' does not exist\n"
-    assert not (tmp_path / "runs").exists()
-
-
-def test_the_error_is_that_of_this_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The last step of an interrupted run may fail while the next run is under way."""
-
-    def fail(folder: str, step: str, message: str) -> None:
-        path = tmp_path / folder / step.replace("_", "-")
-        path.mkdir(parents=True)
-        status = {"state": "failed", "step": step, "message": message, "permanent": True}
-        (path / "status.json").write_text(json.dumps(status))
-
-    def steps(**_: object) -> None:
-        fail("run-1", "train_gate", "[Errno 32] Broken pipe")
-        fail("run-2", "fit_threshold", "the reason")
-        raise RuntimeError("a step failed")
-
-    (tmp_path / "run-1").mkdir()
+@pytest.fixture
+def small(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Runs are of two real steps in the place of stage 1, whose form is not read."""
     monkeypatch.setattr(run, "configured", lambda values: values)
-    monkeypatch.setattr(run, "stage1", lambda *_: steps)
-    with pytest.raises(PermanentError, match="step fit_threshold failed: the reason"):
-        run.run_local({}, tmp_path, Variant())
+    monkeypatch.setattr(run, "stage1", lambda *_: small_pipeline.small)
+    monkeypatch.setattr(Variant, "with_form", lambda *_: None)
 
 
+def _run(output: Path, **ends: str) -> run.LocalRun:
+    return run.run_local(small_pipeline.values(**ends), output, Variant())
+
+
+@pytest.mark.parametrize(
+    ("step", "end", "kind", "says"),
+    [
+        ("check", "permanent", PermanentError, "local failed: the data are wrong: \\x1b[95mred"),
+        ("evaluate", "unexpected", TransientError, "local failed: a surprise"),
+        ("check", "killed", TransientError, "checking was killed by SIGKILL"),
+        ("check", "42", PermanentError, "checking failed: \\x1b[95ma line of its own"),
+        ("evaluate", "7", TransientError, "evaluating failed: \\x1b[95ma line of its own"),
+    ],
+)
+def test_a_run_ends_with_the_error_of_its_step_in_one_line(
+    small: None, tmp_path: Path, step: str, end: str, kind: type[Exception], says: str
+) -> None:
+    """Also of a step without outputs, and of one that could not report."""
+    with pytest.raises(StreetVisionError) as caught:
+        _run(tmp_path / "runs", **{step: end})
+    assert type(caught.value) is kind
+    assert one_line(caught.value) == f"step {says}"
+
+
+def test_a_damaged_artifact_is_made_again_and_what_is_returned_is_sound(
+    small: None, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    output = tmp_path / "runs"
+    first = _run(output)
+    (first.bundle / "policy.json").unlink()
+    second = _run(output)
+    assert second.evaluation == first.evaluation
+    assert second.bundle != first.bundle
+    verify_dir(second.bundle, Kind.BUNDLE)
+    said = [line for line in capsys.readouterr().out.splitlines() if line.startswith("damaged")]
+    assert said == [
+        f"damaged, step exporting runs again: {first.bundle}: 1 difference(s) from its manifest:"
+        " policy.json: missing"
+    ]
+
+    # In the middle: the step that reads it is the first to notice.
+    (first.evaluation / "report.html").write_text("changed")
+    with pytest.raises(PermanentError, match="local failed: the data are wrong"):
+        _run(output, export="permanent")
+    said = [line for line in capsys.readouterr().out.splitlines() if line.startswith("damaged")]
+    assert len(said) == 1
+    assert said[0].startswith(f"damaged, step evaluating runs again: {first.evaluation}: ")
+
+
+def test_an_artifact_that_is_damaged_again_and_again_ends_the_run(
+    small: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(run, "damage", lambda artifact: f"{artifact}: 1 difference(s)")
+    monkeypatch.setattr(run, "_run_once", lambda *_: [tmp_path / "runs/a-run/exporting/bundle"])
+    monkeypatch.setattr(run.Cache, "drop", lambda *_: True)
+    with pytest.raises(ArtifactError, match=r"delete .*/a-run/exporting to have it made again"):
+        _run(tmp_path / "runs")
+
+
+def test_two_runs_in_one_folder_have_folders_and_errors_of_their_own(
+    small: None, tmp_path: Path
+) -> None:
+    output = tmp_path / "runs"
+    other = subprocess.Popen([sys.executable, "-c", _RUN, output], cwd=ROOT)
+    with pytest.raises(PermanentError, match="step local failed: the data are wrong"):
+        _run(output, check="permanent")
+    assert other.wait() == 0
+    assert len(list(output.glob("streetvision-stage1-*"))) == 2
+
+
+def test_a_new_folder_is_of_one_run_at_whatever_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Clock:
+        """A clock that shows every time twice."""
+
+        times = iter([1, 1, 2, 2])
+
+        @classmethod
+        def now(cls) -> datetime:
+            return datetime(2026, 1, 1, microsecond=next(cls.times))
+
+    monkeypatch.setattr(run, "datetime", Clock)
+    assert run._new_run_folder(tmp_path) != run._new_run_folder(tmp_path)
+
+
+def test_the_next_run_removes_what_a_killed_one_left(small: None, tmp_path: Path) -> None:
+    killed = tmp_path / "runs/streetvision-stage1-killed"
+    (killed / "ingest-dataset/.dataset.work").mkdir(parents=True)
+    with owning(killed):
+        pass
+    with pytest.raises(StreetVisionError):
+        _run(tmp_path / "runs", check="42")
+    assert not list(killed.glob("*/.*"))
+
+
+@pytest.mark.slow
 def test_data_come_from_the_store_and_the_bundle_goes_there(finished: Finished) -> None:
     assert "registered: s3://streetvision/registry/bundles/" in finished.printed
     documents = [
@@ -128,6 +215,7 @@ def test_data_come_from_the_store_and_the_bundle_goes_there(finished: Finished) 
     assert all(str(finished.root / "data") not in document for document in documents)
 
 
+@pytest.mark.slow
 def test_no_credential_is_in_spec_logs_artifacts_reports_or_cache(
     finished: Finished, tmp_path: Path
 ) -> None:
@@ -205,6 +293,7 @@ READS = {
 }
 
 
+@pytest.mark.slow
 def test_the_caching_table(finished: Finished, tree: Path) -> None:
     """docs/caching.md has this table; what it says is what the plan of a run says."""
     changes = []
@@ -239,6 +328,7 @@ def test_the_caching_table(finished: Finished, tree: Path) -> None:
     assert table in (ROOT / "docs/caching.md").read_text(), table
 
 
+@pytest.mark.slow
 def test_extended_pretraining_comes_between_the_backbone_and_every_training(
     finished: Finished, tmp_path: Path
 ) -> None:
@@ -257,6 +347,7 @@ def test_extended_pretraining_comes_between_the_backbone_and_every_training(
     assert "pretrain-explora" not in steps("none")
 
 
+@pytest.mark.slow
 def test_pre_training_with_labels_runs_here(
     finished: Finished, capfd: pytest.CaptureFixture[str]
 ) -> None:
