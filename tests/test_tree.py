@@ -76,6 +76,7 @@ TOGETHER = (
     "components/export_bundle/test_policy_bundles.py",
     "components/shared/training/session/test_resume.py",
     "components/test_phases.py",
+    "components/test_step_errors.py",
     "pipelines/test_backend_rules.py",
     "pipelines/test_cache_keys.py",
     "pipelines/test_kfp_server.py",

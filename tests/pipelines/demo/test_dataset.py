@@ -3,6 +3,8 @@
 import csv
 import hashlib
 import json
+import subprocess
+import sys
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
@@ -15,6 +17,7 @@ from pipelines.demo import N_IMAGES
 from pipelines.demo.dataset import BROKEN, COLUMNS, FAULTS, file_bytes, plan, write_demo_data
 from pipelines.demo.folder import MARKER
 from pipelines.demo.scenes import FRAMES_PER_DRIVE
+from pipelines.sources import ROOT
 
 SMALL = 400  # enough for worker processes
 
@@ -167,6 +170,28 @@ def test_an_interrupted_run_leaves_nothing_that_looks_complete(tmp_path: Path) -
     write_demo_data(tmp_path / "data", n_images=40)
     assert [entry.name for entry in tmp_path.iterdir()] == ["data"]
     assert not (tmp_path / "data" / "images" / "old.jpg").exists()
+
+
+def test_of_two_processes_one_generates_and_both_find_the_same(tmp_path: Path) -> None:
+    """Each also leaves alone what the other has staged."""
+    program = (
+        "import sys, time\n"
+        "from pathlib import Path\n"
+        "from pipelines.demo.folder import publish\n"
+        "def write(folder):\n"
+        "    for i in range(100):\n"
+        "        (folder / str(i)).write_text(sys.argv[2]); time.sleep(0.005)\n"
+        "publish(Path(sys.argv[1]), {'seed': 0}, write)\n"
+    )
+    data = tmp_path / "demo/data"
+    writers = [
+        subprocess.Popen([sys.executable, "-c", program, str(data), name], cwd=ROOT)
+        for name in ("first", "second")
+    ]
+    assert [writer.wait() for writer in writers] == [0, 0]
+    contents = {(data / str(i)).read_text() for i in range(100)}
+    assert len(contents) == 1
+    assert [entry.name for entry in data.parent.iterdir()] == ["data"]
 
 
 def test_a_folder_of_the_user_is_never_replaced(tmp_path: Path) -> None:
