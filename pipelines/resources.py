@@ -15,7 +15,7 @@ import yaml
 from kfp import dsl, kubernetes
 from kubernetes.utils import parse_quantity
 
-from components.shared.contracts.config import Config, option, unknown_key
+from components.shared.contracts.config import Config, option, unknown_keys
 from components.shared.contracts.environment import Variable
 from components.shared.contracts.errors import ConfigError
 from pipelines.sources import DEFAULT_REGISTRY, registry_of
@@ -294,9 +294,9 @@ def _profile(name: str, document: Mapping[str, Any]) -> Profile:
     }
 
     scalars = {"n_retries": int, "queue": str, "image_pull_policy": str}
-    for key in document:
-        if key not in sections and key not in scalars:
-            raise ConfigError(unknown_key(key, [*sections, *scalars]))
+    problems = unknown_keys(document, [*sections, *scalars])
+    if problems:
+        raise ConfigError("; ".join(problems))
 
     if "training" not in document:
         raise ConfigError("training is missing: the requests of the steps that run torchrun")

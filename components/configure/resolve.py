@@ -1,7 +1,6 @@
 """Resolution of recipe, form and overrides, in this order, into one configuration per phase."""
 
 import dataclasses
-import difflib
 import json
 import typing
 from collections.abc import Iterator, Mapping, Sequence
@@ -11,8 +10,9 @@ from components.configure.config import ConfigureConfig, RunForm
 from components.configure.phases import OPTIONAL, PHASES, SET_BY_PIPELINE
 from components.configure.recipes import read_recipe
 from components.ingest_dataset.config import IngestConfig
-from components.shared.contracts.config import Config
+from components.shared.contracts.config import Config, close_match
 from components.shared.contracts.errors import ConfigError, DataError
+from components.shared.contracts.listing import shown
 from components.shared.contracts.options import TaskConfig
 
 Options = dict[str, dict[str, Any]]
@@ -180,14 +180,14 @@ def _unknown(key: str) -> str:
             new = f"{phase}.{new}"
         return f"{key!r} is now named {new!r}"
 
-    close = difflib.get_close_matches(key, option_names(), n=1)
+    close = close_match(key, option_names())
     hint = (
-        f"did you mean {close[0]!r}?"
+        f"did you mean {close!r}?"
         if close
         else "`python -m pipelines parameters` lists all options"
     )
 
-    return f"unknown option {key!r}, {hint}"
+    return f"unknown option {shown(key)}, {hint}"
 
 
 def _built(config: ConfigureConfig, options: Options) -> dict[str, Config]:

@@ -1,13 +1,14 @@
 """Reading of Calibration artifacts, which hold one fitted calibrator or none."""
 
-import json
 from pathlib import Path
 
 from components.shared.calibration import registry
 from components.shared.calibration.calibrator import Calibrator
 from components.shared.contracts.artifact_kinds import Kind
 from components.shared.contracts.artifacts import Manifest, verify_dir
+from components.shared.contracts.documents import read_json
 from components.shared.contracts.errors import ArtifactError
+from components.shared.contracts.listing import shown
 
 FILE = "calibrator.json"
 
@@ -24,9 +25,9 @@ def read_calibrator(path: Path, logits: Manifest) -> tuple[Calibrator | None, Ma
     fitted_on = manifest.inputs.get("val_calib_logits")
     if fitted_on != logits.content_digest:
         raise ArtifactError(
-            f"{path}: was fitted on other logits ({fitted_on}); use the artifacts of one run"
+            f"{path}: was fitted on other logits ({shown(fitted_on)}); use the artifacts of one run"
         )
-    document = json.loads((path / FILE).read_text(encoding="utf-8"))
+    document = read_json(path / FILE)
     if document is None:
         return None, manifest
     return registry.parse(document, str(path / FILE)), manifest

@@ -9,7 +9,7 @@ results are normalised.
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import ClassVar, Self
+from typing import Any, ClassVar, Self
 
 import numpy as np
 
@@ -54,6 +54,16 @@ class Isotonic(Calibrator):
             values.append(tuple(fitted.y_thresholds_.tolist()))
 
         return cls(tuple(knots), tuple(values))
+
+    @classmethod
+    def field_problems(cls, document: dict[str, Any]) -> list[str]:
+        """Return what is wrong with a document; knots ascend, values are probabilities."""
+        problems = super().field_problems(document)
+        if not problems:
+            if not all(row == sorted(row) for row in document["knots"]):
+                problems.append("knots must ascend")
+            problems += _probability_problems("values", document["values"])
+        return problems
 
     def log_probabilities(self, logits: LogitArray) -> Floats:
         """Return the logarithms of the interpolated values."""
@@ -100,6 +110,12 @@ class Histogram(Calibrator):
 
         return cls(tuple(rows))
 
+    @classmethod
+    def field_problems(cls, document: dict[str, Any]) -> list[str]:
+        """Return what is wrong with a document; frequencies are probabilities."""
+        problems = super().field_problems(document)
+        return problems or _probability_problems("frequencies", document["frequencies"])
+
     def log_probabilities(self, logits: LogitArray) -> Floats:
         """Return the logarithms of the bins' frequencies."""
         functions = [partial(_looked_up, np.array(row)) for row in self.frequencies]
@@ -137,3 +153,9 @@ def _log_probabilities_of(
     clipped = np.clip(probabilities, EPSILON, 1 - EPSILON)
 
     return np.asarray(np.log(clipped / clipped.sum(axis=1, keepdims=True)))
+
+
+def _probability_problems(name: str, rows: list[list[float]]) -> list[str]:
+    """Return a line where a number of the rows is no probability."""
+    outside = [value for row in rows for value in row if not 0 <= value <= 1]
+    return [f"{name} has {outside[0]}, which is not in [0, 1]"] if outside else []

@@ -9,15 +9,16 @@ dependencies. Pickles are never written: a calibrator is a JSON document of a fe
 """
 
 import json
-import math
 from abc import ABC, abstractmethod
 from dataclasses import asdict, dataclass, fields
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, Self, get_args
 
 import numpy as np
 import numpy.typing as npt
 
+from components.shared.contracts.documents import is_number
 from components.shared.contracts.errors import DataError
+from components.shared.contracts.listing import shown
 from components.shared.stats.metrics import Floats, Integers
 
 LogitArray = npt.NDArray[np.floating[Any]]
@@ -73,13 +74,16 @@ class Calibrator(ABC):
     @classmethod
     def field_problems(cls, document: dict[str, Any]) -> list[str]:
         """Return what is wrong with a document's fields, each with its value."""
-        known = [field.name for field in fields(cls)]
-        problems = [f"unknown key {key!r}" for key in document if key not in (*known, "name")]
-        for name in known:
+        expected = {field.name: field.type for field in fields(cls)}
+        problems = [
+            f"unknown key {shown(key)}" for key in document if key not in (*expected, "name")
+        ]
+        for name, hint in expected.items():
             if name not in document:
                 problems.append(f"{name} is missing")
-            elif not _all_finite(document[name]):
-                problems.append(f"{name}={document[name]!r} must hold finite numbers")
+            elif not _fits(document[name], hint):
+                wanted = "be a finite number" if hint is float else "hold finite numbers"
+                problems.append(f"{name}={shown(document[name])} must {wanted}")
         return problems
 
 
@@ -127,7 +131,11 @@ def nested_tuple(values: Any) -> Any:
     return float(values)
 
 
-def _all_finite(value: Any) -> bool:
-    if isinstance(value, list | tuple):
-        return all(_all_finite(item) for item in value)
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+def _fits(value: Any, hint: Any) -> bool:
+    """Return whether a JSON value is a number, or lists of numbers as deep as the field's type."""
+    if hint is float:
+        return is_number(value)
+    if not isinstance(value, list | tuple) or not value:
+        return False
+    item, _ = get_args(hint)
+    return all(_fits(entry, item) for entry in value)

@@ -6,7 +6,7 @@ within one standard error of the best the simplest is chosen, and the simplest i
 uncalibrated logits are always a candidate. A temperature needs to be better than none by no margin,
 because its prior prefers none already: with a margin, models that are too certain stayed so on sets
 below 100 images. Data that a calibrator cannot be fitted on exclude it, with a reason; they never
-end a run.
+end a run. A fit that turns the classifier round is excluded too.
 """
 
 from collections.abc import Mapping, Sequence
@@ -20,6 +20,7 @@ from components.shared.calibration.calibrator import Calibrator, LogitArray, che
 from components.shared.calibration.folds import group_folds
 from components.shared.calibration.linear import Platt, Temperature
 from components.shared.contracts.errors import DataError
+from components.shared.contracts.listing import first_of
 from components.shared.stats import calibration_error, metrics
 from components.shared.stats.bootstrap import Interval, Statistic, intervals, membership
 from components.shared.stats.jackknife import Scale
@@ -27,6 +28,7 @@ from components.shared.stats.metrics import Bools, Floats, Integers, log_softmax
 from components.shared.stats.miscalibration import consistency_bands
 
 UNCALIBRATED = "uncalibrated"
+_ROUNDING = 1e-9
 AUTO = "auto"  # the name of the choice by `fit_named`
 
 
@@ -218,9 +220,33 @@ def fit_chosen(name: str, reason: str, samples: LabelledLogits) -> FittedCalibra
         return FittedCalibrator(None, f"{name}: {reason}")
 
     try:
-        return FittedCalibrator(registry.fit(name, samples.logits, samples.labels, samples.groups))
+        fitted = registry.fit(name, samples.logits, samples.labels, samples.groups)
     except DataError as error:
         return FittedCalibrator(None, f"{name}: {error}")
+
+    reason = _direction_problem(fitted.log_probabilities(samples.logits), samples)
+    return FittedCalibrator(None, f"{name}: {reason}") if reason else FittedCalibrator(fitted)
+
+
+def _direction_problem(log_probabilities: Floats, samples: LabelledLogits) -> str:
+    """Return which classes calibrated log-probabilities (N, C) turn round, or an empty text.
+
+    A fit to samples on which the classifier is worse than chance has a lower loss where it falls as
+    the logit rises. It would make every decision the opposite of the model's, without a word.
+    """
+    before = log_softmax(np.asarray(samples.logits, dtype=np.float64))
+    covariance = ((before - before.mean(axis=0)) * log_probabilities).mean(axis=0)
+    spread = before.std(axis=0) * log_probabilities.std(axis=0)
+
+    turned = [
+        samples.class_names[k] for k in np.flatnonzero(covariance < -_ROUNDING * spread).tolist()
+    ]
+    if not turned:
+        return ""
+    return (
+        f"turns {first_of(map(repr, turned))} round: it lowers the probability as the logit rises,"
+        " for on these samples the classifier is worse than chance; check labels and class names"
+    )
 
 
 def _class_problem(name: str, samples: LabelledLogits) -> str:
@@ -301,9 +327,16 @@ def _cross_fit(
             failures[name] = problem
             continue
         try:
-            found[name] = cross_fitted(name, samples, folds)
+            calibrated = cross_fitted(name, samples, folds)
         except DataError as error:
             failures[name] = str(error)
+            continue
+
+        problem = _direction_problem(calibrated, samples)
+        if problem:
+            failures[name] = problem
+        else:
+            found[name] = calibrated
 
     return found, failures
 
@@ -311,7 +344,7 @@ def _cross_fit(
 def _obstacle(name: str, samples: LabelledLogits, folds: Integers) -> str:
     """Return why the calibrator is not to be cross-fitted on these folds, or an empty text."""
     n_classes = len(samples.class_names)
-    most = registry.MOST_CLASSES.get(name, n_classes)
+    most = registry.MOST_COMPARED_CLASSES.get(name, n_classes)
     if n_classes > most:
         return f"is compared for at most {most} classes, there are {n_classes}"
     return _class_problem(name, samples) or _fold_problem(name, samples, folds)

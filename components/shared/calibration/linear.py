@@ -7,7 +7,7 @@ Platt scaling.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar, Self
+from typing import Any, ClassVar, Self
 
 import numpy as np
 
@@ -23,6 +23,7 @@ from components.shared.stats.metrics import Bools, Floats, Integers, log_softmax
 
 # Temperatures beyond e^-8 and e^8 make every probability 0 or 1, or all equal.
 _LOG_TEMPERATURE_RANGE = 8.0
+_LEAST_TEMPERATURE = 1e-100  # of a document: logits divided by less leave a double
 # Standard deviation of the prior of log T: of temperatures, 95 % lie between 1 / 2.7 and 2.7.
 _PRIOR_DEVIATION = 0.5
 
@@ -79,12 +80,11 @@ class Temperature(Calibrator):
         return np.full(n_classes, 1 / self.temperature), np.zeros(n_classes)
 
     @classmethod
-    def field_problems(cls, document: dict[str, object]) -> list[str]:
+    def field_problems(cls, document: dict[str, Any]) -> list[str]:
         """Return what is wrong with a document; the temperature is one positive number."""
         problems = super().field_problems(document)
-        value = document.get("temperature")
-        if not problems and (not isinstance(value, int | float) or value <= 0):
-            problems.append(f"temperature={value!r} must be a number > 0")
+        if not problems and document["temperature"] < _LEAST_TEMPERATURE:
+            problems.append(f"temperature={document['temperature']} must be a number > 0")
         return problems
 
 

@@ -10,6 +10,8 @@ from components.shared.calibration.calibrator import Calibrator, LogitArray, nes
 from components.shared.calibration.dirichlet import Beta, Dirichlet
 from components.shared.calibration.linear import Platt, Temperature, VectorScaling
 from components.shared.contracts.errors import ArtifactError
+from components.shared.contracts.listing import shown
+from components.shared.contracts.outcomes import MOST_CLASSES
 from components.shared.stats.metrics import Integers
 
 # Simplest first: of equally good calibrators the first is preferred. Configurations take their
@@ -41,7 +43,7 @@ FEWEST_GROUPS = {
 
 
 # Dirichlet calibration has C (C + 1) parameters: with more classes one comparison takes minutes.
-MOST_CLASSES = {"dirichlet": 20}
+MOST_COMPARED_CLASSES = {"dirichlet": 20}
 
 
 def fit(
@@ -70,15 +72,20 @@ def parse(document: Any, where: str) -> Calibrator:
     if not isinstance(document, dict):
         raise ArtifactError(f"{where}: must be a JSON object, is {type(document).__name__}")
 
-    cls = CLASSES.get(str(document.get("name")))
+    name = document.get("name")
+    cls = CLASSES.get(name) if isinstance(name, str) else None
     if cls is None:
         raise ArtifactError(
-            f"{where}: name={document.get('name')!r} must be one of {', '.join(CLASSES)}"
+            f"{where}: name={shown(document.get('name'))} must be one of {', '.join(CLASSES)}"
         )
 
     problems = cls.field_problems(document)
     if problems:
         raise ArtifactError(f"{where}: " + "; ".join(problems))
+
+    longest = max((len(value) for value in document.values() if isinstance(value, list)), default=0)
+    if longest > MOST_CLASSES:
+        raise ArtifactError(f"{where}: is for {longest} classes, at most {MOST_CLASSES:,}")
 
     values = {key: nested_tuple(value) for key, value in document.items() if key != "name"}
     try:

@@ -15,9 +15,10 @@ import functools
 import hashlib
 import json
 import math
+import sys
 import types
 import typing
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal, Self
 
@@ -29,6 +30,8 @@ from components.shared.contracts.redaction import carries_credential
 # The words for None in YAML and on the command line.
 Unset = Literal["auto", "none"]
 
+_MOST_UNKNOWN = 20
+_LONGEST_WORD = 100
 _BOUNDS = {"ge": ">=", "gt": ">", "le": "<=", "lt": "<"}
 _BOUND_OF_ERROR = {
     "greater_than_equal": "ge",
@@ -128,7 +131,7 @@ class Config:
     def from_mapping(cls, values: Mapping[str, Any]) -> Self:
         """Build from JSON-like values; unknown keys are refused with the nearest known name."""
         known = [field.name for field in dataclasses.fields(cls)]
-        problems = [unknown_key(key, known) for key in values if key not in known]
+        problems = unknown_keys(values, known)
         if problems:
             raise ConfigError(f"{cls.__name__}: " + "; ".join(problems), problems)
         return cls(**values)
@@ -158,11 +161,29 @@ def digest(value: Any) -> str:
     return hashlib.sha256(canonical_json(value).encode()).hexdigest()
 
 
-def unknown_key(key: str, known: list[str]) -> str:
-    """One line for an unknown key, with the closest known one."""
-    close = difflib.get_close_matches(key, known, n=1)
-    hint = f"did you mean {close[0]!r}?" if close else f"known: {', '.join(sorted(known))}"
-    return f"unknown key {key!r}, {hint}"
+def unknown_keys(given: Iterable[object], known: Sequence[str]) -> list[str]:
+    """Return a line for each key that is not known, with the closest known one.
+
+    Of more than twenty the others are counted: the search for a close one takes a millisecond.
+    """
+    unknown = [key for key in given if key not in known]
+    lines = [_unknown_key(key, known) for key in unknown[:_MOST_UNKNOWN]]
+    n_more = len(unknown) - len(lines)
+    return lines + ([f"{n_more} more unknown keys"] if n_more else [])
+
+
+def close_match(text: str, known: Iterable[str]) -> str | None:
+    """Return the known word that is closest to a text, or None; the text may be of any length."""
+    close = difflib.get_close_matches(text[:_LONGEST_WORD], known, n=1)
+    return close[0] if close else None
+
+
+def _unknown_key(key: object, known: Sequence[str]) -> str:
+    if not isinstance(key, str):
+        return f"key {shown(key)} must be text"
+    close = close_match(key, known)
+    hint = f"did you mean {close!r}?" if close else f"known: {', '.join(sorted(known))}"
+    return f"unknown key {shown(key)}, {hint}"
 
 
 def accepted_values(field: "dataclasses.Field[Any]") -> str:
@@ -223,7 +244,9 @@ def _annotated(hint: Any, metadata: Mapping[str, Any]) -> Any:
     if hint is int:
         return Annotated[int, Field(strict=True, **bounds), BeforeValidator(_whole)]
     if hint is float:
-        return Annotated[float, Field(strict=True, allow_inf_nan=False, **bounds)]
+        return Annotated[
+            float, Field(strict=True, allow_inf_nan=False, **bounds), BeforeValidator(_in_double)
+        ]
 
     return hint if hint is Any else Annotated[hint, Field(strict=True)]
 
@@ -231,6 +254,13 @@ def _annotated(hint: Any, metadata: Mapping[str, Any]) -> Any:
 def _whole(value: Any) -> Any:
     """Return a whole double as an integer: KFP hands every number over as a double."""
     return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+def _in_double(value: Any) -> Any:
+    """Return an integer that no double holds as infinity, which is refused by name."""
+    if type(value) is not int or abs(value) <= sys.float_info.max:
+        return value
+    return math.inf
 
 
 def _validate(config: Config) -> Iterator[str]:
@@ -262,7 +292,7 @@ def _problem(config: Config, error: Mapping[str, Any]) -> str:
     name, *inside = (part for part in error["loc"] if part != "[key]")
     metadata = config.__dataclass_fields__[name].metadata
     value, kind = error["input"], error["type"]
-    where = name + "".join(f"[{key!r}]" for key in inside)
+    where = name + "".join(f"[{shown(key)}]" for key in inside)
     word = metadata["unset"]
 
     if kind in _BOUND_OF_ERROR:
@@ -276,6 +306,6 @@ def _problem(config: Config, error: Mapping[str, Any]) -> str:
     elif kind == "finite_number" or (isinstance(value, float) and not math.isfinite(value)):
         expected = "must be finite"
     else:
-        expected = f"is invalid: {error['msg']}"
+        expected = f"is invalid: {shown(error['msg'])}"
 
-    return f"{where}={value!r} {expected}"
+    return f"{where}={shown(value)} {expected}"

@@ -27,6 +27,7 @@ T = TypeVar("T")
 
 MOST_BYTES = 4 * 2**20
 MOST_DEPTH = 64
+_LARGEST_NUMBER = 1e100
 _MOST_PROBLEMS = 1000  # of which a list is made; each takes a kilobyte
 _BYTES_PER_VALUE = 16  # no document of the project has values that are shorter on average
 # A text that nothing closes is one too: sought again from each of its quotes, it would take the
@@ -181,6 +182,18 @@ def as_type(
             for found in cause.errors(include_url=False, include_context=False, include_input=False)
         ]
         raise error(f"{where}: {first_of(problems, most=5, separator='; ')}") from None
+
+
+def is_number(value: object) -> bool:
+    """Return whether a JSON value is a number to calculate with; a bool is none.
+
+    At most 1e100: no product of a few such numbers and of float32 values leaves a double.
+    """
+    return (
+        isinstance(value, int | float)
+        and not isinstance(value, bool)
+        and -_LARGEST_NUMBER <= value <= _LARGEST_NUMBER
+    )
 
 
 def _decoded(data: bytes, where: str, error: type[PermanentError]) -> str:

@@ -8,9 +8,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from components.shared.contracts.errors import DataError
+from components.shared.contracts.listing import shown
 
 BINARY, MULTICLASS = "binary", "multiclass"
 TASKS = (BINARY, MULTICLASS)
+# In a document: memory and time of some readers grow with the square of their number.
+MOST_CLASSES = 10_000
 # Of an option, in messages.
 NEEDS_BINARY = f"needs task={BINARY}: of several classes none is the positive one"
 
@@ -99,3 +102,19 @@ class Outcomes:
         if len(self.class_names) > 2:
             return (f"not {positive}", positive)
         return (self.class_names[1 - self.positive], positive)
+
+
+def class_names_problem(names: object, least: int = 2) -> str:
+    """Return what is wrong with a document's class names, or an empty text.
+
+    They are a list of at least `least` and at most 10,000 distinct, not empty names.
+    """
+    if (
+        isinstance(names, list | tuple)
+        and least <= len(names) <= MOST_CLASSES
+        and all(isinstance(name, str) and name for name in names)
+        and len(set(names)) == len(names)
+    ):
+        return ""
+    wanted = "two distinct names" if least == 2 else "one name"
+    return f"class_names={shown(names)} must be a list of at least {wanted}"

@@ -23,7 +23,7 @@ from components.shared.contracts.config import (
     Config,
     accepted_values,
     shown_default,
-    unknown_key,
+    unknown_keys,
 )
 from components.shared.contracts.documents import as_type, read_json
 from components.shared.contracts.environment import Variable
@@ -122,10 +122,10 @@ class _Job:
 
 
 def _read_job(file: Path) -> _Job:
-    document = read_json(file, error=ConfigError)
+    document = read_json(file, linked=True, error=ConfigError)
     if isinstance(document, dict):
         keys = [field.name for field in dataclasses.fields(_Job)]
-        problems = [unknown_key(key, keys) for key in document if key not in keys]
+        problems = unknown_keys(document, keys)
         if problems:
             raise ConfigError(f"{file}: {first_of(problems, separator='; ')}")
 
@@ -209,7 +209,7 @@ def _check_paths(run: Run, paths: Mapping[str, Any]) -> None:
     parameters = inspect.signature(run).parameters
 
     required = [name for name in roles if parameters[name].default is inspect.Parameter.empty]
-    problems = [unknown_key(name, list(roles)) for name in paths if name not in roles]
+    problems = unknown_keys(paths, list(roles))
     problems += [
         f"paths.{name} is missing ({roles[name]})" for name in required if name not in paths
     ]

@@ -5,7 +5,6 @@ same order and are memory-mapped, so that a batch costs one copy. `duplicates.cs
 duplicates that were found, `rejects.csv` the unusable files.
 """
 
-import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -17,7 +16,12 @@ import numpy.typing as npt
 
 from components.shared.contracts.artifact_kinds import Kind
 from components.shared.contracts.artifacts import Manifest, verify_dir, write_json
+from components.shared.contracts.documents import read_object
+from components.shared.contracts.errors import ArtifactError
+from components.shared.contracts.listing import first_of
+from components.shared.contracts.outcomes import class_names_problem
 from components.shared.contracts.tables import integer, read_table, write_table
+from components.shared.data.arrays import load_array
 
 SHARD_SIZE = 2048  # images: 300 MB at 224 x 224
 _COLUMNS = ("sample_id", "label", "group", "source", "path", "sha256")
@@ -48,6 +52,14 @@ class Sample:
 
 
 @dataclass(frozen=True)
+class _Header:
+    """The document of dataset.json."""
+
+    class_names: tuple[str, ...]
+    image_size: int
+
+
+@dataclass(frozen=True)
 class Dataset:
     """An opened, verified artifact; `samples` are sorted by id, `image_size` is in pixels."""
 
@@ -63,16 +75,21 @@ class Dataset:
         """Verify the artifact and map its shards.
 
         Raises:
-            ArtifactError: files differ from the manifest; the message lists every difference.
+            ArtifactError: files differ from the manifest, which lists every difference, or
+                contradict each other.
         """
         manifest = verify_dir(path, Kind.IMAGE_DATASET)
-        header = json.loads((path / "dataset.json").read_text(encoding="utf-8"))
+        header = read_object(path / "dataset.json", _Header)
         table = path / "samples.csv"
         samples = [_sample(row, str(table)) for row in read_table(table, _COLUMNS)]
-        shards = map_shards(path)
-        return cls(
-            path, manifest, tuple(header["class_names"]), header["image_size"], samples, shards
-        )
+
+        problem = class_names_problem(header.class_names, least=1)
+        problem = problem or _sample_problem(samples, len(header.class_names))
+        if problem:
+            raise ArtifactError(f"{path}: {problem}")
+
+        shards = map_shards(path, len(samples), header.image_size)
+        return cls(path, manifest, header.class_names, header.image_size, samples, shards)
 
     @cached_property
     def index(self) -> dict[str, int]:
@@ -138,11 +155,31 @@ def write_shards(
         shard[position % SHARD_SIZE] = image
 
 
-def map_shards(path: Path) -> list[npt.NDArray[np.uint8]]:
-    """Map the shards that `write_shards` wrote into an artifact."""
-    files = sorted(path.glob("images/*.npy"))
+def map_shards(path: Path, count: int, image_size: int) -> list[npt.NDArray[np.uint8]]:
+    """Map the shards that `write_shards` wrote into an artifact.
+
+    Args:
+        path: the artifact.
+        count: number of its images.
+        image_size: S, in pixels.
+
+    Raises:
+        ArtifactError: the shards hold another number of images, or images of another size.
+    """
+    found = {file.name for file in path.glob("images/*.npy")}
+    expected = [f"shard-{number:05d}.npy" for number in range(-(-count // SHARD_SIZE))]
+    if found != set(expected):
+        raise ArtifactError(
+            f"{path}: {count} samples need {len(expected)} shards, images/ has {len(found)}"
+        )
+
+    rows = [min(SHARD_SIZE, count - SHARD_SIZE * number) for number in range(len(expected))]
+    shape = (image_size, image_size, 3)
     # Plain arrays on the maps: indexing a numpy.memmap itself costs several microseconds more.
-    return [np.asarray(np.load(file, mmap_mode="r", allow_pickle=False)) for file in files]
+    return [
+        load_array(path / "images" / name, np.uint8, (n, *shape), mapped=True)
+        for name, n in zip(expected, rows, strict=True)
+    ]
 
 
 def read_shards(
@@ -153,6 +190,17 @@ def read_shards(
     for row, position in enumerate(positions.tolist()):
         result[row] = shards[position // SHARD_SIZE][position % SHARD_SIZE]
     return result
+
+
+def _sample_problem(samples: Sequence[Sample], n_classes: int) -> str:
+    """Return what is wrong with the ids and labels of samples.csv, or an empty text."""
+    ids = [sample.sample_id for sample in samples]
+    if ids != sorted(set(ids)):
+        return "samples.csv is not sorted by sample_id, or has one twice"
+    outside = sorted({sample.label for sample in samples} - set(range(n_classes)))
+    return (
+        f"samples.csv has the labels {first_of(outside)}, not 0..{n_classes - 1}" if outside else ""
+    )
 
 
 def _sample(row: dict[str, str], where: str) -> Sample:

@@ -12,15 +12,16 @@ the cache.
 
 import hashlib
 import io
-import json
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import NamedTuple, Self
 
 from components.shared.contracts.config import canonical_json
+from components.shared.contracts.documents import as_type, parse_json
 from components.shared.contracts.environment import Variable
 from components.shared.contracts.errors import ArtifactError, PermanentError
+from components.shared.contracts.listing import first_of, shown
 from components.shared.contracts.tables import parse_table, table_bytes
 from components.shared.data.records import Records, open_records
 from components.shared.data.splits import SPLITS
@@ -46,11 +47,10 @@ class Recorded(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Entry:
-    """One run of a lineage.
+class _Document:
+    """The document of an entry.
 
     Attributes:
-        number: position in the chain, from 1.
         request: digest of what was asked for.
         previous: SHA-256 of the table that the run started from; empty for the first one.
         table: SHA-256 of the table that it left.
@@ -59,13 +59,19 @@ class Entry:
         n_groups: split -> groups in it.
     """
 
-    number: int
     request: str
     previous: str
     table: str
     salt: str
     near_duplicate_distance: int
     n_groups: dict[str, int]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Entry(_Document):
+    """One run of a lineage; `number` is its position in the chain, from 1."""
+
+    number: int
 
 
 class Start(NamedTuple):
@@ -118,7 +124,11 @@ class Lineage:
             raise ArtifactError(f"{where} was changed; restore it, or name another lineage")
 
         rows = parse_table(io.BytesIO(data), where, _COLUMNS)
-        return {row["sample_id"]: Recorded(row["group"], row["split"]) for row in rows}
+        found = {row["sample_id"]: Recorded(row["group"], row["split"]) for row in rows}
+        unknown = sorted({recorded.split for recorded in found.values()} - set(SPLITS))
+        if unknown:
+            raise ArtifactError(f"{where}: {first_of(map(shown, unknown))} is no split")
+        return found
 
     def append(
         self,
@@ -172,13 +182,11 @@ class Lineage:
         )
 
     def _entry(self, name: str) -> Entry:
-        try:
-            return Entry(number=int(name[:6]), **json.loads(self._records.read(name)))
-        except (ValueError, TypeError) as error:
-            raise ArtifactError(
-                f"lineage {self.name!r}: {name} is not an entry; restore it, or name another"
-                " lineage"
-            ) from error
+        where = (
+            f"lineage {self.name!r}: {name} is not an entry; restore it, or name another lineage"
+        )
+        found = as_type(parse_json(self._records.read(name), where), _Document, where)
+        return Entry(number=int(name[:6]), **asdict(found))
 
 
 def name_problem(name: str) -> str:

@@ -8,11 +8,15 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
+from components.shared.contracts.documents import read_bytes
 from components.shared.contracts.environment import Variable
 from components.shared.contracts.errors import ConfigError
 
 if TYPE_CHECKING:
     from components.shared.storage import Store
+
+
+_MOST_BYTES = 2**30  # of a table of all samples
 
 
 class Records(Protocol):
@@ -59,7 +63,7 @@ class _Folder:
         return sorted(file.name for file in self._path.glob("*")) if self._path.is_dir() else []
 
     def read(self, name: str) -> bytes:
-        return (self._path / name).read_bytes()
+        return read_bytes(self._path / name, most_bytes=_MOST_BYTES, linked=True)
 
     def put(self, name: str, data: bytes) -> None:
         self.create(name, data)

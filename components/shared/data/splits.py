@@ -17,7 +17,7 @@ import numpy.typing as npt
 from components.shared.contracts.artifact_kinds import Kind
 from components.shared.contracts.artifacts import Manifest, verify_dir
 from components.shared.contracts.errors import ArtifactError, LeakageViolationError
-from components.shared.contracts.listing import first_of
+from components.shared.contracts.listing import first_of, shown
 from components.shared.contracts.tables import read_table
 from components.shared.data.dataset import Dataset
 
@@ -42,10 +42,23 @@ class Splits:
 
 
 def read_splits(path: Path) -> Splits:
-    """Verify and read a Splits artifact."""
+    """Verify and read a Splits artifact.
+
+    Raises:
+        ArtifactError: the artifact is damaged, names another split, or has a sample twice.
+    """
     manifest = verify_dir(path, Kind.SPLITS)
-    rows = read_table(path / "splits.csv", ("sample_id", "split"))
-    return Splits(manifest, {row["sample_id"]: row["split"] for row in rows})
+    file = path / "splits.csv"
+    rows = [(row["sample_id"], row["split"]) for row in read_table(file, ("sample_id", "split"))]
+
+    found = dict(rows)
+    if len(found) < len(rows):
+        raise ArtifactError(f"{file}: {len(rows) - len(found)} sample(s) occur twice")
+    unknown = sorted(set(found.values()) - {*SPLITS, EXCLUDED})
+    if unknown:
+        raise ArtifactError(f"{file}: {first_of(map(shown, unknown))} is no split")
+
+    return Splits(manifest, found)
 
 
 def refuse_foreign(data: Dataset, assignment: Splits, checkpoint: Manifest) -> None:

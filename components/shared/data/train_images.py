@@ -5,7 +5,6 @@ sample ids in `train_images.json`. Labels, groups, paths and other splits are no
 so that no code can read them.
 """
 
-import json
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -17,8 +16,9 @@ import numpy.typing as npt
 
 from components.shared.contracts.artifact_kinds import Kind
 from components.shared.contracts.artifacts import Manifest, verify_dir, write_json
+from components.shared.contracts.documents import read_json
 from components.shared.contracts.errors import ArtifactError, LeakageViolationError
-from components.shared.contracts.listing import first_of
+from components.shared.contracts.listing import first_of, shown
 from components.shared.data.dataset import Dataset, map_shards, read_shards, write_shards
 
 SPLIT = "TRAIN"
@@ -26,6 +26,7 @@ _HEADER = "train_images.json"
 _FIELDS = {"split", "image_size", "sample_ids"}
 _SHARD = re.compile(r"images/shard-\d{5}\.npy")
 _READ_AT_ONCE = 64  # images
+_MOST_HEADER_BYTES = 256 * 2**20  # ids of twelve million images
 
 
 @dataclass(frozen=True)
@@ -58,22 +59,8 @@ class TrainImages:
                 f"{path}: holds {first_of(foreign)}; {Kind.TRAIN_IMAGES} are pixels and ids only"
             )
 
-        header = json.loads((path / _HEADER).read_text(encoding="utf-8"))
-        if header.get("split") != SPLIT:
-            raise LeakageViolationError(
-                f"{path}: holds split {header.get('split')!r}, this step may only see 'TRAIN'"
-            )
-        if set(header) != _FIELDS:
-            raise LeakageViolationError(
-                f"{path}/{_HEADER}: has other fields than {sorted(_FIELDS)}, difference:"
-                f" {sorted(set(header) ^ _FIELDS)}"
-            )
-
-        ids, shards = tuple(header["sample_ids"]), map_shards(path)
-        if sum(map(len, shards)) != len(ids) or not ids:
-            raise ArtifactError(f"{path}: {sum(map(len, shards))} images for {len(ids)} sample ids")
-
-        return cls(manifest, header["image_size"], ids, shards)
+        image_size, ids = _read_header(path)
+        return cls(manifest, image_size, ids, map_shards(path, len(ids), image_size))
 
     def __len__(self) -> int:
         return len(self.sample_ids)
@@ -91,6 +78,31 @@ def write_train_images(directory: Path, data: Dataset, ids: Sequence[str]) -> No
     write_json(
         directory / _HEADER, {"split": SPLIT, "image_size": data.image_size, "sample_ids": ids}
     )
+
+
+def _read_header(path: Path) -> tuple[int, tuple[str, ...]]:
+    """Return the side of the images in pixels and the sample ids; raises as `open`."""
+    header = read_json(path / _HEADER, most_bytes=_MOST_HEADER_BYTES)
+    found = header.keys() if isinstance(header, dict) else set[str]()
+    if found and header.get("split") != SPLIT:
+        raise LeakageViolationError(
+            f"{path}: holds split {shown(header.get('split'))}, this step may only see 'TRAIN'"
+        )
+    if found != _FIELDS:
+        raise LeakageViolationError(
+            f"{path}/{_HEADER}: has other fields than {sorted(_FIELDS)}, difference:"
+            f" {first_of(sorted(found ^ _FIELDS))}"
+        )
+
+    size, ids = header["image_size"], header["sample_ids"]
+    if type(size) is not int or size < 1:
+        raise ArtifactError(f"{path}/{_HEADER}: image_size={shown(size)} must be an integer >= 1")
+    if not isinstance(ids, list) or not ids or not all(isinstance(i, str) for i in ids):
+        raise ArtifactError(f"{path}/{_HEADER}: sample_ids={shown(ids)} must be a list of texts")
+    if ids != sorted(set(ids)):
+        raise ArtifactError(f"{path}/{_HEADER}: sample_ids are not sorted, or one occurs twice")
+
+    return size, tuple(ids)
 
 
 def _pixels(data: Dataset, positions: npt.NDArray[np.int64]) -> Iterator[npt.NDArray[np.uint8]]:

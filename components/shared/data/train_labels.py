@@ -3,8 +3,8 @@
 `train_labels.csv` has a row for every image of the TrainImages artifact that was written beside it.
 """
 
-import json
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -12,13 +12,24 @@ import numpy.typing as npt
 
 from components.shared.contracts.artifact_kinds import Kind
 from components.shared.contracts.artifacts import Manifest, verify_dir, write_json
-from components.shared.contracts.errors import ArtifactError
+from components.shared.contracts.documents import read_object
+from components.shared.contracts.errors import ArtifactError, LeakageViolationError
+from components.shared.contracts.listing import first_of, shown
+from components.shared.contracts.outcomes import class_names_problem
 from components.shared.contracts.tables import integer, read_table, write_table
 from components.shared.data.dataset import Dataset
 from components.shared.data.train_images import SPLIT, TrainImages
 
 _TABLE, _HEADER = "train_labels.csv", "train_labels.json"
 _COLUMNS = ("sample_id", "label")
+
+
+@dataclass(frozen=True)
+class _Header:
+    """The document of train_labels.json."""
+
+    split: str
+    class_names: tuple[str, ...]
 
 
 def write_train_labels(directory: Path, data: Dataset, ids: Sequence[str]) -> None:
@@ -38,16 +49,31 @@ def read_train_labels(
 
     Raises:
         LeakageViolationError: the labels are of another split.
-        ArtifactError: the labels are of other images.
+        ArtifactError: the artifact is damaged, or the labels are of other images.
     """
     manifest = verify_dir(path, Kind.TRAIN_LABELS, split=SPLIT)
-    n_classes = len(json.loads((path / _HEADER).read_text(encoding="utf-8"))["class_names"])
+    header = read_object(path / _HEADER, _Header)
+    n_classes = len(header.class_names)
+    problem = class_names_problem(header.class_names, least=1)
+    if problem:
+        raise ArtifactError(f"{path / _HEADER}: {problem}")
+    if header.split != SPLIT:
+        raise LeakageViolationError(
+            f"{path}: holds split {shown(header.split)}, this step may only see {SPLIT!r}"
+        )
+
     table = path / _TABLE
     rows = read_table(table, _COLUMNS)
     label_of = {row["sample_id"]: integer(row["label"], str(table)) for row in rows}
     if set(label_of) != set(images.sample_ids):
         raise ArtifactError(
             f"{path}: has labels of other images; use train_images and train_labels of one split"
+        )
+
+    outside = sorted(set(label_of.values()) - set(range(n_classes)))
+    if outside:
+        raise ArtifactError(
+            f"{path}: has the labels {first_of(outside)}, expected 0..{n_classes - 1}"
         )
 
     return manifest, np.array([label_of[i] for i in images.sample_ids], dtype=np.int64), n_classes

@@ -7,7 +7,6 @@ of images whose decision changes is at most a target, with probability 1 - delta
 of a random group.
 """
 
-import json
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -16,7 +15,9 @@ import numpy as np
 import numpy.typing as npt
 
 from components.shared.contracts.artifacts import write_json
-from components.shared.contracts.errors import ArtifactError, one_line
+from components.shared.contracts.documents import is_number, read_object
+from components.shared.contracts.errors import ArtifactError
+from components.shared.contracts.listing import first_of
 from components.shared.policies.calibration_split import one_per_group
 from components.shared.policies.logits import Logits
 from components.shared.policies.policy import Policy
@@ -25,6 +26,7 @@ from components.shared.stats.metrics import Bools, Floats
 
 DOCUMENT = "early_exit.json"
 DELTA = 0.1  # of the fitted bound, the default of all guarantees
+_FRACTIONS = ("max_changed", "delta", "changed_upper_bound")
 # Log-odds beyond which no trained model's output lies, in steps finer than any decision needs.
 _GRID = np.linspace(-60, 60, 12_001)
 
@@ -150,12 +152,19 @@ def read_early_exit(directory: Path) -> EarlyExit | None:
     if not file.is_file():
         return None
 
-    try:
-        return EarlyExit(**json.loads(file.read_text(encoding="utf-8")))
-    except (ValueError, TypeError) as error:
+    found = read_object(file, EarlyExit)
+    wrong = [
+        f"{name}={value}"
+        for name, value in asdict(found).items()
+        if not (value is None or is_number(value))
+        or (name.startswith("n_") and value < 0)
+        or (name in _FRACTIONS and not 0 <= value <= 1)
+    ]
+    if wrong or found.n_views < 1:
         raise ArtifactError(
-            f"{file}: not an early exit of this version ({one_line(error)}); fit the policy again"
-        ) from error
+            f"{file}: {first_of(wrong) or 'n_views=0'} out of range; fit the policy again"
+        )
+    return found
 
 
 def decisions_of_margin(policy: Policy, full_image_margin: Floats) -> npt.NDArray[np.str_]:

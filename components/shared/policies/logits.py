@@ -5,7 +5,6 @@ order) and `logits.json` (split and class names). Further arrays exist where the
 see `OPTIONAL_FILES`.
 """
 
-import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -15,9 +14,12 @@ import numpy.typing as npt
 
 from components.shared.contracts.artifact_kinds import Kind
 from components.shared.contracts.artifacts import Manifest, verify_dir, write_json
+from components.shared.contracts.documents import read_object
 from components.shared.contracts.errors import DataError, LeakageViolationError
-from components.shared.contracts.outcomes import Outcomes
+from components.shared.contracts.listing import first_of, shown
+from components.shared.contracts.outcomes import Outcomes, class_names_problem
 from components.shared.contracts.tables import integer, read_table, write_table
+from components.shared.data.arrays import load_array
 
 # Field of `Logits` -> file; the names of schema 1, under which users have them on disk.
 OPTIONAL_FILES = {
@@ -99,6 +101,15 @@ class Logits:
         return np.asarray(self.labels == outcomes.positive, dtype=np.int64)
 
 
+@dataclass(frozen=True)
+class _Header:
+    """The document of logits.json; without `views` for a model of one view."""
+
+    split: str
+    class_names: tuple[str, ...]
+    views: Views | None = None
+
+
 def write_logits(directory: Path, logits: Logits) -> None:
     """Write the files into an artifact's staging directory."""
     np.save(directory / "logits.npy", logits.logits, allow_pickle=False)
@@ -123,35 +134,42 @@ def read_logits(path: Path, split: str) -> tuple[Logits, Manifest]:
 
     Raises:
         LeakageViolationError: the manifest or the content names another split.
-        ArtifactError: the files differ from the manifest.
-        DataError: the content is malformed.
+        ArtifactError: the files differ from the manifest, or are malformed.
+        DataError: their content contradicts itself; the message names every array.
     """
     manifest = verify_dir(path, Kind.logits_of(split), split=split)
-    header = json.loads((path / "logits.json").read_text(encoding="utf-8"))
-    if header["split"] != split:
+    header = read_object(path / "logits.json", _Header)
+    if header.split != split:
         raise LeakageViolationError(
-            f"{path}: holds split {header['split']!r}, this step may only see {split!r}"
+            f"{path}: holds split {shown(header.split)}, this step may only see {split!r}"
         )
 
     table = path / "samples.csv"
     rows = list(read_table(table, _COLUMNS))
     columns = {name: tuple(row[name] for row in rows) for name in _COLUMNS}
+    count, n_classes = len(rows), len(header.class_names)
+    shapes: dict[str, tuple[int | None, ...]] = {
+        "gate": (count,),
+        "full_image_margin": (count,),
+        "distilled": (count, n_classes),
+        "corrupted": (None, count, n_classes),
+    }
     optional: dict[str, Any] = {
-        field: np.load(path / file, allow_pickle=False)
+        field: load_array(path / file, np.float32, shapes[field])
         for field, file in OPTIONAL_FILES.items()
-        if (path / file).is_file()
+        if file in manifest.files
     }
 
     logits = Logits(
         split=split,
-        class_names=tuple(header["class_names"]),
+        class_names=header.class_names,
         sample_ids=columns["sample_id"],
         labels=np.array([integer(x, str(table)) for x in columns["label"]], dtype=np.int64),
-        logits=np.load(path / "logits.npy", allow_pickle=False),
+        logits=load_array(path / "logits.npy", np.float32, (count, n_classes)),
         groups=columns["group"],
         sources=columns["source"],
         paths=columns["path"],
-        views=Views(**header["views"]) if "views" in header else None,
+        views=header.views,
         **optional,
     )
 
@@ -199,12 +217,19 @@ def _sample_problems(data: Logits) -> list[str]:
     problems, count = [], len(data.sample_ids)
     if (data.full_image_margin is None) != (data.views is None):
         problems.append("full_image_margin and views must be given together")
+    if data.views is not None and data.views.count < 1:
+        problems.append(f"views.count={data.views.count} must be >= 1")
+    problem = class_names_problem(data.class_names)
+    if problem:
+        problems.append(problem)
     n_repeated = count - len(set(data.sample_ids))
     if n_repeated:
         problems.append(f"sample_ids repeats {n_repeated} id(s)")
     outside = sorted(set(data.labels.tolist()) - set(range(len(data.class_names))))
     if outside:
-        problems.append(f"labels contains {outside}, expected 0..{len(data.class_names) - 1}")
+        problems.append(
+            f"labels contains [{first_of(outside)}], expected 0..{len(data.class_names) - 1}"
+        )
     lengths = {len(data.labels), len(data.groups), len(data.sources), len(data.paths), count}
     if len(lengths) != 1:
         problems.append(f"columns have different lengths {sorted(lengths)}")

@@ -14,9 +14,17 @@ import numpy.typing as npt
 
 from components.shared.calibration import registry
 from components.shared.calibration.calibrator import Calibrator, LogitArray, class_log_odds
-from components.shared.contracts.config import unknown_key
+from components.shared.contracts.config import unknown_keys
+from components.shared.contracts.documents import is_number
 from components.shared.contracts.errors import ArtifactError
-from components.shared.contracts.outcomes import BINARY, MULTICLASS, TASKS, Outcomes
+from components.shared.contracts.listing import first_of, shown
+from components.shared.contracts.outcomes import (
+    BINARY,
+    MULTICLASS,
+    TASKS,
+    Outcomes,
+    class_names_problem,
+)
 from components.shared.stats.metrics import Bools, Floats, Integers, sigmoid, softmax
 
 DEFER = "defer"
@@ -25,6 +33,7 @@ SET_SEPARATOR = " or "  # between the names of an answer that is a set
 _PROBABILITY_TOLERANCE = 1e-9  # of a threshold that is written both as margin and as probability
 # Below the log-odds of 1 / K, which the most probable of K classes always reaches.
 _ROUNDING = 1e-9
+_LARGEST_GROUP = 2**53  # images
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,7 +98,7 @@ class Policy:
 
     def answer_sets(self, logits: LogitArray) -> Bools:
         """Return (N, K) bool, the outcomes that an answer names; the decision is one of them."""
-        return np.eye(len(self.outcomes.names), dtype=bool)[self.decision(logits)]
+        return np.asarray(self.decision(logits)[:, None] == np.arange(len(self.outcomes.names)))
 
     def decide(self, logits: LogitArray, gate: LogitArray | None = None) -> npt.NDArray[np.str_]:
         """Return (N,) answers: the name of an outcome, of several joined by "or", or "defer"."""
@@ -124,10 +133,10 @@ class Policy:
 
         margin, threshold = document["threshold_margin"], document["threshold"]
         for name in ("threshold_margin", "threshold"):
-            if not _is_number(document[name]):
-                problems.append(f"{name}={document[name]!r} must be a finite number")
+            if not is_number(document[name]):
+                problems.append(f"{name}={shown(document[name])} must be a finite number")
 
-        if _is_number(margin) and _is_number(threshold):
+        if is_number(margin) and is_number(threshold):
             expected = _probability(margin)
             if abs(threshold - expected) > _PROBABILITY_TOLERANCE:
                 problems.append(
@@ -160,18 +169,18 @@ class SelectivePolicy(Policy):
         """Return what is wrong with the common fields, and with any number that is not finite."""
         problems = super().field_problems(document)
         if document["risk"] not in RISKS:
-            problems.append(f"risk={document['risk']!r} must be one of {', '.join(RISKS)}")
+            problems.append(f"risk={shown(document['risk'])} must be one of {', '.join(RISKS)}")
         elif document["risk"] == "fnr" and document["task"] == MULTICLASS:
             problems.append(f"risk='fnr' needs task={BINARY}")
         limit = document.get("max_group_images")
-        if limit is not None and (not isinstance(limit, int) or isinstance(limit, bool)):
-            problems.append(f"max_group_images={limit!r} must be null or an integer")
+        if limit is not None and not (type(limit) is int and 1 <= limit <= _LARGEST_GROUP):
+            problems.append(f"max_group_images={shown(limit)} must be null or an integer >= 1")
         for name in ("alpha", "delta"):
-            if not _is_number(document[name]) or not 0 < document[name] < 1:
-                problems.append(f"{name}={document[name]!r} must lie between 0 and 1")
+            if not is_number(document[name]) or not 0 < document[name] < 1:
+                problems.append(f"{name}={shown(document[name])} must lie between 0 and 1")
 
         for field in fields(cls):
-            if field.type in ("float", float) and not _is_number(document[field.name]):
+            if field.type in ("float", float) and not is_number(document[field.name]):
                 problems.append(f"{field.name}={document[field.name]!r} must be a finite number")
 
         return problems
@@ -209,16 +218,18 @@ class ScrcPolicy(SelectivePolicy):
     def field_problems(cls, document: dict[str, Any]) -> list[str]:
         """Return what is wrong with the fields; `single_from` is a probability of at least 0.5."""
         problems, value = super().field_problems(document), document.get("single_from")
-        if value is not None and (not _is_number(value) or not 0.5 <= value <= 1):
-            problems.append(f"single_from={value!r} must be null or lie in [0.5, 1]")
+        if value is not None and (not is_number(value) or not 0.5 <= value <= 1):
+            problems.append(f"single_from={shown(value)} must be null or lie in [0.5, 1]")
 
         bounds = document["answer_from"]
-        if not isinstance(bounds, list) or not all(b is None or _is_number(b) for b in bounds):
-            problems.append(f"answer_from={bounds!r} must be a list of finite numbers or nulls")
+        if not isinstance(bounds, list) or not all(b is None or is_number(b) for b in bounds):
+            problems.append(
+                f"answer_from={shown(bounds)} must be a list of finite numbers or nulls"
+            )
         elif not problems and len(bounds) != len(_outcomes(document).names):
             problems.append(
-                f"answer_from={bounds!r} must have one bound for each of"
-                f" {list(_outcomes(document).names)}"
+                f"answer_from={shown(bounds)} must have one bound for each of"
+                f" {shown(list(_outcomes(document).names))}"
             )
 
         return problems
@@ -306,19 +317,18 @@ def parse_policy(document: Any, where: str) -> Policy:
     if not isinstance(document, dict):
         raise ArtifactError(f"{where}: must be a JSON object, is {type(document).__name__}")
 
-    cls = _CLASSES.get(str(document.get("kind")))
+    kind = document.get("kind")
+    cls = _CLASSES.get(kind) if isinstance(kind, str) else None
     if cls is None:
-        raise ArtifactError(
-            f"{where}: kind={document.get('kind')!r} must be one of {', '.join(KINDS)}"
-        )
+        raise ArtifactError(f"{where}: kind={shown(kind)} must be one of {', '.join(KINDS)}")
 
     document = _current_form(document, cls)
     known = [*_own_fields(cls), *_OUTCOME_FIELDS]
-    problems = [unknown_key(key, known) for key in document if key not in known]
+    problems = unknown_keys(document, known)
     problems += [f"{name} is missing" for name in known if name not in document]
     problems = problems or cls.field_problems(document)
     if problems:
-        raise ArtifactError(f"{where}: " + "; ".join(problems))
+        raise ArtifactError(f"{where}: {first_of(problems, separator='; ')}")
 
     outcomes, stored = _outcomes(document), document["calibrator"]
     n_classes = len(outcomes.class_names)
@@ -372,15 +382,16 @@ def _outcomes(document: dict[str, Any]) -> Outcomes:
 
 def _outcome_problems(names: object, task: object, positive: object) -> list[str]:
     """Return what is wrong with the fields of the outcomes."""
-    if not _distinct_names(names):
-        return [f"class_names={names!r} must be a list of at least two distinct names"]
+    problem = class_names_problem(names)
+    if problem:
+        return [problem]
     assert isinstance(names, list)
     if task not in TASKS:
-        return [f"task={task!r} must be one of {', '.join(TASKS)}"]
+        return [f"task={shown(task)} must be one of {', '.join(TASKS)}"]
     if task == BINARY and positive not in names:
-        return [f"positive_class={positive!r} is not in {names}"]
+        return [f"positive_class={shown(positive)} is not in {shown(names)}"]
     if task == MULTICLASS and positive is not None:
-        return [f"positive_class={positive!r} must be null for task={MULTICLASS}"]
+        return [f"positive_class={shown(positive)} must be null for task={MULTICLASS}"]
     return []
 
 
@@ -388,20 +399,6 @@ def _top_log_odds(logits: Floats) -> Floats:
     """Return (N,) the log-odds of the largest of logits (N, C) against all others."""
     ordered = np.sort(logits, axis=1)
     return class_log_odds(ordered, ordered.shape[1] - 1)
-
-
-def _is_number(value: object) -> bool:
-    """Return whether the value is a finite JSON number; a bool is none."""
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-
-
-def _distinct_names(names: object) -> bool:
-    return (
-        isinstance(names, list)
-        and len(names) >= 2
-        and all(isinstance(name, str) and name for name in names)
-        and len(set(names)) == len(names)
-    )
 
 
 def _probability(margin: float) -> float:

@@ -1,6 +1,5 @@
 """Reading and writing of Policy artifacts: a policy, or the reason why none could be certified."""
 
-import json
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -9,7 +8,9 @@ from typing import Any
 from components.shared.contracts.artifact_kinds import Kind
 from components.shared.contracts.artifacts import Manifest, verify_dir, write_json, writing
 from components.shared.contracts.config import Config
+from components.shared.contracts.documents import read_json, read_object
 from components.shared.contracts.errors import ArtifactError, InfeasibleError
+from components.shared.contracts.listing import first_of, shown
 from components.shared.policies.calibration_split import CalibrationSplit
 from components.shared.policies.certify import Certificate, risk_upper_bound
 from components.shared.policies.config import SelectiveConfig
@@ -132,22 +133,17 @@ def read_policy(path: Path) -> tuple[Policy, Manifest]:
     """
     manifest = verify_dir(path, Kind.POLICY)
     if INFEASIBLE in manifest.files:
-        stored = json.loads((path / INFEASIBLE).read_text(encoding="utf-8"))
+        found = read_object(path / INFEASIBLE, Infeasible)
         raise InfeasibleError(
-            f"policy={stored['kind']!r} could not be fitted and has no bundle: {stored['reason']}"
+            f"policy={shown(found.kind)} could not be fitted and has no bundle: {found.reason}"
         )
 
-    found = sorted(name for name in manifest.files if name.endswith(POLICY))
-    if found != [POLICY]:
-        raise ArtifactError(f"{path}: must hold exactly one {POLICY}, holds {found or 'none'}")
-
-    file = path / POLICY
-    try:
-        document = json.loads(file.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ArtifactError(f"{file}: not valid JSON ({error})") from error
-
-    return parse_policy(document, str(file)), manifest
+    policies = sorted(name for name in manifest.files if name.endswith(POLICY))
+    if policies != [POLICY]:
+        raise ArtifactError(
+            f"{path}: must hold exactly one {POLICY}, holds {first_of(policies) or 'none'}"
+        )
+    return _read_policy(path / POLICY), manifest
 
 
 def read_policy_or_infeasible(path: Path) -> tuple[Policy | Infeasible, Manifest]:
@@ -155,7 +151,7 @@ def read_policy_or_infeasible(path: Path) -> tuple[Policy | Infeasible, Manifest
     if not (path / INFEASIBLE).is_file():
         return read_policy(path)
     manifest = verify_dir(path, Kind.POLICY)
-    return Infeasible(**json.loads((path / INFEASIBLE).read_text(encoding="utf-8"))), manifest
+    return read_object(path / INFEASIBLE, Infeasible), manifest
 
 
 def read_fit(path: Path) -> dict[str, Any]:
@@ -163,8 +159,7 @@ def read_fit(path: Path) -> dict[str, Any]:
     file = path / FIT
     if not file.is_file():
         return {}
-    document: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
-    return document
+    return read_object(file, dict[str, Any])
 
 
 def read_distilled_policy(path: Path) -> Policy | None:
@@ -172,4 +167,8 @@ def read_distilled_policy(path: Path) -> Policy | None:
     file = path / DISTILLED_POLICY
     if not file.is_file():
         return None
-    return parse_policy(json.loads(file.read_text(encoding="utf-8")), str(file))
+    return _read_policy(file)
+
+
+def _read_policy(file: Path) -> Policy:
+    return parse_policy(read_json(file), str(file))

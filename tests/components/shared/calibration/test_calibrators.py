@@ -339,7 +339,7 @@ def test_bad_samples_are_named(logits: Any, labels: Any, message: str) -> None:
         ({"name": "magic"}, "name='magic' must be one of temperature, platt"),
         ({"name": "temperature"}, "temperature is missing"),
         ({"name": "temperature", "temperature": -1.0}, "temperature=-1.0 must be a number > 0"),
-        ({"name": "temperature", "temperature": [1.0]}, "must be a number"),
+        ({"name": "temperature", "temperature": [1.0]}, "must be a finite number"),
         ({"name": "temperature", "temperature": 1.0, "t": 1}, "unknown key 't'"),
         (
             {"name": "platt", "slope": [float("nan")], "intercept": [0.0]},
@@ -348,6 +348,31 @@ def test_bad_samples_are_named(logits: Any, labels: Any, message: str) -> None:
         ({"name": "platt", "slope": ["1"], "intercept": [0.0]}, "slope="),
         ({"name": "platt", "slope": [1.0, 2.0], "intercept": [0.0]}, "shapes that disagree"),
         ({"name": "isotonic", "knots": [[0.0, 1.0]], "values": [[0.0]]}, "shapes that disagree"),
+        ({"name": ["platt"]}, "name=.* must be one of"),
+        ({"name": "temperature", "temperature": 10**400}, "must be a finite number"),
+        ({"name": "temperature", "temperature": 1e-300}, "must be a number > 0"),
+        ({"name": "temperature", "temperature": True}, "must be a finite number"),
+        ({"name": "platt", "slope": [1e308], "intercept": [0.0]}, "slope=.* must hold finite"),
+        ({"name": "platt", "slope": [], "intercept": []}, "slope=.* must hold finite"),
+        ({"name": "beta", "a": [1.0], "b": [1.0], "c": [[]]}, "c=.* must hold finite numbers"),
+        ({"name": "beta", "a": [1.0], "b": [1.0], "c": [[1.0]]}, "c=.* must hold finite numbers"),
+        (
+            {
+                "name": "dirichlet",
+                "weights": [[1.0, 0.0], [0.0, 1.0]],
+                "intercept": [[]],
+                "off_diagonal": 1.0,
+                "intercept_penalty": 1.0,
+            },
+            "intercept=.* must hold finite numbers",
+        ),
+        ({"name": "isotonic", "knots": [[1.0, 0.0]], "values": [[0.0, 1.0]]}, "knots must ascend"),
+        ({"name": "isotonic", "knots": [[0.0, 1.0]], "values": [[0.0, 2.0]]}, "values has 2.0"),
+        ({"name": "histogram", "frequencies": [[0.1, -0.1]]}, "frequencies has -0.1"),
+        (
+            {"name": "platt", "slope": [1.0] * 20_000, "intercept": [1.0] * 20_000},
+            "is for 20000 classes, at most 10,000",
+        ),
     ],
 )
 def test_edited_documents_are_refused(document: Any, message: str) -> None:

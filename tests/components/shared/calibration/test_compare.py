@@ -108,6 +108,29 @@ def test_a_calibrated_model_stays_as_it_is() -> None:
     assert fitted.reason == "no calibrator's cross-fitted NLL is lower"
 
 
+@pytest.mark.parametrize("n_groups", [40, 1200])
+def test_a_classifier_that_is_worse_than_chance_is_not_turned_round(n_groups: int) -> None:
+    """Platt scaling had a slope of -9.26, and the bundle gave the opposite of the model's answers.
+
+    No choice and no name gives a calibrator that lowers the probability as the logit rises.
+    """
+    rng = np.random.default_rng(0)
+    margin = rng.normal(size=1200) * 3
+    groups = [f"g{i % n_groups}" for i in range(1200)]
+    samples = _of(margin, rng.random(1200) < sigmoid(-margin), groups)
+    assert registry.fit("platt", samples.logits, samples.labels).slope[0] < -0.5  # type: ignore[attr-defined]
+
+    found = comparison.compare(samples, n_replicates=100, seed=0, positive=1)
+    excluded = {row.name: row.excluded for row in found.rows}
+    assert "worse than chance" in excluded["platt"]
+    for name in ("auto", *registry.CLASSES):
+        calibrator = fit_named(name, samples, seed=0).calibrator
+        if calibrator is not None:
+            low, high = calibrator.transform(np.array([[0.0, -3.0], [0.0, 3.0]]))[:, 1]
+            assert low <= high, name
+    assert "platt: turns 'None', 'Roadwork' round" in fit_named("platt", samples, seed=0).reason
+
+
 @pytest.mark.parametrize("accuracy", [0.95, 0.99])
 @pytest.mark.parametrize("count", [30, 99])
 def test_samples_without_an_error_do_not_make_later_errors_infinite(
