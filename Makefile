@@ -15,11 +15,12 @@ INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --co
 RUN = $(BIN)/python -m pipelines run $(if $(value DATA),,--demo) $(call option,DATA,--param,data=) \
 	$(call option,BACKBONE,--param,backbone=) $(call option,PARAMS,--params) $(call option,STORE,--store) $(ARGS)
 
-ENGINE := build/engine
+ENGINE ?= build/engine
+ENGINE_FILE = $(call quoted,$(value ENGINE))
 
 # Two tests at a time; WORKERS=0 runs them one after the other in this process.
 WORKERS ?= 2
-PYTEST := $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal
+PYTEST = $(BIN)/python -m pytest -n $(call quoted,$(value WORKERS)) --dist worksteal
 
 .PHONY: help install run test test-all test-containers test-faults test-faults-nightly images upload submit status logs download \
 	doctor schedule compile lint bench docs clean clean-runs
@@ -57,10 +58,10 @@ test-faults-nightly: ## the same with 300 kills
 
 # A session of its own for the engine's settings; where no engine can run, the tests are skipped and say so.
 test-containers: $(STAMP) ## build the images and run the pipeline inside them (starts a Docker engine where none runs)
-	mkdir -p $(dir $(ENGINE))
-	images/engine.sh start $(ENGINE) > $(ENGINE).env
-	trap 'images/engine.sh stop $(ENGINE)' EXIT; \
-	while IFS= read -r setting; do export "$$setting"; done < $(ENGINE).env; \
+	mkdir -p "$$(dirname $(ENGINE_FILE))"
+	images/engine.sh start $(ENGINE_FILE) > $(ENGINE_FILE).env
+	engine=$(ENGINE_FILE); trap 'images/engine.sh stop "$$engine"' EXIT; \
+	while IFS= read -r setting; do export "$$setting"; done < $(ENGINE_FILE).env; \
 	$(BIN)/python -m pytest tests/images/test_containers.py
 
 images: $(STAMP) ## build the images that the compiled pipeline names; PUSH=1 pushes them

@@ -1,7 +1,7 @@
 """Pictures of the documents: the compiled graphs as SVG, the report as PNG.
 
 python -m tests.pictures graphs node_modules/mermaid/dist/mermaid.min.js
-python -m tests.pictures report runs/.../evaluate/report.html
+python -m tests.pictures report runs/.../evaluate/evaluation/report.html
 
 Both need a Chromium on the PATH, the first one Mermaid as well (`npm install mermaid`). The results
 are committed: GitHub and the site show them without a script. `tests/test_docs.py` compares the

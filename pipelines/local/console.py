@@ -8,20 +8,27 @@ import warnings
 from collections.abc import Iterator
 from typing import TextIO
 
+from components.shared.contracts.listing import printable
+
 _DROPPED = re.compile(
     r"\s*(\[KFP Executor |-{20,}$|$)|.* - INFO - (Streamed logs:|Task .* outputs:)"
 )
 _DUMP_BEGINS = re.compile(r"\s*\[KFP Executor .*Got executor_input:")
 _DUMP_ENDS = re.compile(r"\s{0,4}\}$")
 _OUTPUTS_BEGIN = re.compile(r".* - INFO - Task .* outputs:")
-_COLOUR = re.compile(r"\x1b\[\d+m")
+_COLOUR = re.compile(r"\x1b\[[\d;]*[A-Za-z]")
 _INDENT = "    "  # kfp.local's, before every line of a step
 _ERROR = f"{_INDENT}error: "
 
 
 def without_colours(text: str) -> str:
-    """Return the text without the colours that kfp.local gives to names."""
+    """Return the text without colours and cursor movements."""
     return _COLOUR.sub("", text)
+
+
+def _harmless(line: str) -> str:
+    """Return a step's line as text: what acts on a terminal is removed or escaped."""
+    return "\t".join(map(printable, without_colours(line).split("\t")))
 
 
 class _Readable:
@@ -43,7 +50,8 @@ class _Readable:
             if line.startswith(_ERROR):
                 self.errors.append(line.removeprefix(_ERROR))
             elif self._wanted(line):
-                shown = line if self._stream.isatty() else without_colours(line)
+                is_kfps = not line.startswith(_INDENT)
+                shown = line if is_kfps and self._stream.isatty() else _harmless(line)
                 self._stream.write(shown + "\n")
                 self._stream.flush()
         return len(text)

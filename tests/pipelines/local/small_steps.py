@@ -32,10 +32,10 @@ def evaluate(config: EndConfig, *, evaluation: OutputDir) -> None:
 def export(config: EndConfig, *, evaluation: InputDir, bundle: OutputDir) -> None:
     """Write a bundle from a verified evaluation."""
     manifest = verify_dir(evaluation, Kind.EVALUATION)
-    _end(config.end)
     with writing(
         bundle, kind=Kind.BUNDLE, step="export", config=config, inputs={"evaluation": manifest}
     ) as out:
+        _end(config.end)
         (out / "policy.json").write_text("{}", encoding="utf-8")
 
 

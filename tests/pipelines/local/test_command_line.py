@@ -149,6 +149,13 @@ def test_a_value_of_make_is_one_word_as_it_was_given(recorded: Path, value: str)
     assert not (recorded / "y").exists()
 
 
+@pytest.mark.parametrize("target", ["test", "test-containers", "clean-runs", "test-faults"])
+def test_no_variable_of_make_is_shell_text(recorded: Path, target: str) -> None:
+    values = [f"{name}=x;touch y" for name in ("WORKERS", "ENGINE", "OUTPUT", "KILLS")]
+    _make(recorded, target, f"PYTHON={recorded}/an interpreter", *values)
+    assert not (recorded / "y").exists()
+
+
 def test_make_shows_a_quoted_command() -> None:
     shown = _make(ROOT, "-n", "run", f"DATA={FOLDER}/data").stdout
     assert f"--param 'data={FOLDER}/data'" in shown

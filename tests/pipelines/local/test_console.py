@@ -53,3 +53,20 @@ def test_steps_taken_from_the_cache_are_named() -> None:
         logging.info("something else")
     assert "Task ingest-dataset cache hit" in captured.getvalue()
     assert "something else" not in captured.getvalue()
+
+
+class _Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+def test_what_a_step_prints_does_not_act_on_a_terminal() -> None:
+    """File names and values of others are among it; the colours of kfp.local stay."""
+    terminal = _Terminal()
+    with redirect_stdout(terminal), readable_log():
+        print("    \x1b[95mred\x1b[0m\tü \x1b]0;title\x07 \x9b2J x")
+        print("08:00:00.000 - INFO - Executing task \x1b[96m'evaluate'\x1b[0m")
+    assert terminal.getvalue().splitlines() == [
+        "    red\tü \\x1b]0;title\\x07 \\x9b2J x",
+        "08:00:00.000 - INFO - Executing task \x1b[96m'evaluate'\x1b[0m",
+    ]

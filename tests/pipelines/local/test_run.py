@@ -25,7 +25,6 @@ from pipelines.cli import app as cli
 from pipelines.local import embedded_store as embedded
 from pipelines.local import run
 from pipelines.local.plan import plan
-from pipelines.ownership import owning
 from pipelines.parameters import Variant, parse_variant, read_parameters
 from pipelines.sources import ROOT
 from tests.components.conftest import write_backbone, write_source
@@ -36,7 +35,6 @@ import sys
 from unittest import mock
 from pathlib import Path
 from pipelines.local import run
-from pipelines.ownership import owning
 from pipelines.parameters import Variant
 from tests.pipelines.local import small_pipeline
 with (
@@ -124,13 +122,20 @@ def _run(output: Path, **ends: str) -> run.LocalRun:
     ],
 )
 def test_a_run_ends_with_the_error_of_its_step_in_one_line(
-    small: None, tmp_path: Path, step: str, end: str, kind: type[Exception], says: str
+    small: None,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    step: str,
+    end: str,
+    kind: type[Exception],
+    says: str,
 ) -> None:
     """Also of a step without outputs, and of one that could not report."""
     with pytest.raises(StreetVisionError) as caught:
         _run(tmp_path / "runs", **{step: end})
     assert type(caught.value) is kind
     assert one_line(caught.value) == f"step {says}"
+    assert "\x1b" not in capsys.readouterr().out
 
 
 def test_a_damaged_artifact_is_made_again_and_what_is_returned_is_sound(
@@ -195,14 +200,13 @@ def test_a_new_folder_is_of_one_run_at_whatever_time(
     assert run._new_run_folder(tmp_path) != run._new_run_folder(tmp_path)
 
 
-def test_the_next_run_removes_what_a_killed_one_left(small: None, tmp_path: Path) -> None:
-    killed = tmp_path / "runs/streetvision-stage1-killed"
-    (killed / "ingest-dataset/.dataset.work").mkdir(parents=True)
-    with owning(killed):
-        pass
+def test_the_next_run_removes_what_a_killed_step_left(small: None, tmp_path: Path) -> None:
+    with pytest.raises(TransientError, match="step exporting was killed by SIGKILL"):
+        _run(tmp_path / "runs", export="killed")
+    assert len(list(tmp_path.glob("runs/*/exporting/.bundle.partial"))) == 1
     with pytest.raises(StreetVisionError):
         _run(tmp_path / "runs", check="42")
-    assert not list(killed.glob("*/.*"))
+    assert not list(tmp_path.glob("runs/*/*/.*"))
 
 
 @pytest.mark.slow
