@@ -4,7 +4,6 @@ import contextlib
 import fcntl
 import functools
 import hashlib
-import json
 import os
 import shutil
 from collections.abc import Callable, Iterator
@@ -12,7 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from components.shared.contracts.artifacts import write_json
-from components.shared.contracts.errors import DataError
+from components.shared.contracts.documents import read_json
+from components.shared.contracts.errors import ArtifactError, DataError
 
 MARKER = "demo.json"
 
@@ -33,11 +33,14 @@ def publish(folder: Path, parameters: dict[str, Any], write: Callable[[Path], No
         DataError: `folder` holds anything else.
     """
     wanted = {"parameters": parameters, "code": _code_digest()}
-    staging = folder.parent / f".{folder.name}.partial"
+    staging, replaced = (
+        folder.with_name(f".{folder.name}.{end}") for end in ("partial", "replaced")
+    )
     folder.parent.mkdir(parents=True, exist_ok=True)
 
     with _alone(folder.parent):
-        shutil.rmtree(staging, ignore_errors=True)  # of a process that was killed
+        for leftover in (staging, replaced):  # of a process that was killed
+            shutil.rmtree(leftover, ignore_errors=True)
         if _is_complete(folder, wanted):
             return
         if folder.exists() and not (folder / MARKER).is_file() and any(folder.iterdir()):
@@ -51,10 +54,11 @@ def publish(folder: Path, parameters: dict[str, Any], write: Callable[[Path], No
             write(staging)
             write_json(staging / MARKER, wanted | _extent(staging))
             if folder.exists():
-                shutil.rmtree(folder)
+                folder.replace(replaced)
             staging.replace(folder)
         finally:
-            shutil.rmtree(staging, ignore_errors=True)
+            for leftover in (staging, replaced):
+                shutil.rmtree(leftover, ignore_errors=True)
 
 
 @contextlib.contextmanager
@@ -70,12 +74,9 @@ def _alone(parent: Path) -> Iterator[None]:
 
 
 def _is_complete(folder: Path, wanted: dict[str, Any]) -> bool:
-    marker = folder / MARKER
-    if not marker.is_file():
-        return False
     try:
-        recorded = json.loads(marker.read_text(encoding="utf-8"))
-    except ValueError:
+        recorded = read_json(folder / MARKER)
+    except ArtifactError:  # none, half of one, or another file
         return False
     return bool(recorded == wanted | _extent(folder))
 
