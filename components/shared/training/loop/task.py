@@ -27,7 +27,7 @@ class Task(Protocol):
     ) -> torch.Tensor:
         """Return the sum (not mean) of the losses of the samples at `positions`.
 
-        It is called through `model`, the DDP wrapper.
+        It is called through `model`: `module` itself, or its DDP wrapper.
 
         `batch_slots` are their positions in the global batch: randomness is drawn for the whole
         batch and indexed by them, so that it does not depend on the number of processes or the

@@ -47,8 +47,9 @@ class Trainer:
 
         world.record_within(task.module)
         gpu = world.device.type == "cuda"
+        # Buffers follow from the weights and from sums over all ranks, and are equal everywhere.
         self.model = DistributedDataParallel(
-            task.module, device_ids=[world.device] if gpu else None
+            task.module, device_ids=[world.device] if gpu else None, forward_sync_buffers=False
         )
 
         # Biases, norms and other vectors are not decayed, as is usual for transformers.
@@ -187,13 +188,13 @@ class Trainer:
     ) -> bool:
         """Run the memory probe: one micro-batch without communication; all ranks get the verdict.
 
-        Without communication a rank may fail alone.
+        Without communication a rank may fail alone. It goes past DDP, whose forward pass may tell
+        the other ranks the order of its buckets.
         """
         chunk = batch_slots[: self.micro_batch_size]
         out_of_memory = False
         try:
-            with self.model.no_sync():
-                self._loss(batch, chunk, step).backward()  # type: ignore[no-untyped-call]
+            self._loss(self.task.module, batch, chunk, step).backward()  # type: ignore[no-untyped-call]
         except RuntimeError as error:
             out_of_memory = _is_out_of_memory(error)
             if not out_of_memory:
@@ -227,12 +228,12 @@ class Trainer:
 
         for chunk in chunks[:-1]:
             with self.model.no_sync():
-                loss = self._loss(batch, chunk, step) * scale
+                loss = self._loss(self.model, batch, chunk, step) * scale
                 loss.backward()  # type: ignore[no-untyped-call]
 
             total += float(loss.detach())
 
-        loss = self._loss(batch, chunks[-1], step) * scale
+        loss = self._loss(self.model, batch, chunks[-1], step) * scale
         total += float(loss.detach())
 
         codes = self.world.all_gather_int(
@@ -250,11 +251,15 @@ class Trainer:
         return total, any(code & _REQUEST for code in codes)
 
     def _loss(
-        self, batch: npt.NDArray[np.int64], chunk: npt.NDArray[np.int64], step: int
+        self,
+        model: nn.Module,
+        batch: npt.NDArray[np.int64],
+        chunk: npt.NDArray[np.int64],
+        step: int,
     ) -> torch.Tensor:
         self.world.record_progress()
         with self._autocast():
-            return self.task.loss(self.model, batch[chunk], chunk, step)
+            return self.task.loss(model, batch[chunk], chunk, step)
 
     def _halve_micro_batch(self, step: int) -> None:
         if self.micro_batch_size == 1:

@@ -8,6 +8,7 @@ import os
 import random
 import signal
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -37,8 +38,38 @@ class ToyLoop(BackboneLoopConfig):
     reference_rate: float | None = option(None, "Rate of PROFIT's step.", unset="none")
 
 
+class Constrained(nn.Module):
+    """A module with a buffer, as DINOv3 and the MAE's decoder have.
+
+    It runs out of memory with more than `memory` samples, within its forward or backward pass.
+    """
+
+    def __init__(self, inner: nn.Module, memory: int, failing_pass: str) -> None:
+        super().__init__()
+        self.inner, self.memory, self.failing_pass = inner, memory, failing_pass
+        self.register_buffer("scale", torch.ones(3))
+
+    def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+        """Apply the inner module."""
+        out: torch.Tensor = self.inner(inputs)
+        if not self.training or len(inputs) <= self.memory:
+            return out
+        if self.failing_pass == "forward":
+            _run_out_of_memory()
+        if self.failing_pass == "backward":
+            out.register_hook(_run_out_of_memory)
+        return out
+
+
+def _run_out_of_memory(*_: object) -> None:
+    raise torch.OutOfMemoryError("planted")
+
+
 class Toy:
     """Linear regression of 40 samples; `fault` makes the last rank fail at step `at`.
+
+    `memory` is the number of samples that the last rank has memory for. `failing_pass` names for
+    each rank the pass that runs out of it, of a module with a buffer.
 
     `noise` draws from the global generators, which a resumed training must find as they were;
     `width` makes it a network of several communication buckets; every call of `loss` takes
@@ -57,6 +88,7 @@ class Toy:
         noise: bool = False,
         width: int = 0,
         seconds: float = 0.0,
+        failing_pass: Sequence[str] = (),
     ) -> None:
         generator = torch.Generator().manual_seed(0)
         self.inputs = torch.randn(self.n_samples, 5, generator=generator)
@@ -72,6 +104,9 @@ class Toy:
                 nn.Linear(width, width),
             )
             self.module = nn.Sequential(*hidden, nn.ReLU(), nn.Linear(width, 1))
+        if failing_pass:
+            self.module = Constrained(self.module, memory, failing_pass[world.rank])
+            memory = 10**9
         self.world, self.fault, self.memory, self.at, self.noise = world, fault, memory, at, noise
         self.batch_sizes: list[int] = []
         self.seconds = seconds
@@ -84,7 +119,7 @@ class Toy:
         time.sleep(self.seconds)
         last_rank = self.world.rank == self.world.size - 1
         if last_rank and len(positions) > self.memory:
-            raise torch.OutOfMemoryError("planted")
+            _run_out_of_memory()
         faulty = last_rank and step == self.at
         if faulty and self.fault == "raise":
             raise ValueError("planted failure")

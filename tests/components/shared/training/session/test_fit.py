@@ -93,6 +93,22 @@ def test_two_processes_agree_when_one_runs_out_of_memory(tmp_path: Path, world: 
 
 
 @pytest.mark.parametrize(
+    "failing_pass",
+    [("", "forward"), ("", "backward"), ("backward", "forward"), ("forward", "forward")],
+    ids="-".join,
+)
+def test_ranks_may_run_out_of_memory_in_different_passes(
+    tmp_path: Path, world: World, failing_pass: tuple[str, str]
+) -> None:
+    """With a buffer, which DDP would send to the other rank in every forward pass."""
+    expected = weights(toy.train(world, {})[0])
+    both = launch_toy(tmp_path / "memory", 2, memory=4, failing_pass=failing_pass)
+    assert all(
+        torch.allclose(expected[name], both[f"inner.{name}"], atol=1e-6) for name in expected
+    )
+
+
+@pytest.mark.parametrize(
     ("fault", "kind", "message"),
     [
         ("nan", PermanentError, "loss is not finite at step 3 on rank 1"),
