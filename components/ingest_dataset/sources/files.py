@@ -2,10 +2,14 @@
 
 import io
 import os
+import stat
 from pathlib import Path
 from typing import Protocol
 
-from components.shared.contracts.errors import DataError
+from components.ingest_dataset.sources.layout import PARQUET
+from components.shared.contracts.errors import DataError, one_line
+from components.shared.contracts.listing import shown
+from components.shared.contracts.regular_files import MOST_BYTES, check_regular, read_regular
 from components.shared.data.decode import ImageRejectedError
 
 
@@ -20,22 +24,26 @@ class Files(Protocol):
     def folder_links(self) -> list[str]:
         """Return the names of links to folders, which are not followed, sorted."""
 
+    def unreadable_folders(self) -> list[str]:
+        """Return the names of folders that may not be listed, sorted."""
+
     def read(self, name: str) -> bytes:
         """Return the bytes of one file.
 
         Raises:
-            ImageRejectedError: the file is missing, or a link that points out of the source.
+            ImageRejectedError: the file is missing, unreadable, no regular file, too large, or a
+                link that points out of the source.
         """
 
     def seekable(self, name: str) -> Path | io.BytesIO:
-        """Return one file for random access; errors as in `read`."""
+        """Return one file for random access, of any size; errors as in `read`."""
 
 
 def files_at(data: str) -> Files:
     """Open `data`: a folder, a single Parquet file, or either below s3://bucket.
 
     Raises:
-        DataError: there is no such folder or file.
+        DataError: there is no such folder or file, or it may not be read.
     """
     return StoredFiles(data) if data.startswith("s3://") else LocalFiles(data)
 
@@ -46,47 +54,97 @@ class LocalFiles:
     def __init__(self, data: str) -> None:
         """Open the folder or Parquet file `data`; raise DataError where it is neither."""
         location = Path(data)
-        if not location.exists():
-            raise DataError(f"data={data!r} does not exist; is the path right?")
-        if location.is_file() and location.suffix != ".parquet":
+        mode = _mode(location, data)
+        if not stat.S_ISDIR(mode) and location.suffix != PARQUET:
             raise DataError(
-                f"data={data!r} is a file but not .parquet; give a folder with a CSV, Parquet, or"
-                " one folder per class"
+                f"data={shown(data)} is a file but not .parquet; give a folder with a CSV, Parquet,"
+                " or one folder per class"
             )
 
-        self._alone = location.name if location.is_file() else ""
+        self._alone = "" if stat.S_ISDIR(mode) else location.name
         self._root = location.parent if self._alone else location
         self._real_root = self._root.resolve()
         self.address = str(self._root)
+        self._names: list[str] = [self._alone] if self._alone else []
+        self._links: list[str] = []
+        self._unreadable: list[str] = []
+        if not self._alone:
+            self._list(data)
 
     def names(self) -> list[str]:
         """Return the names of all files, sorted; links to folders are not followed."""
-        if self._alone:
-            return [self._alone]
-        found = (Path(folder, name) for folder, _, names in os.walk(self._root) for name in names)
-        return sorted(file.relative_to(self._root).as_posix() for file in found)
+        return self._names
 
     def folder_links(self) -> list[str]:
         """Return the names of links to folders, sorted."""
-        if self._alone:
-            return []
-        found = (Path(folder, name) for folder, names, _ in os.walk(self._root) for name in names)
-        return sorted(
-            place.relative_to(self._root).as_posix() for place in found if place.is_symlink()
-        )
+        return self._links
+
+    def unreadable_folders(self) -> list[str]:
+        """Return the names of folders that may not be listed, sorted."""
+        return self._unreadable
 
     def read(self, name: str) -> bytes:
         """Return the bytes of one file; errors as in `Files.read`."""
-        return self.seekable(name).read_bytes()
+        try:
+            return read_regular(self._inside(name))
+        except OSError as error:
+            raise ImageRejectedError(_reason(error)) from error
 
     def seekable(self, name: str) -> Path:
         """Return the resolved path of one file; errors as in `Files.read`."""
-        file = (self._root / name).resolve()
+        file = self._inside(name)
+        try:
+            check_regular(file)
+        except OSError as error:
+            raise ImageRejectedError(_reason(error)) from error
+        return file
+
+    def _inside(self, name: str) -> Path:
+        try:
+            name.encode()
+        except UnicodeEncodeError:
+            raise ImageRejectedError("the name is not UTF-8; rename the file") from None
+
+        # Unlike Path.resolve it has no error for a link that leads to itself: opening has one.
+        file = Path(os.path.realpath(self._root / name))
         if not file.is_relative_to(self._real_root):
             raise ImageRejectedError("symbolic link out of the source")
-        if not file.is_file():
-            raise ImageRejectedError("file does not exist")
         return file
+
+    def _list(self, data: str) -> None:
+        """List the folder; raise DataError where that is not allowed."""
+        refused: list[OSError] = []
+        for folder, folders, names in os.walk(self._root, onerror=refused.append):
+            below = Path(folder).relative_to(self._root)
+            self._names += [(below / name).as_posix() for name in names]
+            self._links += [
+                (below / name).as_posix() for name in folders if Path(folder, name).is_symlink()
+            ]
+
+        for error in refused:
+            if Path(error.filename) == self._root:
+                raise DataError(f"data={shown(data)} may not be listed ({error.strerror})")
+            self._unreadable.append(Path(error.filename).relative_to(self._root).as_posix())
+        for found in (self._names, self._links, self._unreadable):
+            found.sort()
+
+
+def _mode(location: Path, data: str) -> int:
+    """Return the mode of a path; raise DataError where there is nothing that can be read."""
+    try:
+        return location.stat().st_mode
+    except (FileNotFoundError, NotADirectoryError):
+        raise DataError(f"data={shown(data)} does not exist; is the path right?") from None
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or one_line(error)
+        raise DataError(f"data={shown(data)} cannot be read ({reason})") from error
+
+
+def _reason(error: OSError) -> str:
+    """Return why a file is refused, in words."""
+    if isinstance(error, FileNotFoundError | NotADirectoryError):
+        return "file does not exist"
+    return error.strerror or one_line(error)
 
 
 class StoredFiles:
@@ -98,7 +156,8 @@ class StoredFiles:
 
         self._store = Store.from_environment()
         self._bucket, _, prefix = data.removeprefix("s3://").partition("/")
-        keys = {item.key for item in self._store.list(self._bucket, prefix.rstrip("/"))}
+        found = self._store.list(self._bucket, prefix.rstrip("/"))
+        keys, self._sizes = {item.key for item in found}, {item.key: item.size for item in found}
         # A listing by prefix also has similar names: "photos" matches "photos-old/1.jpg".
         self._folder = prefix.rstrip("/") + "/" if prefix else ""
         if prefix in keys:
@@ -118,12 +177,18 @@ class StoredFiles:
         """Return nothing: a store has no links."""
         return []
 
+    def unreadable_folders(self) -> list[str]:
+        """Return nothing: a listing is complete or fails."""
+        return []
+
     def read(self, name: str) -> bytes:
-        """Return the bytes of one object; ImageRejectedError where it does not exist."""
-        if name not in self._names:
-            raise ImageRejectedError("file does not exist")
-        return self._store.read(self._bucket, self._folder + name)
+        """Return the bytes of one object; ImageRejectedError: it does not exist or is too large."""
+        if self._sizes.get(self._folder + name, 0) > MOST_BYTES:
+            raise ImageRejectedError(f"larger than {MOST_BYTES:,} bytes")
+        return self.seekable(name).getvalue()
 
     def seekable(self, name: str) -> io.BytesIO:
-        """Return the whole object in memory; errors as in `read`."""
-        return io.BytesIO(self.read(name))
+        """Return a whole object of any size in memory; errors as in `Files.read`."""
+        if name not in self._names:
+            raise ImageRejectedError("file does not exist")
+        return io.BytesIO(self._store.read(self._bucket, self._folder + name))

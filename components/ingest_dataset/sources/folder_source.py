@@ -4,7 +4,7 @@ DIR/<class>/.../photo.jpg, or DIR/<part>/<class>/.../photo.jpg below train, test
 """
 
 import functools
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import PurePosixPath
 
 from components.ingest_dataset.sources.config import EXCLUDE, SourceConfig
@@ -32,6 +32,7 @@ def open_folders(config: SourceConfig, files: Files, found: Found) -> Source:
             " out; put the folders themselves there"
         )
 
+    _refuse_names(files.address, found.images.values())
     columns = ["folder", *(["part"] if found.parts else [])]
     need_columns(config, columns, (), files.address)
     if found.left_out:
@@ -58,6 +59,21 @@ def open_folders(config: SourceConfig, files: Files, found: Found) -> Source:
 
     table = LabelTable(files.address, [Label(label) for label in found.images.values()])
     return Source(config.name, config.label_map, [table], records, named_by_folder=True)
+
+
+def _refuse_names(where: str, labels: Iterable[str]) -> None:
+    """Raise DataError where the name of a class's folder is no text: it is the class's name too."""
+    wrong = sorted({label for label in labels if not _is_text(label)})
+    if wrong:
+        raise DataError(f"{where}: names of folders are not UTF-8: {first_of(wrong)}; rename them")
+
+
+def _is_text(name: str) -> bool:
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _attributes(path: str, *, parts: bool) -> dict[str, str]:

@@ -14,11 +14,11 @@ from dataclasses import dataclass
 from components.ingest_dataset.sources.config import EXCLUDE, SourceConfig
 from components.ingest_dataset.sources.records import Label, LabelTable, Source
 from components.shared.contracts.errors import DataError
-from components.shared.contracts.listing import first_of
+from components.shared.contracts.listing import first_of, shown
 
 NATIX = ("None", "Roadwork")
 _NATIX_MAP = {"0": "None", "1": "Roadwork", "-1": EXCLUDE}
-_NAMED_ROWS = 10
+_NAMED_ROWS, _NAMED_LABELS = 10, 20
 _DEFAULT_GROUP_COLUMN = SourceConfig().group_column
 
 
@@ -204,17 +204,23 @@ def _refuse_unknown(
     sources: Sequence[Source], classes: Sequence[Mapping[Label, str | None]], class_names: str
 ) -> None:
     """Raise DataError that names every label without a class, its rows, and the remedies."""
-    problems = [
-        f"{table.where} {_rows(table, label)}: label {label.text!r} is in neither label_map nor"
-        " class_names"
+    unknown = [
+        (table, label)
         for source, of_label in zip(sources, classes, strict=True)
         for table in source.tables
         for label in sorted(set(table.labels))
         if of_label[label] is None
     ]
-    if problems:
+    if unknown:
+        # Rows are looked up for those that are named: every row may have a label of its own.
+        named = [
+            f"{table.where} {_rows(table, label)}: label {shown(label.text)} is in neither"
+            " label_map nor class_names"
+            for table, label in unknown[:_NAMED_LABELS]
+        ]
+        problems = first_of([*named, *unknown[_NAMED_LABELS:]], most=len(named), separator="; ")
         raise DataError(
-            f"{first_of(problems, separator='; ')}; the classes are {class_names}: correct the"
+            f"{problems}; the classes are {class_names}: correct the"
             " label, add it to label_map as one of them or 'exclude', set class_names to all"
             " classes of the data, or name another label_column"
         )
@@ -252,10 +258,10 @@ def _refuse_empty(
 def _rows(table: LabelTable, label: Label) -> str:
     """Return where the label is in words: the first rows by number, or the number of images."""
     rows = [row for row, value in enumerate(table.labels) if value == label]
-    if table.first_row is None:
+    if table.numbers is None:
         return f"{len(rows)} image{'s' if len(rows) > 1 else ''}"
-    named = first_of((row + table.first_row for row in rows), most=_NAMED_ROWS)
-    return f"row{'s' if len(rows) > 1 else ''} {named}"
+    named = first_of((table.numbers[row] for row in rows), most=_NAMED_ROWS)
+    return f"{table.unit}{'s' if len(rows) > 1 else ''} {named}"
 
 
 def _natural(name: str) -> tuple[float, str]:

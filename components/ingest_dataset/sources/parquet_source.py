@@ -60,7 +60,7 @@ def _label_table(config: SourceConfig, files: Files, name: str) -> LabelTable:
             " file with matching features"
         )
 
-    return LabelTable(where, labels, first_row=1, names=class_names)
+    return LabelTable(where, labels, numbers=range(1, len(labels) + 1), names=class_names)
 
 
 def _named(value: str, names: tuple[str, ...]) -> Label:

@@ -1,6 +1,6 @@
 """Labelled files of a source, before they are decoded."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -30,13 +30,15 @@ class LabelTable:
     Attributes:
         where: name of the table in messages.
         labels: one for each row.
-        first_row: number of the first row in messages; None where there are no numbered rows.
+        numbers: number of each row in messages; None where rows have none.
+        unit: what the numbers count, "row" or "line".
         names: class names that the file's metadata declare, in their order.
     """
 
     where: str
     labels: list[Label]
-    first_row: int | None = None
+    numbers: Sequence[int] | None = None
+    unit: str = "row"
     names: tuple[str, ...] = ()
 
 

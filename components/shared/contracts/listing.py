@@ -1,5 +1,6 @@
 """Values in messages: bounded, and without characters that act on a terminal."""
 
+import sys
 from collections.abc import Iterable
 from reprlib import Repr
 
@@ -36,6 +37,16 @@ def printable(text: str) -> str:
     or fail in print.
     """
     return "".join(c if c.isprintable() else _escaped(c) for c in text)
+
+
+def say(line: object) -> None:
+    """Print one line to stdout, as every step does: `printable`, whatever names it contains.
+
+    What the stream's encoding lacks is escaped too: a pod without a locale has ASCII.
+    """
+    encoding = sys.stdout.encoding or "utf-8"
+    text = printable(str(line)).encode(encoding, "backslashreplace").decode(encoding)
+    print(text, flush=True)  # noqa: T201 - the one print of the steps
 
 
 def _escaped(character: str) -> str:

@@ -19,7 +19,9 @@ def source(
     labels: list[str], label_map: dict[str, str] | None = None, *, folders: bool = False
 ) -> Source:
     """A source of these labels, one row each."""
-    table = LabelTable("photos/labels.csv", [Label(text) for text in labels], first_row=2)
+    table = LabelTable(
+        "photos/labels.csv", [Label(text) for text in labels], numbers=range(2, len(labels) + 2)
+    )
     return Source("photos", label_map, [table], lambda classes: iter(()), named_by_folder=folders)
 
 
