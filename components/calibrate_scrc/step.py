@@ -10,7 +10,7 @@ import numpy as np
 from components.calibrate_scrc.config import CalibrateScrcConfig
 from components.calibrate_scrc.sets import SetSamples, certify_sets, selection_threshold
 from components.shared.contracts.errors import InfeasibleError
-from components.shared.contracts.listing import first_of
+from components.shared.contracts.listing import first_of, say
 from components.shared.contracts.step import InputDir, OutputDir, main
 from components.shared.policies.calibration_split import (
     CalibrationSplit,
@@ -92,7 +92,7 @@ def run(config: CalibrateScrcConfig, *, val_calib_logits: InputDir, scrc_policy:
             }
             if certified.uncertified:
                 never = first_of(certified.uncertified)
-                print(f"scrc: without a certificate, always deferred: {never}")
+                say(f"scrc: without a certificate, always deferred: {never}")
             early_exit = fit_early_exit(
                 policy, logits, max_changed=config.early_exit_error, seed=config.seed
             )

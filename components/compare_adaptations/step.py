@@ -14,6 +14,7 @@ from components.shared.calibration.model_selection import METRICS, SCALES
 from components.shared.contracts.artifact_kinds import Kind
 from components.shared.contracts.artifacts import MANIFEST, Manifest, write_json, writing
 from components.shared.contracts.errors import DataError
+from components.shared.contracts.listing import say
 from components.shared.contracts.step import InputDirs, OutputDir, OutputFile, main
 from components.shared.contracts.tables import write_table
 from components.shared.policies.logits import Logits
@@ -78,7 +79,7 @@ def run(
     }
 
     shown = ", ".join(f"{mode} {value:.4f}" for mode, value in values.items())
-    print(f"{chosen.mode} is selected: {shown}")
+    say(f"{chosen.mode} is selected: {shown}")
 
     inputs = _inputs(candidates)
     summary = chosen.manifest.summary | {"adaptations": verdict}

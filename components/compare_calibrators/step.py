@@ -17,6 +17,7 @@ from components.shared.calibration.compare import (
 )
 from components.shared.contracts.artifact_kinds import Kind
 from components.shared.contracts.artifacts import write_json, writing
+from components.shared.contracts.listing import say
 from components.shared.contracts.step import InputDir, OutputDir, main
 from components.shared.contracts.tables import write_table
 from components.shared.policies.logits import read_logits
@@ -46,7 +47,7 @@ def run(
         *(by_rule if config.calibrator == AUTO else (config.calibrator, "")), samples
     )
 
-    print(f"{_summary(comparison, fitted)} on {len(logits.labels)} samples of VAL_CALIB")
+    say(f"{_summary(comparison, fitted)} on {len(logits.labels)} samples of VAL_CALIB")
     inputs = {"val_calib_logits": manifest}
     with writing(
         calibration, kind=Kind.CALIBRATION, step=STEP, config=config, inputs=inputs

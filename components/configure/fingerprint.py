@@ -6,11 +6,13 @@ that read a source have its digest in their configuration.
 """
 
 import json
+import stat
 from pathlib import Path
 from typing import NamedTuple
 
 from components.shared.contracts.config import digest
-from components.shared.contracts.errors import ConfigError, DataError
+from components.shared.contracts.errors import ConfigError, DataError, one_line
+from components.shared.contracts.listing import shown
 
 
 class Fingerprints(NamedTuple):
@@ -68,15 +70,35 @@ def _listing(name: str, place: str) -> list[list[str | int]]:
         return _stored_listing(name, place)
 
     root = Path(place)
-    if not root.exists():
-        raise DataError(f"{name}={place!r} does not exist")
+    try:
+        is_folder = stat.S_ISDIR(root.stat().st_mode)
+        if is_folder:
+            next(root.iterdir(), None)  # rglob is silent about a folder that it may not list
+    except (FileNotFoundError, NotADirectoryError):
+        raise DataError(f"{name}={shown(place)} does not exist") from None
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or one_line(error)
+        raise DataError(f"{name}={shown(place)} cannot be read ({reason})") from error
 
-    files = (
-        sorted(entry for entry in root.rglob("*") if entry.is_file()) if root.is_dir() else [root]
-    )
-    described = ((file.relative_to(root).as_posix(), file.stat()) for file in files)
+    files = sorted(root.rglob("*")) if is_folder else [root]
+    return [entry for file in files for entry in _described(file, root)]
 
-    return [[name, status.st_size, status.st_mtime_ns] for name, status in described]
+
+def _described(file: Path, root: Path) -> list[list[str | int]]:
+    """Return name, size and time of a file; nothing of what is no file or leads to none.
+
+    One such entry must not end the run: ingest reads what the table lists, and rejects it there.
+    """
+    try:
+        status = file.stat()
+    except OSError:
+        return []
+    if not stat.S_ISREG(status.st_mode):
+        return []
+
+    # A name that is no UTF-8 has no digest otherwise.
+    name = file.relative_to(root).as_posix().encode("utf-8", "backslashreplace").decode()
+    return [[name, status.st_size, status.st_mtime_ns]]
 
 
 def _stored_listing(name: str, place: str) -> list[list[str | int]]:

@@ -17,6 +17,7 @@ from components.configure.phases import PHASES
 from components.configure.resolve import resolve
 from components.import_backbone.config import ImportBackboneConfig
 from components.ingest_dataset.config import IngestConfig
+from components.shared.contracts.listing import say
 from components.shared.contracts.step import main
 from components.split_dataset.config import SplitConfig
 
@@ -36,11 +37,11 @@ def run(config: ConfigureConfig) -> PhaseConfigs:
     by_phase = configs._asdict()
     data = by_phase["ingest_dataset"]["source_fingerprint"]
     backbone = by_phase["import_backbone"]["backbone_fingerprint"]
-    print(f"recipe {config.recipe}, data {data[:16]}, backbone {backbone[:64]}")
+    say(f"recipe {config.recipe}, data {data[:16]}, backbone {backbone[:64]}")
 
     split = by_phase["split_dataset"]
     for line in recorded_needs(split["lineage"], split["lineage_request"], by_phase):
-        print(line)
+        say(line)
 
     return configs
 

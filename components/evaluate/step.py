@@ -13,6 +13,7 @@ from components.evaluate.report.plots import thinned
 from components.evaluate.report.predictions import Predictions
 from components.shared.contracts.artifact_kinds import Kind
 from components.shared.contracts.artifacts import writing
+from components.shared.contracts.listing import say
 from components.shared.contracts.step import InputDir, OutputDir, OutputFile, main
 from components.shared.stats import metrics
 
@@ -64,7 +65,7 @@ def run(
     check_inputs(config, inputs)
     results = evaluate_policies(config, inputs)
     if config.policy in inputs.infeasible:
-        print(
+        say(
             f"policy={config.policy} is to be bundled, but infeasible: the report shows"
             f" {results.shown.policy.kind} in its place, and there will be no bundle"
         )

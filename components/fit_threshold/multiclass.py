@@ -23,6 +23,7 @@ from components.fit_threshold.sweep_outputs import (
 from components.shared.contracts.artifact_kinds import Kind
 from components.shared.contracts.artifacts import Manifest, write_json, writing
 from components.shared.contracts.errors import InfeasibleError
+from components.shared.contracts.listing import say
 from components.shared.policies.logits import Logits
 from components.shared.policies.policy import Policy, softmax_policy
 from components.shared.policies.policy_artifact import FIT, POLICY
@@ -134,7 +135,7 @@ def fit_multiclass(
         ),
     )
 
-    print(
+    say(
         f"answers from confidence {fitted.threshold:.4f}"
         f" (95 % interval {shown_interval(interval)}): error rate {error_rate:.4f} among"
         f" {coverage:.4f} of {len(error)} samples of VAL_CALIB, no guarantee"

@@ -21,6 +21,7 @@ from components.shared.calibration.calibrator import LogitArray
 from components.shared.contracts.artifact_kinds import Kind
 from components.shared.contracts.artifacts import Manifest, write_json, writing
 from components.shared.contracts.errors import InfeasibleError
+from components.shared.contracts.listing import say
 from components.shared.contracts.outcomes import Outcomes
 from components.shared.contracts.step import InputDir, OutputDir, main
 from components.shared.policies.early_exit import fit_early_exit, write_early_exit
@@ -112,7 +113,7 @@ def _fit_binary(
         fitted, logits, max_changed=config.early_exit_error, seed=config.seed
     )
 
-    print(
+    say(
         f"threshold {fitted.threshold:.4f} (95 % interval of the best {shown_interval(interval)}), "
         f"{config.objective} {best.objective:.4f} on {len(truth)} samples of VAL_CALIB"
     )
@@ -139,7 +140,7 @@ def _write_distilled(
     try:
         fit = _fit(config, truth, uncut.margin(distilled), logits.groups)
     except InfeasibleError as error:
-        print(f"distilled head: infeasible. {error}")
+        say(f"distilled head: infeasible. {error}")
         return
 
     threshold = fit.best.threshold

@@ -5,6 +5,7 @@ from components.import_backbone.config import ImportBackboneConfig
 from components.shared.contracts.artifact_kinds import Kind
 from components.shared.contracts.artifacts import writing
 from components.shared.contracts.errors import ConfigError
+from components.shared.contracts.listing import say
 from components.shared.contracts.step import OutputDir, main
 
 STEP = "import_backbone"
@@ -34,7 +35,7 @@ def run(config: ImportBackboneConfig, *, pretrained: OutputDir) -> None:
         summary["type"] = loaded.config.model_type
         summary["parameters"] = sum(parameter.numel() for parameter in loaded.parameters())
 
-    print(f"{summary['type']} of {summary['parameters']:,} parameters from {summary['source']}")
+    say(f"{summary['type']} of {summary['parameters']:,} parameters from {summary['source']}")
 
 
 if __name__ == "__main__":

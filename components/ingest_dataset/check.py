@@ -2,7 +2,6 @@
 
 import hashlib
 import itertools
-import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -17,7 +16,7 @@ from components.ingest_dataset.parallel import ordered_map
 from components.ingest_dataset.sources.labels import Labelling
 from components.ingest_dataset.sources.records import Record, Source
 from components.shared.contracts.progress import progress
-from components.shared.data.decode import ImageRejectedError, decode_resized
+from components.shared.data.decode import ImageRejectedError, decode_resized, without_warnings
 
 Pixels = npt.NDArray[np.uint8]
 
@@ -94,10 +93,7 @@ def check_all(
     results = ordered_map(lambda record: _decode_record(record, config), records)
     checked = []
 
-    with warnings.catch_warnings():
-        # Pillow warns of damaged metadata and of large images: neither affects the pixels, and the
-        # size is checked here.
-        warnings.simplefilter("ignore")
+    with without_warnings():
         for item, image in progress(results, "images", total=labelling.n_used):
             position = -1 if image is None else pixels.add(item.sha256, image)
             checked.append(replace(item, position=position))

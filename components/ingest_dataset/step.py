@@ -13,7 +13,7 @@ from components.ingest_dataset.sources.records import Label, Source
 from components.shared.contracts.artifact_kinds import Kind
 from components.shared.contracts.artifacts import working, writing
 from components.shared.contracts.errors import ConfigError, DataError
-from components.shared.contracts.listing import first_of
+from components.shared.contracts.listing import first_of, say
 from components.shared.contracts.step import OutputDir, main
 from components.shared.contracts.tables import write_table
 from components.shared.data.dataset import Sample, write_header, write_samples, write_shards
@@ -98,11 +98,11 @@ def _class_order(class_names: Sequence[str], entry: tuple[Label, str]) -> tuple[
 def _print_labels(rows: Sequence[Mapping[str, object]], labelling: Labelling) -> None:
     """Print the classes and where they come from, and label -> class: count for every source."""
     names = ", ".join(f"{index} {name}" for index, name in enumerate(labelling.class_names))
-    print(f"classes (from {labelling.origin}): {names}")
+    say(f"classes (from {labelling.origin}): {names}")
     for source, of_source in itertools.groupby(rows, key=lambda row: row["source"]):
-        print(f"labels of {source}:")
+        say(f"labels of {source}:")
         for row in of_source:
-            print(f"  {row['label']} -> {row['class']}: {row['count']}")
+            say(f"  {row['label']} -> {row['class']}: {row['count']}")
 
 
 def _refuse_too_many(
@@ -197,7 +197,7 @@ def _write_duplicates(path: Path, pairs: Sequence[Pair]) -> None:
 
 def _report(summary: dict[str, object], rejected: Sequence[Checked], pairs: Sequence[Pair]) -> None:
     """Print the counts, the rejects and the duplicates with different labels."""
-    print(
+    say(
         f"{summary['n_samples']} samples in {summary['n_groups']} groups, {summary['n_per_class']};"
         f" {summary['n_rejected']} rejected, {summary['n_exact_duplicates']} exact copies,"
         f" {summary['n_near_duplicate_pairs']} near-duplicate pairs, {summary['n_label_conflicts']}"
@@ -214,9 +214,9 @@ def _report(summary: dict[str, object], rejected: Sequence[Checked], pairs: Sequ
             lines.append(f"{pair.kind} duplicates with different labels{left_out}: {sides}")
 
     for line in lines[:_NAMED]:
-        print(f"  {line}")
+        say(f"  {line}")
     if len(lines) > _NAMED:
-        print(f"  and {len(lines) - _NAMED} more, in rejects.csv and duplicates.csv")
+        say(f"  and {len(lines) - _NAMED} more, in rejects.csv and duplicates.csv")
 
 
 if __name__ == "__main__":

@@ -20,6 +20,7 @@ from components.pretrain_explora.mae import Decoder, MaeTask, MaskedAutoencoder
 from components.pretrain_explora.student import PrototypeHead, Student
 from components.pretrain_explora.train_crops import TrainCrops
 from components.shared.contracts.artifacts import write_json
+from components.shared.contracts.listing import say
 from components.shared.data.train_images import TrainImages
 from components.shared.data.train_labels import read_train_labels
 from components.shared.models import adapters
@@ -80,10 +81,9 @@ def train(
 
     if world.is_main:
         out.mkdir()
-        print(
+        say(
             f"{config.explora_objective}: training {n_trainable:,} of the backbone's {n_all:,}"
-            f" parameters ({n_trainable / n_all:.1%}), {world.size} process(es)",
-            flush=True,
+            f" parameters ({n_trainable / n_all:.1%}), {world.size} process(es)"
         )
 
     result = fit(task, config, world, lambda history: write_metrics(out, history), checkpoints)

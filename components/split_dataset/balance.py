@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from components.shared.contracts.errors import DataError
-from components.shared.contracts.listing import first_of
+from components.shared.contracts.listing import first_of, printable
 from components.shared.data.splits import SPLITS, assign, unit_hashes
 
 Counts = npt.NDArray[np.int64]
@@ -372,8 +372,8 @@ def _first(pair: tuple[tuple[int, int, float], Assignment]) -> tuple[int, int, f
     return pair[0]
 
 
-def text_table(counts: Counts, group_counts: Counts, class_names: Sequence[str]) -> str:
-    """Return a text table, one line a class: samples, and groups in brackets, of each split.
+def text_table(counts: Counts, group_counts: Counts, class_names: Sequence[str]) -> list[str]:
+    """Return a text table's lines, one a class: samples, and groups in brackets, of each split.
 
     Args:
         counts: (4, K) samples.
@@ -382,7 +382,7 @@ def text_table(counts: Counts, group_counts: Counts, class_names: Sequence[str])
     """
     header = ["class", *SPLITS]
     rows = [
-        [name, *(f"{n} ({g})" for n, g in zip(of_class, of_groups, strict=True))]
+        [printable(name), *(f"{n} ({g})" for n, g in zip(of_class, of_groups, strict=True))]
         for name, of_class, of_groups in zip(
             class_names, counts.T.tolist(), group_counts.T.tolist(), strict=True
         )
@@ -392,10 +392,10 @@ def text_table(counts: Counts, group_counts: Counts, class_names: Sequence[str])
     rows.append(["fraction", *(f"{part:.1%}" for part in (totals / totals.sum()).tolist())])
 
     widths = [max(len(cell) for cell in column) for column in zip(header, *rows, strict=True)]
-    return "\n".join(
+    return [
         "  ".join(
             cell.ljust(width) if position == 0 else cell.rjust(width)
             for position, (cell, width) in enumerate(zip(line, widths, strict=True))
         )
         for line in [header, *rows]
-    )
+    ]

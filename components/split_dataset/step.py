@@ -9,7 +9,7 @@ import numpy as np
 from components.shared.contracts.artifact_kinds import Kind
 from components.shared.contracts.artifacts import write_json, writing
 from components.shared.contracts.errors import ConfigError, LeakageViolationError
-from components.shared.contracts.listing import first_of
+from components.shared.contracts.listing import first_of, say
 from components.shared.contracts.step import InputDir, OutputDir, main
 from components.shared.contracts.tables import write_table
 from components.shared.data.dataset import Dataset, Sample
@@ -230,23 +230,24 @@ def _new_rows(result: _Result) -> dict[str, Recorded]:
 
 def _print(config: SplitConfig, result: _Result, record: Record) -> None:
     """Print the table, the lineage, the excluded samples, and what policies need."""
-    print("images (groups) of each class")
-    print(text_table(result.counts, result.group_counts, result.data.class_names))
+    say("images (groups) of each class")
+    for line in text_table(result.counts, result.group_counts, result.data.class_names):
+        say(line)
 
     of_all = result.counts.sum(axis=1) / result.counts.sum()
     wanted = np.array(list(config.fractions.values()))
     if not result.held_out and (np.abs(of_all - wanted) > _FEW_GROUPS).any():
         shares = ", ".join(f"{split} {value:.0%}" for split, value in config.fractions.items())
-        print(f"the fractions asked for are {shares}: few or large groups, or earlier splits")
+        say(f"the fractions asked for are {shares}: few or large groups, or earlier splits")
 
-    print(record.line(result.n_kept, len(result.data.samples)))
+    say(record.line(result.n_kept, len(result.data.samples)))
     if result.excluded:
-        print(
+        say(
             f"{len(result.excluded)} new images are excluded: they connect groups of"
             " different splits; listed in excluded.csv"
         )
     for line in printed(result.needs, result.n_groups["VAL_CALIB"]):
-        print(line)
+        say(line)
 
 
 def _write_train_images(path: Path, config: SplitConfig, data: Dataset, ids: list[str]) -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from components.shared.contracts.artifacts import write_json
+from components.shared.contracts.listing import say
 from components.shared.data.dataset import Dataset
 from components.shared.data.splits import read_splits
 from components.shared.models import adapters
@@ -51,10 +52,9 @@ def train(
 
     if world.is_main:
         out.mkdir()
-        print(
+        say(
             f"{config.mode}: training {counts[0]:,} of {counts[1]:,} parameters, {world.size}"
-            " process(es)",
-            flush=True,
+            " process(es)"
         )
 
     result = fit(task, config, world, lambda history: write_metrics(out, history), checkpoints)

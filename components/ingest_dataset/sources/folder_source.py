@@ -13,7 +13,7 @@ from components.ingest_dataset.sources.labels import need_columns
 from components.ingest_dataset.sources.layout import Found
 from components.ingest_dataset.sources.records import Classes, Label, LabelTable, Record, Source
 from components.shared.contracts.errors import DataError
-from components.shared.contracts.listing import first_of
+from components.shared.contracts.listing import first_of, say
 
 
 def open_folders(config: SourceConfig, files: Files, found: Found) -> Source:
@@ -36,12 +36,12 @@ def open_folders(config: SourceConfig, files: Files, found: Found) -> Source:
     columns = ["folder", *(["part"] if found.parts else [])]
     need_columns(config, columns, (), files.address)
     if found.left_out:
-        print(
+        say(
             f"{files.address}: {len(found.left_out)} files beside the images are left out:"
             f" {first_of(found.left_out, most=5)}"
         )
     if config.group_column not in ("", *columns):
-        print(f"{files.address}: folders name no group, every image is its own group")
+        say(f"{files.address}: folders name no group, every image is its own group")
 
     def records(classes: Classes) -> Iterator[Record]:
         for path, label in found.images.items():

@@ -1,5 +1,6 @@
 """Values in messages: bounded, and without characters that act on a terminal."""
 
+import json
 import sys
 from collections.abc import Iterable
 from reprlib import Repr
@@ -44,9 +45,36 @@ def say(line: object) -> None:
 
     What the stream's encoding lacks is escaped too: a pod without a locale has ASCII.
     """
-    encoding = sys.stdout.encoding or "utf-8"
-    text = printable(str(line)).encode(encoding, "backslashreplace").decode(encoding)
+    text = printable(str(line)).encode(_encoding(), "backslashreplace").decode(_encoding())
     print(text, flush=True)  # noqa: T201 - the one print of the steps
+
+
+def say_json(document: object) -> None:
+    """Print a document as one line of JSON, which any reader of JSON reads as the same value.
+
+    Unprintable characters, unpaired surrogates of file names, and what the stream's encoding lacks
+    are written as JSON's escapes. Raises ValueError for NaN and infinity, which JSON lacks.
+    """
+    text = json.dumps(document, ensure_ascii=False, allow_nan=False)
+    print("".join(map(_in_json, text)), flush=True)  # noqa: T201
+
+
+def _in_json(character: str) -> str:
+    if character.isascii() or (character.isprintable() and _is_encodable(character)):
+        return character if character != "\x7f" else "\\u007f"
+    return json.dumps(character)[1:-1]
+
+
+def _is_encodable(character: str) -> bool:
+    try:
+        character.encode(_encoding())
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _encoding() -> str:
+    return sys.stdout.encoding or "utf-8"
 
 
 def _escaped(character: str) -> str:

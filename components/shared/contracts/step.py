@@ -109,7 +109,7 @@ def fail(error: BaseException) -> typing.NoReturn:
     label = (
         "error" if isinstance(error, StreetVisionError) else f"unexpected {type(error).__name__}"
     )
-    print(f"{label}: {one_line(error)}", file=sys.stderr, flush=True)
+    print(f"{label}: {one_line(error)}", file=sys.stderr, flush=True)  # noqa: T201
     sys.exit(getattr(error, "exit_code", TRANSIENT_EXIT_CODE))
 
 

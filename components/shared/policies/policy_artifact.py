@@ -10,7 +10,7 @@ from components.shared.contracts.artifacts import Manifest, verify_dir, write_js
 from components.shared.contracts.config import Config
 from components.shared.contracts.documents import read_json, read_object
 from components.shared.contracts.errors import ArtifactError, InfeasibleError
-from components.shared.contracts.listing import first_of, shown
+from components.shared.contracts.listing import first_of, say, shown
 from components.shared.policies.calibration_split import CalibrationSplit
 from components.shared.policies.certify import Certificate, risk_upper_bound
 from components.shared.policies.config import SelectiveConfig
@@ -43,7 +43,7 @@ def write_policy(
         inputs: manifests of the step's inputs, by name.
         early_exit: the early exit of a model of several views.
     """
-    print(
+    say(
         f"{policy.kind}: {policy.risk} <= {policy.alpha} with probability {1 - policy.delta:g}, "
         f"coverage {fit['coverage']:.3f} (at least {policy.coverage_lower_bound:.3f}) on VAL_CALIB,"
         f" {_unit_of_guarantee(policy.max_group_images)}"
@@ -69,7 +69,7 @@ def write_infeasible(
 
     A run goes on without the policy; only export_bundle ends where it is the one to be bundled.
     """
-    print(f"{found.kind}: infeasible. {found.reason}")
+    say(f"{found.kind}: infeasible. {found.reason}")
     with writing(path, kind=Kind.POLICY, step=step, config=config, inputs=inputs) as out:
         write_json(out / INFEASIBLE, asdict(found))
 

@@ -4,18 +4,21 @@
 """
 
 import argparse
-import json
+import os
+import signal
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import numpy as np
 
 from components.shared.contracts.errors import PERMANENT_EXIT_CODE, StreetVisionError, one_line
+from components.shared.contracts.listing import say_json
+from components.shared.contracts.regular_files import read_regular
 from components.shared.contracts.step import fail
-from components.shared.data.decode import ImageRejectedError
+from components.shared.data.decode import ImageRejectedError, without_warnings
 from components.shared.serving.bundle import open_bundle
 
 if TYPE_CHECKING:
@@ -39,7 +42,7 @@ sets a list of names if no single one is certain enough. A model of several view
 
 The bundle is verified first: a changed, missing or additional file is refused with exit code 42.
 An image that cannot be read gets "error" instead of a decision; the other images are still
-answered, and the exit code at the end is 42.
+answered, and the exit code at the end is 42. Only regular files of at most 1 GiB are read.
 """
 
 
@@ -69,11 +72,20 @@ def main(given: Sequence[str] | None = None, program: str = _PROGRAM) -> None:
             batch = arguments.images[start : start + arguments.batch_size]
             for line in _lines(predictor, batch, all_views=arguments.all_views):
                 failed |= "error" in line
-                print(json.dumps(line, ensure_ascii=False, allow_nan=False), flush=True)
+                say_json(line)
     except StreetVisionError as error:
         fail(error)
+    except BrokenPipeError:
+        _end_quietly()
 
     sys.exit(PERMANENT_EXIT_CODE if failed else 0)
+
+
+def _end_quietly() -> NoReturn:
+    """End as a program does whose reader (`head`) has gone: nothing is left to be said to it."""
+    # Python writes what is buffered when it ends, and would complain then.
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    sys.exit(128 + signal.SIGPIPE)
 
 
 def _lines(
@@ -84,13 +96,16 @@ def _lines(
     Unreadable images get an error and are left out of the batch.
     """
     pixels, errors = [], {}
-    for position, image in enumerate(images):
-        try:
-            pixels.append(predictor.pixels(image.read_bytes()))
-        except ImageRejectedError as error:
-            errors[position] = one_line(error)
-        except OSError as error:
-            errors[position] = error.strerror or one_line(error)
+    with without_warnings():
+        for position, image in enumerate(images):
+            try:
+                pixels.append(predictor.pixels(read_regular(image)))
+            except ImageRejectedError as error:
+                errors[position] = one_line(error)
+            except OSError as error:
+                errors[position] = error.strerror or one_line(error)
+            except MemoryError:
+                errors[position] = "not enough memory to decode it"
 
     answers = iter(predictor.answers(np.stack(pixels), all_views=all_views) if pixels else [])
 

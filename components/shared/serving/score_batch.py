@@ -5,7 +5,6 @@ python -m components.shared.serving.score_batch VAL_CALIB_LOGITS BATCH_LOGITS \
 """
 
 import argparse
-import json
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +15,7 @@ from components.shared.contracts.errors import (
     InfeasibleError,
     StreetVisionError,
 )
+from components.shared.contracts.listing import say_json
 from components.shared.contracts.step import fail
 from components.shared.policies.calibration_split import one_per_group
 from components.shared.policies.logits import Logits, read_logits
@@ -125,7 +125,7 @@ def main() -> None:
         fail(error)
 
     for document in found:
-        print(json.dumps(document, ensure_ascii=False))
+        say_json(document)
 
 
 if __name__ == "__main__":

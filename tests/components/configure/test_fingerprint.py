@@ -8,6 +8,7 @@ import pytest
 from components.configure.fingerprint import fingerprint
 from components.shared.contracts.errors import ConfigError, DataError
 from components.shared.storage import Store, StoreSettings
+from tests.hostile_files import HOSTILE, without_root_rights
 
 
 def _digest(data: str, extra: str = "") -> str:
@@ -60,6 +61,32 @@ def test_an_empty_prefix_a_missing_folder_and_nothing_are_refused(
         _digest(str(tmp_path / "nothing"))
     with pytest.raises(ConfigError, match="data='' is not set"):
         _digest("")
+
+
+def test_odd_entries_of_a_folder_do_not_end_the_run(tmp_path: Path) -> None:
+    """They are what ingest rejects one by one, if the table lists them at all."""
+    (tmp_path / "a.jpg").write_bytes(b"one")
+    seen = _digest(str(tmp_path))
+    for number, (make, _) in enumerate(HOSTILE.values()):
+        make(tmp_path / f"{number}.jpg")
+    assert _digest(str(tmp_path)) != seen  # of the sparse file, whose bytes nobody reads
+
+    with Path(os.fsdecode(os.fsencode(tmp_path) + b"/\xff.jpg")).open("wb"):
+        pass
+    assert _digest(str(tmp_path)) != seen
+
+
+def test_a_source_that_cannot_be_read_is_named(tmp_path: Path) -> None:
+    (tmp_path / "loop").symlink_to("loop")
+    with pytest.raises(DataError, match=r"loop' cannot be read .Too many levels"):
+        _digest(str(tmp_path / "loop"))
+    with pytest.raises(DataError, match=r"cannot be read .File name too long") as caught:
+        _digest("x" * 5000)
+    assert len(str(caught.value)) < 400
+
+    (tmp_path / "closed").mkdir(mode=0)
+    with without_root_rights(), pytest.raises(DataError, match=r"closed' cannot be read .Permi"):
+        _digest(str(tmp_path / "closed"))
 
 
 def test_a_backbone_in_the_store_is_its_listing(

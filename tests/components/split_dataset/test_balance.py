@@ -174,7 +174,14 @@ def test_columns_are_as_wide_as_their_names() -> None:
     """Hold-out 2: names of more than 12 characters ran together."""
     counts = np.arange(8).reshape(4, 2) * 1000
     table = text_table(counts, counts // 100, ["speed_limit_30", "speed_limit_80"])
-    first = [line.split()[0] for line in table.splitlines()]
+    first = [line.split()[0] for line in table]
     assert first == ["class", "speed_limit_30", "speed_limit_80", "all", "fraction"]
-    assert len({len(line) for line in table.splitlines()}) == 1
-    assert "1000 (10)" in table
+    assert len({len(line) for line in table}) == 1
+    assert "1000 (10)" in "\n".join(table)
+
+
+def test_names_of_classes_forge_no_line_of_the_table() -> None:
+    table = text_table(
+        np.ones((4, 2), dtype=np.int64), np.ones((4, 2), dtype=np.int64), ["a\nb", "\x1b[31m"]
+    )
+    assert [line.split()[0] for line in table[1:3]] == [r"a\nb", r"\x1b[31m"]

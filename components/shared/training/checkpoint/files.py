@@ -15,6 +15,7 @@ from components.shared.contracts.artifact_kinds import Kind
 from components.shared.contracts.artifacts import read_manifest, verify_dir, write_json, writing
 from components.shared.contracts.config import Config
 from components.shared.contracts.errors import ArtifactError
+from components.shared.contracts.listing import say
 
 # Steps import this module to find checkpoints; torch is for the processes that train.
 if TYPE_CHECKING:
@@ -61,7 +62,7 @@ def newest(directory: Path) -> Path | None:
         try:
             verify_dir(path, Kind.TRAINING_STATE)
         except ArtifactError as error:
-            print(f"warning: damaged checkpoint skipped: {error}", flush=True)
+            say(f"warning: damaged checkpoint skipped: {error}")
         else:
             return path
     return None

@@ -15,6 +15,7 @@ from typing import Any, Self
 
 from components.shared.contracts.artifact_kinds import Kind
 from components.shared.contracts.errors import ArtifactError, OvertakenError, one_line
+from components.shared.contracts.listing import say
 from components.shared.storage import Store, split_uri
 from components.shared.storage.artifacts import download_artifact, upload_artifact
 from components.shared.storage.errors import (
@@ -109,10 +110,9 @@ class RemoteCheckpoints:
                     kind=Kind.TRAINING_STATE,
                 )
             except (ArtifactError, DigestMismatchError, ObjectNotFoundError) as error:
-                print(
+                say(
                     f"warning: damaged checkpoint skipped: {self.location}/{name}:"
-                    f" {one_line(error)}",
-                    flush=True,
+                    f" {one_line(error)}"
                 )
             else:
                 return directory / local

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from components.shared.contracts.errors import NotDurableError, OvertakenError, one_line
+from components.shared.contracts.listing import say
 from components.shared.contracts.options import LaunchConfig
 from components.shared.training.checkpoint import files as checkpoint_files
 from components.shared.training.checkpoint.remote import RemoteCheckpoints
@@ -137,4 +138,4 @@ class CheckpointWriter:
         if failure and self._config.require_durable:
             raise NotDurableError(f"{failure}; require_durable=true stops training here")
         if failure:
-            print(f"warning: {failure}; training goes on unprotected", flush=True)
+            say(f"warning: {failure}; training goes on unprotected")

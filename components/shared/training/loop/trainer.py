@@ -17,6 +17,7 @@ from torch.optim.swa_utils import get_ema_multi_avg_fn
 from transformers import get_cosine_schedule_with_warmup
 
 from components.shared.contracts.errors import PermanentError, TransientError
+from components.shared.contracts.listing import say
 from components.shared.contracts.options import LoopConfig
 from components.shared.contracts.random_streams import SampleOrderStream
 from components.shared.training.loop.distributed import World
@@ -273,10 +274,9 @@ class Trainer:
             torch.cuda.empty_cache()
 
         if self.world.is_main:
-            print(
+            say(
                 f"out of memory at step {step}: micro-batch halved to {self.micro_batch_size} per"
-                f" process, global batch stays {self.config.global_batch_size}",
-                flush=True,
+                f" process, global batch stays {self.config.global_batch_size}"
             )
 
     def _autocast(self) -> torch.autocast:

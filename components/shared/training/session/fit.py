@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from components.shared.contracts.listing import say
 from components.shared.contracts.options import LoopConfig
 from components.shared.contracts.progress import progress
 from components.shared.training.checkpoint.writer import CheckpointWriter
@@ -103,7 +104,7 @@ class _Run:
         if state is not None:
             exactness = restore(state, self.trainer, self.position, self.world)
             if self.world.is_main:
-                print(f"resumed at step {state.step}; the result will be {exactness}", flush=True)
+                say(f"resumed at step {state.step}; the result will be {exactness}")
 
     def train(self, epoch: int) -> None:
         """The remaining steps of an epoch."""

@@ -18,6 +18,7 @@ from components.shared.contracts.errors import (
     TransientError,
     one_line,
 )
+from components.shared.contracts.listing import say
 from components.shared.contracts.options import TorchrunConfig
 from components.shared.training.checkpoint import files as checkpoint_files
 from components.shared.training.launch.heartbeat import Heartbeat
@@ -66,10 +67,9 @@ def run_module(
         checkpoint = find_checkpoint() if find_checkpoint is not None else None
         wait = min(_FIRST_WAIT_SECONDS * 2 ** (n_restarts - 1), _LONGEST_WAIT_SECONDS)
         change = f", with micro-batches of at most {smaller} per process" if smaller else ""
-        print(
+        say(
             f"{one_line(failure)}; restart {n_restarts} of {config.max_restarts} in {wait:g} s, "
-            f"{_origin(checkpoint)}{change}",
-            flush=True,
+            f"{_origin(checkpoint)}{change}"
         )
         sleep(wait)
 

@@ -29,6 +29,7 @@ from components.shared.contracts.artifacts import (
 from components.shared.contracts.config import digest
 from components.shared.contracts.environment import Variable
 from components.shared.contracts.errors import ConfigError, PermanentError, TransientError, one_line
+from components.shared.contracts.listing import say
 from components.shared.contracts.options import LaunchConfig
 from components.shared.storage import Store
 from components.shared.storage.errors import StoreConflictError, StoreUnavailableError
@@ -190,7 +191,7 @@ class TrainingSession:
         except (StoreUnavailableError, StoreConflictError) as error:
             if self._config.require_durable:
                 raise
-            print(f"warning: the store {consequence}: {one_line(error)}", flush=True)
+            say(f"warning: the store {consequence}: {one_line(error)}")
 
 
 def training_key(config: LaunchConfig, step: str, inputs: Mapping[str, Path | str]) -> str:

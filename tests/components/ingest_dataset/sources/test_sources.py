@@ -146,7 +146,7 @@ def test_a_file_that_is_no_parquet_is_named(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("data", "message"),
     [
-        (b"path,label\na.jpg;0\n", "row 2 has 1 fields, expected 2"),
+        (b"path,label\na.jpg;0\n", "line 2 has 1 fields, expected 2"),
         (b"path;label\na.jpg;0\n", "columns are separated by ';'; save it with commas"),
         (b"path,label,label\na.jpg,0,1\n", "columns .'label'. occur twice"),
         (b"path,label\n\xff\xfe.jpg,0\n", "not UTF-8"),

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -9,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from PIL import Image
 
 from components.shared.calibration.linear import Temperature
 from components.shared.contracts.artifacts import write_json, writing
@@ -17,8 +19,10 @@ from components.shared.contracts.outcomes import Outcomes
 from components.shared.policies.policy import ScrcPolicy
 from components.shared.serving import predict
 from tests.bundles import Inputs, make_inputs, write_images
+from tests.hostile_files import HOSTILE, without_root_rights
 
 THRESHOLD_MARGIN = 3.5
+ROOT = str(Path(predict.__file__).parents[3])
 
 
 @pytest.fixture(scope="module")
@@ -136,6 +140,120 @@ def test_broken_images_get_an_error_and_the_others_an_answer(
     errors = {Path(line["image"]).name: line["error"] for line in lines if "error" in line}
     assert errors["empty.jpg"] == "empty file"
     assert errors["absent.jpg"] == "No such file or directory"
+
+
+@pytest.mark.parametrize("kind", sorted(HOSTILE))
+def test_what_is_no_file_gets_an_error_and_costs_the_others_nothing(
+    run: Run, bundle: Path, tmp_path: Path, kind: str
+) -> None:
+    """A pipe blocked for ever, a device filled the memory, a terabyte of zeros too."""
+    good = write_images(tmp_path / "kinds")[0]
+    make, reason = HOSTILE[kind]
+    hostile = make(tmp_path / "0.jpg")
+    code, out, err = run(bundle, good, hostile, good)
+    lines = _lines(out)
+
+    assert (code, err) == (42, "")
+    assert [line["image"] for line in lines] == [str(good), str(hostile), str(good)]
+    assert ["error" in line for line in lines] == [False, True, False]
+    assert re.search(reason, lines[1]["error"])
+
+
+def test_an_image_that_may_not_be_read_gets_an_error(
+    run: Run, bundle: Path, tmp_path: Path
+) -> None:
+    good = write_images(tmp_path / "kinds")[0]
+    closed = tmp_path / "closed.jpg"
+    shutil.copyfile(good, closed)
+    closed.chmod(0)
+    with without_root_rights():
+        code, out, _ = run(bundle, closed, good)
+    assert code == 42
+    assert [line.get("error") for line in _lines(out)] == ["Permission denied", None]
+
+
+def test_an_image_that_fills_the_memory_gets_an_error(
+    run: Run, bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A stand-in for an allocation that fails: which image of a batch meets it is chance."""
+    images = write_images(tmp_path / "kinds")[:2]
+    read = predict.read_regular
+
+    def failing(file: Path) -> bytes:
+        if file == images[0]:
+            raise MemoryError
+        return read(file)
+
+    monkeypatch.setattr(predict, "read_regular", failing)
+    code, out, _ = run(bundle, *images)
+    assert code == 42
+    assert [line.get("error") for line in _lines(out)] == ["not enough memory to decode it", None]
+
+
+def test_large_and_damaged_images_leave_stderr_empty(bundle: Path, tmp_path: Path) -> None:
+    """Pillow warned of more than 89 megapixels, libtiff printed its own lines."""
+    large, damaged = tmp_path / "large.png", tmp_path / "damaged.tif"
+    Image.new("1", (9500, 9500)).save(large)
+    Image.effect_noise((64, 64), 50).save(damaged, compression="tiff_deflate")
+    with Image.open(damaged) as image:
+        first = image.tag_v2[273][0]  # StripOffsets
+    content = bytearray(damaged.read_bytes())
+    content[first : first + 20] = bytes(20)
+    damaged.write_bytes(content)
+
+    finished = _finished(bundle, large, damaged)
+    assert (finished.returncode, finished.stderr) == (42, b"")
+    assert ["error" in line for line in _lines(finished.stdout.decode())] == [False, True]
+
+
+def _process(*arguments: str | Path) -> list[str | bytes]:
+    return [sys.executable, "-m", "components.shared.serving.predict", *map(os.fsencode, arguments)]
+
+
+def _finished(
+    *arguments: str | Path, encoding: str = "utf-8"
+) -> subprocess.CompletedProcess[bytes]:
+    return subprocess.run(
+        _process(*arguments),
+        capture_output=True,
+        env=os.environ | {"PYTHONPATH": ROOT, "PYTHONIOENCODING": encoding},
+        check=False,
+    )
+
+
+def test_names_are_valid_json_in_every_locale(bundle: Path) -> None:
+    """A name that is no UTF-8 ended the program; one with escape characters acted on terminals."""
+    names = [
+        b"\xff.jpg",
+        "ü😀.jpg".encode(),
+        b"\x1b]0;x\x07.jpg",
+        "\u202e\x9b.jpg".encode(),
+        b"a\nb.jpg",
+    ]
+    for encoding in ("utf-8:strict", "ascii:strict"):
+        finished = _finished(bundle, *map(os.fsdecode, names), encoding=encoding)
+        assert finished.returncode == 42, finished.stderr
+        assert finished.stdout.replace(b"\n", b"").decode(encoding.partition(":")[0]).isprintable()
+        lines = _lines(finished.stdout.decode())
+        assert [os.fsencode(line["image"]) for line in lines] == names
+
+
+def test_a_reader_that_goes_ends_the_program_without_a_word(bundle: Path, tmp_path: Path) -> None:
+    images = write_images(tmp_path / "kinds")[:1] * 3
+    process = subprocess.Popen(
+        _process("--batch-size", "1", bundle, *images),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        env=os.environ | {"PYTHONPATH": ROOT},
+        cwd=tmp_path,
+    )
+    assert process.stdout is not None
+    assert process.stdout.read(1) == b"{"
+    process.stdout.close()
+    assert process.stderr is not None
+    assert process.stderr.read() == b""
+    process.stderr.close()
+    assert process.wait() == 141  # 128 + SIGPIPE, as of every program
 
 
 def test_an_image_with_the_wrong_suffix_is_answered_as_the_stock_pipeline_would(
