@@ -8,7 +8,7 @@ names are given or the data have labels of their own.
 import difflib
 import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 from components.ingest_dataset.sources.config import EXCLUDE, SourceConfig
@@ -19,6 +19,7 @@ from components.shared.contracts.listing import first_of, shown
 NATIX = ("None", "Roadwork")
 _NATIX_MAP = {"0": "None", "1": "Roadwork", "-1": EXCLUDE}
 _NAMED_ROWS, _NAMED_LABELS = 10, 20
+_MOST_DIGITS = 10  # of a class's number
 _DEFAULT_GROUP_COLUMN = SourceConfig().group_column
 
 
@@ -67,13 +68,16 @@ def label_sources(sources: Sequence[Source], class_names: Sequence[str] | None) 
     else:
         names, origin = _names_of_data(sources, counts)
 
-    classes = [
-        {label: _class_of(label, source, names, class_names is not None) for label in count}
-        for source, count in zip(sources, counts, strict=True)
-    ]
+    given = class_names is not None
+    classes = []
+    for source, count in zip(sources, counts, strict=True):
+        missing = _missing_labels(source, count)
+        classes.append(
+            {x: _class_of(x, source, names, given=given, missing=missing) for x in count}
+        )
 
     _refuse_contradictions(sources, classes, names)
-    _refuse_unknown(sources, classes, f"{', '.join(names)} (from {origin})")
+    _refuse_unknown(sources, classes, f"{first_of(names)} (from {origin})")
     known = [{label: name for label, name in found.items() if name} for found in classes]
     _refuse_empty(sources, known, names, counts)
 
@@ -161,17 +165,27 @@ def _in_order_of_maps(maps: Sequence[Mapping[str, str]], names: set[str]) -> tup
     return tuple(sorted(names, key=_natural))
 
 
-def _class_of(label: Label, source: Source, class_names: Sequence[str], given: bool) -> str | None:
+def _class_of(
+    label: Label,
+    source: Source,
+    class_names: Sequence[str],
+    *,
+    given: bool,
+    missing: Collection[Label],
+) -> str | None:
     """Return the label's class or "exclude"; None where it has none.
 
     The source's map comes first, by the label's name before its number. A label that is a class is
-    this class. Without a map, 0 and 1 mean NATIX's classes where these are among the classes, else
-    numbers without names mean positions in given class names.
+    this class, but for the text None where it may stand for a missing label (`missing`). Without a
+    map, 0 and 1 mean NATIX's classes where these are among the classes, else numbers without names
+    mean positions in class names that are `given`.
     """
     label_map = source.label_map or {}
     for text in (label.text, label.value):
         if text in label_map:
             return label_map[text]
+    if label in missing:
+        return None
     if label.text in (*class_names, EXCLUDE):
         return label.text
     if set(label_map.values()) - {EXCLUDE}:
@@ -179,8 +193,22 @@ def _class_of(label: Label, source: Source, class_names: Sequence[str], given: b
     if {*NATIX} <= {*class_names} or label.text == "-1":
         return _NATIX_MAP.get(label.text)
 
-    position = int(label.value) if given and label.value.isdecimal() else len(class_names)
-    return class_names[position] if not label.name and position < len(class_names) else None
+    is_number = given and not label.name and label.value.isdecimal()
+    position = (
+        int(label.value) if is_number and len(label.value) < _MOST_DIGITS else len(class_names)
+    )
+    return class_names[position] if position < len(class_names) else None
+
+
+def _missing_labels(source: Source, labels: Collection[Label]) -> set[Label]:
+    """Return the label None where it may be what Python writes for a missing one.
+
+    That is among numbers, and where a label map names classes: there it is what the map says.
+    """
+    is_mapped = bool(set((source.label_map or {}).values()) - {EXCLUDE})
+    has_numbers = any(_is_number(label.value) and not label.name for label in labels)
+    is_missing = (is_mapped or has_numbers) and not source.named_by_folder
+    return {Label("None")} if is_missing else set()
 
 
 def _refuse_contradictions(
@@ -214,8 +242,7 @@ def _refuse_unknown(
     if unknown:
         # Rows are looked up for those that are named: every row may have a label of its own.
         named = [
-            f"{table.where} {_rows(table, label)}: label {shown(label.text)} is in neither"
-            " label_map nor class_names"
+            f"{table.where} {_rows(table, label)}: label {shown(label.text)} {_why(label)}"
             for table, label in unknown[:_NAMED_LABELS]
         ]
         problems = first_of([*named, *unknown[_NAMED_LABELS:]], most=len(named), separator="; ")
@@ -224,6 +251,12 @@ def _refuse_unknown(
             " label, add it to label_map as one of them or 'exclude', set class_names to all"
             " classes of the data, or name another label_column"
         )
+
+
+def _why(label: Label) -> str:
+    if label == Label("None"):
+        return "is not in label_map, and may stand for a missing label"
+    return "is in neither label_map nor class_names"
 
 
 def _refuse_empty(

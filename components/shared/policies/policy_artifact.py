@@ -49,7 +49,7 @@ def write_policy(
         f" {_unit_of_guarantee(policy.max_group_images)}"
     )
     if config.attempt > 1:
-        print(f"{policy.kind}: {attempts_sentence(config.attempt)}")
+        say(f"{policy.kind}: {attempts_sentence(config.attempt)}")
 
     with writing(path, kind=Kind.POLICY, step=step, config=config, inputs=inputs) as out:
         write_json(out / POLICY, policy.to_json())
