@@ -9,7 +9,6 @@ config.json`; both report how the step ended in `status.json` (beside the first 
 import argparse
 import contextlib
 import dataclasses
-import errno
 import inspect
 import os
 import sys
@@ -25,6 +24,7 @@ from components.shared.contracts.config import (
     shown_default,
     unknown_keys,
 )
+from components.shared.contracts.disk import full_disk
 from components.shared.contracts.documents import as_type, read_json
 from components.shared.contracts.environment import Variable
 from components.shared.contracts.errors import (
@@ -46,7 +46,6 @@ OutputFile = Annotated[Path, "output file"]
 Run = Callable[..., Any]
 
 _NUMBER = {True: "a list of paths", False: "one path"}
-_FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 def execute(run: Run, config: Mapping[str, Any], **artifacts: Any) -> Any:
@@ -144,12 +143,12 @@ def _run_reporting(
     except StreetVisionError as error:
         _report(status, run, error)
         fail(error)
-    except OSError as error:
-        _report(status, run, error)
-        if error.errno in _FULL:
-            fail(TransientError(f"{error.filename or 'a file'}: {error.strerror}"))
-        raise
     except BaseException as error:
+        reason = full_disk(error)
+        if reason:
+            full = TransientError(reason)
+            _report(status, run, full)
+            fail(full)
         _report(status, run, error)
         raise
 

@@ -16,6 +16,7 @@ import numpy.typing as npt
 
 from components.shared.contracts.artifact_kinds import Kind
 from components.shared.contracts.artifacts import Manifest, verify_dir, write_json
+from components.shared.contracts.disk import reserve
 from components.shared.contracts.documents import read_object
 from components.shared.contracts.errors import ArtifactError
 from components.shared.contracts.listing import first_of
@@ -134,13 +135,17 @@ def write_shards(
 ) -> None:
     """Write images into shards of an artifact's staging directory.
 
-    They are written through memory maps, so that the kernel pages them out as it needs.
+    They are written through memory maps, so that the kernel pages them out as it needs, into files
+    whose space is reserved before.
 
     Args:
         directory: the staging directory.
         images: (S, S, 3) uint8 each, in the order of the samples.
         count: number of images.
         image_size: S, in pixels.
+
+    Raises:
+        OSError: the disk is full.
     """
     (directory / "images").mkdir()
     shape = (image_size, image_size, 3)
@@ -151,6 +156,7 @@ def write_shards(
             rows = min(SHARD_SIZE, count - position)
             file = directory / "images" / f"shard-{position // SHARD_SIZE:05d}.npy"
             shard = np.lib.format.open_memmap(file, mode="w+", dtype=np.uint8, shape=(rows, *shape))
+            reserve(file)
 
         shard[position % SHARD_SIZE] = image
 

@@ -12,6 +12,7 @@ from typing import Any
 
 from components.shared.contracts import errors
 from components.shared.contracts.artifacts import write_json
+from components.shared.contracts.disk import full_disk
 from components.shared.contracts.errors import (
     PERMANENT_EXIT_CODE,
     MemoryExhaustedError,
@@ -30,9 +31,10 @@ _MEMORY_ERRORS = ("OutOfMemoryError", "MemoryError")
 
 def report_error(directory: Path, rank: int, error: BaseException) -> None:
     """Record the class and message of a failing rank's error."""
+    full = full_disk(error)
     document = {
-        "class": type(error).__name__,
-        "message": one_line(error),
+        "class": TransientError.__name__ if full else type(error).__name__,
+        "message": full or one_line(error),
         "monotonic_ns": time.monotonic_ns(),
     }
     write_json(directory / _ERROR_FILE.format(rank=rank), document)
