@@ -9,6 +9,7 @@ import typer
 from typer.main import get_command
 
 from components.shared.contracts.errors import StreetVisionError
+from components.shared.contracts.interrupts import Interrupts, SignalReceivedError, interruptible
 from components.shared.contracts.redaction import redact_output
 from pipelines.cli import cluster, local, packages, runs, schedules
 from pipelines.cli.help import MODULE, WIDTH, VerbGroup
@@ -20,21 +21,34 @@ _ABOUT = "The stage-1 pipeline: run it here, or compile, upload, run and schedul
 def main(arguments: Sequence[str] | None = None) -> None:
     """Parse and run one verb; every deliberate error is one line.
 
-    The exit code is 42 for an error that a retry cannot help, 2 for an unknown verb or option.
+    The exit code is 42 for an error that a retry cannot help, 2 for an unknown verb or option, and
+    128 more than the signal's number for Ctrl-C, SIGTERM and SIGHUP.
     """
     redact_output()
-    try:
-        code = run_verb(arguments)
-    except StreetVisionError as error:
-        from components.shared.contracts.step import fail
+    with interruptible() as interrupts:
+        try:
+            code = run_verb(arguments)
+        except StreetVisionError as error:
+            _end_if_interrupted(interrupts)
+            from components.shared.contracts.step import fail
 
-        fail(error)
-    except typer.TyperException as error:
-        print(f"error: {_usage_error(error)}", file=sys.stderr)
-        sys.exit(error.exit_code)
+            fail(error)
+        except typer.TyperException as error:
+            print(f"error: {_usage_error(error)}", file=sys.stderr)
+            sys.exit(error.exit_code)
+        except SignalReceivedError:
+            code = None
 
+    _end_if_interrupted(interrupts)
     if code is not None:
         sys.exit(code)
+
+
+def _end_if_interrupted(interrupts: Interrupts) -> None:
+    """Say what ended the verb: Typer, or an error that follows from the signal, hides it."""
+    if interrupts.received is not None:
+        print(f"error: {interrupts.received}", file=sys.stderr, flush=True)
+        sys.exit(interrupts.received.exit_code)
 
 
 def run_verb(arguments: Sequence[str] | None = None) -> int | None:

@@ -1,7 +1,6 @@
 """Verbs that look at a whole cluster: `doctor` and `smoke`."""
 
 import contextlib
-import signal
 import sys
 from typing import TYPE_CHECKING, Annotated
 
@@ -39,7 +38,7 @@ schedules deleted; artifacts stay, since KFP's cache points later runs to them.
 
 checks: demo-data, run, second-run, schedule, pod-deleted, process-killed, wrong-data
 
-exit code: 0 if no check failed, 1 if one did, 130 after Ctrl-C
+exit code: 0 if no check failed, 1 if one did, 130 after Ctrl-C, 143 after SIGTERM
 """
 
 
@@ -123,8 +122,6 @@ def smoke(
     names = selected_checks(only, skip)
     backend = _backend(api, store, resources, run)
 
-    # A job that is ended cleans up as after Ctrl-C.
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
     waiting = Waiting(backend, timeout, poll)
     sys.exit(run_smoke(backend, names, waiting, delete_data=delete_data))
 

@@ -1,16 +1,16 @@
-"""A quiet end of a command whose output is closed (`| head`) or that is interrupted."""
+"""A quiet end of a command whose output is closed (`| head`)."""
 
 import contextlib
 import os
 import sys
 from collections.abc import Iterator
 
-from pipelines.exit_codes import CLOSED, INTERRUPTED
+from pipelines.exit_codes import CLOSED
 
 
 @contextlib.contextmanager
 def ending_quietly() -> Iterator[None]:
-    """End the process without a traceback where standard output is closed, or on Ctrl-C."""
+    """End the process without a traceback where standard output is closed."""
     try:
         try:
             yield
@@ -20,5 +20,3 @@ def ending_quietly() -> Iterator[None]:
         # The interpreter flushes once more at its end; what is left has no reader.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(CLOSED)
-    except KeyboardInterrupt:
-        sys.exit(INTERRUPTED)

@@ -160,13 +160,13 @@ def upload_data(
     runs = find_store(api, store)
     try:
         done = transfer(runs.store, selection.files, bucket, prefix, delete=delete)
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as interrupt:
         print(
             "interrupted; the objects that were sent are complete, and the same command sends the"
             " rest",
             file=sys.stderr,
         )
-        sys.exit(INTERRUPTED)
+        sys.exit(getattr(interrupt, "exit_code", INTERRUPTED))
 
     removed = f", {done.n_deleted} removed" if delete else ""
     print(

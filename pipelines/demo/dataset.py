@@ -8,6 +8,7 @@ files are broken.
 import datetime
 import io
 import multiprocessing
+import signal
 from collections.abc import Iterable
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
@@ -17,6 +18,7 @@ import numpy as np
 
 from components.shared.contracts.errors import ConfigError
 from components.shared.contracts.machine import n_usable_cores
+from components.shared.contracts.processes import end_with_parent
 from components.shared.contracts.random_streams import DemoStream
 from components.shared.contracts.tables import write_table
 from pipelines.demo import N_IMAGES
@@ -146,8 +148,15 @@ def _write_images(directory: Path, rows: list[PlannedImage], seed: int) -> None:
         return
 
     # spawn: forking a process that may run torch's threads can deadlock
-    with ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn")) as pool:
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(workers, mp_context=context, initializer=_begin_worker) as pool:
         _exhaust(pool.map(_write_drive, *arguments))
+
+
+def _begin_worker() -> None:
+    """Leave Ctrl-C to the process that waits for this one, and end with it."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    end_with_parent()
 
 
 def _exhaust(results: Iterable[None]) -> None:

@@ -67,7 +67,7 @@ def run_smoke(
 
     Return the exit code.
 
-    0 where none failed, 1 where one did, 130 after Ctrl-C.
+    0 where none failed, 1 where one did, 130 after Ctrl-C, 143 after SIGTERM.
     """
     checks = Checks(backend, waiting)
     results: dict[str, Result] = {}
@@ -76,9 +76,9 @@ def run_smoke(
     try:
         for row in _rows(checks, names, waiting.clock.now, results):
             print(row, flush=True)
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as interrupt:
         print("interrupted; cleaning up", file=sys.stderr, flush=True)
-        return INTERRUPTED
+        return getattr(interrupt, "exit_code", INTERRUPTED)
     finally:
         try:
             for line in CleanUp(checks.made, backend, waiting).run(delete_data=delete_data):

@@ -2,9 +2,12 @@
 
 import os
 import re
+import signal
 import subprocess
 import sys
+import time
 import tomllib
+from pathlib import Path
 
 import pytest
 from packaging.requirements import Requirement
@@ -242,3 +245,23 @@ def test_the_script_and_the_dependencies_are_declared_once() -> None:
 
 def test_both_packages_declare_that_they_are_typed() -> None:
     assert all((ROOT / package / "py.typed").is_file() for package in ("components", "pipelines"))
+
+
+@pytest.mark.parametrize("name", ["SIGINT", "SIGTERM", "SIGHUP"])
+def test_a_signal_ends_a_verb_with_one_line(
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+    name: str,
+) -> None:
+    number = getattr(signal, name)
+
+    def interrupted(*_: object) -> None:
+        os.kill(os.getpid(), number)
+        time.sleep(5)
+
+    monkeypatch.setattr("pipelines.cli.local._values", interrupted)
+    with pytest.raises(SystemExit) as ended:
+        main(["run", "--output", str(tmp_path / "runs")])
+    assert ended.value.code == 128 + number
+    assert capsys.readouterr().err == f"error: interrupted by {name}\n"

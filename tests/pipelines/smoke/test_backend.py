@@ -5,7 +5,6 @@ its nodes in the recorded form), and a disturbed training goes on once its pod w
 process killed. S3 is real.
 """
 
-import contextlib
 import os
 import re
 import signal
@@ -211,7 +210,6 @@ def cluster(
     with (
         kubernetes_server() as kubernetes,
         kfp_server(token="planted-token" if multi_user else None, multi_user=multi_user) as api,
-        _restored(signal.SIGTERM),
     ):
         keys = {"accesskey": s3.access_key, "secretkey": s3.secret_key}
         kubernetes.hold_ready_namespace(namespace, bucket, "mlpipeline-minio-artifact", keys)
@@ -234,13 +232,6 @@ def _write_backbone(folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "config.json").write_text("{}")
     (folder / "model.safetensors").write_bytes(b"weights")
-
-
-@contextlib.contextmanager
-def _restored(number: signal.Signals) -> Iterator[None]:
-    handler = signal.getsignal(number)
-    yield
-    signal.signal(number, handler)
 
 
 def smoke(cluster: ScriptedCluster, endpoint: str, *options: str) -> Any:
@@ -415,7 +406,7 @@ def test_a_killed_command_cleans_up(cluster: ScriptedCluster, s3: StoreSettings)
         return original(*arguments)
 
     cluster._training = killed  # type: ignore[method-assign]
-    assert smoke(cluster, s3.endpoint, "--only", "pod-deleted") == 130
+    assert smoke(cluster, s3.endpoint, "--only", "pod-deleted") == 143
     assert cluster.archived == ["pod-deleted"]
 
 
