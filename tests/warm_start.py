@@ -211,7 +211,8 @@ def _run(command: list[str], environment: dict[str, str]) -> int:
     importlib.import_module("numpy").random.seed()
     start = command.index("-m") + 1
     module, sys.argv = command[start], command[start:]
-    sys.modules.pop(module, None)
+    for name in sys.argv:  # also of a module that runs another
+        sys.modules.pop(name, None)
     code: object = 0
     try:
         runpy.run_module(module, run_name="__main__", alter_sys=True)

@@ -15,17 +15,19 @@ import contextlib
 import functools
 import json
 import os
-import subprocess
-import sys
+import signal
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from components.shared.contracts.artifacts import write_json
 from components.shared.contracts.environment import Variable
 from components.shared.contracts.errors import PermanentError
+from components.shared.contracts.interrupts import SignalReceivedError
 from pipelines import kfp_private
+from pipelines.local.step_process import StepProcesses
 
 # What the compiler writes for a component that installs no packages; the component's code and
 # arguments follow it.
@@ -63,11 +65,15 @@ class Steps:
     temporary: Path
     descriptors: tuple[int, ...] = ()
     ended: list[StepEnd] = field(default_factory=list)
+    processes: StepProcesses = field(default_factory=StepProcesses)
 
     @contextlib.contextmanager
     def started_here(self) -> Iterator[None]:
-        """Make kfp.local start steps with the command lines of this module, inside the context."""
-        with contextlib.ExitStack() as changes:
+        """Make kfp.local start steps with the command lines of this module, inside the context.
+
+        A signal that asks this process to end ends the steps first.
+        """
+        with self.processes.ended_by_signals(), contextlib.ExitStack() as changes:
             for module, name, ours in (
                 (
                     kfp_private.subprocess_task_handler,
@@ -103,34 +109,32 @@ class _StepHandler(kfp_private.subprocess_task_handler.SubprocessTaskHandler):
             Variable.STATUS: str(folder / "status.json"),
         }
         code_folder = Path(tempfile.mkdtemp(dir=self._steps.temporary))
-        command = _command(self.full_command, code_folder)
-        code = _run(command, variables, self._steps.descriptors)
+        arguments = _arguments(self.full_command, code_folder)
+        processes = self._steps.processes
+        try:
+            code = processes.run(arguments, variables, self._steps.descriptors)
+        finally:
+            if processes.interrupted:
+                _record_interrupt(folder)
         self._steps.ended.append(StepEnd(folder, code, inputs))
 
         status = kfp_private.status.Status
         return status.SUCCESS if code == 0 else status.FAILURE
 
 
-def _run(command: Sequence[str], variables: Mapping[str, str], descriptors: Sequence[int]) -> int:
-    """Print what the command prints, line by line; return its exit code."""
-    with subprocess.Popen(
-        command,
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        encoding="utf-8",
-        errors="backslashreplace",
-        env=variables,
-        pass_fds=descriptors,
-    ) as process:
-        assert process.stdout is not None
-        for line in process.stdout:
-            print(line, end="")
-        return process.wait()
+def _record_interrupt(folder: Path) -> None:
+    """Write the status of a step that was killed before it could, or that had not begun to."""
+    status = folder / "status.json"
+    if not status.exists():
+        error = SignalReceivedError(signal.SIGTERM)
+        document = {"step": folder.name.replace("-", "_"), "state": "failed", "permanent": False}
+        document |= {"error_class": type(error).__name__, "message": str(error)}
+        status.parent.mkdir(parents=True, exist_ok=True)
+        write_json(status, document)
 
 
-def _command(compiled: Sequence[str], folder: Path) -> list[str]:
-    """Return the words that run a compiled component; its code is written into `folder`."""
+def _arguments(compiled: Sequence[str], folder: Path) -> list[str]:
+    """Return the arguments of kfp's executor; the component's code is written into `folder`."""
     shell, script, code, arguments = compiled[:2], compiled[2], compiled[3], compiled[4:]
     if list(shell) != ["sh", "-ec"] or script.split() != _SCRIPT.split():
         raise PermanentError(
@@ -140,9 +144,8 @@ def _command(compiled: Sequence[str], folder: Path) -> list[str]:
 
     module = folder / "ephemeral_component.py"
     module.write_text(code, encoding="utf-8")
-    start = [sys.executable, "-m", "kfp.dsl.executor_main", "--component_module_path", str(module)]
 
-    return [*start, *arguments]
+    return ["--component_module_path", str(module), *arguments]
 
 
 def _with_input(

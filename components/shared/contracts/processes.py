@@ -1,8 +1,14 @@
-"""Processes that end with their parent, however that ends."""
+"""Processes that end with their parent, however that ends.
+
+`python -m components.shared.contracts.processes MODULE ...` runs a module in such a process: from
+its first moment, and not only when the module has imported torch, which can take many seconds.
+"""
 
 import ctypes
 import os
+import runpy
 import signal
+import sys
 import threading
 import time
 
@@ -10,6 +16,13 @@ from components.shared.contracts.environment import Variable
 
 _PR_SET_PDEATHSIG = 1  # linux/prctl.h
 _WATCH_SECONDS = 0.5
+
+
+def main() -> None:
+    """Run the module that the first argument names, with the arguments that follow it."""
+    end_with_parent()
+    del sys.argv[0]
+    runpy.run_module(sys.argv[0], run_name="__main__", alter_sys=True)
 
 
 def end_with_parent() -> None:
@@ -44,3 +57,7 @@ def _end_after(parent: int) -> None:
     while os.getppid() == parent:
         time.sleep(_WATCH_SECONDS)
     os.kill(os.getpid(), signal.SIGKILL)
+
+
+if __name__ == "__main__":
+    main()

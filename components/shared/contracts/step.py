@@ -35,6 +35,7 @@ from components.shared.contracts.errors import (
     TransientError,
     one_line,
 )
+from components.shared.contracts.interrupts import SignalReceivedError, interruptible
 from components.shared.contracts.listing import first_of, shown
 from components.shared.contracts.redaction import redact_output
 
@@ -85,12 +86,15 @@ def main(run: Run, config_class: type[Config]) -> None:
 
     arguments = parser.parse_args()
     redact_output()
-    try:
-        job = _read_job(arguments.config)
-    except ConfigError as error:
-        fail(error)
-
-    _run_reporting(run, config_class, job.config, job.paths)
+    with interruptible():
+        try:
+            job = _read_job(arguments.config)
+            _run_reporting(run, config_class, job.config, job.paths)
+        except ConfigError as error:
+            fail(error)
+        except SignalReceivedError as received:
+            print(f"error: {received}", file=sys.stderr, flush=True)
+            sys.exit(received.exit_code)
 
 
 def path_parameters(run: Run) -> dict[str, str]:

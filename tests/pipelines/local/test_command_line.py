@@ -176,5 +176,5 @@ def test_an_environment_that_make_cannot_name_is_refused_in_one_line(
 def test_a_command_that_kfp_compiles_differently_is_refused(tmp_path: Path) -> None:
     compiled = ["sh", "-ec", "python3 -m other", "code", "--executor_input", "{{$}}"]
     with pytest.raises(PermanentError, match=r"^command='python3 -m other' of a step is not what"):
-        command_line._command(compiled, tmp_path)
+        command_line._arguments(compiled, tmp_path)
     assert not list(tmp_path.iterdir())

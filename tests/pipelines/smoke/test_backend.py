@@ -17,6 +17,7 @@ from typing import Any
 import pytest
 
 from components.shared.contracts.errors import TransientError
+from components.shared.contracts.interrupts import interruptible
 from components.shared.storage import Store, StoreSettings
 from components.shared.training.launch import torchrun
 from components.shared.training.session import fit as loop
@@ -237,7 +238,7 @@ def _write_backbone(folder: Path) -> None:
 def smoke(cluster: ScriptedCluster, endpoint: str, *options: str) -> Any:
     """The command; returns its exit code."""
     arguments = ["smoke", "--profile", "cpu", "--poll", "0", "--store-endpoint", endpoint, *options]
-    with pytest.raises(SystemExit) as ended:
+    with interruptible(), pytest.raises(SystemExit) as ended:
         run_verb(arguments)
     return ended.value.code
 

@@ -12,7 +12,6 @@ from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 
 from components.shared.contracts.artifacts import write_json
 from components.shared.contracts.environment import Variable
-from components.shared.contracts.processes import end_with_parent
 from components.shared.contracts.redaction import redact_output
 from components.shared.training.launch.failures import AGENT_FILE
 
@@ -22,7 +21,6 @@ def main() -> None:
 
     The launcher reads {"failures": [{"rank": int, "exit_code": int}]}.
     """
-    end_with_parent()
     redact_output()
     os.environ[Variable.PARENT] = str(os.getpid())
     try:

@@ -22,6 +22,7 @@ __all__ = ["HANG_SECONDS", "launch", "report_error"]
 # are long (`Heartbeat.hung`).
 HANG_SECONDS = 240.0
 _HOST = "127.0.0.1"
+_WITH_PARENT = ("-m", "components.shared.contracts.processes")
 _POLL_SECONDS = 0.2
 _END_SECONDS = 10.0
 _PROJECT_ROOT = Path(__file__).resolve().parents[4]
@@ -45,12 +46,13 @@ def launch(
     # here can write to.
     command = [
         sys.executable,
-        "-m",
+        *_WITH_PARENT,
         "components.shared.training.launch.agent",
         f"--nproc-per-node={count}",
     ]
     command += ["--rdzv-backend=static", f"--master-addr={_HOST}", f"--master-port={_free_port()}"]
-    command += ["--log-dir", str(job.parent / "torchrun"), "-m", module, "--config", str(job)]
+    command += ["--log-dir", str(job.parent / "torchrun"), *_WITH_PARENT, module]
+    command += ["--config", str(job)]
 
     kills_before = n_oom_kills()
     process = subprocess.Popen(command, env=_environment(job.parent, count))
@@ -85,7 +87,7 @@ def _environment(directory: Path, count: int) -> dict[str, str]:
 
 
 def _end(process: "subprocess.Popen[bytes]", heartbeat: Heartbeat) -> None:
-    """Kill torchrun, with which its ranks end (`end_with_parent`), and wait for their end."""
+    """Kill torchrun, with which its ranks end (`contracts.processes`), and wait for their end."""
     if process.poll() is None:
         process.kill()
         # Without the kernel's help, a rank that hangs does not notice that its parent ended.

@@ -17,7 +17,6 @@ import torch.distributed as dist
 from torch import nn
 
 from components.shared.contracts.environment import Variable
-from components.shared.contracts.processes import end_with_parent
 from components.shared.training.launch.heartbeat import LONGEST_SILENCE_SECONDS, Heartbeat
 
 # A collective call gives up after this time: after the launcher, which names the rank that hangs
@@ -120,9 +119,6 @@ def process_group() -> Iterator[World]:
     After an error the rank must end at once (`leave`): destroying the group would wait for the
     other ranks.
     """
-    if Variable.PARENT in os.environ:
-        end_with_parent()
-
     use_gpu = torch.cuda.is_available()
     local_rank = int(os.environ[Variable.LOCAL_RANK])
     if use_gpu:
