@@ -112,8 +112,8 @@ class Variable(StrEnum):
     )
     PARENT = (
         "STREETVISION_PARENT",
-        "Process whose end a rank or torchrun must not outlive; set by the step and by torchrun.",
-        "torchrun and its ranks",
+        "Process that this one must not outlive; set by the local run, the step and torchrun.",
+        "local steps, torchrun and its ranks",
         "the parent process",
     )
     REPORTS = (
