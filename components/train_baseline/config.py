@@ -119,18 +119,27 @@ class TrainBaselineConfig(BackboneLoopConfig, RecipeConfig, MonitorConfig):
                 " alone; use adamw, or another mode"
             )
 
-        try:
-            mapping = isinstance(json.loads(self.adapter_options or "{}"), dict)
-        except ValueError:
-            mapping = False
+        return problems + self._adapter_problems()
 
-        if not mapping:
-            problems.append(
+    def _adapter_problems(self) -> list[str]:
+        """Return what is wrong with `adapter_options`."""
+        try:
+            options = json.loads(self.adapter_options or "{}")
+        except ValueError:
+            options = None
+
+        if not isinstance(options, dict):
+            return [
                 f'adapter_options={self.adapter_options!r} must be a JSON mapping, like {{"bias":'
                 ' "all"}'
-            )
+            ]
 
-        return problems
+        return [
+            f"adapter_options: {name}={value} would draw anew in each pass, so that the result"
+            " depended on the size of micro-batches; use dropout, which is of the head's input"
+            for name, value in options.items()
+            if "dropout" in name and value
+        ]
 
     def views(self, class_names: Sequence[str]) -> ViewSpec | None:
         """Return how images are cut into views; None for the whole image alone."""

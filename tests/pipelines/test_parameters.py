@@ -52,6 +52,7 @@ def test_pairs_win_over_the_file_which_may_group_options_by_phase(tmp_path: Path
         (["epochs=0"], "epochs=0 must be >= 1"),
         (["epochs=many"], "epochs='many' must be int, got str"),
         (["adapter_options=[]"], "adapter_options='[]' must be a JSON mapping"),
+        (['adapter_options={"lora_dropout": 0.1}'], "lora_dropout=0.1 would draw anew"),
         (["mode=half"], "mode='half' must be one of frozen, full, lora, dora"),
         (["modes=[lora]"], "'modes' is chosen when the pipeline is compiled: --modes full,lora"),
         (

@@ -212,6 +212,16 @@ class Classifier(nn.Module):
         self.spec = spec
         self.distilled_head: Head | None = None
 
+    def train(self, mode: bool = True) -> "Classifier":
+        """Set the training mode of all but the backbone, which always computes the same.
+
+        DINOv3 draws a random scale of its position embeddings in training mode, by the pass: the
+        draws would depend on the number of processes and the size of micro-batches.
+        """
+        super().train(mode)
+        self.backbone.eval()
+        return self
+
     def features(self, pixel_values: torch.Tensor) -> torch.Tensor:
         """Return the head's input: (B, 2h), or (B, V, 2h) for views.
 

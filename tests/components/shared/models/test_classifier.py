@@ -1,12 +1,19 @@
-"""A bag's logits are plus and minus half the aggregated margin."""
+"""Heads of several views, and a classifier in training."""
 
 import dataclasses
 
 import pytest
 import torch
 
-from components.shared.models.classifier import BagHead, MulticlassBagHead
+from components.shared.models.classifier import (
+    BagHead,
+    Classifier,
+    ClassifierSpec,
+    Head,
+    MulticlassBagHead,
+)
 from components.shared.vision.view_spec import ViewSpec
+from tests.components.shared.models.families import FAMILIES, small
 
 SPEC = ViewSpec(
     grid=3,
@@ -65,3 +72,20 @@ def test_the_gate_of_many_classes_looks_where_the_decision_comes_from() -> None:
     decided = head(features).argmax(dim=1)
     surest = head.margins(features)[torch.arange(5), :, decided].argmax(dim=1)
     torch.testing.assert_close(head.pooled(features), features[torch.arange(5), surest])
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_pass_in_training_is_that_of_evaluation_for_every_family(family: str) -> None:
+    """DINOv3 would draw the scale of its positions; a micro-batch must not change a sample."""
+    torch.manual_seed(0)
+    half = (0.5, 0.5, 0.5)
+    spec = ClassifierSpec(("None", "Roadwork"), 56, half, half, family)
+    classifier = Classifier(small(family), Head(64, 2), spec)
+    pixels = torch.randn(4, 3, 56, 56)
+    expected = classifier.eval()(pixels)
+
+    classifier.train()
+    assert classifier.head.training
+    torch.testing.assert_close(classifier(pixels), expected, rtol=0, atol=1e-6)
+    parts = torch.cat([classifier(part) for part in pixels.split(1)])
+    torch.testing.assert_close(parts, expected, rtol=0, atol=1e-5)
