@@ -130,6 +130,7 @@ def test_a_wrong_file_is_refused(
     paths = {"source": str(folder / "in"), "result": str(folder / "task/out")}
     (folder / "job.json").write_text(json.dumps({"paths": paths} | document))
     monkeypatch.setattr("sys.argv", ["step", str(folder / "job.json")])
+    monkeypatch.chdir(folder)  # where a relative output's status.json goes
     with pytest.raises(SystemExit) as caught:
         main(run, Settings)
     assert caught.value.code == 42
