@@ -9,7 +9,7 @@ import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar, get_args
 
 import yaml
 from kfp import dsl, kubernetes
@@ -26,7 +26,16 @@ STORE_CONFIG = "streetvision-store"
 # Settings of the object store that are no secrets; keys of STORE_CONFIG and variables of the same
 # name.
 STORE_VARIABLES: tuple[str, ...] = (Variable.S3_ENDPOINT, Variable.S3_SECURE, Variable.S3_REGION)
-OWN_STORE_SECRET = "streetvision-s3"  # noqa: S105 - a name: with the components minio and external-s3
+# Names of the Secrets that manifests/base/credentials makes, by the role of the store's user. The
+# team's is for people, and no step is given it.
+OWN_STORE_SECRETS = {
+    "data": "streetvision-data",
+    "runs": "streetvision-runs",
+    "checkpoints": "streetvision-checkpoints",
+}
+TEAM_SECRET = "streetvision-team"  # noqa: S105 - a name
+STORE_CA = "streetvision-store-ca"  # ConfigMap of manifests/components/tls
+_CA_FOLDER = "/streetvision/ca"  # of the file that manifests/components/tls/settings names
 PULL_POLICIES = ("Always", "IfNotPresent", "Never")
 GPU = "nvidia.com/gpu"
 _USER = 10001  # that of images/Dockerfile
@@ -40,6 +49,8 @@ _QUANTITIES = (
     "shared_memory",
 )
 
+Role = Literal["data", "runs", "checkpoints"]
+ROLES: tuple[Role, ...] = get_args(Role)
 C = TypeVar("C", bound=Config)
 
 
@@ -99,11 +110,18 @@ class TrainingResources(StepResources):
 
 @dataclass(frozen=True, kw_only=True)
 class Secrets(Config):
-    """Names of Secrets in the namespace of the runs, and of the keys in them; never a value."""
+    """Names of Secrets in the namespace of the runs, and of the keys in them; never a value.
+
+    A store with one user has one Secret, `store`; a store with a user for each role has three more,
+    and a step is given that of its role only.
+    """
 
     store: str = option(
         "mlpipeline-minio-artifact", "Secret with the object store's credentials; KFP's own."
     )
+    data: str = option("", "Secret of the user who reads data; empty: store.")
+    runs: str = option("", "Secret of the user who writes runs and lineages; empty: store.")
+    checkpoints: str = option("", "Secret of the user who writes checkpoints; empty: store.")
     store_access_key: str = option("accesskey", "Key of the access key in it.")
     store_secret_key: str = option("secretkey", "Key of the secret key in it.")
     hub: str = option(
@@ -111,6 +129,15 @@ class Secrets(Config):
         f"Optional Secret with {Variable.HUB_TOKEN}, for gated backbones of the hub.",
     )
     image_pull: tuple[str, ...] = option((), "Secrets of private registries.")
+
+    def of(self, role: Role) -> str:
+        """Return the name of the Secret of a role."""
+        named: str = getattr(self, role)
+        return named or self.store
+
+    def of_steps(self) -> tuple[str, ...]:
+        """Return the names of the Secrets that steps are given, each once."""
+        return tuple(dict.fromkeys(self.of(role) for role in ROLES))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -135,11 +162,17 @@ class Profile:
 
 
 def load_profile(
-    name: str, *, queue: str = "", store_secret: str = "", registry: str = ""
+    name: str,
+    *,
+    queue: str = "",
+    store_secret: str = "",
+    own_store: bool = False,
+    registry: str = "",
 ) -> Profile:
     """Read a shipped profile by its name, or a YAML file.
 
-    `queue` and `store_secret` replace the profile's where given. The images' registry is
+    `queue` and `store_secret` replace the profile's where given; `store_secret` serves all roles,
+    `own_store` gives each role the Secret of manifests/base/credentials. The images' registry is
     `registry`, else that of the environment.
 
     Raises ConfigError that names the file, the field and the value.
@@ -155,11 +188,18 @@ def load_profile(
     except (OSError, UnicodeDecodeError, yaml.YAMLError, ConfigError) as error:
         raise ConfigError(f"profile {file}: {error}") from error
 
-    secrets = (
-        dataclasses.replace(profile.secrets, store=store_secret)
-        if store_secret
-        else profile.secrets
-    )
+    if store_secret and own_store:
+        raise ConfigError(
+            f"--store-secret {store_secret!r} and --own-store exclude each other: one Secret for all"
+            " steps, or one for each role"
+        )
+
+    secrets = profile.secrets
+    if store_secret:
+        one_for_all: dict[str, str] = dict.fromkeys(ROLES, "")
+        secrets = dataclasses.replace(secrets, store=store_secret, **one_for_all)
+    if own_store:
+        secrets = dataclasses.replace(secrets, **OWN_STORE_SECRETS)
 
     return dataclasses.replace(
         profile,
@@ -209,24 +249,27 @@ def training(task: dsl.PipelineTask, profile: Profile) -> dsl.PipelineTask:
 
     Its checkpoints outlive the pod if STORE_CONFIG names a store for them.
     """
-    return with_store(torchrun(task, profile), profile, Variable.CHECKPOINT_STORE)
+    return with_store(torchrun(task, profile), profile, "checkpoints", Variable.CHECKPOINT_STORE)
 
 
-def with_store(task: dsl.PipelineTask, profile: Profile, *further: str) -> dsl.PipelineTask:
-    """Give a step the object store's address and credentials by reference.
+def with_store(
+    task: dsl.PipelineTask, profile: Profile, role: Role, *further: str
+) -> dsl.PipelineTask:
+    """Give a step the object store's address, and by reference the credentials of its role.
 
     Without them in the namespace it runs too.
 
     `further` are other keys of STORE_CONFIG that become variables of the same name.
     """
-    settings = {name: name for name in (*STORE_VARIABLES, *further)}
+    settings = {name: name for name in (*STORE_VARIABLES, Variable.S3_CA_FILE, *further)}
     kubernetes.use_config_map_as_env(task, STORE_CONFIG, settings, optional=True)
+    kubernetes.use_config_map_as_volume(task, STORE_CA, _CA_FOLDER, optional=True)
 
     keys = {
         profile.secrets.store_access_key: Variable.S3_ACCESS_KEY,
         profile.secrets.store_secret_key: Variable.S3_SECRET_KEY,
     }
-    kubernetes.use_secret_as_env(task, profile.secrets.store, keys, optional=True)
+    kubernetes.use_secret_as_env(task, profile.secrets.of(role), keys, optional=True)
 
     return task
 

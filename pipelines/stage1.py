@@ -75,13 +75,17 @@ def stage1(profile: Profile, variant: Variant = Variant()) -> Any:  # noqa: B008
     def wire(form: dict[str, Any]) -> Outputs:
         run = configure(**form, pretrain=variant.pretrain, modes=list(variant.modes))
         run.set_caching_options(enable_caching=False)  # the step that notices that the data changed
-        resources.with_store(_set(resources.light, run, profile), profile, Variable.LINEAGES)
+        resources.with_store(
+            _set(resources.light, run, profile), profile, "data", Variable.LINEAGES
+        )
         config = run.outputs
 
         ingest = ingest_dataset(config=config["ingest_dataset"])
-        resources.with_store(_set(resources.heavy, ingest, profile), profile)
+        resources.with_store(_set(resources.heavy, ingest, profile), profile, "data")
         split = split_dataset(dataset=ingest.outputs["dataset"], config=config["split_dataset"])
-        resources.with_store(_set(resources.light, split, profile), profile, Variable.LINEAGES)
+        resources.with_store(
+            _set(resources.light, split, profile), profile, "runs", Variable.LINEAGES
+        )
 
         trained = train(
             dataset=ingest.outputs["dataset"],
@@ -117,7 +121,7 @@ def _backbone(profile: Profile, variant: Variant, config: Any, split: dsl.Pipeli
     Labels only where compiled in.
     """
     imported = import_backbone(config=config["import_backbone"])
-    resources.with_store(_set(resources.heavy, imported, profile), profile)
+    resources.with_store(_set(resources.heavy, imported, profile), profile, "data")
     resources.with_hub_token(imported, profile)
     if variant.pretrain == "none":
         return imported.outputs["pretrained"]

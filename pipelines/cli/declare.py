@@ -74,7 +74,7 @@ def _options_of(group: Any) -> list[inspect.Parameter]:
     for field in dataclasses.fields(group):
         option = typer.Option(
             f"--{field.name.replace('_', '-')}",
-            metavar=field.metadata["metavar"],
+            metavar=field.metadata["metavar"] or None,
             help=field.metadata["help"],
             rich_help_panel=group.TITLE,
         )

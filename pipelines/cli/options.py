@@ -108,9 +108,15 @@ class ResourceOptions:
     queue: str = _option("NAME", "Kueue's LocalQueue for training. Without it: none.", default="")
     store_secret: str = _option(
         "NAME",
-        "Secret with the object store's accesskey and secretkey. Without it: the profile's, which"
-        " is KFP's own store.",
+        "One Secret with the object store's accesskey and secretkey for all steps. Without it: the"
+        " profile's, which is KFP's own store.",
         default="",
+    )
+    own_store: bool = _option(
+        "",
+        "A store of the pipeline's own: each step is given the Secret of its role only,"
+        " streetvision-data, streetvision-runs or streetvision-checkpoints.",
+        default=False,
     )
     registry: str = _option(
         "PREFIX",
@@ -126,6 +132,7 @@ class ResourceOptions:
             self.profile,
             queue=self.queue,
             store_secret=self.store_secret,
+            own_store=self.own_store,
             registry=self.registry,
         )
 
