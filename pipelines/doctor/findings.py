@@ -15,9 +15,14 @@ _FORBIDDEN = re.compile(r'cannot (\w+) resource \\?"([\w./-]+)\\?"')
 
 
 class Status(StrEnum):
-    """Outcome of a check; UNKNOWN where it could not be looked at, which is no failure."""
+    """Outcome of a check.
+
+    WARNING: a run works, and something should be mended all the same. UNKNOWN: it could not be
+    looked at. Neither is a failure.
+    """
 
     OK = "ok"
+    WARNING = "warning"
     MISSING = "MISSING"
     UNKNOWN = "unknown"
 
@@ -44,7 +49,7 @@ Check = Callable[[], Passed]
 
 
 class CheckError(Exception):
-    """Raised by a check that did not pass; `missing` and `unknown` make it."""
+    """Raised by a check that did not pass; `missing`, `warning` and `unknown` make it."""
 
     def __init__(self, status: Status, found: str, advice: str) -> None:
         super().__init__(found)
@@ -55,6 +60,11 @@ class CheckError(Exception):
 def missing(found: str, advice: str) -> CheckError:
     """Return the error for something that a run needs and that is not there."""
     return CheckError(Status.MISSING, found, advice)
+
+
+def warning(found: str, advice: str) -> CheckError:
+    """Return the error for something that works and should be mended all the same."""
+    return CheckError(Status.WARNING, found, advice)
 
 
 def unknown(found: str, advice: str = "") -> CheckError:

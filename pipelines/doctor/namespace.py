@@ -12,7 +12,7 @@ from pipelines.kubeflow.launcher import (
     service_of,
 )
 from pipelines.kubeflow.reader import ClusterReader
-from pipelines.resources import OWN_STORE_SECRET, STORE_CONFIG
+from pipelines.resources import OWN_STORE_SECRETS, STORE_CONFIG, TEAM_SECRET
 
 PROFILE_LABEL = ("app.kubernetes.io/part-of", "kubeflow-profile")
 _PROFILE_LABELS = (PROFILE_LABEL, ("pipelines.kubeflow.org/enabled", "true"))
@@ -110,26 +110,27 @@ def rights(reader: ClusterReader, target: Target) -> Passed:
 
 
 def store_secret(reader: ClusterReader, target: Target) -> Passed:
-    """The Secret with the credentials that the steps use has both keys."""
+    """The Secrets with the credentials of the steps have both keys, and values of their own."""
     secrets = target.profile.secrets
-    values = reader.secret(secrets.store)
-    if values is None:
-        raise missing(
-            f"{secrets.store} is not there: no step reaches the object store",
-            _secret_advice(reader, target),
-        )
+    keys = (secrets.store_access_key, secrets.store_secret_key)
+    for name in secrets.of_steps():
+        values = reader.secret(name)
+        if values is None:
+            raise missing(
+                f"{name} is not there: no step that needs it reaches the object store",
+                _secret_advice(reader, target),
+            )
+        if absent := [key for key in keys if not values.get(key)]:
+            raise missing(
+                f"{name} has no {' and no '.join(absent)}",
+                "complete the Secret, or name its keys in the profile (secrets.store_access_key,"
+                " secrets.store_secret_key)",
+            )
 
-    absent = [
-        key for key in (secrets.store_access_key, secrets.store_secret_key) if not values.get(key)
-    ]
-    if absent:
-        raise missing(
-            f"{secrets.store} has no {' and no '.join(absent)}",
-            "complete the Secret, or name its keys in the profile (secrets.store_access_key,"
-            " secrets.store_secret_key)",
-        )
+    for name in (*secrets.of_steps(), TEAM_SECRET):
+        _refuse_example(reader, target, name)
 
-    return Passed(f"{secrets.store} with {secrets.store_access_key} and {secrets.store_secret_key}")
+    return Passed(f"{', '.join(secrets.of_steps())} with {' and '.join(keys)}")
 
 
 def store_settings(reader: ClusterReader, target: Target) -> Passed:
@@ -211,26 +212,45 @@ def _launcher_if_valid(reader: ClusterReader) -> LauncherStore | None:
 
 def _compare_with_launcher(endpoint: str, launcher: LauncherStore, target: Target) -> None:
     """What the steps and KFP's launcher are told must agree."""
-    used = target.profile.secrets.store
+    used = target.profile.secrets.of("runs")
     same_store = service_of(endpoint, target.namespace) == service_of(
         launcher.endpoint, target.namespace
     )
     if same_store and launcher.secret not in ("", used):
+        own = launcher.secret == OWN_STORE_SECRETS["runs"]
+        option = "--own-store" if own else f"--store-secret {launcher.secret}"
         raise missing(
             f"KFP's launcher opens {endpoint} with Secret {launcher.secret}, the steps with {used}",
-            f"compile with --store-secret {launcher.secret}",
+            f"compile with {option}",
         )
 
 
+def _refuse_example(reader: ClusterReader, target: Target, name: str) -> None:
+    """Raise CheckError where a Secret still has what the examples of manifests/ have."""
+    example = [key for key, value in (reader.secret(name) or {}).items() if _is_example(value)]
+    if example:
+        raise missing(
+            f"{name} still has the example's {' and '.join(sorted(example))}, which everybody knows",
+            "set your own in manifests/base/credentials, here and at the store, then"
+            f" {target.apply_store}",
+        )
+
+
+def _is_example(value: str) -> bool:
+    return value == "change" or value.startswith("change-me")
+
+
 def _secret_advice(reader: ClusterReader, target: Target) -> str:
-    if reader.secret(OWN_STORE_SECRET) is not None:
-        return f"{OWN_STORE_SECRET} is there: compile with --store-secret {OWN_STORE_SECRET}"
-    if target.profile.secrets.store != KFP_SECRET:
+    if target.profile.secrets.runs == OWN_STORE_SECRETS["runs"]:
         return f"{target.apply_store}, with the component minio or external-s3, which makes it"
+    if reader.secret(OWN_STORE_SECRETS["runs"]) is not None:
+        return f"{OWN_STORE_SECRETS['runs']} is there: compile with --own-store"
+    if target.profile.secrets.store != KFP_SECRET:
+        return "create it, or correct --store-secret"
     if target.multi_user:
         return (
             "KFP's profile controller makes it where the namespace has the label"
             " pipelines.kubeflow.org/enabled=true; with a store of your own compile with"
-            f" --store-secret {OWN_STORE_SECRET}"
+            " --own-store"
         )
-    return f"it is KFP's own; with another store compile with --store-secret {OWN_STORE_SECRET}"
+    return "it is KFP's own; with another store compile with --own-store or --store-secret"

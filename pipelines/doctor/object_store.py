@@ -1,26 +1,25 @@
-"""Checks of the object store: pipeline root, conditional writes, expiry of checkpoints."""
+"""Checks of the object store: pipeline root, conditional writes, old checkpoints, MinIO's release."""
 
+import os
 import re
 import socket
 from urllib.parse import urlsplit
 
-from minio import Minio
-from minio.error import MinioException, S3Error
-
 from components.shared.contracts.environment import Variable
 from components.shared.storage import Store, StoreSettings, split_uri
 from components.shared.storage.errors import ObjectNotFoundError
-from components.shared.storage.retry import RetryingPool
-from pipelines.doctor.findings import Check, Passed, missing, unknown
+from pipelines.doctor.findings import Check, Passed, missing, unknown, warning
+from pipelines.doctor.minio_release import minio_release
 from pipelines.doctor.namespace import resolved_launcher
+from pipelines.doctor.retention import Retention, retention
 from pipelines.doctor.target import Target
 from pipelines.kubeflow.launcher import LauncherStore, service_of
-from pipelines.kubeflow.reader import ClusterReader, if_allowed
-from pipelines.resources import STORE_CONFIG, STORE_VARIABLES
+from pipelines.kubeflow.reader import ClusterReader
+from pipelines.resources import STORE_CONFIG, STORE_VARIABLES, TEAM_SECRET
 
 _CONNECT_SECONDS = 3.0
 _DEADLINE_SECONDS = 10.0
-_OUR_SERVICE = "streetvision-minio"  # manifests/components/minio
+_OUR_SERVICE = "streetvision-minio"  # manifests/minio
 _NO_CHECKPOINTS = f"{Variable.CHECKPOINT_STORE} is not set, nothing to check"
 
 
@@ -31,6 +30,7 @@ class StoreChecks:
         self._reader = reader
         self._target = target
         self._away: set[str] = set()  # endpoints that were found to be out of reach
+        self._retention: Retention | None = None
 
     def checks(self) -> dict[str, Check]:
         """Return the checks by name, in the order in which they are shown."""
@@ -38,6 +38,8 @@ class StoreChecks:
             "pipeline root": self.pipeline_root,
             "checkpoints": self.checkpoints,
             "checkpoint expiry": self.checkpoint_expiry,
+            "deleted checkpoints": self.deleted_checkpoints,
+            "MinIO release": self.release,
         }
 
     def pipeline_root(self) -> Passed:
@@ -83,21 +85,77 @@ class StoreChecks:
 
         None but our own store must have it.
         """
+        where, kept = self._checkpoint_retention()
+        if kept is None:
+            return Passed(where)
+        if kept.expires_after_days is not None:
+            return Passed(f"objects below {where} expire after {kept.expires_after_days} days")
+
+        found = f"no lifecycle rule for {where}: checkpoints of ended trainings stay"
+        if self._is_ours():
+            raise missing(found, self._set_up_again())
+
+        bucket, prefix = self._checkpoint_location() or ("", "")
+        return Passed(found, f"mc ilm rule add ALIAS/{bucket} --prefix {prefix} --expire-days 30")
+
+    def deleted_checkpoints(self) -> Passed:
+        """A deleted checkpoint frees its bytes, at once or by a rule for noncurrent versions."""
+        where, kept = self._checkpoint_retention()
+        if kept is None:
+            return Passed(where)
+        if not kept.keeps_versions:
+            return Passed(f"{where} keeps no versions: a deleted checkpoint frees its bytes")
+
+        bucket, prefix = self._checkpoint_location() or ("", "")
+        if kept.versions_expire_after_days is None:
+            found = (
+                f"{where} keeps every version for ever: each deleted checkpoint stays, and training"
+                " fills the store"
+            )
+            if self._is_ours():
+                raise missing(found, self._set_up_again())
+            raise warning(
+                found,
+                f"mc ilm rule add ALIAS/{bucket} --prefix {prefix} --noncurrent-expire-days 1"
+                " --expire-delete-marker; or a bucket without versions",
+            )
+
+        days = kept.versions_expire_after_days
+        text = f"deleted objects below {where} free their bytes after {days} day(s)"
+        if not kept.markers_expire:
+            return Passed(
+                text,
+                f"mc ilm rule add ALIAS/{bucket} --prefix {prefix} --expire-delete-marker, or their"
+                " markers stay",
+            )
+        return Passed(text)
+
+    def release(self) -> Passed:
+        """A MinIO is of a release with the fixes of known vulnerabilities."""
+        if self._checkpoint_location() is None:
+            return Passed(_NO_CHECKPOINTS)
+        return minio_release(self._reachable(self._step_settings(TEAM_SECRET)))
+
+    def _checkpoint_retention(self) -> tuple[str, Retention | None]:
+        """The prefix of the checkpoints in words, and what happens to objects there."""
         location = self._checkpoint_location()
         if location is None:
-            return Passed(_NO_CHECKPOINTS)
+            return _NO_CHECKPOINTS, None
 
         bucket, prefix = location
-        days = _expiry_days(self._reachable(self._step_settings()), bucket, prefix)
-        if days is not None:
-            return Passed(f"objects below s3://{bucket}/{prefix} expire after {days} days")
+        settings = self._reachable(self._step_settings())
+        if self._retention is None:
+            self._retention = retention(settings, bucket, prefix)
+        return f"s3://{bucket}/{prefix}", self._retention
 
-        found = f"no lifecycle rule for s3://{bucket}/{prefix}: checkpoints of ended trainings stay"
-        if self._is_ours():
-            delete = f"kubectl delete job {_OUR_SERVICE}-setup --namespace {self._target.namespace}"
-            raise missing(found, f"{delete}; {self._target.apply_store}")
-
-        return Passed(found, f"mc ilm rule add ALIAS/{bucket} --prefix {prefix} --expire-days 30")
+    def _set_up_again(self) -> str:
+        """The commands that run the set-up job of our own store again."""
+        endpoint = self._store_config().get(Variable.S3_ENDPOINT, "")
+        namespace = self._service(endpoint).partition(":")[0].partition(".")[2]
+        return (
+            f"have an admin run: kubectl delete job {_OUR_SERVICE}-setup --namespace {namespace};"
+            " kubectl apply -k manifests/minio"
+        )
 
     def _store_config(self) -> dict[str, str]:
         found = self._reader.config_map(STORE_CONFIG)
@@ -111,12 +169,16 @@ class StoreChecks:
         bucket, prefix = split_uri(uri)
         return bucket, prefix.rstrip("/") + "/" if prefix else ""
 
-    def _step_settings(self) -> StoreSettings:
+    def _step_settings(self, preferred: str = "") -> StoreSettings:
+        """Settings of the steps that train, with the Secret `preferred` where it is there."""
         config, secrets = self._store_config(), self._target.profile.secrets
+        name = secrets.of("checkpoints")
+        if preferred and self._reader.secret(preferred) is not None:
+            name = preferred
+
         values = {name: config[name] for name in STORE_VARIABLES if name in config}
-        values |= self._credentials(
-            secrets.store, secrets.store_access_key, secrets.store_secret_key
-        )
+        values |= _authority()
+        values |= self._credentials(name, secrets.store_access_key, secrets.store_secret_key)
         if self._target.store_endpoint:
             values[Variable.S3_ENDPOINT] = self._target.store_endpoint
         return StoreSettings.from_environment(values)
@@ -136,6 +198,7 @@ class StoreChecks:
             Variable.S3_SECURE: "true" if store.secure else "false",
             Variable.S3_REGION: store.region,
         }
+        values |= _authority()
         values |= self._credentials(store.secret, store.access_key, store.secret_key)
 
         return StoreSettings.from_environment(values)
@@ -144,9 +207,8 @@ class StoreChecks:
         values = self._reader.secret(name)
         if values is None or not values.get(access_key) or not values.get(secret_key):
             needed = f"Secret {name} with {access_key} and {secret_key}"
-            if (
-                name == self._target.profile.secrets.store
-            ):  # the check of the store's Secret has said so
+            # The check of the steps' Secrets has said so.
+            if name in self._target.profile.secrets.of_steps():
                 raise unknown(f"needs {needed}")
             raise missing(
                 f"{needed} is not there", "create it, or correct the ConfigMap kfp-launcher"
@@ -189,40 +251,12 @@ class StoreChecks:
         return service_of(endpoint, self._target.namespace)
 
     def _is_ours(self) -> bool:
-        """Whether the steps' store is the MinIO of manifests/components/minio."""
-        service = if_allowed(lambda: self._reader.service(_OUR_SERVICE), None)
+        """Whether the steps' store is the MinIO of manifests/minio."""
         endpoint = self._store_config().get(Variable.S3_ENDPOINT, "")
-        return service is not None and re.split("[.:]", endpoint)[0] == _OUR_SERVICE
+        return re.split("[.:]", endpoint)[0] == _OUR_SERVICE
 
 
-def _expiry_days(settings: StoreSettings, bucket: str, prefix: str) -> int | None:
-    """After how many days objects with this prefix expire; None where no rule says so."""
-    pool = RetryingPool(ca_file=settings.ca_file, deadline_seconds=_DEADLINE_SECONDS)
-    store = Minio(
-        settings.endpoint,
-        access_key=settings.access_key,
-        secret_key=settings.secret_key,
-        region=settings.region,
-        secure=settings.secure,
-        http_client=pool,
-    )
-
-    try:
-        with pool.operation():
-            lifecycle = store.get_bucket_lifecycle(bucket)
-    except S3Error as error:
-        advice = f"mc ilm rule list ALIAS/{bucket}, with credentials that may look"
-        raise unknown(
-            f"lifecycle rules of bucket {bucket} cannot be looked at ({error.code})", advice
-        ) from None
-    except (MinioException, ValueError) as error:
-        raise unknown(
-            f"lifecycle rules of bucket {bucket} cannot be read ({type(error).__name__})"
-        ) from None
-
-    for rule in lifecycle.rules if lifecycle else ():
-        applies = prefix.startswith((rule.rule_filter and rule.rule_filter.prefix) or "")
-        if rule.status == "Enabled" and applies and rule.expiration and rule.expiration.days:
-            return int(rule.expiration.days)
-
-    return None
+def _authority() -> dict[str, str]:
+    """The variable of the store's certificate authority: a file of this machine."""
+    file = os.environ.get(Variable.S3_CA_FILE, "")
+    return {Variable.S3_CA_FILE: file} if file else {}

@@ -13,6 +13,7 @@ from pipelines.doctor.findings import Check, Finding, Status, evaluate, from_err
 from pipelines.doctor.images import image_pull
 from pipelines.doctor.kfp_checks import KfpApi, kfp_checks, reachable
 from pipelines.doctor.namespace import PROFILE_LABEL, namespace, namespace_checks
+from pipelines.doctor.network import api_access
 from pipelines.doctor.object_store import StoreChecks
 from pipelines.doctor.scheduling import scheduling_checks
 from pipelines.doctor.target import Target
@@ -120,6 +121,7 @@ def _cluster(reader: ClusterReader, target: Target) -> Iterator[Finding]:
     exists = if_allowed(lambda: reader.labels(target.namespace), {}) is not None
     if found.status is not Status.MISSING or (exists and target.multi_user):
         yield from _findings(namespace_checks(reader, target))
+        yield from _findings({"network policy": lambda: api_access(reader)})
         yield from _findings(argo_checks(reader, target))
         yield from _findings(StoreChecks(reader, target).checks())
         yield from _findings(scheduling_checks(reader, target))

@@ -144,6 +144,26 @@ class ClusterReader:
         """Return a Service of the namespace, None where it does not exist."""
         return self._read(self._core.read_namespaced_service, name, self.namespace)
 
+    def network_policy(self, name: str) -> Any | None:
+        """Return a NetworkPolicy of the namespace, None where it does not exist."""
+        network = client.NetworkingV1Api(self._api)
+        return self._read(network.read_namespaced_network_policy, name, self.namespace)
+
+    def api_addresses(self) -> list[tuple[str, int]]:
+        """Return address and port of every server of the Kubernetes API."""
+        slices = self._list(
+            client.DiscoveryV1Api(self._api).list_namespaced_endpoint_slice,
+            "default",
+            label_selector="kubernetes.io/service-name=kubernetes",
+        )
+        return [
+            (address, port.port)
+            for found in slices
+            for port in found.ports or []
+            for endpoint in found.endpoints or []
+            for address in endpoint.addresses
+        ]
+
     def nodes(self) -> list[Any]:
         """Return all nodes."""
         return self._list(self._core.list_node)

@@ -23,7 +23,7 @@ from pipelines.kubeflow.connection import Mode
 from pipelines.kubeflow.launcher import CONFIG_MAP, KFP_SECRET, launcher_store
 from pipelines.kubeflow.options import StoreOptions
 from pipelines.kubeflow.reader import ClusterReader
-from pipelines.resources import OWN_STORE_SECRET, STORE_CONFIG
+from pipelines.resources import OWN_STORE_SECRETS, STORE_CONFIG, TEAM_SECRET
 
 _CONNECT_SECONDS = 3.0
 _KEYS = ("accesskey", "secretkey")
@@ -63,7 +63,8 @@ def open_store(
 
     mode, reader: None where KFP's API or Kubernetes cannot be asked. run_root: the root that was
     given with a run. Credentials are those of STREETVISION_S3_*, else those of the Secret that the
-    launcher's configuration names for the root. Raises ConfigError that says what to set.
+    launcher's configuration names for the root; where a store of the pipeline's own has a user for
+    people, they are that user's. Raises ConfigError that says what to set.
     """
     launcher = _config_map(reader, CONFIG_MAP)
     store_config = _config_map(reader, STORE_CONFIG)
@@ -219,12 +220,17 @@ def _from_cluster(
         Variable.S3_SECURE: "true" if found.secure else "false",
         Variable.S3_REGION: found.region,
     }
+    if ca_file := os.environ.get(Variable.S3_CA_FILE):
+        values[Variable.S3_CA_FILE] = ca_file  # a file of this machine, so no object tells it
+    if found.secret == OWN_STORE_SECRETS["runs"]:  # whose user may read and write runs only
+        return values | _credentials(reader, [TEAM_SECRET, found.secret], _KEYS)
     if found.secret:
         return values | _credentials(reader, [found.secret], (found.access_key, found.secret_key))
 
     values |= {name: value for name, value in store_config.items() if name in values}
 
-    return values | _credentials(reader, [OWN_STORE_SECRET, KFP_SECRET], _KEYS)
+    own = [TEAM_SECRET, OWN_STORE_SECRETS["runs"]]
+    return values | _credentials(reader, [*own, KFP_SECRET], _KEYS)
 
 
 def _credentials(

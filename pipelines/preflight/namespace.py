@@ -8,6 +8,7 @@ from urllib3.exceptions import HTTPError
 from components.shared.contracts.environment import Variable
 from pipelines.doctor.findings import Check, Passed, Status, evaluate, missing
 from pipelines.doctor.namespace import namespace, resolved_launcher, store_secret
+from pipelines.doctor.network import api_access
 from pipelines.doctor.target import Target
 from pipelines.kubeflow.launcher import CONFIG_MAP
 from pipelines.kubeflow.reader import ClusterReader
@@ -62,8 +63,8 @@ def store_settings(reader: ClusterReader, target: Target) -> Passed:
 def launcher(reader: ClusterReader, target: Target) -> Passed:
     """KFP's launcher can resolve the pipeline root and finds its credentials."""
     store = resolved_launcher(reader)
-    # Where the steps take the same Secret, `store_secret` tells it.
-    if store.secret and store.secret != target.profile.secrets.store:
+    # Where steps take the same Secret, `store_secret` tells it.
+    if store.secret and store.secret not in target.profile.secrets.of_steps():
         values = reader.secret(store.secret) or {}
         absent = [key for key in (store.access_key, store.secret_key) if not values.get(key)]
         if absent:
@@ -82,6 +83,7 @@ def _checks(reader: ClusterReader, target: Target, account: str) -> dict[str, Ch
         "store secret": lambda: store_secret(reader, target),
         "store settings": lambda: store_settings(reader, target),
         "launcher configuration": lambda: launcher(reader, target),
+        "network policy": lambda: api_access(reader),
     }
 
 
