@@ -190,16 +190,20 @@ def load_profile(
 
     if store_secret and own_store:
         raise ConfigError(
-            f"--store-secret {store_secret!r} and --own-store exclude each other: one Secret for all"
-            " steps, or one for each role"
+            f"--store-secret {store_secret!r} and --own-store exclude each other: one Secret for"
+            " all steps, or one for each role"
         )
 
     secrets = profile.secrets
     if store_secret:
-        one_for_all: dict[str, str] = dict.fromkeys(ROLES, "")
-        secrets = dataclasses.replace(secrets, store=store_secret, **one_for_all)
+        secrets = dataclasses.replace(secrets, store=store_secret, data="", runs="", checkpoints="")
     if own_store:
-        secrets = dataclasses.replace(secrets, **OWN_STORE_SECRETS)
+        secrets = dataclasses.replace(
+            secrets,
+            data=OWN_STORE_SECRETS["data"],
+            runs=OWN_STORE_SECRETS["runs"],
+            checkpoints=OWN_STORE_SECRETS["checkpoints"],
+        )
 
     return dataclasses.replace(
         profile,

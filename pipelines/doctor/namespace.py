@@ -230,7 +230,7 @@ def _refuse_example(reader: ClusterReader, target: Target, name: str) -> None:
     example = [key for key, value in (reader.secret(name) or {}).items() if _is_example(value)]
     if example:
         raise missing(
-            f"{name} still has the example's {' and '.join(sorted(example))}, which everybody knows",
+            f"{name} still has the example's {' and '.join(sorted(example))}, known to everybody",
             "set your own in manifests/base/credentials, here and at the store, then"
             f" {target.apply_store}",
         )

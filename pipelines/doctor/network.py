@@ -1,8 +1,8 @@
 """Check of the network policy of the steps: it lets them reach the Kubernetes API.
 
 The API's addresses differ from cluster to cluster, so that the policy of a Profile has to be told
-them (manifests/overlays/profile/editor/settings.yaml). Without them every step fails: KFP's launcher
-reads its settings there.
+them (manifests/overlays/profile/editor/settings.yaml). Without them every step fails, because KFP's
+launcher reads its settings there.
 """
 
 from ipaddress import ip_address, ip_network

@@ -1,4 +1,4 @@
-"""Checks of the object store: pipeline root, conditional writes, old checkpoints, MinIO's release."""
+"""Checks of the object store: root, conditional writes, what becomes of checkpoints, release."""
 
 import os
 import re

@@ -2,7 +2,7 @@
 
 In a bucket with versions a delete frees nothing: it adds a marker, and the bytes stay as a
 noncurrent version until a lifecycle rule removes them. Training deletes a checkpoint for each that
-it writes; one of ViT-L in full is 4.9 GB, every ten minutes.
+it writes.
 """
 
 from dataclasses import dataclass
