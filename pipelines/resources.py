@@ -35,7 +35,7 @@ OWN_STORE_SECRETS = {
 }
 TEAM_SECRET = "streetvision-team"  # noqa: S105 - a name
 STORE_CA = "streetvision-store-ca"  # ConfigMap of manifests/components/tls
-_CA_FOLDER = "/streetvision/ca"  # of the file that manifests/components/tls/settings names
+CA_FOLDER = "/streetvision/ca"  # of the file that manifests/components/tls/settings names
 PULL_POLICIES = ("Always", "IfNotPresent", "Never")
 GPU = "nvidia.com/gpu"
 _USER = 10001  # that of images/Dockerfile
@@ -267,7 +267,7 @@ def with_store(
     """
     settings = {name: name for name in (*STORE_VARIABLES, Variable.S3_CA_FILE, *further)}
     kubernetes.use_config_map_as_env(task, STORE_CONFIG, settings, optional=True)
-    kubernetes.use_config_map_as_volume(task, STORE_CA, _CA_FOLDER, optional=True)
+    kubernetes.use_config_map_as_volume(task, STORE_CA, CA_FOLDER, optional=True)
 
     keys = {
         profile.secrets.store_access_key: Variable.S3_ACCESS_KEY,

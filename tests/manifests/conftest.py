@@ -16,6 +16,8 @@ import yaml
 MANIFESTS = Path(__file__).resolve().parents[2] / "manifests"
 KUBECTL = Path(sys.executable).with_name("kubectl")
 OPTIONS = tuple(sorted(folder.name for folder in (MANIFESTS / "components").iterdir()))
+STORE_NAMESPACE = "streetvision-store"
+ROLES = ("data", "runs", "checkpoints")
 NAMESPACES = {"single-user": "kubeflow", "profile": "streetvision"}
 _OPTION_LINE = re.compile(r"^  (?:# )?- (\S*components/([\w-]+)(?:/settings)?)$", re.MULTILINE)
 _ADDED: tuple[set[str], ...] = (
@@ -24,6 +26,7 @@ _ADDED: tuple[set[str], ...] = (
     {"dev"},
     {"kueue"},
     {"hub-access"},
+    {"tls"},
     {"dev", "kueue", "hub-access"},
 )
 Object = dict[str, Any]
@@ -52,7 +55,11 @@ def variants() -> list[Variant]:
     made = []
     for mode, choices in stores.items():
         for store in choices:
-            made += [Variant(mode, frozenset(store | more)) for more in _ADDED]
+            made += [
+                Variant(mode, frozenset(store | more))
+                for more in _ADDED
+                if store or "tls" not in more  # KFP's own store speaks HTTP
+            ]
     return made
 
 
@@ -94,6 +101,13 @@ def pods(objects: list[Object]) -> dict[str, Object]:
     return {item["metadata"]["name"]: item["spec"]["template"] for item in makers}
 
 
+def fill_examples(folder: Path) -> None:
+    """Take the examples for what a user fills in: Secrets, and an authority's certificate."""
+    for example in folder.rglob("*.env.example"):
+        shutil.copy(example, example.with_suffix(""))
+    (folder / "components/tls/ca.crt").write_text("-----BEGIN CERTIFICATE-----\n")
+
+
 def switch_options(folder: Path, options: frozenset[str]) -> None:
     """Comment the lines of options in or out, below an overlay's folder, as a user does."""
     for file in folder.rglob("kustomization.yaml"):
@@ -117,8 +131,7 @@ def manifests(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A copy with the example secrets in place of the real ones."""
     copy = tmp_path_factory.mktemp("manifests") / "manifests"
     shutil.copytree(MANIFESTS, copy, ignore=shutil.ignore_patterns("*.env"))
-    for example in copy.rglob("*.env.example"):
-        shutil.copy(example, example.with_suffix(""))
+    fill_examples(copy)
     return copy
 
 
@@ -148,6 +161,22 @@ def rendered(overlay: Callable[[Variant], Path]) -> Callable[..., list[Object]]:
         return cache[folder]
 
     return objects
+
+
+@pytest.fixture(scope="session")
+def minio(manifests: Path) -> list[Object]:
+    """Objects of the store's own namespace."""
+    return parse(render(manifests / "minio"))
+
+
+@pytest.fixture(scope="session")
+def minio_with_tls(manifests: Path) -> list[Object]:
+    """The same with HTTPS."""
+    made = manifests / "minio-tls"
+    shutil.copytree(manifests / "minio", made)
+    file = made / "kustomization.yaml"
+    file.write_text(file.read_text().replace("  # - tls\n", "  - tls\n"))
+    return parse(render(made))
 
 
 @pytest.fixture(params=VARIANTS, ids=str)

@@ -15,21 +15,22 @@ from tests.manifests.conftest import (
     MANIFESTS,
     NAMESPACES,
     OPTIONS,
+    STORE_NAMESPACE,
     VARIANTS,
     Object,
     Variant,
     identity,
     named,
     parse,
-    pods,
     render,
+    switch_options,
 )
 
-CUSTOM = {"LocalQueue"}  # of an operator: Kubernetes has no schema for it
+CUSTOM = {"LocalQueue", "Issuer", "Certificate"}  # of operators: Kubernetes has no schema
 CLUSTER_WIDE = {"PriorityClass"}
 # What kubeflow-edit of Kubeflow's manifests (common/kubeflow-roles) may create in a profile's
 # namespace.
-EDITOR_KINDS = {"ConfigMap", "Secret", "Service", "StatefulSet", "Job", "NetworkPolicy"}
+EDITOR_KINDS = {"ConfigMap", "Secret", "NetworkPolicy"}
 ADMIN_KINDS = {
     "ServiceAccount",
     "Role",
@@ -48,6 +49,81 @@ def test_the_api_accepts_every_object(objects: list[Object]) -> None:
     for item in objects:
         if item["kind"] not in CUSTOM:
             kubernetes_validate.validate(item, version, strict=True)
+
+
+def test_the_api_accepts_the_stores_own_objects(
+    minio: list[Object], minio_with_tls: list[Object]
+) -> None:
+    version = kubernetes_validate.latest_version()
+    for item in [*minio, *minio_with_tls]:
+        if item["kind"] not in CUSTOM:
+            kubernetes_validate.validate(item, version, strict=True)
+
+
+def test_no_overlay_has_the_stores_server_or_its_administrator(
+    objects: list[Object], minio: list[Object]
+) -> None:
+    """Whoever may start pods in a namespace may mount all of its Secrets."""
+    here = {(item["kind"], item["metadata"]["name"]) for item in objects}
+    there = {(item["kind"], item["metadata"]["name"]) for item in minio}
+    assert ("Secret", "streetvision-minio-root") in there - here
+    assert {name for kind, name in here & there if kind != "Secret"} == set()
+    assert not {kind for kind, _ in here} & {"StatefulSet", "Job", "Service", "Namespace"}
+
+
+def test_the_store_is_in_a_namespace_of_its_own(minio: list[Object]) -> None:
+    assert named(minio, "Namespace").keys() == {STORE_NAMESPACE}
+    assert STORE_NAMESPACE not in NAMESPACES.values()
+    labels = named(minio, "Namespace")[STORE_NAMESPACE]["metadata"]["labels"]
+    assert labels["pod-security.kubernetes.io/enforce"] == "restricted"
+    for item in minio:
+        if item["kind"] != "Namespace":
+            assert item["metadata"]["namespace"] == STORE_NAMESPACE, identity(item)
+        assert item["metadata"]["labels"]["app.kubernetes.io/part-of"] == STORE_NAMESPACE
+        assert item["metadata"]["name"].startswith("streetvision")
+
+
+@pytest.mark.parametrize("mode", NAMESPACES)
+def test_the_stores_namespace_moves_with_two_lines(
+    manifests: Path, tmp_path: Path, mode: str
+) -> None:
+    """One where it is made, and one where the runs find it."""
+    copy = tmp_path / "manifests"
+    shutil.copytree(manifests, copy)
+    for file, old in (
+        ("minio/kustomization.yaml", "namespace: streetvision-store "),
+        ("components/minio/settings/settings.yaml", ".streetvision-store.svc"),
+    ):
+        text = (copy / file).read_text()
+        assert text.count(old) == 1
+        (copy / file).write_text(text.replace(old, old.replace("streetvision-store", "objects")))
+    _replace(copy / "minio/kustomization.yaml", "  # - tls\n", "  - tls\n")
+
+    store = parse(render(copy / "minio"))
+    assert {item["metadata"].get("namespace", "objects") for item in store} == {"objects"}
+    assert named(store, "Namespace").keys() == {"objects"}
+    names = named(store, "Certificate")["streetvision-minio"]["spec"]["dnsNames"]
+    assert not [name for name in names if "streetvision-store" in name]
+    assert "streetvision-minio.objects.svc" in names
+
+    switch_options(copy / "overlays" / mode, frozenset({"minio"}))
+    text = render(copy / "overlays" / mode)
+    assert "streetvision-store:" not in text.replace("name: streetvision-store\n", "")
+    assert ".streetvision-store" not in text
+    settings = named(parse(text), "ConfigMap")["streetvision-store"]["data"]
+    assert settings["STREETVISION_S3_ENDPOINT"] == "streetvision-minio.objects.svc:9000"
+
+
+def test_kfps_namespace_moves_with_one_file(manifests: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "manifests"
+    shutil.copytree(manifests, copy)
+    _replace(copy / "overlays/profile/editor/settings.yaml", "kubeflow", "pipelines")
+    objects = parse(render(copy / "overlays/profile"))
+    providers = named(objects, "ConfigMap")["kfp-launcher"]["data"]["providers"]
+    assert 'endpoint: "seaweedfs.pipelines:9000"' in providers
+    policy = named(objects, "NetworkPolicy")["streetvision-steps"]
+    assert "kubeflow" not in str(policy)
+    assert "pipelines" in str(policy)
 
 
 def test_every_option_is_tried_in_every_mode() -> None:
@@ -69,6 +145,7 @@ def test_everything_is_in_the_modes_namespace_and_none_is_made_or_labelled(
 ) -> None:
     for item in objects:
         assert item["kind"] != "Namespace"
+        assert item["metadata"]["name"] not in ("own-store", "cluster", "tls"), "read, not applied"
         if item["kind"] not in CLUSTER_WIDE:
             assert item["metadata"]["namespace"] == NAMESPACES[variant.mode], identity(item)
         assert item["metadata"]["labels"]["app.kubernetes.io/part-of"] == "streetvision", identity(
@@ -96,7 +173,7 @@ def test_the_namespace_stands_in_one_place(
     file: str,
     store: str,
 ) -> None:
-    variant = Variant(mode, frozenset({store, "a6000", "kueue", "hub-access"}))
+    variant = Variant(mode, frozenset({store, "a6000", "kueue", "hub-access", "tls"}))
     moved = manifests / "overlays" / f"moved-{variant}"
     shutil.copytree(overlay(variant), moved)
     place = moved / file
@@ -119,7 +196,7 @@ def test_the_namespace_stands_in_one_place(
 def test_the_namespace_of_single_user_mode_is_nowhere_when_moved(
     manifests: Path, overlay: Callable[[Variant], Path]
 ) -> None:
-    variant = Variant("single-user", frozenset({"minio", "dev"}))
+    variant = Variant("single-user", frozenset({"minio", "tls"}))
     moved = manifests / "overlays" / "moved-entirely"
     shutil.copytree(overlay(variant), moved)
     place = moved / "kustomization.yaml"
@@ -153,18 +230,10 @@ def test_names_and_labels_in_a_shared_namespace_are_the_pipelines_own(
         assert name.startswith("streetvision") or (
             variant.mode == "profile" and name == "kfp-launcher"
         )
-    for pod in pods(objects).values():
-        assert "app.kubernetes.io/part-of" not in pod["metadata"]["labels"], (
-            "the steps' policy would select it"
-        )
     for policy in named(objects, "NetworkPolicy").values():
         selector = policy["spec"]["podSelector"]
         assert selector.keys() == {"matchLabels"}
-        assert all(value.startswith("streetvision") for value in selector["matchLabels"].values())
-    for service in named(objects, "Service").values():
-        assert all(
-            value.startswith("streetvision") for value in service["spec"]["selector"].values()
-        )
+        assert selector["matchLabels"]["app.kubernetes.io/part-of"] == "streetvision"
 
 
 def test_of_what_kfp_makes_in_a_profile_only_the_launchers_configuration_is_changed(
@@ -187,10 +256,11 @@ def test_an_editor_can_apply_the_one_half_of_a_profile_and_the_other_needs_an_ad
 
 def test_an_admin_needs_no_secret_of_the_team(manifests: Path, tmp_path: Path) -> None:
     shutil.copytree(MANIFESTS, tmp_path / "manifests", ignore=shutil.ignore_patterns("*.env"))
+    assert not list((tmp_path / "manifests").rglob("*.env"))
     assert "kind: ResourceQuota" in render(tmp_path / "manifests/overlays/profile/admin")
 
 
-def test_the_runner_may_do_little_and_read_the_secrets_of_both_stores(
+def test_the_runner_may_do_little_and_read_the_launchers_secrets_only(
     objects: list[Object],
 ) -> None:
     rules = named(objects, "Role")["streetvision-runner"]["rules"]
@@ -201,12 +271,12 @@ def test_the_runner_may_do_little_and_read_the_secrets_of_both_stores(
     assert allowed["configmaps"]["resourceNames"] == ["kfp-launcher"]
     used = {
         load_profile("a6000x2").secrets.store,
-        *(named(objects, "Secret").keys() & {"streetvision-s3"}),
+        *(named(objects, "Secret").keys() & {"streetvision-runs"}),
     }
     assert (
         used
         <= set(allowed["secrets"]["resourceNames"])
-        == {"mlpipeline-minio-artifact", "streetvision-s3"}
+        == {"mlpipeline-minio-artifact", "streetvision-runs"}
     )
     binding = named(objects, "RoleBinding")["streetvision-runner"]
     assert binding["roleRef"]["name"] in named(objects, "Role")
@@ -216,16 +286,23 @@ def test_the_runner_may_do_little_and_read_the_secrets_of_both_stores(
 
 def test_examples_are_committed_and_secrets_cannot_be() -> None:
     examples = sorted(MANIFESTS.rglob("*.env.example"))
-    assert [str(file.relative_to(MANIFESTS / "components")) for file in examples] == [
-        "external-s3/s3.env.example",
-        "hub-access/hub.env.example",
-        "minio/minio-root.env.example",
-        "minio/s3.env.example",
+    assert [str(file.relative_to(MANIFESTS)) for file in examples] == [
+        "base/credentials/checkpoints.env.example",
+        "base/credentials/data.env.example",
+        "base/credentials/runs.env.example",
+        "base/credentials/team.env.example",
+        "components/hub-access/hub.env.example",
+        "minio/root.env.example",
     ]
     for example in examples:
         values = [line for line in example.read_text().splitlines() if not line.startswith("#")]
-        assert all(re.fullmatch(r"\w+=(change-me.*)?", line) for line in values), example
+        assert all(re.fullmatch(r"\w+=(change(-me.*)?)?", line) for line in values), example
+        # MinIO takes no password of fewer than 8 characters: an example's starts no server.
+        for line in values:
+            name, _, value = line.partition("=")
+            assert name.lower() not in ("secretkey", "minio_root_password") or len(value) < 8
     real = [str(file.with_suffix("").relative_to(MANIFESTS.parent)) for file in examples]
+    real.append("manifests/components/tls/ca.crt")
     ignored = subprocess.run(
         ["git", "check-ignore", *real],
         cwd=MANIFESTS.parent,
@@ -236,3 +313,9 @@ def test_examples_are_committed_and_secrets_cannot_be() -> None:
     if ignored.returncode == 128:
         pytest.skip("not a git checkout")
     assert ignored.stdout.split() == real
+
+
+def _replace(file: Path, old: str, new: str) -> None:
+    text = file.read_text()
+    assert old in text
+    file.write_text(text.replace(old, new))

@@ -10,7 +10,16 @@ import pytest
 from kubernetes.utils import parse_quantity
 
 from pipelines.resources import GPU, load_profile
-from tests.manifests.conftest import Object, Variant, named, parse, pods, render
+from tests.manifests.conftest import (
+    VARIANTS,
+    Object,
+    Variant,
+    named,
+    parse,
+    pods,
+    render,
+    switch_options,
+)
 
 Rendered = Callable[..., list[Object]]
 VOLUMES = {
@@ -22,6 +31,18 @@ VOLUMES = {
     "ephemeral",
     "downwardAPI",
 }
+
+
+@pytest.fixture(params=["minio", "minio_with_tls"])
+def objects(request: pytest.FixtureRequest) -> list[Object]:
+    """The store's own objects, with HTTP and with HTTPS; no overlay has a pod."""
+    found: list[Object] = request.getfixturevalue(request.param)
+    return found
+
+
+def test_no_overlay_has_a_pod(rendered: Rendered) -> None:
+    for variant in VARIANTS:
+        assert not pods(rendered(variant)), variant
 
 
 def test_images_are_pinned_by_digest(objects: list[Object]) -> None:
@@ -109,19 +130,16 @@ def test_quota_and_limits_hold_one_run_of_their_profile(
         key: parse_quantity(value) for key, value in _spec(objects, "ResourceQuota")["hard"].items()
     }
     limits = _spec(objects, "LimitRange")["limits"][0]
-    store = named(objects, "StatefulSet")["streetvision-minio"]["spec"]["template"]["spec"][
-        "containers"
-    ][0]
 
     for profile in map(load_profile, profiles):
-        # Beside training, the store and two heavy steps; their sidecars by the defaults of the
+        # Beside training, two heavy steps and a light one; their sidecars by the defaults of the
         # LimitRange.
         for kind in ("requests", "limits"):
             for resource in ("cpu", "memory"):
                 field = f"{resource}_{kind[:-1]}"
                 wanted = parse_quantity(getattr(profile.training, field))
                 wanted += 2 * parse_quantity(getattr(profile.heavy, field))
-                wanted += parse_quantity(store["resources"][kind][resource])
+                wanted += parse_quantity(getattr(profile.light, field))
                 sidecar = limits["defaultRequest" if kind == "requests" else "default"][resource]
                 wanted += 5 * parse_quantity(sidecar)
                 assert wanted <= hard[f"{kind}.{resource}"], (profile.name, kind, resource)
@@ -136,15 +154,18 @@ def test_quota_and_limits_hold_one_run_of_their_profile(
 
 
 def test_the_small_store_and_the_demos_steps_fit_a_node_of_two_cpus_and_four_gib(
-    rendered: Rendered,
+    rendered: Rendered, manifests: Path, tmp_path: Path
 ) -> None:
     """Requests of the largest step, its sidecar and the store leave half of the node to KFP
     itself.
     """
     objects = rendered(Variant("profile", frozenset({"minio", "dev"})))
-    store = named(objects, "StatefulSet")["streetvision-minio"]["spec"]["template"]["spec"][
-        "containers"
-    ][0]
+    copy = tmp_path / "manifests"
+    shutil.copytree(manifests, copy)
+    switch_options(copy / "minio", frozenset({"dev"}))
+    store = named(parse(render(copy / "minio")), "StatefulSet")["streetvision-minio"]["spec"][
+        "template"
+    ]["spec"]["containers"][0]
     sidecar = _spec(objects, "LimitRange")["limits"][0]["defaultRequest"]
     step = load_profile("cpu").training
     for resource, node in (("cpu", "2"), ("memory", "4Gi")):
@@ -159,11 +180,11 @@ def test_the_small_store_and_the_demos_steps_fit_a_node_of_two_cpus_and_four_gib
 def test_the_volume_takes_a_storage_class(manifests: Path, tmp_path: Path) -> None:
     copy = tmp_path / "manifests"
     shutil.copytree(manifests, copy)
-    server = copy / "components/minio/server.yaml"
+    server = copy / "minio/server.yaml"
     server.write_text(
         server.read_text().replace("# storageClassName: fast-ssd", "storageClassName: fast-ssd")
     )
-    objects = parse(render(copy / "overlays/profile/editor"))
+    objects = parse(render(copy / "minio"))
     store = named(objects, "StatefulSet")["streetvision-minio"]
     kubernetes_validate.validate(store, kubernetes_validate.latest_version(), strict=True)
     assert store["spec"]["volumeClaimTemplates"][0]["spec"]["storageClassName"] == "fast-ssd"

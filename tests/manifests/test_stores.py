@@ -3,8 +3,12 @@
 import json
 import shutil
 import subprocess
+import sys
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 from minio.commonconfig import Filter
@@ -12,19 +16,31 @@ from minio.lifecycleconfig import Expiration, LifecycleConfig, NoncurrentVersion
 
 from components.shared.contracts.environment import Variable
 from components.shared.storage import StoreSettings
-from pipelines.resources import STORE_CONFIG, STORE_VARIABLES, load_profile
+from pipelines.resources import (
+    CA_FOLDER,
+    STORE_CA,
+    STORE_CONFIG,
+    STORE_VARIABLES,
+    TEAM_SECRET,
+    load_profile,
+)
+from tests.manifests import mc
 from tests.manifests.conftest import (
     MANIFESTS,
+    ROLES,
     Object,
     Variant,
     named,
     parse,
+    pods,
     render,
     switch_options,
 )
 from tests.manifests.launcher import store_session
+from tests.manifests.mc import Server, allows
 
-MINIO = MANIFESTS / "components/minio"
+MINIO = MANIFESTS / "minio"
+FAKE = Path(mc.__file__)
 Rendered = Callable[..., list[Object]]
 
 
@@ -32,13 +48,13 @@ def test_the_steps_settings_are_there_by_the_names_that_they_are_read_by(
     objects: list[Object],
 ) -> None:
     data = named(objects, "ConfigMap")[STORE_CONFIG]["data"]
-    assert data.keys() - {Variable.PIPELINE_ROOT} == {
+    assert data.keys() - {Variable.PIPELINE_ROOT, Variable.S3_CA_FILE} == {
         *STORE_VARIABLES,
         Variable.CHECKPOINT_STORE,
         Variable.LINEAGES,
     }
     secrets = {"STREETVISION_S3_ACCESS_KEY": "access", "STREETVISION_S3_SECRET_KEY": "secret"}
-    settings = StoreSettings.from_environment(data | secrets)
+    settings = StoreSettings.from_environment({**data, **secrets, Variable.S3_CA_FILE: ""})
     assert settings.endpoint.rpartition(":")[2].isdigit()
     assert data[Variable.CHECKPOINT_STORE].startswith("s3://")
     # A run is given the root of a store of the pipeline's own; without one it goes below KFP's.
@@ -71,14 +87,28 @@ def test_single_user_mode_uses_kfps_own_store_by_default(
     assert data[Variable.CHECKPOINT_STORE].startswith("s3://mlpipeline/")
 
 
-def test_secrets_have_the_keys_that_a_profile_names(objects: list[Object]) -> None:
-    secrets = load_profile("a6000x2", store_secret="streetvision-s3").secrets
-    for name, wanted in (
-        (secrets.store, {secrets.store_access_key, secrets.store_secret_key}),
-        (secrets.hub, {"HF_TOKEN"}),
-    ):
-        if name in named(objects, "Secret"):
-            assert named(objects, "Secret")[name]["data"].keys() == wanted
+def test_secrets_have_the_keys_that_a_profile_names(
+    objects: list[Object], variant: Variant
+) -> None:
+    secrets = load_profile("a6000x2", own_store=True).secrets
+    here = named(objects, "Secret")
+    if variant.options & {"minio", "external-s3"}:
+        assert {*secrets.of_steps(), TEAM_SECRET} <= here.keys()
+    for name in here.keys() - {secrets.hub}:
+        assert here[name]["data"].keys() == {secrets.store_access_key, secrets.store_secret_key}
+    if secrets.hub in here:
+        assert here[secrets.hub]["data"].keys() == {"HF_TOKEN"}
+
+
+def test_the_stores_users_are_those_of_the_runs_secrets(
+    rendered: Rendered, minio: list[Object]
+) -> None:
+    """The same files make both, so that a user and the Secret that a step has never differ."""
+    runs = named(rendered(Variant("profile", frozenset({"minio"}))), "Secret")
+    there = named(minio, "Secret")
+    assert there.keys() - runs.keys() == {"streetvision-minio-root"}
+    for name in there.keys() & runs.keys():
+        assert there[name]["data"] == runs[name]["data"]
 
 
 @pytest.mark.parametrize("mode", ["single-user", "profile"])
@@ -121,36 +151,34 @@ def test_address_port_and_bucket_of_an_external_store_stand_in_one_place(
         True,
     )
     if mode == "profile":
-        policy = named(objects, "NetworkPolicy")["streetvision-steps"]["spec"]
+        policy = named(objects, "NetworkPolicy")["streetvision-store-access"]["spec"]
         assert policy["egress"][0]["ports"] == [{"protocol": "TCP", "port": 7480}]
         assert launcher["data"]["defaultPipelineRoot"] == "minio://road-team/runs"
 
 
-def test_no_rule_is_set_on_a_bucket_that_is_not_the_pipelines_own(
-    objects: list[Object], variant: Variant
-) -> None:
-    if "minio" not in variant.options:
-        assert not named(objects, "Job")
-
-
-def test_checkpoints_expire_with_their_old_versions_and_nothing_else_does() -> None:
+def test_checkpoints_expire_and_old_versions_do_and_nothing_else_does() -> None:
     """The client of the store takes the rules as `mc ilm rule import` reads them: AWS's names in
     JSON.
     """
     config = LifecycleConfig(
         [_rule(item) for item in json.loads((MINIO / "lifecycle.json").read_text())["Rules"]]
     )
-    assert {rule.rule_filter.prefix for rule in config.rules if rule.rule_filter} == {
-        "checkpoints/"
-    }
     assert {rule.status for rule in config.rules} == {"Enabled"}
-    expired, old = config.rules
+    expired, old, elsewhere = config.rules
+    assert [rule.rule_filter and rule.rule_filter.prefix for rule in config.rules] == [
+        "checkpoints/",
+        "checkpoints/",
+        "",
+    ]
     assert expired.expiration
     assert expired.expiration.days == 30
     assert old.expiration
     assert old.expiration.expired_object_delete_marker
     assert old.noncurrent_version_expiration
     assert old.noncurrent_version_expiration.noncurrent_days == 1
+    assert elsewhere.expiration is None, "runs and the record of splits stay"
+    assert elsewhere.noncurrent_version_expiration
+    assert elsewhere.noncurrent_version_expiration.noncurrent_days == 30
 
 
 def test_checkpoints_are_written_below_the_prefix_that_expires(rendered: Rendered) -> None:
@@ -160,82 +188,272 @@ def test_checkpoints_are_written_below_the_prefix_that_expires(rendered: Rendere
     assert data[Variable.CHECKPOINT_STORE] == "s3://streetvision/checkpoints"
 
 
-def test_the_buckets_job_can_run_again_and_prints_no_secret(tmp_path: Path) -> None:
-    """`mc` is replaced by a recorder: it stands for MinIO's client, whose commands are in its
-    reference.
-    """
-    shutil.copytree(MINIO, tmp_path / "setup")
+@dataclass
+class SetUp:
+    """The set-up job with a client that stands for `mc` and a server (mc.py)."""
+
+    folder: Path
+    code: int = 0
+    said: str = ""
+
+    def write(self, **values: str) -> None:
+        """Write credentials as the projected volume has them: role_key=value."""
+        for name, value in values.items():
+            role, _, key = name.partition("_")
+            file = self.folder / "credentials" / role / key
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.write_text(value)
+
+    def run(self) -> "SetUp":
+        """Run setup.sh."""
+        credentials = self.folder / "credentials"
+        finished = subprocess.run(
+            ["sh", self.folder / "setup/setup.sh"],
+            env={
+                "PATH": f"{self.folder}:/usr/bin:/bin",
+                "MC_STATE": str(self.folder),
+                "STREETVISION_CREDENTIALS": str(credentials),
+                "STREETVISION_MINIO_URL": "http://streetvision-minio:9000",
+                "STREETVISION_RETRY_SECONDS": "0",
+            },
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        self.code, self.said = finished.returncode, finished.stdout + finished.stderr
+        return self
+
+    @property
+    def calls(self) -> list[str]:
+        """Arguments of `mc`, each call a line."""
+        return (self.folder / "calls").read_text().splitlines()
+
+    @property
+    def server(self) -> Server:
+        """What the server knows afterwards."""
+        return Server(self.folder)
+
+
+@pytest.fixture
+def set_up(tmp_path: Path) -> SetUp:
+    """A job with credentials of its own, and a server that knows its administrator."""
+    made = SetUp(tmp_path)
+    (tmp_path / "setup").mkdir()
+    for file in [*MINIO.glob("*.sh"), *MINIO.glob("*.json"), *(MINIO / "policies").iterdir()]:
+        shutil.copy(file, tmp_path / "setup")  # one folder, as the ConfigMap is mounted
     client = tmp_path / "mc"
-    client.write_text(
-        f'#!/bin/sh\nprintf "%s\\n" "$*" >> {tmp_path}/calls\n[ "$3" != import ] || cat >'
-        f' {tmp_path}/imported\n[ "$3" != attach ]\n'
-    )
+    client.write_text(f'#!/bin/sh\nexec {sys.executable} {FAKE} "$@"\n')
     client.chmod(0o755)
-    values = {"STREETVISION_S3_ENDPOINT": "minio:9000", "STREETVISION_S3_ACCESS_KEY": "user"}
-    secrets = {
-        "STREETVISION_S3_SECRET_KEY": "planted-1",
-        "MINIO_ROOT_USER": "root",
-        "MINIO_ROOT_PASSWORD": "planted-2",
-    }
-    finished = subprocess.run(
-        ["sh", tmp_path / "setup/setup.sh"],
-        env={"PATH": f"{tmp_path}:/usr/bin:/bin", **values, **secrets},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert finished.returncode == 0, "attaching a policy that is attached already is no failure"
-    assert "planted" not in finished.stdout + finished.stderr
-    assert [
-        " ".join(line.split()[:4]) for line in (tmp_path / "calls").read_text().splitlines()
-    ] == [
-        "alias set store http://minio:9000",
-        "mb --ignore-existing store/streetvision",
-        "version enable store/streetvision",
-        "ilm rule import store/streetvision",
-        "admin user add store",
-        "admin policy create store",
-        "admin policy attach store",
-        "alias set steps http://minio:9000",
-        "ls steps/streetvision",
-    ]
-    assert json.loads((tmp_path / "imported").read_text()) == json.loads(
+    made.write(root_MINIO_ROOT_USER="root", root_MINIO_ROOT_PASSWORD="planted-root")
+    for role in (*ROLES, "team"):
+        made.write(**{f"{role}_accesskey": f"{role}-key", f"{role}_secretkey": f"planted-{role}"})
+    (tmp_path / "root.json").write_text(json.dumps(["root", "planted-root"]))
+    return made
+
+
+def test_the_buckets_job_makes_a_user_for_each_role_and_can_run_again(set_up: SetUp) -> None:
+    for _ in range(2):
+        assert set_up.run().code == 0, set_up.said
+    server = set_up.server
+    assert server.users == {f"{role}-key": f"planted-{role}" for role in (*ROLES, "team")}
+    assert server.attached == {f"{role}-key": [f"streetvision-{role}"] for role in (*ROLES, "team")}
+    assert server.objects == [], "what was tried is removed"
+    assert server.accounts == []
+    assert json.loads((set_up.folder / "imported").read_text()) == json.loads(
         (MINIO / "lifecycle.json").read_text()
     )
+    enabled = "version enable store/streetvision --excluded-prefixes checkpoints/"
+    assert enabled in set_up.calls
 
 
-def test_the_job_fails_where_the_steps_user_cannot_list_the_bucket(tmp_path: Path) -> None:
-    shutil.copytree(MINIO, tmp_path / "setup")
-    client = tmp_path / "mc"
-    client.write_text('#!/bin/sh\n[ "$1" != ls ]\n')
-    client.chmod(0o755)
-    names = ("STREETVISION_S3_ENDPOINT", "STREETVISION_S3_ACCESS_KEY", "STREETVISION_S3_SECRET_KEY")
-    environment = dict.fromkeys((*names, "MINIO_ROOT_USER", "MINIO_ROOT_PASSWORD"), "x")
-    finished = subprocess.run(
-        ["sh", tmp_path / "setup/setup.sh"],
-        env={"PATH": f"{tmp_path}:/usr/bin:/bin"} | environment,
-        check=False,
-    )
-    assert finished.returncode != 0
+def test_no_secret_is_an_argument_or_printed(set_up: SetUp) -> None:
+    assert set_up.run().code == 0
+    assert "planted" not in set_up.said + "\n".join(set_up.calls)
 
 
-def test_minios_user_may_use_its_bucket_and_nothing_else(rendered: Rendered) -> None:
-    data = named(rendered(Variant("single-user", frozenset({"minio"}))), "ConfigMap")[
-        "streetvision-minio-setup"
-    ]["data"]
-    statements = json.loads(data["policy.json"])["Statement"]
-    assert {resource for item in statements for resource in item["Resource"]} == {
-        "arn:aws:s3:::streetvision",
-        "arn:aws:s3:::streetvision/*",
-    }
-    actions = {action for item in statements for action in item["Action"]}
-    assert not [
+@pytest.mark.parametrize(
+    ("values", "says"),
+    [
+        ({"root_MINIO_ROOT_PASSWORD": "change"}, "MINIO_ROOT_PASSWORD is the example's"),
+        ({"root_MINIO_ROOT_USER": "change-me"}, "MINIO_ROOT_USER is the example's"),
+        ({"runs_accesskey": "change-me-runs"}, "accesskey of runs is the example's"),
+        ({"team_secretkey": "change"}, "secretkey of team is the example's"),
+        ({"data_secretkey": "planted"}, "secretkey of data has fewer than 8 characters"),
+        ({"team_accesskey": "runs-key"}, "accesskey of team is also another user's"),
+        ({"data_accesskey": "root"}, "accesskey of data is also another user's"),
+    ],
+)
+def test_the_job_refuses_credentials_that_protect_nothing(
+    set_up: SetUp, values: dict[str, str], says: str
+) -> None:
+    set_up.write(**values)
+    assert set_up.run().code == 1
+    assert says in set_up.said
+    assert not (set_up.folder / "calls").exists(), "nothing was sent"
+    assert "planted" not in set_up.said
+
+
+def test_the_examples_as_they_are_are_refused(set_up: SetUp) -> None:
+    for line in (MINIO / "root.env.example").read_text().splitlines():
+        name, _, value = line.partition("=")
+        if not line.startswith("#"):
+            set_up.write(**{f"root_{name}": value})
+    assert set_up.run().code == 1
+
+
+def test_the_job_ends_where_the_administrator_is_another(
+    set_up: SetUp, minio: list[Object]
+) -> None:
+    set_up.write(root_MINIO_ROOT_PASSWORD="planted-other")
+    assert set_up.run().code == 1
+    assert "no login at http://streetvision-minio:9000 as root" in set_up.said
+    assert "planted" not in set_up.said
+    assert len(set_up.calls) == 60
+    job = named(minio, "Job")["streetvision-minio-setup"]["spec"]
+    assert job["activeDeadlineSeconds"] * 2 > 60 * 2, "above all attempts"
+    assert job["backoffLimit"] <= 3
+
+
+@pytest.mark.parametrize(
+    ("role", "change", "says"),
+    [
+        ("data", ("s3:GetObject", "s3:PutObject"), "data cannot do what it must: reads data/"),
+        ("runs", ("runs/*", "*"), "runs can do what it must not: writes data"),
+        ("checkpoints", ("streetvision/checkpoints/*", "streetvision/*"), "checkpoints can do"),
+        ("team", ("admin:CreateServiceAccount", "admin:ListUsers"), "team can do what it must not"),
+    ],
+)
+def test_the_job_fails_where_a_policy_gives_too_much_or_too_little(
+    set_up: SetUp, role: str, change: tuple[str, str], says: str
+) -> None:
+    policy = set_up.folder / "setup" / f"{role}.json"
+    assert change[0] in policy.read_text()
+    policy.write_text(policy.read_text().replace(*change))
+    assert set_up.run().code == 1
+    assert says in set_up.said
+
+
+def _policy(role: str) -> Any:
+    return json.loads((MINIO / f"policies/{role}.json").read_text())
+
+
+READ, WRITE, DELETE = "s3:GetObject", "s3:PutObject", "s3:DeleteObject"
+# Who may do what: data, backbones, the demo, artifacts, the record of splits, checkpoints.
+RIGHTS = {
+    "data": {"data": READ, "backbones": READ, "streetvision/demo": READ, "lineages": READ},
+    "runs": {"runs": f"{READ} {WRITE}", "lineages": f"{READ} {WRITE}"},
+    "checkpoints": {"checkpoints": f"{READ} {WRITE} {DELETE}"},
+    "team": {
+        "data": f"{READ} {WRITE} {DELETE}",
+        "backbones": f"{READ} {WRITE} {DELETE}",
+        "streetvision/demo": f"{READ} {WRITE} {DELETE}",
+        "runs": READ,
+        "lineages": READ,
+    },
+}
+PREFIXES = sorted({prefix for rights in RIGHTS.values() for prefix in rights} | {"registry"})
+
+
+@pytest.mark.parametrize("role", RIGHTS)
+def test_each_user_may_do_what_its_role_needs_and_no_more(role: str) -> None:
+    policy = _policy(role)
+    for prefix in PREFIXES:
+        allowed = {
+            action for action in (READ, WRITE, DELETE) if allows(policy, action, f"{prefix}/x")
+        }
+        assert allowed == set(RIGHTS[role].get(prefix, "").split()), prefix
+        listed = allows(policy, "s3:ListBucket", prefix=f"{prefix}/")
+        assert listed == (prefix in RIGHTS[role] or role == "team"), prefix
+    assert allows(policy, "s3:ListBucket", prefix="") == (role == "team")
+    assert not allows(policy, "s3:DeleteObjectVersion", "checkpoints/x")
+
+
+@pytest.mark.parametrize("role", RIGHTS)
+def test_no_user_changes_the_bucket_or_makes_keys(role: str) -> None:
+    actions = {
         action
-        for action in actions
-        if "*" in action or "Policy" in action or action.startswith("s3:PutBucket")
-    ]
-    # `doctor` looks at the lifecycle rules with these credentials.
-    assert "s3:GetLifecycleConfiguration" in actions
+        for statement in _policy(role)["Statement"]
+        for action in statement["Action"]
+        if statement["Effect"] == "Allow"
+    }
+    assert not [action for action in actions if "*" in action or "Policy" in action]
+    assert not [action for action in actions if action.startswith(("s3:PutBucket", "s3:DeleteB"))]
+    # `doctor` reads the version with the team's user.
+    assert {action for action in actions if action.startswith("admin:")} == (
+        {"admin:ServerInfo"} if role == "team" else set()
+    )
+    denied = [item["Action"] for item in _policy(role)["Statement"] if item["Effect"] == "Deny"]
+    assert denied == [["admin:CreateServiceAccount", "admin:UpdateServiceAccount"]]
+
+
+def test_a_statement_is_of_one_kind_and_names_the_bucket_apart() -> None:
+    """MinIO takes administrative actions in statements of their own.
+
+    Bucket-level actions need the bucket itself as a resource (SN-2026-004 of the maintained build).
+    """
+    at_bucket = {"s3:ListBucket", "s3:GetBucketLocation"}
+    at_bucket |= {"s3:GetBucketVersioning", "s3:GetLifecycleConfiguration"}
+    for role in RIGHTS:
+        for statement in _policy(role)["Statement"]:
+            kinds = {action.partition(":")[0] for action in statement["Action"]}
+            assert len(kinds) == 1
+            assert ("Resource" in statement) == (kinds == {"s3"})
+            if kinds == {"s3"}:
+                whole = statement["Resource"] == ["arn:aws:s3:::streetvision"]
+                assert whole == (set(statement["Action"]) <= at_bucket), statement
+
+
+def test_doctor_may_look_at_versions_and_rules_as_training() -> None:
+    for action in ("s3:GetLifecycleConfiguration", "s3:GetBucketVersioning"):
+        assert allows(_policy("checkpoints"), action)
+
+
+def test_https_reaches_everything_that_names_the_store(
+    rendered: Rendered, minio_with_tls: list[Object]
+) -> None:
+    """Steps get the authority as a file and a setting, the launcher the flag."""
+    for mode in ("single-user", "profile"):
+        objects = rendered(Variant(mode, frozenset({"minio", "tls"})))
+        config_maps = named(objects, "ConfigMap")
+        data = config_maps[STORE_CONFIG]["data"]
+        assert data[Variable.S3_SECURE] == "true"
+        folder, _, file = data[Variable.S3_CA_FILE].rpartition("/")
+        assert folder == CA_FOLDER
+        assert file in config_maps[STORE_CA]["data"]
+
+    spec = pods(minio_with_tls)["streetvision-minio"]["spec"]
+    server = spec["containers"][0]
+    assert server["args"] == ["server", "--certs-dir", "/certs", "/data"]
+    for probe in ("startupProbe", "readinessProbe", "livenessProbe"):
+        assert server[probe]["httpGet"]["scheme"] == "HTTPS"
+    (certs,) = [volume for volume in spec["volumes"] if volume["name"] == "certs"]
+    certificate = named(minio_with_tls, "Certificate")["streetvision-minio"]["spec"]
+    assert certs["secret"]["secretName"] == certificate["secretName"]
+    assert {item["path"] for item in certs["secret"]["items"]} == {"public.crt", "private.key"}
+
+    job = pods(minio_with_tls)["streetvision-minio-setup"]["spec"]["containers"][0]
+    variables = {item["name"]: item["value"] for item in job["env"]}
+    url = urlsplit(variables["STREETVISION_MINIO_URL"])
+    assert (url.scheme, url.hostname in certificate["dnsNames"]) == ("https", True)
+    endpoint = data[Variable.S3_ENDPOINT].partition(":")[0]
+    assert {endpoint, "localhost"} <= set(certificate["dnsNames"])
+    authority = variables["SSL_CERT_FILE"].rpartition("/")[0]
+    assert authority in [mount["mountPath"] for mount in job["volumeMounts"]]
+
+
+def test_every_secret_that_a_pod_mounts_is_there_with_its_keys(
+    minio: list[Object], minio_with_tls: list[Object]
+) -> None:
+    made_elsewhere = {"streetvision-minio-tls": {"tls.crt", "tls.key", "ca.crt"}}  # cert-manager
+    for objects in (minio, minio_with_tls):
+        known = {name: set(item["data"]) for name, item in named(objects, "Secret").items()}
+        known |= made_elsewhere
+        for pod in pods(objects).values():
+            for volume in pod["spec"]["volumes"]:
+                sources = [volume, *volume.get("projected", {}).get("sources", [])]
+                for secret in (item["secret"] for item in sources if "secret" in item):
+                    name = secret.get("secretName") or secret["name"]
+                    assert {item["key"] for item in secret["items"]} <= known[name], name
 
 
 def _rule(item: dict[str, Object]) -> Rule:
