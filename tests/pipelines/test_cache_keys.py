@@ -299,7 +299,7 @@ def test_other_resources_run_nothing_again(cluster: Cluster, name: str) -> None:
 
 
 def test_a_queue_and_another_secret_run_nothing_again(cluster: Cluster) -> None:
-    other = cluster.compiled(queue="team", store_secret="streetvision-s3")
+    other = cluster.compiled(queue="team", store_secret="team-s3")
     assert cluster.run(other) == set()
 
 

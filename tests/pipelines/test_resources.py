@@ -6,7 +6,15 @@ import pytest
 from kubernetes.utils import parse_quantity
 
 from components.shared.contracts.errors import ConfigError
-from pipelines.resources import PROFILE_NAMES, PROFILES, load_profile, retry_window_seconds
+from pipelines.resources import (
+    OWN_STORE_SECRETS,
+    PROFILE_NAMES,
+    PROFILES,
+    ROLES,
+    TEAM_SECRET,
+    load_profile,
+    retry_window_seconds,
+)
 
 OWN = """
 training:
@@ -63,12 +71,28 @@ def test_a_users_own_file_gives_numbers_where_kubernetes_has_text(own: Path) -> 
 
 
 def test_options_of_the_command_line_win_over_the_profile(own: Path) -> None:
-    profile = load_profile(str(own), queue="team", store_secret="streetvision-s3")
+    profile = load_profile(str(own), queue="team", store_secret="team-s3")
     assert (profile.queue, profile.secrets.store, profile.secrets.store_access_key) == (
         "team",
-        "streetvision-s3",
+        "team-s3",
         "key",
     )
+    assert profile.secrets.of_steps() == ("team-s3",)
+
+
+def test_a_store_of_its_own_has_a_secret_for_each_role(own: Path) -> None:
+    profile = load_profile(str(own), own_store=True)
+    assert {role: profile.secrets.of(role) for role in ROLES} == OWN_STORE_SECRETS
+    assert TEAM_SECRET not in profile.secrets.of_steps()
+    with pytest.raises(ConfigError, match="exclude each other"):
+        load_profile("cpu", own_store=True, store_secret="team-s3")
+
+
+def test_a_file_may_name_the_secret_of_one_role(tmp_path: Path) -> None:
+    file = tmp_path / "mine.yaml"
+    file.write_text("training: {}\nsecrets: {store: all, checkpoints: ours}\n")
+    assert load_profile(str(file)).secrets.of_steps() == ("all", "ours")
+    assert load_profile(str(file), store_secret="x").secrets.of_steps() == ("x",)
 
 
 @pytest.mark.parametrize(

@@ -25,7 +25,7 @@ from components.train_baseline.component import train_baseline
 from pipelines.images import pipeline_images
 from pipelines.package import write_package
 from pipelines.parameters import Variant
-from pipelines.resources import Profile, load_profile
+from pipelines.resources import CA_FOLDER, STORE_CA, Profile, load_profile
 from pipelines.stage1 import stage1
 
 Documents = tuple[dict[str, Any], dict[str, Any]]
@@ -42,7 +42,7 @@ def compiled(tmp_path_factory: pytest.TempPathFactory) -> Compile:
     known: dict[tuple[str, Variant], Documents] = {}
 
     def documents(variant: Variant = Variant(), profile: Profile = PROFILE) -> Documents:  # noqa: B008 - frozen
-        key = (profile.name + profile.queue + profile.secrets.store, variant)
+        key = (profile.name + profile.queue + str(profile.secrets), variant)
         if key not in known:
             file = tmp_path_factory.mktemp("spec") / "stage1.yaml"
             compiler.Compiler().compile(stage1(profile, variant), str(file))
@@ -245,9 +245,41 @@ def test_the_store_reaches_the_steps_that_need_it_by_reference_only(compiled: Co
 
 
 def test_another_secret_is_named_when_the_pipeline_is_compiled(compiled: Compile) -> None:
-    own = load_profile("a6000x2", store_secret="streetvision-s3")
-    executors = _executors(compiled(profile=own)[1])
-    assert executors["ingest-dataset"]["secretAsEnv"][0]["secretName"] == "streetvision-s3"
+    one = load_profile("a6000x2", store_secret="team-s3")
+    executors = _executors(compiled(profile=one)[1])
+    assert executors["ingest-dataset"]["secretAsEnv"][0]["secretName"] == "team-s3"
+
+
+def test_each_step_is_given_the_secret_of_its_role_and_no_other(compiled: Compile) -> None:
+    executors = _executors(compiled(profile=load_profile("a6000x2", own_store=True))[1])
+    given = {
+        name: [reference["secretName"] for reference in executor.get("secretAsEnv", [])]
+        for name, executor in executors.items()
+    }
+    hub = load_profile("a6000x2").secrets.hub
+    expected = {
+        "configure": ["streetvision-data"],
+        "ingest-dataset": ["streetvision-data"],
+        "import-backbone": ["streetvision-data", hub],
+        "split-dataset": ["streetvision-runs"],
+        **{name: ["streetvision-checkpoints"] for name in TRAINING},
+    }
+    assert {name: names for name, names in given.items() if names} == expected
+
+
+def test_steps_with_the_store_get_its_authority_as_a_file_where_there_is_one(
+    compiled: Compile,
+) -> None:
+    for name, executor in _executors(compiled()[1]).items():
+        mounts = executor.get("configMapAsVolume", [])
+        if "configMapAsEnv" not in executor:
+            assert not mounts, name
+            continue
+        (mount,) = mounts
+        assert (mount["configMapName"], mount["mountPath"]) == (STORE_CA, CA_FOLDER)
+        assert mount["optional"] is True
+        variables = {entry["envVar"] for entry in executor["configMapAsEnv"][0]["keyToEnv"]}
+        assert Variable.S3_CA_FILE in variables
 
 
 def test_the_hub_token_reaches_the_import_alone(compiled: Compile) -> None:

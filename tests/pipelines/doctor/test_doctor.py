@@ -30,13 +30,13 @@ from components.shared.storage import Store, StoreSettings
 from pipelines.cli.app import main
 from pipelines.doctor import capacity
 from tests.fault_proxy import fault_proxy
+from tests.manifests.conftest import MANIFESTS, ROLES, fill_examples
 
-STATUSES = ("ok  ", "MISSING  ", "unknown  ")
+STATUSES = ("ok  ", "warning  ", "MISSING  ", "unknown  ")
 Answers = dict[str, Any]
 Change = Callable[[Answers], None]
 KUBERNETES = json.loads((Path(__file__).parents[1] / "kubernetes_answers.json").read_text())
 RECORDINGS = Path(__file__).parents[2] / "recordings"
-MANIFESTS = Path(__file__).parents[3] / "manifests"
 PLURALS = {
     "ConfigMap": "configmaps",
     "Secret": "secrets",
@@ -54,8 +54,18 @@ STORE_SECRET = f"{SINGLE_USER}/secrets/mlpipeline-minio-artifact"
 LAUNCHER = f"{SINGLE_USER}/configmaps/kfp-launcher"
 STORE_CONFIG = f"{SINGLE_USER}/configmaps/streetvision-store"
 REVIEW = "/apis/authorization.k8s.io/v1/namespaces/kubeflow/localsubjectaccessreviews"
+POLICY = "/apis/networking.k8s.io/v1/namespaces/streetvision/networkpolicies/streetvision-steps"
+API_SERVERS = (
+    "/apis/discovery.k8s.io/v1/namespaces/default/endpointslices"
+    "?kubernetes.io/service-name=kubernetes"
+)
+RELEASE, DELETED = "MinIO release", "deleted checkpoints"
 KUEUE = "/apis/kueue.x-k8s.io/v1beta2/namespaces/kubeflow/localqueues"
 KUEUE_CONFIG = "/api/v1/namespaces/kueue-system/configmaps/kueue-manager-config"
+
+
+def _encoded(**values: str) -> dict[str, str]:
+    return {key: base64.b64encode(value.encode()).decode() for key, value in values.items()}
 
 
 class _Api(ThreadingHTTPServer):
@@ -163,8 +173,10 @@ def rendered(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Answer
     """What the API answers for the objects of an overlay after `kubectl apply -k`."""
     folder = tmp_path_factory.mktemp("manifests") / "manifests"
     shutil.copytree(MANIFESTS, folder, ignore=shutil.ignore_patterns("*.env"))
-    for example in folder.rglob("*.env.example"):
-        shutil.copy(example, example.with_suffix(""))
+    fill_examples(folder)
+    settings = folder / "overlays/profile/editor/settings.yaml"
+    settings.write_text(settings.read_text().replace("192.0.2.1/32", "172.18.0.0/30"))
+    settings.write_text(settings.read_text().replace("192.0.2.2/32", "10.96.0.1/32"))
 
     def answers(mode: str) -> Answers:
         kubectl = Path(sys.executable).with_name("kubectl")
@@ -179,6 +191,9 @@ def rendered(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Answer
                 item["status"] = {"hard": dict(item["spec"]["hard"]), "used": used}
             if item["kind"] in PLURALS:
                 found[f"{namespace}/{PLURALS[item['kind']]}/{item['metadata']['name']}"] = item
+            elif item["kind"] == "NetworkPolicy":
+                group = namespace.replace("/api/", "/apis/networking.k8s.io/")
+                found[f"{group}/networkpolicies/{item['metadata']['name']}"] = item
             elif item["kind"] in ("ResourceQuota", "LimitRange"):
                 kind = {"apiVersion": "v1", "kind": f"{item['kind']}List", "metadata": {}}
                 found[f"{namespace}/{item['kind'].lower()}s"] = {**kind, "items": [item]}
@@ -187,10 +202,13 @@ def rendered(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Answer
     return answers
 
 
-def _cluster(server: _Api, objects: Answers, mode: str, secret: str, s3: StoreSettings) -> Answers:
+def _cluster(
+    server: _Api, objects: Answers, mode: str, secrets: list[str], s3: StoreSettings
+) -> Answers:
     answers = server.answers
     answers |= copy.deepcopy(KUBERNETES["cluster"] | KUBERNETES[mode]) | objects
-    answers[secret]["data"] = _encoded(accesskey=s3.access_key, secretkey=s3.secret_key)
+    for secret in secrets:
+        answers[secret]["data"] = _encoded(accesskey=s3.access_key, secretkey=s3.secret_key)
     for node in answers[NODES]["items"]:
         node["status"]["images"].append({"names": list(_images()), "sizeBytes": 1})
     return answers
@@ -200,7 +218,7 @@ def _cluster(server: _Api, objects: Answers, mode: str, secret: str, s3: StoreSe
 def single_user(server: _Api, s3: StoreSettings, rendered: Callable[[str], Answers]) -> Answers:
     """The answers of a ready single-user cluster, to be changed by a test."""
     Store(s3).make_bucket("mlpipeline")
-    answers = _cluster(server, rendered("single-user"), "single-user", STORE_SECRET, s3)
+    answers = _cluster(server, rendered("single-user"), "single-user", [STORE_SECRET], s3)
     answers[f"{KFP}/healthz"] = _recorded("api/healthz.json")
     answers[f"{KFP}/runs"] = {}
     answers[f"{KFP}/pipelines"] = _recorded("api/pipelines.json")
@@ -227,7 +245,11 @@ def profile(
         store._client.set_bucket_lifecycle("streetvision", LifecycleConfig([rule]))
 
     answers = _cluster(
-        server, rendered("profile"), "profile", f"{PROFILE}/secrets/streetvision-s3", s3
+        server,
+        rendered("profile"),
+        "profile",
+        [f"{PROFILE}/secrets/streetvision-{role}" for role in (*ROLES, "team")],
+        s3,
     )
     answers[f"{KFP}/healthz"] = _recorded("api-multi-user/healthz.json")
     answers[f"{KFP}/runs"] = _recorded("api-multi-user/runs-empty.json")
@@ -241,10 +263,6 @@ def _images() -> list[str]:
     from pipelines.images import pipeline_images
 
     return [f"docker.io/{image.reference}" for image in pipeline_images()]
-
-
-def _encoded(**values: str) -> dict[str, str]:
-    return {key: base64.b64encode(value.encode()).decode() for key, value in values.items()}
 
 
 def _doctor(capsys: pytest.CaptureFixture[str], *options: str) -> tuple[int, dict[str, str], str]:
@@ -277,9 +295,7 @@ def _in_single_user(
 def _in_profile(
     s3: StoreSettings, capsys: pytest.CaptureFixture[str], *options: str
 ) -> tuple[int, dict[str, str], str]:
-    return _doctor(
-        capsys, "--store-secret", "streetvision-s3", "--store-endpoint", s3.endpoint, *options
-    )
+    return _doctor(capsys, "--own-store", "--store-endpoint", s3.endpoint, *options)
 
 
 def _not_ok(findings: dict[str, str]) -> dict[str, str]:
@@ -334,7 +350,12 @@ def test_a_ready_profile(
         " Secret is there"
     )
     assert archive in findings["log archive"]
-    assert "minio://streetvision/runs at streetvision-minio:9000" in findings["pipeline root"]
+    address = "streetvision-minio.streetvision-store.svc:9000"
+    assert f"minio://streetvision/runs at {address}" in findings["pipeline root"]
+    assert "with Secret streetvision-runs" in findings["pipeline root"]
+    assert "admits the Kubernetes API (172.18.0.2:6443)" in findings["network policy"]
+    assert "keeps no versions: a deleted checkpoint frees its bytes" in findings[DELETED]
+    assert "is no MinIO (it says that it is 'SeaweedFS" in findings[RELEASE]
     assert "expire after 30 days" in findings["checkpoint expiry"]
     assert "streetvision has 2 GPUs, 32 CPUs, " in findings["quota"]
     assert "planted-token" not in out
@@ -365,6 +386,15 @@ def _denied(answers: Answers) -> None:
 
 def _labels_of_another(answers: Answers) -> None:
     answers[PROFILE]["metadata"]["labels"]["app.kubernetes.io/part-of"] = "streetvision"
+
+
+def _as_shipped(answers: Answers) -> None:
+    answers[POLICY]["spec"]["egress"][0]["to"][0]["ipBlock"]["cidr"] = "192.0.2.1/32"
+
+
+def _another_api_server(answers: Answers) -> None:
+    (endpoint,) = answers[API_SERVERS]["items"][0]["endpoints"]
+    endpoint["addresses"].append("172.18.0.9")
 
 
 def _full_quota(answers: Answers) -> None:
@@ -414,7 +444,7 @@ PROVIDER = (
         (
             _without(STORE_SECRET),
             "store secret",
-            "mlpipeline-minio-artifact is not there: no step reaches",
+            "mlpipeline-minio-artifact is not there: no step that needs it reaches",
         ),
         (
             _drop(STORE_SECRET, "secretkey"),
@@ -547,6 +577,31 @@ def test_what_is_missing_in_single_user_mode(
             ),
         ),
         (
+            _without(f"{PROFILE}/secrets/streetvision-checkpoints"),
+            "store secret",
+            "streetvision-checkpoints is not there: no step that needs it reaches",
+        ),
+        (
+            _data(f"{PROFILE}/secrets/streetvision-runs", **_encoded(secretkey="change")),
+            "store secret",
+            "streetvision-runs still has the example's secretkey, known to everybody -> set your",
+        ),
+        (
+            _data(f"{PROFILE}/secrets/streetvision-team", **_encoded(accesskey="change-me-team")),
+            "store secret",
+            "streetvision-team still has the example's accesskey",
+        ),
+        (
+            _as_shipped,
+            "network policy",
+            "has the placeholder for the Kubernetes API, so that no step reaches it -> set",
+        ),
+        (
+            _another_api_server,
+            "network policy",
+            "streetvision-steps does not admit 172.18.0.9:6443, where the Kubernetes API is",
+        ),
+        (
             _without(f"{PROFILE}/serviceaccounts/streetvision-runner"),
             "service account",
             "-> have an admin run: kubectl apply -k manifests/overlays/profile/admin",
@@ -616,18 +671,18 @@ def test_the_steps_secret_is_the_launchers(
 ) -> None:
     stock = profile.pop(f"{PROFILE}/secrets/mlpipeline-minio-artifact")
     _, findings, _ = _doctor(capsys, "--store-endpoint", s3.endpoint)
-    advice = "streetvision-s3 is there: compile with --store-secret streetvision-s3"
+    advice = "streetvision-runs is there: compile with --own-store"
     assert (
-        f"mlpipeline-minio-artifact is not there: no step reaches the object store -> {advice}"
-        in findings["store secret"]
+        "mlpipeline-minio-artifact is not there: no step that needs it reaches the object store ->"
+        f" {advice}" in findings["store secret"]
     )
 
     stock["data"] = _encoded(accesskey="kfp", secretkey="planted")
     profile[f"{PROFILE}/secrets/mlpipeline-minio-artifact"] = stock
     _, findings, _ = _doctor(capsys, "--store-endpoint", s3.endpoint)
     assert (
-        "with Secret streetvision-s3, the steps with mlpipeline-minio-artifact -> compile with"
-        in findings["store settings"]
+        "with Secret streetvision-runs, the steps with mlpipeline-minio-artifact -> compile with"
+        " --own-store" in findings["store settings"]
     )
 
 
@@ -829,11 +884,13 @@ def test_the_lifecycle_rule_is_needed_on_our_store_only(
     code, findings, _ = _in_profile(s3, capsys)
     assert code == 1
     assert (
-        "-> kubectl delete job streetvision-minio-setup --namespace streetvision; kubectl apply"
-        in findings["checkpoint expiry"]
+        "-> have an admin run: kubectl delete job streetvision-minio-setup --namespace"
+        " streetvision-store; kubectl apply -k manifests/minio" in findings["checkpoint expiry"]
     )
 
-    del profile[f"{PROFILE}/services/streetvision-minio"]
+    _data(f"{PROFILE}/configmaps/streetvision-store", STREETVISION_S3_ENDPOINT="other:9000")(
+        profile
+    )
     code, findings, _ = _in_profile(s3, capsys)
     assert code == 0
     assert (

@@ -6,6 +6,8 @@ from pathlib import Path
 import pytest
 
 from components.shared.contracts.errors import ConfigError
+from components.shared.storage import StoreSettings
+from pipelines.kubeflow import run_store
 from pipelines.kubeflow.connection import Mode
 from pipelines.kubeflow.options import StoreOptions
 from pipelines.kubeflow.reader import ClusterReader
@@ -130,8 +132,33 @@ def test_the_launchers_provider_names_address_and_secret(objects: RunObjects) ->
 def test_a_root_without_a_provider_uses_our_settings(objects: RunObjects) -> None:
     objects.add_config_map("kfp-launcher", {"defaultPipelineRoot": "s3://bucket/runs"})
     objects.add_config_map("streetvision-store", {"STREETVISION_S3_ENDPOINT": "minio:9000"})
-    objects.add_secret("streetvision-s3", KEYS)
+    objects.add_secret("streetvision-runs", KEYS)
     assert _opened(reader=_reader()).store.endpoint == "minio:9000"
+
+
+def test_people_take_the_teams_user_where_the_store_has_one(
+    objects: RunObjects, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """The launcher's may not write data, and theirs reaches no pod."""
+    names = "secretName: store, accessKeyKey: a, secretKeyKey: b"
+    assert names in PROVIDERS
+    providers = PROVIDERS.replace(
+        names, "secretName: streetvision-runs, accessKeyKey: accesskey, secretKeyKey: secretkey"
+    )
+    objects.add_config_map(
+        "kfp-launcher", {"defaultPipelineRoot": "s3://bucket/runs", "providers": providers}
+    )
+    authority = tmp_path / "ca.crt"
+    authority.write_text("")
+    monkeypatch.setenv("STREETVISION_S3_CA_FILE", str(authority))
+    opened_with: list[StoreSettings] = []
+    objects.add_secret("streetvision-runs", {"accesskey": "runs", "secretkey": "planted-1"})
+    monkeypatch.setattr(run_store, "Store", lambda settings, **_: opened_with.append(settings))
+    _opened(reader=_reader())
+    objects.add_secret("streetvision-team", {"accesskey": "team", "secretkey": "planted-2"})
+    _opened(reader=_reader())
+    assert [settings.access_key for settings in opened_with] == ["runs", "team"]
+    assert opened_with[0].ca_file == str(authority)
 
 
 def test_a_forwarded_port_replaces_the_address(objects: RunObjects) -> None:

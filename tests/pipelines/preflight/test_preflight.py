@@ -1,5 +1,6 @@
 """Refusals before a run: places by their form, objects in a real S3 server, a namespace."""
 
+import base64
 import json
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -198,6 +199,10 @@ def test_a_ready_namespace_is_not_refused(kubernetes: KubernetesServer, mode: Mo
     assert all(request.startswith("GET ") for request in kubernetes.requests)
 
 
+def _encoded(text: str) -> str:
+    return base64.b64encode(text.encode()).decode()
+
+
 SECRET = "secrets/mlpipeline-minio-artifact"
 MISSING: dict[str, tuple[str, Any, str]] = {
     "account": (
@@ -215,6 +220,11 @@ MISSING: dict[str, tuple[str, Any, str]] = {
         "store secret in namespace 'kubeflow' .*: mlpipeline-minio-artifact is not there",
     ),
     "key": (SECRET, {"data": {"accesskey": "eA=="}}, "mlpipeline-minio-artifact has no secretkey"),
+    "example": (
+        SECRET,
+        {"data": {"accesskey": _encoded("change-me"), "secretkey": _encoded("planted-secret")}},
+        "mlpipeline-minio-artifact still has the example's accesskey, known to everybody; set",
+    ),
     "settings": (
         "configmaps/streetvision-store",
         404,
@@ -267,6 +277,18 @@ MISSING: dict[str, tuple[str, Any, str]] = {
         "namespace: kubeflow is not KFP's own, .*; give --namespace, that of KFP itself",
     ),
 }
+
+
+def test_a_policy_with_the_placeholder_for_the_api_is_refused(
+    kubernetes: KubernetesServer,
+) -> None:
+    block = {"to": [{"ipBlock": {"cidr": "192.0.2.1/32"}}], "ports": [{"port": 6443}]}
+    kubernetes.answers[
+        "/apis/networking.k8s.io/v1/namespaces/kubeflow/networkpolicies/streetvision-steps"
+    ] = {"metadata": {"name": "streetvision-steps"}, "spec": {"podSelector": {}, "egress": [block]}}
+    (refusal,) = target(SINGLE_USER).refusals
+    assert refusal.startswith("network policy in namespace 'kubeflow'")
+    assert "has the placeholder for the Kubernetes API" in refusal
 
 
 @pytest.mark.parametrize("case", MISSING)
