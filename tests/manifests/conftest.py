@@ -165,7 +165,7 @@ def rendered(overlay: Callable[[Variant], Path]) -> Callable[..., list[Object]]:
 
 @pytest.fixture(scope="session")
 def minio(manifests: Path) -> list[Object]:
-    """Objects of the store's own namespace."""
+    """Objects of the store's own namespace, which is made apart from them."""
     return parse(render(manifests / "minio"))
 
 

@@ -71,14 +71,17 @@ def test_no_overlay_has_the_stores_server_or_its_administrator(
     assert not {kind for kind, _ in here} & {"StatefulSet", "Job", "Service", "Namespace"}
 
 
-def test_the_store_is_in_a_namespace_of_its_own(minio: list[Object]) -> None:
-    assert named(minio, "Namespace").keys() == {STORE_NAMESPACE}
+def test_the_store_is_in_a_namespace_of_its_own(manifests: Path, minio: list[Object]) -> None:
+    """It is made apart from what is in it, so that `kubectl delete -k` leaves the volume."""
+    (namespace,) = parse(render(manifests / "minio/namespace"))
+    assert (namespace["kind"], namespace["metadata"]["name"]) == ("Namespace", STORE_NAMESPACE)
+    kubernetes_validate.validate(namespace, kubernetes_validate.latest_version(), strict=True)
     assert STORE_NAMESPACE not in NAMESPACES.values()
-    labels = named(minio, "Namespace")[STORE_NAMESPACE]["metadata"]["labels"]
+    labels = namespace["metadata"]["labels"]
     assert labels["pod-security.kubernetes.io/enforce"] == "restricted"
     for item in minio:
-        if item["kind"] != "Namespace":
-            assert item["metadata"]["namespace"] == STORE_NAMESPACE, identity(item)
+        assert item["kind"] != "Namespace"
+        assert item["metadata"]["namespace"] == STORE_NAMESPACE, identity(item)
         assert item["metadata"]["labels"]["app.kubernetes.io/part-of"] == STORE_NAMESPACE
         assert item["metadata"]["name"].startswith("streetvision")
 
@@ -91,7 +94,7 @@ def test_the_stores_namespace_moves_with_two_lines(
     copy = tmp_path / "manifests"
     shutil.copytree(manifests, copy)
     for file, old in (
-        ("minio/kustomization.yaml", "namespace: streetvision-store "),
+        ("minio/name/kustomization.yaml", "namespace: streetvision-store\n"),
         ("components/minio/settings/settings.yaml", ".streetvision-store.svc"),
     ):
         text = (copy / file).read_text()
@@ -100,8 +103,9 @@ def test_the_stores_namespace_moves_with_two_lines(
     _replace(copy / "minio/kustomization.yaml", "  # - tls\n", "  - tls\n")
 
     store = parse(render(copy / "minio"))
-    assert {item["metadata"].get("namespace", "objects") for item in store} == {"objects"}
-    assert named(store, "Namespace").keys() == {"objects"}
+    assert {item["metadata"]["namespace"] for item in store} == {"objects"}
+    made = parse(render(copy / "minio/namespace"))
+    assert [item["metadata"]["name"] for item in made] == ["objects"]
     names = named(store, "Certificate")["streetvision-minio"]["spec"]["dnsNames"]
     assert not [name for name in names if "streetvision-store" in name]
     assert "streetvision-minio.objects.svc" in names
