@@ -18,6 +18,7 @@ import pytest
 from components.shared.storage import Store, StoreSettings
 from pipelines.cli import app as cli
 from pipelines.graph import nodes
+from pipelines.resources import OWN_STORE_SECRETS, TEAM_SECRET
 from pipelines.sources import ROOT
 from pipelines.upload_data import demo
 from tests.components.conftest import write_backbone, write_source
@@ -36,13 +37,18 @@ SINGLE, PROFILE, DAILY = (
     "docs/guides/kubeflow-profile.md",
     "docs/guides/kubeflow-daily-work.md",
 )
-# The namespace, bucket and folder of the pipeline root, and the Secret with the store's
+# The namespace, bucket and folder of the pipeline root, and the Secrets with the store's
 # credentials.
-_KFPS_STORE = ("kubeflow", "mlpipeline", "v2/artifacts", "mlpipeline-minio-artifact")
+_KFPS_STORE = ("kubeflow", "mlpipeline", "v2/artifacts", ["mlpipeline-minio-artifact"])
 CLUSTERS = {
     SINGLE: _KFPS_STORE,
     DAILY: _KFPS_STORE,
-    PROFILE: ("streetvision", "streetvision", "runs", "streetvision-s3"),
+    PROFILE: (
+        "streetvision",
+        "streetvision",
+        "runs",
+        [*OWN_STORE_SECRETS.values(), TEAM_SECRET],
+    ),
 }
 # What a cluster or a shell does; what these commands lead to is tested beside what they need.
 ELSEWHERE = (
@@ -134,7 +140,7 @@ def cluster(
     """A cluster after its `kubectl apply`; runs end at once, the second one with every step but the
     first cached.
     """
-    namespace, bucket, folder, secret = CLUSTERS[document]
+    namespace, bucket, folder, secrets = CLUSTERS[document]
     multi_user = document == PROFILE
     Store(s3).make_bucket(bucket)
     monkeypatch.chdir(tmp_path)
@@ -146,7 +152,8 @@ def cluster(
         kfp.kfp_server(token=TOKEN if multi_user else None, multi_user=multi_user) as api,
     ):
         keys = {"accesskey": s3.access_key, "secretkey": s3.secret_key}
-        kubernetes.hold_ready_namespace(namespace, bucket, secret, keys)
+        for secret in secrets:
+            kubernetes.hold_ready_namespace(namespace, bucket, secret, keys)
         if multi_user:
             applied = named(
                 rendered(Variant("profile", frozenset({"minio"})), "editor"), "ConfigMap"

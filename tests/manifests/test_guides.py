@@ -8,7 +8,16 @@ import pytest
 
 from components.shared.contracts.environment import Variable
 from pipelines.kubeflow.connection import AUDIENCE
-from tests.manifests.conftest import MANIFESTS, Object, Variant, identity, parse, render
+from tests.manifests.conftest import (
+    MANIFESTS,
+    ROLES,
+    STORE_NAMESPACE,
+    Object,
+    Variant,
+    identity,
+    parse,
+    render,
+)
 
 ROOT = MANIFESTS.parent
 GUIDES = {
@@ -23,14 +32,13 @@ Rendered = Callable[..., list[Object]]
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda file: file.name)
 def test_paths_and_links_exist(document: Path) -> None:
     text = document.read_text()
-    example = {
-        "components/external-s3/s3.env",
-        "components/minio/s3.env",
-        "components/minio/minio-root.env",
-    }
-    for path in re.findall(r"(?<![\w/.])(?:manifests/)?((?:overlays|components)/[\w./-]*\w)", text):
-        assert (MANIFESTS / path).exists() or path in example, path
-    for link in re.findall(r"\]\(([^)#]+)\)", text):
+    examples = {str(file.relative_to(MANIFESTS)) for file in MANIFESTS.rglob("*.env.example")}
+    filled_in = {name.removesuffix(".example") for name in examples} | {"components/tls/ca.crt"}
+    folders = "overlays|components|base|minio"
+    for path in re.findall(rf"(?<![\w/.])(?:manifests/)?((?:{folders})/[\w./-]*\w)(?![$:])", text):
+        known = (MANIFESTS / path).exists() or path in filled_in
+        assert known or path.startswith(("base/credentials/$", "minio/minio")), path
+    for link in re.findall(r"\]\(([^)#]+)(?:#[^)]*)?\)", text):
         assert (document.parent / link).exists(), link
 
 
@@ -46,10 +54,10 @@ def test_folders_that_are_applied_build(manifests: Path, document: Path) -> None
 
 @pytest.mark.parametrize("mode", GUIDES)
 def test_objects_that_are_named_are_the_pipelines_or_kfps(
-    rendered: Rendered, kfp_objects: dict[str, set[str]], mode: str
+    rendered: Rendered, minio: list[Object], kfp_objects: dict[str, set[str]], mode: str
 ) -> None:
     known = {
-        identity(item) for item in rendered(Variant(mode, frozenset({"minio"})))
+        identity(item) for item in [*rendered(Variant(mode, frozenset({"minio"}))), *minio]
     } | kfp_objects["multi-user"]
     known |= {name.replace("//", "/streetvision/") for name in kfp_objects["profile"]}
     known |= kfp_objects["single-user"]
@@ -57,7 +65,8 @@ def test_objects_that_are_named_are_the_pipelines_or_kfps(
     assert len(found) >= 5
     for kind, name in found:
         assert {
-            f"{KINDS[kind]}/{namespace}/{name}" for namespace in ("kubeflow", "streetvision")
+            f"{KINDS[kind]}/{namespace}/{name}"
+            for namespace in ("kubeflow", "streetvision", STORE_NAMESPACE)
         } & known, name
 
 
@@ -75,10 +84,27 @@ def test_a_profile_is_installed_in_the_order_that_works() -> None:
     steps = [
         "kind: Profile",
         "-k manifests/overlays/profile/admin",
+        "-k manifests/minio/namespace\n",
+        "-k manifests/minio\n",
         "-k manifests/overlays/profile/editor",
         "submit",
     ]
     assert [text.index(step) for step in steps] == sorted(text.index(step) for step in steps)
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda file: file.name)
+def test_every_credential_of_the_store_is_filled_in_before_it_is_applied(document: Path) -> None:
+    text = document.read_text()
+    first = text.index("kubectl apply -k manifests/minio")
+    copied = set(re.findall(r"cp manifests/(\S+)\.example", text[:first]))
+    if "for role in" in text[:first]:
+        copied |= {f"base/credentials/{role}.env" for role in (*ROLES, "team")}
+    wanted = [
+        str(file.relative_to(MANIFESTS))
+        for folder in ("base/credentials", "minio")
+        for file in (MANIFESTS / folder).glob("*.env.example")
+    ]
+    assert {name.removesuffix(".example") for name in wanted} <= copied
 
 
 def _commands(guide: Path) -> str:

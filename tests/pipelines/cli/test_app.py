@@ -21,7 +21,7 @@ from pipelines.sources import ROOT
 API = {"--host", "--namespace", "--ca-file", "--pipeline"}
 STORE = {"--root", "--store-endpoint"}
 PARAMETERS, GRAPH = {"--params", "--param"}, {"--pretrain", "--modes"}
-RESOURCES = {"--profile", "--queue", "--store-secret", "--registry"}
+RESOURCES = {"--profile", "--queue", "--store-secret", "--own-store", "--registry"}
 RUN = {"--experiment", "--service-account"}
 SENT = API | STORE | PARAMETERS | GRAPH | RESOURCES | RUN | {"--dry-run"}
 OPTIONS = {
