@@ -23,8 +23,8 @@ example:
   python -m pipelines doctor --profile cpu --store-endpoint localhost:9000
 
 Kubernetes is asked as kubectl would. Nothing is changed, except for a small object that is written
-to the store and deleted, to see whether the store honours conditional writes. unknown: it cannot be
-looked at from here.
+to the store and deleted, to see whether the store honours conditional writes. warning: runs work,
+and something should be mended all the same. unknown: it cannot be looked at from here.
 
 exit code: 0 if nothing is missing, else 1
 """
