@@ -62,7 +62,7 @@ COVERED: dict[str, str] = {
     ),
     "pipelines/kubeflow/test_run_store.py": "reader",
     "pipelines/local/test_embedded_store.py": "server_process store_certificate",
-    "pipelines/local/test_run.py": "plan store",
+    "pipelines/local/test_run.py": "plan",
     "pipelines/preflight/test_preflight.py": "findings namespace places target",
     "pipelines/smoke/test_backend.py": "cleanup runner waiting",
     "pipelines/test_phase_pages.py": "documents",

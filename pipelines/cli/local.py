@@ -68,11 +68,11 @@ def run(
     values = _values(parameters, variant, output if demo else None)
     check_output(output, sources_of(values, variant))
     with _store(output if store == "embedded" else None) as embedded:
-        if embedded is not None:
-            values["data"] = embedded.mirror(values["data"])
         if dry_run:
-            _print_plan(values, output, variant)
+            _print_plan(values, output, variant, embedded)
         else:
+            if embedded is not None:
+                values["data"] = embedded.mirror(values["data"])
             _run(values, output, variant, embedded)
 
 
@@ -151,10 +151,17 @@ def _store(output: Path | None) -> contextlib.AbstractContextManager["LocalStore
     return local_store(output / "store")
 
 
-def _print_plan(values: dict[str, Any], output: Path, variant: "Variant") -> None:
+def _print_plan(
+    values: dict[str, Any], output: Path, variant: "Variant", store: "LocalStore | None"
+) -> None:
+    """Print the steps; a store that does not hold the data yet stays as it is."""
     from pipelines.local.plan import plan
 
-    for planned in plan(values, output, variant):
+    are_new = store is not None and not store.mirrors(values["data"])
+    if store is not None and not are_new:
+        values["data"] = store.address(values["data"])
+
+    for planned in plan(values, output, variant, data_are_new=are_new):
         print(f"{planned.step:28} {planned.state}")
 
 

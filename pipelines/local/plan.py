@@ -29,6 +29,9 @@ from pipelines.parameters import Variant
 from pipelines.resources import LOCAL
 from pipelines.stage1 import stage1
 
+_INGEST = "ingest_dataset"
+_UNSEEN = "of data that no run has read"
+
 Outputs = dict[str, Any]
 
 
@@ -40,8 +43,13 @@ class Planned:
     state: str
 
 
-def plan(values: Mapping[str, Any], output: Path, variant: Variant) -> list[Planned]:
-    """Return the steps of a run with `values` below `output`, in the order in which they run."""
+def plan(
+    values: Mapping[str, Any], output: Path, variant: Variant, *, data_are_new: bool = False
+) -> list[Planned]:
+    """Return the steps of a run with `values` below `output`, in the order in which they run.
+
+    With `data_are_new`, no step that depends on the data is taken from the cache.
+    """
     spec = stage1(LOCAL, variant).pipeline_spec
     store = IOStore()
     arguments = OrchestratorUtils.join_user_inputs_and_defaults(
@@ -51,7 +59,7 @@ def plan(values: Mapping[str, Any], output: Path, variant: Variant) -> list[Plan
         store.put_parent_input(name, value)
 
     form = variant.with_form(values)
-    walk = _Walk(spec, Cache(str(cache_folder(output))), form)
+    walk = _Walk(spec, Cache(str(cache_folder(output))), form, data_are_new)
     with recording(output):
         walk.tasks(spec.root.dag, store)
 
@@ -68,6 +76,7 @@ class _Walk:
     spec: pipeline_spec_pb2.PipelineSpec
     cache: Cache
     form: ConfigureConfig
+    data_are_new: bool
     rows: list[Planned] = field(default_factory=list)
 
     def tasks(self, dag: Any, store: IOStore) -> None:
@@ -87,8 +96,11 @@ class _Walk:
     def _step(self, name: str, task: Any, store: IOStore) -> Outputs | None:
         if name == CONFIGURE:
             self.rows.append(Planned(name, "run, always"))
+            configs = configured(self.form)._asdict()
+            if self.data_are_new:
+                configs[_INGEST]["source_fingerprint"] = _UNSEEN
             # As kfp.local reads the outputs of a step, where every number is a float.
-            outputs = json_format.ParseDict(configured(self.form)._asdict(), struct_pb2.Struct())
+            outputs = json_format.ParseDict(configs, struct_pb2.Struct())
             return dict(pb2_struct_to_python(outputs))
         outputs = self._cached(task, store)
         self.rows.append(Planned(name, "run" if outputs is None else "cached"))

@@ -142,15 +142,20 @@ def _walk(source: Path) -> Iterable[Path]:
             yield path
 
 
-def _refuse_links_out(source: Path, files: Iterable[LocalFile]) -> None:
-    """A data set's links must not send what lies elsewhere on this machine.
-
-    (Those of the hub's cache lead out.)
-    """
+def links_out(source: Path, files: Iterable[LocalFile]) -> tuple[LocalFile, ...]:
+    """Return the files that are links to what lies elsewhere on this machine."""
     root = (source.parent if source.is_file() else source).resolve()
-    for file in files:
-        if file.path.is_symlink() and not file.path.resolve().is_relative_to(root):
-            raise DataError(f"{file.path}: is a link out of the folder; put the file itself there")
+    return tuple(
+        file
+        for file in files
+        if file.path.is_symlink() and not file.path.resolve().is_relative_to(root)
+    )
+
+
+def _refuse_links_out(source: Path, files: Iterable[LocalFile]) -> None:
+    """Raise DataError for a data set's links; those of the hub's cache, of backbones, lead out."""
+    for file in links_out(source, files):
+        raise DataError(f"{file.path}: is a link out of the folder; put the file itself there")
 
 
 def _backbone(source: Path, files: tuple[LocalFile, ...]) -> Selection:

@@ -89,6 +89,18 @@ def transfer(
     return Transferred(len(missing), len(kept), len(stale) if delete else 0, sent_bytes, left)
 
 
+def holds(store: Store, files: Iterable[LocalFile], bucket: str, prefix: str) -> bool:
+    """Return whether `prefix`/ holds exactly these files already; nothing is sent or removed.
+
+    Raises DataError where a file cannot be read, and the store's errors.
+    """
+    task = _Transfer(store, bucket, prefix.strip("/") + "/", quiet=True)
+    wanted = {task.prefix + file.name: file for file in files}
+    held = {item.key: item for item in store.list(bucket, task.prefix)}
+
+    return wanted.keys() == held.keys() and task.same(wanted, held) == wanted.keys()
+
+
 class _Transfer:
     """The threads of one transfer, and what they share."""
 

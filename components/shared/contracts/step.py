@@ -93,7 +93,7 @@ def main(run: Run, config_class: type[Config]) -> None:
         except ConfigError as error:
             fail(error)
         except SignalReceivedError as received:
-            print(f"error: {received}", file=sys.stderr, flush=True)
+            print(f"error: {received}", file=sys.stderr, flush=True)  # noqa: T201
             sys.exit(received.exit_code)
 
 

@@ -33,7 +33,17 @@ REPORT = {
 class _FakeStore:
     """Stands in for the S3 server of one run."""
 
+    def __init__(self, found: dict[str, Any], *, is_equal: bool = True) -> None:
+        self._found, self.is_equal = found, is_equal
+
     def mirror(self, source: str) -> str:
+        self._found["mirrored"] = source
+        return self.address(source)
+
+    def mirrors(self, source: str) -> bool:
+        return self.is_equal
+
+    def address(self, source: str) -> str:
         return f"s3://streetvision/data of {Path(source).name}"
 
     def register(self, bundle: Path) -> str:
@@ -58,7 +68,7 @@ def given(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     @contextlib.contextmanager
     def local_store(folder: Path) -> Iterator[_FakeStore]:
         found["store"] = folder
-        yield _FakeStore()
+        yield _FakeStore(found, is_equal=not found.get("data differ"))
 
     (tmp_path / "photos").mkdir()
     monkeypatch.chdir(tmp_path)
@@ -102,7 +112,7 @@ def test_a_dry_run_prints_the_plan_and_runs_nothing(
     given: dict[str, Any], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     steps = [Planned("configure", "run, always"), Planned("evaluate", "cached")]
-    monkeypatch.setattr(plan_module, "plan", lambda values, output, variant: steps)
+    monkeypatch.setattr(plan_module, "plan", lambda *_, **__: steps)
     main(["run", *VALUES, "--dry-run"])
     assert capsys.readouterr().out.split() == ["configure", "run,", "always", "evaluate", "cached"]
     assert given == {}
@@ -194,3 +204,20 @@ def test_predict_passes_its_arguments_on(monkeypatch: pytest.MonkeyPatch) -> Non
             "python -m pipelines predict",
         )
     ]
+
+
+@pytest.mark.parametrize("differ", [False, True])
+def test_a_dry_run_changes_nothing_in_the_store(
+    given: dict[str, Any], monkeypatch: pytest.MonkeyPatch, tmp_path: Path, differ: bool
+) -> None:
+    planned: list[tuple[str, bool]] = []
+    monkeypatch.setattr(
+        plan_module,
+        "plan",
+        lambda values, *_, data_are_new: planned.append((values["data"], data_are_new)) or [],
+    )
+    given["data differ"] = differ
+    main(["run", *VALUES, "--store", "embedded", "--dry-run"])
+    data = str(tmp_path / "photos") if differ else "s3://streetvision/data of photos"
+    assert planned == [(data, differ)]
+    assert "mirrored" not in given
