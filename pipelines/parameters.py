@@ -8,16 +8,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
-import yaml
-
 from components.compare_adaptations.component import MAX_CANDIDATES
 from components.configure.config import PRETRAIN, ConfigureConfig, RunForm
 from components.configure.fingerprint import places
 from components.configure.phases import PHASES
-from components.configure.resolve import phases_with, resolve
+from components.configure.resolve import number, phases_with, resolve
 from components.ingest_dataset.config import IngestConfig
 from components.shared.contracts.adaptations import MODES
 from components.shared.contracts.errors import ConfigError
+from components.shared.contracts.listing import shown
+from pipelines.plain_yaml import parse_yaml, read_yaml
 
 FORM = tuple(field.name for field in dataclasses.fields(RunForm))
 
@@ -96,7 +96,7 @@ def read_parameters(file: Path | None, pairs: Sequence[str], variant: Variant) -
     for pair in pairs:
         key, separator, text = pair.partition("=")
         if not separator:
-            raise ConfigError(f"--param {pair!r} must be key=value")
+            raise ConfigError(f"--param {shown(pair)} must be key=value")
         given[key] = _parse(key, text)
     return validated(_as_form(given), variant)
 
@@ -133,12 +133,10 @@ def _as_form(given: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _read_file(file: Path) -> dict[str, Any]:
-    try:
-        document = yaml.safe_load(file.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise ConfigError(f"parameter file {file}: {error}") from error
+    where = f"parameter file {file}"
+    document = read_yaml(file, where)
     if not isinstance(document, dict) or not all(isinstance(key, str) for key in document):
-        raise ConfigError(f"parameter file {file}: must be a mapping of parameter names to values")
+        raise ConfigError(f"{where}: must be a mapping of parameter names to values")
     return document
 
 
@@ -151,18 +149,16 @@ def _parse(key: str, text: str) -> Any:
         return text
 
     try:
-        value = yaml.safe_load(text)
-    except yaml.YAMLError as error:
+        value = parse_yaml(text, f"--param {key}")
+    except ConfigError as error:
         raise ConfigError(
-            f"--param {key}={text!r} is not a number, true/false, YAML list or mapping"
-        ) from error
+            f"--param {key}={shown(text)} is not a number, true/false, YAML list or mapping"
+            f" ({str(error).removeprefix(f'--param {key}: ')})"
+        ) from None
 
     # YAML 1.1 reads 1e-3 as text; JSON reads it as a number.
     if isinstance(value, str) and {int, float} & {hint, *typing.get_args(hint)}:
-        try:
-            return json.loads(value)
-        except ValueError:
-            return value
+        return number(value)
 
     return value
 

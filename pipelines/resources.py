@@ -6,18 +6,20 @@ the same keys.
 """
 
 import dataclasses
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, TypeVar, get_args
 
-import yaml
 from kfp import dsl, kubernetes
 from kubernetes.utils import parse_quantity
 
 from components.shared.contracts.config import Config, option, unknown_keys
 from components.shared.contracts.environment import Variable
 from components.shared.contracts.errors import ConfigError
+from components.shared.contracts.listing import shown
+from pipelines.plain_yaml import read_yaml
 from pipelines.sources import DEFAULT_REGISTRY, registry_of
 
 PROFILES = Path(__file__).with_name("profiles")
@@ -51,6 +53,7 @@ _QUANTITIES = (
 
 Role = Literal["data", "runs", "checkpoints"]
 ROLES: tuple[Role, ...] = get_args(Role)
+_QUEUE = re.compile(r"[a-z0-9]([-a-z0-9.]{0,61}[a-z0-9])?")  # the value of a label
 C = TypeVar("C", bound=Config)
 
 
@@ -183,9 +186,11 @@ def load_profile(
             f"--profile {name!r} is neither of {', '.join(PROFILE_NAMES)} nor a .yaml file"
         )
 
+    document = read_yaml(file, f"profile {file}")
     try:
-        profile = _profile(file.stem, _mapping(yaml.safe_load(file.read_text(encoding="utf-8"))))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError, ConfigError) as error:
+        profile = _profile(file.stem, _mapping(document))
+        _check_queue(queue or profile.queue)
+    except ConfigError as error:
         raise ConfigError(f"profile {file}: {error}") from error
 
     if store_secret and own_store:
@@ -356,7 +361,7 @@ def _profile(name: str, document: Mapping[str, Any]) -> Profile:
     for key, kind in scalars.items():
         if key in document:
             if not isinstance(document[key], kind) or isinstance(document[key], bool):
-                raise ConfigError(f"{key}={document[key]!r} must be {kind.__name__}")
+                raise ConfigError(f"{key}={shown(document[key])} must be {kind.__name__}")
             values[key] = document[key]
 
     profile = Profile(**values)
@@ -364,11 +369,18 @@ def _profile(name: str, document: Mapping[str, Any]) -> Profile:
         raise ConfigError(f"n_retries={profile.n_retries} must be >= 0")
     if profile.image_pull_policy not in PULL_POLICIES:
         raise ConfigError(
-            f"image_pull_policy={profile.image_pull_policy!r} must be one of"
+            f"image_pull_policy={shown(profile.image_pull_policy)} must be one of"
             f" {', '.join(PULL_POLICIES)}"
         )
 
     return profile
+
+
+def _check_queue(queue: str) -> None:
+    if queue and not _QUEUE.fullmatch(queue):
+        raise ConfigError(
+            f"queue={shown(queue)} must be lower case letters, digits, '.' and '-', at most 63"
+        )
 
 
 def _section(name: str, config_class: type[C], values: Mapping[str, Any]) -> C:

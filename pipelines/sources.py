@@ -10,19 +10,38 @@ import functools
 import hashlib
 import importlib
 import os
+import re
 from pathlib import Path
 
 from components.shared.contracts.environment import Variable
+from components.shared.contracts.errors import ConfigError
+from components.shared.contracts.listing import shown
 
 ROOT = Path(__file__).resolve().parent.parent
 DEFAULT_REGISTRY = "streetvision"
+# Of the reference grammar of images, without the part after the last name.
+_REGISTRY = re.compile(
+    r"[A-Za-z0-9]([A-Za-z0-9.-]*[A-Za-z0-9])?(:[0-9]{1,5})?"
+    r"(/[a-z0-9]+((\.|_|__|-+)[a-z0-9]+)*)*"
+)
+_LONGEST_REGISTRY = 200
 # What both kinds of images are built from, besides their own requirements.
 _COMMON = ("constraints.txt", "images/Dockerfile", "images/cpu/requirements.txt")
 
 
 def registry_of(given: str = "") -> str:
-    """Return the prefix of the images' names: `given`, the environment's, or the default."""
-    return given or os.environ.get(Variable.REGISTRY) or DEFAULT_REGISTRY
+    """Return the prefix of the images' names: `given`, the environment's, or the default.
+
+    Raises ConfigError for one that no image's name can begin with.
+    """
+    registry = given or os.environ.get(Variable.REGISTRY) or DEFAULT_REGISTRY
+    if not _REGISTRY.fullmatch(registry) or len(registry) > _LONGEST_REGISTRY:
+        origin = "--registry" if given else str(Variable.REGISTRY)
+        raise ConfigError(
+            f"{origin}={shown(registry)} must be host[:port]/path in lower case, such as"
+            " registry.example.com/streetvision"
+        )
+    return registry
 
 
 def phase_image(phase: str, registry: str = DEFAULT_REGISTRY) -> str:

@@ -5,12 +5,12 @@ bytes are read. KFP's cache keys hold paths and URIs but not the bytes behind th
 that read a source have its digest in their configuration.
 """
 
-import json
 import stat
 from pathlib import Path
 from typing import NamedTuple
 
 from components.shared.contracts.config import digest
+from components.shared.contracts.documents import parse_json
 from components.shared.contracts.errors import ConfigError, DataError, one_line
 from components.shared.contracts.listing import shown
 
@@ -45,7 +45,7 @@ def fingerprint(data: str, backbone: str, extra_sources: str = "") -> Fingerprin
         )
 
     found = digest([[place, _listing("data", place)] for place in places(data, extra_sources)])
-    in_hub = not backbone.startswith("s3://") and not Path(backbone).exists()
+    in_hub = not backbone.startswith("s3://") and not exists(backbone)
 
     return Fingerprints(found, backbone if in_hub else digest(_listing("backbone", backbone)))
 
@@ -57,12 +57,22 @@ def places(data: str, extra_sources: str) -> list[str]:
     """
     if not extra_sources:
         return [data]
-    try:
-        return [data, *(str(source["data"]) for source in json.loads(extra_sources))]
-    except (ValueError, TypeError, KeyError) as error:
+    entries = parse_json(extra_sources, "extra_sources", error=ConfigError)
+    if not isinstance(entries, list) or not all(
+        isinstance(entry, dict) and isinstance(entry.get("data"), str) for entry in entries
+    ):
         raise ConfigError(
-            f"extra_sources={extra_sources!r} is not a JSON list of mappings with 'data'"
-        ) from error
+            f"extra_sources={shown(extra_sources)} is not a JSON list of mappings with 'data'"
+        )
+    return [data, *(entry["data"] for entry in entries)]
+
+
+def exists(place: str) -> bool:
+    """Return whether there is such a file or folder; a path that is none does not exist."""
+    try:
+        return Path(place).exists()
+    except OSError:  # longer than a path may be, or circular
+        return False
 
 
 def _listing(name: str, place: str) -> list[list[str | int]]:
@@ -107,5 +117,5 @@ def _stored_listing(name: str, place: str) -> list[list[str | int]]:
     bucket, prefix = split_uri(place)
     found = Store.from_environment().list(bucket, prefix)
     if not found:
-        raise DataError(f"{name}={place!r} holds no objects; is the prefix right?")
+        raise DataError(f"{name}={shown(place)} holds no objects; is the prefix right?")
     return [[item.key, item.size, item.etag] for item in found]

@@ -1,7 +1,6 @@
 """Resolution of recipe, form and overrides, in this order, into one configuration per phase."""
 
 import dataclasses
-import json
 import typing
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -11,13 +10,12 @@ from components.configure.phases import OPTIONAL, PHASES, SET_BY_PIPELINE
 from components.configure.recipes import read_recipe
 from components.ingest_dataset.config import IngestConfig
 from components.shared.contracts.config import Config, close_match
+from components.shared.contracts.documents import parse_json
 from components.shared.contracts.errors import ConfigError, DataError
 from components.shared.contracts.listing import shown
 from components.shared.contracts.options import TaskConfig
 
 Options = dict[str, dict[str, Any]]
-
-_MAX_INTEGER = 2**53
 
 # Fields of the form that are options of phases; the others say where options come from.
 _DIRECT = [
@@ -125,15 +123,18 @@ def _form_values(config: ConfigureConfig) -> dict[str, Any]:
         if text != "":
             phase = phases_with(name)[0]
             hint = typing.get_type_hints(PHASES[phase])[name]
-            values[name] = text if hint is str else _number(text)
+            values[name] = text if hint is str else number(text)
     return values
 
 
-def _number(text: str) -> Any:
-    """Return the number in the text, or the text, which the option then refuses or reads."""
+def number(text: str) -> Any:
+    """Return the number, list or mapping that the text is in JSON, else the text.
+
+    The option refuses or reads a text: "1e-3" is a text in YAML 1.1 and a number in JSON.
+    """
     try:
-        return json.loads(text)
-    except ValueError:
+        return parse_json(text, "", error=ConfigError)
+    except ConfigError:
         return text
 
 
@@ -220,15 +221,7 @@ def _built(config: ConfigureConfig, options: Options) -> dict[str, Config]:
 
 
 def _between_phases(built: Mapping[str, Config]) -> Iterator[str]:
-    """Yield contradictions between options of different phases, and numbers too large for KFP."""
-    for phase, config in built.items():
-        for name, value in config.to_json().items():
-            if isinstance(value, int) and abs(value) > _MAX_INTEGER:
-                yield (
-                    f"{phase}.{name}={value} must be at most {_MAX_INTEGER}: KFP hands numbers over"
-                    " as doubles"
-                )
-
+    """Yield contradictions between options of different phases."""
     ingest = built["ingest_dataset"]
     assert isinstance(ingest, IngestConfig)
 

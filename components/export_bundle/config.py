@@ -4,7 +4,7 @@ import dataclasses
 import re
 from dataclasses import dataclass
 
-from components.shared.contracts.config import option
+from components.shared.contracts.config import MOST_INTEGER, option
 from components.shared.contracts.outcomes import Outcomes
 from components.shared.policies.config import BundledPolicyConfig
 
@@ -34,7 +34,10 @@ class ExportConfig(BundledPolicyConfig):
         "", "Hotkey (ss58 address) for NATIX's model_card.json; empty outside that network."
     )
     submission_time: int = option(
-        0, "Unix time for NATIX's model_card.json; a parameter, so that bytes repeat.", ge=0
+        0,
+        "Unix time for NATIX's model_card.json; a parameter, so that bytes repeat.",
+        ge=0,
+        le=MOST_INTEGER,
     )
 
     def check(self) -> list[str]:

@@ -24,12 +24,17 @@ class PretrainExploraConfig(LaunchConfig, BackboneLoopConfig):
         "Extended pre-training also learns TRAIN's labels, a separate input.",
     )
     explora_rank: int = option(
-        64, "ExPLoRA: rank of LoRA on queries and values of all blocks but the unfrozen.", ge=1
+        64,
+        "ExPLoRA: rank of LoRA on queries and values of all blocks but the unfrozen.",
+        ge=1,
+        le=4096,
     )
     explora_alpha: float = option(
-        64.0, "ExPLoRA: LoRA is scaled by alpha / rank (published: 1 / 64).", gt=0
+        64.0, "ExPLoRA: LoRA is scaled by alpha / rank (published: 1 / 64).", gt=0, le=1e6
     )
-    explora_unfrozen_blocks: int = option(1, "ExPLoRA: last blocks that are trained in full.", ge=1)
+    explora_unfrozen_blocks: int = option(
+        1, "ExPLoRA: last blocks that are trained in full.", ge=1, le=1000
+    )
     learning_rate: float = adjusted(LoopConfig, "learning_rate", default=5e-4)
     global_batch_size: int = adjusted(LoopConfig, "global_batch_size", ge=2)
     weight_decay: float = adjusted(LoopConfig, "weight_decay", default=0.04)
@@ -44,6 +49,7 @@ class PretrainExploraConfig(LaunchConfig, BackboneLoopConfig):
         "Side of the training crops, pixels; at most image_size. The small crops of dino have 98 /"
         " 224 of it.",
         ge=2,
+        le=2048,
     )
     explora_centering: str = option(
         "sinkhorn",
@@ -51,11 +57,16 @@ class PretrainExploraConfig(LaunchConfig, BackboneLoopConfig):
         choices=("sinkhorn", "center"),
     )
     explora_prototypes: int = option(
-        1024, "dino: number of prototypes, the classes of the self-distillation loss.", ge=2
+        1024,
+        "dino: number of prototypes, the classes of the self-distillation loss.",
+        ge=2,
+        le=1_000_000,
     )
-    explora_head_width: int = option(1024, "dino: hidden width of the projection head.", ge=8)
+    explora_head_width: int = option(
+        1024, "dino: hidden width of the projection head.", ge=8, le=65_536
+    )
     explora_local_crops: int = option(
-        8, "dino: small crops per image, besides the two large ones.", ge=0
+        8, "dino: small crops per image, besides the two large ones.", ge=0, le=64
     )
     explora_teacher_temperature: float = option(
         0.07,
@@ -65,16 +76,16 @@ class PretrainExploraConfig(LaunchConfig, BackboneLoopConfig):
         le=0.1,
     )
     explora_ibot_weight: float = option(
-        1.0, "dino: weight of the iBOT loss at masked patches.", ge=0
+        1.0, "dino: weight of the iBOT loss at masked patches.", ge=0, le=1e3
     )
     explora_koleo_weight: float = option(
-        0.1, "dino: weight of the KoLeo loss, which spreads features.", ge=0
+        0.1, "dino: weight of the KoLeo loss, which spreads features.", ge=0, le=1e3
     )
     explora_mask_ratio: float = option(
         0.75, "mae: fraction of patches that are masked and reconstructed.", gt=0, lt=1
     )
     explora_decoder_width: int = option(
-        192, "mae: width of the decoder's two blocks; a multiple of 32.", ge=32
+        192, "mae: width of the decoder's two blocks; a multiple of 32.", ge=32, le=8192
     )
 
     def check(self) -> list[str]:

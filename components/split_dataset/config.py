@@ -29,12 +29,15 @@ class SplitConfig(SeedConfig):
     n_salts: int = option(
         64, "Candidates among which the best balanced assignment is chosen.", ge=1, le=4096
     )
-    min_per_class: int = option(5, "Fewest samples of every class in every split.", ge=1)
+    min_per_class: int = option(
+        5, "Fewest samples of every class in every split.", ge=1, le=1_000_000
+    )
     min_groups_per_class: int = option(
         2,
         "Fewest groups of every class in VAL_CALIB, where calibrators are cross-fitted; every"
         " other split needs one.",
         ge=1,
+        le=1_000_000,
     )
     holdout_column: str = option(
         "", "Column whose values decide VAL_TEST, e.g. recording_day; empty: drawn."

@@ -1,12 +1,14 @@
 """Options of the training of the classifier."""
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from components.shared.contracts.adaptations import MODES
 from components.shared.contracts.config import adjusted, option
+from components.shared.contracts.documents import parse_json
+from components.shared.contracts.errors import ConfigError
+from components.shared.contracts.listing import shown
 from components.shared.contracts.options import (
     BackboneLoopConfig,
     LoopConfig,
@@ -72,26 +74,28 @@ class TrainBaselineConfig(BackboneLoopConfig, RecipeConfig, MonitorConfig):
         0.0, "Fraction of a tile's side that its neighbour covers as well.", ge=0, lt=1
     )
     tile_flips: bool = option(False, "Also use every view mirrored; doubles the cost.")
-    tile_size: int = option(224, "Side of each view in pixels, if there are several.", ge=1)
+    tile_size: int = option(
+        224, "Side of each view in pixels, if there are several.", ge=1, le=2048
+    )
     aggregation: str = option(
         "lse",
         "Aggregation of the views' margins into the image's; lse: log-sum-exp.",
         choices=AGGREGATIONS,
     )
     aggregation_top_k: int = option(
-        3, "topk_mean: how many of the largest margins are averaged.", ge=1
+        3, "topk_mean: how many of the largest margins are averaged.", ge=1, le=1000
     )
     aggregation_sharpness: float = option(
-        1.0, "lse: from the mean (towards 0) to the maximum (large).", gt=0
+        1.0, "lse: from the mean (towards 0) to the maximum (large).", gt=0, le=1e4
     )
     distilled_head: bool = option(
         False,
         "Several views: also distil a head on the whole image alone, for transformers' stock"
         " pipeline.",
     )
-    adapter_rank: int = option(8, "Rank of the adapters.", ge=1)
+    adapter_rank: int = option(8, "Rank of the adapters.", ge=1, le=4096)
     adapter_alpha: float = option(
-        16.0, "Adapters are scaled by adapter_alpha / adapter_rank.", gt=0
+        16.0, "Adapters are scaled by adapter_alpha / adapter_rank.", gt=0, le=1e6
     )
     adapter_options: str = option(
         "", "JSON mapping of further fields of peft's configuration of the adapter."
@@ -124,22 +128,34 @@ class TrainBaselineConfig(BackboneLoopConfig, RecipeConfig, MonitorConfig):
     def _adapter_problems(self) -> list[str]:
         """Return what is wrong with `adapter_options`."""
         try:
-            options = json.loads(self.adapter_options or "{}")
-        except ValueError:
-            options = None
-
-        if not isinstance(options, dict):
-            return [
-                f'adapter_options={self.adapter_options!r} must be a JSON mapping, like {{"bias":'
-                ' "all"}'
-            ]
+            options = self.parsed_adapter_options()
+        except ConfigError as error:
+            return [str(error)]
 
         return [
-            f"adapter_options: {name}={value} would draw anew in each pass, so that the result"
-            " depended on the size of micro-batches; use dropout, which is of the head's input"
+            f"adapter_options: {name[:100]}={shown(value)} would draw anew in each pass, so that"
+            " the result depended on the size of micro-batches; use dropout, which is of the"
+            " head's input"
             for name, value in options.items()
             if "dropout" in name and value
         ]
+
+    def parsed_adapter_options(self) -> dict[str, Any]:
+        """Return the mapping in `adapter_options`; raise ConfigError where it holds none."""
+        if not self.adapter_options:
+            return {}
+
+        reason = ""
+        try:
+            document = parse_json(self.adapter_options, "not JSON", error=ConfigError)
+        except ConfigError as error:
+            document, reason = None, f" ({error})"
+        if not isinstance(document, dict):
+            raise ConfigError(
+                f"adapter_options={shown(self.adapter_options)} must be a JSON mapping, like"
+                f' {{"bias": "all"}}{reason}'
+            )
+        return document
 
     def views(self, class_names: Sequence[str]) -> ViewSpec | None:
         """Return how images are cut into views; None for the whole image alone."""

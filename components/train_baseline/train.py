@@ -4,7 +4,6 @@ python -m torch.distributed.run --standalone --nproc-per-node=N \
     -m components.train_baseline.train --config job.json
 """
 
-import json
 from pathlib import Path
 
 import numpy as np
@@ -104,7 +103,7 @@ def build(config: TrainBaselineConfig, data: Dataset, folder: Path) -> Classifie
         config.views(data.class_names),
     )
     n_features = 2 * backbone.config.hidden_size
-    options = json.loads(config.adapter_options or "{}")
+    options = config.parsed_adapter_options()
     backbone = adapters.prepare(
         backbone, config.mode, rank=config.adapter_rank, alpha=config.adapter_alpha, options=options
     )

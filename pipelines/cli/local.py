@@ -110,6 +110,8 @@ def predict(context: typer.Context) -> None:
 
 def _values(given: ParameterOptions, variant: "Variant", demo: Path | None) -> dict[str, Any]:
     """Return the run's parameters, with those of the demo below the folder `demo`, if any."""
+    from components.configure.fingerprint import exists
+
     values = given.read(variant)
     if demo is not None:
         from pipelines.parameters import validated
@@ -126,7 +128,7 @@ def _values(given: ParameterOptions, variant: "Variant", demo: Path | None) -> d
         )
 
     for key in ("data", "backbone"):
-        if Path(values[key]).exists():
+        if exists(values[key]):
             values[key] = str(Path(values[key]).resolve())
 
     return values

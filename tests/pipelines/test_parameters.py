@@ -1,5 +1,6 @@
 """Options of the command line become a run's parameters, or a message with the fix."""
 
+import os
 from pathlib import Path
 
 import pytest
@@ -70,6 +71,21 @@ def test_pairs_win_over_the_file_which_may_group_options_by_phase(tmp_path: Path
         (["label_map={0: Nothing}"], "label_map"),
         (["epochs"], "--param 'epochs' must be key=value"),
         (["dropout=[1"], "--param dropout='[1' is not a number"),
+        (["seed=99999999999999999999999"], "seed=99999999999999999999999 must be <= 9007199"),
+        (["n_processes=100000"], "n_processes=100000 must be <= 256"),
+        (["epochs=1e30"], "must be <= 10000"),
+        (["global_batch_size=1e30"], "must be <= 1000000"),
+        (["learning_rate=1" + "0" * 400], "learning_rate="),
+        (["weight_decay=1" + "0" * 400], "weight_decay=inf must be"),
+        (["adapter_options={" + '"a":{' * 5000], "nested deeper than 64"),
+        (["extra_sources=" + "[" * 5000], "nested deeper than 64"),
+        (["extra_sources=[NaN]"], "extra_sources: not valid JSON"),
+        (["dropout=&x [1]"], "anchors (&name) are not read"),
+        (["dropout=!!python/name:os.system x"], "tags (!name) are not read"),
+        (["holdout_values=" + "[" * 5000], "nested deeper than 64"),
+        (["label_map={0: None, '0': Roadwork}"], "the key '0' occurs twice"),
+        (["\ud800=1"], "unknown option '\\ud800'"),
+        (["a" * 100_000 + "=1"], "unknown option 'aaaa"),
         (["warmup_share=0.2"], "'warmup_share' is now named 'warmup_ratio'"),
     ],
 )
@@ -77,14 +93,53 @@ def test_wrong_options_are_refused_before_anything_runs(pairs: list[str], messag
     with pytest.raises(ConfigError) as caught:
         read_parameters(None, pairs, NONE)
     assert message in str(caught.value)
+    assert len(str(caught.value)) < 2000
 
 
-@pytest.mark.parametrize("text", ["[1, 2]", "1: 2", "a: [", ""])
-def test_a_file_that_is_no_mapping_of_names_is_refused(tmp_path: Path, text: str) -> None:
+# Nine anchors, each of nine of the one before: 304 bytes that were a gigabyte in the message.
+BOMB = "modes:\n" + "".join(
+    f"  - &a{n} [{', '.join(['x' if n == 0 else f'*a{n - 1}'] * 9)}]\n" for n in range(9)
+)
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"[1, 2]",
+        b"1: 2",
+        b"null: 2",
+        b"a: [",
+        b"",
+        b"epochs: \xff",
+        b"\x00",
+        b"epochs: 1\nepochs: 2",
+        b"train_gate: {epochs: 1, epochs: 2}",
+        b"epochs: !!int 3",
+        b"epochs: 0b_",
+        b"epochs: " + b"1" * 5000,
+        b"[" * 2000,
+        b"a: " * 2000,
+        b"x" * 300_000,
+        BOMB.encode(),
+    ],
+    ids=lambda data: data[:12].decode("latin-1") + f" {len(data)}",
+)
+def test_a_file_that_is_no_mapping_of_names_is_refused(tmp_path: Path, data: bytes) -> None:
     file = tmp_path / "run.yaml"
-    file.write_text(text)
-    with pytest.raises(ConfigError, match=r"parameter file .*run\.yaml"):
+    file.write_bytes(data)
+    with pytest.raises(ConfigError, match=r"run\.yaml") as caught:
         read_parameters(file, [], NONE)
+    assert len(str(caught.value)) < 1000
+
+
+def test_a_file_of_parameters_may_be_a_link_but_no_pipe(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.yaml")
+    with pytest.raises(ConfigError, match="not a regular file"):
+        read_parameters(tmp_path / "pipe.yaml", [], NONE)
+
+    (tmp_path / "real.yaml").write_text("epochs: 7\ntrain_gate:\n  epochs: 3\n", encoding="utf-8")
+    (tmp_path / "link.yaml").symlink_to("real.yaml")
+    assert read_parameters(tmp_path / "link.yaml", [], NONE)["epochs"] == "7"
 
 
 @pytest.mark.parametrize(

@@ -152,3 +152,18 @@ def test_the_retry_window_covers_all_attempts_and_the_waits_between_them() -> No
 def test_shipped_profiles_explain_themselves() -> None:
     for name in PROFILE_NAMES:
         assert (PROFILES / f"{name}.yaml").read_text().startswith("# ")
+
+
+@pytest.mark.parametrize("queue", ["Bad_Name!", "-a", "a" * 64, "a\nb", "a b"])
+def test_a_queue_that_no_label_can_name_is_refused_before_a_cluster_is_asked(queue: str) -> None:
+    with pytest.raises(ConfigError, match=r"queue=.* must be lower case letters"):
+        load_profile("cpu", queue=queue)
+    assert load_profile("cpu", queue="team-a.training").queue == "team-a.training"
+
+
+def test_a_profile_of_any_bytes_is_one_typed_line(tmp_path: Path) -> None:
+    file = tmp_path / "own.yaml"
+    for data in (b"\xff", b"[" * 2000, b"training: &a {}", b"{training: {}, training: {}}", b"5"):
+        file.write_bytes(data)
+        with pytest.raises(ConfigError, match=r"own\.yaml"):
+            load_profile(str(file))

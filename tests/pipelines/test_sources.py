@@ -13,6 +13,7 @@ import pytest
 from google.protobuf import json_format
 from packaging.utils import canonicalize_name
 
+from components.shared.contracts.errors import ConfigError
 from pipelines.images import PhaseImage, pipeline_images, write_context
 from pipelines.resources import load_profile
 from pipelines.sources import ROOT, phase_sources, reference, registry_of
@@ -137,6 +138,21 @@ def contexts(tmp_path_factory: pytest.TempPathFactory) -> Path:
             check=True,
         )
     return root
+
+
+@pytest.mark.parametrize(
+    "registry", ["bad registry:x y", "host/Upper", "host/", "/x", "host:port/x", "a" * 300, "x\ny"]
+)
+def test_a_registry_that_no_image_can_be_named_by_is_refused(
+    registry: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(ConfigError, match="--registry="):
+        registry_of(registry)
+    monkeypatch.setenv("STREETVISION_REGISTRY", registry)
+    with pytest.raises(ConfigError, match="STREETVISION_REGISTRY="):
+        registry_of()
+    for name in ("streetvision", "Host.example:5000/team/a_b/c--d", "127.0.0.1:5000", "a.b/c"):
+        assert registry_of(name) == name
 
 
 @pytest.mark.parametrize("image", IMAGES, ids=lambda image: image.phase)

@@ -4,14 +4,15 @@ Ingest's own fields describe the first source; `extra_sources` is a JSON list of
 a mapping that overrides some of these fields.
 """
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from pathlib import PurePosixPath
 from typing import Any
 
 from components.shared.contracts.config import Config, option
+from components.shared.contracts.documents import parse_json
 from components.shared.contracts.errors import ConfigError
+from components.shared.contracts.listing import shown
 
 EXCLUDE = "exclude"
 
@@ -105,15 +106,15 @@ def classes_of_maps(sources: Sequence[SourceConfig]) -> list[str] | None:
 
 
 def _entries(extra_sources: str) -> list[dict[str, Any]]:
-    try:
-        entries = json.loads(extra_sources) if extra_sources else []
-    except ValueError as error:
-        raise ConfigError(f"extra_sources={extra_sources!r} is not valid JSON ({error})") from error
+    if not extra_sources:
+        return []
 
+    entries = parse_json(extra_sources, "extra_sources", error=ConfigError)
     if not isinstance(entries, list) or not all(
         isinstance(e, dict) and e.get("data") for e in entries
     ):
         raise ConfigError(
-            f"extra_sources={extra_sources!r} must be a JSON list of mappings, each with 'data'"
+            f"extra_sources={shown(extra_sources)} must be a JSON list of mappings, each with"
+            " 'data'"
         )
     return entries

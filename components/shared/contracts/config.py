@@ -30,6 +30,7 @@ from components.shared.contracts.redaction import carries_credential
 # The words for None in YAML and on the command line.
 Unset = Literal["auto", "none"]
 
+MOST_INTEGER = 2**53  # KFP hands numbers over as doubles
 _MOST_UNKNOWN = 20
 _LONGEST_WORD = 100
 _BOUNDS = {"ge": ">=", "gt": ">", "le": "<=", "lt": "<"}

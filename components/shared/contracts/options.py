@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from components.shared.contracts.adaptations import MONITORS
-from components.shared.contracts.config import Config, adjusted, option
+from components.shared.contracts.config import MOST_INTEGER, Config, adjusted, option
 from components.shared.contracts.errors import ConfigError, InfeasibleError
 from components.shared.contracts.outcomes import MULTICLASS, NEEDS_BINARY, TASKS, Outcomes
 
@@ -21,7 +21,7 @@ _HALF_REFUSED = (
 class SeedConfig(Config):
     """The seed, from which every random stream of a phase is derived."""
 
-    seed: int = option(0, "Seed of the phase's random numbers.", ge=0)
+    seed: int = option(0, "Seed of the phase's random numbers.", ge=0, le=MOST_INTEGER)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -120,6 +120,7 @@ class TorchrunConfig(Config):
         None,
         "Processes of torchrun; auto: one per visible GPU, one without GPU.",
         ge=1,
+        le=256,
         unset="auto",
     )
     max_restarts: int = option(
@@ -127,6 +128,7 @@ class TorchrunConfig(Config):
         "Maximum number of restarts of torchrun inside the pod, after failures that are not"
         " permanent.",
         ge=0,
+        le=1000,
     )
 
 
@@ -134,11 +136,14 @@ class TorchrunConfig(Config):
 class LaunchConfig(TorchrunConfig):
     """Processes, restarts and checkpoints of a training; the result does not depend on them."""
 
-    checkpoint_seconds: int = option(600, "Longest time between two checkpoints, in seconds.", ge=1)
+    checkpoint_seconds: int = option(
+        600, "Longest time between two checkpoints, in seconds.", ge=1, le=604_800
+    )
     checkpoint_steps: int | None = option(
         None,
         "Most optimizer steps between two checkpoints; none: only time counts.",
         ge=1,
+        le=1_000_000_000,
         unset="none",
     )
     require_durable: bool = option(
@@ -155,9 +160,11 @@ class LoopConfig(SeedConfig):
     here.
     """
 
-    epochs: int = option(20, "Passes over TRAIN.", ge=1)
+    epochs: int = option(20, "Passes over TRAIN.", ge=1, le=10_000)
     learning_rate: float = option(1e-3, "Peak learning rate of AdamW.", gt=0, lt=1)
-    global_batch_size: int = option(64, "Samples per optimizer step over all processes.", ge=1)
+    global_batch_size: int = option(
+        64, "Samples per optimizer step over all processes.", ge=1, le=1_000_000
+    )
     weight_decay: float = option(0.01, "AdamW weight decay of matrices.", ge=0, lt=1)
     warmup_ratio: float = option(
         0.1,
@@ -166,7 +173,7 @@ class LoopConfig(SeedConfig):
         lt=1,
     )
     gradient_clip: float | None = option(
-        1.0, "Largest global gradient norm; none: no clipping.", gt=0, unset="none"
+        1.0, "Largest global gradient norm; none: no clipping.", gt=0, le=1e6, unset="none"
     )
     ema_decay: float | None = option(
         0.99,
@@ -211,6 +218,7 @@ class BackboneLoopConfig(LoopConfig):
         "Samples per forward pass and process; auto: its part of the global batch. Halved when"
         " memory runs out.",
         ge=1,
+        le=1_000_000,
         unset="auto",
     )
     precision: str = option(
@@ -230,6 +238,7 @@ class RecipeConfig(LaunchConfig, LoopConfig, TaskConfig):
         10,
         "Epochs without improvement before training stops; none: all epochs are trained.",
         ge=1,
+        le=10_000,
         unset="none",
     )
     dropout: float = option(0.3, "Dropout on the head's input.", ge=0, lt=1)
@@ -249,6 +258,7 @@ class RecipeConfig(LaunchConfig, LoopConfig, TaskConfig):
         "Weight of conformal risk training: the smoothed false positive rate at the conformal"
         " threshold.",
         ge=0,
+        le=1e6,
     )
     conformal_alpha: float = option(
         0.1,

@@ -39,6 +39,7 @@ class AttemptConfig(Config):
         "Number of this configuration among those that asked for the same guarantee on the same"
         " data; 0: not recorded; set by the pipeline.",
         ge=0,
+        le=1_000_000,
     )
 
     def guarantee(self) -> dict[str, Any]:
@@ -79,6 +80,7 @@ class SelectiveConfig(BundledPolicyConfig, RiskLevelConfig, TaskConfig, SeedConf
         "Certify the risk of a random image, if no group (place, drive or video) ever has more"
         " images than this; none: of a random image of a random group, which needs no limit.",
         ge=1,
+        le=1_000_000_000,
         unset="none",
     )
     tuning_fraction: float = option(

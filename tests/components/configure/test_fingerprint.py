@@ -111,3 +111,20 @@ def test_a_backbone_of_the_hub_is_its_id_and_a_folder_its_listing(tmp_path: Path
     (tmp_path / "config.json").write_text("{ }")
     assert fingerprint(str(tmp_path), str(tmp_path)).backbone != first
     assert fingerprint(str(tmp_path), "org/name").backbone == "org/name"
+
+
+@pytest.mark.parametrize("place", ["x" * 5000, "x" * 300, "a\0b", "loop"])
+def test_a_path_that_can_be_none_does_not_exist(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "loop").symlink_to("loop")
+    with pytest.raises(DataError, match=r"data=.* (does not exist|cannot be read)") as caught:
+        fingerprint(place, "facebook/dinov2-small")
+    assert len(str(caught.value)) < 300
+
+
+@pytest.mark.parametrize("text", ["[", "5", "[5]", '[{"data": 5}]', "[" * 5000, '{"data": "x"}'])
+def test_malformed_further_sources_are_one_typed_line(tmp_path: Path, text: str) -> None:
+    with pytest.raises(ConfigError, match="extra_sources"):
+        fingerprint(str(tmp_path), "facebook/dinov2-small", text)
