@@ -245,7 +245,8 @@ def _refuse_unknown(
             f"{table.where} {_rows(table, label)}: label {shown(label.text)} {_why(label)}"
             for table, label in unknown[:_NAMED_LABELS]
         ]
-        problems = first_of([*named, *unknown[_NAMED_LABELS:]], most=len(named), separator="; ")
+        others = [label for _, label in unknown[_NAMED_LABELS:]]
+        problems = first_of([*named, *others], most=len(named), separator="; ")
         raise DataError(
             f"{problems}; the classes are {class_names}: correct the"
             " label, add it to label_map as one of them or 'exclude', set class_names to all"

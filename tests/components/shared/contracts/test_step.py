@@ -129,6 +129,7 @@ def test_a_wrong_file_is_refused(
 ) -> None:
     paths = {"source": str(folder / "in"), "result": str(folder / "task/out")}
     (folder / "job.json").write_text(json.dumps({"paths": paths} | document))
+    monkeypatch.chdir(folder)  # the status of relative paths
     monkeypatch.setattr("sys.argv", ["step", str(folder / "job.json")])
     monkeypatch.chdir(folder)  # where a relative output's status.json goes
     with pytest.raises(SystemExit) as caught:
