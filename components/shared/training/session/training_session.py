@@ -27,6 +27,7 @@ from components.shared.contracts.artifacts import (
     write_json,
 )
 from components.shared.contracts.config import digest
+from components.shared.contracts.disk import full_disk
 from components.shared.contracts.environment import Variable
 from components.shared.contracts.errors import ConfigError, PermanentError, TransientError, one_line
 from components.shared.contracts.listing import say
@@ -88,9 +89,21 @@ class TrainingSession:
             )
 
     def __enter__(self) -> Self:
-        """Raises TransientError where the same training runs on this machine already."""
-        self.directory.mkdir(parents=True, exist_ok=True)
-        self._lock = self._locked()
+        """Lock the directory of the checkpoints, which is made.
+
+        Raises TransientError where the same training runs on this machine already, ConfigError for
+        a directory that cannot be made.
+        """
+        try:
+            self.directory.mkdir(parents=True, exist_ok=True)
+            self._lock = self._locked()
+        except OSError as error:
+            if full_disk(error):
+                raise
+            raise ConfigError(
+                f"{self.directory}: {error.strerror}; set {Variable.CHECKPOINTS} to a folder that"
+                " can be written"
+            ) from error
         return self
 
     def find_checkpoint(self) -> dict[str, Any]:

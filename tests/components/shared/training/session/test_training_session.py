@@ -148,6 +148,16 @@ def test_a_file_system_without_locks_is_named(
         _training(inputs, tmp_path).__enter__()
 
 
+def test_a_place_that_cannot_be_a_folder_is_named(
+    inputs: dict[str, Path | str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(Variable.CHECKPOINTS, "/dev/null")
+    with pytest.raises(
+        ConfigError, match=r"^/dev/null/.*: Not a directory; set STREETVISION_CHECKPOINTS to a"
+    ):
+        _training(inputs, tmp_path).__enter__()
+
+
 def test_durability_needs_a_store(inputs: dict[str, Path | str], tmp_path: Path) -> None:
     with pytest.raises(
         ConfigError, match="require_durable=true needs a store: set STREETVISION_CHECKPOINT_STORE="
