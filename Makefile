@@ -22,7 +22,7 @@ ENGINE_FILE = $(call quoted,$(value ENGINE))
 WORKERS ?= 2
 PYTEST = $(BIN)/python -m pytest -n $(call quoted,$(value WORKERS)) --dist worksteal
 
-.PHONY: help install run test test-all test-containers test-faults test-faults-nightly images upload submit status logs download \
+.PHONY: help install run test test-all test-containers test-faults test-faults-nightly test-chaos images upload submit status logs download \
 	doctor schedule compile lint bench docs clean clean-runs
 .DEFAULT_GOAL := help
 
@@ -55,6 +55,9 @@ test-faults: $(STAMP) ## kill trainings 30 times, tear 1,000 writes, break every
 
 test-faults-nightly: ## the same with 300 kills
 	$(MAKE) test-faults KILLS=50
+
+test-chaos: $(STAMP) ## disturb runs of the demo pipeline at random for an hour, or MINUTES=...; a seed as ARGS="--seed 1"
+	$(BIN)/python -m tests.chaos --minutes $(call quoted,$(or $(value MINUTES),60)) $(ARGS)
 
 # A session of its own for the engine's settings; where no engine can run, the tests are skipped and say so.
 test-containers: $(STAMP) ## build the images and run the pipeline inside them (starts a Docker engine where none runs)

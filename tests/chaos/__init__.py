@@ -1,0 +1,1 @@
+"""Chaos on local runs: `python -m tests.chaos` (make test-chaos)."""
