@@ -19,6 +19,7 @@ from components.shared.contracts.tables import write_table
 from components.shared.data.dataset import Sample, write_header, write_samples, write_shards
 
 _NAMED = 20
+_PRINTED_LABELS = 200  # a table of classes to look at, of any real task all of them
 _DUPLICATE_COLUMNS = ("sample_id", "source", "path", "label")
 
 
@@ -97,12 +98,16 @@ def _class_order(class_names: Sequence[str], entry: tuple[Label, str]) -> tuple[
 
 def _print_labels(rows: Sequence[Mapping[str, object]], labelling: Labelling) -> None:
     """Print the classes and where they come from, and label -> class: count for every source."""
-    names = ", ".join(f"{index} {name}" for index, name in enumerate(labelling.class_names))
+    named = (f"{index} {name}" for index, name in enumerate(labelling.class_names))
+    names = first_of(named, most=_PRINTED_LABELS)
     say(f"classes (from {labelling.origin}): {names}")
     for source, of_source in itertools.groupby(rows, key=lambda row: row["source"]):
         say(f"labels of {source}:")
-        for row in of_source:
+        listed = list(of_source)
+        for row in listed[:_PRINTED_LABELS]:
             say(f"  {row['label']} -> {row['class']}: {row['count']}")
+        if len(listed) > _PRINTED_LABELS:
+            say(f"  and {len(listed) - _PRINTED_LABELS} more, in the summary of manifest.json")
 
 
 def _refuse_too_many(

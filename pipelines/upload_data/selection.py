@@ -14,6 +14,7 @@ from pathlib import Path
 from components.ingest_dataset.sources.layout import LABELS, PARQUET, Layout, layout_of
 from components.shared.contracts.errors import DataError
 from components.shared.contracts.listing import first_of
+from components.shared.contracts.regular_files import check_regular
 
 CONFIG, SAFETENSORS, INDEX_SUFFIX = "config.json", ".safetensors", ".safetensors.index.json"
 PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle", ".h5", ".msgpack")
@@ -126,7 +127,10 @@ def is_table(name: str) -> bool:
 
 
 def _walk(source: Path) -> Iterable[Path]:
-    for folder, folders, names in os.walk(source):
+    def refuse(error: OSError) -> None:
+        raise DataError(f"{error.filename}: may not be listed ({error.strerror})")
+
+    for folder, folders, names in os.walk(source, onerror=refuse):
         for name in folders:
             if Path(folder, name).is_symlink():
                 raise DataError(
@@ -135,10 +139,13 @@ def _walk(source: Path) -> Iterable[Path]:
 
         for name in names:
             path = Path(folder, name)
-            if not path.is_file():
+            try:
+                check_regular(path)
+            except OSError as error:
                 raise DataError(
-                    f"{path}: is not a file that can be read (a broken link?); remove it"
-                )
+                    f"{path}: is not a file that can be read ({error.strerror}; a broken link?);"
+                    " remove it"
+                ) from None
             yield path
 
 

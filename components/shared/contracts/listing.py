@@ -14,9 +14,9 @@ def first_of(items: Iterable[object], *, most: int = 20, separator: str = ", ") 
     No message lists every file, row or id: one about all files of a data set would be a line of a
     hundred kilobytes.
     """
-    listed = [str(item) for item in items]
+    listed = list(items)
     n_more = len(listed) - most
-    return separator.join(listed[:most]) + (f" and {n_more} more" if n_more > 0 else "")
+    return separator.join(map(str, listed[:most])) + (f" and {n_more} more" if n_more > 0 else "")
 
 
 def shown(value: object, most: int = 200) -> str:

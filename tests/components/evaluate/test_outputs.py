@@ -4,9 +4,12 @@ import csv
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from components.evaluate.config import EvaluateConfig
+from components.evaluate.outputs import _write_hard_examples
+from components.evaluate.report.report import HardExample
 from components.evaluate.step import run
 from pipelines.sources import ROOT
 from tests.components.evaluate.conftest import make_logits
@@ -42,6 +45,26 @@ def test_hard_examples_are_the_most_confident_errors(evaluation: Path) -> None:
     assert all({row["label"], row["decision"]} == {"None", "Roadwork"} for row in rows)
     html = (evaluation / "report.html").read_text()
     assert all(row["sample_id"] in html for row in rows)
+
+
+def test_hard_examples_hold_no_formula_and_no_escape_sequence(tmp_path: Path) -> None:
+    example = HardExample(
+        sample_id="0" * 16,
+        source="photos",
+        path="\x1b[31m0.jpg",
+        group="=cmd|'/c calc'!A0",
+        label="None",
+        decision="Roadwork",
+        probability=0.9,
+        probability_of_label=0.1,
+        confidence=-0.5,
+        error="false alarm",
+        image=np.zeros((4, 4, 3), dtype=np.uint8),
+    )
+    _write_hard_examples(tmp_path / "hard_examples.csv", [example])
+    (row,) = _rows(tmp_path / "hard_examples.csv")
+    assert (row["path"], row["group"]) == (r"\x1b[31m0.jpg", "'=cmd|'/c calc'!A0")
+    assert row["confidence"] == "-0.500000"
 
 
 def test_the_confusion_matrix_counts_every_image(evaluation: Path) -> None:

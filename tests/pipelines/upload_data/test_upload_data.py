@@ -201,6 +201,8 @@ REFUSED: dict[str, tuple[Change, str]] = {
         r"more: is a link to a folder",
     ),
     "a broken link": (lambda f: (f / "x").symlink_to("nowhere"), r"x: is not a file .*broken link"),
+    "a pipe": (lambda f: os.mkfifo(f / "x"), r"x: is not a file .*not a regular file .a pipe"),
+    "a link to itself": (lambda f: (f / "x").symlink_to("x"), r"x: is not a file .*Too many lev"),
     "a name that is not UTF-8": (
         lambda f: Path(os.fsdecode(os.fsencode(f) + b"/\xff")).touch(),
         "not UTF-8; rename",
