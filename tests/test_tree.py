@@ -34,7 +34,6 @@ COVERED: dict[str, str] = {
     "components/shared/data/test_train_images.py": "dataset train_labels",
     "components/shared/models/test_adapters.py": "experimental/doran",
     "components/shared/policies/test_policy_artifact.py": "targets",
-    "components/shared/serving/test_predict.py": "bundle predictor",
     "components/shared/storage/test_faults.py": "retry",
     "components/shared/storage/test_registry.py": "artifacts",
     "components/shared/training/checkpoint/test_remote.py": "files uploads writer",

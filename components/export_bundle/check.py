@@ -6,7 +6,6 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from PIL import Image
-from transformers import AutoModelForImageClassification
 
 from components.shared.calibration.calibrator import class_log_odds
 from components.shared.contracts.errors import PermanentError
@@ -14,7 +13,7 @@ from components.shared.contracts.outcomes import Outcomes
 from components.shared.data.decode import resize
 from components.shared.models.classifier import Classifier, normalise
 from components.shared.serving.bundle import MODEL, Bundle, stock_order
-from components.shared.serving.predictor import Predictor
+from components.shared.serving.predictor import Predictor, load_stock, reference_image
 
 # Largest difference of a logit, relative where the logit exceeds 1: 100 times what rounding to
 # float32 explains.
@@ -47,6 +46,16 @@ def check_logits(
         )
 
 
+def reference_logits(bundle: Bundle) -> list[float]:
+    """Return the stored model's logits of the reference image, in the policy's order.
+
+    With four decimals, which hide the rounding of another processor.
+    """
+    predictor = Predictor(bundle)
+    logits = predictor.logits(reference_image(bundle.spec.image_size))[0]
+    return [round(float(value), 4) + 0.0 for value in logits]  # no -0.0
+
+
 def check_decisions(
     bundle: Bundle, pixels: npt.NDArray[np.uint8], logits: npt.NDArray[np.float32]
 ) -> None:
@@ -61,7 +70,7 @@ def check_decisions(
         PermanentError: another decision, where rounding does not explain it.
     """
     outcomes = bundle.policy.outcomes
-    model = AutoModelForImageClassification.from_pretrained(bundle.path / MODEL).eval()
+    model = load_stock(bundle.path / MODEL, bundle.place(MODEL), len(bundle.policy.class_names))
     with torch.inference_mode():
         stored = model(pixel_values=Predictor(bundle).inputs(pixels)).logits.double().numpy()
 
@@ -98,7 +107,7 @@ def check_stock(
     """
     size = classifier.spec.image_size
     pixels = torch.from_numpy(np.stack([resize(Image.fromarray(image), size) for image in images]))
-    model = AutoModelForImageClassification.from_pretrained(directory).eval()
+    model = load_stock(directory, directory.name, len(classifier.spec.class_names))
 
     with torch.inference_mode():
         inputs = normalise(pixels, classifier.spec)

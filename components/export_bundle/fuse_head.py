@@ -23,10 +23,11 @@ from torch import nn
 from transformers import AutoModelForImageClassification
 
 from components.shared.contracts.artifacts import write_json
-from components.shared.models.classifier import Classifier, ClassifierSpec
+from components.shared.models.classifier import Classifier
 from components.shared.policies.logit_affine import LogitAffine, logit_affine_of
 from components.shared.policies.policy import Policy
 from components.shared.serving.bundle import stock_order
+from components.shared.vision.classifier_spec import ClassifierSpec
 
 # Families whose stock classification class feeds [CLS; mean patch token] to one linear layer, as
 # `Classifier` does.

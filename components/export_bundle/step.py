@@ -5,7 +5,7 @@ import shutil
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -14,12 +14,14 @@ from components.export_bundle.model_card import model_card, natix_card
 from components.shared.contracts.artifact_kinds import Kind
 from components.shared.contracts.artifacts import (
     Manifest,
+    read_manifest,
     sha256_file,
     verify_dir,
     write_json,
     writing,
 )
 from components.shared.contracts.errors import ArtifactError
+from components.shared.contracts.listing import say
 from components.shared.contracts.step import InputDir, OutputDir, main
 from components.shared.data.dataset import Dataset
 from components.shared.policies.early_exit import read_early_exit, write_early_exit
@@ -38,11 +40,10 @@ from components.shared.serving.bundle import (
     POLICY,
     PREPROCESSING,
     Bundle,
+    spec_of,
 )
+from components.shared.vision.classifier_spec import ClassifierSpec, read_spec
 from components.shared.vision.view_spec import ViewSpec, tile_boxes
-
-if TYPE_CHECKING:
-    from components.shared.models.classifier import ClassifierSpec
 
 _FORM_METRICS = ("accuracy", "mcc", "auroc")
 _N_CHECKED_IMAGES = 16  # a second with a small backbone, half a minute with the largest
@@ -60,6 +61,20 @@ class _Inputs:
     report: dict[str, Any]
     dataset: Dataset
     manifests: dict[str, Manifest]
+
+
+class _Model(NamedTuple):
+    """What the model's files are described with.
+
+    Attributes:
+        preprocessing: The document of preprocessing.json.
+        stock_reason: Why transformers' stock pipeline cannot load the model; empty if it can.
+        reference_logits: Logits of the reference image, in the policy's order.
+    """
+
+    preprocessing: dict[str, Any]
+    stock_reason: str
+    reference_logits: list[float]
 
 
 def run(
@@ -102,7 +117,7 @@ def run(
         shutil.copyfile(inputs.policy_path / POLICY, out / POLICY)
         write_early_exit(out, read_early_exit(inputs.policy_path))
         named = config.named(inputs.policy.outcomes)
-        preprocessing, stock_reason = _write_model(inputs, out)
+        model = _write_model(inputs, out)
         distilled = _write_distilled_model(inputs, out)
 
         card = model_card(
@@ -110,19 +125,24 @@ def run(
             inputs.policy,
             inputs.report,
             inputs.dataset.manifest,
-            preprocessing,
+            model.preprocessing,
             affine=logit_affine_of(inputs.policy),
-            stock_reason=stock_reason,
+            stock_reason=model.stock_reason,
             distilled=distilled,
         )
 
         (out / "README.md").write_text(card, encoding="utf-8")
         write_json(out / "model_card.json", natix_card(named))
 
-        document = _document(named, inputs, out, preprocessing, stock_reason)
+        document = _document(named, inputs, out, model)
         if distilled and "student" in inputs.report:
             document |= _forms(inputs.report)
         write_json(out / DOCUMENT, document)
+
+    say(
+        f"bundle {named.model_name} {named.model_version}, content digest"
+        f" {read_manifest(bundle).content_digest}"
+    )
 
 
 def _read_inputs(
@@ -175,8 +195,7 @@ def _check_inputs(inputs: _Inputs) -> None:
             "evaluation was made with another policy; evaluate the one that is bundled"
         )
 
-    classifier = json.loads((inputs.checkpoint / "classifier.json").read_text(encoding="utf-8"))
-    class_names = tuple(classifier["class_names"])
+    class_names = read_spec(inputs.checkpoint).class_names
     if class_names != inputs.policy.class_names:
         raise ArtifactError(
             f"checkpoint has class_names {list(class_names)}, the policy has"
@@ -195,16 +214,11 @@ def _check_inputs(inputs: _Inputs) -> None:
         )
 
 
-def _write_model(inputs: _Inputs, out: Path) -> tuple[dict[str, Any], str]:
-    """Write model/, gate/ and preprocessing.json, and check them.
-
-    Returns:
-        preprocessing.json, and why transformers' stock pipeline cannot load the model (empty if it
-        can).
-    """
+def _write_model(inputs: _Inputs, out: Path) -> "_Model":
+    """Write model/, gate/ and preprocessing.json, and check them."""
     import torch  # takes seconds, so only once the inputs are known to be good
 
-    from components.export_bundle.check import check_decisions, check_logits
+    from components.export_bundle.check import check_decisions, check_logits, reference_logits
     from components.export_bundle.fuse_head import stock_incompatibility, write_model
     from components.shared.models.classifier import Classifier, normalise
     from components.shared.models.gate import gate_files
@@ -234,12 +248,18 @@ def _write_model(inputs: _Inputs, out: Path) -> tuple[dict[str, Any], str]:
         for file in gate_files(inputs.checkpoint):
             shutil.copyfile(file, out / GATE / file.name)
 
-    bundle = Bundle(out, policy, preprocessing, stock=not stock_reason)
+    bundle = Bundle(
+        out,
+        policy,
+        spec_of(preprocessing, policy, PREPROCESSING),
+        stock=not stock_reason,
+        name="the exported bundle",
+    )
     check_logits(bundle, pixels, logits)
     if bundle.stock:
         check_decisions(bundle, pixels, logits)
 
-    return preprocessing, stock_reason
+    return _Model(preprocessing, stock_reason, reference_logits(bundle))
 
 
 def _write_distilled_model(inputs: _Inputs, out: Path) -> bool:
@@ -275,7 +295,7 @@ def _write_distilled_model(inputs: _Inputs, out: Path) -> bool:
     return True
 
 
-def _preprocessing(spec: "ClassifierSpec") -> dict[str, Any]:
+def _preprocessing(spec: ClassifierSpec) -> dict[str, Any]:
     """Return preprocessing.json: the path from a photograph to the model's input."""
     document = {
         "decode": "upright by EXIF, RGB, full size",
@@ -311,16 +331,10 @@ def _forms(report: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _document(
-    config: ExportConfig,
-    inputs: _Inputs,
-    out: Path,
-    preprocessing: dict[str, Any],
-    stock_reason: str,
-) -> dict[str, Any]:
+def _document(config: ExportConfig, inputs: _Inputs, out: Path, model: _Model) -> dict[str, Any]:
     """Return bundle.json: what the bundle holds, with a digest of every file, and where from."""
     uncalibrated_reason = logit_affine_of(inputs.policy).reason
-    if "views" in preprocessing:
+    if "views" in model.preprocessing:
         uncalibrated_reason = (
             "the policy decides on the views' common margin; the weights are those of one view"
         )
@@ -336,11 +350,12 @@ def _document(
         "policy": POLICY,
         "attempt": attempt,
         "preprocessing": PREPROCESSING,
-        "stock_pipeline": not stock_reason,
-        "stock_pipeline_reason": stock_reason,
-        "stock_pipeline_decision": "" if stock_reason else _stock_decision(inputs.policy),
+        "stock_pipeline": not model.stock_reason,
+        "stock_pipeline_reason": model.stock_reason,
+        "stock_pipeline_decision": "" if model.stock_reason else _stock_decision(inputs.policy),
         "calibrated_weights": not uncalibrated_reason,
         "calibrated_weights_reason": uncalibrated_reason,
+        "reference_logits": model.reference_logits,
         "files": {file.relative_to(out).as_posix(): sha256_file(file) for file in files},
         "lineage": {
             name: {

@@ -3,25 +3,21 @@
 Only safetensors are accepted: other formats of weights are pickles, which run code when read.
 """
 
-import json
 import shutil
 from collections.abc import Callable, Collection
 from pathlib import Path
 
 from components.shared.contracts.environment import Variable
 from components.shared.contracts.errors import ConfigError, DataError, TransientError, one_line
-
-CONFIG, WEIGHTS, INDEX = "config.json", "model.safetensors", "model.safetensors.index.json"
-# Preprocessing, and the licence, which also applies to models that are derived from the weights.
-_BESIDE = (
-    "preprocessor_config.json",
-    "processor_config.json",
-    "LICENSE",
-    "LICENSE.md",
-    "LICENSE.txt",
-    "README.md",
+from components.shared.model_files.folder import (
+    BESIDE,
+    CONFIG,
+    INDEX,
+    checked_index,
+    screen,
+    weight_names,
 )
-_PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".h5", ".msgpack")
+from components.shared.model_files.reading import read_document, real_file
 
 Fetch = Callable[[str, Path], object]
 
@@ -51,8 +47,10 @@ def copy_backbone(source: str, out: Path) -> str:
 
 
 def _from_folder(source: str, folder: Path, out: Path) -> str:
-    names = [entry.name for entry in folder.iterdir() if entry.is_file()]
-    _copy(source, names, lambda name, path: shutil.copyfile(folder / name, path), out)
+    where = f"backbone={source!r}"
+    # Before the copy, so that messages are about the files that the user has.
+    for name in screen(folder, where, others=None, error=DataError).names:
+        shutil.copyfile(real_file(folder, name, where, error=DataError), out / name)
     return source
 
 
@@ -77,9 +75,7 @@ def _from_hub(source: str, out: Path) -> str:
 
     try:
         folder = Path(
-            snapshot_download(
-                source, allow_patterns=[CONFIG, "model*.safetensors", INDEX, *_BESIDE]
-            )
+            snapshot_download(source, allow_patterns=[CONFIG, "model*.safetensors", INDEX, *BESIDE])
         )
     except HFValidationError as error:
         raise ConfigError(
@@ -106,7 +102,7 @@ def _from_hub(source: str, out: Path) -> str:
 
 
 def _copy(source: str, names: Collection[str], fetch: Fetch, out: Path) -> None:
-    """Fetch the files of a backbone.
+    """Fetch the files of a backbone, and screen them.
 
     Args:
         source: Where they come from, for messages.
@@ -114,44 +110,19 @@ def _copy(source: str, names: Collection[str], fetch: Fetch, out: Path) -> None:
         fetch: Copies the file of a name to a path.
         out: Folder for the files.
     """
+    where = f"backbone={source!r}"
     if CONFIG not in names:
-        raise DataError(
-            f"backbone={source!r} has no {CONFIG}; it is not a Hugging Face model folder"
-        )
+        raise DataError(f"{where} has no {CONFIG}; it is not a Hugging Face model folder")
 
+    index: dict[str, str] = {}
     if INDEX in names:
         fetch(INDEX, out / INDEX)
-        weights = _shards(source, out / INDEX)
-    else:
-        weights = [WEIGHTS]
-
-    missing = sorted(set(weights) - set(names))
-    if missing:
-        pickles = sorted(name for name in names if name.endswith(_PICKLES))
-        found = (
-            f", only {', '.join(pickles)}, which is never unpickled; convert it with"
-            " save_pretrained()"
-        )
-        raise DataError(
-            f"backbone={source!r} has no {', '.join(missing)}{found if pickles else ''}"
+        index = checked_index(
+            read_document(out, INDEX, where, error=DataError), where, error=DataError
         )
 
-    for name in [CONFIG, *weights, *(name for name in _BESIDE if name in names)]:
+    weights = weight_names(names, index, where, error=DataError)
+    for name in [CONFIG, *weights, *(name for name in BESIDE if name in names)]:
         fetch(name, out / name)
 
-
-def _shards(source: str, index: Path) -> list[str]:
-    """Return the names of the weight files in an index; refuse paths outside the folder."""
-    try:
-        names = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
-        plain = all(Path(name).name == name and name.endswith(".safetensors") for name in names)
-    except (ValueError, TypeError, KeyError, AttributeError) as error:
-        raise DataError(
-            f"backbone={source!r}: {INDEX} is not an index of weights ({type(error).__name__})"
-        ) from error
-
-    if not names or not plain:
-        raise DataError(
-            f"backbone={source!r}: {INDEX} must name .safetensors files beside it, not {names[:3]}"
-        )
-    return names
+    screen(out, where, error=DataError)

@@ -17,7 +17,7 @@ def run(config: ImportBackboneConfig, *, pretrained: OutputDir) -> None:
     Raises:
         ConfigError: The backbone is not set, or its name is invalid.
         DataError: The backbone does not exist, is not in safetensors, has an unsupported
-            architecture, or lacks weights.
+            architecture, would run code, or its configuration or weights are damaged.
         TransientError: The Hub does not deliver it.
     """
     if not config.backbone:
@@ -31,7 +31,7 @@ def run(config: ImportBackboneConfig, *, pretrained: OutputDir) -> None:
         # Imported after the copy, so that a wrong name fails without the import of torch.
         from components.shared.models.backbone import load_backbone
 
-        loaded = load_backbone(str(out))
+        loaded = load_backbone(out, where=f"backbone={config.backbone!r}")
         summary["type"] = loaded.config.model_type
         summary["parameters"] = sum(parameter.numel() for parameter in loaded.parameters())
 

@@ -8,7 +8,7 @@ from components.shared.data.dataset import Dataset
 from components.shared.data.splits import read_splits, refuse_foreign
 from components.shared.training.session.outputs import write_split_logits
 from components.shared.training.session.restarts import run_module
-from components.shared.vision.view_spec import read_views
+from components.shared.vision.classifier_spec import read_spec
 
 STEP = "predict_logits"
 
@@ -41,7 +41,7 @@ def run(
     base = verify_dir(checkpoint, Kind.CHECKPOINT)
     refuse_foreign(data, assignment, base)
     inputs = {"dataset": data.manifest, "splits": assignment.manifest, "checkpoint": base}
-    views = read_views(checkpoint)
+    views = read_spec(checkpoint).views
 
     with working(val_calib_logits) as work:
         paths = {"dataset": dataset, "splits": splits, "checkpoint": checkpoint}

@@ -7,11 +7,9 @@ python -m components.pretrain_explora.verify \
 import argparse
 from pathlib import Path
 
-from peft import PeftModel
-from safetensors.torch import load_file
-
 from components.shared.contracts.artifacts import write_json
 from components.shared.models.backbone import exact_tokens, load_backbone
+from components.shared.models.loading import load_adapter, read_tensors
 
 
 def differences(source: Path, merged: Path, probe: Path) -> dict[str, float]:
@@ -26,10 +24,12 @@ def differences(source: Path, merged: Path, probe: Path) -> dict[str, float]:
         One difference of the merged backbone ("merged"), and one of the source with the stored
         adapter ("adapter").
     """
-    tensors = load_file(probe)
+    tensors = read_tensors(probe, {"pixels": None, "tokens": None}, str(probe.parent))
     models = {
-        "merged": load_backbone(str(merged)),
-        "adapter": PeftModel.from_pretrained(load_backbone(str(source)), merged / "adapter"),
+        "merged": load_backbone(merged),
+        "adapter": load_adapter(
+            load_backbone(source), merged / "adapter", f"adapter={str(merged / 'adapter')!r}"
+        ),
     }
     found = {}
     for name, model in models.items():

@@ -14,13 +14,14 @@ from components.shared.data.dataset import Dataset
 from components.shared.data.splits import read_splits
 from components.shared.models import adapters
 from components.shared.models.backbone import image_statistics, load_backbone
-from components.shared.models.classifier import Classifier, ClassifierSpec, new_head
+from components.shared.models.classifier import Classifier, new_head
 from components.shared.training.checkpoint.writer import CheckpointWriter
 from components.shared.training.loop.distributed import World
 from components.shared.training.loop.inference import SplitData, predict
 from components.shared.training.loop.record import write_metrics
 from components.shared.training.session.fit import FitResult, fit
 from components.shared.training.session.rank import run_rank
+from components.shared.vision.classifier_spec import ClassifierSpec
 from components.train_baseline.config import TrainBaselineConfig
 from components.train_baseline.distilled_head import distil
 from components.train_baseline.tasks import FrozenTask, ImageTask

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+from components.shared.contracts.artifacts import read_manifest
 from components.shared.contracts.errors import ConfigError
 from pipelines.cli.declare import LOCAL, verb
 from pipelines.cli.help import Verb
@@ -178,7 +179,9 @@ def _run(
 
     report = finished.evaluation / "eval_report.json"
     print(_summary(json.loads(report.read_text(encoding="utf-8"))))
-    print(f"report: {_shown(finished.report)}\nbundle: {_shown(finished.bundle)}")
+    print(f"report: {_shown(finished.report)}")
+    print(f"digest: {read_manifest(finished.bundle).content_digest}")
+    print(f"bundle: {_shown(finished.bundle)}")
     if registered:
         print(f"registered: {registered}")
 

@@ -17,7 +17,8 @@ from transformers import BitImageProcessor, Dinov2Config, Dinov2Model
 from components.ingest_dataset.parallel import ordered_map
 from components.shared.data.decode import decode_resized
 from components.shared.models.backbone import patch_and_cls
-from components.shared.models.classifier import ClassifierSpec, normalise
+from components.shared.models.classifier import normalise
+from components.shared.vision.classifier_spec import ClassifierSpec
 from tests.bench.measure import Result, interleaved
 from tests.bench.photographs import photographs
 from tests.bench.versions import has_bf16_instructions

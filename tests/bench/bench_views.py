@@ -13,7 +13,8 @@ from PIL import Image
 from torch.nn import functional as F
 from transformers import BitImageProcessor, Dinov2Config, Dinov2Model
 
-from components.shared.models.classifier import Classifier, ClassifierSpec, new_head, normalise
+from components.shared.models.classifier import Classifier, new_head, normalise
+from components.shared.vision.classifier_spec import ClassifierSpec
 from components.shared.vision.view_spec import ViewSpec, tile_boxes
 from tests.bench.measure import Result, interleaved
 

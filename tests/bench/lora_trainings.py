@@ -26,10 +26,11 @@ from transformers import Dinov2Config, Dinov2Model, get_cosine_schedule_with_war
 
 from components.shared.contracts.options import LoopConfig
 from components.shared.models import adapters
-from components.shared.models.classifier import Classifier, ClassifierSpec, Head
+from components.shared.models.classifier import Classifier, Head
 from components.shared.training.loop.distributed import World
 from components.shared.training.loop.sampler import global_batch
 from components.shared.training.session.fit import fit
+from components.shared.vision.classifier_spec import ClassifierSpec
 
 STEPS, BATCH = 16, 16
 _SIZE, _WIDTH, _RATE, _CLIP = 112, 192, 1e-3, 1.0

@@ -123,10 +123,8 @@ def test_a_gate_sees_the_views_by_their_share(tiny: TinyRun, several: Path, tmp_
         val_test_logits=tmp_path / "test",
     )
     pixels, stored = _test_pixels(tiny, tmp_path / "test")
-    classifier, gate = (
-        Classifier.load(tmp_path / "gate_checkpoint"),
-        Gate.load(tmp_path / "gate_checkpoint"),
-    )
+    classifier = Classifier.load(tmp_path / "gate_checkpoint")
+    gate = Gate.load(tmp_path / "gate_checkpoint", n_features=classifier.head.linear.in_features)
     with torch.inference_mode():
         features = classifier.features(normalise(torch.from_numpy(pixels), classifier.spec))
         logits = classifier.head(features)

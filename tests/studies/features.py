@@ -25,7 +25,8 @@ from components.shared.contracts.config import canonical_json
 from components.shared.contracts.progress import progress
 from components.shared.data.decode import decode_resized
 from components.shared.models.backbone import image_statistics, load_backbone
-from components.shared.models.classifier import Classifier, ClassifierSpec, new_head, normalise
+from components.shared.models.classifier import Classifier, new_head, normalise
+from components.shared.vision.classifier_spec import ClassifierSpec
 from components.shared.vision.view_spec import ViewSpec
 
 CLASSES = ("None", "Roadwork")

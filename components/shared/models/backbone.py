@@ -4,75 +4,61 @@ Backbones are loaded through transformers' Auto classes: DINOv2 (with or without
 and ViT.
 """
 
+from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from transformers import AutoConfig, AutoModel, PreTrainedModel
-from transformers.image_processing_base import ImageProcessingMixin
+from transformers import PreTrainedModel
 
-from components.shared.contracts.errors import DataError, one_line
+from components.shared.contracts.errors import DataError
+from components.shared.model_files import image_statistics as statistics
+from components.shared.models.loading import load_pretrained
 
-SUPPORTED_TYPES = ("dinov2", "dinov2_with_registers", "dinov3_vit", "vit")
-_IMAGENET_MEAN, _IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+# What training and pre-training write beside the model's files.
+_ARTIFACT = ("manifest.json", "training.json", "metrics.csv", "tensorboard", "adapter")
+# Only masked pre-training needs the mask token.
+_MASK_TOKEN = "mask_token"  # noqa: S105 - a weight
+# What checkpoints of whole classifiers have on top of the backbone.
+_HEADS = ("classifier.", "pooler.")
 
 
-def load_backbone(folder: str) -> PreTrainedModel:
+def load_backbone(folder: str | Path, *, where: str = "") -> PreTrainedModel:
     """Return the pretrained backbone of a Hugging Face folder with safetensors, in fp32.
 
     `mask_token` is frozen: only masked pre-training uses it, and an unused trainable parameter
     would stop DDP (the alternative, `find_unused_parameters`, costs a graph traversal per step).
 
+    Args:
+        folder: The folder, or a Backbone artifact.
+        where: Name of the folder in messages; empty: its path.
+
     Raises:
-        DataError: The folder cannot be loaded, lacks weights, or its architecture is not supported.
+        DataError: The folder cannot be loaded, its architecture is not supported, a key of its
+            config.json is refused, or its weights are incomplete, damaged or of another model.
     """
-    try:
-        config = AutoConfig.from_pretrained(folder, local_files_only=True)
-        if config.model_type not in SUPPORTED_TYPES:
-            raise DataError(
-                f"backbone={folder!r} is a {config.model_type!r}, supported:"
-                f" {', '.join(SUPPORTED_TYPES)}"
-            )
-
-        extra: dict[str, Any] = {"add_pooling_layer": False} if config.model_type == "vit" else {}
-        model, report = AutoModel.from_pretrained(
-            folder,
-            dtype=torch.float32,
-            use_safetensors=True,
-            local_files_only=True,
-            output_loading_info=True,
-            **extra,
-        )
-    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
-        raise DataError(
-            f"backbone={folder!r} cannot be loaded: {one_line(error)[:300]}; give a Hugging Face"
-            " folder"
-        ) from error
-
-    # transformers would initialise missing weights at random, with a warning. Only masked
-    # pre-training needs the mask token.
-    missing = sorted(name for name in report["missing_keys"] if not name.endswith("mask_token"))
-    if missing:
-        raise DataError(f"backbone={folder!r} lacks {len(missing)} weight(s), first {missing[0]!r}")
+    model = load_pretrained(
+        Path(folder),
+        where or f"backbone={str(folder)!r}",
+        others=_ARTIFACT,
+        optional=[_MASK_TOKEN],
+        ignored=[*_HEADS, f"embeddings.{_MASK_TOKEN}"],
+        error=DataError,
+    )
 
     for name, parameter in model.named_parameters():
-        if name.endswith("mask_token"):
+        if name.endswith(_MASK_TOKEN):
             parameter.requires_grad_(False)
 
     return model
 
 
-def image_statistics(folder: str) -> tuple[tuple[float, ...], tuple[float, ...]]:
+def image_statistics(folder: str | Path) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """Return mean and standard deviation per channel of the backbone's pre-training data.
 
-    Those of ImageNet where the folder records none.
+    Those of ImageNet where the folder records none. Raises DataError for recorded values that are
+    not three numbers per statistic, or a standard deviation of zero.
     """
-    try:
-        recorded, _ = ImageProcessingMixin.get_image_processor_dict(folder)
-    except OSError:
-        recorded = {}
-    mean, std = recorded.get("image_mean", _IMAGENET_MEAN), recorded.get("image_std", _IMAGENET_STD)
-    return tuple(mean), tuple(std)
+    return statistics.image_statistics(Path(folder), f"backbone={str(folder)!r}", error=DataError)
 
 
 def n_prefix_tokens(backbone: PreTrainedModel) -> int:

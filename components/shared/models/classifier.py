@@ -5,15 +5,10 @@ form is a Hugging Face backbone folder, the head in safetensors and `classifier.
 pickled.
 """
 
-import dataclasses
-import json
-from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import nn
 from transformers import PreTrainedModel
 
@@ -25,49 +20,14 @@ from components.shared.models.aggregation import (
     view_weights,
 )
 from components.shared.models.backbone import load_backbone, patch_and_cls
+from components.shared.models.loading import load_weights
+from components.shared.vision.classifier_spec import CLASSIFIER, ClassifierSpec, read_spec
 from components.shared.vision.tiles import cut_views
 from components.shared.vision.view_spec import ViewSpec
 
+HEAD = "head.safetensors"
 # The file's name is that of schema 1.
 DISTILLED_HEAD = "student.safetensors"
-
-
-@dataclass(frozen=True)
-class ClassifierSpec:
-    """Everything about a classifier except its weights.
-
-    Attributes:
-        class_names: Names of the C classes, in the order of the logits.
-        image_size: Side S of the images in pixels, before they are cut into views.
-        image_mean: Mean per RGB channel of values in [0, 1].
-        image_std: Standard deviation per RGB channel.
-        backbone_type: transformers' `model_type`.
-        views: How an image is cut; None if the classifier sees the full image only.
-    """
-
-    class_names: tuple[str, ...]
-    image_size: int
-    image_mean: tuple[float, ...]
-    image_std: tuple[float, ...]
-    backbone_type: str
-    views: ViewSpec | None = None
-
-    def to_json(self) -> dict[str, Any]:
-        """Return the document of classifier.json; it has no key "views" without views."""
-        document = dataclasses.asdict(self)
-        if self.views is None:
-            del document["views"]
-        return document
-
-    @classmethod
-    def from_json(cls, document: Mapping[str, Any]) -> "ClassifierSpec":
-        """Return the specification whose `to_json` is `document`."""
-        values: dict[str, Any] = {
-            name: tuple(value) if isinstance(value, list) else value
-            for name, value in document.items()
-        }
-        views = values.pop("views", None)
-        return cls(**values, views=None if views is None else ViewSpec(**views))
 
 
 class Head(nn.Module):
@@ -253,7 +213,7 @@ class Classifier(nn.Module):
                 name.removeprefix("linear."): tensor.cpu().contiguous()
                 for name, tensor in state.items()
             },
-            directory / "head.safetensors",
+            directory / HEAD,
         )
 
         if self.distilled_head is not None:
@@ -263,23 +223,32 @@ class Classifier(nn.Module):
                 directory / DISTILLED_HEAD,
             )
 
-        write_json(directory / "classifier.json", self.spec.to_json())
+        write_json(directory / CLASSIFIER, self.spec.to_json())
 
     @classmethod
-    def load(cls, directory: Path) -> "Classifier":
-        """Read what `save` wrote; the model is in eval mode on the CPU."""
-        spec = ClassifierSpec.from_json(
-            json.loads((directory / "classifier.json").read_text(encoding="utf-8"))
-        )
-        tensors = load_file(directory / "head.safetensors")
-        head = new_head(tensors["weight"].shape[1], spec)
-        head.load_state_dict(
-            {name if "." in name else f"linear.{name}": value for name, value in tensors.items()}
-        )
-        classifier = cls(load_backbone(str(directory / "backbone")), head, spec)
-        if (directory / DISTILLED_HEAD).is_file():
+    def load(cls, directory: Path, *, where: str = "") -> "Classifier":
+        """Read what `save` wrote; the model is in eval mode on the CPU.
+
+        Args:
+            directory: The directory.
+            where: What messages call it; empty: its path.
+
+        Raises:
+            ArtifactError: A file is missing or damaged, or has other weights than the model of
+                classifier.json.
+            DataError: The same, of the backbone.
+        """
+        where, spec = where or str(directory), read_spec(directory)
+        backbone = load_backbone(directory / "backbone", where=f"{where}/backbone")
+        head = new_head(2 * backbone.config.hidden_size, spec)
+        # The linear map's tensors are called "weight" and "bias" in the file.
+        names = {name: name.removeprefix("linear.") for name in head.state_dict()}
+        load_weights(head, directory / HEAD, where, names=names)
+
+        classifier = cls(backbone, head, spec)
+        if (directory / DISTILLED_HEAD).exists():
             classifier.distilled_head = Head(head.linear.in_features, 2)
-            classifier.distilled_head.linear.load_state_dict(load_file(directory / DISTILLED_HEAD))
+            load_weights(classifier.distilled_head.linear, directory / DISTILLED_HEAD, where)
 
         return classifier.eval()
 

@@ -6,18 +6,26 @@ Either a selection head on the backbone's features (SelectiveNet, Geifman & El-Y
 gate.safetensors for the head.
 """
 
-import json
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import nn
 
 from components.shared.contracts.artifacts import write_json
+from components.shared.contracts.documents import read_object
+from components.shared.models.loading import load_weights
 
 _WIDTH = 512  # of the hidden layer, as published
 _DOCUMENT, _WEIGHTS = "gate.json", "gate.safetensors"
 SELECTIVE_NET, GATEKEEPER = "selectivenet", "gatekeeper"
+
+
+@dataclass(frozen=True)
+class _Document:
+    kind: Literal["selectivenet", "gatekeeper"]
 
 
 class GateHead(nn.Module):
@@ -66,13 +74,21 @@ class Gate:
             save_file(tensors, directory / _WEIGHTS)
 
     @classmethod
-    def load(cls, directory: Path) -> "Gate":
-        """Read a gate that `save` wrote; a selection head is in eval mode."""
-        if json.loads((directory / _DOCUMENT).read_text(encoding="utf-8"))["kind"] == GATEKEEPER:
+    def load(cls, directory: Path, *, n_features: int, where: str = "") -> "Gate":
+        """Read a gate that `save` wrote; a selection head is in eval mode.
+
+        Args:
+            directory: The directory.
+            n_features: Number of features that the head sees.
+            where: What messages call the directory; empty: its path.
+
+        Raises:
+            ArtifactError: The files are no gate on `n_features` features.
+        """
+        if read_object(directory / _DOCUMENT, _Document).kind == GATEKEEPER:
             return cls(None)
-        tensors = load_file(directory / _WEIGHTS)
-        head = GateHead(tensors["hidden.weight"].shape[1])
-        head.load_state_dict(tensors)
+        head = GateHead(n_features)
+        load_weights(head, directory / _WEIGHTS, where or str(directory))
         return cls(head.eval())
 
 

@@ -14,31 +14,72 @@ README.md, model_card.json
 manifest.json       as in every artifact
 """
 
-import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field, fields
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 from components.shared.contracts.artifact_kinds import Kind
 from components.shared.contracts.artifacts import MANIFEST, verify_dir
+from components.shared.contracts.documents import as_type, read_json
 from components.shared.contracts.errors import ArtifactError
+from components.shared.contracts.listing import first_of, printable, shown
 from components.shared.contracts.outcomes import Outcomes
 from components.shared.policies.early_exit import EarlyExit, read_early_exit
 from components.shared.policies.policy import Policy, parse_policy
+from components.shared.vision.classifier_spec import ClassifierSpec
 
 MODEL, POLICY, PREPROCESSING, DOCUMENT = "model", "policy.json", "preprocessing.json", "bundle.json"
 GATE, DISTILLED_MODEL = "gate", "student"
+_SPEC = ("image_size", "image_mean", "image_std", "backbone_type", "views")
 
 
 @dataclass(frozen=True)
 class Bundle:
-    """An opened bundle. `stock`: whether model/ is a transformers image classification model."""
+    """An opened bundle.
+
+    Attributes:
+        path: The directory.
+        policy: The policy of policy.json.
+        spec: The classifier without its weights, from policy.json and preprocessing.json.
+        stock: Whether model/ is a transformers image classification model.
+        early_exit: When the full image is enough, of a model of several views.
+        versions: Versions of the libraries that exported it, by package.
+        reference_logits: Logits before folding of the reference image, in the policy's order;
+            None in bundles of earlier releases.
+        name: What messages call the directory; empty: its path.
+    """
 
     path: Path
     policy: Policy
-    preprocessing: dict[str, Any]
+    spec: ClassifierSpec
     stock: bool
     early_exit: EarlyExit | None = None
+    versions: dict[str, str] = field(default_factory=dict)
+    reference_logits: list[float] | None = None
+    name: str = ""
+
+    def place(self, entry: str) -> str:
+        """Return what messages call a file or folder of the bundle."""
+        return f"{self.name or self.path}/{entry}"
+
+    def version_differences(self) -> str:
+        """Return which libraries have another version here, as text; empty if none."""
+        return ", ".join(
+            f"{name} {_installed(name)} here, {recorded} at the export"
+            for name, recorded in sorted(self.versions.items())
+            if _installed(name) not in (recorded, None)
+        )
+
+
+@dataclass(frozen=True)
+class _Document:
+    """The entries of bundle.json that are needed to open it; the others are for people."""
+
+    files: dict[str, str]
+    stock_pipeline: bool
+    versions: dict[str, str] = field(default_factory=dict)
+    reference_logits: list[float] | None = None
 
 
 def stock_order(outcomes: Outcomes) -> list[int]:
@@ -51,40 +92,97 @@ def stock_order(outcomes: Outcomes) -> list[int]:
     return classes[::-1] if len(classes) == 2 and outcomes.positive == 0 else classes
 
 
-def open_bundle(path: Path) -> Bundle:
+def open_bundle(path: Path, digest: str | None = None) -> Bundle:
     """Verify and read a bundle; needs neither torch nor transformers.
 
-    Raises ArtifactError listing every difference from the manifest or from bundle.json, or for
-    another number of policies than one.
+    Args:
+        path: The directory.
+        digest: Content digest that the bundle must have, 64 lower-case hex digits; None accepts
+            any. The sums of the manifest protect against damage, a digest from elsewhere also
+            against people who write new sums.
+
+    Raises:
+        ArtifactError: listing every difference from the manifest or from bundle.json; or for
+            another digest, another number of policies than one, or documents that are damaged or
+            contradict each other.
     """
-    recorded = {
-        name: entry["sha256"] for name, entry in verify_dir(path, Kind.BUNDLE).files.items()
-    }
+    manifest = verify_dir(path, Kind.BUNDLE)
+    if digest is not None and manifest.content_digest != digest:
+        raise ArtifactError(
+            f"{path}: its content digest is {manifest.content_digest}, expected {shown(digest)};"
+            " this is another bundle, or somebody changed it"
+        )
+
+    recorded = {name: entry["sha256"] for name, entry in manifest.files.items()}
     policies = sorted(name for name in recorded if name.rsplit("/", 1)[-1] == POLICY)
     if policies != [POLICY]:
-        raise ArtifactError(
-            f"{path}: must hold exactly one {POLICY}, holds {', '.join(policies) or 'none'}"
-        )
+        found = first_of(map(printable, policies)) or "none"
+        raise ArtifactError(f"{path}: must hold exactly one {POLICY}, holds {found}")
 
-    document = _read(path / DOCUMENT)
-    listed = document["files"]
-    del recorded[DOCUMENT]  # a file cannot hold its own digest
+    document = _document(path / DOCUMENT)
+    recorded.pop(DOCUMENT, None)  # a file cannot hold its own digest
     differing = sorted(
-        name for name in recorded.keys() | listed.keys() if recorded.get(name) != listed.get(name)
+        name
+        for name in recorded.keys() | document.files.keys()
+        if recorded.get(name) != document.files.get(name)
     )
     if differing:
-        raise ArtifactError(
-            f"{path / DOCUMENT}: disagrees with {MANIFEST} about {', '.join(differing)}"
-        )
+        listed = first_of(map(printable, differing))
+        raise ArtifactError(f"{path / DOCUMENT}: disagrees with {MANIFEST} about {listed}")
 
     policy = parse_policy(_read(path / POLICY), str(path / POLICY))
+    spec = spec_of(_read(path / PREPROCESSING), policy, str(path / PREPROCESSING))
 
     return Bundle(
-        path, policy, _read(path / PREPROCESSING), document["stock_pipeline"], read_early_exit(path)
+        path,
+        policy,
+        spec,
+        document.stock_pipeline,
+        _early_exit(path, spec),
+        document.versions,
+        document.reference_logits,
     )
+
+
+def spec_of(preprocessing: Any, policy: Policy, where: str) -> ClassifierSpec:
+    """Return the specification in preprocessing.json with the policy's classes.
+
+    Raises ArtifactError where a value is missing, of another type or outside its range.
+    """
+    if not isinstance(preprocessing, dict):
+        raise ArtifactError(f"{where}: must be a JSON object, not {shown(preprocessing, 60)}")
+    values = {name: preprocessing[name] for name in _SPEC if name in preprocessing}
+    return ClassifierSpec.from_json(values | {"class_names": list(policy.class_names)}, where)
+
+
+def _early_exit(path: Path, spec: ClassifierSpec) -> EarlyExit | None:
+    found = read_early_exit(path)
+    n_views = 1 if spec.views is None else spec.views.count
+    if found is not None and (spec.views is None or found.n_views != n_views):
+        raise ArtifactError(
+            f"{path}: early_exit.json is for {found.n_views} views, the model uses {n_views}"
+        )
+    return found
+
+
+def _document(file: Path) -> _Document:
+    document = _read(file)
+    if not isinstance(document, dict):
+        raise ArtifactError(f"{file}: must be a JSON object, not {shown(document, 60)}")
+    known = {
+        entry.name: document[entry.name] for entry in fields(_Document) if entry.name in document
+    }
+    return as_type(known, _Document, str(file))
 
 
 def _read(file: Path) -> Any:
     if not file.is_file():
         raise ArtifactError(f"{file}: missing; export the bundle again")
-    return json.loads(file.read_text(encoding="utf-8"))
+    return read_json(file)
+
+
+def _installed(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None

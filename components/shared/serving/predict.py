@@ -5,6 +5,7 @@
 
 import argparse
 import os
+import re
 import signal
 import sys
 from collections.abc import Iterator, Sequence
@@ -40,7 +41,13 @@ A selective policy returns "defer" if it cannot guarantee the configured risk, a
 sets a list of names if no single one is certain enough. A model of several views reports under
 "views" how many views it used: 1 if the full image was enough to decide.
 
-The bundle is verified first: a changed, missing or additional file is refused with exit code 42.
+The bundle is verified first: a changed, missing or additional file is refused with exit code 42,
+and so is a model that would run code or whose weights are incomplete. The sums in the bundle
+protect against damage, not against somebody who changes the bundle and writes new sums: for that,
+keep the content digest that the run printed (it is also the bundle's name in the registry), and
+give it:
+  python -m components.shared.serving.predict --digest 3f94...c0e bundle photo1.jpg
+
 An image that cannot be read gets "error" instead of a decision; the other images are still
 answered, and the exit code at the end is 42. Only regular files of at most 1 GiB are read.
 """
@@ -58,7 +65,7 @@ def main(given: Sequence[str] | None = None, program: str = _PROGRAM) -> None:
     """
     arguments = _parser(program).parse_args(given)
     try:
-        bundle = open_bundle(arguments.bundle)
+        bundle = open_bundle(arguments.bundle, arguments.digest)
         # Seconds of imports, which a refused bundle need not wait for.
         from transformers.utils import logging
 
@@ -153,12 +160,25 @@ def _parser(program: str) -> argparse.ArgumentParser:
     )
 
     parser.add_argument(
+        "--digest",
+        type=_digest,
+        metavar="HEX",
+        help="refuse a bundle with another content digest: 64 hex digits, which the run printed",
+    )
+
+    parser.add_argument(
         "--all-views",
         action="store_true",
         help="look at all views of every image, where several are",
     )
 
     return parser
+
+
+def _digest(text: str) -> str:
+    if not re.fullmatch(r"[0-9a-fA-F]{64}", text):
+        raise argparse.ArgumentTypeError(f"{text!r} must be 64 hex digits")
+    return text.lower()
 
 
 def _positive(text: str) -> int:

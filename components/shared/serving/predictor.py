@@ -7,25 +7,30 @@ nothing is stored twice; undoing the fold gives the logits before it, exact to f
 """
 
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 import torch
-from transformers import AutoModelForImageClassification
+from transformers import PreTrainedModel
 
 from components.shared.calibration.calibrator import class_log_odds
-from components.shared.contracts.errors import PermanentError
+from components.shared.contracts.errors import ArtifactError, DataError, PermanentError, one_line
+from components.shared.contracts.listing import shown
 from components.shared.data.decode import decode, resize
-from components.shared.models.classifier import Classifier, ClassifierSpec, Head, normalise
+from components.shared.models.classifier import Classifier, Head, normalise
 from components.shared.models.gate import Gate
+from components.shared.models.loading import load_pretrained
 from components.shared.policies.early_exit import EarlyExit
 from components.shared.policies.logit_affine import logit_affine_of
 from components.shared.policies.policy import DEFER, Policy
-from components.shared.serving.bundle import GATE, MODEL, Bundle, stock_order
+from components.shared.serving.bundle import DOCUMENT, GATE, MODEL, Bundle, stock_order
 from components.shared.stats.metrics import Bools, Floats
 
 _N_SHOWN = 5  # classes whose probabilities an answer has
-_SPEC = ("image_size", "image_mean", "image_std", "backbone_type", "views")
+# Largest difference of a logit, relative where it exceeds 1: a hundred times what another order of
+# float32 sums explains.
+_TOLERANCE = 1e-3
 
 
 @dataclass(frozen=True)
@@ -55,18 +60,46 @@ class Predictor:
     """The model of a bundle, on the CPU."""
 
     def __init__(self, bundle: Bundle) -> None:
+        """Load the model of the bundle.
+
+        Raises:
+            ArtifactError: A file of the model is refused (`load_pretrained`), its weights are not
+                all there, or with other versions of the libraries its answers are others.
+        """
         self._bundle = bundle
-        self._spec = ClassifierSpec.from_json(
-            {"class_names": bundle.policy.class_names}
-            | {name: bundle.preprocessing.get(name) for name in _SPEC}
-        )
+        self._spec = bundle.spec
         self._fold = logit_affine_of(bundle.policy) if self._spec.views is None else None
-        self._gate = Gate.load(bundle.path / GATE) if bundle.policy.kind == "gate" else None
-        self._classifier = (
-            _stock_parts(bundle, self._spec)
-            if bundle.stock
-            else Classifier.load(bundle.path / MODEL)
-        )
+        try:
+            self._classifier = _classifier(bundle)
+            self._gate = _gate(bundle, self._classifier)
+            self._check_reference()
+        except (ArtifactError, DataError) as error:
+            differences = bundle.version_differences()
+            if not differences:
+                raise
+            raise ArtifactError(
+                f"{one_line(error)}; a reason may be other versions: {differences}"
+            ) from error
+
+    def _check_reference(self) -> None:
+        """Compare the answer to the reference image, where other versions may give another."""
+        expected = self._bundle.reference_logits
+        if expected is None or not self._bundle.version_differences():
+            return
+
+        found = self.logits(reference_image(self._spec.image_size))[0]
+        if len(expected) != len(found):
+            raise ArtifactError(
+                f"{self._bundle.place(DOCUMENT)}: reference_logits has {len(expected)} numbers,"
+                f" the model has {len(found)} classes"
+            )
+
+        error = np.abs(found - expected) / np.maximum(1, np.abs(expected))
+        if not error.max() <= _TOLERANCE:  # also for NaN
+            raise ArtifactError(
+                f"{self._bundle.place(MODEL)}: the logits of the reference image differ by"
+                f" {error.max():.3g} (> {_TOLERANCE}) from those at the export"
+            )
 
     def pixels(self, data: bytes) -> npt.NDArray[np.uint8]:
         """(S, S, 3) uint8 of an encoded image of any supported format, whatever its file is called.
@@ -129,7 +162,7 @@ class Predictor:
         (logits, gate), policy = self._outputs(features), self._bundle.policy
         if not np.isfinite(logits).all() or not (gate is None or np.isfinite(gate).all()):
             raise PermanentError(
-                f"{self._bundle.path / MODEL}: the output is not finite; the weights are damaged"
+                f"{self._bundle.place(MODEL)}: the output is not finite; the weights are damaged"
             )
 
         answered, sets = policy.answers(logits, gate), policy.answer_sets(logits)
@@ -181,9 +214,54 @@ def _answer(
     )
 
 
-def _stock_parts(bundle: Bundle, spec: ClassifierSpec) -> Classifier:
-    """The parts of the stock model, so that a gate sees the features that the head sees."""
-    model = AutoModelForImageClassification.from_pretrained(bundle.path / MODEL).eval()
-    head = Head(model.classifier.in_features, model.classifier.out_features)
-    head.linear = model.classifier
-    return Classifier(model.base_model, head, spec).eval()
+def reference_image(size: int) -> npt.NDArray[np.uint8]:
+    """Return the image (1, S, S, 3) uint8 whose logits bundle.json records: colour gradients."""
+    steps = np.arange(size, dtype=np.int64) * 255 // max(size - 1, 1)
+    down, right = np.meshgrid(steps, steps, indexing="ij")
+    return np.stack([down, right, (down + right) // 2], axis=-1)[None].astype(np.uint8)
+
+
+def load_stock(directory: Path, where: str, n_classes: int) -> PreTrainedModel:
+    """Return transformers' image classifier of a bundle, model/ or student/.
+
+    Raises ArtifactError as `load_pretrained`, or where it has not `n_classes` labels.
+    """
+    model = load_pretrained(directory, where, classifies=True)
+    n_labels = int(model.config.num_labels)
+    if n_labels != n_classes:
+        raise ArtifactError(
+            f"{where}: the model has {n_labels} labels, the policy {n_classes} classes"
+        )
+    return model
+
+
+def _classifier(bundle: Bundle) -> Classifier:
+    directory, where, spec = bundle.path / MODEL, bundle.place(MODEL), bundle.spec
+    if not bundle.stock:
+        classifier = Classifier.load(directory, where=where)
+    else:
+        # In parts, so that a gate sees the features that the head sees.
+        model = load_stock(directory, where, len(spec.class_names))
+        head = Head(model.classifier.in_features, model.classifier.out_features)
+        head.linear = model.classifier
+        classifier = Classifier(model.base_model, head, spec).eval()
+
+    found = classifier.backbone.config.model_type
+    if found != spec.backbone_type or classifier.spec.class_names != spec.class_names:
+        raise ArtifactError(
+            f"{where}: is a {found!r} with the classes {shown(classifier.spec.class_names)};"
+            f" policy.json and preprocessing.json describe a {shown(spec.backbone_type)} with"
+            f" {shown(spec.class_names)}"
+        )
+
+    return classifier
+
+
+def _gate(bundle: Bundle, classifier: Classifier) -> Gate | None:
+    if bundle.policy.kind != "gate":
+        return None
+    return Gate.load(
+        bundle.path / GATE,
+        n_features=classifier.head.linear.in_features,
+        where=bundle.place(GATE),
+    )

@@ -4,10 +4,11 @@ A small object fills more of a tile than of the full image, at the cost of one p
 per view.
 """
 
-import json
 import math
 from dataclasses import dataclass
-from pathlib import Path
+from typing import Annotated
+
+from pydantic import Field
 
 AGGREGATIONS = ("max", "topk_mean", "lse", "noisy_or", "attention")
 
@@ -28,13 +29,13 @@ class ViewSpec:
             class has a margin, its log-odds against the rest.
     """
 
-    grid: int
-    overlap: float
+    grid: Annotated[int, Field(ge=1, le=16)]
+    overlap: Annotated[float, Field(ge=0, lt=1)]
     flips: bool
-    size: int
-    aggregation: str
-    top_k: int
-    sharpness: float
+    size: Annotated[int, Field(ge=1, le=8192)]
+    aggregation: Annotated[str, Field(pattern=f"^({'|'.join(AGGREGATIONS)})$")]
+    top_k: Annotated[int, Field(ge=1)]
+    sharpness: Annotated[float, Field(gt=0)]
     positive_class: str | None
 
     @property
@@ -63,9 +64,3 @@ def tile_boxes(image_size: int, views: ViewSpec) -> list[tuple[int, int, int]]:
     n_steps = max(views.grid - 1, 1)
     starts = [round(i * (image_size - side) / n_steps) for i in range(views.grid)]
     return [(left, top, side) for top in starts for left in starts]
-
-
-def read_views(checkpoint: Path) -> ViewSpec | None:
-    """Return the views of a verified checkpoint's classifier; None if it sees one view."""
-    document = json.loads((checkpoint / "classifier.json").read_text(encoding="utf-8"))
-    return ViewSpec(**document["views"]) if "views" in document else None

@@ -12,9 +12,9 @@ from components.export_bundle.fuse_head import (
 from components.shared.calibration import registry
 from components.shared.calibration.linear import Temperature
 from components.shared.contracts.outcomes import Outcomes
-from components.shared.models.classifier import ClassifierSpec
 from components.shared.policies.logit_affine import logit_affine_of
 from components.shared.policies.policy import softmax_policy
+from components.shared.vision.classifier_spec import ClassifierSpec
 from tests.bundles import random_classifier
 
 NAMES = ("None", "Roadwork")

@@ -14,12 +14,13 @@ from components.shared.calibration.calibrator import Calibrator
 from components.shared.calibration.linear import Platt, Temperature
 from components.shared.contracts.errors import ArtifactError
 from components.shared.contracts.outcomes import Outcomes
-from components.shared.models.classifier import Classifier, ClassifierSpec, normalise
+from components.shared.models.classifier import Classifier, normalise
 from components.shared.models.gate import Gate, GateHead
 from components.shared.policies.policy import GatePolicy, Policy, ScrcPolicy, softmax_policy
 from components.shared.serving.bundle import open_bundle
 from components.shared.serving.predictor import Predictor
 from components.shared.stats.metrics import sigmoid
+from components.shared.vision.classifier_spec import ClassifierSpec
 from tests.bundles import SIZE, make_inputs, noise, random_classifier
 from tests.components.shared.stats.cal40 import MARGIN, TRUTH
 
@@ -87,7 +88,9 @@ def test_a_bundle_answers_as_its_policy(name: str, tmp_path: Path) -> None:
         features = classifier.features(normalise(torch.from_numpy(pixels), classifier.spec))
         logits = classifier.head(features)
         gate = (
-            Gate.load(tmp_path / "checkpoint").scores(features, logits).numpy()
+            Gate.load(tmp_path / "checkpoint", n_features=classifier.head.linear.in_features)
+            .scores(features, logits)
+            .numpy()
             if policy.kind == "gate"
             else None
         )
@@ -150,7 +153,9 @@ def test_a_bundle_of_several_classes_answers_as_its_policy(name: str, tmp_path: 
     if policy.kind == "gate":
         with torch.no_grad():
             features = classifier.features(normalise(torch.from_numpy(pixels), classifier.spec))
-            gate = Gate.load(tmp_path / "checkpoint").scores(features, torch.from_numpy(logits))
+            gate = Gate.load(
+                tmp_path / "checkpoint", n_features=classifier.head.linear.in_features
+            ).scores(features, torch.from_numpy(logits))
         gate = gate.numpy()
 
     answers = Predictor(bundle).answers(pixels)
@@ -210,3 +215,7 @@ def test_the_policy_that_was_asked_for_must_be_there(
     ):
         make_inputs(tmp_path).export(tmp_path / "bundle", policy=asked)
     assert not (tmp_path / "bundle").exists()
+
+
+def _gate(root: Path, classifier: Classifier) -> Gate:
+    return Gate.load(root / "checkpoint", n_features=classifier.head.linear.in_features)

@@ -27,10 +27,11 @@ from components.shared.contracts.errors import (
     PermanentError,
 )
 from components.shared.contracts.outcomes import Outcomes
-from components.shared.models.classifier import ClassifierSpec, normalise
+from components.shared.models.classifier import normalise
 from components.shared.policies.policy import softmax_policy
 from components.shared.serving.bundle import open_bundle
 from components.shared.serving.predictor import Predictor
+from components.shared.vision.classifier_spec import ClassifierSpec
 from tests.bundles import (
     SIZE,
     Inputs,

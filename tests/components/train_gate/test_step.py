@@ -49,7 +49,7 @@ def test_stored_gate_scores_come_from_the_stored_gate(
     assert logits.sample_ids == base.sample_ids
     assert (logits.labels == base.labels).all()
     classifier = Classifier.load(tmp_path / "gate_checkpoint")
-    gate = Gate.load(tmp_path / "gate_checkpoint")
+    gate = Gate.load(tmp_path / "gate_checkpoint", n_features=classifier.head.linear.in_features)
     part = SplitData.of(Dataset.open(tiny.dataset), read_splits(tiny.splits), "VAL_TEST")
     world = World(0, 1, torch.device("cpu"))
     with torch.no_grad():

@@ -9,6 +9,8 @@ from typing import Any
 import pytest
 
 from components.configure.phases import PHASES
+from components.shared.contracts.artifacts import read_manifest, writing
+from components.shared.contracts.config import Config
 from components.shared.serving import predict
 from pipelines.cli.app import main
 from pipelines.local import plan as plan_module
@@ -57,6 +59,8 @@ def given(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
 
     def run_local(values: dict[str, Any], output: Path, variant: object) -> LocalRun:
         found.update(values=values, output=output, variant=variant)
+        with writing(tmp_path / "bundle", kind="Bundle", step="export", config=Config()) as out:
+            (out / "policy.json").write_text("{}")
         (tmp_path / "evaluation").mkdir()
         (tmp_path / "evaluation/eval_report.json").write_text(json.dumps(REPORT))
         return LocalRun(
@@ -91,6 +95,7 @@ def test_a_run_ends_with_the_headline_metrics_and_where_the_outputs_are(
         "  AUROC        0.970   95 %: 0.900 to 0.990",
         "  ECE          0.050   noise: up to 0.080",
         "report: report.html",
+        f"digest: {read_manifest(tmp_path / 'bundle').content_digest}",
         "bundle: bundle",
     ]
     assert given["values"]["data"] == str(tmp_path / "photos")

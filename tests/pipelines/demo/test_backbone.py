@@ -5,13 +5,16 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from components.import_backbone.backbone_sources import copy_backbone
 from components.shared.models.backbone import image_statistics, load_backbone, patch_and_cls
 from pipelines.demo.backbone import HIDDEN, IMAGE_SIZE, cosine_patterns, write_demo_backbone
 
 
 def test_it_loads_and_gives_finite_features_that_depend_on_the_image(tmp_path: Path) -> None:
     write_demo_backbone(tmp_path / "backbone")
-    backbone = load_backbone(str(tmp_path / "backbone")).eval()
+    (tmp_path / "imported").mkdir()
+    copy_backbone(str(tmp_path / "backbone"), tmp_path / "imported")
+    backbone = load_backbone(tmp_path / "imported").eval()
     pixels = torch.randn(2, 3, IMAGE_SIZE, IMAGE_SIZE, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
         features = patch_and_cls(backbone, pixels)

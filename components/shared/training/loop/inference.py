@@ -12,17 +12,12 @@ from components.shared.contracts.progress import progress
 from components.shared.contracts.random_streams import CachedImageStream
 from components.shared.data.dataset import Dataset
 from components.shared.data.splits import Splits
-from components.shared.models.classifier import (
-    BagHead,
-    Classifier,
-    ClassifierSpec,
-    normalise,
-    standardise,
-)
+from components.shared.models.classifier import BagHead, Classifier, normalise, standardise
 from components.shared.training.loop.distributed import World
 from components.shared.training.loop.sampler import step_rng
 from components.shared.vision import augmentation as augment
 from components.shared.vision import corruptions
+from components.shared.vision.classifier_spec import ClassifierSpec
 
 Positions = npt.NDArray[np.int64]
 _BATCH = 32

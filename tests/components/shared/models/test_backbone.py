@@ -62,7 +62,7 @@ def test_other_architectures_are_refused_by_name(tmp_path: Path) -> None:
 
 def test_a_folder_without_a_model_is_refused_in_one_line(tmp_path: Path) -> None:
     with pytest.raises(
-        DataError, match=r"cannot be loaded: .*; give a Hugging Face folder"
+        DataError, match=r"has no config.json; it is not a Hugging Face model folder"
     ) as caught:
         load_backbone(str(tmp_path))
     assert "\n" not in str(caught.value)

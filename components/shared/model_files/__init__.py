@@ -1,0 +1,1 @@
+"""Folders of models in Hugging Face's layout, judged without torch before a library reads them."""
