@@ -386,6 +386,17 @@ def test_no_user_changes_the_bucket_or_makes_keys(role: str) -> None:
     assert denied == [["admin:CreateServiceAccount", "admin:UpdateServiceAccount"]]
 
 
+def test_borrowed_credentials_end_soon(minio: list[Object]) -> None:
+    """No policy denies `sts:AssumeRole`.
+
+    The variable replaces what a caller asks for (GetDefaultExpiration, internal/config/identity/
+    openid of minio/minio), whose least is 15 minutes and most 365 days.
+    """
+    server = pods(minio)["streetvision-minio"]["spec"]["containers"][0]
+    variables = {item["name"]: item.get("value") for item in server["env"]}
+    assert variables["MINIO_STS_DURATION"] == "15m"
+
+
 def test_a_statement_is_of_one_kind_and_names_the_bucket_apart() -> None:
     """MinIO takes administrative actions in statements of their own.
 
