@@ -79,6 +79,7 @@ TOGETHER = (
     "pipelines/test_backend_rules.py",
     "pipelines/test_cache_keys.py",
     "pipelines/test_kfp_server.py",
+    "pipelines/local/test_signals.py",
     "pipelines/test_workflow_size.py",
 )
 _EXEMPT = ("__init__.py", "__main__.py", "component.py", "config.py")
