@@ -23,6 +23,7 @@ from components.shared.contracts.errors import (
     StreetVisionError,
     TransientError,
 )
+from components.shared.contracts.redaction import carries_credential, conceal
 from pipelines.kfp_private import (
     ServiceAccountTokenVolumeCredentials,
     rest_client,
@@ -108,6 +109,13 @@ class Connection:
         if not host and Variable.KUBERNETES_SERVICE_HOST in known:
             host = f"http://ml-pipeline.{KFP_NAMESPACE}.svc.cluster.local:8888"
 
+        # User information: also before a host that lacks its scheme.
+        if carries_credential(host) or "@" in host.partition("://")[2 if "://" in host else 0]:
+            raise ConfigError(
+                "the host of Kubeflow's API carries a credential; take it out of --host or"
+                f" {Variable.KFP_ENDPOINT}, and set {Variable.KFP_TOKEN} or {Variable.KFP_COOKIE}"
+            )
+
         if not host.startswith(("http://", "https://")):
             shown = (
                 f"host={host!r} has no http:// or https://"
@@ -124,8 +132,8 @@ class Connection:
         return cls(
             host=host.rstrip("/"),
             namespace=namespace or None,
-            token=known.get(Variable.KFP_TOKEN) or None,
-            cookie=known.get(Variable.KFP_COOKIE) or None,
+            token=_credential(known, Variable.KFP_TOKEN),
+            cookie=_credential(known, Variable.KFP_COOKIE),
             ca_file=ca_file,
         )
 
@@ -255,6 +263,20 @@ class Connection:
                 " another name"
             )
         return "see the API server's log" if status >= 500 else ""
+
+
+def _credential(environment: Mapping[str, str], name: str) -> str | None:
+    """Return a credential, hidden from now on; raise ConfigError where no header can carry it."""
+    value = environment.get(name, "").strip()
+    conceal(value)
+    if value and not value.isprintable():
+        raise ConfigError(
+            f"{name} has a line break or a control character, which no header can carry; set it"
+            " again, in one line"
+        )
+    if not value.isascii():
+        raise ConfigError(f"{name} has a character that is not ASCII; set it again")
+    return value or None
 
 
 def _kube_context() -> tuple[str, str] | None:

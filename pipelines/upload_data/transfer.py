@@ -17,6 +17,7 @@ from tqdm import tqdm
 from components.shared.contracts.errors import DataError, one_line
 from components.shared.contracts.listing import first_of
 from components.shared.storage import Store, StoredObject
+from components.shared.storage.client import DIGEST
 from components.shared.storage.errors import DigestMismatchError, ObjectNotFoundError
 from pipelines.ownership import scratch
 from pipelines.upload_data.digests import FileDigests, digests_of
@@ -26,7 +27,6 @@ T = TypeVar("T")
 R = TypeVar("R")
 
 N_WORKERS = 8  # as many connections as `RetryingPool` keeps
-_DIGEST = "sha256"  # name of the object's metadata
 _NAMED = 3
 _LOG_INTERVAL_SECONDS = 10.0  # in a log file every refresh is a new line
 
@@ -145,9 +145,12 @@ class _Transfer:
 
         with _readable(file):
             digests = digests_of(file.path)
-            metadata = {_DIGEST: digests.sha256}
             etag = self._store.put(
-                self._bucket, self.prefix + file.name, file.path, metadata=metadata, on_read=read
+                self._bucket,
+                self.prefix + file.name,
+                file.path,
+                sha256=digests.sha256,
+                on_read=read,
             )
 
         if etag != digests.etag:
@@ -164,9 +167,7 @@ class _Transfer:
                 self._store.get_verified(self._bucket, key, folder / "object", digests.sha256)
         except DigestMismatchError as error:
             self._store.delete(self._bucket, key)
-            raise DigestMismatchError(
-                f"{error}; did {file.path} change? run the command again"
-            ) from None
+            raise DigestMismatchError(f"{error}; run the command again") from None
 
     def _recorded(self, key: str) -> str:
         """The SHA-256 that an earlier transfer left with the object.
@@ -174,7 +175,7 @@ class _Transfer:
         "" where another tool wrote it.
         """
         try:
-            return self._store.metadata(self._bucket, key).get(_DIGEST, "")
+            return self._store.metadata(self._bucket, key).get(DIGEST, "")
         except ObjectNotFoundError:
             return ""
 

@@ -34,10 +34,14 @@ class MemoryStore:
             if key.startswith(prefix)
         ]
 
-    def read(self, bucket: str, key: str) -> bytes:
+    def read(self, bucket: str, key: str, *, most_bytes: int = 2**20) -> bytes:
+        del most_bytes
         return self.read_with_etag(bucket, key)[0]
 
-    def read_with_etag(self, bucket: str, key: str) -> tuple[bytes, str]:
+    def read_with_etag(
+        self, bucket: str, key: str, *, most_bytes: int = 2**20
+    ) -> tuple[bytes, str]:
+        del most_bytes
         self._call()
         if key not in self.objects:
             raise ObjectNotFoundError(key)
@@ -49,7 +53,8 @@ class MemoryStore:
             raise DigestMismatchError(key)
         path.write_bytes(data)
 
-    def put(self, bucket: str, key: str, path: Path) -> None:
+    def put(self, bucket: str, key: str, path: Path, *, sha256: str | None = None) -> None:
+        del sha256
         self._call()
         self.objects[key] = path.read_bytes()
 

@@ -15,6 +15,7 @@ from components.shared.contracts.artifacts import (
     parse_manifest,
     verify_dir,
 )
+from components.shared.contracts.documents import MOST_BYTES
 from components.shared.storage.client import Store
 
 
@@ -25,7 +26,8 @@ def upload_artifact(store: Store, path: Path, bucket: str, prefix: str, *, kind:
     """
     manifest = verify_dir(path, kind, split=ANY_SPLIT)
     for name in sorted(manifest.files):
-        store.put(bucket, _join(prefix, name), path / name)
+        digest = str(manifest.files[name]["sha256"])
+        store.put(bucket, _join(prefix, name), path / name, sha256=digest)
     store.put(bucket, _join(prefix, MANIFEST), path / MANIFEST)
     return manifest
 
@@ -37,7 +39,7 @@ def download_artifact(store: Store, bucket: str, prefix: str, path: Path, *, kin
     DigestMismatchError where it differs from its manifest.
     """
     where = f"s3://{bucket}/{_join(prefix, MANIFEST)}"
-    document = store.read(bucket, _join(prefix, MANIFEST))
+    document = store.read(bucket, _join(prefix, MANIFEST), most_bytes=MOST_BYTES)
     listed = parse_manifest(document, where).files
     staging = path.with_name(f".{path.name}.download")
     shutil.rmtree(staging, ignore_errors=True)

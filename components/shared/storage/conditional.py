@@ -17,6 +17,7 @@ from components.shared.contracts.errors import StreetVisionError
 from components.shared.storage.errors import (
     ObjectNotFoundError,
     StoreConflictError,
+    StoreRefusedError,
     StoreUnsuitableError,
 )
 from components.shared.storage.retry import RetryingPool
@@ -71,7 +72,10 @@ def write(
     condition = {"If-None-Match": "*"} if etag is None else {"If-Match": f'"{etag}"'}
     response = pool.urlopen("PUT", url, body=data, headers=condition)
     if response.status == 200:
-        return response.headers["ETag"].strip('"')
+        etag = str(response.headers.get("ETag", "")).strip('"')
+        if not etag:
+            raise StoreRefusedError("answers a write without an ETag; check the endpoint")
+        return etag
     if response.status in _LOST or (response.status == 404 and etag is not None):
         # After a repeated request, the refusal may be due to our own first one, whose answer was
         # lost.

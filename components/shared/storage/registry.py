@@ -13,7 +13,7 @@ from components.shared.contracts.config import canonical_json
 from components.shared.contracts.documents import as_type, parse_json
 from components.shared.contracts.errors import ArtifactError
 from components.shared.storage.artifacts import download_artifact, upload_artifact
-from components.shared.storage.client import Store
+from components.shared.storage.client import MOST_DOCUMENT_BYTES, Store
 from components.shared.storage.errors import ObjectNotFoundError
 
 
@@ -74,7 +74,9 @@ class BundleRegistry:
         Raises ArtifactError for a pointer that it cannot read.
         """
         try:
-            data, etag = self._store.read_with_etag(self._bucket, self._pointer)
+            data, etag = self._store.read_with_etag(
+                self._bucket, self._pointer, most_bytes=MOST_DOCUMENT_BYTES
+            )
         except ObjectNotFoundError:
             return None
 

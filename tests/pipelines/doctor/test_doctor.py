@@ -241,7 +241,7 @@ def profile(
         rule_id="c",
         expiration=Expiration(days=30),
     )
-    with store._pool.operation():
+    with store._pool.operation(), store._pool.operation():
         store._client.set_bucket_lifecycle("streetvision", LifecycleConfig([rule]))
 
     answers = _cluster(
@@ -879,7 +879,7 @@ def test_the_lifecycle_rule_is_needed_on_our_store_only(
     profile: Answers, s3: StoreSettings, capsys: pytest.CaptureFixture[str]
 ) -> None:
     store = Store(s3)
-    with store._pool.operation():
+    with store._pool.operation(), store._pool.operation():
         store._client.delete_bucket_lifecycle("streetvision")
     code, findings, _ = _in_profile(s3, capsys)
     assert code == 1

@@ -1,9 +1,10 @@
 """Folders that go to a real S3 server: what arrives, what is refused, what a second call sends."""
 
+import io
 import os
 import signal
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from components.shared.contracts.errors import ConfigError, DataError, StreetVis
 from components.shared.storage import Store, StoreSettings
 from components.shared.storage.client import PART_BYTES
 from components.shared.storage.errors import DigestMismatchError
+from components.shared.storage.retry import Answers
 from pipelines.cli.app import run_verb
 from pipelines.local.store import BUCKET, LocalStore
 from pipelines.upload_data.selection import files_below, select
@@ -306,7 +308,7 @@ def test_ctrl_c_leaves_whole_objects_only_and_the_next_call_goes_on(
         key: str,
         path: Path,
         *,
-        metadata: Mapping[str, str],
+        sha256: str,
         on_read: Callable[[int], None],
     ) -> str:
         reads: list[int] = []
@@ -318,7 +320,7 @@ def test_ctrl_c_leaves_whole_objects_only_and_the_next_call_goes_on(
                 time.sleep(0.5)  # until the main thread has noticed
             on_read(n_bytes)
 
-        return original(self, bucket, key, path, metadata=metadata, on_read=read)
+        return original(self, bucket, key, path, sha256=sha256, on_read=read)
 
     with monkeypatch.context() as patch:
         patch.setattr(Store, "put", put)
@@ -336,7 +338,8 @@ def test_ctrl_c_leaves_whole_objects_only_and_the_next_call_goes_on(
         data == (folder / key.removeprefix(f"{ADDRESS}/")).read_bytes()
         for key, data in there.items()
     )
-    assert store._client._list_multipart_uploads(bucket).uploads == []
+    with store._pool.operation(Answers.OBJECT):
+        assert store._client._list_multipart_uploads(bucket).uploads == []
 
     upload(folder, f"s3://{bucket}/{ADDRESS}")
     printed = capsys.readouterr().out
@@ -411,10 +414,27 @@ def test_bytes_that_differ_after_sending_are_an_error_and_do_not_stay(
 
     monkeypatch.setattr(Store, "put", put)
     with pytest.raises(
-        DigestMismatchError, match=r"sha256 is .*did .*\.jpg change\? run the command again"
+        DigestMismatchError, match=r"\.jpg changed while it was sent; run the command again"
     ):
         transfer(store, files_below(folder), bucket, ADDRESS, quiet=True)
-    assert all(data != b"changed" for data in held(store, bucket).values())
+    assert held(store, bucket) == {}
+
+
+def test_other_bytes_in_the_store_than_were_sent_are_an_error_and_do_not_stay(
+    store: Store, bucket: str, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    original = Store.put
+
+    def put(self: Store, bucket: str, key: str, path: Path, **options: Any) -> str:
+        original(self, bucket, key, path, **options)
+        with self._pool.operation():  # by another writer, without our checksum
+            written = self._client.put_object(bucket, key, io.BytesIO(b"other"), 5)
+        return str(written.etag)
+
+    monkeypatch.setattr(Store, "put", put)
+    with pytest.raises(DigestMismatchError, match=r"sha256 is .*run the command again"):
+        transfer(store, files_below(folder), bucket, ADDRESS, quiet=True)
+    assert held(store, bucket) == {}
 
 
 def test_a_run_on_this_machine_mirrors_its_data(s3: StoreSettings, folder: Path) -> None:

@@ -18,6 +18,7 @@ from components.shared.contracts.errors import ArtifactError, OvertakenError, on
 from components.shared.contracts.listing import say
 from components.shared.storage import Store, split_uri
 from components.shared.storage.artifacts import download_artifact, upload_artifact
+from components.shared.storage.client import MOST_DOCUMENT_BYTES
 from components.shared.storage.errors import (
     DigestMismatchError,
     ObjectNotFoundError,
@@ -144,7 +145,9 @@ class RemoteCheckpoints:
         """The record of a permanent failure, if an earlier attempt left one."""
         try:
             record: dict[str, Any] = json.loads(
-                self._store.read(self._bucket, self._prefix + _FAILURE)
+                self._store.read(
+                    self._bucket, self._prefix + _FAILURE, most_bytes=MOST_DOCUMENT_BYTES
+                )
             )
         except ObjectNotFoundError:
             return None
@@ -179,7 +182,9 @@ class RemoteCheckpoints:
 
     def _pointer(self) -> tuple[dict[str, Any], str | None]:
         try:
-            data, etag = self._store.read_with_etag(self._bucket, self._prefix + _POINTER)
+            data, etag = self._store.read_with_etag(
+                self._bucket, self._prefix + _POINTER, most_bytes=MOST_DOCUMENT_BYTES
+            )
         except ObjectNotFoundError:
             return {}, None
         pointer: dict[str, Any] = json.loads(data)

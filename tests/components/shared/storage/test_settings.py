@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from components.shared.contracts.errors import ConfigError
+from components.shared.contracts.redaction import redacted
 from components.shared.storage import StoreSettings
 
 COMPLETE = {
@@ -56,15 +57,44 @@ def test_every_missing_variable_is_named_at_once() -> None:
     ("name", "value", "says"),
     [
         ("ENDPOINT", "https://minio:9000", "without scheme"),
-        ("ENDPOINT", "minio:9000/bucket", "without scheme and path"),
+        ("ENDPOINT", "minio:9000/bucket", "without scheme, user information and path"),
+        ("ENDPOINT", "AKIAKEY:S3CRETPW@minio:9000", "STREETVISION_S3_SECRET_KEY"),
         ("SECURE", "maybe", "true or false"),
-        ("CA_FILE", "/nowhere/ca.pem", "does not exist"),
-        ("SECRET_DIR", "/nowhere", "not a directory"),
+        ("SECURE", "S3CRETPW", "true or false"),
+        ("REGION", "S3CRET/PW+", "such as us-east-1"),
+        ("CA_FILE", "/nowhere/ca.pem", "names no file"),
+        ("CA_FILE", "S3CRETPW" * 1000, "names no file"),
+        ("SECRET_DIR", "/nowhere", "names no directory"),
+        ("SECRET_DIR", "S3CRETPW" * 1000, "names no directory"),
     ],
 )
-def test_a_wrong_value_is_named_with_the_fix(name: str, value: str, says: str) -> None:
-    with pytest.raises(ConfigError, match=f"STREETVISION_S3_{name}='{value}'.*{says}"):
+def test_a_wrong_variable_is_named_with_the_fix_and_without_its_value(
+    name: str, value: str, says: str
+) -> None:
+    with pytest.raises(ConfigError, match=f"STREETVISION_S3_{name} .*{says}") as caught:
         StoreSettings.from_environment(COMPLETE | {f"STREETVISION_S3_{name}": value})
+    assert value not in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["ACCESS_KEY", "SECRET_KEY", "SESSION_TOKEN"])
+@pytest.mark.parametrize("value", ["S3CRET\nX: y", "S3CRET PW", "S3CRET\tPW", "S3CRÉT€", "a\x00b"])
+def test_a_credential_that_no_header_carries_is_refused_by_name(name: str, value: str) -> None:
+    with pytest.raises(ConfigError, match=f"STREETVISION_S3_{name} has a line break") as caught:
+        StoreSettings.from_environment(COMPLETE | {f"STREETVISION_S3_{name}": value})
+    assert "S3CR" not in str(caught.value)
+
+
+def test_a_mounted_credential_that_is_no_text_is_refused_by_name(tmp_path: Path) -> None:
+    (tmp_path / "STREETVISION_S3_SECRET_KEY").write_bytes(b"S3CRET\xff")
+    environment = COMPLETE | {"STREETVISION_S3_SECRET_DIR": str(tmp_path)}
+    del environment["STREETVISION_S3_SECRET_KEY"]
+    with pytest.raises(ConfigError, match="STREETVISION_S3_SECRET_KEY has a line break"):
+        StoreSettings.from_environment(environment)
+
+
+def test_credentials_of_a_store_are_hidden_in_every_text() -> None:
+    StoreSettings(endpoint="e:1", access_key="k", secret_key="of-this-test-alone")
+    assert redacted("x of-this-test-\n  alone y") == "x *** y"
 
 
 def test_credentials_are_neither_printed_nor_part_of_an_error() -> None:
