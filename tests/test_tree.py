@@ -73,6 +73,7 @@ COVERED: dict[str, str] = {
 TOGETHER = (
     "components/calibrate_scrc/test_multiclass.py",
     "components/export_bundle/test_policy_bundles.py",
+    "components/shared/storage/test_lying_store.py",
     "components/shared/training/session/test_resume.py",
     "components/test_phases.py",
     "components/test_step_errors.py",

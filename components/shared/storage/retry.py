@@ -63,6 +63,7 @@ class _Budget(threading.local):
     expires = 0.0
     n_answers = 0
     attempts = 0
+    failure = "no attempt was left"
     # The connection in use, shared with the timer of `_cut_off`.
     connections: list[HTTPConnection] = []  # noqa: RUF012 - replaced for every attempt
 
@@ -132,7 +133,7 @@ class RetryingPool(urllib3.PoolManager):
             answers: What the bodies of successful answers are; others are refused.
         """
         before = _budget.answers, _budget.expires, _budget.n_answers
-        _budget.answers = answers
+        _budget.answers, _budget.failure = answers, _Budget.failure
         self.stepped()
         try:
             yield
@@ -150,7 +151,8 @@ class RetryingPool(urllib3.PoolManager):
         answer is none of an object store, or where answers bring nothing new.
         Redirects are not followed: a signed request is for one host.
         """
-        failure = "no attempt was left"
+        # A request after the deadline clears up: what failed before it is the reason to show.
+        failure = _budget.failure
         if _budget.n_answers == _MOST_ANSWERS:
             raise StoreRefusedError(f"{_MOST_ANSWERS} answers one after the other had nothing new")
 
@@ -169,6 +171,7 @@ class RetryingPool(urllib3.PoolManager):
 
                 failure = _describe(response)
 
+            _budget.failure = failure
             left = _budget.expires - time.monotonic()
             time.sleep(min(_pause(_budget.attempts), max(0.0, left)))
 
@@ -260,8 +263,9 @@ def _body(response: Any, ends: float) -> bytes:
 def _refuse_other_answers(response: Any, body: bytes) -> None:
     """Raise StoreRefusedError for a document that an object store does not send.
 
-    An error of S3 in an answer that began as a success is an OSError, which is tried again. A login page in place of a listing would be an empty folder, in place of an answer to an upload
-    a success. A document type, which S3 has nowhere, may declare entities that fill the memory.
+    An error of S3 in an answer that began as a success is an OSError, which is tried again. A login
+    page in place of a listing would be an empty folder, in place of an answer to an upload a
+    success. A document type, which S3 has nowhere, may declare entities that fill the memory.
     """
     if response.status in _RETRIED_STATUS:
         return
