@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple, cast
 
 from components.configure.attempts import with_attempts
+from components.configure.backbone import check_backbone
 from components.configure.config import ConfigureConfig
 from components.configure.fingerprint import fingerprint
 from components.configure.lineage import recorded_needs, with_lineage
@@ -31,7 +32,8 @@ def run(config: ConfigureConfig) -> PhaseConfigs:
 
     Raises:
         ConfigError: An option is invalid, or a source is not set.
-        DataError: A source does not exist or has no objects.
+        DataError: A source does not exist or has no objects, or the import would refuse the
+            backbone.
     """
     configs = PhaseConfigs(**with_attempts(configured(config)._asdict()))
     by_phase = configs._asdict()
@@ -53,6 +55,7 @@ def configured(config: ConfigureConfig) -> PhaseConfigs:
     backbone = cast(ImportBackboneConfig, phases["import_backbone"])
 
     found = fingerprint(config.data, config.backbone, ingest.extra_sources)
+    check_backbone(config.backbone)
     phases["ingest_dataset"] = dataclasses.replace(ingest, source_fingerprint=found.data)
     phases["import_backbone"] = dataclasses.replace(backbone, backbone_fingerprint=found.backbone)
     phases["split_dataset"] = with_lineage(

@@ -12,12 +12,12 @@ from components.shared.contracts.errors import ConfigError, DataError, Transient
 from components.shared.model_files.folder import (
     BESIDE,
     CONFIG,
+    DOCUMENTS,
     INDEX,
-    checked_index,
     screen,
-    weight_names,
+    screen_documents,
 )
-from components.shared.model_files.reading import read_document, real_file
+from components.shared.model_files.reading import real_file
 
 Fetch = Callable[[str, Path], object]
 
@@ -111,18 +111,14 @@ def _copy(source: str, names: Collection[str], fetch: Fetch, out: Path) -> None:
         out: Folder for the files.
     """
     where = f"backbone={source!r}"
-    if CONFIG not in names:
-        raise DataError(f"{where} has no {CONFIG}; it is not a Hugging Face model folder")
+    for name in DOCUMENTS:
+        if name in names:
+            fetch(name, out / name)
 
-    index: dict[str, str] = {}
-    if INDEX in names:
-        fetch(INDEX, out / INDEX)
-        index = checked_index(
-            read_document(out, INDEX, where, error=DataError), where, error=DataError
-        )
-
-    weights = weight_names(names, index, where, error=DataError)
-    for name in [CONFIG, *weights, *(name for name in BESIDE if name in names)]:
-        fetch(name, out / name)
+    # Before the weights, which take the time.
+    model = screen_documents(out, names, where, error=DataError)
+    for name in model.names:
+        if name not in DOCUMENTS:
+            fetch(name, out / name)
 
     screen(out, where, error=DataError)

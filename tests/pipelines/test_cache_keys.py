@@ -19,6 +19,7 @@ from components.configure.step import run as configure
 from pipelines.parameters import Variant
 from pipelines.resources import load_profile
 from pipelines.stage1 import stage1
+from tests.model_folder import write_model_folder
 from tests.pipelines.backend.argo import go_json
 from tests.pipelines.backend.cache_key import Simulator
 from tests.pipelines.backend.specs import Compiled, RefusedError, compile_pipeline
@@ -213,11 +214,10 @@ class Cluster:
     """A back end on which the pipeline has run once."""
 
     def __init__(self, compile_stage1: CompileStage1, folder: Path) -> None:
-        self.form = {}
-        for name in ("data", "backbone"):
-            (folder / name).mkdir()
-            (folder / name / "file").write_text(name)
-            self.form[name] = str(folder / name)
+        (folder / "data").mkdir()
+        (folder / "data/file").write_text("data")
+        write_model_folder(folder / "backbone")
+        self.form = {name: str(folder / name) for name in ("data", "backbone")}
         self.folder, self.simulator, self.compiled = folder, Simulator(), compile_stage1
         self.first = self.run(self.compiled())
 

@@ -7,7 +7,7 @@ is opened by a library: pickles, adapters and Python files are not in the list o
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from components.shared.contracts.errors import ArtifactError, PermanentError
 from components.shared.contracts.listing import first_of, printable, shown
@@ -25,6 +25,8 @@ ADAPTER_CONFIG, ADAPTER_WEIGHTS = "adapter_config.json", "adapter_model.safetens
 README = "README.md"
 # Preprocessing, and the licence, which also applies to models that are derived from the weights.
 BESIDE = (PREPROCESSOR, PROCESSOR, "LICENSE", "LICENSE.md", "LICENSE.txt", README)
+# Files that are read without the weights.
+DOCUMENTS = (CONFIG, INDEX, PREPROCESSOR, PROCESSOR)
 _MOST_SHARDS = 1000
 _PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".h5", ".msgpack")
 
@@ -42,6 +44,22 @@ class ModelFiles:
     config: dict[str, Any]
     names: tuple[str, ...]
     tensors: Mapping[str, StoredTensor]
+
+
+class Documents(NamedTuple):
+    """What a model's documents say.
+
+    Attributes:
+        config: Fields of config.json that a library may see.
+        names: Names of the files of the model.
+        weights: Names of the files of its weights.
+        shards: Tensor names to file names; empty if the weights are one file.
+    """
+
+    config: dict[str, Any]
+    names: tuple[str, ...]
+    weights: tuple[str, ...]
+    shards: Mapping[str, str]
 
 
 def screen(
@@ -68,37 +86,67 @@ def screen(
     except OSError as cause:
         raise error(f"{where} is no folder that can be read ({cause.strerror})") from cause
 
-    if CONFIG not in present:
-        raise error(f"{where} has no {CONFIG}; it is not a Hugging Face model folder")
-
-    index = {} if INDEX not in present else _index(folder, where, error)
-    weights = weight_names(present, index, where, error=error)
-    beside = [name for name in BESIDE if name in present]
-    names = [CONFIG, *([INDEX] if index else []), *weights, *beside]
-
+    documents = screen_documents(folder, present, where, error=error)
     if others is not None:
-        strangers = sorted(set(present) - set(names) - set(others))
+        strangers = sorted(set(present) - set(documents.names) - set(others))
         if strangers:
             raise error(
                 f"{where} holds {first_of(map(shown, strangers))}, not a file of a model in"
                 " safetensors; remove it"
             )
 
-    files = {name: real_file(folder, name, where, error=error) for name in names}
+    files = {name: real_file(folder, name, where, error=error) for name in documents.names}
+    stored = {
+        name: check_tensors(files[name], f"{where}: {name}", error=error)
+        for name in documents.weights
+    }
+    _check_index(documents.shards, stored, where, error)
+    tensors = {name: tensor for found in stored.values() for name, tensor in found.items()}
+
+    n_layers = documents.config.get("num_hidden_layers", 1)
+    if n_layers > len(tensors):
+        raise error(
+            f"{where}: {CONFIG} has num_hidden_layers={n_layers}, but the weights are"
+            f" {len(tensors)} tensor(s); the two belong to different models"
+        )
+
+    return ModelFiles(documents.config, documents.names, tensors)
+
+
+def screen_documents(
+    folder: Path,
+    present: Collection[str],
+    where: str,
+    *,
+    error: type[PermanentError] = ArtifactError,
+) -> Documents:
+    """Check what can be checked of a model without its weights.
+
+    Args:
+        folder: Folder with the files of DOCUMENTS that the model has.
+        present: Names of all files of the model.
+        where: Which model it is, for messages.
+        error: What to raise.
+
+    Raises:
+        PermanentError: of the class `error`, as `screen`.
+    """
+    if CONFIG not in present:
+        raise error(f"{where} has no {CONFIG}; it is not a Hugging Face model folder")
+
+    index: dict[str, str] = {}
+    if INDEX in present:
+        document = read_document(folder, INDEX, where, error=error)
+        index = checked_index(document, where, error=error)
+
+    weights = weight_names(present, index, where, error=error)
     config = checked_config(read_document(folder, CONFIG, where, error=error), where, error=error)
     image_statistics(folder, where, error=error)
 
-    stored = {name: check_tensors(files[name], f"{where}: {name}", error=error) for name in weights}
-    _check_index(index, stored, where, error)
-    tensors = {name: tensor for found in stored.values() for name, tensor in found.items()}
+    beside = [name for name in BESIDE if name in present]
+    names = (CONFIG, *([INDEX] if index else []), *weights, *beside)
 
-    if config.get("num_hidden_layers", 1) > len(tensors):
-        raise error(
-            f"{where}: {CONFIG} has num_hidden_layers={config['num_hidden_layers']}, but the"
-            f" weights are {len(tensors)} tensor(s); the two belong to different models"
-        )
-
-    return ModelFiles(config, tuple(names), tensors)
+    return Documents(config, names, tuple(weights), index)
 
 
 def screen_adapter(
@@ -184,10 +232,6 @@ def checked_index(
             f" {shown(strange[:3] or f'{len(names)} files')}"
         )
     return dict(found)
-
-
-def _index(folder: Path, where: str, error: type[PermanentError]) -> dict[str, str]:
-    return checked_index(read_document(folder, INDEX, where, error=error), where, error=error)
 
 
 def _check_index(

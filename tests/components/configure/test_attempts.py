@@ -8,6 +8,7 @@ import pytest
 from components.configure.config import ConfigureConfig
 from components.configure.step import configured, run
 from components.shared.contracts.environment import Variable
+from tests.model_folder import write_model_folder
 
 
 @pytest.fixture(autouse=True)
@@ -15,9 +16,9 @@ def source(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Record attempts below the test's folder; the data and the backbone are one file each."""
     monkeypatch.setenv(Variable.LINEAGES, str(tmp_path / "lineages"))
     monkeypatch.chdir(tmp_path)
-    for name in ("data", "backbone"):
-        (tmp_path / name).mkdir()
-        (tmp_path / name / "file").write_text("x", encoding="utf-8")
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data/file").write_text("x", encoding="utf-8")
+    write_model_folder(tmp_path / "backbone")
 
 
 def _attempts(**overrides: Any) -> tuple[int, int, int]:

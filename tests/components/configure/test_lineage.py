@@ -12,6 +12,7 @@ from components.ingest_dataset.config import IngestConfig
 from components.shared.contracts.environment import Variable
 from components.shared.data.lineage import Lineage, Recorded
 from components.split_dataset.config import SplitConfig
+from tests.model_folder import write_model_folder
 
 INGEST = IngestConfig(data="s3://bucket/photos of 2026", source_fingerprint="f1")
 SPLIT = SplitConfig()
@@ -95,9 +96,9 @@ def test_the_same_request_starts_where_it_started_and_another_one_from_the_newes
 def test_a_recorded_split_says_what_the_runs_own_policies_need(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    for name in ("data", "backbone"):
-        (tmp_path / name).mkdir()
-        (tmp_path / name / "file").write_text(name)
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data/file").write_text("data")
+    write_model_folder(tmp_path / "backbone")
     form = ConfigureConfig(
         data=str(tmp_path / "data"),
         backbone=str(tmp_path / "backbone"),
