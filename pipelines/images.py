@@ -1,6 +1,8 @@
 """Images of the phases: their list, their build and their push to a registry."""
 
+import dataclasses
 import os
+import re
 import shutil
 import subprocess
 import tempfile
@@ -11,25 +13,40 @@ from pathlib import Path
 from components.shared.contracts.environment import Variable
 from components.shared.contracts.errors import ConfigError, PermanentError
 from pipelines.sources import (
+    BUILD_FILES,
     DEFAULT_REGISTRY,
     ROOT,
     kind_of,
-    phase_image,
     phase_sources,
     phases,
+    pinned,
+    pushed_digests,
+    record_pushed,
+    reference,
     source_digest,
 )
 
 _BUILD_TIMEOUT_SECONDS = 3600
+_CONFIRMED = re.compile(r"digest: (sha256:[0-9a-f]{64})")
 
 
 @dataclass(frozen=True, order=True)
 class PhaseImage:
-    """The image of one phase; `reference` is what the compiled spec holds."""
+    """The image of one phase.
+
+    tagged: its name, with a digest of its sources as the tag. reference: what the compiled spec
+    holds, the same with the digest of what was pushed under the name, if it was.
+    """
 
     kind: str
     phase: str
+    tagged: str
     reference: str
+
+    @property
+    def was_pushed(self) -> bool:
+        """Whether the record of pushed images has it."""
+        return self.reference != self.tagged
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,9 +84,14 @@ class Builder:
 
 def pipeline_images(registry: str = DEFAULT_REGISTRY) -> list[PhaseImage]:
     """Return one image for each phase, sorted by kind and phase."""
-    return sorted(
-        PhaseImage(kind_of(phase), phase, phase_image(phase, registry)) for phase in phases()
-    )
+    digests = pushed_digests()
+    images = []
+    for phase in phases():
+        kind = kind_of(phase)
+        tagged = reference(kind, phase, registry=registry)
+        images.append(PhaseImage(kind, phase, tagged, pinned(tagged, digests)))
+
+    return sorted(images)
 
 
 def missing_images(images: Sequence[PhaseImage], builder: Builder) -> list[PhaseImage]:
@@ -78,7 +100,7 @@ def missing_images(images: Sequence[PhaseImage], builder: Builder) -> list[Phase
     Raises ConfigError if no engine answers.
     """
     known = _docker(builder, "image", "ls", "--format", "{{.Repository}}:{{.Tag}}").split()
-    return [image for image in images if image.reference not in known]
+    return [image for image in images if image.tagged not in known]
 
 
 def build_images(images: Sequence[PhaseImage], builder: Builder) -> None:
@@ -93,18 +115,32 @@ def build_images(images: Sequence[PhaseImage], builder: Builder) -> None:
             _docker(builder, "build", *_build_options(image, builder), str(context))
 
 
-def push_images(images: Sequence[PhaseImage], builder: Builder) -> None:
-    """Push all `images` to the registry in their names."""
+def push_images(images: Sequence[PhaseImage], builder: Builder) -> list[PhaseImage]:
+    """Push `images` to the registry in their names, and record the digest that it confirms.
+
+    Return them with the references that the compiled spec has from then on. Raises PermanentError
+    with docker's last lines.
+    """
+    pushed = []
     for image in images:
-        _docker(builder, "push", "--quiet", image.reference)
+        found = _CONFIRMED.search(_docker(builder, "push", image.tagged))
+        if found is None:
+            raise PermanentError(f"{builder.docker} push printed no digest of {image.tagged}")
+
+        record_pushed(image.tagged, found[1])
+        named = pinned(image.tagged, {image.tagged: found[1]})
+        pushed.append(dataclasses.replace(image, reference=named))
+
+    return pushed
 
 
 def write_context(folder: Path, images: Sequence[PhaseImage], wheels: Path | None = None) -> None:
-    """Write the build context: pins, requirements, wheels/ and app/<phase>/ with its sources."""
-    shutil.copy(ROOT / "constraints.txt", folder)
+    """Write the build context: Dockerfile, locks/, wheels/ and app/<phase>/ with its sources."""
     shutil.copy(ROOT / "images/Dockerfile", folder)
-    for requirements in sorted((ROOT / "images").glob("*/requirements.txt")):
-        _copy(requirements, folder)
+    locks = {name for image in images for name in BUILD_FILES[image.kind]} - {"images/Dockerfile"}
+    for name in sorted(locks):
+        _copy(ROOT / name, folder)
+
     for image in images:
         for source in phase_sources(image.phase):
             _copy(source, folder / "app" / image.phase)
@@ -129,7 +165,7 @@ def _build_options(image: PhaseImage, builder: Builder) -> list[str]:
         "BASE_IMAGE": builder.base_image,
     }
 
-    options = ["--quiet", "--network", "host", "--tag", image.reference]
+    options = ["--quiet", "--tag", image.tagged]
     for name, value in arguments.items():
         options += ["--build-arg", f"{name}={value}"] if value else []
     if builder.ca_file is not None:

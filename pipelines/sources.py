@@ -9,10 +9,13 @@ import ast
 import functools
 import hashlib
 import importlib
+import json
 import os
 import re
+from collections.abc import Mapping
 from pathlib import Path
 
+from components.shared.contracts.documents import read_object
 from components.shared.contracts.environment import Variable
 from components.shared.contracts.errors import ConfigError
 from components.shared.contracts.listing import shown
@@ -25,8 +28,20 @@ _REGISTRY = re.compile(
     r"(/[a-z0-9]+((\.|_|__|-+)[a-z0-9]+)*)*"
 )
 _LONGEST_REGISTRY = 200
-# What both kinds of images are built from, besides their own requirements.
-_COMMON = ("constraints.txt", "images/Dockerfile", "images/cpu/requirements.txt")
+# Digest of each image that was pushed, by its reference; in version control it is a team's.
+PUSHED = ROOT / "images/pushed.json"
+# What the images of each kind are built from, besides the sources.
+BUILD_FILES = {
+    "cpu": ("images/Dockerfile", "locks/installer.txt", "locks/image-cpu.txt"),
+    "trainer": (
+        "images/Dockerfile",
+        "locks/installer.txt",
+        "locks/torch.txt",
+        "locks/cuda.txt",
+        "locks/image-trainer.txt",
+    ),
+}
+_DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
 
 
 def registry_of(given: str = "") -> str:
@@ -45,8 +60,40 @@ def registry_of(given: str = "") -> str:
 
 
 def phase_image(phase: str, registry: str = DEFAULT_REGISTRY) -> str:
-    """Return the image of a phase; its kind is the `base_image` of the phase's component."""
-    return reference(kind_of(phase), phase, registry=registry)
+    """Return the image of a phase, by its digest where it was pushed, otherwise by its tag.
+
+    Its kind is the `base_image` of the phase's component.
+    """
+    return pinned(reference(kind_of(phase), phase, registry=registry), pushed_digests())
+
+
+def pinned(tagged: str, digests: Mapping[str, str]) -> str:
+    """Return `<reference>@<digest>` of a pushed image, which nobody can replace; else the tag."""
+    return f"{tagged}@{digests[tagged]}" if tagged in digests else tagged
+
+
+def pushed_digests() -> dict[str, str]:
+    """Return the digests of the images that were pushed, by reference.
+
+    Raises ConfigError for a record that is damaged.
+    """
+    if not PUSHED.exists():
+        return {}
+
+    digests = read_object(PUSHED, dict[str, str], error=ConfigError)
+    for name, digest in digests.items():
+        if not _DIGEST.fullmatch(digest):
+            raise ConfigError(
+                f"{PUSHED}: {shown(name)} has {shown(digest)}, must be sha256: and 64 hex digits"
+            )
+
+    return digests
+
+
+def record_pushed(tagged: str, digest: str) -> None:
+    """Record what the registry holds under a name."""
+    digests = {**pushed_digests(), tagged: digest}
+    PUSHED.write_text(json.dumps(digests, indent=1, sort_keys=True) + "\n", encoding="utf-8")
 
 
 @functools.cache
@@ -71,8 +118,8 @@ def reference(kind: str, phase: str, root: Path = ROOT, *, registry: str = DEFAU
 
 
 def source_digest(kind: str, phase: str, root: Path = ROOT) -> str:
-    """Return the digest of a phase's modules, pins, requirements and Dockerfile, 16 hex digits."""
-    build = {root / name for name in (*_COMMON, f"images/{kind}/requirements.txt")}
+    """Return the digest of a phase's modules, locks and Dockerfile, 16 hex digits."""
+    build = {root / name for name in BUILD_FILES[kind]}
     digest = hashlib.sha256()
     for file in sorted({*build, *phase_sources(phase, root)}):
         digest.update(

@@ -24,6 +24,10 @@ example:
 environment: {Variable.DOCKER} is the client, {Variable.BASE_IMAGE} another base than the pinned
 one; {Variable.PIP_FIND_LINKS} (a folder of wheels) and {Variable.PIP_CERT} (a PEM bundle) reach pip
 inside the build and stay out of the images.
+
+images/pushed.json has the digest of each image that was pushed: the compiled pipeline names it, and
+--push neither builds nor pushes it again. Commit the file to share it; without its line an image is
+pushed anew. An image that was not pushed is named by its tag.
 """
 _COMPILE_NOTES = """
 example:
@@ -54,7 +58,9 @@ def images(
     build: Annotated[
         bool, typer.Option("--build", help="Build those that the engine does not hold yet.")
     ] = False,
-    push: Annotated[bool, typer.Option("--push", help="Push all of them.")] = False,
+    push: Annotated[
+        bool, typer.Option("--push", help="Push them, and record their digests.")
+    ] = False,
     registry: Registry = "",
 ) -> None:
     """List, build or push the images that the compiled pipeline names.
@@ -65,13 +71,16 @@ def images(
     from pipelines.sources import registry_of
 
     images, builder = pipeline_images(registry_of(registry)), Builder.from_environment()
-    missing = missing_images(images, builder) if build else []
+    wanted = [image for image in images if not (push and image.was_pushed)]
+    missing = missing_images(wanted, builder) if build and wanted else []
     for image in missing:
-        print(f"building {image.reference}", flush=True)
+        print(f"building {image.tagged}", flush=True)
         build_images([image], builder)
 
     if push:
-        push_images(images, builder)
+        before = [image for image in images if image.was_pushed]
+        images = sorted([*before, *push_images(wanted, builder)])
+        print(f"{len(wanted)} pushed, {len(before)} were before")
     for image in images:
         print(image.reference)
     if build:

@@ -52,7 +52,7 @@ def image_pull(reader: ClusterReader, target: Target) -> Passed:
         for name in image.names or []
     }
 
-    absent = [image for image in wanted if _full_name(image) not in there]
+    absent = [image for image in wanted if _listed(image) not in there]
     if not absent:
         return Passed(f"each of the {len(wanted)} images is on a node")
     if target.profile.image_pull_policy == "Never":
@@ -119,8 +119,15 @@ def _shown(reason: str) -> str:
     return " ".join(reason.split())[:_LONGEST_REASON]
 
 
+def _listed(image: str) -> str:
+    """The name under which a node lists an image: with its registry, by tag or by digest."""
+    name, at, digest = _full_name(image).partition("@")
+    tag = name.rpartition("/")[2].partition(":")[2]
+    return f"{name.removesuffix(f':{tag}')}@{digest}" if at else name
+
+
 def _full_name(image: str) -> str:
-    """The name under which a node lists an image: with its registry."""
+    """The image's name with its registry."""
     first, slash, _ = image.partition("/")
     if slash and ("." in first or ":" in first or first == "localhost"):
         return image

@@ -26,9 +26,9 @@ TRAINERS = {image.phase for image in IMAGES if image.kind == "trainer"}
 @pytest.fixture
 def tree(tmp_path: Path) -> Path:
     """A copy of what images are made of."""
-    for name in ("components", "images"):
+    for name in ("components", "images", "locks"):
         shutil.copytree(ROOT / name, tmp_path / name, ignore=shutil.ignore_patterns("__pycache__"))
-    for name in ("constraints.txt", "README.md"):
+    for name in ("constraints.txt", "requirements-dev.txt", "README.md"):
         shutil.copy(ROOT / name, tmp_path)
     return tmp_path
 
@@ -82,12 +82,16 @@ def test_a_change_in_shared_code_changes_the_images_of_those_that_use_it(tree: P
     assert "fit_threshold" in _changed(tree, "components/fit_threshold/sweep.py")
     assert "split_dataset" not in _changed(tree, "components/fit_threshold/sweep.py")
     assert _changed(tree, "components/shared/training/session/fit.py") <= TRAINERS
-    assert _changed(tree, "images/trainer/requirements.txt") == {
-        i.phase for i in IMAGES if i.kind == "trainer"
-    }
-    assert _changed(tree, "images/cpu/requirements.txt") == everyone
-    assert _changed(tree, "constraints.txt") == everyone
     assert _changed(tree, "images/Dockerfile") == everyone
+
+
+def test_a_lock_changes_the_images_that_are_installed_from_it_and_no_other(tree: Path) -> None:
+    for name in ("image-trainer", "torch", "cuda"):
+        assert _changed(tree, f"locks/{name}.txt") == TRAINERS
+    assert _changed(tree, "locks/image-cpu.txt") == {image.phase for image in IMAGES} - TRAINERS
+    assert _changed(tree, "locks/installer.txt") == {image.phase for image in IMAGES}
+    for name in ("locks/run.txt", "locks/test.txt", "constraints.txt", "requirements-dev.txt"):
+        assert _changed(tree, name) == set()
 
 
 def test_what_torchrun_starts_by_name_is_in_the_image() -> None:

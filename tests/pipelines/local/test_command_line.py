@@ -25,9 +25,10 @@ DESCRIPTION = (
     " y) it's `a`"
 )
 _SETTINGS = (
-    "requirements.txt",
-    "requirements-dev.txt",
-    "constraints.txt",
+    "locks/installer.txt",
+    "locks/torch.txt",
+    "locks/cuda.txt",
+    "locks/run.txt",
     "pyproject.toml",
     "README.md",
     "Makefile",
@@ -40,8 +41,7 @@ def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("folder") / FOLDER
     for name in ("components", "pipelines", "images"):
         shutil.copytree(ROOT / name, root / name, ignore=shutil.ignore_patterns("__pycache__"))
-    for name in _SETTINGS:
-        shutil.copy(ROOT / name, root)
+    _copy_settings(root)
     write_source(root / "data")
     write_backbone(root / "backbone")
 
@@ -51,6 +51,13 @@ def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (packages / "installed.pth").write_text("\n".join(lines))
     (root / ".venv/.installed").touch()
     return root
+
+
+def _copy_settings(root: Path) -> None:
+    """Copy what make reads, older than the mark that says that it was installed."""
+    for name in _SETTINGS:
+        (root / name).parent.mkdir(exist_ok=True)
+        shutil.copy(ROOT / name, root / name)
 
 
 def _make(folder: Path, *arguments: str) -> "subprocess.CompletedProcess[str]":
@@ -109,8 +116,7 @@ def recorded(tmp_path: Path) -> Path:
     """A folder whose interpreter writes down its arguments and does nothing else."""
     root = tmp_path / FOLDER
     root.mkdir()
-    for name in _SETTINGS:
-        shutil.copy(ROOT / name, root)
+    _copy_settings(root)
     program, record = root / "an interpreter", tmp_path / "record.py"
     record.write_text(
         "import json, pathlib, shutil, sys\n"
@@ -143,7 +149,7 @@ def test_a_value_of_make_is_one_word_as_it_was_given(recorded: Path, value: str)
     assert done.returncode == 0, done.stderr
     calls = [json.loads(line) for line in (recorded / "calls").read_text().splitlines()]
     assert calls[0] == ["-m", "venv", ".venv"]
-    assert [call[:3] for call in calls[1:-1]] == [["-m", "pip", "install"]] * 3
+    assert [call[:3] for call in calls[1:-1]] == [["-m", "pip", "install"]] * 4
     given = ["--param", f"data={value}", "--param", f"backbone={value}", "--params", value]
     assert calls[-1] == ["-m", "pipelines", "run", *given, "-a", "b c"]
     assert not (recorded / "y").exists()

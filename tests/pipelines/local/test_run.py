@@ -237,10 +237,9 @@ def test_no_credential_is_in_spec_logs_artifacts_reports_or_cache(
 def tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A copy of the code that a test may change."""
     copy = tmp_path_factory.mktemp("tree")
-    for name in ("components", "pipelines", "images"):
+    for name in ("components", "pipelines", "images", "locks"):
         shutil.copytree(ROOT / name, copy / name, ignore=shutil.ignore_patterns("__pycache__"))
-    for name in ("constraints.txt", "README.md"):
-        shutil.copy(ROOT / name, copy)
+    shutil.copy(ROOT / "README.md", copy)
     return copy
 
 
@@ -265,7 +264,8 @@ CHANGES: dict[str, tuple[str, dict[str, object], tuple[str, ...]]] = {
         ("import-backbone",),
     ),
     "a module that all steps import": ("components/shared/contracts/errors.py", {}, _SOURCES),
-    "a pinned version": ("constraints.txt", {}, _SOURCES),
+    "a pinned version in all images": ("locks/installer.txt", {}, _SOURCES),
+    "a pinned version in images with torch": ("locks/torch.txt", {}, ("import-backbone",)),
     "the Dockerfile": ("images/Dockerfile", {}, _SOURCES),
     "parameter `model_version`": ("", {"model_version": "9.9.9"}, ("export-bundle",)),
     "parameter `max_fnr`": ("", {"max_fnr": 0.5}, ("fit-threshold",)),
