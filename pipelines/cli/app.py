@@ -3,12 +3,13 @@
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import typer
 from typer.main import get_command
 
-from components.shared.contracts.errors import StreetVisionError
+from components.shared.contracts.disk import full_disk
+from components.shared.contracts.errors import StreetVisionError, TransientError
 from components.shared.contracts.interrupts import Interrupts, SignalReceivedError, interruptible
 from components.shared.contracts.redaction import redact_output
 from pipelines.cli import cluster, local, packages, runs, schedules
@@ -28,11 +29,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     with interruptible() as interrupts:
         try:
             code = run_verb(arguments)
-        except StreetVisionError as error:
+        except (StreetVisionError, OSError) as error:
             _end_if_interrupted(interrupts)
-            from components.shared.contracts.step import fail
-
-            fail(error)
+            _fail(error)
         except typer.TyperException as error:
             print(f"error: {_usage_error(error)}", file=sys.stderr)
             sys.exit(error.exit_code)
@@ -42,6 +41,17 @@ def main(arguments: Sequence[str] | None = None) -> None:
     _end_if_interrupted(interrupts)
     if code is not None:
         sys.exit(code)
+
+
+def _fail(error: StreetVisionError | OSError) -> NoReturn:
+    """End with the error's line and exit code; raise an unexpected one again."""
+    from components.shared.contracts.step import fail
+
+    if isinstance(error, StreetVisionError):
+        fail(error)
+    if reason := full_disk(error):
+        fail(TransientError(reason))
+    raise error
 
 
 def _end_if_interrupted(interrupts: Interrupts) -> None:

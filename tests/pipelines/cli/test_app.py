@@ -1,5 +1,6 @@
 """The command line itself: verbs and options, help texts, usage errors, start-up, completion."""
 
+import errno
 import os
 import re
 import signal
@@ -265,3 +266,16 @@ def test_a_signal_ends_a_verb_with_one_line(
         main(["run", "--output", str(tmp_path / "runs")])
     assert ended.value.code == 128 + number
     assert capsys.readouterr().err == f"error: interrupted by {name}\n"
+
+
+def test_a_full_disk_ends_a_verb_with_one_line(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    def write(*_: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "runs/demo/data/labels.csv")
+
+    monkeypatch.setattr("pipelines.cli.local._values", write)
+    with pytest.raises(SystemExit) as ended:
+        main(["run", "--output", str(tmp_path / "runs")])
+    assert ended.value.code == 1
+    assert capsys.readouterr().err == "error: runs/demo/data/labels.csv: No space left on device\n"
