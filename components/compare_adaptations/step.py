@@ -11,6 +11,7 @@ import numpy as np
 from components.compare_adaptations.candidates import Candidate, read_candidates
 from components.compare_adaptations.config import CompareAdaptationsConfig
 from components.shared.calibration.model_selection import METRICS, SCALES
+from components.shared.contracts.adaptations import monitored
 from components.shared.contracts.artifact_kinds import Kind
 from components.shared.contracts.artifacts import MANIFEST, Manifest, write_json, writing
 from components.shared.contracts.errors import DataError
@@ -70,10 +71,14 @@ def run(
         row for candidate in candidates for row in _metric_rows(config, candidate, candidates[0])
     ]
     values = {row["mode"]: row["value"] for row in rows if row["metric"] == config.monitor}
-    chosen = max(candidates, key=lambda candidate: values[candidate.mode])  # the first of equals
+    # The first of equals.
+    chosen = max(
+        candidates,
+        key=lambda candidate: monitored({config.monitor: values[candidate.mode]}, config.monitor),
+    )
     verdict = {
         "chosen": chosen.mode,
-        "because": f"largest {config.monitor} on VAL_SELECT, ties to the earlier mode",
+        "because": f"best {config.monitor} on VAL_SELECT, ties to the earlier mode",
         "candidates": values,
         "notes": _notes(len(candidates), len(set(candidates[0].logits.groups))),
     }

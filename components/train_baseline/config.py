@@ -46,7 +46,8 @@ class TrainBaselineConfig(BackboneLoopConfig, RecipeConfig, MonitorConfig):
     )
     optimizer: str = option(
         "adamw",
-        "adamw, or profit: AdamW whose steps do not undo a reference step (PROFIT). For converged"
+        "adamw, or profit: AdamW whose gradient, where it agrees with that of another batch, loses"
+        " what they have in common (PROFIT), to stay near the start. For converged"
         " backbones; doubles the training time.",
         choices=("adamw", "profit"),
     )

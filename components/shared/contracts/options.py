@@ -81,8 +81,9 @@ class MonitorConfig(Config):
     """The metric by which models are selected."""
 
     monitor: str = option(
-        "val_select/acc",
-        "Metric on VAL_SELECT that selects the epoch and the adaptation.",
+        "val_select/nll",
+        "Metric on VAL_SELECT that selects the epoch and the adaptation; accuracy does not tell"
+        " epochs apart while all decisions are of the more frequent class.",
         choices=MONITORS,
     )
 

@@ -58,7 +58,7 @@ def test_the_best_goes_on_with_its_files_and_the_lineage_of_all(tmp_path: Path) 
     assert manifest.summary["best_epoch"] == 3
     verdict = manifest.summary["adaptations"]
     assert (verdict["chosen"], list(verdict["candidates"])) == ("lora", ["frozen", "lora"])
-    assert "val_select/acc" in verdict["because"]
+    assert "best val_select/nll" in verdict["because"]
     assert manifest.inputs.items() >= TRAINED_ON.items()
     assert {name for name in manifest.inputs if " " in name} == {
         f"{what} {mode}" for what in ("checkpoint", "val_select_logits") for mode in CONFIG.modes
@@ -102,7 +102,7 @@ def test_ties_go_to_the_earlier_mode(tmp_path: Path) -> None:
 def test_the_monitored_metric_decides(tmp_path: Path) -> None:
     candidate(tmp_path, "frozen", _margin(1.0), TRUTH)
     candidate(tmp_path, "lora", _margin(1.5) + 3, TRUTH)  # ranks better, decides worse
-    assert _compare(tmp_path)["chosen"] == "frozen"
+    assert _compare(tmp_path)["chosen"] == "frozen"  # of which the NLL is smaller
     auroc = CompareAdaptationsConfig(
         modes=CONFIG.modes, monitor="val_select/auroc", n_bootstrap=100
     )

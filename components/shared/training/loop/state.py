@@ -21,12 +21,14 @@ from components.shared.training.loop.trainer import Trainer
 class Position:
     """Position of the loop in a training.
 
-    `losses`: of the finished steps of `epoch`; `best`: weights of the best epoch so far.
+    `losses`: of the finished steps of `epoch`; `best`: weights of the best epoch so far, the latest
+    of equal ones; `improved_epoch`: the first of them, from which patience counts.
     """
 
     best: list[torch.Tensor]
     best_value: float
     best_epoch: int = 0
+    improved_epoch: int = 0
     epoch: int = 0
     losses: list[float] = field(default_factory=list)
     history: list[dict[str, float]] = field(default_factory=list)
@@ -75,6 +77,7 @@ def capture(trainer: Trainer, position: Position, world: World) -> TrainingState
         "step": position.epoch * trainer.steps_per_epoch + len(position.losses),
         "epoch": position.epoch,
         "best_epoch": position.best_epoch,
+        "improved_epoch": position.improved_epoch,
         "columns": columns,
         "schedule": {name: schedule[name] for name in ("last_epoch", "_step_count")},
         "micro_batch_size": trainer.micro_batch_size,
@@ -111,6 +114,7 @@ def restore(state: TrainingState, trainer: Trainer, position: Position, world: W
     _restore_optimizer(state, trainer)
 
     position.epoch, position.best_epoch = document["epoch"], document["best_epoch"]
+    position.improved_epoch = document["improved_epoch"]
     position.losses, position.best_value = tensors["losses"].tolist(), float(tensors["best_value"])
     rows = tensors["history"].tolist()
     position.history = [dict(zip(document["columns"], row, strict=True)) for row in rows]

@@ -16,7 +16,7 @@ class Task(Protocol):
 
     @property
     def monitor(self) -> str | None:
-        """Key of `evaluate` that selects the epoch, larger is better; None: the last epoch."""
+        """Key of `evaluate` that selects the epoch (`monitored`); None: the last epoch."""
 
     def loss(
         self,

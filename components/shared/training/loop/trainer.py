@@ -7,14 +7,15 @@ weight average; the loop above decides when.
 import contextlib
 import math
 from collections.abc import Iterator
+from functools import partial
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
+from torch.optim.lr_scheduler import LambdaLR
 from torch.optim.swa_utils import get_ema_multi_avg_fn
-from transformers import get_cosine_schedule_with_warmup
 
 from components.shared.contracts.errors import PermanentError, TransientError
 from components.shared.contracts.listing import say
@@ -68,9 +69,10 @@ class Trainer:
 
         self.steps_per_epoch = steps_per_epoch(task.n_samples, config.global_batch_size)
         total = self.steps_per_epoch * config.epochs
-        self.schedule = get_cosine_schedule_with_warmup(
-            self.optimizer, round(total * config.warmup_ratio), total
-        )
+        n_warmup = round(total * config.warmup_ratio)
+        # Whole epochs at whose end the rate was still rising.
+        self.warmup_epochs = n_warmup // self.steps_per_epoch
+        self.schedule = LambdaLR(self.optimizer, partial(_rate, n_warmup=n_warmup, n_steps=total))
         self.n_steps = total
         self.reference = (
             ReferenceStep(self.parameters, config.reference_rate) if config.reference_rate else None
@@ -317,6 +319,16 @@ class Trainer:
         with torch.no_grad():
             for parameter, value in zip(self.parameters, weights, strict=True):
                 parameter.copy_(value)
+
+
+def _rate(step: int, *, n_warmup: int, n_steps: int) -> float:
+    """Return the fraction of the peak rate: a linear rise from above 0, then half a cosine.
+
+    transformers' schedule has a first step of rate 0, of which nothing is learnt.
+    """
+    if step < n_warmup:
+        return (step + 1) / (n_warmup + 1)
+    return 0.5 * (1 + math.cos(math.pi * (step - n_warmup) / max(1, n_steps - n_warmup)))
 
 
 def _is_out_of_memory(error: RuntimeError) -> bool:

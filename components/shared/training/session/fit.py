@@ -12,6 +12,8 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from components.shared.contracts.adaptations import monitored
+from components.shared.contracts.errors import PermanentError
 from components.shared.contracts.listing import say
 from components.shared.contracts.options import LoopConfig
 from components.shared.contracts.progress import progress
@@ -61,9 +63,8 @@ def fit(
         run.evaluate(epoch)
         if on_epoch is not None and world.is_main:
             on_epoch(run.position.history)
-        stopped_early = (
-            config.patience is not None and epoch + 1 - run.position.best_epoch >= config.patience
-        )
+        waited = epoch + 1 - max(run.position.improved_epoch, run.trainer.warmup_epochs)
+        stopped_early = config.patience is not None and waited >= config.patience
         if stopped_early:
             break
 
@@ -132,7 +133,13 @@ class _Run:
             metrics = self.task.evaluate()
 
         position, monitor = self.position, self.task.monitor
-        value = metrics[monitor] if monitor is not None else float(epoch + 1)
+        value = float(epoch + 1) if monitor is None else monitored(metrics, monitor)
+        if not math.isfinite(value):
+            raise PermanentError(
+                f"{monitor} is {value} after epoch {epoch + 1} and cannot select an epoch; choose"
+                " another monitor, or see that VAL_SELECT has images of every class"
+            )
+
         loss = float(np.mean(position.losses))
         row = {
             "epoch": float(epoch + 1),
@@ -143,7 +150,13 @@ class _Run:
         position.history.append(row | metrics)
 
         position.losses, position.epoch = [], epoch + 1
-        if value > position.best_value:
+        # Until the learning rate has risen, weights are hardly trained; such an epoch is the best
+        # one only for want of another.
+        warming_up = position.best_epoch <= self.trainer.warmup_epochs
+        if value > position.best_value or warming_up:
+            position.improved_epoch = epoch + 1
+        # Of equal epochs the later one has seen more.
+        if value >= position.best_value or warming_up:
             position.best_value, position.best_epoch = value, epoch + 1
             position.best = self.trainer.averaged_weights()
 

@@ -12,10 +12,12 @@ class ReferenceStep:
     """PROFIT (arXiv 2412.01930, algorithm 1) with one reference step.
 
     From theta, a plain gradient step of a small rate on a batch of its own gives theta'; D =
-    theta' - theta. The gradient g of the next batch is taken at theta'. Where it opposes D (<g, D>
-    < 0), its part along D is removed: g - <g, D> / |D|^2 D. The optimiser steps with it from theta.
+    theta' - theta. The gradient g of the next batch is taken at theta'. Where <g, D> < 0, a step
+    against g leads on along D, further from theta; the part along D is then removed: g - <g, D> /
+    |D|^2 D. A step that leads back is left whole. The optimiser steps with the result from theta.
 
-    The idea is that theta is a good place: it needs a converged start. Twice the computation, and
+    The idea is that theta is a good place: it needs a converged start. A fresh head has none, and
+    learns more slowly. Twice the computation, and
     one more copy of the trained parameters, which is held from the beginning, so that memory that
     suffices once suffices always.
     """
@@ -35,7 +37,7 @@ class ReferenceStep:
 
     @torch.no_grad()
     def undo(self) -> None:
-        """Remove from the gradients the component that opposes the displacement; restore theta."""
+        """Remove from the gradients what would lead on along the displacement; restore theta."""
         moved = [
             parameter - start
             for start, parameter in zip(self._start, self._parameters, strict=True)

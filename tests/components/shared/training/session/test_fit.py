@@ -3,6 +3,7 @@ stopping.
 """
 
 import json
+import math
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ from safetensors.torch import load_file
 from components.shared.contracts.errors import PermanentError, StreetVisionError, TransientError
 from components.shared.training.launch.torchrun import launch
 from components.shared.training.loop.distributed import World
+from components.shared.training.session.fit import FitResult, fit
 from tests.components.shared.training import toy
 
 
@@ -78,6 +80,70 @@ def test_training_stops_after_patience_epochs_without_improvement(world: World) 
     )
     assert result.stopped_early
     assert len(result.history) <= 30
+
+
+class _Planned(toy.Toy):
+    """Metrics of the epochs as a test plans them."""
+
+    monitor = "val_select/acc"
+    plan: tuple[float, ...] = ()
+
+    def evaluate(self) -> dict[str, float]:
+        """Return the planned value of the next epoch."""
+        self.epoch = getattr(self, "epoch", -1) + 1
+        assert self.monitor is not None
+        return {self.monitor: self.plan[min(self.epoch, len(self.plan) - 1)]}
+
+
+def _fitted(world: World, monitor: str, *plan: float, **changes: object) -> FitResult:
+    task = _Planned(world)
+    task.monitor, task.plan = monitor, plan
+    values: dict[str, object] = {"epochs": 6, "warmup_ratio": 0.0}
+    return fit(task, toy.config(**(values | changes)), world)
+
+
+def test_the_epoch_is_selected_by_the_monitors_direction(world: World) -> None:
+    values = (0.5, 0.3, 0.2, 0.4, 0.6, 0.1)
+    assert _fitted(world, "val_select/acc", *values).best_epoch == 5
+    assert _fitted(world, "val_select/nll", *values).best_epoch == 6
+
+
+def test_of_equal_epochs_the_latest_is_kept_and_patience_counts_from_the_first(
+    world: World,
+) -> None:
+    """Accuracy while all decisions are of the more frequent class: the same for many epochs."""
+    found = _fitted(world, "val_select/acc", 0.8, 0.9, 0.9, 0.9, 0.9, 0.9, patience=3)
+    assert (found.best_epoch, len(found.history)) == (5, 5)
+    assert found.stopped_early
+
+
+def test_an_epoch_of_the_warm_up_is_never_the_best(world: World) -> None:
+    found = _fitted(world, "val_select/acc", 0.9, 0.9, 0.9, 0.5, 0.6, 0.4, warmup_ratio=0.5)
+    assert found.best_epoch == 5
+    # A training that ends in its warm-up has its last epoch.
+    assert _fitted(world, "val_select/acc", 0.9, 0.5, epochs=2, warmup_ratio=0.99).best_epoch == 2
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_a_monitor_that_is_not_finite_is_an_error_and_not_the_initial_weights(
+    world: World, value: float
+) -> None:
+    with pytest.raises(PermanentError, match=r"val_select/auroc is (nan|inf) after epoch 2"):
+        _fitted(world, "val_select/auroc", 0.5, value)
+
+
+def test_the_rate_rises_from_above_zero_to_its_peak_and_falls(world: World) -> None:
+    changes = {"epochs": 10, "warmup_ratio": 0.2, "learning_rate": 0.1, "global_batch_size": 40}
+    _, found = toy.train(world, changes)
+    # One step an epoch; a row has the rate of the step after it.
+    rates = [row["train/lr"] for row in found.history]
+    assert rates[:2] == pytest.approx([0.1 * 2 / 3, 0.1])
+    cosine = [0.05 * (1 + math.cos(math.pi * step / 8)) for step in range(1, 9)]
+    assert rates[2:] == pytest.approx(cosine, abs=1e-12)
+
+    before = toy.Toy(world).module.state_dict()["weight"]
+    once = toy.train(world, changes | {"epochs": 1, "warmup_ratio": 0.9, "ema_decay": None})[0]
+    assert not torch.equal(before, once.module.state_dict()["weight"])
 
 
 def test_two_processes_give_the_weights_of_one(tmp_path: Path, world: World) -> None:
