@@ -34,6 +34,11 @@ help: ## list the targets
 
 install: $(STAMP) ## create .venv with what a run needs, each file checked against locks/
 
+# Python reads the path of an editable project in the locale's encoding: under LC_ALL=POSIX, no interpreter would start
+# from a folder with an umlaut. A relative path is ASCII wherever the checkout is.
+RELATIVE := import os, pathlib, site; [file.write_text(os.path.relpath(".", file.parent) + "\n") \
+	for folder in site.getsitepackages() for file in pathlib.Path(folder).glob("__editable__.streetvision-*.pth")]
+
 # pip prefers a file whose hash it knows beforehand, so a build of torch in a folder (find-links) would lose to the index's,
 # which brings gigabytes of CUDA: torch is looked for in folders first. CUDA's libraries are constraints of the locks.
 # The project itself goes last, for the command `streetvision`: editable, without the network, in seconds. `compat` is a
@@ -45,6 +50,7 @@ $(STAMP): locks/installer.txt locks/torch.txt locks/cuda.txt locks/run.txt
 		|| echo "torch comes from the package index: no folder of pip's find-links has an accepted build"
 	$(INSTALL) --requirement locks/run.txt
 	$(INSTALL) --no-deps --config-settings editable_mode=compat --editable .
+	$(BIN)/python -c '$(RELATIVE)'
 	touch $(call quoted,$(STAMP))
 
 $(TEST_STAMP): $(STAMP) locks/test.txt

@@ -149,10 +149,30 @@ def test_a_value_of_make_is_one_word_as_it_was_given(recorded: Path, value: str)
     assert done.returncode == 0, done.stderr
     calls = [json.loads(line) for line in (recorded / "calls").read_text().splitlines()]
     assert calls[0] == ["-m", "venv", ".venv"]
-    assert [call[:3] for call in calls[1:-1]] == [["-m", "pip", "install"]] * 4
+    assert [call[:3] for call in calls[1:-2]] == [["-m", "pip", "install"]] * 4
     given = ["--param", f"data={value}", "--param", f"backbone={value}", "--params", value]
     assert calls[-1] == ["-m", "pipelines", "run", *given, "-a", "b c"]
     assert not (recorded / "y").exists()
+
+
+def test_the_path_of_the_project_is_ascii_whatever_the_folder(
+    recorded: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Python decodes it in the locale's encoding, so that LC_ALL=POSIX would start nothing."""
+    _make(recorded, "install", f"PYTHON={recorded}/an interpreter")
+    *_, option, program = json.loads((recorded / "calls").read_text().splitlines()[-1])
+    assert option == "-c"
+
+    packages = recorded / ".venv/lib/python3/site-packages"
+    packages.mkdir(parents=True)
+    path = packages / "__editable__.streetvision-0.1.0.pth"
+    path.write_text(str(recorded))
+    monkeypatch.chdir(recorded)
+    monkeypatch.setattr(site, "getsitepackages", lambda: [str(packages)])
+    exec(program, {})
+
+    assert path.read_bytes() == b"../../../..\n"
+    assert (packages / path.read_text().strip()).resolve() == recorded
 
 
 @pytest.mark.parametrize("target", ["test", "test-containers", "clean-runs", "test-faults"])
