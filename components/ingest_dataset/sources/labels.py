@@ -15,6 +15,7 @@ from components.ingest_dataset.sources.config import EXCLUDE, SourceConfig
 from components.ingest_dataset.sources.records import Label, LabelTable, Source
 from components.shared.contracts.errors import DataError
 from components.shared.contracts.listing import first_of, shown
+from components.shared.contracts.outcomes import DEFER
 
 NATIX = ("None", "Roadwork")
 _NATIX_MAP = {"0": "None", "1": "Roadwork", "-1": EXCLUDE}
@@ -67,6 +68,12 @@ def label_sources(sources: Sequence[Source], class_names: Sequence[str] | None) 
         names, origin = tuple(class_names), "class_names"
     else:
         names, origin = _names_of_data(sources, counts)
+
+    if DEFER in names:
+        raise DataError(
+            f"{DEFER!r} is a class (from {origin}), and the answer of a policy that defers; name"
+            " the class otherwise by class_names and label_map"
+        )
 
     given = class_names is not None
     classes = []

@@ -12,6 +12,7 @@ from components.shared.contracts.listing import shown
 
 BINARY, MULTICLASS = "binary", "multiclass"
 TASKS = (BINARY, MULTICLASS)
+DEFER = "defer"  # the answer that names no outcome, and therefore the name of no class
 # In a document: memory and time of some readers grow with the square of their number.
 MOST_CLASSES = 10_000
 # Of an option, in messages.

@@ -20,6 +20,7 @@ from components.shared.contracts.errors import ArtifactError
 from components.shared.contracts.listing import first_of, shown
 from components.shared.contracts.outcomes import (
     BINARY,
+    DEFER,
     MULTICLASS,
     TASKS,
     Outcomes,
@@ -27,7 +28,6 @@ from components.shared.contracts.outcomes import (
 )
 from components.shared.stats.metrics import Bools, Floats, Integers, sigmoid, softmax
 
-DEFER = "defer"
 RISKS = ("error", "fnr")
 SET_SEPARATOR = " or "  # between the names of an answer that is a set
 _PROBABILITY_TOLERANCE = 1e-9  # of a threshold that is written both as margin and as probability

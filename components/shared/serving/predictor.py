@@ -17,13 +17,14 @@ from transformers import PreTrainedModel
 from components.shared.calibration.calibrator import class_log_odds
 from components.shared.contracts.errors import ArtifactError, DataError, PermanentError, one_line
 from components.shared.contracts.listing import shown
+from components.shared.contracts.outcomes import DEFER
 from components.shared.data.decode import decode, resize
 from components.shared.models.classifier import Classifier, Head, normalise
 from components.shared.models.gate import Gate
 from components.shared.models.loading import load_pretrained
 from components.shared.policies.early_exit import EarlyExit
 from components.shared.policies.logit_affine import logit_affine_of
-from components.shared.policies.policy import DEFER, Policy
+from components.shared.policies.policy import Policy
 from components.shared.serving.bundle import DOCUMENT, GATE, MODEL, Bundle, stock_order
 from components.shared.stats.metrics import Bools, Floats
 

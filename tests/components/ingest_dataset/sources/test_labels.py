@@ -164,6 +164,15 @@ def test_sources_with_and_without_a_map_are_fused() -> None:
         label_sources([source(["0", "1"]), source(["Plain", "Pothole"])], None)
 
 
+def test_no_class_is_called_as_the_answer_that_defers() -> None:
+    with pytest.raises(DataError, match=r"'defer' is a class \(from .*\), and the answer of"):
+        label_sources([source(["defer", "answer"])], None)
+
+    renamed = {"defer": "Deferred", "answer": "Answered"}
+    found = label_sources([source(["defer", "answer"], renamed)], None)
+    assert set(found.class_names) == {"Deferred", "Answered"}
+
+
 def test_a_class_without_images_is_refused_before_any_is_decoded() -> None:
     with pytest.raises(DataError, match="class None has no image; the labels are 1 -> Roadwork"):
         label_sources([source(["1", "1"])], None)
