@@ -34,10 +34,10 @@ help: ## list the targets
 
 install: $(STAMP) ## create .venv with what a run needs, each file checked against locks/
 
-# Python reads the path of an editable project in the locale's encoding: under LC_ALL=POSIX, no interpreter would start
-# from a folder with an umlaut. A relative path is ASCII wherever the checkout is.
-RELATIVE := import os, pathlib, site; [file.write_text(os.path.relpath(".", file.parent) + "\n") \
-	for folder in site.getsitepackages() for file in pathlib.Path(folder).glob("__editable__.streetvision-*.pth")]
+# The path of an editable project is written and read in the locale's encoding: from a folder with an umlaut, no
+# interpreter would start under LC_ALL=POSIX. A relative path is ASCII wherever the checkout is; -S: does not read it yet.
+RELATIVE := import os, pathlib, sys; [file.write_text(os.path.relpath(".", file.parent) + "\n") for file in \
+	pathlib.Path(sys.argv[1]).glob("lib/*/site-packages/__editable__.streetvision-*.pth")]
 
 # pip prefers a file whose hash it knows beforehand, so a build of torch in a folder (find-links) would lose to the index's,
 # which brings gigabytes of CUDA: torch is looked for in folders first. CUDA's libraries are constraints of the locks.
@@ -49,8 +49,8 @@ $(STAMP): locks/installer.txt locks/torch.txt locks/cuda.txt locks/run.txt
 	$(INSTALL) --no-index --no-deps --requirement locks/torch.txt 2>/dev/null \
 		|| echo "torch comes from the package index: no folder of pip's find-links has an accepted build"
 	$(INSTALL) --requirement locks/run.txt
-	$(INSTALL) --no-deps --config-settings editable_mode=compat --editable .
-	$(BIN)/python -c '$(RELATIVE)'
+	LC_ALL=C.UTF-8 $(INSTALL) --no-deps --config-settings editable_mode=compat --editable .
+	$(BIN)/python -S -c '$(RELATIVE)' $(call quoted,$(VENV))
 	touch $(call quoted,$(STAMP))
 
 $(TEST_STAMP): $(STAMP) locks/test.txt

@@ -155,21 +155,22 @@ def test_a_value_of_make_is_one_word_as_it_was_given(recorded: Path, value: str)
     assert not (recorded / "y").exists()
 
 
-def test_the_path_of_the_project_is_ascii_whatever_the_folder(
-    recorded: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_path_of_the_project_is_ascii_whatever_the_folder(recorded: Path) -> None:
     """Python decodes it in the locale's encoding, so that LC_ALL=POSIX would start nothing."""
     _make(recorded, "install", f"PYTHON={recorded}/an interpreter")
-    *_, option, program = json.loads((recorded / "calls").read_text().splitlines()[-1])
-    assert option == "-c"
+    *_, option, program, environment = json.loads((recorded / "calls").read_text().splitlines()[-1])
+    assert (option, environment) == ("-c", ".venv")
 
     packages = recorded / ".venv/lib/python3/site-packages"
     packages.mkdir(parents=True)
     path = packages / "__editable__.streetvision-0.1.0.pth"
-    path.write_text(str(recorded))
-    monkeypatch.chdir(recorded)
-    monkeypatch.setattr(site, "getsitepackages", lambda: [str(packages)])
-    exec(program, {})
+    path.write_text(str(recorded), encoding="utf-8")
+    subprocess.run(
+        [sys.executable, "-S", "-c", program, environment],
+        cwd=recorded,
+        env={"LC_ALL": "POSIX"},
+        check=True,
+    )
 
     assert path.read_bytes() == b"../../../..\n"
     assert (packages / path.read_text().strip()).resolve() == recorded
