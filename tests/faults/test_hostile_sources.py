@@ -280,9 +280,11 @@ def test_names_that_are_no_text(tmp_path: Path) -> None:
 def test_none_is_what_the_map_says(folder: Path) -> None:
     """What str(None) writes for a missing label counted as the class of that name."""
     write_csv(folder, GOOD.replace("1.jpg,1", "1.jpg,None"))
-    with pytest.raises(DataError, match="line 3: label 'None' is not in label_map, and may stand"):
+    with pytest.raises(
+        DataError, match="line 3: label 'None' is in neither label_map nor class_names, and may"
+    ):
         ingested(folder)
-    with pytest.raises(DataError, match="label 'None' is not in label_map"):
+    with pytest.raises(DataError, match="label 'None' is in neither label_map"):
         ingested(folder, label_map={"0": "None", "1": "Roadwork"})
 
     by_map = {"0": "None", "1": "Roadwork", "None": "exclude"}
@@ -291,6 +293,21 @@ def test_none_is_what_the_map_says(folder: Path) -> None:
     # Among names it is one: the two of NATIX.
     write_csv(folder, GOOD.replace(",0,", ",None,").replace(",1,", ",Roadwork,"))
     assert len(ingested(folder).samples) == N_IMAGES
+
+
+@pytest.mark.parametrize("text", ["nan", "NaN", "NaT", "<NA>"])
+def test_a_missing_label_is_no_class_of_that_name(folder: Path, text: str) -> None:
+    """As pandas writes it. It was a class beside other names, and beside 0.0 and 1.0."""
+    write_csv(
+        folder, GOOD.replace(",0,", ",free,").replace(",1,", ",hole,").replace("hole", text, 1)
+    )
+    with pytest.raises(DataError, match=f"line 3: label '{text}' is in neither label_map"):
+        ingested(folder)
+    assert len(ingested(folder, class_names=("free", "hole", text)).samples) == N_IMAGES
+
+    write_csv(folder, GOOD.replace(",0,", ",0.0,").replace(",1,", ",1.0,").replace("1.0", text, 1))
+    with pytest.raises(DataError, match=r"the labels 0.0, 1.0 are numbers without names"):
+        ingested(folder)
 
 
 # --- Parquet

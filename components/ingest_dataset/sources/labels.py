@@ -21,6 +21,7 @@ NATIX = ("None", "Roadwork")
 _NATIX_MAP = {"0": "None", "1": "Roadwork", "-1": EXCLUDE}
 _NAMED_ROWS, _NAMED_LABELS = 10, 20
 _MOST_DIGITS = 10  # of a class's number
+_MISSING = ("nan", "NaN", "NaT", "<NA>")  # as pandas writes a missing value
 _DEFAULT_GROUP_COLUMN = SourceConfig().group_column
 
 
@@ -64,10 +65,18 @@ def label_sources(sources: Sequence[Source], class_names: Sequence[str] | None) 
     counts = [
         Counter(label for table in source.tables for label in table.labels) for source in sources
     ]
+    missing = [
+        _missing_labels(source, count, class_names or ())
+        for source, count in zip(sources, counts, strict=True)
+    ]
     if class_names is not None:
         names, origin = tuple(class_names), "class_names"
     else:
-        names, origin = _names_of_data(sources, counts)
+        known_counts = [
+            {label: n for label, n in count.items() if label not in left_out}
+            for count, left_out in zip(counts, missing, strict=True)
+        ]
+        names, origin = _names_of_data(sources, known_counts)
 
     if DEFER in names:
         raise DataError(
@@ -76,12 +85,10 @@ def label_sources(sources: Sequence[Source], class_names: Sequence[str] | None) 
         )
 
     given = class_names is not None
-    classes = []
-    for source, count in zip(sources, counts, strict=True):
-        missing = _missing_labels(source, count)
-        classes.append(
-            {x: _class_of(x, source, names, given=given, missing=missing) for x in count}
-        )
+    classes = [
+        {x: _class_of(x, source, names, given=given, missing=left_out) for x in count}
+        for source, count, left_out in zip(sources, counts, missing, strict=True)
+    ]
 
     _refuse_contradictions(sources, classes, names)
     _refuse_unknown(sources, classes, f"{first_of(names)} (from {origin})")
@@ -207,15 +214,22 @@ def _class_of(
     return class_names[position] if position < len(class_names) else None
 
 
-def _missing_labels(source: Source, labels: Collection[Label]) -> set[Label]:
-    """Return the label None where it may be what Python writes for a missing one.
+def _missing_labels(
+    source: Source, labels: Collection[Label], class_names: Sequence[str]
+) -> set[Label]:
+    """Return the labels that may be what Python and pandas write for a missing one.
 
-    That is among numbers, and where a label map names classes: there it is what the map says.
+    Folders, names of a ClassLabel and given `class_names` say that they are none. The text None is
+    a name too, but not among numbers, nor where a label map names classes: there it is what the map
+    says.
     """
+    if source.named_by_folder:
+        return set()
+
     is_mapped = bool(set((source.label_map or {}).values()) - {EXCLUDE})
     has_numbers = any(_is_number(label.value) and not label.name for label in labels)
-    is_missing = (is_mapped or has_numbers) and not source.named_by_folder
-    return {Label("None")} if is_missing else set()
+    texts = {*_MISSING} - {*class_names} | ({"None"} if is_mapped or has_numbers else set())
+    return {Label(text) for text in texts}
 
 
 def _refuse_contradictions(
@@ -262,9 +276,9 @@ def _refuse_unknown(
 
 
 def _why(label: Label) -> str:
-    if label == Label("None"):
-        return "is not in label_map, and may stand for a missing label"
-    return "is in neither label_map nor class_names"
+    is_missing = label.value in ("None", *_MISSING) and not label.name
+    remark = ", and may stand for a missing label" if is_missing else ""
+    return f"is in neither label_map nor class_names{remark}"
 
 
 def _refuse_empty(

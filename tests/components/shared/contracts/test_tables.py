@@ -21,7 +21,18 @@ from components.shared.contracts.tables import (
 COLUMNS = ["sample_id", "note"]
 TEXTS = [
     *("", " ", "plain", "a,b", 'a "b"', '"', "a\nb", "a\rb", "a\r\nb", "\r", "\n", "\n\r", "a\0b"),
-    *("\u2028", "\x85", "\x1b[31m", "=1+1", "ünï😀", "\ufeff", "\\", "'", "x" * 200_000),
+    *(
+        "\u2028",
+        "\x85",
+        "\x1b[31m",
+        "=1+1",
+        "ünï😀",
+        "\ufeff",
+        "\\",
+        "'",
+        "x" * 200_000,
+        "x" * (1 << 20),
+    ),
 ]
 
 

@@ -73,3 +73,12 @@ def test_a_clock_that_goes_backwards_does_not_change_the_cause(tmp_path: Path) -
     report_error(tmp_path, 0, RuntimeError("second"))
     os.utime(tmp_path / "error-rank0.json", (0, 0))
     assert "rank 1 failed" in str(reported_error(tmp_path, 1, Heartbeat(tmp_path / "heartbeat", 2)))
+
+
+def test_a_full_disk_is_named_as_such_whichever_library_met_it(tmp_path: Path) -> None:
+    """numpy's error has no number."""
+    heartbeat = Heartbeat(tmp_path / "heartbeat", 1)
+    report_error(tmp_path, 0, OSError("131082 requested and 131056 written"))
+    found = reported_error(tmp_path, 1, heartbeat)
+    assert type(found) is TransientError
+    assert str(found) == "No space left on device (131082 requested and 131056 written)"
