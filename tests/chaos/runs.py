@@ -106,8 +106,8 @@ def problems(run: Run, sent: signal.Signals | None = None) -> list[str]:
     if code == 0:
         if sent is not None and "bundle: " not in printed:
             found.append("exit code 0 without a bundle")
-    elif sent == signal.SIGKILL and code == -signal.SIGKILL:
-        pass
+    elif sent is not None and code == -sent and (sent == signal.SIGKILL or not printed):
+        pass  # by SIGKILL, or in the moment before the command handles signals
     elif sent is not None and code == 128 + sent:
         if run.last_line() != f"error: interrupted by {sent.name}":
             found.append(f"the last line is {run.last_line()!r}")
