@@ -104,7 +104,26 @@ def read_parameters(file: Path | None, pairs: Sequence[str], variant: Variant) -
 def validated(values: Mapping[str, Any], variant: Variant) -> dict[str, Any]:
     """Return a run's parameters after the checks of its first step; raise ConfigError."""
     resolve(variant.with_form(values))
+
+    problems = [
+        f"{name}={shown(value)} is not UTF-8, as KFP's parameters are: rename the file or folder,"
+        " or set PYTHONUTF8=1 where the terminal is not UTF-8"
+        for name, value in values.items()
+        if not is_utf8(json.dumps(value, ensure_ascii=False))
+    ]
+    if problems:
+        raise ConfigError("; ".join(problems))
+
     return dict(values)
+
+
+def is_utf8(text: str) -> bool:
+    """Whether the text has an encoding: a file's name of other bytes has none."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def sources_of(values: Mapping[str, Any], variant: Variant) -> list[str]:

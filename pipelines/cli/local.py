@@ -112,11 +112,10 @@ def predict(context: typer.Context) -> None:
 def _values(given: ParameterOptions, variant: "Variant", demo: Path | None) -> dict[str, Any]:
     """Return the run's parameters, with those of the demo below the folder `demo`, if any."""
     from components.configure.fingerprint import exists
+    from pipelines.parameters import validated
 
     values = given.read(variant)
     if demo is not None:
-        from pipelines.parameters import validated
-
         values = validated(_demo_values(demo / "demo") | values, variant)
 
     if not values.get("data"):
@@ -132,7 +131,7 @@ def _values(given: ParameterOptions, variant: "Variant", demo: Path | None) -> d
         if exists(values[key]):
             values[key] = str(Path(values[key]).resolve())
 
-    return values
+    return validated(values, variant)
 
 
 def _demo_values(folder: Path) -> dict[str, Any]:

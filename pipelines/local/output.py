@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from components.shared.contracts.errors import ConfigError
+from pipelines.parameters import is_utf8
 
 
 def check_output(output: Path, sources: Sequence[str] = ()) -> None:
@@ -15,8 +16,9 @@ def check_output(output: Path, sources: Sequence[str] = ()) -> None:
         sources: Where the run's images are: folders, files, or s3:// addresses.
 
     Raises:
-        ConfigError: it is no folder, may not be written, or is inside one of the sources, whose
-            listing would then change with every run, so that nothing would come from the cache.
+        ConfigError: it is no folder, may not be written, has a name that is not UTF-8, or is inside
+            one of the sources, whose listing would then change with every run, so that nothing
+            would come from the cache.
     """
     place = output.absolute()
     try:
@@ -30,6 +32,12 @@ def check_output(output: Path, sources: Sequence[str] = ()) -> None:
     except (OSError, RuntimeError, ValueError) as error:  # too long, circular links
         reason = getattr(error, "strerror", None) or error
         raise ConfigError(f"--output {str(output)!r}: {reason}") from None
+
+    if not is_utf8(str(resolved)):
+        raise ConfigError(
+            f"--output {str(output)!r} is not UTF-8, as KFP's paths are; choose another folder, or"
+            " set PYTHONUTF8=1 where the terminal is not UTF-8"
+        )
 
     for source in sources:
         if not source.startswith("s3://") and resolved.is_relative_to(Path(source).resolve()):

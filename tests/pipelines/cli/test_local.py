@@ -129,7 +129,7 @@ def test_a_dry_run_prints_the_plan_and_runs_nothing(
         ([], "data is not set; add --param data=FOLDER_OR_PARQUET, or --demo"),
         (["--param", "data=photos"], "backbone is not set; add --param backbone=PLACE"),
         ([*VALUES, "--pretrain", "all"], "--pretrain 'all' must be one of none, unlabelled"),
-        ([*VALUES, "--params", "absent.yaml"], "parameter file absent.yaml: "),
+        ([*VALUES, "--params", "absent.yaml"], "absent.yaml: cannot be read (No such file"),
     ],
 )
 def test_what_is_missing_or_wrong_is_told_before_anything_runs(
@@ -175,6 +175,23 @@ def test_a_folder_of_runs_that_cannot_be_one_is_refused_before_anything_is_made(
         assert capsys.readouterr().err.startswith(f"error: {says}")
     assert given == {}
     assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_a_folder_whose_name_is_not_utf8_is_refused(
+    given: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """KFP cannot hand it over; so it is with an umlaut where Python is told to be ASCII."""
+    name = "a\udcff"
+    (tmp_path / name).mkdir()
+    for data in (name, f"{name}/absent"):
+        with pytest.raises(SystemExit) as caught:
+            main(["run", *VALUES, "--param", f"data={data}"])
+        assert caught.value.code == 42
+        error = capsys.readouterr().err
+        assert error.startswith("error: data=")
+        assert "\\udcff" in error
+        assert "is not UTF-8" in error
+    assert given == {}
 
 
 def test_the_folder_of_a_further_source_is_refused_too(

@@ -36,8 +36,8 @@ def test_a_folder_that_may_not_be_written_is_refused(
         check_output(tmp_path / "a/runs")
 
 
-@pytest.mark.parametrize("name", ["x" * 300, "a\0b"])
-def test_a_name_that_no_file_can_have_is_refused(tmp_path: Path, name: str) -> None:
+@pytest.mark.parametrize("name", ["x" * 300, "a\0b", "a\udcff"])
+def test_a_name_that_no_folder_of_runs_can_have_is_refused(tmp_path: Path, name: str) -> None:
     with pytest.raises(ConfigError, match=r"^--output"):
         check_output(tmp_path / name)
 
