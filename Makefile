@@ -129,9 +129,10 @@ $(TOOLS)/.installed: locks/installer.txt locks/tools.txt
 lock: $(TOOLS)/.installed ## compile locks/ from the requirements and constraints.txt (asks the package index)
 	$(TOOLS)/bin/python locks/compile.py
 
+# It warns that a list of packages has no graph of their dependencies.
 sbom: $(TOOLS)/.installed ## bills of materials (CycloneDX) of the environment and of both kinds of images, in build/sbom
 	mkdir -p build/sbom
-	set -e; for set in run image-cpu image-trainer cuda; do $(TOOLS)/bin/cyclonedx-py requirements locks/$$set.txt \
+	set -e; export PYTHONWARNINGS=ignore; for set in run image-cpu image-trainer; do $(TOOLS)/bin/cyclonedx-py requirements locks/$$set.txt \
 		--pyproject pyproject.toml --output-reproducible --output-file build/sbom/$$set.cdx.json; done
 
 audit: $(TOOLS)/.installed ## known vulnerabilities of all pins; skipped, saying so, where no advisories can be reached

@@ -221,6 +221,15 @@ def test_every_pod_is_labelled_unprivileged_and_has_scratch(compiled: Compile) -
         assert executor["imagePullPolicy"] == "IfNotPresent"
 
 
+def test_every_step_is_pulled_as_the_profile_says(compiled: Compile, tmp_path: Path) -> None:
+    file = tmp_path / "private.yaml"
+    file.write_text("training: {}\nimage_pull_policy: Always\nsecrets: {image_pull: [one, two]}\n")
+    for executor in _executors(compiled(profile=load_profile(str(file)))[1]).values():
+        assert executor["imagePullPolicy"] == "Always"
+        secrets = [secret["secretName"] for secret in executor["imagePullSecret"]]
+        assert secrets == ["one", "two"]
+
+
 def test_the_store_reaches_the_steps_that_need_it_by_reference_only(compiled: Compile) -> None:
     executors = _executors(compiled()[1])
     with_store = {name for name, executor in executors.items() if "configMapAsEnv" in executor}
