@@ -64,6 +64,10 @@ def _call(node: ast.Call) -> Iterator[str]:
     options = {keyword.arg: ast.unparse(keyword.value) for keyword in node.keywords}
     if name.endswith("np.load") and options.get("allow_pickle") != "False":
         yield f"{node.lineno}: {name}() without allow_pickle=False"
+    if name.endswith((".from_pretrained", ".from_config")) and (
+        options.get("trust_remote_code") != "False" and not name.startswith("PeftModel.")
+    ):
+        yield f"{node.lineno}: {name}() without trust_remote_code=False"
     for option in ("trust_remote_code", "shell"):
         if options.get(option, "False") != "False":
             yield f"{node.lineno}: {name}({option}={options[option]})"
@@ -86,11 +90,32 @@ def test_the_source_reads_nothing_unsafely(file: Path) -> None:
         "eval(x)",
         "dist.all_gather_object(a, b)",
         "from_pretrained(x, trust_remote_code=True)",
+        "AutoModel.from_pretrained(x)",
+        "AutoModel.from_config(x)",
         "subprocess.run(c, shell=True)",
     ],
 )
 def test_the_rule_finds_what_it_is_for(line: str) -> None:
     assert len(list(findings(line))) == 1
+
+
+def test_weights_are_read_in_one_place() -> None:
+    """Every other module hands its folder to models/loading.py, which screens it first.
+
+    A checkpoint of training is read by its own module, which verifies its manifest first.
+    """
+    readers = {"from_pretrained", "load_file", "safe_open", "load_model"}
+    found = {
+        file.relative_to(ROOT).as_posix()
+        for file in SOURCES
+        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8")))
+        if (isinstance(node, ast.Attribute) and node.attr in readers)
+        or (isinstance(node, ast.ImportFrom) and readers & {alias.name for alias in node.names})
+    }
+    assert found == {
+        "components/shared/models/loading.py",
+        "components/shared/training/checkpoint/files.py",
+    }
 
 
 def test_safe_forms_are_not_reported() -> None:

@@ -96,7 +96,7 @@ def _stock_model(classifier: Classifier, order: list[int]) -> Any:
     # Unset means softmax everywhere; the pipeline of transformers 4.45 applies a sigmoid for
     # "single_label_classification".
     config.problem_type = None
-    model = AutoModelForImageClassification.from_config(config)
+    model = AutoModelForImageClassification.from_config(config, trust_remote_code=False)
     model.base_model.load_state_dict(classifier.backbone.state_dict())
     head = classifier.head.linear
     model.classifier.load_state_dict({"weight": head.weight[order], "bias": head.bias[order]})

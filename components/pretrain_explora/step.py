@@ -10,7 +10,9 @@ from components.pretrain_explora.config import PretrainExploraConfig
 from components.shared.contracts.artifact_kinds import Kind
 from components.shared.contracts.artifacts import Manifest, verify_dir, write_json, writing
 from components.shared.contracts.errors import (
+    PERMANENT_EXIT_CODE,
     ConfigError,
+    DataError,
     LeakageViolationError,
     PermanentError,
     TransientError,
@@ -18,6 +20,9 @@ from components.shared.contracts.errors import (
 from components.shared.contracts.step import InputDir, OutputDir, main
 from components.shared.data.train_images import TrainImages
 from components.shared.data.train_labels import read_train_labels
+from components.shared.model_files.folder import CONFIG
+from components.shared.model_files.model_config import checked_config
+from components.shared.model_files.reading import read_document
 from components.shared.training.session.training_session import TrainingSession
 
 STEP = "pretrain_explora"
@@ -82,14 +87,17 @@ def run(
 
 def _check(config: PretrainExploraConfig, images: TrainImages, pretrained: Path) -> None:
     """Refuse what can be refused before a process is started or a model is loaded."""
-    document = json.loads((pretrained / "config.json").read_text(encoding="utf-8"))
-    if config.explora_objective == "mae" and document.get("model_type") not in _NO_ROPE:
+    where = f"backbone={str(pretrained)!r}"
+    document = checked_config(
+        read_document(pretrained, CONFIG, where, error=DataError), where, error=DataError
+    )
+    if config.explora_objective == "mae" and document["model_type"] not in _NO_ROPE:
         raise ConfigError(
-            f"explora_objective='mae' leaves patches out, which a {document.get('model_type')!r}"
+            f"explora_objective='mae' leaves patches out, which a {document['model_type']!r}"
             " backbone's rotary positions do not allow; use dino"
         )
 
-    patch = int(document.get("patch_size", 1))
+    patch = document.get("patch_size", 1)
     size = min(config.explora_crop_size, images.image_size)
     if size < 2 * patch:
         raise ConfigError(
@@ -132,7 +140,10 @@ def _verified(pretrained: Path, work: Path) -> dict[str, float]:
     )
     if finished.returncode:
         last = " | ".join(finished.stderr.strip().splitlines()[-3:])
-        raise TransientError(f"the merged backbone could not be loaded again: {last}")
+        is_permanent = finished.returncode == PERMANENT_EXIT_CODE
+        raise (PermanentError if is_permanent else TransientError)(
+            f"the merged backbone could not be loaded again: {last}"
+        )
 
     found: dict[str, float] = json.loads(result.read_text(encoding="utf-8"))
     for name, difference in found.items():

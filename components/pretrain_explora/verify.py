@@ -8,6 +8,8 @@ import argparse
 from pathlib import Path
 
 from components.shared.contracts.artifacts import write_json
+from components.shared.contracts.errors import StreetVisionError
+from components.shared.contracts.step import fail
 from components.shared.models.backbone import exact_tokens, load_backbone
 from components.shared.models.loading import load_adapter, read_tensors
 
@@ -23,6 +25,10 @@ def differences(source: Path, merged: Path, probe: Path) -> dict[str, float]:
     Returns:
         One difference of the merged backbone ("merged"), and one of the source with the stored
         adapter ("adapter").
+
+    Raises:
+        DataError: A backbone is refused (`load_backbone`).
+        ArtifactError: The adapter or the probe is refused.
     """
     tensors = read_tensors(probe, {"pixels": None, "tokens": None}, str(probe.parent))
     models = {
@@ -40,12 +46,19 @@ def differences(source: Path, merged: Path, probe: Path) -> dict[str, float]:
 
 
 def main() -> None:
-    """Write the differences of the command line's backbones as JSON."""
+    """Write the differences of the command line's backbones as JSON.
+
+    Ends with 42 where a backbone or the adapter cannot be loaded (`differences`).
+    """
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n", 1)[0])
     for name in ("source", "merged", "probe", "result"):
         parser.add_argument(name, type=Path)
     paths = parser.parse_args()
-    write_json(paths.result, differences(paths.source, paths.merged, paths.probe))
+    try:
+        found = differences(paths.source, paths.merged, paths.probe)
+    except StreetVisionError as error:
+        fail(error)
+    write_json(paths.result, found)
 
 
 if __name__ == "__main__":

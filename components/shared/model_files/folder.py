@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from components.shared.contracts.documents import MOST_BYTES
 from components.shared.contracts.errors import ArtifactError, PermanentError
 from components.shared.contracts.listing import first_of, printable, shown
 from components.shared.model_files.image_statistics import (
@@ -96,6 +97,11 @@ def screen(
             )
 
     files = {name: real_file(folder, name, where, error=error) for name in documents.names}
+    for name in set(documents.names) - set(documents.weights):
+        size = files[name].stat().st_size
+        if size > MOST_BYTES:
+            raise error(f"{where}: {name} has {size:,} bytes, more than {MOST_BYTES:,}")
+
     stored = {
         name: check_tensors(files[name], f"{where}: {name}", error=error)
         for name in documents.weights

@@ -24,6 +24,7 @@ from components.shared.contracts.errors import (
 )
 from components.shared.models.backbone import image_statistics
 from components.shared.storage import Store, StoreSettings
+from tests.bundles import edit_json, edit_weights
 from tests.components.conftest import write_backbone
 
 
@@ -217,3 +218,49 @@ def test_a_place_that_cannot_be_is_refused(
 ) -> None:
     with pytest.raises(kind, match=message):
         _import(source, tmp_path / "backbone")
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda folder: edit_json(folder / "config.json", auto_map={"AutoModel": "evil/repo--m.M"}),
+        lambda folder: edit_json(folder / "config.json", hidden_act="zzz"),
+        lambda folder: edit_json(folder / "config.json", num_hidden_layers=1),
+        lambda folder: edit_json(folder / "preprocessor_config.json", image_std=[0, 0, 0]),
+        lambda folder: (folder / "config.json").write_text("[" * 50_000),
+        lambda folder: edit_weights(
+            folder / "model.safetensors", lambda t: {n: v / 0 for n, v in t.items()}
+        ),
+        lambda folder: edit_weights(
+            folder / "model.safetensors", lambda t: {n: v.int() for n, v in t.items()}
+        ),
+    ],
+)
+def test_messages_name_the_place_that_the_user_gave(
+    damage: Any,
+    folder: Path,
+    s3: StoreSettings,
+    bucket: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for name, value in s3.to_environment().items():
+        monkeypatch.setenv(name, value)
+    damage(folder)
+    for file in folder.iterdir():
+        Store(s3).put(bucket, f"models/{file.name}", file)
+    for place in (str(folder), f"s3://{bucket}/models"):
+        with pytest.raises(DataError, match=f"^backbone='{place}'") as caught:
+            _import(place, tmp_path / "backbone")
+        assert "partial" not in str(caught.value)
+        assert {entry.name for entry in tmp_path.iterdir()} == {"folder"}
+
+
+def test_a_licence_that_is_a_link_out_of_the_folder_is_not_copied(
+    folder: Path, tmp_path: Path
+) -> None:
+    (folder / "LICENSE").unlink()
+    (folder / "LICENSE").symlink_to("/etc/passwd")
+    with pytest.raises(DataError, match="LICENSE is a link out of the folder"):
+        _import(folder, tmp_path / "backbone")
+    assert not (tmp_path / "backbone").exists()

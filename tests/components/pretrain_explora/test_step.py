@@ -4,6 +4,7 @@ import csv
 import dataclasses
 import json
 import shutil
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +18,7 @@ from transformers import AutoModel
 
 from components.import_backbone.component import import_backbone
 from components.ingest_dataset.component import ingest_dataset
+from components.pretrain_explora import verify
 from components.pretrain_explora.component import pretrain_explora
 from components.pretrain_explora.config import PretrainExploraConfig
 from components.pretrain_explora.step import run
@@ -35,6 +37,7 @@ from components.shared.models.backbone import exact_tokens
 from components.split_dataset.component import split_dataset
 from components.train_baseline.component import train_baseline
 from components.train_gate.component import train_gate
+from tests.bundles import edit_json
 from tests.components.conftest import TinyRun
 from tests.components.shared.data.test_train_images import signed_again
 
@@ -352,3 +355,17 @@ def test_a_merged_backbone_that_differs_is_found(
     found = differences(tiny.backbone, damaged, tmp_path / "probe.safetensors")
     assert found["merged"] > 1e-4
     assert found["adapter"] <= 1e-6
+
+
+def test_an_adapter_that_leads_elsewhere_ends_the_verification_for_good(
+    tiny: TinyRun, adapted: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    save_file({"pixels": torch.ones(1), "tokens": torch.ones(1)}, tmp_path / "probe.safetensors")
+    damaged = Path(shutil.copytree(adapted, tmp_path / "damaged"))
+    edit_json(damaged / "adapter/adapter_config.json", base_model_name_or_path="evil/model")
+    paths = (tiny.backbone, damaged, tmp_path / "probe.safetensors", tmp_path / "result.json")
+    monkeypatch.setattr(sys, "argv", ["verify", *map(str, paths)])
+    with pytest.raises(SystemExit) as ended:
+        verify.main()
+    assert ended.value.code == 42
+    assert not (tmp_path / "result.json").exists()

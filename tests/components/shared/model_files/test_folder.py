@@ -38,6 +38,11 @@ def _index(weight_map: Any) -> Callable[[Path], object]:
     return lambda folder: (folder / INDEX).write_text(text)
 
 
+def _sparse(file: Path) -> None:
+    with file.open("wb") as stream:
+        stream.truncate(2**40)
+
+
 def _shard(folder: Path, **options: Any) -> None:
     AutoModel.from_pretrained(folder).save_pretrained(
         folder.parent / "sharded", max_shard_size="20KB", **options
@@ -102,6 +107,7 @@ def test_shards_pass_with_their_index(folder: Path) -> None:
         (lambda f: (f / "LICENSE").symlink_to("LICENSE"), "LICENSE cannot be read"),
         (lambda f: (f / "LICENSE").symlink_to("gone"), "LICENSE cannot be read"),
         (lambda f: (f / "README.md").mkdir(), "README.md is not a regular file"),
+        (lambda f: _sparse(f / "LICENSE"), "LICENSE has 1,099,511,627,776 bytes, more than"),
         (lambda f: os.mkfifo(f / "LICENSE"), "LICENSE is not a regular file"),
         (lambda f: (f / "config.json").write_bytes(b" " * 2**25), "config.json has .* bytes, more"),
         (

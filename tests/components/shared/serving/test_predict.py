@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 
 from components.shared.calibration.linear import Temperature
-from components.shared.contracts.artifacts import write_json, writing
+from components.shared.contracts.artifacts import read_manifest, write_json, writing
 from components.shared.contracts.config import Config
 from components.shared.contracts.outcomes import Outcomes
 from components.shared.policies.policy import ScrcPolicy
@@ -333,9 +333,22 @@ def test_what_is_not_a_bundle_is_refused(run: Run, inputs: Inputs, tmp_path: Pat
     assert "kind is 'Checkpoint'" in err
 
 
+def test_a_digest_accepts_one_bundle_only(run: Run, bundle: Path, tmp_path: Path) -> None:
+    image = write_images(tmp_path / "kinds")[0]
+    digest = read_manifest(bundle).content_digest
+    assert run("--digest", digest.upper(), bundle, image)[0] == 0
+    code, out, err = run("--digest", "0" * 64, bundle, image)
+    assert (code, out) == (42, "")
+    assert f"its content digest is {digest}, expected '{'0' * 64}'" in err
+    code, _, err = run("--digest", digest[:-1], bundle, image)
+    assert code == 2
+    assert "must be 64 hex digits" in err
+
+
 def test_help_teaches_by_example(run: Run) -> None:
     code, out, _ = run("--help")
     assert code == 0
+    assert "the content digest that the run printed" in " ".join(out.split())
     assert "python -m components.shared.serving.predict bundle photo1.jpg" in out
     assert '"decision": "Roadwork"' in out
     code, _, err = run("bundle", "a.jpg", "--batch-size", "0")
