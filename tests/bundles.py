@@ -227,6 +227,7 @@ def write_evaluation(path: Path, policy: Policy) -> None:
         "n_per_outcome": dict.fromkeys(policy.outcomes.names, 8),
         "n_groups": 4,
         "policy": policy.to_json(),
+        "policies": {policy.kind: {}},
     }
     with writing(path, kind="Evaluation", step="evaluate", config=Config()) as out:
         write_json(out / "eval_report.json", report | {"metrics": metrics})

@@ -1,6 +1,5 @@
 """The deployable directory: the model, exactly one policy, and the files that verify them."""
 
-import json
 import shutil
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -21,10 +20,11 @@ from components.shared.contracts.artifacts import (
     writing,
 )
 from components.shared.contracts.errors import ArtifactError
-from components.shared.contracts.listing import say
+from components.shared.contracts.listing import say, shown
 from components.shared.contracts.step import InputDir, OutputDir, main
 from components.shared.data.dataset import Dataset
 from components.shared.policies.early_exit import read_early_exit, write_early_exit
+from components.shared.policies.evaluation_report import read_report
 from components.shared.policies.logit_affine import logit_affine_of
 from components.shared.policies.policy import Policy, parse_policy
 from components.shared.policies.policy_artifact import (
@@ -182,7 +182,7 @@ def _read_inputs(
         policy_path=policy_path,
         policy=policy,
         distilled_policy=read_distilled_policy(softmax_policy),
-        report=json.loads((evaluation / "eval_report.json").read_text(encoding="utf-8")),
+        report=read_report(evaluation),
         dataset=data,
         manifests=manifests,
     )
@@ -198,8 +198,8 @@ def _check_inputs(inputs: _Inputs) -> None:
     class_names = read_spec(inputs.checkpoint).class_names
     if class_names != inputs.policy.class_names:
         raise ArtifactError(
-            f"checkpoint has class_names {list(class_names)}, the policy has"
-            f" {list(inputs.policy.class_names)}"
+            f"checkpoint has class_names {shown(list(class_names))}, the policy has"
+            f" {shown(list(inputs.policy.class_names))}"
         )
 
     digest = inputs.manifests["dataset"].content_digest

@@ -1,14 +1,15 @@
 """Extended pre-training of a backbone on the images of TRAIN."""
 
-import json
 import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 from components.pretrain_explora.config import PretrainExploraConfig
 from components.shared.contracts.artifact_kinds import Kind
 from components.shared.contracts.artifacts import Manifest, verify_dir, write_json, writing
+from components.shared.contracts.documents import read_object
 from components.shared.contracts.errors import (
     PERMANENT_EXIT_CODE,
     ConfigError,
@@ -70,7 +71,7 @@ def run(
     _check(config, images, pretrained)
 
     with training.run("components.pretrain_explora.train") as work:
-        summary = json.loads((work / "training.json").read_text(encoding="utf-8"))
+        summary = read_object(work / "training.json", dict[str, Any])
         summary["max_difference"] = _verified(pretrained, work)
         with writing(
             adapted, kind=Kind.BACKBONE, step=STEP, config=config, inputs=inputs, summary=summary
@@ -145,7 +146,7 @@ def _verified(pretrained: Path, work: Path) -> dict[str, float]:
             f"the merged backbone could not be loaded again: {last}"
         )
 
-    found: dict[str, float] = json.loads(result.read_text(encoding="utf-8"))
+    found = read_object(result, dict[str, float])
     for name, difference in found.items():
         if not difference <= _TOLERANCE:
             raise PermanentError(

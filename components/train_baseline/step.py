@@ -1,10 +1,11 @@
 """Training of a classifier in one mode, and its logits on VAL_SELECT."""
 
-import json
 import shutil
+from typing import Any
 
 from components.shared.contracts.artifact_kinds import Kind
 from components.shared.contracts.artifacts import verify_dir, writing
+from components.shared.contracts.documents import read_object
 from components.shared.contracts.errors import DataError
 from components.shared.contracts.step import InputDir, OutputDir, main
 from components.shared.data.dataset import Dataset
@@ -51,7 +52,7 @@ def run(
 
     with training.run("components.train_baseline.train") as work:
         inputs = {"dataset": data.manifest, "splits": assignment.manifest, "backbone": base}
-        summary = json.loads((work / "training.json").read_text(encoding="utf-8"))
+        summary = read_object(work / "training.json", dict[str, Any])
         with writing(
             checkpoint,
             kind=Kind.CHECKPOINT,

@@ -1,10 +1,11 @@
 """Training of a gate, and the logits and gate scores of VAL_CALIB and VAL_TEST."""
 
-import json
 import shutil
+from typing import Any
 
 from components.shared.contracts.artifact_kinds import Kind
 from components.shared.contracts.artifacts import verify_dir, writing
+from components.shared.contracts.documents import read_object
 from components.shared.contracts.step import InputDir, OutputDir, main
 from components.shared.data.dataset import Dataset
 from components.shared.data.splits import read_splits, refuse_foreign
@@ -59,7 +60,7 @@ def run(
 
     with training.run("components.train_gate.train") as work:
         inputs = {"dataset": data.manifest, "splits": assignment.manifest, "checkpoint": base}
-        summary = json.loads((work / "training.json").read_text(encoding="utf-8"))
+        summary = read_object(work / "training.json", dict[str, Any])
         with writing(
             gate_checkpoint,
             kind=Kind.CHECKPOINT,

@@ -1,7 +1,6 @@
 """Verbs that need no cluster: run the pipeline here, list its parameters, answer from a bundle."""
 
 import contextlib
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -171,13 +170,13 @@ def _run(
     values: dict[str, Any], output: Path, variant: "Variant", store: "LocalStore | None"
 ) -> None:
     """Run, register the bundle where there is a store, and print a summary."""
+    from components.shared.policies.evaluation_report import read_report
     from pipelines.local.run import run_local
 
     finished = run_local(values, output, variant)
     registered = store.register(finished.bundle) if store is not None else ""
 
-    report = finished.evaluation / "eval_report.json"
-    print(_summary(json.loads(report.read_text(encoding="utf-8"))))
+    print(_summary(read_report(finished.evaluation)))
     print(f"report: {_shown(finished.report)}")
     print(f"digest: {read_manifest(finished.bundle).content_digest}")
     print(f"bundle: {_shown(finished.bundle)}")

@@ -1,10 +1,9 @@
 """Download of a run's artifacts from the object store, verified against their manifests."""
 
-import json
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 
-from components.shared.contracts.artifacts import MANIFEST
+from components.shared.contracts.artifacts import MANIFEST, parse_manifest
 from components.shared.contracts.errors import ArtifactError
 from components.shared.storage import Store
 from components.shared.storage.artifacts import download_artifact
@@ -36,7 +35,8 @@ def download_run(
     for artifact in artifacts:
         path = _below(output, artifact.removeprefix(folder + "/"))
         path.parent.mkdir(parents=True, exist_ok=True)
-        kind = json.loads(store.read(bucket, f"{artifact}/{MANIFEST}"))["kind"]
+        where = f"s3://{bucket}/{artifact}/{MANIFEST}"
+        kind = parse_manifest(store.read(bucket, f"{artifact}/{MANIFEST}"), where).kind
         download_artifact(store, bucket, artifact, path, kind=kind)
         yield path, True
 

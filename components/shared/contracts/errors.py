@@ -76,6 +76,14 @@ class InfeasibleError(PermanentError):
     """
 
 
+def error_class(name: object) -> type[StreetVisionError] | None:
+    """Return the class of this module that a record names; None where there is none."""
+    found = globals().get(name) if isinstance(name, str) else None
+    if isinstance(found, type) and issubclass(found, StreetVisionError):
+        return found
+    return None
+
+
 def one_line(error: BaseException) -> str:
     """The error as a single line, for status.json, logs and the terminal.
 

@@ -17,7 +17,7 @@ import numpy.typing as npt
 from components.shared.contracts.artifacts import write_json
 from components.shared.contracts.documents import is_number, read_object
 from components.shared.contracts.errors import ArtifactError
-from components.shared.contracts.listing import first_of
+from components.shared.contracts.listing import first_of, shown
 from components.shared.policies.calibration_split import one_per_group
 from components.shared.policies.logits import Logits
 from components.shared.policies.policy import Policy
@@ -154,7 +154,7 @@ def read_early_exit(directory: Path) -> EarlyExit | None:
 
     found = read_object(file, EarlyExit)
     wrong = [
-        f"{name}={value}"
+        f"{name}={shown(value)}"
         for name, value in asdict(found).items()
         if not (value is None or is_number(value))
         or (name.startswith("n_") and value < 0)

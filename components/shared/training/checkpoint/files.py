@@ -5,22 +5,24 @@ artifact: staged, synced, renamed, verified before it is read. The names sort by
 asked, so one that goes backwards is harmless.
 """
 
-import json
+import re
 import shutil
 from collections.abc import Collection
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from components.shared.contracts.artifact_kinds import Kind
 from components.shared.contracts.artifacts import read_manifest, verify_dir, write_json, writing
 from components.shared.contracts.config import Config
+from components.shared.contracts.documents import read_object
 from components.shared.contracts.errors import ArtifactError
-from components.shared.contracts.listing import say
+from components.shared.contracts.listing import say, shown
 
 # Steps import this module to find checkpoints; torch is for the processes that train.
 if TYPE_CHECKING:
     from components.shared.training.loop.state import TrainingState
 
+_NAME = re.compile(r"step-[0-9]{9,18}")
 _TENSORS, _DOCUMENT = "state.safetensors", "state.json"
 
 
@@ -37,18 +39,37 @@ def write(directory: Path, state: "TrainingState", *, step: str, config: Config)
 
 
 def read(path: Path) -> "TrainingState":
-    """Read a checkpoint that `newest` has verified."""
+    """Read a checkpoint that `newest` has verified.
+
+    Raises ArtifactError where its content is none; `restore` checks whether it fits the training.
+    """
+    from safetensors import SafetensorError
     from safetensors.torch import load_file
 
     from components.shared.training.loop.state import TrainingState
 
-    document = json.loads((path / _DOCUMENT).read_text(encoding="utf-8"))
-    return TrainingState(load_file(path / _TENSORS), document)
+    document = read_object(path / _DOCUMENT, dict[str, Any])
+    for name in ("step", "best_epoch"):
+        if type(document.get(name)) is not int or document[name] < 0:
+            raise ArtifactError(
+                f"{path / _DOCUMENT}: {name}={shown(document.get(name))} must be an integer >= 0"
+            )
+
+    try:
+        return TrainingState(load_file(path / _TENSORS), document)
+    except (OSError, SafetensorError) as error:
+        raise ArtifactError(f"{path / _TENSORS}: cannot be read ({shown(str(error))})") from error
 
 
 def all_of(directory: Path) -> list[Path]:
     """Return every checkpoint directory below `directory`, oldest first, verified or not."""
-    return sorted(path for path in directory.glob("step-*") if path.is_dir())
+    found = (path for path in directory.glob("step-*") if is_name(path.name))
+    return sorted(path for path in found if path.is_dir())
+
+
+def is_name(name: str) -> bool:
+    """Return whether a directory's name is that of a checkpoint."""
+    return _NAME.fullmatch(name) is not None
 
 
 def step_of(name: str) -> int:
@@ -83,9 +104,11 @@ def prune(directory: Path, keep: Collection[str] = ()) -> None:
     paths = all_of(directory)
     for path in paths:
         try:
-            best_epochs.setdefault(read_manifest(path).summary["best_epoch"], path.name)
+            best_epoch = read_manifest(path).summary.get("best_epoch")
         except ArtifactError:
             continue
+        if type(best_epoch) is int:
+            best_epochs.setdefault(best_epoch, path.name)
 
     best = best_epochs[max(best_epochs)] if best_epochs else ""
     for path in paths[:-1]:

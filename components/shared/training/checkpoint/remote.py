@@ -10,10 +10,12 @@ import json
 import socket
 import uuid
 from collections.abc import Collection
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Self
 
 from components.shared.contracts.artifact_kinds import Kind
+from components.shared.contracts.documents import as_type, parse_json
 from components.shared.contracts.errors import ArtifactError, OvertakenError, one_line
 from components.shared.contracts.listing import say
 from components.shared.storage import Store, split_uri
@@ -28,6 +30,14 @@ from components.shared.training.checkpoint import files as checkpoint_files
 
 _POINTER, _FAILURE, _MANIFEST = "latest", "failed.json", "/manifest.json"
 _CLAIM_ATTEMPTS = 5
+
+
+@dataclass(frozen=True)
+class _Pointer:
+    """The document of `latest`."""
+
+    owner: str
+    checkpoint: str
 
 
 class RemoteCheckpoints:
@@ -93,7 +103,10 @@ class RemoteCheckpoints:
         }
 
         # Newest first.
-        names = sorted({key.split("/")[0] for key in keys if key.startswith("step-")}, reverse=True)
+        found = {key.split("/")[0] for key in keys}
+        names = sorted(
+            (name for name in found if checkpoint_files.is_name(_local_name(name))), reverse=True
+        )
 
         for name in names:
             local = _local_name(name)
@@ -141,17 +154,14 @@ class RemoteCheckpoints:
 
         self._prune({path.name, *keep})
 
-    def failure(self) -> dict[str, Any] | None:
+    def failure(self) -> bytes | None:
         """The record of a permanent failure, if an earlier attempt left one."""
         try:
-            record: dict[str, Any] = json.loads(
-                self._store.read(
-                    self._bucket, self._prefix + _FAILURE, most_bytes=MOST_DOCUMENT_BYTES
-                )
+            return self._store.read(
+                self._bucket, self._prefix + _FAILURE, most_bytes=MOST_DOCUMENT_BYTES
             )
         except ObjectNotFoundError:
             return None
-        return record
 
     def record_failure(self, record: dict[str, Any]) -> None:
         """Leave the record for later attempts."""
@@ -187,8 +197,13 @@ class RemoteCheckpoints:
             )
         except ObjectNotFoundError:
             return {}, None
-        pointer: dict[str, Any] = json.loads(data)
-        return pointer, etag
+        where = f"{self.location}/{_POINTER}"
+        try:
+            return asdict(as_type(parse_json(data, where), _Pointer, where)), etag
+        except ArtifactError as error:
+            # As if there were none: whoever moves it next does so under its ETag.
+            say(f"warning: no pointer to checkpoints: {one_line(error)}")
+            return {}, etag
 
     def _move(self, checkpoint: str, etag: str | None) -> None:
         document = _document({"owner": self.owner, "checkpoint": checkpoint})

@@ -4,21 +4,22 @@ Own records instead of torch's `errors.record`: its reply file has the error's c
 text, and orders failures by the wall clock in whole seconds, in which all ranks fail after one.
 """
 
-import json
 import signal
 import time
 from pathlib import Path
 from typing import Any
 
-from components.shared.contracts import errors
 from components.shared.contracts.artifacts import write_json
 from components.shared.contracts.disk import full_disk
+from components.shared.contracts.documents import read_object
 from components.shared.contracts.errors import (
     PERMANENT_EXIT_CODE,
+    ArtifactError,
     MemoryExhaustedError,
     PermanentError,
     StreetVisionError,
     TransientError,
+    error_class,
     one_line,
 )
 from components.shared.training.launch.heartbeat import Heartbeat
@@ -50,16 +51,16 @@ def reported_error(
     that was. `out_of_memory`: whether the kernel killed a process of the container meanwhile for
     want of memory; None: unknown.
     """
-    reports = [_read(file) for file in directory.glob(_ERROR_FILE.format(rank="*"))]
+    files = sorted(directory.glob(_ERROR_FILE.format(rank="*")))
+    reports = [report for file in files if (report := _read(file)) is not None]
     reports.sort(key=lambda report: report["monotonic_ns"])
 
     for report in reports:
-        kind = getattr(errors, report["class"], None)
-        if isinstance(kind, type) and issubclass(kind, StreetVisionError):
-            return kind(report["message"])
+        named = error_class(report["class"])
+        if named is not None:
+            return named(report["message"])
 
-    agent = directory / AGENT_FILE
-    failures = json.loads(agent.read_text(encoding="utf-8"))["failures"] if agent.is_file() else []
+    failures = _failures(directory / AGENT_FILE)
     for failure in failures:
         if failure["exit_code"] == PERMANENT_EXIT_CODE:
             return PermanentError(
@@ -104,6 +105,25 @@ def _killed(message: str, name: str, out_of_memory: bool | None) -> TransientErr
     )
 
 
-def _read(file: Path) -> dict[str, Any]:
-    document: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
-    return document | {"rank": int(file.stem.removeprefix("error-rank"))}
+def _read(file: Path) -> dict[str, Any] | None:
+    """Return the report of a rank; None where the file holds none, as on a full disk."""
+    try:
+        document = read_object(file, dict[str, str | int])
+    except ArtifactError:
+        return None
+
+    rank = file.stem.removeprefix("error-rank")
+    types = {"class": str, "message": str, "monotonic_ns": int}
+    if not rank.isdecimal() or any(type(document.get(name)) is not t for name, t in types.items()):
+        return None
+    return document | {"rank": int(rank)}
+
+
+def _failures(file: Path) -> list[dict[str, int]]:
+    """Return rank and exit code of the ranks that failed; none where the file does not say."""
+    try:
+        document = read_object(file, dict[str, list[dict[str, int]]])
+    except ArtifactError:
+        return []
+    failures = document.get("failures", [])
+    return [failure for failure in failures if failure.keys() == {"rank", "exit_code"}]

@@ -12,6 +12,9 @@ from typing import Any
 
 import torch
 
+from components.shared.contracts.documents import as_type
+from components.shared.contracts.errors import ArtifactError
+from components.shared.contracts.listing import first_of
 from components.shared.training.loop import rng
 from components.shared.training.loop.distributed import World
 from components.shared.training.loop.trainer import Trainer
@@ -45,6 +48,21 @@ class TrainingState:
     def step(self) -> int:
         """Number of finished optimiser steps."""
         return int(self.document["step"])
+
+
+@dataclass(frozen=True)
+class _Document:
+    """The JSON document of a checkpoint."""
+
+    step: int
+    epoch: int
+    best_epoch: int
+    columns: list[str]
+    schedule: dict[str, int]
+    micro_batch_size: int
+    probes_left: int
+    n_processes: int
+    device: str
 
 
 def capture(trainer: Trainer, position: Position, world: World) -> TrainingState:
@@ -97,7 +115,11 @@ def capture(trainer: Trainer, position: Position, world: World) -> TrainingState
 
 
 def restore(state: TrainingState, trainer: Trainer, position: Position, world: World) -> str:
-    """Put everything back; returns in words how exact the continuation is."""
+    """Put everything back; returns in words how exact the continuation is.
+
+    Raises ArtifactError where the checkpoint's content is not that of such a training.
+    """
+    _check(state, trainer, position)
     tensors, document = state.tensors, state.document
     same = (document["n_processes"], document["device"]) == (world.size, world.device.type)
     trainer.limit_micro_batch(document["micro_batch_size"])
@@ -133,6 +155,33 @@ def restore(state: TrainingState, trainer: Trainer, position: Position, world: W
         )
 
     return "identical to an uninterrupted training"
+
+
+def _check(state: TrainingState, trainer: Trainer, position: Position) -> None:
+    """Raise ArtifactError where documents or tensors are missing or of another shape."""
+    where = "state.json of the checkpoint"
+    document = as_type(state.document, _Document, where)
+
+    shapes = {
+        f"{group}/{name}": tuple(value.shape)
+        for group, values in _groups(trainer, position).items()
+        for name, value in zip(trainer.names, values, strict=True)
+    }
+    shapes |= {
+        f"buffers/{name}": tuple(value.shape) for name, value in trainer.task.module.named_buffers()
+    }
+    found = {name: tuple(tensor.shape) for name, tensor in state.tensors.items()}
+    wrong = [name for name, shape in shapes.items() if found.get(name) != shape]
+
+    ranks = {"generators": 2, "learning_rates": 1, "losses": 1, "best_value": 0}
+    wrong += [name for name, rank in ranks.items() if len(found.get(name, (0,) * 9)) != rank]
+    if found.get("history", ())[1:] != ((len(document.columns),) if document.columns else ()):
+        wrong.append("history")
+    if wrong:
+        raise ArtifactError(
+            f"the checkpoint of step {document.step} is of another training: {first_of(wrong)}"
+            " missing or of another shape; delete it"
+        )
 
 
 def _groups(trainer: Trainer, position: Position) -> dict[str, list[torch.Tensor]]:

@@ -9,6 +9,7 @@ import numpy.typing as npt
 from components.shared.contracts.artifact_kinds import Kind
 from components.shared.contracts.artifacts import Manifest, writing
 from components.shared.contracts.config import Config
+from components.shared.data.arrays import load_array
 from components.shared.data.dataset import Dataset
 from components.shared.data.splits import Splits
 from components.shared.policies.logits import Logits, Views, write_logits
@@ -43,20 +44,21 @@ def write_split_logits(
     """
     ids = assignment.ids(split)
     samples = [data.samples[data.index[sample_id]] for sample_id in ids]
-    margin = _optional(work / f"{split}-full-image.npy")  # of a binary task alone
+    count, n_classes = len(ids), len(data.class_names)
+    margin = _optional(work / f"{split}-full-image.npy", count)  # of a binary task alone
 
     logits = Logits(
         split=split,
         class_names=data.class_names,
         sample_ids=tuple(ids),
         labels=np.array([sample.label for sample in samples], dtype=np.int64),
-        logits=np.load(work / f"{split}.npy", allow_pickle=False),
+        logits=load_array(work / f"{split}.npy", np.float32, (count, n_classes)),
         groups=tuple(sample.group for sample in samples),
         sources=tuple(sample.source for sample in samples),
         paths=tuple(sample.path for sample in samples),
-        gate=_optional(work / f"{split}-gate.npy"),
-        corrupted=_optional(work / f"{split}-corrupted.npy"),
-        distilled=_optional(work / f"{split}-distilled.npy"),
+        gate=_optional(work / f"{split}-gate.npy", count),
+        corrupted=_optional(work / f"{split}-corrupted.npy", None, count, n_classes),
+        distilled=_optional(work / f"{split}-distilled.npy", count, n_classes),
         full_image_margin=margin,
         views=None if margin is None or views is None else Views(views.count, views.lower_bound),
     )
@@ -66,5 +68,5 @@ def write_split_logits(
         write_logits(out, logits)
 
 
-def _optional(file: Path) -> npt.NDArray[np.float32] | None:
-    return np.load(file, allow_pickle=False) if file.is_file() else None
+def _optional(file: Path, *shape: int | None) -> npt.NDArray[np.float32] | None:
+    return load_array(file, np.float32, shape) if file.is_file() else None

@@ -1,15 +1,15 @@
 """Entry point of a rank under torchrun: job file, computation, exit code."""
 
 import argparse
-import json
 import traceback
 from collections.abc import Callable
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 
 from components.shared.contracts.config import Config
+from components.shared.contracts.documents import read_object
 from components.shared.contracts.errors import PERMANENT_EXIT_CODE, ConfigError
 from components.shared.contracts.options import LaunchConfig
 from components.shared.contracts.redaction import redact_output
@@ -33,11 +33,10 @@ def run_rank(work: Callable[..., None], config_class: type[C], description: str 
     job = parser.parse_args().config
     redact_output()
 
-    document = json.loads(job.read_text(encoding="utf-8"))
-    paths = {name: Path(path) for name, path in document["paths"].items()}
-
     rank = 0
     try:
+        document = read_object(job, dict[str, Any])
+        paths = {name: Path(path) for name, path in document["paths"].items()}
         with process_group() as world:
             rank = world.rank
             config = config_class.from_mapping(document["config"])

@@ -8,16 +8,14 @@ code has another key.
 import contextlib
 import fcntl
 import importlib.metadata
-import json
 import os
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import fields
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TextIO
 
-from components.shared.contracts import errors
 from components.shared.contracts.artifacts import (
     MANIFEST,
     code_version,
@@ -28,8 +26,16 @@ from components.shared.contracts.artifacts import (
 )
 from components.shared.contracts.config import digest
 from components.shared.contracts.disk import full_disk
+from components.shared.contracts.documents import as_type, parse_json, read_bytes
 from components.shared.contracts.environment import Variable
-from components.shared.contracts.errors import ConfigError, PermanentError, TransientError, one_line
+from components.shared.contracts.errors import (
+    ArtifactError,
+    ConfigError,
+    PermanentError,
+    TransientError,
+    error_class,
+    one_line,
+)
 from components.shared.contracts.listing import say
 from components.shared.contracts.options import LaunchConfig
 from components.shared.storage import Store
@@ -72,21 +78,15 @@ class TrainingSession:
         Called before anything is loaded.
         """
         file = self.directory / _FAILURE
-        where, record = (
-            str(file),
-            json.loads(file.read_text(encoding="utf-8")) if file.is_file() else None,
-        )
+        if os.path.lexists(file):
+            _raise_recorded(str(file), lambda: read_bytes(file))
 
-        if record is None and self._remote is not None:
+        if self._remote is not None:
+            record = None
             with self._tolerating("cannot be asked"):
-                where, record = f"{self._remote.location}/{_FAILURE}", self._remote.failure()
-
-        if record is not None:
-            kind = getattr(errors, record["class"], PermanentError)
-            raise kind(
-                f"{record['message']} (as before with the same inputs; to try it again, delete"
-                f" {where})"
-            )
+                record = self._remote.failure()
+            if record is not None:
+                _raise_recorded(f"{self._remote.location}/{_FAILURE}", lambda: record)
 
     def __enter__(self) -> Self:
         """Lock the directory of the checkpoints, which is made.
@@ -205,6 +205,23 @@ class TrainingSession:
             if self._config.require_durable:
                 raise
             say(f"warning: the store {consequence}: {one_line(error)}")
+
+
+def _raise_recorded(where: str, read: Callable[[], bytes]) -> None:
+    """Raise the permanent error in a record; a record of anything else is a warning.
+
+    It only saves a repetition, so that a damaged one must not stop a training.
+    """
+    try:
+        record = as_type(parse_json(read(), where), dict[str, str], where)
+        name, message = record["class"], record["message"]
+    except (ArtifactError, KeyError) as error:
+        say(f"warning: {where} records no failure ({one_line(error)}); ignored")
+        return
+
+    found = error_class(name)
+    kind = found if found is not None and issubclass(found, PermanentError) else PermanentError
+    raise kind(f"{message} (as before with the same inputs; to try it again, delete {where})")
 
 
 def training_key(config: LaunchConfig, step: str, inputs: Mapping[str, Path | str]) -> str:

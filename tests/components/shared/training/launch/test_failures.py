@@ -82,3 +82,14 @@ def test_a_full_disk_is_named_as_such_whichever_library_met_it(tmp_path: Path) -
     found = reported_error(tmp_path, 1, heartbeat)
     assert type(found) is TransientError
     assert str(found) == "No space left on device (131082 requested and 131056 written)"
+
+
+def test_damaged_reports_are_left_out(tmp_path: Path) -> None:
+    """A full disk or a killed rank leaves anything; the cause is then what the others say."""
+    heartbeat = Heartbeat(tmp_path / "heartbeat", 2)
+    for number, data in enumerate((b"", b"{}", b"[]", b"\xff", b'{"class": "x", "message": 5}')):
+        (tmp_path / f"error-rank{number}.json").write_bytes(data)
+    (tmp_path / "error-rankx.json").write_text('{"class": "x", "message": "m", "monotonic_ns": 1}')
+    for data in (b"", b"[]", b'{"failures": 5}', b'{"failures": [{"rank": 1}]}'):
+        (tmp_path / "agent.json").write_bytes(data)
+        assert "left no message" in str(reported_error(tmp_path, 1, heartbeat))

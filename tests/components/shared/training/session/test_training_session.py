@@ -3,6 +3,7 @@
 import dataclasses
 import errno
 import fcntl
+import json
 import os
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from components.shared.contracts.errors import (
     ConfigError,
     DataError,
     OvertakenError,
+    PermanentError,
     TransientError,
 )
 from components.shared.contracts.options import LaunchConfig
@@ -112,6 +114,60 @@ def test_a_permanent_error_is_repeated_at_once_and_only_for_the_same_inputs(
     ):
         _training(inputs, tmp_path).raise_recorded_failure()
     _training(inputs, tmp_path, rate=0.2).raise_recorded_failure()
+
+
+@pytest.mark.parametrize(
+    "record",
+    [
+        b"",
+        b"{}",
+        b"[]",
+        b"\xff",
+        b'{"class": "DataError"}',
+        b'{"class": 5, "message": "m"}',
+        b'{"message": "m"}',
+        b"[" * 100_000,
+    ],
+)
+def test_a_damaged_record_of_a_failure_stops_no_training(
+    inputs: dict[str, Path | str],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    record: bytes,
+) -> None:
+    training = _training(inputs, tmp_path)
+    training.directory.mkdir(parents=True)
+    (training.directory / "failed.json").write_bytes(record)
+    training.raise_recorded_failure()
+    assert "failed.json records no failure" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("name", ["PERMANENT_EXIT_CODE", "TransientError", "Path", "Unknown", ""])
+def test_a_record_of_no_permanent_error_is_a_plain_permanent_error(
+    inputs: dict[str, Path | str], tmp_path: Path, name: str
+) -> None:
+    training = _training(inputs, tmp_path)
+    training.directory.mkdir(parents=True)
+    record = json.dumps({"class": name, "message": "m"})
+    (training.directory / "failed.json").write_text(record)
+    with pytest.raises(PermanentError, match=r"m \(as before") as caught:
+        training.raise_recorded_failure()
+    assert type(caught.value) is PermanentError
+
+
+@pytest.mark.parametrize("place", ["/dev/null", "file"])
+def test_a_place_for_checkpoints_that_is_no_folder_is_named(
+    inputs: dict[str, Path | str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: str
+) -> None:
+    (tmp_path / "file").touch()
+    monkeypatch.setenv(Variable.CHECKPOINTS, str(tmp_path / place))
+    training = _training(inputs, tmp_path)
+    training.raise_recorded_failure()
+    with (
+        pytest.raises(ConfigError, match=r"; set STREETVISION_CHECKPOINTS"),
+        training,
+    ):
+        pass
 
 
 def test_the_place_can_be_given(

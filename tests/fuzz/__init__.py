@@ -1,0 +1,1 @@
+"""Readers under mutated input: a value or the project's typed error, in bounded time and memory."""
