@@ -94,19 +94,19 @@ def test_too_many_broken_images_stop_ingest_and_are_all_named(tmp_path: Path) ->
         ),
         (
             lambda t: t.replace("img/003.jpg,1", "img/003.jpg,7"),
-            "row 5: label '7' is in neither label_map",
+            "line 5: label '7' is in neither label_map",
         ),
         (
             lambda t: t.replace("img/003.jpg", "../003.jpg"),
-            r"row 5: path '../003.jpg' leaves the source",
+            r"line 5: path '../003.jpg' leaves the source",
         ),
         (
             lambda t: t.replace("img/003.jpg", "/etc/passwd"),
-            "row 5: path '/etc/passwd' leaves the source",
+            "line 5: path '/etc/passwd' leaves the source",
         ),
         (
             lambda t: t.replace("img/003.jpg", "img/002.jpg"),
-            "row 5: path 'img/002.jpg' was listed in row 4",
+            "line 5: path 'img/002.jpg' was listed in line 4",
         ),
         (lambda t: t.splitlines()[0] + "\n", "no rows"),
         (lambda t: t + "img/9.jpg,1\n", "2 fields, expected 4"),
