@@ -12,6 +12,7 @@ from typing import NamedTuple
 from components.shared.contracts.config import digest
 from components.shared.contracts.documents import parse_json
 from components.shared.contracts.errors import ConfigError, DataError, one_line
+from components.shared.contracts.hub_ids import hub_id
 from components.shared.contracts.listing import shown
 
 
@@ -27,12 +28,12 @@ def fingerprint(data: str, backbone: str, extra_sources: str = "") -> Fingerprin
 
     Args:
         data: Folder, file or s3:// prefix of the first source.
-        backbone: Folder or s3:// prefix; any other text is the id of a Hub repository.
+        backbone: Folder, s3:// prefix, or id of a Hub repository (`hub_id`).
         extra_sources: JSON list of further sources, each a mapping with "data".
 
     Raises:
         ConfigError: A source is not set, or `extra_sources` is malformed.
-        DataError: A source does not exist or has no objects.
+        DataError: A source does not exist or has no objects, or `backbone` is no hub id either.
     """
     if not data:
         raise ConfigError(
@@ -45,9 +46,8 @@ def fingerprint(data: str, backbone: str, extra_sources: str = "") -> Fingerprin
         )
 
     found = digest([[place, _listing("data", place)] for place in places(data, extra_sources)])
-    in_hub = not backbone.startswith("s3://") and not exists(backbone)
 
-    return Fingerprints(found, backbone if in_hub else digest(_listing("backbone", backbone)))
+    return Fingerprints(found, hub_id(backbone) or digest(_listing("backbone", backbone)))
 
 
 def places(data: str, extra_sources: str) -> list[str]:

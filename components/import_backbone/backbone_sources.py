@@ -9,6 +9,7 @@ from pathlib import Path
 
 from components.shared.contracts.environment import Variable
 from components.shared.contracts.errors import ConfigError, DataError, TransientError, one_line
+from components.shared.contracts.hub_ids import hub_id
 from components.shared.model_files.folder import (
     BESIDE,
     CONFIG,
@@ -26,24 +27,24 @@ def copy_backbone(source: str, out: Path) -> str:
     """Copy configuration, weights, preprocessing and licence of a backbone to `out`.
 
     Args:
-        source: Local folder, `s3://bucket/prefix`, or Hub id.
+        source: Local folder, `s3://bucket/prefix`, or Hub id, with hf:// or without.
         out: Folder for the files.
 
     Returns:
         The exact source; for the Hub with the commit.
 
     Raises:
-        ConfigError: `source` is neither a folder, nor s3://, nor a valid Hub id.
         DataError: The source does not exist or has no backbone in safetensors.
         TransientError: The Hub or the store does not deliver.
     """
     if source.startswith("s3://"):
         return _from_store(source, out)
-    if Path(source).is_dir():
-        return _from_folder(source, Path(source), out)
-    if Path(source).is_absolute() or source.startswith("."):
-        raise DataError(f"backbone={source!r} does not exist")
-    return _from_hub(source, out)
+    repository = hub_id(source)
+    if repository is not None:
+        return _from_hub(repository, out)
+    if not Path(source).is_dir():
+        raise DataError(f"backbone={source!r} is a file; give the folder of a Hugging Face model")
+    return _from_folder(source, Path(source), out)
 
 
 def _from_folder(source: str, folder: Path, out: Path) -> str:
@@ -59,11 +60,14 @@ def _from_store(source: str, out: Path) -> str:
 
     bucket, prefix = split_uri(source)
     store, prefix = Store.from_environment(), prefix.rstrip("/") + "/" if prefix else ""
-    names = [item.key.removeprefix(prefix) for item in store.list(bucket, prefix)]
-    if not names:
+    etags = {item.key.removeprefix(prefix): item.etag for item in store.list(bucket, prefix)}
+    if not etags:
         raise DataError(f"backbone={source!r} holds no objects; is the prefix right?")
 
-    _copy(source, names, lambda name, path: store.get(bucket, prefix + name, path), out)
+    def fetch(name: str, path: Path) -> None:
+        store.get(bucket, prefix + name, path, etag=etags[name])
+
+    _copy(source, etags, fetch, out)
 
     return source
 
@@ -78,9 +82,7 @@ def _from_hub(source: str, out: Path) -> str:
             snapshot_download(source, allow_patterns=[CONFIG, "model*.safetensors", INDEX, *BESIDE])
         )
     except HFValidationError as error:
-        raise ConfigError(
-            f"backbone={source!r} is neither a folder, nor s3://, nor a hub id like org/name"
-        ) from error
+        raise ConfigError(f"backbone={source!r} is no hub id like owner/name") from error
     except GatedRepoError as error:
         raise DataError(
             f"backbone={source!r} is gated: accept its licence on the hub and give a token in"

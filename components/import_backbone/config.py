@@ -11,7 +11,8 @@ class ImportBackboneConfig(Config):
 
     backbone: str = option(
         "",
-        "Backbone (DINOv2, DINOv3, ViT): Hugging Face folder, local or s3://, or Hub id.",
+        "Backbone (DINOv2, DINOv3, ViT): Hugging Face folder, local or s3://, or Hub id"
+        " (owner/name or hf://owner/name).",
     )
     backbone_fingerprint: str = option(
         "", "Digest of the backbone's files; set by the pipeline for its cache."

@@ -1,22 +1,18 @@
 """Checks of the locations that a run reads: pods can read them, and they hold something."""
 
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, cast
 
 from components.configure.resolve import resolve
 from components.ingest_dataset.config import IngestConfig
-from components.shared.contracts.errors import ConfigError, one_line
+from components.shared.contracts.errors import ConfigError, DataError, one_line
+from components.shared.contracts.hub_ids import hub_id
 from components.shared.storage import Store, split_uri
 from components.shared.storage.errors import StoreRefusedError, StoreUnavailableError
 from pipelines.parameters import Variant
 from pipelines.preflight.findings import Preflight
 
-_HUB_ID = re.compile(
-    r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?"
-)  # huggingface_hub's rule for a repository id
 _UPLOAD = "python -m pipelines upload-data"
 _MODEL_CONFIG = "config.json"
 
@@ -46,11 +42,7 @@ def check_places(values: Mapping[str, Any], variant: Variant) -> Preflight:
     for place in places(values, variant):
         if place.is_stored:
             found.refusals += _malformed(place)
-        elif (
-            place.field == "backbone"
-            and _HUB_ID.fullmatch(place.uri)
-            and not Path(place.uri).exists()
-        ):
+        elif place.field == "backbone" and _in_hub(place.uri):
             found.remarks.append(
                 f"{place} is taken from the Hugging Face Hub, which the pods must reach; a gated"
                 " one needs the Secret streetvision-hub"
@@ -59,6 +51,13 @@ def check_places(values: Mapping[str, Any], variant: Variant) -> Preflight:
             found.refusals.append(_unreadable(place))
 
     return found
+
+
+def _in_hub(uri: str) -> bool:
+    try:
+        return hub_id(uri) is not None
+    except DataError:
+        return False
 
 
 def check_objects(store: Store, wanted: Sequence[Place]) -> Preflight:
@@ -119,9 +118,10 @@ def _unreadable(place: Place) -> str:
             " s3://bucket/prefix"
         )
 
+    or_hub = "; a hub id is hf://owner/name" if place.field == "backbone" else ""
     return (
         f"{place}: local folders are not available inside pods; copy it to the object store: "
-        f"{_UPLOAD} {place.uri} s3://bucket/prefix"
+        f"{_UPLOAD} {place.uri} s3://bucket/prefix{or_hub}"
     )
 
 

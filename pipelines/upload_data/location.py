@@ -6,7 +6,7 @@ from urllib.parse import urlsplit
 
 from components.shared.contracts.environment import Variable
 from components.shared.contracts.errors import ConfigError, TransientError
-from components.shared.storage import Store
+from components.shared.storage import Store, split_uri
 from components.shared.storage.retry import DEADLINE_SECONDS
 from pipelines.kubeflow.connection import Connection, Mode, find_mode
 from pipelines.kubeflow.options import ApiOptions, StoreOptions
@@ -62,6 +62,7 @@ def split_address(address: str) -> tuple[str, str]:
         raise ConfigError(
             f"address={address!r} must be s3://bucket/prefix: below a bucket there are runs, too"
         )
+    bucket, prefix = split_uri(f"s3://{rest}")
     return bucket, prefix.strip("/")
 
 

@@ -152,12 +152,12 @@ class StoredFiles:
 
     def __init__(self, data: str) -> None:
         """List the objects; raise DataError where there are none, and the store's errors."""
-        from components.shared.storage import Store
+        from components.shared.storage import Store, split_uri
 
+        self._bucket, prefix = split_uri(data)
         self._store = Store.from_environment()
-        self._bucket, _, prefix = data.removeprefix("s3://").partition("/")
         found = self._store.list(self._bucket, prefix.rstrip("/"))
-        keys, self._sizes = {item.key for item in found}, {item.key: item.size for item in found}
+        keys, self._listed = {item.key for item in found}, {item.key: item for item in found}
         # A listing by prefix also has similar names: "photos" matches "photos-old/1.jpg".
         self._folder = prefix.rstrip("/") + "/" if prefix else ""
         if prefix in keys:
@@ -183,7 +183,7 @@ class StoredFiles:
 
     def read(self, name: str) -> bytes:
         """Return the bytes of one object; ImageRejectedError: it does not exist or is too large."""
-        if self._sizes.get(self._folder + name, 0) > MOST_BYTES:
+        if name in self._names and self._listed[self._folder + name].size > MOST_BYTES:
             raise ImageRejectedError(f"larger than {MOST_BYTES:,} bytes")
         return self.seekable(name).getvalue()
 
@@ -191,4 +191,7 @@ class StoredFiles:
         """Return a whole object of any size in memory; errors as in `Files.read`."""
         if name not in self._names:
             raise ImageRejectedError("file does not exist")
-        return io.BytesIO(self._store.read(self._bucket, self._folder + name))
+        # The version that was listed, whose ETag and size the run's cache key was made from.
+        listed = self._listed[self._folder + name]
+        data = self._store.read(self._bucket, listed.key, etag=listed.etag, most_bytes=listed.size)
+        return io.BytesIO(data)

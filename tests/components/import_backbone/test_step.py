@@ -108,6 +108,20 @@ def test_the_hub_gives_a_snapshot_whose_commit_is_recorded(
     )
 
 
+def test_the_hub_is_never_asked_for_a_mistyped_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[str] = []
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", lambda name, **_: asked.append(name))
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "backbones/dino").mkdir(parents=True)
+
+    for mistyped in ("backbnes/dino", "backbones/dno", "dino", "./backbones/dno", "a/b/c"):
+        with pytest.raises(DataError, match=r"does not exist as a folder.*hf://"):
+            _import(mistyped, tmp_path / "backbone")
+    assert asked == []
+
+
 _RESPONSE = SimpleNamespace(headers={}, request=None)
 
 
@@ -210,7 +224,7 @@ def test_what_is_no_backbone_is_refused_and_leaves_nothing(
     [
         ("", ConfigError, "backbone='' is not set"),
         ("/nowhere/model", DataError, "backbone='/nowhere/model' does not exist"),
-        ("a/b/c", ConfigError, "neither a folder, nor s3://, nor a hub id"),
+        ("a/b/c", DataError, "does not exist as a folder, and a hub id is owner/name"),
     ],
 )
 def test_a_place_that_cannot_be_is_refused(

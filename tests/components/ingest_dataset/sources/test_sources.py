@@ -11,12 +11,15 @@ from PIL import Image
 
 from components.ingest_dataset.config import IngestConfig
 from components.ingest_dataset.sources.config import SourceConfig
+from components.ingest_dataset.sources.files import files_at
 from components.ingest_dataset.sources.labels import label_sources
 from components.ingest_dataset.sources.open import open_source
 from components.ingest_dataset.sources.records import Record
 from components.ingest_dataset.step import run as ingest
 from components.shared.contracts.errors import ConfigError, DataError
 from components.shared.data.dataset import Dataset
+from components.shared.storage import Store, StoreSettings
+from components.shared.storage.errors import StoreConflictError
 
 CLASSES = ("None", "Roadwork")
 
@@ -177,3 +180,20 @@ def test_a_wrong_place_or_column_is_named(
     write_folder(tmp_path / "data", ["0", "1"])
     with pytest.raises(DataError, match=message):
         labelled(SourceConfig(**{"data": str(tmp_path / "data"), **values}), CLASSES)
+
+
+def test_an_object_that_is_replaced_after_the_listing_is_not_read(
+    s3: StoreSettings, bucket: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The run's cache key was made from the listed ETags and sizes."""
+    for name, value in s3.to_environment().items():
+        monkeypatch.setenv(name, value)
+    (tmp_path / "x").write_bytes(b"listed")
+    Store(s3).put(bucket, "photos/x", tmp_path / "x")
+
+    files = files_at(f"s3://{bucket}/photos")
+    assert files.read("x") == b"listed"
+    (tmp_path / "x").write_bytes(b"replaced")
+    Store(s3).put(bucket, "photos/x", tmp_path / "x")
+    with pytest.raises(StoreConflictError, match="photos/x"):
+        files.read("x")

@@ -2,6 +2,7 @@
 
 import dataclasses
 import hashlib
+import io
 import time
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from components.shared.storage.client import PART_BYTES
 from components.shared.storage.errors import (
     DigestMismatchError,
     ObjectNotFoundError,
+    StoreConflictError,
     StoreRefusedError,
 )
 from components.shared.storage.retry import Answers
@@ -75,6 +77,55 @@ def test_a_wrong_digest_leaves_no_file(store: Store, bucket: str, tmp_path: Path
     with pytest.raises(DigestMismatchError, match=f"{bucket}.*'k'.*sha256"):
         store.get_verified(bucket, "k", tmp_path / "down", "0" * 64)
     assert [file.name for file in tmp_path.iterdir()] == ["up"]
+
+
+def test_bytes_that_differ_from_the_stored_sha256_are_not_read(
+    store: Store, bucket: str, tmp_path: Path
+) -> None:
+    with store._pool.operation():  # a store that lost bits: checksum and object differ
+        wrong = {"sha256": hashlib.sha256(b"other").hexdigest()}
+        store._client.put_object(bucket, "k", io.BytesIO(b"data"), 4, metadata=wrong)
+        store._client.put_object(bucket, "foreign", io.BytesIO(b"data"), 4, metadata={"a": "b"})
+
+    for call in (
+        lambda: store.read(bucket, "k"),
+        lambda: store.get(bucket, "k", tmp_path / "down"),
+    ):
+        with pytest.raises(DigestMismatchError, match=f"{bucket}.*'k'.*sha256"):
+            call()
+    assert list(tmp_path.iterdir()) == []
+    assert store.read(bucket, "foreign") == b"data"
+
+
+def test_only_the_version_that_was_listed_is_read(
+    store: Store, bucket: str, tmp_path: Path
+) -> None:
+    store.put(bucket, "k", _file(tmp_path / "up", b"data"))
+    listed = store.list(bucket)[0]
+    assert store.read(bucket, "k", etag=listed.etag) == b"data"
+
+    store.put(bucket, "k", _file(tmp_path / "up", b"new"))
+    with pytest.raises(StoreConflictError, match=f"{bucket}.*'k'"):
+        store.read(bucket, "k", etag=listed.etag)
+    with pytest.raises(StoreConflictError, match=f"{bucket}.*'k'"):
+        store.get(bucket, "k", tmp_path / "down", etag=listed.etag)
+    assert not (tmp_path / "down").exists()
+
+
+def test_a_file_that_changes_while_it_is_sent_becomes_no_object(
+    store: Store, bucket: str, tmp_path: Path
+) -> None:
+    file = _file(tmp_path / "up", bytes(PART_BYTES + 10))
+
+    def change(n_bytes: int) -> None:
+        if n_bytes == PART_BYTES:
+            with file.open("r+b") as stream:
+                stream.seek(PART_BYTES)
+                stream.write(b"changed")
+
+    with pytest.raises(DigestMismatchError, match="changed while it was sent"):
+        store.put(bucket, "k", file, on_read=change)
+    assert store.list(bucket) == []
 
 
 def test_what_is_missing_is_named(store: Store, s3: StoreSettings, bucket: str) -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from components.shared.contracts.artifacts import verify_dir, writing
+from components.shared.contracts.artifacts import sha256_file, verify_dir, writing
 from components.shared.contracts.config import Config
 from components.shared.contracts.errors import ArtifactError
 from components.shared.storage import BundleRegistry, Store, StoreSettings
@@ -15,6 +15,7 @@ from components.shared.storage.errors import (
     DigestMismatchError,
     ObjectNotFoundError,
     StoreConflictError,
+    StoreRefusedError,
 )
 from tests.modes import modes
 from tests.resigned import signed
@@ -48,6 +49,26 @@ def test_a_bundle_comes_back_as_it_went(store: Store, bucket: str, tmp_path: Pat
     assert modes(tmp_path / "down") == modes(tmp_path / "up")
     assert verify_dir(tmp_path / "down", "Bundle") == verify_dir(tmp_path / "up", "Bundle")
     assert registry.put_bundle(_bundle(tmp_path / "other", "other")) != digest
+
+
+def test_every_object_of_an_artifact_has_its_sha256(
+    store: Store, bucket: str, tmp_path: Path
+) -> None:
+    bundle = _bundle(tmp_path / "up", "weights")
+    prefix = f"bundles/{BundleRegistry(store, bucket).put_bundle(bundle)}"
+    names = [item.key.removeprefix(f"{prefix}/") for item in store.list(bucket, prefix)]
+    assert sorted(names) == ["bundle.json", "manifest.json", "model/weights.bin"]
+    for name in names:
+        assert store.metadata(bucket, f"{prefix}/{name}")["sha256"] == sha256_file(bundle / name)
+
+
+def test_a_pointer_of_any_length_is_refused_by_its_size(
+    store: Store, bucket: str, tmp_path: Path
+) -> None:
+    registry = BundleRegistry(store, bucket)
+    _put(store, bucket, "champion.json", tmp_path / "x", b" " * 2_000_000)
+    with pytest.raises(StoreRefusedError, match="has 2,000,000 bytes, more than the 1,048,576"):
+        registry.champion()
 
 
 def test_champion_moves_only_from_the_one_that_was_seen(
