@@ -19,6 +19,7 @@ END_SECONDS = 5.0  # from a signal to the end of all
 LONGEST_SECONDS = 1800.0  # of a run that is not interrupted, on a busy machine
 _MARK = "STREETVISION_CHAOS"
 _CODES = (1, 42)
+_TORCHS_CACHE = "torchinductor_*"  # an empty folder, one for all processes of a user
 # Of kfp.local's log; a typed error has one line, at the end.
 _FORBIDDEN = ("Traceback (most recent call last)", "unexpected ", "Segmentation", "Bus error")
 
@@ -118,8 +119,9 @@ def problems(run: Run, sent: signal.Signals | None = None) -> list[str]:
 
     found += _left(run)
     killed = sent == signal.SIGKILL or "killed by SIGKILL" in printed
-    if not killed and (rest := sorted(path.name for path in run.temporary.iterdir())):
-        found.append(f"left in TMPDIR: {', '.join(rest)}")
+    rest = [path.name for path in run.temporary.iterdir() if not path.match(_TORCHS_CACHE)]
+    if rest and not killed:
+        found.append(f"left in TMPDIR: {', '.join(sorted(rest))}")
 
     return found
 
