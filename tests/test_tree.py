@@ -43,7 +43,7 @@ COVERED: dict[str, str] = {
     "components/shared/training/session/test_restarts.py": "rank",
     "components/test_multi_view.py": "shared/models/gate train_gate/task",
     "components/train_baseline/test_step.py": (
-        "distilled_head train ../shared/contracts/progress ../shared/training/loop/inference"
+        "distilled_head train ../shared/contracts/progress"
         " ../shared/training/loop/record ../shared/training/session/outputs"
     ),
     "components/train_gate/test_step.py": "train",

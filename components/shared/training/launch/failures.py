@@ -23,11 +23,10 @@ from components.shared.contracts.errors import (
     one_line,
 )
 from components.shared.training.launch.heartbeat import Heartbeat
+from components.shared.training.launch.memory import says_out_of_memory
 
 AGENT_FILE = "agent.json"
 _ERROR_FILE = "error-rank{rank}.json"
-# Names of the errors by which torch, for a GPU, and Python say that memory is exhausted.
-_MEMORY_ERRORS = ("OutOfMemoryError", "MemoryError")
 
 
 def report_error(directory: Path, rank: int, error: BaseException) -> None:
@@ -81,7 +80,7 @@ def reported_error(
 
     for report in reports:
         where = heartbeat.last_step(report["rank"])
-        exhausted = out_of_memory or report["class"] in _MEMORY_ERRORS
+        exhausted = out_of_memory or says_out_of_memory(report["class"], report["message"])
         kind = MemoryExhaustedError if exhausted else TransientError
         return kind(f"rank {report['rank']} failed {where}: {report['class']}: {report['message']}")
 

@@ -18,6 +18,7 @@ from torch import nn
 
 from components.shared.contracts.environment import Variable
 from components.shared.training.launch.heartbeat import LONGEST_SILENCE_SECONDS, Heartbeat
+from components.shared.training.launch.memory import says_out_of_memory
 
 # A collective call gives up after this time: after the launcher, which names the rank that hangs
 # and not those that wait for it.
@@ -110,6 +111,11 @@ class World:
             dist.all_reduce(tensor)
             self.record_progress()
         return tensor
+
+
+def is_out_of_memory(error: RuntimeError) -> bool:
+    """Whether memory of the GPU or of the machine is exhausted; fewer samples may fit."""
+    return says_out_of_memory(type(error).__name__, str(error))
 
 
 @contextmanager

@@ -8,12 +8,14 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from components.shared.contracts.errors import TransientError
+from components.shared.contracts.listing import say
 from components.shared.contracts.progress import progress
 from components.shared.contracts.random_streams import CachedImageStream
 from components.shared.data.dataset import Dataset
 from components.shared.data.splits import Splits
 from components.shared.models.classifier import BagHead, Classifier, normalise, standardise
-from components.shared.training.loop.distributed import World
+from components.shared.training.loop.distributed import World, is_out_of_memory
 from components.shared.training.loop.sampler import step_rng
 from components.shared.vision import augmentation as augment
 from components.shared.vision import corruptions
@@ -231,7 +233,8 @@ def infer(
 ) -> torch.Tensor:
     """Apply `function` to this rank's rows in batches, and gather the results of all ranks.
 
-    Shape (count, ...); float32 on the CPU.
+    Shape (count, ...); float32 on the CPU. Batches are halved where memory runs out; raises
+    TransientError where a single row does not fit.
     """
     rows = np.arange(count, dtype=np.int64)[world.rows(count)]
     batches = np.array_split(rows, max(1, -(-len(rows) // batch_size)))
@@ -242,7 +245,40 @@ def infer(
         torch.autocast(world.device.type, torch.bfloat16, enabled=precision == "bf16"),
     ):
         for batch in progress(batches, description, quiet=not (world.is_main and description)):
-            world.record_progress()
-            results.append(function(batch).float())
+            found, batch_size = _in_parts(function, batch, batch_size, world)
+            results += found
 
     return world.gather_rows(torch.cat(results), count)
+
+
+def _in_parts(
+    function: Callable[[Positions], torch.Tensor], rows: Positions, most: int, world: World
+) -> tuple[list[torch.Tensor], int]:
+    """Apply `function` to at most `most` rows at a time, fewer where they do not fit.
+
+    Returns:
+        The results of all rows, in order, and how many rows fitted.
+    """
+    results: list[torch.Tensor] = []
+    done = 0
+    # A rank without rows still says what shape a result has.
+    while not results or done < len(rows):
+        world.record_progress()
+        part = rows[done : done + most]
+        try:
+            results.append(function(part).float())
+            done += len(part)
+            continue
+        except RuntimeError as error:
+            if not is_out_of_memory(error):
+                raise
+
+        # Outside of `except`, whose error holds the tensors of the pass that failed.
+        if len(part) == 1:
+            raise TransientError("out of memory with one image; use a smaller backbone or image")
+        most = (len(part) + 1) // 2
+        if world.device.type == "cuda":
+            torch.cuda.empty_cache()
+        say(f"out of memory: {most} images at a time from here on")
+
+    return results, most

@@ -21,7 +21,7 @@ from components.shared.contracts.errors import PermanentError, TransientError
 from components.shared.contracts.listing import say
 from components.shared.contracts.options import LoopConfig
 from components.shared.contracts.random_streams import SampleOrderStream
-from components.shared.training.loop.distributed import World
+from components.shared.training.loop.distributed import World, is_out_of_memory
 from components.shared.training.loop.experimental.profit import ReferenceStep
 from components.shared.training.loop.sampler import global_batch, steps_per_epoch
 from components.shared.training.loop.task import Task, TeachingTask
@@ -197,9 +197,12 @@ class Trainer:
         chunk = batch_slots[: self.micro_batch_size]
         out_of_memory = False
         try:
+            # As from the second micro-batch of a step on, when the first one's gradients are there.
+            for parameter in self.parameters:
+                parameter.grad = torch.zeros_like(parameter)
             self._loss(self.task.module, batch, chunk, step).backward()  # type: ignore[no-untyped-call]
         except RuntimeError as error:
-            out_of_memory = _is_out_of_memory(error)
+            out_of_memory = is_out_of_memory(error)
             if not out_of_memory:
                 raise
 
@@ -329,8 +332,3 @@ def _rate(step: int, *, n_warmup: int, n_steps: int) -> float:
     if step < n_warmup:
         return (step + 1) / (n_warmup + 1)
     return 0.5 * (1 + math.cos(math.pi * (step - n_warmup) / max(1, n_steps - n_warmup)))
-
-
-def _is_out_of_memory(error: RuntimeError) -> bool:
-    # CUDA has a class of its own; the CPU allocator raises a plain RuntimeError.
-    return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
