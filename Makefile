@@ -43,6 +43,7 @@ RELATIVE := import os, pathlib, sys; [file.write_text(os.path.relpath(".", file.
 # which brings gigabytes of CUDA: torch is looked for in folders first. CUDA's libraries are constraints of the locks.
 # The project itself goes last, for the command `streetvision`: editable, without the network, in seconds. `compat` is a
 # path at the end of sys.path; the default's import hook would also fill gaps of a copy of the packages, which tests make.
+# setuptools warns of it in a dozen lines.
 $(STAMP): locks/installer.txt locks/torch.txt locks/cuda.txt locks/run.txt
 	$(call quoted,$(value PYTHON)) -m venv $(call quoted,$(VENV))
 	$(INSTALL) --requirement locks/installer.txt
