@@ -17,7 +17,7 @@ from components.shared.contracts.errors import StreetVisionError, one_line
 from components.shared.contracts.listing import shown
 from components.shared.storage import StoreSettings
 from components.shared.storage.errors import StoreUnavailableError
-from components.shared.storage.retry import RetryingPool
+from components.shared.storage.retry import Answers, RetryingPool
 from pipelines.doctor.findings import Passed, unknown, warning
 
 _SERVERS = ("MinIO", "Silo")
@@ -96,7 +96,7 @@ def _server(pool: RetryingPool, settings: StoreSettings) -> str:
     """Return the `Server` header of the health endpoint; other stores take it for an object."""
     scheme = "https" if settings.secure else "http"
     try:
-        with pool.operation():
+        with pool.operation(Answers.OBJECT):
             answer = pool.request("GET", f"{scheme}://{settings.endpoint}/minio/health/live")
     except StoreUnavailableError as error:
         raise unknown(f"{settings.endpoint} did not answer ({one_line(error)})") from None
@@ -112,7 +112,7 @@ def _version(pool: RetryingPool, settings: StoreSettings) -> str:
     )
     where = f"{settings.endpoint} is a MinIO"
     try:
-        with pool.operation():
+        with pool.operation(Answers.OBJECT):
             document = parse_json(admin.info(), "admin info")
         return str(document["servers"][0]["version"])
     except MinioAdminException:

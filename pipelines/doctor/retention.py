@@ -12,7 +12,7 @@ from minio import Minio
 from minio.error import MinioException, S3Error
 
 from components.shared.storage import StoreSettings
-from components.shared.storage.retry import RetryingPool
+from components.shared.storage.retry import Answers, RetryingPool
 from pipelines.doctor.findings import unknown
 
 _DEADLINE_SECONDS = 10.0
@@ -62,7 +62,7 @@ def retention(settings: StoreSettings, bucket: str, prefix: str) -> Retention:
 
 def _rules(store: Minio, pool: RetryingPool, bucket: str) -> list[Any]:
     try:
-        with pool.operation():
+        with pool.operation(Answers.SETTINGS):
             lifecycle = store.get_bucket_lifecycle(bucket)
     except S3Error as error:
         raise unknown(
@@ -79,7 +79,7 @@ def _rules(store: Minio, pool: RetryingPool, bucket: str) -> list[Any]:
 def _keeps_versions(store: Minio, pool: RetryingPool, bucket: str, prefix: str) -> bool:
     """Whether versions are on for the prefix; MinIO can leave prefixes out."""
     try:
-        with pool.operation():
+        with pool.operation(Answers.SETTINGS):
             found = store.get_bucket_versioning(bucket)
     except S3Error as error:
         raise unknown(

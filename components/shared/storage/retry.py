@@ -51,6 +51,10 @@ class Answers(Enum):
     OBJECT = re.compile(rb"")
     NOTHING = re.compile(rb"\s*\Z")
     LISTING = re.compile(rb"\s*(<\?xml[^>]{,200}\?>)?\s*<ListBucketResult[\s>]")
+    # Of a bucket; versioning that was never set is an empty element.
+    SETTINGS = re.compile(
+        rb"\s*(<\?xml[^>]{,200}\?>)?\s*<(Lifecycle|Versioning)Configuration[\s/>]"
+    )
     UPLOAD = re.compile(
         rb"\s*(<\?xml[^>]{,200}\?>)?\s*(\Z|<(Initiate|Complete)MultipartUploadResult[\s>])"
     )
