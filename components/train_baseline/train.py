@@ -9,12 +9,13 @@ from pathlib import Path
 import numpy as np
 
 from components.shared.contracts.artifacts import write_json
+from components.shared.contracts.errors import ConfigError
 from components.shared.contracts.listing import say
 from components.shared.data.dataset import Dataset
 from components.shared.data.splits import read_splits
 from components.shared.models import adapters
 from components.shared.models.backbone import image_statistics, load_backbone
-from components.shared.models.classifier import Classifier, new_head
+from components.shared.models.classifier import Classifier, check_input_size, new_head
 from components.shared.training.checkpoint.writer import CheckpointWriter
 from components.shared.training.loop.distributed import World
 from components.shared.training.loop.inference import SplitData, predict
@@ -92,6 +93,10 @@ def build(config: TrainBaselineConfig, data: Dataset, folder: Path) -> Classifie
         config: Configuration of the phase.
         data: The dataset, for class names and image size.
         folder: Hugging Face folder of the backbone, which is adapted in the configured mode.
+
+    Raises:
+        ConfigError: An image, or a view of it, has no patch of the backbone, or far too many.
+        DataError: The backbone is refused (`load_backbone`).
     """
     backbone = load_backbone(str(folder))
     mean, std = image_statistics(str(folder))
@@ -103,6 +108,7 @@ def build(config: TrainBaselineConfig, data: Dataset, folder: Path) -> Classifie
         backbone.config.model_type,
         config.views(data.class_names),
     )
+    check_input_size(spec, backbone, "image_size or tile_size", error=ConfigError)
     n_features = 2 * backbone.config.hidden_size
     options = config.parsed_adapter_options()
     backbone = adapters.prepare(

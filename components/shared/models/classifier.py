@@ -13,6 +13,7 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from components.shared.contracts.artifacts import write_json
+from components.shared.contracts.errors import PermanentError
 from components.shared.models.aggregation import (
     Attention,
     aggregate,
@@ -28,6 +29,22 @@ from components.shared.vision.view_spec import ViewSpec
 HEAD = "head.safetensors"
 # The file's name is that of schema 1.
 DISTILLED_HEAD = "student.safetensors"
+# The largest image that ingest stores, in patches of 8 x 8: attention takes the square of them.
+_MOST_PATCHES = 65_536
+
+
+def check_input_size(
+    spec: ClassifierSpec, backbone: PreTrainedModel, where: str, *, error: type[PermanentError]
+) -> None:
+    """Raise `error` where an image, or a view of it, has no patch, or far too many of them."""
+    side = spec.image_size if spec.views is None else spec.views.size
+    patch = int(backbone.config.patch_size)
+    n_patches = (side // patch) ** 2
+    if not 1 <= n_patches <= _MOST_PATCHES:
+        raise error(
+            f"{where}: an image of {side} x {side} pixels has {n_patches:,} patches of {patch} x"
+            f" {patch}, must be 1 to {_MOST_PATCHES:,}"
+        )
 
 
 class Head(nn.Module):

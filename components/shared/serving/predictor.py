@@ -19,7 +19,7 @@ from components.shared.contracts.errors import ArtifactError, DataError, Permane
 from components.shared.contracts.listing import shown
 from components.shared.contracts.outcomes import DEFER
 from components.shared.data.decode import decode, resize
-from components.shared.models.classifier import Classifier, Head, normalise
+from components.shared.models.classifier import Classifier, Head, check_input_size, normalise
 from components.shared.models.gate import Gate
 from components.shared.models.loading import load_pretrained
 from components.shared.policies.early_exit import EarlyExit
@@ -254,6 +254,7 @@ def _classifier(bundle: Bundle) -> Classifier:
             f" policy.json and preprocessing.json describe a {shown(spec.backbone_type)} with"
             f" {shown(spec.class_names)}"
         )
+    check_input_size(spec, classifier.backbone, where, error=ArtifactError)
 
     return classifier
 

@@ -32,7 +32,7 @@ class ViewSpec:
     grid: Annotated[int, Field(ge=1, le=16)]
     overlap: Annotated[float, Field(ge=0, lt=1)]
     flips: bool
-    size: Annotated[int, Field(ge=1, le=8192)]
+    size: Annotated[int, Field(ge=1, le=2048)]
     aggregation: Annotated[str, Field(pattern=f"^({'|'.join(AGGREGATIONS)})$")]
     top_k: Annotated[int, Field(ge=1)]
     sharpness: Annotated[float, Field(gt=0)]

@@ -5,13 +5,15 @@ import dataclasses
 import pytest
 import torch
 
+from components.shared.contracts.errors import ConfigError
 from components.shared.models.classifier import (
     BagHead,
     Classifier,
-    ClassifierSpec,
     Head,
     MulticlassBagHead,
+    check_input_size,
 )
+from components.shared.vision.classifier_spec import ClassifierSpec
 from components.shared.vision.view_spec import ViewSpec
 from tests.components.shared.models.families import FAMILIES, small
 
@@ -89,3 +91,19 @@ def test_a_pass_in_training_is_that_of_evaluation_for_every_family(family: str) 
     torch.testing.assert_close(classifier(pixels), expected, rtol=0, atol=1e-6)
     parts = torch.cat([classifier(part) for part in pixels.split(1)])
     torch.testing.assert_close(parts, expected, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize(("image_size", "n_patches"), [(13, "0"), (4096, "85,264")])
+def test_an_image_without_patches_or_with_far_too_many_is_refused(
+    image_size: int, n_patches: str
+) -> None:
+    spec = ClassifierSpec(("a", "b"), 56, (0.5,) * 3, (0.5,) * 3, "dinov2")
+    backbone = small("dinov2")
+    check_input_size(spec, backbone, "image_size", error=ConfigError)
+    with pytest.raises(ConfigError, match=f"^image_size: .* has {n_patches} patches of 14 x 14"):
+        check_input_size(
+            dataclasses.replace(spec, image_size=image_size),
+            backbone,
+            "image_size",
+            error=ConfigError,
+        )

@@ -94,7 +94,8 @@ def _adapter(base: str) -> Change:
 
 HOSTILE: list[tuple[Change, str]] = [
     # Code, from the bundle and from the hub.
-    (_code, "holds 'm.py', not a file of a model"),
+    (_code, "config.json has auto_map="),
+    (lambda out: (out / "model/m.py").write_text("1"), "holds 'm.py', not a file of a model"),
     (_config(auto_map={"AutoConfig": "evil/repo--m.C"}), "config.json has auto_map="),
     (_config(model_type="evil", auto_map={"AutoConfig": "evil/repo--m.C"}), "has auto_map="),
     (_config(_attn_implementation="evil/kernel"), "has _attn_implementation='evil/kernel'"),
@@ -134,6 +135,7 @@ HOSTILE: list[tuple[Change, str]] = [
     (_config(mlp_ratio=10**6), "config.json: mlp_ratio"),
     (lambda out: edit_json(out / "preprocessing.json", backbone_type="vit"), "is a 'dinov2' with"),
     (lambda out: edit_json(out / "bundle.json", stock_pipeline=False), "cannot be read"),
+    (lambda out: edit_json(out / "preprocessing.json", image_size=5), "has 0 patches of 14 x 14"),
 ]
 
 
@@ -203,7 +205,7 @@ def test_predict_never_reads_standard_input(
 
     assert (ended.returncode, ended.stdout) == (42, "")
     assert ended.stderr.count("\n") == 1
-    assert "m.py" in ended.stderr
+    assert "config.json has auto_map=" in ended.stderr
     assert not (path / "PWNED").exists()
 
 
