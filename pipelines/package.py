@@ -10,6 +10,7 @@ from kfp import compiler
 
 from components.shared.contracts.config import digest
 from components.shared.contracts.errors import ConfigError
+from components.shared.contracts.listing import shown
 from pipelines.names import PIPELINE
 from pipelines.ownership import scratch
 from pipelines.parameters import Variant
@@ -28,15 +29,29 @@ def write_package(output: Path, profile: Profile, variant: Variant) -> str:
     Return the version's name, which is the same for the same content.
 
     The content names every image by a digest of its sources, so the version changes with the code
-    of any step.
+    of any step. Raises ConfigError for an `output` that cannot be written.
     """
-    output.parent.mkdir(parents=True, exist_ok=True)
+    _check_output(output)
     compiler.Compiler().compile(stage1(profile, variant), str(output))
 
     # Not of the text: the comment that KFP writes above the spec has the order of a hash table.
     documents = list(yaml.safe_load_all(output.read_text(encoding="utf-8")))
     parts = (profile.name, variant.name, digest(documents)[:16])
     return "-".join(part for part in parts if part)
+
+
+def _check_output(output: Path) -> None:
+    """Raise ConfigError unless `output` is a YAML file that can be written; its folder is made."""
+    where = f"--output {shown(str(output))}"
+    if output.suffix not in (".yaml", ".yml"):
+        raise ConfigError(f"{where} must end in .yaml")
+    try:
+        output.parent.mkdir(parents=True, exist_ok=True)
+        with output.open("a", encoding="utf-8"):
+            pass
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise ConfigError(f"{where} cannot be written ({reason})") from None
 
 
 def package(profile: Profile, variant: Variant) -> tuple[Path, str]:

@@ -1,4 +1,4 @@
-"""Nothing from a file is ever unpickled or executed: by the source, and during a local run."""
+"""Nothing from a file is ever unpickled or executed, or read without bounds and types."""
 
 import ast
 from collections.abc import Iterator
@@ -127,3 +127,35 @@ def test_safe_forms_are_not_reported() -> None:
         )
         == []
     )
+
+
+# Readers without bounds or types, and the modules that may call them: those that are the bounded
+# readers, and those that read back what the same process wrote, or a server's answers.
+_UNBOUNDED = {"json.load", "json.loads", "yaml.safe_load", "yaml.safe_load_all", "np.load"}
+_MAY_READ = {
+    "components/shared/contracts/documents.py": "the reader of documents",
+    "components/shared/data/arrays.py": "the reader of arrays",
+    "components/configure/recipes/__init__.py": "files of the project",
+    "components/shared/calibration/calibrator.py": "tuples become lists",
+    "components/shared/contracts/config.py": "tuples become lists",
+    "pipelines/cli/packages.py": "the spec that was just compiled",
+    "pipelines/package.py": "the spec that was just compiled",
+    "pipelines/parameters.py": "numbers become texts",
+    "pipelines/local/command_line.py": "the command line that kfp has just made",
+    "pipelines/local/server_process.py": "a line of the process that it started",
+    "pipelines/doctor/argo.py": "answers of the cluster",
+    "pipelines/doctor/scheduling.py": "answers of the cluster",
+    "pipelines/kubeflow/connection.py": "answers of the cluster",
+    "pipelines/kubeflow/launcher.py": "answers of the cluster",
+    "pipelines/kubeflow/run_pods.py": "answers of the cluster",
+}
+
+
+def test_documents_and_arrays_are_read_by_the_bounded_readers() -> None:
+    calling = {
+        file.relative_to(ROOT).as_posix()
+        for file in SOURCES
+        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8")))
+        if isinstance(node, ast.Call) and ast.unparse(node.func) in _UNBOUNDED
+    }
+    assert calling == _MAY_READ.keys()

@@ -19,6 +19,7 @@ from components.fit_threshold.component import fit_threshold
 from components.predict_logits.component import predict_logits
 from components.pretrain_explora.component import pretrain_explora
 from components.shared.contracts.environment import Variable
+from components.shared.contracts.errors import ConfigError
 from components.shared.storage import StoreSettings
 from components.split_dataset.component import split_dataset
 from components.train_baseline.component import train_baseline
@@ -330,3 +331,13 @@ def test_the_same_content_has_the_same_version_name_and_a_variant_another(tmp_pa
     other = write_package(file, PROFILE, Variant("labelled", ("full", "lora")))
     assert other.startswith("a6000x2-pretrain-labelled-full-lora-")
     assert len(other) <= 127
+
+
+@pytest.mark.parametrize("name", ["x.txt", "x", "file/x.yaml", "folder.yaml", "a" * 300 + ".yaml"])
+def test_a_package_that_cannot_be_written_is_refused_before_it_is_compiled(
+    tmp_path: Path, name: str
+) -> None:
+    (tmp_path / "file").touch()
+    (tmp_path / "folder.yaml").mkdir()
+    with pytest.raises(ConfigError, match=r"--output .* (must end in \.yaml|cannot be written)"):
+        write_package(tmp_path / name, PROFILE, Variant())
