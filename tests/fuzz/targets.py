@@ -278,6 +278,12 @@ def parameters(root: Path) -> Target:
 
 
 def _records(folder: Path) -> list[object]:
+    """Read a source to its end; what it says of its columns is left out of the tally."""
+    with contextlib.redirect_stdout(io.StringIO()):
+        return _read_records(folder)
+
+
+def _read_records(folder: Path) -> list[object]:
     source = open_source(SourceConfig(data=str(folder)))
     classes = label_sources([source], ("None", "Roadwork")).of_sources[0]
     found: list[object] = []
