@@ -86,8 +86,9 @@ def _run(job: Path) -> tuple[int, str, float, str]:
 def test_a_permanent_error_fails_again_within_seconds_and_without_a_model(tmp_path: Path) -> None:
     backbone = Path(shutil.copytree(FOLDER / "checkpoint/backbone", tmp_path / "backbone"))
     weights = load_file(backbone / "model.safetensors")
-    name = next(name for name in weights if "layernorm.weight" in name)
-    weights[name] = torch.full_like(weights[name], float("nan"))
+    # Finite weights, as every backbone must have, whose features are not.
+    for name in ("layernorm.weight", "layernorm.bias"):
+        weights[name] = torch.full_like(weights[name], 3e38)
     save_file(weights, backbone / "model.safetensors", metadata={"format": "pt"})
     job = _job(tmp_path, backbone)
     code, error, _, _ = _run(job)
