@@ -57,6 +57,7 @@ class _Document:
     step: int
     epoch: int
     best_epoch: int
+    improved_epoch: int
     columns: list[str]
     schedule: dict[str, int]
     micro_batch_size: int
