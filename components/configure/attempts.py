@@ -5,7 +5,7 @@ guarantee depends on, and the number reaches the other steps as an option of the
 from the cache is no new attempt.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from components.configure.phases import PHASES
@@ -28,11 +28,14 @@ _BEFORE = (
 _WITHOUT_EFFECT = ("policy", "attempt")
 
 
-def with_attempts(configs: Mapping[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
+def with_attempts(
+    configs: Mapping[str, dict[str, Any]], *, count: Callable[[str, str], int] = record_attempt
+) -> dict[str, dict[str, Any]]:
     """Return the configurations with the number of this attempt at each guarantee, and record it.
 
     Args:
         configs: phase -> its options as JSON-compatible values.
+        count: `expected_attempt` records nothing, for the plan of a run.
 
     Raises:
         ConfigError: the place of the records is malformed.
@@ -49,8 +52,6 @@ def with_attempts(configs: Mapping[str, dict[str, Any]]) -> dict[str, dict[str, 
             continue
 
         own = {name: v for name, v in configs[phase].items() if name not in _WITHOUT_EFFECT}
-        found[phase]["attempt"] = record_attempt(
-            digest([data, phase, guarantee]), digest([before, own])
-        )
+        found[phase]["attempt"] = count(digest([data, phase, guarantee]), digest([before, own]))
 
     return found

@@ -16,6 +16,17 @@ _NAME = re.compile(r"[0-9]{6}")
 _N_TRIES = 20  # so many runs at once are more than any cluster starts
 
 
+def expected_attempt(target: str, configuration: str) -> int:
+    """Return which attempt `record_attempt` would say it is, and record nothing."""
+    records = open_records(f"attempts/{target}")
+    if records is None:
+        return 0
+
+    names = [name for name in records.names() if _NAME.fullmatch(name)]
+    known = [name for name in names if records.read(name) == configuration.encode()]
+    return int(known[0]) if known else len(names) + 1
+
+
 def record_attempt(target: str, configuration: str) -> int:
     """Record that a configuration asks for a guarantee, and return which attempt it is.
 
