@@ -8,6 +8,7 @@ with large images is a row group (Hugging Face datasets writes 100 images).
 
 import contextlib
 import functools
+import itertools
 from collections import Counter
 from collections.abc import Iterator
 from typing import Any
@@ -118,7 +119,7 @@ def _opened(files: Files, name: str) -> Iterator[Any]:
     except ImageRejectedError as error:
         remedy = "; replace the link by the file" if "link" in str(error) else ""
         raise DataError(f"{where}: {error}{remedy}") from error
-    except (ArrowException, OSError, RecursionError) as error:
+    except (ArrowException, OSError, RecursionError, UnicodeDecodeError) as error:
         raise DataError(
             f"{where}: not a readable Parquet file ({one_line(error)[:200]})"
         ) from error
@@ -171,7 +172,9 @@ def _records(
     ]
     rows = _rows(file, wanted, where)
 
-    for number, (row, label) in enumerate(zip(rows, labels, strict=True), start=1):
+    for number, (row, label) in enumerate(itertools.zip_longest(rows, labels), start=1):
+        if row is None or label is None:
+            raise DataError(f"{where}: its columns have different numbers of rows")
         # A row without an image has no struct, or one without bytes.
         row.pop(_IMAGE, None)
         data, path = row.pop(f"{_IMAGE}.bytes", ""), row.pop(f"{_IMAGE}.path", "")
