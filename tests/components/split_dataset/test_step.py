@@ -24,6 +24,7 @@ from components.split_dataset.config import SplitConfig
 from components.split_dataset.step import _plot
 from components.split_dataset.step import run as split_dataset
 from tests.components.conftest import TinyRun
+from tests.model_folder import write_model_folder
 
 
 def test_held_out_values_form_val_test(tiny: TinyRun, tmp_path: Path) -> None:
@@ -101,8 +102,7 @@ class Roads:
         self.rows: list[list[str]] = []
         self._rng = np.random.default_rng(0)
         (folder / "data").mkdir()
-        (folder / "backbone").mkdir()
-        (folder / "backbone/config.json").write_text("{}")
+        write_model_folder(folder / "backbone")
 
     def add(self, group: str, label: int, n_images: int = 4) -> None:
         """Add images of one place."""

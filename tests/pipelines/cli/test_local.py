@@ -21,6 +21,9 @@ from pipelines.local.run import LocalRun
 
 REPORT = {
     "question": "Roadwork or None",
+    "split": "VAL_TEST",
+    "policy": {},
+    "policies": {},
     "n_samples": 40,
     "n_groups": 16,
     "metrics": {

@@ -39,7 +39,7 @@ _SETTINGS = (
 def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A checkout with data and an environment that sees this one's packages, in the folder."""
     root = tmp_path_factory.mktemp("folder") / FOLDER
-    for name in ("components", "pipelines", "images"):
+    for name in ("components", "pipelines", "images", "locks"):
         shutil.copytree(ROOT / name, root / name, ignore=shutil.ignore_patterns("__pycache__"))
     _copy_settings(root)
     write_source(root / "data")

@@ -1,6 +1,7 @@
 """Folders that go to a real S3 server: what arrives, what is refused, what a second call sends."""
 
 import io
+import json
 import os
 import signal
 import time
@@ -25,6 +26,7 @@ from pipelines.local.store import BUCKET, LocalStore
 from pipelines.upload_data.selection import files_below, select
 from pipelines.upload_data.transfer import transfer
 from tests.fault_proxy import fault_proxy
+from tests.model_folder import CONFIG, weights
 
 ADDRESS = "street/scenes"
 
@@ -256,12 +258,13 @@ def test_a_backbone_arrives_without_its_pickles_and_can_be_imported(
     hub.mkdir()
     snapshot.mkdir()
     contents = {
-        "config.json": b"{}",
+        "config.json": json.dumps(CONFIG).encode(),
         "model.safetensors.index.json": (
-            b'{"weight_map": {"a": "model-1.safetensors", "b": "model-2.safetensors"}}'
+            b'{"metadata": {"total_size": 8},'
+            b' "weight_map": {"a": "model-1.safetensors", "b": "model-2.safetensors"}}'
         ),
-        "model-1.safetensors": b"one",
-        "model-2.safetensors": b"two",
+        "model-1.safetensors": weights("a"),
+        "model-2.safetensors": weights("b"),
         "preprocessor_config.json": b"{}",
         "LICENSE": b"Apache",
         "pytorch_model.bin": b"a pickle",
