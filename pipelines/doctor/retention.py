@@ -5,8 +5,9 @@ noncurrent version until a lifecycle rule removes them. Training deletes a check
 it writes.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 from minio import Minio
 from minio.error import MinioException, S3Error
@@ -14,6 +15,8 @@ from minio.error import MinioException, S3Error
 from components.shared.storage import StoreSettings
 from components.shared.storage.retry import Answers, RetryingPool
 from pipelines.doctor.findings import unknown
+
+T = TypeVar("T")
 
 _DEADLINE_SECONDS = 10.0
 
@@ -61,38 +64,39 @@ def retention(settings: StoreSettings, bucket: str, prefix: str) -> Retention:
 
 
 def _rules(store: Minio, pool: RetryingPool, bucket: str) -> list[Any]:
-    try:
-        with pool.operation(Answers.SETTINGS):
-            lifecycle = store.get_bucket_lifecycle(bucket)
-    except S3Error as error:
-        raise unknown(
-            f"lifecycle rules of bucket {bucket} cannot be looked at ({error.code})",
-            f"mc ilm rule list ALIAS/{bucket}, with credentials that may look",
-        ) from None
-    except (MinioException, ValueError) as error:
-        raise unknown(
-            f"lifecycle rules of bucket {bucket} cannot be read ({type(error).__name__})"
-        ) from None
+    lifecycle = _setting(
+        lambda: store.get_bucket_lifecycle(bucket),
+        pool,
+        f"lifecycle rules of bucket {bucket}",
+        f"mc ilm rule list ALIAS/{bucket}",
+    )
     return list(lifecycle.rules) if lifecycle else []
 
 
 def _keeps_versions(store: Minio, pool: RetryingPool, bucket: str, prefix: str) -> bool:
     """Whether versions are on for the prefix; MinIO can leave prefixes out."""
-    try:
-        with pool.operation(Answers.SETTINGS):
-            found = store.get_bucket_versioning(bucket)
-    except S3Error as error:
-        raise unknown(
-            f"versioning of bucket {bucket} cannot be looked at ({error.code})",
-            f"mc version info ALIAS/{bucket}, with credentials that may look",
-        ) from None
-    except (MinioException, ValueError) as error:
-        raise unknown(
-            f"versioning of bucket {bucket} cannot be read ({type(error).__name__})"
-        ) from None
-
+    found = _setting(
+        lambda: store.get_bucket_versioning(bucket),
+        pool,
+        f"versioning of bucket {bucket}",
+        f"mc version info ALIAS/{bucket}",
+    )
     excluded = any(prefix.startswith(item) for item in found.excluded_prefixes or [] if item)
     return found.status == "Enabled" and not excluded
+
+
+def _setting(read: Callable[[], T], pool: RetryingPool, what: str, command: str) -> T:
+    """Return a setting of the bucket; `command` shows it to whoever may look."""
+    try:
+        with pool.operation(Answers.SETTINGS):
+            return read()
+    except S3Error as error:
+        raise unknown(
+            f"{what} cannot be looked at ({error.code})",
+            f"{command}, with credentials that may look",
+        ) from None
+    except (MinioException, ValueError) as error:
+        raise unknown(f"{what} cannot be read ({type(error).__name__})") from None
 
 
 def _applies(rule: Any, prefix: str) -> bool:
