@@ -17,6 +17,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from components.shared.contracts.artifacts import read_manifest
 from pipelines.cli import app as cli
 from pipelines.demo import backbone as demo_backbone
 from pipelines.demo import dataset as demo_dataset
@@ -191,6 +192,7 @@ def _plan(command: str) -> None:
 def _execute(command: str, folder: Path) -> None:
     line = PYTHON.sub(shlex.quote(sys.executable), command)
     assert line != command, f"no test runs {command!r}"
+    line = line.replace("DIGEST", read_manifest(folder / "BUNDLE").content_digest)
     done = subprocess.run(
         shlex.split(line),
         cwd=folder,

@@ -2,9 +2,9 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from components.shared.contracts.adaptations import MODES
+from components.shared.contracts.adaptations import AGGREGATIONS, MODES
 from components.shared.contracts.config import adjusted, option
 from components.shared.contracts.documents import parse_json
 from components.shared.contracts.errors import ConfigError
@@ -16,7 +16,9 @@ from components.shared.contracts.options import (
     RecipeConfig,
 )
 from components.shared.contracts.outcomes import BINARY, MULTICLASS
-from components.shared.vision.view_spec import AGGREGATIONS, ViewSpec
+
+if TYPE_CHECKING:
+    from components.shared.vision.view_spec import ViewSpec
 
 # Usual starting points for AdamW: a linear head, low-rank adapters, a whole pretrained transformer.
 _LEARNING_RATE_OF_MODE = {"frozen": 1e-3, "full": 2e-5}
@@ -158,10 +160,14 @@ class TrainBaselineConfig(BackboneLoopConfig, RecipeConfig, MonitorConfig):
             )
         return document
 
-    def views(self, class_names: Sequence[str]) -> ViewSpec | None:
+    def views(self, class_names: Sequence[str]) -> "ViewSpec | None":
         """Return how images are cut into views; None for the whole image alone."""
         if self.tile_grid is None:
             return None
+
+        # Not above: its import loads pydantic, which no command needs that constructs nothing.
+        from components.shared.vision.view_spec import ViewSpec
+
         return ViewSpec(
             grid=self.tile_grid,
             overlap=self.tile_overlap,

@@ -1,9 +1,11 @@
-"""Names of the adaptations of a backbone and of the metrics that select one, without torch."""
+"""Names of adaptations, of metrics that select one, and of aggregations of views, without torch."""
 
 from collections.abc import Mapping
 
 # Adapters of peft, by the names that components/shared/models/adapters.py gives to their variants.
 ADAPTERS = ("lora", "dora", "rslora", "pissa", "olora", "doran", "loha", "lokr", "vera", "randlora")
+# Of the views' margins into the image's; `components.shared.models.aggregation` computes them.
+AGGREGATIONS = ("max", "topk_mean", "lse", "noisy_or", "attention")
 MODES = ("frozen", "full", *ADAPTERS)
 # The sign makes larger better.
 _SIGNS = {"val_select/nll": -1, "val_select/auroc": 1, "val_select/mcc": 1, "val_select/acc": 1}

@@ -8,9 +8,9 @@ import math
 from dataclasses import dataclass
 from typing import Annotated
 
-from annotated_types import Ge, Gt, Le, Lt, Predicate
+from pydantic import Field
 
-AGGREGATIONS = ("max", "topk_mean", "lse", "noisy_or", "attention")
+from components.shared.contracts.adaptations import AGGREGATIONS
 
 
 @dataclass(frozen=True)
@@ -29,13 +29,13 @@ class ViewSpec:
             class has a margin, its log-odds against the rest.
     """
 
-    grid: Annotated[int, Ge(1), Le(16)]
-    overlap: Annotated[float, Ge(0), Lt(1)]
+    grid: Annotated[int, Field(ge=1, le=16)]
+    overlap: Annotated[float, Field(ge=0, lt=1)]
     flips: bool
-    size: Annotated[int, Ge(1), Le(2048)]
-    aggregation: Annotated[str, Predicate(AGGREGATIONS.__contains__)]
-    top_k: Annotated[int, Ge(1)]
-    sharpness: Annotated[float, Gt(0)]
+    size: Annotated[int, Field(ge=1, le=2048)]
+    aggregation: Annotated[str, Field(pattern=f"^({'|'.join(AGGREGATIONS)})$")]
+    top_k: Annotated[int, Field(ge=1)]
+    sharpness: Annotated[float, Field(gt=0)]
     positive_class: str | None
 
     @property

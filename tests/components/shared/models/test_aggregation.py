@@ -6,8 +6,9 @@ import math
 import pytest
 import torch
 
+from components.shared.contracts.adaptations import AGGREGATIONS
 from components.shared.models.aggregation import aggregate, neutral_margin, view_weights
-from components.shared.vision.view_spec import AGGREGATIONS, ViewSpec
+from components.shared.vision.view_spec import ViewSpec
 
 SPEC = ViewSpec(
     grid=3,
