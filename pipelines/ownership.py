@@ -20,7 +20,17 @@ def owning(folder: Path) -> Iterator[int]:
     Yields the descriptor of the lock: a process that inherits it (`Popen(pass_fds=...)`) owns the
     folder too until it ends. On a file system without locks the folder always counts as owned.
     """
-    descriptor = os.open(folder / _LOCK, _FLAGS | os.O_CREAT, 0o600)
+    with locked(folder / _LOCK, _FLAGS | os.O_CREAT) as descriptor:
+        yield descriptor
+
+
+@contextlib.contextmanager
+def locked(path: Path, flags: int = os.O_RDONLY) -> Iterator[int]:
+    """Keep other processes out of this context for the same file or folder; they wait.
+
+    Yields the descriptor of the lock. On a file system without locks nobody waits.
+    """
+    descriptor = os.open(path, flags, 0o600)
     try:
         with contextlib.suppress(OSError):  # no locks here
             fcntl.flock(descriptor, fcntl.LOCK_EX)

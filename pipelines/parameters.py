@@ -10,7 +10,6 @@ from typing import Any, cast
 
 from components.compare_adaptations.component import MAX_CANDIDATES
 from components.configure.config import PRETRAIN, ConfigureConfig, RunForm
-from components.configure.fingerprint import places
 from components.configure.phases import PHASES
 from components.configure.resolve import number, phases_with, resolve
 from components.ingest_dataset.config import IngestConfig
@@ -129,7 +128,7 @@ def is_utf8(text: str) -> bool:
 def sources_of(values: Mapping[str, Any], variant: Variant) -> list[str]:
     """Return where a run's images are: folders, files, or s3:// addresses; raise ConfigError."""
     ingest = cast(IngestConfig, resolve(variant.with_form(values))["ingest_dataset"])
-    return places(ingest.data, ingest.extra_sources)
+    return [source.data for source in ingest.sources()]
 
 
 def _as_form(given: Mapping[str, Any]) -> dict[str, Any]:

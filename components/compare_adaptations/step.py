@@ -72,10 +72,7 @@ def run(
     ]
     values = {row["mode"]: row["value"] for row in rows if row["metric"] == config.monitor}
     # The first of equals.
-    chosen = max(
-        candidates,
-        key=lambda candidate: monitored({config.monitor: values[candidate.mode]}, config.monitor),
-    )
+    chosen = max(candidates, key=lambda found: monitored(config.monitor, values[found.mode]))
     verdict = {
         "chosen": chosen.mode,
         "because": f"best {config.monitor} on VAL_SELECT, ties to the earlier mode",

@@ -7,10 +7,10 @@ few kilobytes; its weights are judged by the import. The Hub is not asked.
 import tempfile
 from pathlib import Path
 
-from components.shared.contracts.documents import MOST_BYTES
 from components.shared.contracts.errors import DataError
 from components.shared.contracts.listing import shown
 from components.shared.model_files.folder import DOCUMENTS, screen, screen_documents
+from components.shared.model_files.reading import refuse_large
 
 
 def check_backbone(backbone: str) -> None:
@@ -37,10 +37,7 @@ def _check_stored(backbone: str, where: str) -> None:
         for name in DOCUMENTS:
             if name not in found:
                 continue
-            if found[name].size > MOST_BYTES:
-                raise DataError(
-                    f"{where}: {name} has {found[name].size:,} bytes, more than {MOST_BYTES:,}"
-                )
+            refuse_large(found[name].size, f"{where}: {name}", error=DataError)
             store.get(bucket, found[name].key, Path(folder, name))
 
         screen_documents(Path(folder), found, where, error=DataError)

@@ -45,12 +45,12 @@ def fingerprint(data: str, backbone: str, extra_sources: str = "") -> Fingerprin
             "backbone='' is not set; give a Hugging Face folder, local or s3://, or a hub id"
         )
 
-    found = digest([[place, _listing("data", place)] for place in places(data, extra_sources)])
+    found = digest([[place, _listing("data", place)] for place in _places(data, extra_sources)])
 
     return Fingerprints(found, hub_id(backbone) or digest(_listing("backbone", backbone)))
 
 
-def places(data: str, extra_sources: str) -> list[str]:
+def _places(data: str, extra_sources: str) -> list[str]:
     """Return where the images of a run are: of `data`, and of each source in the JSON list.
 
     Raises ConfigError for another text than a JSON list of mappings with "data".

@@ -57,8 +57,9 @@ def _fail(error: StreetVisionError | OSError) -> NoReturn:
 def _end_if_interrupted(interrupts: Interrupts) -> None:
     """Say what ended the verb: Typer, or an error that follows from the signal, hides it."""
     if interrupts.received is not None:
-        print(f"error: {interrupts.received}", file=sys.stderr, flush=True)
-        sys.exit(interrupts.received.exit_code)
+        from components.shared.contracts.step import fail
+
+        fail(interrupts.received)
 
 
 def run_verb(arguments: Sequence[str] | None = None) -> int | None:

@@ -1,18 +1,16 @@
 """Generated folders: recognised when complete, written aside and moved into place as a whole."""
 
-import contextlib
-import fcntl
 import functools
 import hashlib
-import os
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from components.shared.contracts.artifacts import write_json
 from components.shared.contracts.documents import read_json
 from components.shared.contracts.errors import ArtifactError, DataError
+from pipelines.ownership import locked
 
 MARKER = "demo.json"
 
@@ -38,7 +36,7 @@ def publish(folder: Path, parameters: dict[str, Any], write: Callable[[Path], No
     )
     folder.parent.mkdir(parents=True, exist_ok=True)
 
-    with _alone(folder.parent):
+    with locked(folder.parent):
         for leftover in (staging, replaced):  # of a process that was killed
             shutil.rmtree(leftover, ignore_errors=True)
         if _is_complete(folder, wanted):
@@ -59,18 +57,6 @@ def publish(folder: Path, parameters: dict[str, Any], write: Callable[[Path], No
         finally:
             for leftover in (staging, replaced):
                 shutil.rmtree(leftover, ignore_errors=True)
-
-
-@contextlib.contextmanager
-def _alone(parent: Path) -> Iterator[None]:
-    """Keep other processes from generating folders in the same place, until the context ends."""
-    descriptor = os.open(parent, os.O_RDONLY)
-    try:
-        with contextlib.suppress(OSError):  # no locks here
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(descriptor)
 
 
 def _is_complete(folder: Path, wanted: dict[str, Any]) -> bool:

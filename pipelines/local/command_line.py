@@ -22,10 +22,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from components.shared.contracts.artifacts import write_json
 from components.shared.contracts.environment import Variable
 from components.shared.contracts.errors import PermanentError
 from components.shared.contracts.interrupts import SignalReceivedError
+from components.shared.contracts.step import write_status
 from pipelines import kfp_private
 from pipelines.local.step_process import StepProcesses
 
@@ -126,11 +126,7 @@ def _record_interrupt(folder: Path) -> None:
     """Write the status of a step that was killed before it could, or that had not begun to."""
     status = folder / "status.json"
     if not status.exists():
-        error = SignalReceivedError(signal.SIGTERM)
-        document = {"step": folder.name.replace("-", "_"), "state": "failed", "permanent": False}
-        document |= {"error_class": type(error).__name__, "message": str(error)}
-        status.parent.mkdir(parents=True, exist_ok=True)
-        write_json(status, document)
+        write_status(status, folder.name.replace("-", "_"), SignalReceivedError(signal.SIGTERM))
 
 
 def _arguments(compiled: Sequence[str], folder: Path) -> list[str]:

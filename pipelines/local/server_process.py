@@ -19,6 +19,7 @@ from pathlib import Path
 from types import FrameType
 from typing import BinaryIO, NoReturn
 
+from components.shared.contracts.interrupts import SIGNALS
 from components.shared.contracts.processes import request_end_with
 
 _ROOT = Path(__file__).resolve().parents[2]
@@ -76,8 +77,8 @@ def stop(process: subprocess.Popen[bytes]) -> None:
 
 def main() -> None:
     """Run the server until standard input closes; end with its exit code."""
-    for name in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-        signal.signal(name, _end)
+    for number in SIGNALS:
+        signal.signal(number, _end)
 
     line = sys.stdin.buffer.readline()
     if not line:  # whoever started this process has ended before it asked for anything

@@ -1,7 +1,5 @@
 """Names of adaptations, of metrics that select one, and of aggregations of views, without torch."""
 
-from collections.abc import Mapping
-
 # Adapters of peft, by the names that components/shared/models/adapters.py gives to their variants.
 ADAPTERS = ("lora", "dora", "rslora", "pissa", "olora", "doran", "loha", "lokr", "vera", "randlora")
 # Of the views' margins into the image's; `components.shared.models.aggregation` computes them.
@@ -12,6 +10,6 @@ _SIGNS = {"val_select/nll": -1, "val_select/auroc": 1, "val_select/mcc": 1, "val
 MONITORS = tuple(_SIGNS)
 
 
-def monitored(metrics: Mapping[str, float], monitor: str) -> float:
-    """Return the value by which `monitor` selects, larger is better."""
-    return _SIGNS.get(monitor, 1) * metrics[monitor]
+def monitored(monitor: str, value: float) -> float:
+    """Return a value of `monitor` such that larger is better."""
+    return _SIGNS.get(monitor, 1) * value

@@ -90,11 +90,8 @@ def main(run: Run, config_class: type[Config]) -> None:
         try:
             job = _read_job(arguments.config)
             _run_reporting(run, config_class, job.config, job.paths)
-        except ConfigError as error:
+        except (ConfigError, SignalReceivedError) as error:
             fail(error)
-        except SignalReceivedError as received:
-            print(f"error: {received}", file=sys.stderr, flush=True)  # noqa: T201
-            sys.exit(received.exit_code)
 
 
 def path_parameters(run: Run) -> dict[str, str]:
@@ -109,9 +106,8 @@ def path_parameters(run: Run) -> dict[str, str]:
 
 def fail(error: BaseException) -> typing.NoReturn:
     """Print the error as one line and end the process with its exit code."""
-    label = (
-        "error" if isinstance(error, StreetVisionError) else f"unexpected {type(error).__name__}"
-    )
+    is_typed = isinstance(error, StreetVisionError | SignalReceivedError)
+    label = "error" if is_typed else f"unexpected {type(error).__name__}"
     print(f"{label}: {one_line(error)}", file=sys.stderr, flush=True)  # noqa: T201
     sys.exit(getattr(error, "exit_code", TRANSIENT_EXIT_CODE))
 
@@ -165,13 +161,16 @@ def _report(status: Path | None, run: Run, error: BaseException) -> None:
 
 
 def _write_status(status: Path | None, run: Run, error: BaseException | None) -> None:
-    if status is None:
-        return
+    if status is not None:
+        write_status(status, _phase(run), error)
 
+
+def write_status(status: Path, step: str, error: BaseException | None) -> None:
+    """Write how a step ended: status.json, whose folder is made."""
     status.parent.mkdir(parents=True, exist_ok=True)
 
     document: dict[str, Any] = {
-        "step": _phase(run),
+        "step": step,
         "state": "succeeded" if error is None else "failed",
     }
 

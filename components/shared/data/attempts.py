@@ -10,7 +10,7 @@ objects name the configurations that asked for it. The same configuration is the
 import re
 
 from components.shared.contracts.errors import TransientError
-from components.shared.data.records import open_records
+from components.shared.data.records import Records, open_records
 
 _NAME = re.compile(r"[0-9]{6}")
 _N_TRIES = 20  # so many runs at once are more than any cluster starts
@@ -22,9 +22,8 @@ def expected_attempt(target: str, configuration: str) -> int:
     if records is None:
         return 0
 
-    names = [name for name in records.names() if _NAME.fullmatch(name)]
-    known = [name for name in names if records.read(name) == configuration.encode()]
-    return int(known[0]) if known else len(names) + 1
+    number, _ = _position(records, configuration)
+    return number
 
 
 def record_attempt(target: str, configuration: str) -> int:
@@ -45,13 +44,17 @@ def record_attempt(target: str, configuration: str) -> int:
         return 0
 
     for _ in range(_N_TRIES):
-        names = [name for name in records.names() if _NAME.fullmatch(name)]
-        for name in names:
-            if records.read(name) == configuration.encode():
-                return int(name)
-
-        number = len(names) + 1
-        if records.create(f"{number:06d}", configuration.encode()):
+        number, is_recorded = _position(records, configuration)
+        if is_recorded or records.create(f"{number:06d}", configuration.encode()):
             return number
 
     raise TransientError(f"attempt at {target[:12]}: other runs recorded {_N_TRIES} before it")
+
+
+def _position(records: Records, configuration: str) -> tuple[int, bool]:
+    """Return the number of a configuration, or the next one, and whether it is recorded."""
+    names = [name for name in records.names() if _NAME.fullmatch(name)]
+    for name in names:
+        if records.read(name) == configuration.encode():
+            return int(name), True
+    return len(names) + 1, False

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from components.shared.contracts.documents import MOST_BYTES
 from components.shared.contracts.errors import ArtifactError, PermanentError
 from components.shared.contracts.listing import first_of, printable, shown
 from components.shared.model_files.image_statistics import (
@@ -18,7 +17,7 @@ from components.shared.model_files.image_statistics import (
     image_statistics,
 )
 from components.shared.model_files.model_config import checked_config, refuse_keys
-from components.shared.model_files.reading import read_document, real_file
+from components.shared.model_files.reading import read_document, real_file, refuse_large
 from components.shared.model_files.tensors import StoredTensor, check_tensors
 
 CONFIG, WEIGHTS, INDEX = "config.json", "model.safetensors", "model.safetensors.index.json"
@@ -98,9 +97,7 @@ def screen(
 
     files = {name: real_file(folder, name, where, error=error) for name in documents.names}
     for name in set(documents.names) - set(documents.weights):
-        size = files[name].stat().st_size
-        if size > MOST_BYTES:
-            raise error(f"{where}: {name} has {size:,} bytes, more than {MOST_BYTES:,}")
+        refuse_large(files[name].stat().st_size, f"{where}: {name}", error=error)
 
     stored = {
         name: check_tensors(files[name], f"{where}: {name}", error=error)

@@ -89,7 +89,7 @@ class ModelConfig:
     The bounds are several times those of the largest published model of the families.
     """
 
-    model_type: Literal["dinov2", "dinov2_with_registers", "dinov3_vit", "vit"]
+    model_type: Literal[SUPPORTED_TYPES]  # type: ignore[valid-type]
     architectures: list[str] | None = None
     transformers_version: str | None = None
     dtype: _Dtype | None = None

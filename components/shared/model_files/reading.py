@@ -40,10 +40,14 @@ def read_document(
 ) -> Any:
     """Return the JSON value of a file of a model folder; raises `error` for everything else."""
     file, place = real_file(folder, name, where, error=error), f"{where}: {name}"
-    size = file.stat().st_size
+    refuse_large(file.stat().st_size, place, error=error)
+    return parse_json(read_bytes(file, error=error), place, error=error)
+
+
+def refuse_large(size: int, place: str, *, error: type[PermanentError] = ArtifactError) -> None:
+    """Raise `error` for a document of more than `MOST_BYTES`; `place` names it."""
     if size > MOST_BYTES:
         raise error(f"{place} has {size:,} bytes, more than {MOST_BYTES:,}")
-    return parse_json(read_bytes(file, error=error), place, error=error)
 
 
 def _roots(folder: Path) -> list[Path]:

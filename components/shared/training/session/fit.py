@@ -133,7 +133,7 @@ class _Run:
             metrics = self.task.evaluate()
 
         position, monitor = self.position, self.task.monitor
-        value = float(epoch + 1) if monitor is None else monitored(metrics, monitor)
+        value = float(epoch + 1) if monitor is None else monitored(monitor, metrics[monitor])
         if not math.isfinite(value):
             raise PermanentError(
                 f"{monitor} is {value} after epoch {epoch + 1} and cannot select an epoch; choose"
