@@ -12,6 +12,8 @@ from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
+from tests.served import served
+
 FAULTS = ("error500", "slow_down", "reset_before", "reset_after", "stall", "partial")
 _SLOW_DOWN = (
     b'<?xml version="1.0"?><Error><Code>SlowDown</Code><Message>Reduce your request'
@@ -172,13 +174,5 @@ def fault_proxy(
             server.socket = tls.wrap_socket(
                 server.socket, server_side=True, do_handshake_on_connect=False
             )
-        thread = threading.Thread(
-            target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True
-        )
-        thread.start()
-        try:
+        with served(server, server.stopping, 0.05):
             yield server
-        finally:
-            server.stopping.set()
-            server.shutdown()
-            thread.join()

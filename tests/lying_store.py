@@ -12,6 +12,8 @@ from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
+from tests.served import served
+
 Answer = Callable[["Call"], None]
 
 
@@ -84,14 +86,5 @@ class LyingStore(ThreadingHTTPServer):
 @contextlib.contextmanager
 def lying_store(answer: Answer) -> Iterator[LyingStore]:
     """Run a LyingStore."""
-    with LyingStore(answer) as server:
-        thread = threading.Thread(
-            target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True
-        )
-        thread.start()
-        try:
-            yield server
-        finally:
-            server.stopping.set()
-            server.shutdown()
-            thread.join()
+    with LyingStore(answer) as server, served(server, server.stopping, 0.02):
+        yield server

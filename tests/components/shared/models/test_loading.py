@@ -2,7 +2,6 @@
 
 import json
 import os
-import subprocess
 import sys
 import threading
 from collections.abc import Callable
@@ -21,6 +20,7 @@ from components.shared.models.loading import load_adapter, load_pretrained, load
 from tests.bundles import edit_json, edit_weights
 from tests.components.conftest import write_backbone
 from tests.components.shared.models.families import FAMILIES, small
+from tests.standard_input import run_asked
 
 ROOT = Path(__file__).resolve().parents[4]
 WEIGHTS = "model.safetensors"
@@ -205,24 +205,9 @@ def test_code_is_neither_run_nor_fetched_and_nobody_is_asked(
         "HF_HOME": str(tmp_path / "home"),
         "HF_TOKEN": "hf_SECRET",
     }
-    read, write = os.pipe()
     try:
-        if answer is not None:
-            os.write(write, answer.encode())
-        ended = subprocess.run(
-            [sys.executable, "-c", program],
-            stdin=read,
-            capture_output=True,
-            text=True,
-            cwd=tmp_path,
-            env=environment,
-            timeout=120,
-            check=False,
-        )
-        assert answer is None or os.read(read, 10_000) == answer.encode()
+        ended = run_asked([sys.executable, "-c", program], answer, tmp_path, environment)
     finally:
-        os.close(read)
-        os.close(write)
         hub.shutdown()
         hub.server_close()
 

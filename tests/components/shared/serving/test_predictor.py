@@ -4,7 +4,6 @@ import json
 import os
 import shutil
 import struct
-import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -20,6 +19,7 @@ from components.shared.serving import bundle as bundle_module
 from components.shared.serving.bundle import Bundle, open_bundle
 from components.shared.serving.predictor import Predictor, reference_image
 from tests.bundles import Inputs, edit_json, edit_weights, make_inputs, noise, resigned
+from tests.standard_input import run_asked
 
 ROOT = Path(__file__).resolve().parents[4]
 WEIGHTS = "model/model.safetensors"
@@ -185,23 +185,8 @@ def test_predict_never_reads_standard_input(
 ) -> None:
     """Standard input says yes to everything, or stays open and silent."""
     path = resigned(bundle, tmp_path / "bundle", _code)
-    read, write = os.pipe()
-    try:
-        if answer is not None:
-            os.write(write, answer.encode())
-        ended = subprocess.run(
-            [sys.executable, "-m", "components.shared.serving.predict", str(path), "photo.jpg"],
-            stdin=read,
-            capture_output=True,
-            text=True,
-            cwd=ROOT,
-            timeout=120,
-            check=False,
-        )
-        assert answer is None or os.read(read, 10_000) == answer.encode()
-    finally:
-        os.close(read)
-        os.close(write)
+    command = [sys.executable, "-m", "components.shared.serving.predict", str(path), "photo.jpg"]
+    ended = run_asked(command, answer, ROOT)
 
     assert (ended.returncode, ended.stdout) == (42, "")
     assert ended.stderr.count("\n") == 1
