@@ -4,8 +4,7 @@
 draws calibration sets from populations whose true risk is known, fits the
 policy, and prints for each how often the true risk exceeded alpha, and the mean coverage beside the
 oracle's and beside MAPIE's fixed sequence on the same samples. MAPIE gets thresholds at every 5 %
-of coverage from 10 %, since from its default grid it certifies nothing here. MAPIE is installed
-with the peers of `make bench`: `make .venv/.installed-bench`.
+of coverage from 10 %, since from its default grid it certifies nothing here.
 """
 
 import argparse
