@@ -8,7 +8,7 @@ import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
 
@@ -19,6 +19,7 @@ from torch import nn
 from components.shared.contracts.environment import Variable
 from components.shared.training.launch.heartbeat import LONGEST_SILENCE_SECONDS, Heartbeat
 from components.shared.training.launch.memory import says_out_of_memory
+from components.shared.training.loop.timings import Timings
 
 # A collective call gives up after this time: after the launcher, which names the rank that hangs
 # and not those that wait for it.
@@ -27,12 +28,13 @@ _TIMEOUT_SECONDS = LONGEST_SILENCE_SECONDS + 300
 
 @dataclass(frozen=True)
 class World:
-    """Rank, size and device of this process in the torchrun group."""
+    """Rank, size and device of this process in the torchrun group, and where its time goes."""
 
     rank: int
     size: int
     device: torch.device
     heartbeat: Heartbeat | None = None
+    timings: Timings = field(default_factory=Timings, repr=False, compare=False)
 
     @property
     def is_main(self) -> bool:
@@ -108,7 +110,8 @@ class World:
         """Sum every rank's `tensor`, in place, and return it; a collective call."""
         if self.size > 1:
             self.record_progress(waiting=True)
-            dist.all_reduce(tensor)
+            with self.timings.part("communication"):
+                dist.all_reduce(tensor)
             self.record_progress()
         return tensor
 

@@ -128,6 +128,13 @@ class Trainer:
         if self.reference is not None:
             self.reference.undo()
 
+        with self.world.timings.part("optimizer"):
+            self._update(step)
+
+        return loss, requested
+
+    def _update(self, step: int) -> None:
+        """Clip the gradients, move the weights and their average."""
         limit = self.config.gradient_clip or math.inf
         norm = float(nn.utils.clip_grad_norm_(self.parameters, limit))
         if not math.isfinite(norm):
@@ -138,8 +145,6 @@ class Trainer:
         self.optimizer.step()
         self.schedule.step()
         self._update_average(step)
-
-        return loss, requested
 
     def _reference_gradients(self, step: int) -> None:
         """Compute gradients of other samples and other random draws than those of `step`.
@@ -179,7 +184,7 @@ class Trainer:
         self, batch: npt.NDArray[np.int64], batch_slots: npt.NDArray[np.int64], step: int
     ) -> None:
         if isinstance(self.task, TeachingTask):
-            with self._autocast():
+            with self.world.timings.part("forward"), self._autocast():
                 self.task.begin_step(batch[batch_slots], batch_slots, step)
 
     def _slots(self, batch: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
@@ -200,7 +205,7 @@ class Trainer:
             # As from the second micro-batch of a step on, when the first one's gradients are there.
             for parameter in self.parameters:
                 parameter.grad = torch.zeros_like(parameter)
-            self._loss(self.task.module, batch, chunk, step).backward()  # type: ignore[no-untyped-call]
+            self._backward(self._loss(self.task.module, batch, chunk, step))
         except RuntimeError as error:
             out_of_memory = is_out_of_memory(error)
             if not out_of_memory:
@@ -235,7 +240,7 @@ class Trainer:
         for chunk in chunks[:-1]:
             with self.model.no_sync():
                 loss = self._loss(self.model, batch, chunk, step) * scale
-                loss.backward()  # type: ignore[no-untyped-call]
+                self._backward(loss)
 
             total += float(loss.detach())
 
@@ -252,7 +257,7 @@ class Trainer:
                 "lower learning_rate, or check the images and labels of this batch"
             )
 
-        loss.backward()  # type: ignore[no-untyped-call]
+        self._backward(loss)
 
         return total, any(code & _REQUEST for code in codes)
 
@@ -264,8 +269,12 @@ class Trainer:
         step: int,
     ) -> torch.Tensor:
         self.world.record_progress()
-        with self._autocast():
+        with self.world.timings.part("forward"), self._autocast():
             return self.task.loss(model, batch[chunk], chunk, step)
+
+    def _backward(self, loss: torch.Tensor) -> None:
+        with self.world.timings.part("backward"):
+            loss.backward()  # type: ignore[no-untyped-call]
 
     def _halve_micro_batch(self, step: int) -> None:
         if self.micro_batch_size == 1:
