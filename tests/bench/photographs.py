@@ -1,4 +1,4 @@
-"""JPEG files for the image benchmarks: generated street scenes at a dash camera's 1280 x 720."""
+"""JPEG files for the image benchmarks: generated street scenes of a dash camera or a telephone."""
 
 import contextlib
 import io
@@ -15,10 +15,11 @@ from components.shared.data.dataset import Dataset
 from pipelines.demo.scenes import FRAMES_PER_DRIVE, photograph, scene_of
 
 SIZE = (1280, 720)
+LARGE = (4032, 3024)  # 12 megapixels
 
 
 @contextmanager
-def photographs(count: int) -> Iterator[list[Path]]:
+def photographs(count: int, size: tuple[int, int] = SIZE) -> Iterator[list[Path]]:
     """Paths of `count` JPEG files, in the folders `0` and `1` (the label), removed at the end."""
     with tempfile.TemporaryDirectory() as folder:
         files = []
@@ -27,7 +28,7 @@ def photographs(count: int) -> Iterator[list[Path]]:
             file = Path(folder) / str(number % 2) / f"{number:05d}.jpg"
             file.parent.mkdir(exist_ok=True)
             buffer = io.BytesIO()
-            photograph(scene).resize(SIZE, Image.Resampling.BICUBIC).save(
+            photograph(scene).resize(size, Image.Resampling.BICUBIC).save(
                 buffer, "JPEG", quality=88
             )
             file.write_bytes(buffer.getvalue())

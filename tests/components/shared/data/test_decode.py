@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from components.shared.data.decode import ImageRejectedError, decode, decode_resized
+from components.shared.data.decode import ImageRejectedError, decode, decode_resized, resize
 
 
 def _encoded(image: Image.Image, kind: str, **options: object) -> bytes:
@@ -86,9 +86,35 @@ def test_resizing_is_pillows_bicubic_squeeze() -> None:
     assert np.array_equal(decode_resized(PNG, size=64), expected)
 
 
-def test_a_reduced_decode_of_a_large_photo_looks_like_a_full_one() -> None:
-    large = SCENE.resize((1600, 1200), Image.Resampling.BICUBIC)
-    data = _encoded(large, "JPEG", quality=90)
-    full = np.asarray(decode(data).resize((64, 64), Image.Resampling.BICUBIC)).astype(int)
-    reduced = decode_resized(data, size=64).astype(int)
-    assert np.abs(full - reduced).mean() < 0.5
+@pytest.mark.parametrize(
+    ("size", "target", "decoded"),
+    [
+        ((4032, 3024), 672, (2016, 1512)),  # 12 megapixels at the size of several views
+        ((4032, 3024), 448, (2016, 1512)),
+        ((4032, 3024), 224, (1008, 756)),
+        ((1280, 720), 224, (1280, 720)),
+        ((1600, 896), 224, (800, 448)),  # exactly four times the target
+        ((1600, 895), 224, (1600, 895)),
+    ],
+)
+def test_a_large_photo_is_decoded_at_no_less_than_twice_the_target(
+    size: tuple[int, int], target: int, decoded: tuple[int, int]
+) -> None:
+    data = _encoded(SCENE.resize(size), "JPEG", quality=90)
+    assert decode(data, target_size=target).size == decoded
+    assert decode(data).size == size
+
+
+@pytest.mark.parametrize(
+    ("size", "most_mean", "least_psnr"), [((1600, 1200), 0.3, 50), ((256, 256), 0.5, 45)]
+)
+def test_a_reduced_decode_of_a_large_photo_looks_like_a_full_one(
+    size: tuple[int, int], most_mean: float, least_psnr: float
+) -> None:
+    """A photo of more than the target, and one of exactly four times it, the worst case."""
+    data = _encoded(SCENE.resize(size, Image.Resampling.BICUBIC), "JPEG", quality=90)
+    full = resize(decode(data), 64).astype(float)
+    difference = np.abs(full - decode_resized(data, size=64))
+    assert difference.max() > 0  # otherwise nothing was reduced
+    assert difference.mean() < most_mean
+    assert 10 * np.log10(255**2 / np.square(difference).mean()) > least_psnr
