@@ -88,7 +88,7 @@ def _pillow(files: list[Path], size: int) -> Pixels:
 
 
 def _datasets(files: list[Path], size: int) -> Pixels:
-    """Return the pixels (n, S, S, 3) of these files, decoded by the feature of a `datasets.Dataset`."""
+    """Return the pixels (n, S, S, 3) of these files, decoded by `datasets.Image`."""
     datasets = importlib.import_module("datasets")  # without types
     features = datasets.Features({"image": datasets.Image()})
     data = datasets.Dataset.from_dict({"image": [str(file) for file in files]}, features=features)
