@@ -40,7 +40,6 @@ COVERED: dict[str, str] = {
     "components/shared/training/launch/test_torchrun.py": "agent",
     "components/shared/training/loop/experimental/test_profit.py": "../trainer",
     "components/shared/training/loop/test_teacher.py": "state task",
-    "components/shared/training/session/test_restarts.py": "rank",
     "components/test_multi_view.py": "shared/models/gate train_gate/task",
     "components/train_baseline/test_step.py": (
         "distilled_head train ../shared/contracts/progress"

@@ -45,7 +45,7 @@ def run(
 
     with working(val_calib_logits) as work:
         paths = {"dataset": dataset, "splits": splits, "checkpoint": checkpoint}
-        run_module("components.predict_logits.predict", config, paths, work)
+        run_module("components.predict_logits.predict", config, paths, work, verified=inputs)
 
         for split, path in (("VAL_CALIB", val_calib_logits), ("VAL_TEST", val_test_logits)):
             write_split_logits(

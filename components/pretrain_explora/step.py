@@ -70,7 +70,7 @@ def run(
     inputs |= _labels(config, images, train_labels)
     _check(config, images, pretrained)
 
-    with training.run("components.pretrain_explora.train") as work:
+    with training.run("components.pretrain_explora.train", inputs) as work:
         summary = read_object(work / "training.json", dict[str, Any])
         summary["max_difference"] = _verified(pretrained, work)
         with writing(

@@ -50,8 +50,8 @@ def run(
     base = verify_dir(backbone, Kind.BACKBONE)
     _check(config, data, assignment)
 
-    with training.run("components.train_baseline.train") as work:
-        inputs = {"dataset": data.manifest, "splits": assignment.manifest, "backbone": base}
+    inputs = {"dataset": data.manifest, "splits": assignment.manifest, "backbone": base}
+    with training.run("components.train_baseline.train", inputs) as work:
         summary = read_object(work / "training.json", dict[str, Any])
         with writing(
             checkpoint,

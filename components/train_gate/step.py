@@ -58,8 +58,8 @@ def run(
 
     refuse_foreign(data, assignment, base)
 
-    with training.run("components.train_gate.train") as work:
-        inputs = {"dataset": data.manifest, "splits": assignment.manifest, "checkpoint": base}
+    inputs = {"dataset": data.manifest, "splits": assignment.manifest, "checkpoint": base}
+    with training.run("components.train_gate.train", inputs) as work:
         summary = read_object(work / "training.json", dict[str, Any])
         with writing(
             gate_checkpoint,

@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 
 import torch
 
+from components.shared.contracts.artifacts import trusting
 from components.shared.contracts.config import Config
 from components.shared.contracts.documents import read_object
 from components.shared.contracts.errors import PERMANENT_EXIT_CODE, ConfigError
@@ -37,7 +38,8 @@ def run_rank(work: Callable[..., None], config_class: type[C], description: str 
     try:
         document = read_object(job, dict[str, Any])
         paths = {name: Path(path) for name, path in document["paths"].items()}
-        with process_group() as world:
+        verified = {paths[name]: digest for name, digest in document["verified"].items()}
+        with trusting(verified), process_group() as world:
             rank = world.rank
             config = config_class.from_mapping(document["config"])
             _prepare(config, world)

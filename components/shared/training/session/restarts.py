@@ -10,7 +10,7 @@ from pathlib import Path
 from time import sleep
 from typing import Any
 
-from components.shared.contracts.artifacts import write_json
+from components.shared.contracts.artifacts import Manifest, write_json
 from components.shared.contracts.errors import (
     MemoryExhaustedError,
     NotDurableError,
@@ -38,19 +38,21 @@ def run_module(
     inputs: Mapping[str, Path | str],
     work: Path,
     find_checkpoint: Callable[[], dict[str, Any]] | None = None,
+    verified: Mapping[str, Manifest] | None = None,
 ) -> None:
     """Run `module` under torchrun until it succeeds, with at most `max_restarts` restarts.
 
     Every start finds the directory `work` empty but for job.json, which holds the configuration,
-    the paths of `inputs` and of `work`, and as "checkpoints" what `find_checkpoint` returns, asked
-    anew each time. After a process ran out of memory the next micro-batch is half of the last.
-    Permanent errors are raised at once, and so are those that another start would only meet again;
-    the last transient one says how many restarts there were.
+    the paths of `inputs` and of `work`, the digests of `verified`, the manifests of those inputs
+    whose files the ranks need not hash again (`trusting`), and as "checkpoints" what
+    `find_checkpoint` returns, asked anew each time. After a process ran out of memory the next
+    micro-batch is half of the last. Permanent errors are raised at once, and so are those that
+    another start would only meet again; the last transient one says how many restarts there were.
     """
     n_restarts, micro_batch_limit = 0, 0
     checkpoint = find_checkpoint() if find_checkpoint is not None else None
     while True:
-        job = _write_job(work, config, inputs, checkpoint, micro_batch_limit)
+        job = _write_job(work, config, inputs, verified or {}, checkpoint, micro_batch_limit)
         try:
             launch(module, job, n_processes=config.n_processes, hang_seconds=HANG_SECONDS)
             return
@@ -91,6 +93,7 @@ def _write_job(
     work: Path,
     config: TorchrunConfig,
     inputs: Mapping[str, Path | str],
+    verified: Mapping[str, Manifest],
     checkpoint: dict[str, Any] | None,
     micro_batch_limit: int,
 ) -> Path:
@@ -102,7 +105,8 @@ def _write_job(
             entry.unlink()
 
     paths = {name: str(path) for name, path in (*inputs.items(), ("work", work))}
-    job: dict[str, Any] = {"config": config.to_json(), "paths": paths}
+    digests = {name: manifest.digest for name, manifest in verified.items()}
+    job: dict[str, Any] = {"config": config.to_json(), "paths": paths, "verified": digests}
     if checkpoint is not None:
         job["checkpoints"] = checkpoint | {"micro_batch_limit": micro_batch_limit}
     write_json(work / "job.json", job)

@@ -18,6 +18,7 @@ from typing import Any, Self, TextIO
 
 from components.shared.contracts.artifacts import (
     MANIFEST,
+    Manifest,
     code_version,
     read_manifest,
     sha256_file,
@@ -157,14 +158,15 @@ class TrainingSession:
             self._lock.close()
 
     @contextlib.contextmanager
-    def run(self, module: str) -> Iterator[Path]:
+    def run(self, module: str, verified: Mapping[str, Manifest] | None = None) -> Iterator[Path]:
         """Run `module` under torchrun, protected by checkpoints.
 
         Yields the directory with the main rank's files, which is `work` to it, while the step's
-        outputs are written.
+        outputs are written. `verified`: manifests of the inputs that the step has verified, by
+        name.
         """
         with self, working(self._beside) as work:
-            run_module(module, self._config, self._inputs, work, self.find_checkpoint)
+            run_module(module, self._config, self._inputs, work, self.find_checkpoint, verified)
             yield work
 
     def _connect(self) -> RemoteCheckpoints | None:

@@ -3,7 +3,9 @@
 import hashlib
 import json
 import os
+import signal
 import subprocess
+import threading
 from collections.abc import Callable
 from pathlib import Path
 
@@ -235,3 +237,120 @@ def test_verification_of_an_artifact_deeper_than_recursion_goes(tmp_path: Path) 
             artifacts.verify_dir(tmp_path / "x", "Thing", split="VAL_CALIB")
     finally:
         subprocess.run(["rm", "-rf", tmp_path / "x"], check=True)  # shutil's recursion is too deep
+
+
+class _Counting:
+    """hashlib.sha256 that also counts what it is given, in whichever thread."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.n_bytes, self.threads = 0, set[str]()
+        self._make, self._lock = hashlib.sha256, threading.Lock()
+        monkeypatch.setattr(hashlib, "sha256", self)
+
+    def __call__(self, data: bytes = b"") -> "_CountedHash":
+        return _CountedHash(self, self._make(data))
+
+    def add(self, n_bytes: int) -> None:
+        with self._lock:
+            self.n_bytes += n_bytes
+            self.threads.add(threading.current_thread().name)
+
+
+class _CountedHash:
+    def __init__(self, counting: _Counting, inner: "hashlib._Hash") -> None:
+        self._counting, self._inner = counting, inner
+
+    def update(self, data: bytes) -> None:
+        self._counting.add(len(data))
+        self._inner.update(data)
+
+    def hexdigest(self) -> str:
+        return self._inner.hexdigest()
+
+
+def _write_shards(path: Path, n_shards: int = 4, n_bytes: int = 3_000_000) -> artifacts.Manifest:
+    with artifacts.writing(path, kind="Thing", step="test", config=Config()) as out:
+        for number in range(n_shards):
+            (out / f"shard-{number}").write_bytes(bytes([number]) * n_bytes)
+    return artifacts.read_manifest(path)
+
+
+def test_files_are_hashed_by_threads_with_the_digests_of_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(artifacts, "n_usable_cores", lambda: 3)
+    counting = _Counting(monkeypatch)
+    manifest = _write_shards(tmp_path / "x")
+    assert counting.n_bytes == 12_000_000
+    assert {name.rpartition("_")[0] for name in counting.threads} == {"hash"}
+    artifacts.verify_dir(tmp_path / "x", "Thing")
+    assert counting.n_bytes == 24_000_000
+
+    for name, entry in manifest.files.items():
+        expected = hashlib.new("sha256", (tmp_path / "x" / name).read_bytes()).hexdigest()
+        assert entry["sha256"] == expected == artifacts.sha256_file(tmp_path / "x" / name)
+
+
+def test_differences_stay_in_the_order_of_names_whichever_thread_is_first(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(artifacts, "n_usable_cores", lambda: 3)
+    _write_shards(tmp_path / "x", n_shards=9, n_bytes=2_000_000)
+    for name in ("shard-0", "shard-5"):
+        (tmp_path / "x" / name).write_bytes(bytes(2_000_000 - 1) + b"x")
+    (tmp_path / "x/shard-7").write_bytes(b"short")
+    with pytest.raises(ArtifactError) as caught:
+        artifacts.verify_dir(tmp_path / "x", "Thing")
+    first, second, third = str(caught.value).split(": ", 2)[2].split("; ")
+    assert first.startswith("shard-0: sha256 ")
+    assert second.startswith("shard-5: sha256 ")
+    assert third == "shard-7: 5 bytes, expected 2000000"
+
+
+def test_an_interrupted_verification_does_not_hash_to_the_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A signal raises in the main thread, which waits for the threads."""
+    monkeypatch.setattr(artifacts, "n_usable_cores", lambda: 2)
+    _write_shards(tmp_path / "x", n_shards=2, n_bytes=64 * 2**20)
+    counting = _Counting(monkeypatch)
+    signal.signal(signal.SIGALRM, lambda *_: signal.raise_signal(signal.SIGINT))
+    signal.setitimer(signal.ITIMER_REAL, 0.005)
+    with pytest.raises(KeyboardInterrupt):
+        artifacts.verify_dir(tmp_path / "x", "Thing")
+    assert counting.n_bytes < 64 * 2**20
+
+
+def test_what_a_step_verified_is_not_hashed_again_where_it_is_trusted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    verified = _write_shards(tmp_path / "x")
+    counting = _Counting(monkeypatch)
+    monkeypatch.chdir(tmp_path)
+    with artifacts.trusting({tmp_path / "x": verified.digest}):
+        assert artifacts.verify_dir(tmp_path / "x", "Thing") == verified
+        assert artifacts.verify_dir(Path("x"), "Thing") == verified
+        assert counting.n_bytes == 0
+        with pytest.raises(LeakageViolationError, match="may only see 'TRAIN'"):
+            artifacts.verify_dir(tmp_path / "x", "Thing", split="TRAIN")
+    artifacts.verify_dir(tmp_path / "x", "Thing")
+    assert counting.n_bytes == 12_000_000
+
+
+def test_another_artifact_in_the_place_of_a_trusted_one_is_refused(tmp_path: Path) -> None:
+    verified = _write_shards(tmp_path / "x")
+    _write_shards(tmp_path / "x", n_shards=3)
+    with (
+        artifacts.trusting({tmp_path / "x": verified.digest}),
+        pytest.raises(ArtifactError, match="is not the artifact that this step verified"),
+    ):
+        artifacts.verify_dir(tmp_path / "x", "Thing")
+
+
+def test_names_and_sizes_of_a_trusted_artifact_are_checked(tmp_path: Path) -> None:
+    verified = _write_shards(tmp_path / "x")
+    (tmp_path / "x/shard-0").write_bytes(b"short")
+    (tmp_path / "x/extra").touch()
+    with artifacts.trusting({tmp_path / "x": verified.digest}), pytest.raises(ArtifactError) as e:
+        artifacts.verify_dir(tmp_path / "x", "Thing")
+    assert "2 difference(s) from its manifest" in str(e.value)
