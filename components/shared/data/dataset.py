@@ -97,9 +97,11 @@ class Dataset:
         """Position of each sample by its id."""
         return {sample.sample_id: position for position, sample in enumerate(self.samples)}
 
-    def images(self, positions: npt.NDArray[np.int64]) -> npt.NDArray[np.uint8]:
-        """Return pixels (n, S, S, 3) uint8 of the samples at `positions` (n,)."""
-        return read_shards(self.shards, positions, self.image_size)
+    def images(
+        self, positions: npt.NDArray[np.int64], out: npt.NDArray[np.uint8] | None = None
+    ) -> npt.NDArray[np.uint8]:
+        """Pixels (n, S, S, 3) uint8 of the samples at `positions` (n,); in `out`, if given."""
+        return read_shards(self.shards, positions, self.image_size, out)
 
     def duplicate_pairs(self) -> list[tuple[str, str]]:
         """Return the ids of the pairs in duplicates.csv of which both images are samples."""
@@ -189,10 +191,15 @@ def map_shards(path: Path, count: int, image_size: int) -> list[npt.NDArray[np.u
 
 
 def read_shards(
-    shards: Sequence[npt.NDArray[np.uint8]], positions: npt.NDArray[np.int64], image_size: int
+    shards: Sequence[npt.NDArray[np.uint8]],
+    positions: npt.NDArray[np.int64],
+    image_size: int,
+    out: npt.NDArray[np.uint8] | None = None,
 ) -> npt.NDArray[np.uint8]:
-    """Return pixels (n, S, S, 3) uint8 of the images at `positions` (n,)."""
-    result = np.empty((len(positions), image_size, image_size, 3), dtype=np.uint8)
+    """Return pixels (n, S, S, 3) uint8 of the images at `positions` (n,), in `out` if given."""
+    result = out
+    if result is None:
+        result = np.empty((len(positions), image_size, image_size, 3), dtype=np.uint8)
     for row, position in enumerate(positions.tolist()):
         result[row] = shards[position // SHARD_SIZE][position % SHARD_SIZE]
     return result

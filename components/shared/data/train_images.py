@@ -65,9 +65,11 @@ class TrainImages:
     def __len__(self) -> int:
         return len(self.sample_ids)
 
-    def images(self, positions: npt.NDArray[np.int64]) -> npt.NDArray[np.uint8]:
-        """Return pixels (n, S, S, 3) uint8 of the samples at `positions` (n,)."""
-        return read_shards(self.shards, positions, self.image_size)
+    def images(
+        self, positions: npt.NDArray[np.int64], out: npt.NDArray[np.uint8] | None = None
+    ) -> npt.NDArray[np.uint8]:
+        """Pixels (n, S, S, 3) uint8 of the samples at `positions` (n,); in `out`, if given."""
+        return read_shards(self.shards, positions, self.image_size, out)
 
 
 def write_train_images(directory: Path, data: Dataset, ids: Sequence[str]) -> None:

@@ -6,7 +6,7 @@ pickled objects.
 
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -80,6 +80,24 @@ class World:
         if self.heartbeat is not None:
             self.heartbeat.record_micro_batch(self.rank, size)
 
+    def all_gather(self, values: Sequence[torch.Tensor]) -> list[list[float]]:
+        """Return every rank's numbers, known to all; a collective call.
+
+        `values`: K scalars on the device, which is waited for once. Returns K numbers of each rank.
+        """
+        table = torch.zeros((self.size, len(values)), dtype=torch.float64, device=self.device)
+        table[self.rank] = torch.stack([value.double() for value in values])
+        if self.size == 1:
+            return table.tolist()
+
+        # A GPU's collective calls are waited for where their result is read.
+        self.record_progress(waiting=True)
+        with self.timings.part("communication"):
+            dist.all_reduce(table)
+        found: list[list[float]] = table.tolist()
+        self.record_progress()
+        return found
+
     def all_gather_int(self, code: int) -> list[int]:
         """Return one small integer per rank, known to all; a collective call.
 
@@ -87,10 +105,8 @@ class World:
         """
         if self.size == 1:
             return [code]
-        codes = torch.zeros(self.size, dtype=torch.int64, device=self.device)
-        codes[self.rank] = code
-        self.sum(codes)
-        return [int(value) for value in codes.tolist()]
+        value = torch.full((), code, dtype=torch.float64, device=self.device)
+        return [int(found) for (found,) in self.all_gather([value])]
 
     def gather_rows(self, part: torch.Tensor, count: int) -> torch.Tensor:
         """Concatenate every rank's `rows(count)` part, each row exactly once.

@@ -124,6 +124,10 @@ def restore(state: TrainingState, trainer: Trainer, position: Position, world: W
     tensors, document = state.tensors, state.document
     same = (document["n_processes"], document["device"]) == (world.size, world.device.type)
     trainer.limit_micro_batch(document["micro_batch_size"])
+    # Before the weights and generators: a probe and the warm-up change buffers and draw numbers.
+    # After the optimiser, whose state takes memory from them.
+    _restore_optimizer(state, trainer)
+    trainer.probe_again(document["step"])
     trainer.warm_up_ddp_buckets()
 
     with torch.no_grad():
@@ -134,15 +138,12 @@ def restore(state: TrainingState, trainer: Trainer, position: Position, world: W
         for name, value in trainer.task.module.named_buffers():
             value.copy_(tensors[f"buffers/{name}"])
 
-    _restore_optimizer(state, trainer)
-
     position.epoch, position.best_epoch = document["epoch"], document["best_epoch"]
     position.improved_epoch = document["improved_epoch"]
     position.losses, position.best_value = tensors["losses"].tolist(), float(tensors["best_value"])
     rows = tensors["history"].tolist()
     position.history = [dict(zip(document["columns"], row, strict=True)) for row in rows]
 
-    # A checkpoint of the same machine has shown that its batch fits into memory.
     trainer.probes_left = document["probes_left"] if same else 2
     if not same:
         before = f"{document['n_processes']} process(es) on {document['device']}"

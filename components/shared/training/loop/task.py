@@ -7,6 +7,8 @@ import numpy.typing as npt
 import torch
 from torch import nn
 
+from components.shared.training.loop.read_ahead import ReadAhead
+
 
 class Task(Protocol):
     """What is trained. `module` holds the parameters; `n_samples` counts the training samples."""
@@ -36,6 +38,18 @@ class Task(Protocol):
 
     def evaluate(self) -> dict[str, float]:
         """Metrics on the selection split with the module's present weights, equal on every rank."""
+
+
+@runtime_checkable
+class ReadingTask(Task, Protocol):
+    """A task whose steps read stored images.
+
+    `loss` takes the images at its `positions` from `reader`, or `begin_step` those of the whole
+    step (`TeachingTask`). The loop tells `reader` beforehand which come next, and closes it when
+    the training ends.
+    """
+
+    reader: ReadAhead
 
 
 @runtime_checkable

@@ -23,11 +23,11 @@ from components.shared.contracts.options import LoopConfig
 from components.shared.contracts.random_streams import SampleOrderStream
 from components.shared.training.loop.distributed import World, is_out_of_memory
 from components.shared.training.loop.experimental.profit import ReferenceStep
+from components.shared.training.loop.halving import head_room, release
 from components.shared.training.loop.sampler import global_batch, steps_per_epoch
-from components.shared.training.loop.task import Task, TeachingTask
+from components.shared.training.loop.task import ReadingTask, Task, TeachingTask
 
-# What a rank tells the others in every step, as bits.
-_NOT_FINITE, _REQUEST = 1, 2
+Positions = npt.NDArray[np.int64]
 
 
 class Trainer:
@@ -49,10 +49,13 @@ class Trainer:
 
         world.record_within(task.module)
         gpu = world.device.type == "cuda"
-        # Buffers follow from the weights and from sums over all ranks, and are equal everywhere.
-        self.model = DistributedDataParallel(
-            task.module, device_ids=[world.device] if gpu else None, forward_sync_buffers=False
-        )
+        self.model: nn.Module = task.module
+        # One process has nobody to exchange gradients with, and need not copy them into buckets.
+        if world.size > 1:
+            # Buffers follow from the weights and from sums over all ranks: equal everywhere.
+            self.model = DistributedDataParallel(
+                task.module, device_ids=[world.device] if gpu else None, forward_sync_buffers=False
+            )
 
         # Biases, norms and other vectors are not decayed, as is usual for transformers.
         groups = [
@@ -103,58 +106,83 @@ class Trainer:
     def step(self, step: int, request: bool = False) -> tuple[float, bool]:
         """Run one optimizer step on one global batch.
 
-        Returns this rank's part of the mean loss, and whether any rank made a `request` (to save a
-        checkpoint: all ranks take part in one).
+        Ranks agree on problems after the backward passes and before the weights change: a rank that
+        stopped alone would leave the others waiting in a collective call. The losses stay on the
+        device until then, so that the host waits for it once a step.
+
+        Returns:
+            This rank's part of the mean loss, and whether any rank made a `request` (to save a
+            checkpoint: all ranks take part in one).
+
+        Raises:
+            PermanentError: the loss or the gradient is not finite.
         """
         self.world.record_progress(step)
-        batch = global_batch(
-            self.task.n_samples, self.config.global_batch_size, self.config.seed, step
-        )
-
+        batch = self._batch(step)
         batch_slots = self._slots(batch)
-        self.model.train()  # type: ignore[no-untyped-call]
+        self.model.train()
         self._begin(batch, batch_slots, step)
 
         if self.probes_left:
-            while not self._fits(batch, batch_slots, step):
-                self._halve_micro_batch(step)
+            self.probe(batch, batch_slots, step)
             self.probes_left -= 1
 
+        losses = []
         if self.reference is not None:
-            self._reference_gradients(step)
+            losses.append(self._reference_gradients(step, batch[batch_slots]))
             self.reference.take()
 
-        loss, requested = self._accumulate(batch, batch_slots, step, request)
+        losses.append(self._gradients(batch, batch_slots, step))
         if self.reference is not None:
             self.reference.undo()
 
+        norm = self._clipped_norm()
+        loss, requested = self._agree(losses, norm, step, request)
         with self.world.timings.part("optimizer"):
-            self._update(step)
+            self.optimizer.step()
+            self.schedule.step()
+            self._update_average(step)
 
         return loss, requested
 
-    def _update(self, step: int) -> None:
-        """Clip the gradients, move the weights and their average."""
+    def _clipped_norm(self) -> torch.Tensor:
+        """Clip the gradients; returns the length that they had, a scalar on the device."""
         limit = self.config.gradient_clip or math.inf
-        norm = float(nn.utils.clip_grad_norm_(self.parameters, limit))
-        if not math.isfinite(norm):
+        with self.world.timings.part("optimizer"):
+            return nn.utils.clip_grad_norm_(self.parameters, limit)
+
+    def _agree(
+        self, losses: list[torch.Tensor], norm: torch.Tensor, step: int, request: bool
+    ) -> tuple[float, bool]:
+        """Read this step's numbers of all ranks from the device, at once.
+
+        Returns the last of this rank's losses, and whether any rank made a request.
+        """
+        flag = torch.full((), float(request), device=norm.device)
+        table = self.world.all_gather([*losses, norm, flag])
+        for rank, values in enumerate(table):
+            if not all(map(math.isfinite, values[: len(losses)])):
+                raise PermanentError(
+                    f"loss is not finite at step {step} on rank {rank}; lower learning_rate, or"
+                    " check the images and labels of this batch"
+                )
+
+        *_, loss, length, _ = table[self.world.rank]
+        if not math.isfinite(length):
             raise PermanentError(
-                f"gradient norm is {norm} at step {step}; lower learning_rate or check the data"
+                f"gradient norm is {length} at step {step}; lower learning_rate or check the data"
             )
 
-        self.optimizer.step()
-        self.schedule.step()
-        self._update_average(step)
+        return loss, any(values[-1] for values in table)
 
-    def _reference_gradients(self, step: int) -> None:
+    def _reference_gradients(self, step: int, following: Positions) -> torch.Tensor:
         """Compute gradients of other samples and other random draws than those of `step`.
 
-        They are equal on every rank.
+        They are equal on every rank. Returns this rank's part of the mean loss.
         """
-        size, seed = self.config.global_batch_size, self.config.seed
-        stream = SampleOrderStream.PROFIT_REFERENCE
-        batch = global_batch(self.task.n_samples, size, seed, step, stream)
-        self._accumulate(batch, self._slots(batch), self.n_steps + step, False)
+        batch = self._batch(step, SampleOrderStream.PROFIT_REFERENCE)
+        slots = self._slots(batch)
+        return self._gradients(batch, slots, self.n_steps + step, following)
 
     def warm_up_ddp_buckets(self) -> None:
         """Let DDP order its communication as it does after a first backward pass.
@@ -163,12 +191,21 @@ class Trainer:
         that without this a resumed training would differ in the last bits.
         """
         if self.world.size > 1:
-            batch = global_batch(
-                self.task.n_samples, self.config.global_batch_size, self.config.seed, 0
-            )
+            batch = self._batch(0)
             self._begin(batch, self._slots(batch), 0)
-            self._accumulate(batch, self._slots(batch), 0, False)
+            self._accumulate(batch, self._slots(batch), 0, None)
             self.optimizer.zero_grad(set_to_none=True)
+
+    def probe_again(self, step: int) -> None:
+        """Probe the memory as at `step`, before a training goes on from a checkpoint.
+
+        Another process may use the GPU since, or the GPU be another one.
+        """
+        self.world.record_progress()
+        batch = self._batch(step)
+        self.model.train()
+        self._begin(batch, self._slots(batch), step)
+        self.probe(batch, self._slots(batch), step)
 
     def _first_average(self) -> list[torch.Tensor]:
         """Return the tensors that hold the average: those of the task's teacher, if it has one.
@@ -180,28 +217,43 @@ class Trainer:
         held = dict(self.task.teacher.named_parameters())
         return [held[name].detach() for name in self.names]
 
-    def _begin(
-        self, batch: npt.NDArray[np.int64], batch_slots: npt.NDArray[np.int64], step: int
-    ) -> None:
+    def _begin(self, batch: Positions, batch_slots: Positions, step: int) -> None:
         if isinstance(self.task, TeachingTask):
             with self.world.timings.part("forward"), self._autocast():
                 self.task.begin_step(batch[batch_slots], batch_slots, step)
 
-    def _slots(self, batch: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+    def _batch(self, step: int, stream: int = SampleOrderStream.TRAINING) -> Positions:
+        """Positions of the samples of `step`."""
+        size, seed = self.config.global_batch_size, self.config.seed
+        return global_batch(self.task.n_samples, size, seed, step, stream)
+
+    def _slots(self, batch: Positions) -> Positions:
         """Places of this rank's samples in the global batch."""
         return np.arange(len(batch), dtype=np.int64)[self.world.rows(len(batch))]
 
-    def _fits(
-        self, batch: npt.NDArray[np.int64], batch_slots: npt.NDArray[np.int64], step: int
-    ) -> bool:
+    def _chunks(self, batch_slots: Positions) -> list[Positions]:
+        """Places of the samples of each micro-batch."""
+        return np.array_split(batch_slots, math.ceil(len(batch_slots) / self.micro_batch_size))
+
+    def probe(self, batch: Positions, batch_slots: Positions, step: int) -> None:
+        """Halve the micro-batch until it fits into every rank's memory.
+
+        Raises TransientError where a single sample does not.
+        """
+        while not self._fits(batch, batch_slots, step):
+            self._halve_micro_batch(step)
+
+    def _fits(self, batch: Positions, batch_slots: Positions, step: int) -> bool:
         """Run the memory probe: one micro-batch without communication; all ranks get the verdict.
 
         Without communication a rank may fail alone. It goes past DDP, whose forward pass may tell
-        the other ranks the order of its buckets.
+        the other ranks the order of its buckets. Some memory is held back for other steps.
         """
         chunk = batch_slots[: self.micro_batch_size]
         out_of_memory = False
+        held = None
         try:
+            held = head_room(self.world.device)
             # As from the second micro-batch of a step on, when the first one's gradients are there.
             for parameter in self.parameters:
                 parameter.grad = torch.zeros_like(parameter)
@@ -211,62 +263,99 @@ class Trainer:
             if not out_of_memory:
                 raise
 
+        del held
         self.optimizer.zero_grad(set_to_none=True)
 
         return not any(self.world.all_gather_int(int(out_of_memory)))
 
-    def _accumulate(
+    def _gradients(
         self,
-        batch: npt.NDArray[np.int64],
-        batch_slots: npt.NDArray[np.int64],
+        batch: Positions,
+        batch_slots: Positions,
         step: int,
-        request: bool,
-    ) -> tuple[float, bool]:
+        following: Positions | None = None,
+    ) -> torch.Tensor:
+        """`_accumulate`, with smaller micro-batches where memory runs out after all.
+
+        Only of a process that is alone: the others may be waiting for one that failed, which
+        the launcher starts again with half the micro-batch.
+        """
+        while True:
+            try:
+                return self._accumulate(batch, batch_slots, step, following)
+            except RuntimeError as error:
+                if self.world.size > 1 or not is_out_of_memory(error):
+                    raise
+
+            self.optimizer.zero_grad(set_to_none=True)
+            self._halve_micro_batch(step % self.n_steps)
+
+    def _accumulate(
+        self, batch: Positions, batch_slots: Positions, step: int, following: Positions | None
+    ) -> torch.Tensor:
         """Gradients of the mean loss over the global batch, accumulated over micro-batches.
 
-        Ranks agree on a non-finite loss before the last backward pass, the only one that
-        communicates: a rank that stopped alone would leave the others waiting in a collective call.
-        The request travels with it, for nothing.
+        Only the last backward pass communicates.
+
+        Args:
+            batch: (B,) positions of the samples of the global batch.
+            batch_slots: Places of this rank's samples in it.
+            step: The step.
+            following: Positions of the samples that this rank works on next; None: those of the
+                next step.
+
+        Returns:
+            This rank's part of the mean loss: a scalar in double precision, on the device.
         """
         self.optimizer.zero_grad(set_to_none=True)
-        chunks = np.array_split(batch_slots, math.ceil(len(batch_slots) / self.micro_batch_size))
+        chunks = self._chunks(batch_slots)
+        if following is None:
+            following = self._next_positions(step)
 
         # DDP averages gradients over ranks; a sum over the rank's samples times this factor makes
         # it the batch mean.
         scale = self.world.size / len(batch)
+        total = torch.zeros((), dtype=torch.float64, device=self.world.device)
 
-        total = 0.0
-
-        for chunk in chunks[:-1]:
-            with self.model.no_sync():
+        for number, chunk in enumerate(chunks, start=1):
+            last = number == len(chunks)
+            self._expect(following if last else batch[chunks[number]])
+            with contextlib.nullcontext() if last else self._no_sync():
                 loss = self._loss(self.model, batch, chunk, step) * scale
                 self._backward(loss)
 
-            total += float(loss.detach())
+            total += loss.detach()
 
-        loss = self._loss(self.model, batch, chunks[-1], step) * scale
-        total += float(loss.detach())
+        return total
 
-        codes = self.world.all_gather_int(
-            _NOT_FINITE * (not math.isfinite(total)) + _REQUEST * request
-        )
-        broken = [rank for rank, code in enumerate(codes) if code & _NOT_FINITE]
-        if broken:
-            raise PermanentError(
-                f"loss is not finite at step {step % self.n_steps} on rank {broken[0]}; "
-                "lower learning_rate, or check the images and labels of this batch"
-            )
+    def _no_sync(self) -> contextlib.AbstractContextManager[None]:
+        """Gradients stay on this rank inside."""
+        if isinstance(self.model, DistributedDataParallel):
+            return self.model.no_sync()
+        return contextlib.nullcontext()
 
-        self._backward(loss)
+    def _next_positions(self, step: int) -> Positions:
+        """Positions of the samples that the next step begins with; none after the last step."""
+        if step + 1 >= self.n_steps:
+            return np.empty(0, dtype=np.int64)
+        streams = SampleOrderStream
+        stream = streams.TRAINING if self.reference is None else streams.PROFIT_REFERENCE
+        batch = self._batch(step + 1, stream)
+        return batch[self._slots(batch)]
 
-        return total, any(code & _REQUEST for code in codes)
+    def _expect(self, positions: Positions) -> None:
+        """Let a task that reads images read them ahead, as many as it works on at a time."""
+        if isinstance(self.task, ReadingTask) and len(positions):
+            whole = isinstance(self.task, TeachingTask)
+            self.task.reader.expect(positions if whole else self._chunks(positions)[0])
+
+    def close(self) -> None:
+        """End what the training has running beside it."""
+        if isinstance(self.task, ReadingTask):
+            self.task.reader.close()
 
     def _loss(
-        self,
-        model: nn.Module,
-        batch: npt.NDArray[np.int64],
-        chunk: npt.NDArray[np.int64],
-        step: int,
+        self, model: nn.Module, batch: Positions, chunk: Positions, step: int
     ) -> torch.Tensor:
         self.world.record_progress()
         with self.world.timings.part("forward"), self._autocast():
@@ -284,9 +373,7 @@ class Trainer:
             )
 
         self.limit_micro_batch((self.micro_batch_size + 1) // 2)
-        if self.world.device.type == "cuda":
-            torch.cuda.empty_cache()
-
+        release(self.world)
         if self.world.is_main:
             say(
                 f"out of memory at step {step}: micro-batch halved to {self.micro_batch_size} per"

@@ -54,33 +54,10 @@ def fit(
     fit into memory.
     """
     run = _Run(task, config, world, checkpoints)
-    run.resume()
-
-    stopped_early = False
-
-    for epoch in range(run.position.epoch, config.epochs):
-        run.train(epoch)
-        run.evaluate(epoch)
-        if on_epoch is not None and world.is_main:
-            on_epoch(run.position.history)
-        waited = epoch + 1 - max(run.position.improved_epoch, run.trainer.warmup_epochs)
-        stopped_early = config.patience is not None and waited >= config.patience
-        if stopped_early:
-            break
-
-    run.trainer.load(run.position.best)
-    if checkpoints is not None:
-        checkpoints.close()
-
-    position = run.position
-
-    return FitResult(
-        position.history,
-        position.best_epoch,
-        position.best_value,
-        run.trainer.micro_batch_size,
-        stopped_early,
-    )
+    try:
+        return run.result(on_epoch)
+    finally:
+        run.trainer.close()
 
 
 class _Run:
@@ -92,6 +69,33 @@ class _Run:
         self.task, self.config, self.world, self.checkpoints = task, config, world, checkpoints
         self.trainer = Trainer(task, config, world)
         self.position = Position(best=self.trainer.averaged_weights(), best_value=-math.inf)
+
+    def result(self, on_epoch: Callable[[History], None] | None) -> FitResult:
+        """Train to the end, from the checkpoint that was found, if any."""
+        self.resume()
+        stopped_early = False
+
+        for epoch in range(self.position.epoch, self.config.epochs):
+            self.train(epoch)
+            self.evaluate(epoch)
+            if on_epoch is not None and self.world.is_main:
+                on_epoch(self.position.history)
+            waited = epoch + 1 - max(self.position.improved_epoch, self.trainer.warmup_epochs)
+            stopped_early = self.config.patience is not None and waited >= self.config.patience
+            if stopped_early:
+                break
+
+        self.trainer.load(self.position.best)
+        if self.checkpoints is not None:
+            self.checkpoints.close()
+
+        return FitResult(
+            self.position.history,
+            self.position.best_epoch,
+            self.position.best_value,
+            self.trainer.micro_batch_size,
+            stopped_early,
+        )
 
     def resume(self) -> None:
         """Go on from the checkpoint that was found at the start, if any."""

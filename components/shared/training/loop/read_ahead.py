@@ -1,0 +1,139 @@
+"""Stored images of the next batch, read by a thread while the present one computes.
+
+Which samples a step needs is a function of the step, so that reading ahead changes no number. Two
+buffers bound the memory: one that is in use, and one that is being filled. Why not torch's
+DataLoader: its workers are processes that would each map the data set and send every batch through
+shared memory, and it cannot be asked for a part of a batch after memory ran out.
+"""
+
+from collections import deque
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from types import TracebackType
+from typing import Self
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+Positions = npt.NDArray[np.int64]
+Pixels = npt.NDArray[np.uint8]
+
+_N_BUFFERS = 2
+
+
+@dataclass(eq=False)
+class _Buffer:
+    """Images on their way to the device.
+
+    Attributes:
+        pixels: (capacity, S, S, 3) uint8; page-locked where the device is a GPU.
+        positions: (n,) what its first n images are.
+        filled: Done when they have been read, or has the error of the reading.
+        copied: Reached when the GPU has its copy; None on a CPU.
+    """
+
+    pixels: torch.Tensor
+    positions: Positions = field(default_factory=lambda: np.empty(0, dtype=np.int64))
+    filled: "Future[None]" = field(default_factory=Future)
+    copied: torch.cuda.Event | None = None
+
+
+class ReadAhead:
+    """Stored images on a device; those that are expected are read beforehand."""
+
+    def __init__(
+        self, read: Callable[[Positions, Pixels], object], image_size: int, device: torch.device
+    ) -> None:
+        """Nothing is read and no thread started yet.
+
+        Args:
+            read: Reads the images at positions (n,) into an array (n, S, S, 3).
+            image_size: S, in pixels.
+            device: Device of the results.
+        """
+        self._read, self._image_size, self._device = read, image_size, device
+        self._buffers: deque[_Buffer] = deque(maxlen=_N_BUFFERS)
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="read-ahead")
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End the thread, after what it is reading; give the buffers back."""
+        self._thread.shutdown(wait=True, cancel_futures=True)
+        self._buffers.clear()
+
+    def expect(self, positions: Positions) -> None:
+        """Begin to read the images at `positions` (n,), without repetition.
+
+        The images that were asked for before the last ones are overwritten.
+        """
+        if len(positions) and self._holding(positions) is None:
+            self._begin(positions)
+
+    def images(self, positions: Positions) -> torch.Tensor:
+        """Return the images at `positions` (n,): (n, S, S, 3) uint8 on the device.
+
+        They are ready where they, or a run of positions that they are a part of, were expected;
+        else they are read now. On a CPU the result is a view of a buffer, valid until `expect` was
+        called twice. An error of the reading is raised here.
+        """
+        found = self._holding(positions)
+        buffer, start = found if found is not None else (self._begin(positions), 0)
+        try:
+            buffer.filled.result()
+        except BaseException:
+            self._buffers.remove(buffer)
+            raise
+
+        pixels = buffer.pixels[start : start + len(positions)]
+        if buffer.copied is None:
+            return pixels
+
+        on_device = pixels.to(self._device, non_blocking=True)
+        buffer.copied.record()
+        return on_device
+
+    def _holding(self, positions: Positions) -> tuple[_Buffer, int] | None:
+        """Return the buffer with these images, in this order, and the place of the first one."""
+        if not len(positions):
+            return None
+        for buffer in self._buffers:
+            for start in np.flatnonzero(buffer.positions == positions[:1]).tolist():
+                if np.array_equal(buffer.positions[start : start + len(positions)], positions):
+                    return buffer, start
+        return None
+
+    def _begin(self, positions: Positions) -> _Buffer:
+        """Let the thread fill the buffer that was used longest ago, or a new one."""
+        buffer = self._buffers.popleft() if len(self._buffers) == _N_BUFFERS else self._new(0)
+        buffer.filled.cancel()  # no longer wanted; where it has begun, the next one waits for it
+        if len(buffer.pixels) < len(positions):
+            buffer = self._new(len(positions))
+
+        buffer.positions = positions
+        buffer.filled = self._thread.submit(self._fill, buffer, positions)
+        self._buffers.append(buffer)
+        return buffer
+
+    def _new(self, capacity: int) -> _Buffer:
+        on_gpu = self._device.type == "cuda"
+        pixels = torch.empty(
+            (capacity, self._image_size, self._image_size, 3), dtype=torch.uint8, pin_memory=on_gpu
+        )
+        return _Buffer(pixels, copied=torch.cuda.Event() if on_gpu else None)  # type: ignore[no-untyped-call]
+
+    def _fill(self, buffer: _Buffer, positions: Positions) -> None:
+        if buffer.copied is not None:
+            buffer.copied.synchronize()
+        self._read(positions, buffer.pixels[: len(positions)].numpy())
