@@ -40,7 +40,7 @@ COVERED: dict[str, str] = {
     "components/shared/training/launch/test_torchrun.py": "agent",
     "components/shared/training/loop/experimental/test_profit.py": "../trainer",
     "components/shared/training/loop/test_teacher.py": "state task",
-    "components/test_multi_view.py": "shared/models/gate train_gate/task",
+    "components/test_multi_view.py": "shared/models/gate",
     "components/train_baseline/test_step.py": (
         "distilled_head train ../shared/contracts/progress"
         " ../shared/training/loop/record ../shared/training/session/outputs"

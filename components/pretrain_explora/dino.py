@@ -107,10 +107,10 @@ class DinoTask:
         )
         self._targets: TeacherTargets | None = None
 
-    def begin_step(self, positions: Positions, batch_slots: Positions, step: int) -> None:
+    def begin_step(self, batch: Positions, batch_slots: Positions, step: int) -> None:
         """Compute the targets of this rank's images, centred over the global batch; collective."""
         large = self._draw_crops(
-            positions, batch_slots, step, range(N_LARGE), self.crops.size, "global"
+            batch[batch_slots], batch_slots, step, range(N_LARGE), self.crops.size, "global"
         )
         hidden = self._draw_masks(batch_slots, step)
         cls_logits, patch_logits = self._teacher_outputs(large, hidden)

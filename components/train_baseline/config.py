@@ -49,8 +49,8 @@ class TrainBaselineConfig(BackboneLoopConfig, RecipeConfig, MonitorConfig):
     optimizer: str = option(
         "adamw",
         "adamw, or profit: AdamW whose gradient, where it agrees with that of another batch, loses"
-        " what they have in common (PROFIT), to stay near the start. For converged"
-        " backbones; doubles the training time.",
+        " what they have in common (PROFIT), so that the backbone stays near the start; the new"
+        " head is trained as by adamw. For converged backbones; doubles the training time.",
         choices=("adamw", "profit"),
     )
     profit_reference_rate: float | None = option(

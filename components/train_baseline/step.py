@@ -10,6 +10,7 @@ from components.shared.contracts.errors import DataError
 from components.shared.contracts.step import InputDir, OutputDir, main
 from components.shared.data.dataset import Dataset
 from components.shared.data.splits import SPLITS, Splits, read_splits
+from components.shared.training.loop.conformal_batches import check_conformal
 from components.shared.training.session.outputs import write_split_logits
 from components.shared.training.session.training_session import TrainingSession
 from components.train_baseline.config import TrainBaselineConfig
@@ -91,6 +92,8 @@ def _check(config: TrainBaselineConfig, data: Dataset, assignment: Splits) -> No
     empty = [split for split in SPLITS if not assignment.ids(split)]
     if empty:
         raise DataError(f"split(s) {', '.join(empty)} are empty")
+
+    check_conformal(config, data, assignment)
 
 
 if __name__ == "__main__":

@@ -1,5 +1,8 @@
 """The classifier's losses: on cached features (frozen backbone), or on augmented images."""
 
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+
 import numpy as np
 import numpy.typing as npt
 import torch
@@ -9,12 +12,16 @@ from torch.nn import functional as F
 from components.shared.calibration.model_selection import selection_metrics
 from components.shared.contracts.random_streams import ClassifierStream
 from components.shared.models.classifier import Classifier, normalise, standardise
+from components.shared.training.loop import conformal_batches
+from components.shared.training.loop.batch_loss import BatchLoss
 from components.shared.training.loop.distributed import World
 from components.shared.training.loop.inference import (
     Positions,
     SplitData,
+    batch_size,
     cached_features,
     features_of,
+    infer,
     predict,
 )
 from components.shared.training.loop.sampler import dropout_mask, step_rng
@@ -22,9 +29,17 @@ from components.shared.training.loop.selective_losses import conformal_risk
 from components.shared.vision import augmentation as augment
 from components.train_baseline.config import TrainBaselineConfig
 
+_FEATURES_AT_A_TIME = 1024  # a few megabytes
 
-class _ClassifierTask:
-    """The common part of both tasks: targets, class weights, dropout masks, metrics."""
+
+class _ClassifierTask(ABC):
+    """The common part of both tasks: losses, targets, class weights, dropout masks, metrics.
+
+    `module` is what is trained; without gradients, it takes `scores_at_a_time` samples at a time.
+    """
+
+    module: nn.Module
+    scores_at_a_time: int
 
     def __init__(
         self,
@@ -44,32 +59,88 @@ class _ClassifierTask:
         self.class_weights = torch.tensor(
             self._class_weights(), dtype=torch.float32, device=world.device
         )
+        self._conformal_risk: BatchLoss | None = None
 
-    def objective(self, logits: torch.Tensor, positions: Positions) -> torch.Tensor:
-        """Return cross-entropy plus weighted conformal risk, summed over the samples.
+    @abstractmethod
+    def logits(
+        self, model: nn.Module, positions: Positions, batch_slots: Positions, step: int
+    ) -> torch.Tensor:
+        """Return the logits (n, C) of these samples at this step."""
 
-        Args:
-            logits: (n, C).
-            positions: (n,) numbers of the samples in TRAIN.
+    def begin_step(self, batch: Positions, batch_slots: Positions, step: int) -> None:
+        """Compute the conformal risk of the global batch, without gradients; collective.
+
+        The scores that decide are those of half a batch: all ranks compute equal parts of them.
         """
-        labels = self.labels[torch.from_numpy(positions)]
+        del batch_slots
+        self._conformal_risk = None
+        if not self.config.conformal_weight:
+            return
+
+        positive = self._positive()[batch]
+        if not conformal_batches.can_act(positive, self.config.conformal_alpha):
+            return
+        slots = conformal_batches.needed_slots(positive)
+
+        def scores_of(rows: Positions) -> torch.Tensor:
+            return self._scores(self.logits(self.module, batch[slots[rows]], slots[rows], step))
+
+        found = infer(
+            scores_of,
+            len(slots),
+            self.world,
+            "",
+            self.config.precision,
+            batch_size=self.scores_at_a_time,
+        )
+        scores = torch.zeros(len(batch), device=self.world.device)
+        scores[torch.from_numpy(slots)] = found.to(self.world.device)
+        self._conformal_risk = BatchLoss.of(scores, self._risk_of(positive))
+
+    def loss(
+        self, model: nn.Module, positions: Positions, batch_slots: Positions, step: int
+    ) -> torch.Tensor:
+        """Return cross-entropy plus weighted conformal risk, summed over the samples."""
+        logits = self.logits(model, positions, batch_slots, step)
         # The mean class weight over TRAIN is 1.
         loss = F.cross_entropy(
             logits.float(),
-            labels,
+            self.labels[torch.from_numpy(positions)],
             weight=self.class_weights,
             label_smoothing=self.config.label_smoothing,
             reduction="sum",
         )
 
-        if self.config.conformal_weight:
-            positive = self.outcomes.positive_index
-            scores = logits.float().softmax(dim=1)[:, positive]
-            risk = conformal_risk(scores, labels == positive, self.config.conformal_alpha)
-            if risk is not None:
-                loss = loss + self.config.conformal_weight * len(positions) * risk
+        if self._conformal_risk is not None:
+            risk = self._conformal_risk.part(self._scores(logits), torch.from_numpy(batch_slots))
+            loss = loss + self.config.conformal_weight * risk
 
         return loss
+
+    def epoch_metrics(self, epoch: int) -> dict[str, float]:
+        """Return the fraction of the epoch's steps in which the conformal risk acts."""
+        if not self.config.conformal_weight:
+            return {}
+        active = conformal_batches.active_fraction(self._positive(), self.config, epoch)
+        return {conformal_batches.ACTIVE: active}
+
+    def _positive(self) -> npt.NDArray[np.bool_]:
+        return np.asarray(self.train.labels == self.outcomes.positive_index)
+
+    def _scores(self, logits: torch.Tensor) -> torch.Tensor:
+        """Return the probabilities (n,) of the positive class."""
+        return logits.float().softmax(dim=1)[:, self.outcomes.positive_index]
+
+    def _risk_of(self, positive: npt.NDArray[np.bool_]) -> Callable[[torch.Tensor], torch.Tensor]:
+        """Return the risk as a function of the scores (B,) of a batch that can act."""
+        labels = torch.from_numpy(positive).to(self.world.device)
+
+        def risk_of(scores: torch.Tensor) -> torch.Tensor:
+            risk = conformal_risk(scores, labels, self.config.conformal_alpha)
+            assert risk is not None  # `can_act` has said so
+            return risk
+
+        return risk_of
 
     def head_dropout(self, batch_slots: Positions, step: int) -> torch.Tensor | None:
         """Return the dropout mask (n, 2h) of these batch slots, scaled by 1 / (1 - dropout)."""
@@ -106,7 +177,7 @@ class FrozenTask(_ClassifierTask):
         world: World,
     ) -> None:
         super().__init__(config, classifier, train, select, world)
-        self.module: nn.Module = classifier.head
+        self.module, self.scores_at_a_time = classifier.head, _FEATURES_AT_A_TIME
         # (N, A, 2h) for A augmentations, or (N, A, V, 2h) for V views.
         self.features = cached_features(
             classifier,
@@ -121,14 +192,14 @@ class FrozenTask(_ClassifierTask):
             classifier, select, world, precision=config.precision, description="features VAL_SELECT"
         ).to(world.device)
 
-    def loss(
+    def logits(
         self, model: nn.Module, positions: Positions, batch_slots: Positions, step: int
     ) -> torch.Tensor:
-        """Return the summed loss; every step draws one cached augmentation per sample."""
+        """Return the logits (n, C); every step draws one cached augmentation per sample."""
         rng = step_rng(self.config.seed, step, ClassifierStream.CHOICE_OF_CACHED_AUGMENTATION)
         chosen = rng.integers(self.features.shape[1], size=self.batch_size)[batch_slots]
         features = self.features[torch.from_numpy(positions), torch.from_numpy(chosen)]
-        return self.objective(model(features, self.head_dropout(batch_slots, step)), positions)
+        return torch.Tensor(model(features, self.head_dropout(batch_slots, step)))
 
     def evaluate(self) -> dict[str, float]:
         """Return the metrics on VAL_SELECT."""
@@ -148,12 +219,13 @@ class ImageTask(_ClassifierTask):
         world: World,
     ) -> None:
         super().__init__(config, classifier, train, select, world)
-        self.module: nn.Module = classifier
+        self.module, self.scores_at_a_time = classifier, batch_size(classifier)
+        self.fresh: nn.Module = classifier.head
 
-    def loss(
+    def logits(
         self, model: nn.Module, positions: Positions, batch_slots: Positions, step: int
     ) -> torch.Tensor:
-        """Return the summed loss; augmentation depends on (seed, step, batch slot) alone."""
+        """Return the logits (n, C); augmentation depends on (seed, step, batch slot) alone."""
         images = self.train.images(positions, self.world.device)
         spec = self.classifier.spec
         if self.config.augmentation == "none":
@@ -163,7 +235,7 @@ class ImageTask(_ClassifierTask):
             parameters = augment.draw(rng, self.batch_size, self.config.augmentation)
             pixels = standardise(augment.apply(images, parameters.take(batch_slots)), spec)
 
-        return self.objective(model(pixels, self.head_dropout(batch_slots, step)), positions)
+        return torch.Tensor(model(pixels, self.head_dropout(batch_slots, step)))
 
     def evaluate(self) -> dict[str, float]:
         """Return the metrics on VAL_SELECT."""

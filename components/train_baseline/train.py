@@ -4,6 +4,7 @@ python -m torch.distributed.run --standalone --nproc-per-node=N \
     -m components.train_baseline.train --config job.json
 """
 
+import math
 from pathlib import Path
 
 import numpy as np
@@ -26,6 +27,8 @@ from components.shared.vision.classifier_spec import ClassifierSpec
 from components.train_baseline.config import TrainBaselineConfig
 from components.train_baseline.distilled_head import distil
 from components.train_baseline.tasks import FrozenTask, ImageTask
+
+_N_PROBED = 2  # images on which the merged backbone is compared with the trained one
 
 
 def train(
@@ -64,7 +67,8 @@ def train(
     # The adapter is stored before it is merged into the weights.
     if world.is_main:
         adapters.save_adapter(classifier.backbone, out / "adapter")
-    probe = parts["VAL_SELECT"].pixels(np.arange(2), classifier.spec, world.device)
+    probed = np.arange(min(_N_PROBED, len(parts["VAL_SELECT"])))
+    probe = parts["VAL_SELECT"].pixels(probed, classifier.spec, world.device)
     classifier.backbone = adapters.merge(classifier.backbone, probe.flatten(0, -4))
 
     distilled: dict[str, float] = {}
@@ -121,7 +125,12 @@ def build(config: TrainBaselineConfig, data: Dataset, folder: Path) -> Classifie
 def _summary(
     config: TrainBaselineConfig, result: FitResult, counts: tuple[int, int], world: World
 ) -> dict[str, object]:
-    best = {name: round(value, 9) for name, value in result.history[result.best_epoch - 1].items()}
+    # Without images of every class, an area under a curve has no value.
+    best = {
+        name: round(value, 9)
+        for name, value in result.history[result.best_epoch - 1].items()
+        if math.isfinite(value)
+    }
     return {
         "best_epoch": result.best_epoch,
         "best_metrics": best,

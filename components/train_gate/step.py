@@ -9,6 +9,7 @@ from components.shared.contracts.documents import read_object
 from components.shared.contracts.step import InputDir, OutputDir, main
 from components.shared.data.dataset import Dataset
 from components.shared.data.splits import read_splits, refuse_foreign
+from components.shared.training.loop.conformal_batches import check_conformal
 from components.shared.training.session.outputs import write_split_logits
 from components.shared.training.session.training_session import TrainingSession
 from components.train_gate.config import TrainGateConfig
@@ -57,6 +58,7 @@ def run(
     config.check_training(data.class_names)
 
     refuse_foreign(data, assignment, base)
+    check_conformal(config, data, assignment)
 
     inputs = {"dataset": data.manifest, "splits": assignment.manifest, "checkpoint": base}
     with training.run("components.train_gate.train", inputs) as work:

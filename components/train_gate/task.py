@@ -11,14 +11,17 @@ from components.shared.contracts.random_streams import GateStream
 from components.shared.models.classifier import Classifier, Head
 from components.shared.models.gate import SELECTIVE_NET, Gate, GateHead
 from components.shared.stats.risk_coverage import augrc
+from components.shared.training.loop.batch_loss import BatchLoss
+from components.shared.training.loop.conformal_batches import ACTIVE, active_fraction
 from components.shared.training.loop.distributed import World
 from components.shared.training.loop.inference import (
     Positions,
     SplitData,
     cached_features,
     features_of,
+    infer,
 )
-from components.shared.training.loop.sampler import dropout_mask, global_batch, step_rng
+from components.shared.training.loop.sampler import dropout_mask, step_rng
 from components.shared.training.loop.selective_losses import (
     conformal_risk,
     gatekeeper_losses,
@@ -26,36 +29,33 @@ from components.shared.training.loop.selective_losses import (
 )
 from components.train_gate.config import TrainGateConfig
 
+_FEATURES_AT_A_TIME = 1024  # without gradients: a few megabytes
 _MONITOR = "val_select/minus_augrc"
 
 
 class HeadOutputs(NamedTuple):
-    """The heads' outputs for B images; the last two are None without those heads.
+    """The heads' outputs for B images.
 
     Attributes:
         logits: (B, C) of the prediction head.
-        scores: (B,) raw gate scores of the selection head.
-        auxiliary: (B, C) logits of the auxiliary head.
+        scores: (B,) raw gate scores of the selection head; None without one.
     """
 
     logits: torch.Tensor
     scores: torch.Tensor | None
-    auxiliary: torch.Tensor | None
 
 
 class Heads(nn.Module):
-    """Prediction head and, for SelectiveNet, selection and auxiliary head on features (B, 2h).
+    """Prediction head and, for SelectiveNet, selection head on features (B, 2h).
 
-    Of several views (B, V, 2h), the latter two see the mean of the views' features, weighted by
-    their weights in the prediction (`Head.pooled`).
+    Of several views (B, V, 2h), the latter sees the mean of the views' features, weighted by their
+    weights in the prediction (`Head.pooled`).
     """
 
     def __init__(self, head: Head, *, selective: bool) -> None:
         super().__init__()
-        n_classes, n_features = head.linear.weight.shape
         self.head = copy.deepcopy(head)
-        self.gate = GateHead(n_features) if selective else None
-        self.auxiliary = Head(n_features, n_classes) if selective else None
+        self.gate = GateHead(head.linear.in_features) if selective else None
 
     def forward(
         self, features: torch.Tensor, dropout_mask: torch.Tensor | None = None
@@ -67,11 +67,12 @@ class Heads(nn.Module):
             dropout_mask: (B, 2h), as in `Head.forward`; shared by all heads.
         """
         logits = self.head(features, dropout_mask)
-        if self.gate is None or self.auxiliary is None:
-            return HeadOutputs(logits, None, None)
+        if self.gate is None:
+            return HeadOutputs(logits, None)
         pooled = self.head.pooled(features)
-        dropped = pooled if dropout_mask is None else pooled * dropout_mask
-        return HeadOutputs(logits, self.gate(dropped), self.auxiliary(pooled, dropout_mask))
+        return HeadOutputs(
+            logits, self.gate(pooled if dropout_mask is None else pooled * dropout_mask)
+        )
 
 
 class GateTask:
@@ -91,6 +92,8 @@ class GateTask:
         )
         self.module: nn.Module = self.heads
         self.n_samples, self.monitor = len(train), _MONITOR
+        self.batch_size = min(config.global_batch_size, self.n_samples)
+        self._batch_loss: BatchLoss | None = None
         self.labels = torch.from_numpy(train.labels).to(world.device)
         self.outcomes = config.outcomes(classifier.spec.class_names)
         # (N, A, 2h) for A augmentations, or (N, A, V, 2h) for V views.
@@ -106,39 +109,42 @@ class GateTask:
             classifier, select, world, description="features VAL_SELECT"
         ).to(world.device)
 
-    def loss(
-        self,
-        model: nn.Module,
-        positions: Positions,
-        batch_slots: Positions,  # noqa: ARG002
-        step: int,
-    ) -> torch.Tensor:
-        """Return these samples' part of the global batch's loss.
+    def begin_step(self, batch: Positions, batch_slots: Positions, step: int) -> None:
+        """Compute the loss of the global batch, without gradients; collective.
 
-        Coverage, selective risk and the conformal threshold are statistics of a batch. Every
-        process computes them over the global batch, which is cheap on cached features, so that they
-        depend neither on the number of processes nor on micro-batches. Every step draws one cached
-        augmentation per sample.
+        Coverage, selective risk and the conformal threshold are statistics of a batch. Of the
+        global batch, they depend neither on the number of processes nor on micro-batches.
         """
-        config = self.config
-        batch = global_batch(self.n_samples, config.global_batch_size, config.seed, step)
-        rng = step_rng(config.seed, step, GateStream.CHOICE_OF_CACHED_AUGMENTATION)
-        chosen = rng.integers(self.features.shape[1], size=len(batch))
+        del batch_slots
 
-        rows = torch.from_numpy(batch)
-        features, labels = self.features[rows, torch.from_numpy(chosen)], self.labels[rows]
-        outputs: HeadOutputs = model(features, self._head_dropout(step, len(batch)))
-        if outputs.scores is None or outputs.auxiliary is None:
-            mean = gatekeeper_losses(outputs.logits, labels, config.gatekeeper_weight).mean()
-        else:
-            mean = selective_net_loss(
-                F.cross_entropy(outputs.logits, labels, reduction="none"),
-                F.cross_entropy(outputs.auxiliary, labels, reduction="none"),
-                outputs.scores.sigmoid(),
-                config.gate_coverage,
-            )
+        def outputs_of(slots: Positions) -> torch.Tensor:
+            return self._outputs(self.module, batch[slots], slots, step)
 
-        return (mean + self._conformal(outputs.logits, labels)) * len(positions)
+        outputs = infer(
+            outputs_of,
+            len(batch),
+            self.world,
+            "",
+            self.config.precision,
+            batch_size=_FEATURES_AT_A_TIME,
+        ).to(self.world.device)
+        labels = self.labels[torch.from_numpy(batch)]
+        self._batch_loss = BatchLoss.of(outputs, lambda values: self._mean_loss(values, labels))
+
+    def loss(
+        self, model: nn.Module, positions: Positions, batch_slots: Positions, step: int
+    ) -> torch.Tensor:
+        """Return these samples' part of the global batch's loss."""
+        assert self._batch_loss is not None  # the loop calls begin_step before loss
+        outputs = self._outputs(model, positions, batch_slots, step)
+        return self._batch_loss.part(outputs, torch.from_numpy(batch_slots))
+
+    def epoch_metrics(self, epoch: int) -> dict[str, float]:
+        """Return the fraction of the epoch's steps in which the conformal risk acts."""
+        if not self.config.conformal_weight:
+            return {}
+        positive = (self.labels == self.outcomes.positive_index).cpu().numpy()
+        return {ACTIVE: active_fraction(positive, self.config, epoch)}
 
     def evaluate(self) -> dict[str, float]:
         """Return metrics on VAL_SELECT: accuracy, and AUGRC of the gate and of confidence alone."""
@@ -162,17 +168,40 @@ class GateTask:
         """Return the gate with the present weights."""
         return Gate(self.heads.gate)
 
-    def _conformal(self, logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-        """Return the weighted conformal risk; 0 where the batch has too few positives."""
-        if not self.config.conformal_weight:
-            return logits.new_zeros(())
-        positive = self.outcomes.positive_index
-        scores = logits.softmax(dim=1)[:, positive]
-        risk = conformal_risk(scores, labels == positive, self.config.conformal_alpha)
-        return logits.new_zeros(()) if risk is None else self.config.conformal_weight * risk
+    def _outputs(
+        self, model: nn.Module, positions: Positions, batch_slots: Positions, step: int
+    ) -> torch.Tensor:
+        """Return the heads' outputs (n, C), or (n, C + 1) with the raw gate scores.
 
-    def _head_dropout(self, step: int, size: int) -> torch.Tensor | None:
-        """Return the dropout mask (size, 2h) of the global batch."""
-        shape = (size, self.features.shape[-1])
+        Every step draws one cached augmentation per sample.
+        """
+        rng = step_rng(self.config.seed, step, GateStream.CHOICE_OF_CACHED_AUGMENTATION)
+        chosen = rng.integers(self.features.shape[1], size=self.batch_size)[batch_slots]
+        features = self.features[torch.from_numpy(positions), torch.from_numpy(chosen)]
+        outputs: HeadOutputs = model(features, self._head_dropout(step, batch_slots))
+        if outputs.scores is None:
+            return outputs.logits
+        return torch.cat([outputs.logits, outputs.scores[:, None]], dim=1)
+
+    def _mean_loss(self, outputs: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        """Return the mean loss of a batch from `_outputs` and labels (B,)."""
+        config, logits = self.config, outputs
+        if self.heads.gate is None:
+            loss = gatekeeper_losses(logits, labels, config.gatekeeper_weight).mean()
+        else:
+            logits, scores = outputs[:, :-1], outputs[:, -1]
+            losses = F.cross_entropy(logits, labels, reduction="none")
+            loss = selective_net_loss(losses, scores.sigmoid(), config.gate_coverage)
+
+        if not config.conformal_weight:
+            return loss
+        positive = self.outcomes.positive_index
+        probabilities = logits.softmax(dim=1)[:, positive]
+        risk = conformal_risk(probabilities, labels == positive, config.conformal_alpha)
+        return loss if risk is None else loss + config.conformal_weight * risk
+
+    def _head_dropout(self, step: int, batch_slots: Positions) -> torch.Tensor | None:
+        """Return the dropout mask (n, 2h) of these batch slots."""
+        shape = (self.batch_size, self.features.shape[-1])
         mask = dropout_mask(self.config.dropout, shape, self.config.seed, step, GateStream.DROPOUT)
-        return None if mask is None else torch.from_numpy(mask).to(self.world.device)
+        return None if mask is None else torch.from_numpy(mask[batch_slots]).to(self.world.device)

@@ -257,14 +257,15 @@ class RecipeConfig(LaunchConfig, LoopConfig, TaskConfig):
     conformal_weight: float = option(
         0.0,
         "Weight of conformal risk training: the smoothed false positive rate at the conformal"
-        " threshold.",
+        " threshold of the global batch. Refused where it could act in less than half of the"
+        " steps.",
         ge=0,
         le=1e6,
     )
     conformal_alpha: float = option(
         0.1,
-        "False negative rate of the conformal threshold; half of a batch needs 1 / alpha"
-        " positives.",
+        "False negative rate of the conformal threshold; half of a global batch needs"
+        " 1 / conformal_alpha - 1 positives.",
         gt=0,
         lt=1,
     )

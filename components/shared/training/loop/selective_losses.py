@@ -1,7 +1,7 @@
 """Losses for deferral and for errors at a threshold: Gatekeeper, SelectiveNet, conformal risk.
 
-Batch means are over the samples that are passed: train_gate passes the whole global batch,
-train_baseline a process's micro-batch.
+Batch means are over the samples that are passed; the tasks pass the whole global batch
+(`batch_loss`).
 """
 
 import math
@@ -9,25 +9,23 @@ import math
 import torch
 from torch.nn import functional as F
 
-# SelectiveNet's published weights: of the coverage constraint, and of the selective against the
-# auxiliary loss.
-_CONSTRAINT_WEIGHT, _SELECTIVE_FRACTION = 32.0, 0.5
+from components.shared.training.loop.conformal_batches import least_positives
+
+_CONSTRAINT_WEIGHT = 32.0  # of SelectiveNet's coverage constraint, as published
 
 
-def selective_net_loss(
-    losses: torch.Tensor, auxiliary_losses: torch.Tensor, gate: torch.Tensor, coverage: float
-) -> torch.Tensor:
-    """Scalar loss of Geifman and El-Yaniv, "SelectiveNet", ICML 2019, eq. 4 to 6.
+def selective_net_loss(losses: torch.Tensor, gate: torch.Tensor, coverage: float) -> torch.Tensor:
+    """Scalar loss of Geifman and El-Yaniv, "SelectiveNet", ICML 2019, eq. 4 and 5.
 
-    losses, auxiliary_losses: (B,) of the prediction and the auxiliary head; gate: (B,) in (0, 1);
-    coverage: target. The selective risk is divided by the mean gate, as in the paper (the authors'
-    code leaves that out).
+    losses: (B,) of the prediction head; gate: (B,) in (0, 1); coverage: target. The selective risk
+    is divided by the mean gate, as in the paper (the authors' code leaves that out). Eq. 6 adds the
+    loss of an auxiliary head, by which the layers below learn from all samples: here these are
+    fixed, and nothing that is kept would get a gradient of it.
     """
     covered = gate.mean()
     selective_risk = (losses * gate).mean() / covered
     missing = (coverage - covered).clamp_min(0)
-    selective = selective_risk + _CONSTRAINT_WEIGHT * missing**2
-    return _SELECTIVE_FRACTION * selective + (1 - _SELECTIVE_FRACTION) * auxiliary_losses.mean()
+    return selective_risk + _CONSTRAINT_WEIGHT * missing**2
 
 
 def gatekeeper_losses(logits: torch.Tensor, labels: torch.Tensor, weight: float) -> torch.Tensor:
@@ -53,9 +51,9 @@ def conformal_threshold(positive_scores: torch.Tensor, alpha: float) -> torch.Te
     """
     ordered = positive_scores.sort(descending=True).values
     count = len(ordered)
-    index = count - 1 - int(alpha * (count + 1) - 1 + 1e-9)
-    if alpha * (count + 1) < 1 - 1e-9:
+    if count < least_positives(alpha):
         return None
+    index = count - 1 - int(alpha * (count + 1) - 1 + 1e-9)
     reach = int(0.0025 * count)
     return ordered[max(index - reach, 0) : index + reach + 1].mean()
 

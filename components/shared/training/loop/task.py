@@ -53,20 +53,45 @@ class ReadingTask(Task, Protocol):
 
 
 @runtime_checkable
-class TeachingTask(Task, Protocol):
+class BatchTask(Task, Protocol):
+    """A task whose loss is a function of the whole global batch."""
+
+    def begin_step(
+        self, batch: npt.NDArray[np.int64], batch_slots: npt.NDArray[np.int64], step: int
+    ) -> None:
+        """Prepare what the losses of a step share, before any `loss`; may be collective.
+
+        It is called with the weights at which gradients are taken.
+
+        Args:
+            batch: (B,) positions of the global batch's samples in TRAIN.
+            batch_slots: (n,) those of `batch` that are this rank's.
+            step: Number of the step.
+        """
+
+
+@runtime_checkable
+class TeachingTask(BatchTask, Protocol):
     """A task whose targets come from the running average of its own weights.
 
     `teacher` has parameters of the same names as `module`: the trainable ones hold the average,
     which the loop moves in place after every step and keeps in checkpoints. Further state belongs
-    into buffers of `module`.
+    into buffers of `module`. `begin_step` prepares the targets.
     """
 
     teacher: nn.Module
 
-    def begin_step(
-        self, positions: npt.NDArray[np.int64], batch_slots: npt.NDArray[np.int64], step: int
-    ) -> None:
-        """Prepare the targets of this rank's samples, all of them, before any `loss`.
 
-        It may be collective.
-        """
+@runtime_checkable
+class EpochTask(Task, Protocol):
+    """A task that records something of its epochs besides the metrics on the selection split."""
+
+    def epoch_metrics(self, epoch: int) -> dict[str, float]:
+        """Return values of the epoch (from 0) that follow from its samples alone."""
+
+
+@runtime_checkable
+class FreshTask(Task, Protocol):
+    """A task of which one part is new, and the rest starts from a trained state."""
+
+    fresh: nn.Module

@@ -25,7 +25,13 @@ from components.shared.training.loop.distributed import World, is_out_of_memory
 from components.shared.training.loop.experimental.profit import ReferenceStep
 from components.shared.training.loop.halving import head_room, release
 from components.shared.training.loop.sampler import global_batch, steps_per_epoch
-from components.shared.training.loop.task import ReadingTask, Task, TeachingTask
+from components.shared.training.loop.task import (
+    BatchTask,
+    FreshTask,
+    ReadingTask,
+    Task,
+    TeachingTask,
+)
 
 Positions = npt.NDArray[np.int64]
 
@@ -78,7 +84,9 @@ class Trainer:
         self.schedule = LambdaLR(self.optimizer, partial(_rate, n_warmup=n_warmup, n_steps=total))
         self.n_steps = total
         self.reference = (
-            ReferenceStep(self.parameters, config.reference_rate) if config.reference_rate else None
+            ReferenceStep(self._trained_before(), config.reference_rate)
+            if config.reference_rate
+            else None
         )
 
         self.average = self._first_average()
@@ -131,6 +139,7 @@ class Trainer:
         if self.reference is not None:
             losses.append(self._reference_gradients(step, batch[batch_slots]))
             self.reference.take()
+            self._begin(batch, batch_slots, step)
 
         losses.append(self._gradients(batch, batch_slots, step))
         if self.reference is not None:
@@ -182,7 +191,15 @@ class Trainer:
         """
         batch = self._batch(step, SampleOrderStream.PROFIT_REFERENCE)
         slots = self._slots(batch)
+        self._begin(batch, slots, self.n_steps + step)
         return self._gradients(batch, slots, self.n_steps + step, following)
+
+    def _trained_before(self) -> list[nn.Parameter]:
+        """Return the parameters that start from a trained state, near which PROFIT stays."""
+        if not isinstance(self.task, FreshTask):
+            return self.parameters
+        fresh = {id(parameter) for parameter in self.task.fresh.parameters()}
+        return [parameter for parameter in self.parameters if id(parameter) not in fresh]
 
     def warm_up_ddp_buckets(self) -> None:
         """Let DDP order its communication as it does after a first backward pass.
@@ -218,9 +235,9 @@ class Trainer:
         return [held[name].detach() for name in self.names]
 
     def _begin(self, batch: Positions, batch_slots: Positions, step: int) -> None:
-        if isinstance(self.task, TeachingTask):
+        if isinstance(self.task, BatchTask):
             with self.world.timings.part("forward"), self._autocast():
-                self.task.begin_step(batch[batch_slots], batch_slots, step)
+                self.task.begin_step(batch, batch_slots, step)
 
     def _batch(self, step: int, stream: int = SampleOrderStream.TRAINING) -> Positions:
         """Positions of the samples of `step`."""

@@ -20,7 +20,7 @@ from components.shared.contracts.progress import progress
 from components.shared.training.checkpoint.writer import CheckpointWriter
 from components.shared.training.loop.distributed import World
 from components.shared.training.loop.state import Position, capture, restore
-from components.shared.training.loop.task import Task
+from components.shared.training.loop.task import EpochTask, Task
 from components.shared.training.loop.trainer import Trainer
 
 __all__ = ["FitResult", "Task", "fit"]
@@ -151,6 +151,8 @@ class _Run:
             "train/lr": self.trainer.learning_rate,
         }
 
+        if isinstance(self.task, EpochTask):
+            row |= self.task.epoch_metrics(epoch)
         position.history.append(row | metrics)
 
         position.losses, position.epoch = [], epoch + 1

@@ -16,14 +16,14 @@ class ReferenceStep:
     against g leads on along D, further from theta; the part along D is then removed: g - <g, D> /
     |D|^2 D. A step that leads back is left whole. The optimiser steps with the result from theta.
 
-    The idea is that theta is a good place: it needs a converged start. A fresh head has none, and
-    learns more slowly. Twice the computation, and
-    one more copy of the trained parameters, which is held from the beginning, so that memory that
-    suffices once suffices always.
+    The idea is that theta is a good place, as that of a converged backbone is. A fresh head has no
+    such place: its parameters belong to neither theta nor D, and are trained as without PROFIT.
+    Twice the computation, and one more copy of the parameters, which is held from the beginning, so
+    that memory that suffices once suffices always.
     """
 
     def __init__(self, parameters: Sequence[torch.nn.Parameter], rate: float) -> None:
-        """`parameters`: all that are trained; `rate` > 0: of the reference step."""
+        """`parameters`: those that start from a trained state; `rate` > 0: that of the step."""
         self._parameters, self._rate = parameters, rate
         self._start = [parameter.detach().clone() for parameter in parameters]
 
@@ -45,12 +45,14 @@ class ReferenceStep:
         pairs = [
             (p.grad, d) for p, d in zip(self._parameters, moved, strict=True) if p.grad is not None
         ]
-        # Summed in double precision: over millions of parameters the sign would drown in rounding.
-        along = sum(float(torch.sum(grad * d, dtype=torch.float64)) for grad, d in pairs)
-        length = sum(float(torch.sum(d * d, dtype=torch.float64)) for d in moved)
-        if along < 0:
+        if pairs:
+            # Summed in double precision: over millions of parameters the sign would drown in
+            # rounding. On the device, which nothing waits for.
+            along = torch.stack([torch.sum(g * d, dtype=torch.float64) for g, d in pairs]).sum()
+            length = torch.stack([torch.sum(d * d, dtype=torch.float64) for d in moved]).sum()
+            removed = torch.where(along < 0, along / length, 0.0)
             for grad, d in pairs:
-                grad.sub_(d, alpha=along / length)
+                grad.sub_(d * removed.to(d.dtype))
 
         for start, parameter in zip(self._start, self._parameters, strict=True):
             parameter.copy_(start)

@@ -51,14 +51,14 @@ class Taught:
         self.fault, self.begun = fault, 0
         self.targets = torch.empty(0)
 
-    def begin_step(self, positions: Positions, batch_slots: Positions, step: int) -> None:
+    def begin_step(self, batch: Positions, batch_slots: Positions, step: int) -> None:
         """The teacher's answers, and its mean into the centre."""
         if step == self.fault:
             raise ValueError("planted")
         self.begun += 1
         assert isinstance(self.module, _Module)
         with torch.no_grad():
-            answers = self.teacher(self.inputs[positions])
+            answers = self.teacher(self.inputs[batch[batch_slots]])
             self.targets = answers - self.module.centre
             self.module.centre.lerp_(answers.mean(dim=0), 0.1)
 

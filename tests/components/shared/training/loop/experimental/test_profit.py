@@ -2,6 +2,10 @@
 micro-batches.
 """
 
+import copy
+
+import numpy as np
+import numpy.typing as npt
 import pytest
 import torch
 from torch import nn
@@ -10,6 +14,7 @@ from components.shared.training.loop.distributed import World
 from components.shared.training.loop.experimental.profit import ReferenceStep
 from components.shared.training.loop.sampler import global_batch
 from components.shared.training.loop.trainer import Trainer
+from components.shared.training.session.fit import fit
 from tests.components.shared.training import toy
 from tests.components.shared.training.session.test_fit import launch_toy, weights
 
@@ -41,6 +46,56 @@ def test_what_opposes_the_displacement_is_removed() -> None:
 
 def test_a_gradient_along_the_displacement_is_kept_whole() -> None:
     torch.testing.assert_close(_step(False), torch.tensor([1.288, 2.099]), rtol=0, atol=1e-6)
+
+
+class _Adapted(toy.Toy):
+    """A trained map of the inputs below a new last layer, as a backbone below a head."""
+
+    def __init__(self, world: World) -> None:
+        super().__init__(world)
+        self.body = nn.Linear(5, 5)
+        self.fresh: nn.Module = nn.Linear(5, 1)
+        self.module = nn.Sequential(self.body, self.fresh)
+
+
+def test_a_fresh_head_is_trained_as_without_profit(world: World) -> None:
+    """The head's gradient is that at the displaced body, whole; the body's is PROFIT's."""
+    torch.manual_seed(2)
+    task = _Adapted(world)
+    twin = copy.deepcopy(task.module)
+    batches = [global_batch(task.n_samples, 15, 0, 0, stream=stream) for stream in (1, 0)]
+
+    def gradients(rows: npt.NDArray[np.int64]) -> list[torch.Tensor]:
+        loss = (twin(task.inputs[rows])[:, 0] - task.targets[rows]).square().mean()
+        return list(torch.autograd.grad(loss, list(twin.parameters())))
+
+    moved = [-0.01 * gradient for gradient in gradients(batches[0])[:2]]
+    with torch.no_grad():
+        for parameter, change in zip(twin[0].parameters(), moved, strict=True):
+            parameter += change
+    *body, head_weight, head_bias = gradients(batches[1])
+    along = sum(float((g * d).sum()) for g, d in zip(body, moved, strict=True))
+    length = sum(float((d * d).sum()) for d in moved)
+    assert along < 0
+    expected = [g - along / length * d for g, d in zip(body, moved, strict=True)]
+
+    trainer = Trainer(task, toy.config(**PROFIT, gradient_clip=None), world)
+    trainer.step(0)
+    found = [p.grad for p in task.module.parameters()]
+    for ours, theirs in zip(found, [*expected, head_weight, head_bias], strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-5)
+
+
+def test_a_fresh_head_learns_as_fast_as_without_profit(world: World) -> None:
+    """Loss of the first epochs, where a projected head is held back by its own gradient."""
+    losses = {}
+    for rate in (None, 0.01):
+        torch.manual_seed(2)
+        task = _Adapted(world)
+        task.body.requires_grad_(False)
+        config = toy.config(learning_rate=0.02, reference_rate=rate)
+        losses[rate] = [row["train/loss"] for row in fit(task, config, world).history]
+    assert losses[0.01] == pytest.approx(losses[None], rel=1e-6)
 
 
 def test_a_step_of_the_trainer_is_profits(world: World) -> None:
