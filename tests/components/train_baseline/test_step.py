@@ -28,7 +28,13 @@ _LIMIT_SECONDS = 5.0
     [
         {"mode": "frozen", "learning_rate": 1e-2},
         {"mode": "dora", "optimizer": "profit"},
-        {"mode": "full", "tile_grid": 2, "tile_size": 28, "conformal_weight": 0.5},
+        {
+            "mode": "full",
+            "tile_grid": 2,
+            "tile_size": 28,
+            "conformal_weight": 0.5,
+            "conformal_alpha": 0.3,
+        },
     ],
 )
 def test_bf16_trains_what_fp32_trains(
