@@ -36,7 +36,7 @@ from components.ingest_dataset.component import ingest_dataset
 from components.predict_logits.component import predict_logits
 from components.pretrain_explora.component import pretrain_explora
 from components.shared.contracts.environment import Variable
-from components.split_dataset.component import split_dataset
+from components.split_dataset.component import split_dataset, split_dataset_alone
 from components.train_baseline.component import train_baseline
 from components.train_gate.component import train_gate
 from pipelines import resources
@@ -82,9 +82,11 @@ def stage1(profile: Profile, variant: Variant = Variant()) -> Any:  # noqa: B008
 
         ingest = ingest_dataset(config=config["ingest_dataset"])
         resources.with_store(_set(resources.heavy, ingest, profile), profile, "data")
-        split = split_dataset(dataset=ingest.outputs["dataset"], config=config["split_dataset"])
+        split = _splitting(variant)(
+            dataset=ingest.outputs["dataset"], config=config["split_dataset"]
+        )
         resources.with_store(
-            _set(resources.light, split, profile), profile, "runs", Variable.LINEAGES
+            _set(resources.light, split, profile, split_dataset), profile, "runs", Variable.LINEAGES
         )
 
         trained = train(
@@ -113,6 +115,16 @@ def stage1(profile: Profile, variant: Variant = Variant()) -> Any:  # noqa: B008
         return Outputs(outputs["bundle"], outputs["evaluation"], outputs["report"])
 
     return dsl.pipeline(name=PIPELINE, description=DESCRIPTION)(_with_form(wire, variant))
+
+
+def _splitting(variant: Variant) -> PythonComponent:
+    """The component that splits; it copies TRAIN's pixels where extended pre-training reads them.
+
+    In both graphs the task has one name.
+    """
+    if variant.pretrain != "none":
+        return split_dataset
+    return _named(split_dataset_alone, split_dataset.name)
 
 
 def _backbone(profile: Profile, variant: Variant, config: Any, split: dsl.PipelineTask) -> Any:

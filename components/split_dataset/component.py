@@ -1,4 +1,8 @@
-"""KFP interface of split_dataset."""
+"""KFP interfaces of split_dataset: as extended pre-training needs it, and without its copies.
+
+KFP passes every declared output of a component, so a graph without extended pre-training has a
+component without the outputs that only this reads.
+"""
 
 from kfp import dsl
 
@@ -26,3 +30,16 @@ def split_dataset(
         train_images=train_images,
         train_labels=train_labels,
     )
+
+
+@dsl.component(base_image=CPU, install_kfp_package=False)
+def split_dataset_alone(
+    dataset: dsl.Input[ImageDataset],
+    splits: dsl.Output[Splits],
+    config: dict,
+) -> None:
+    """Assign every sample to one of four splits, and copy no pixels or labels of TRAIN."""
+    from components.shared.contracts.step import execute
+    from components.split_dataset.step import run
+
+    execute(run, config, dataset=dataset, splits=splits)

@@ -1,4 +1,9 @@
-"""Assigns every sample to one of four splits: as recorded, and new groups stratified by class."""
+"""Assigns every sample to one of four splits: as recorded, and new groups stratified by class.
+
+Pixels and labels of TRAIN are copied only in pipelines compiled with `--pretrain`, whose extended
+pre-training may see nothing else: they are most of the data set. A pipeline with `--pretrain` and
+one without therefore run this step once each; both get the same splits, by the lineage's record.
+"""
 
 import difflib
 from dataclasses import dataclass
@@ -71,8 +76,8 @@ def run(
         config: fractions, lineage, salt, limits and held-out values.
         dataset: the ImageDataset.
         splits: folder of the Splits artifact.
-        train_images: folder for the pixels of TRAIN, for training without labels.
-        train_labels: folder for the labels of TRAIN.
+        train_images: folder for the pixels of TRAIN, for training without labels; None: no copy.
+        train_labels: folder for the labels of TRAIN; None: no copy.
 
     Raises:
         DataError: a split has too few samples or groups of a class.

@@ -315,8 +315,13 @@ def test_one_more_mode_trains_that_one_and_compares_again(
 
 
 def test_pre_training_starts_from_the_backbone_that_was_imported(cluster: Cluster) -> None:
+    """The split runs once more, with the outputs that pre-training reads; what trains after it has
+    another backbone anyway.
+    """
     adapted = cluster.compiled(variant=Variant(pretrain="unlabelled"))
-    assert cluster.run(adapted) == {"pretrain-explora"} | AFTER_SPLIT
+    assert cluster.run(adapted) == {"split-dataset", "pretrain-explora"} | AFTER_SPLIT
     changed = {"overrides": {"explora_rank": 16}}
     assert cluster.run(adapted, **changed) == {"pretrain-explora"} | AFTER_SPLIT
     assert cluster.run(cluster.compiled()) == set()
+    labelled = cluster.compiled(variant=Variant(pretrain="labelled"))
+    assert cluster.run(labelled) == {"pretrain-explora"} | AFTER_SPLIT

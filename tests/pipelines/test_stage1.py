@@ -179,6 +179,26 @@ def test_pre_training_is_a_task_only_where_it_was_compiled_in_and_sees_labels_on
         assert task["inputs"]["artifacts"].keys() == artifacts
 
 
+def test_pixels_of_train_are_copied_only_where_pre_training_reads_them(compiled: Compile) -> None:
+    """The copy is 70 % of the data set, and KFP passes every output that a component declares."""
+
+    def kinds_written(variant: Variant) -> set[str]:
+        spec = compiled(variant)[0]
+        return {
+            artifact["artifactType"]["schemaTitle"].removeprefix("system.")
+            for task in _tasks(spec).values()
+            for artifact in spec["components"][task["componentRef"]["name"]]
+            .get("outputDefinitions", {})
+            .get("artifacts", {})
+            .values()
+        }
+
+    assert kinds_written(Variant()) & {"Splits", "TrainImages", "TrainLabels"} == {"Splits"}
+    assert kinds_written(MODES) & {"Splits", "TrainImages", "TrainLabels"} == {"Splits"}
+    for pretrain in ("unlabelled", "labelled"):
+        assert kinds_written(Variant(pretrain)) >= {"Splits", "TrainImages", "TrainLabels"}
+
+
 def test_every_step_is_retried_within_a_window_that_covers_all_attempts(compiled: Compile) -> None:
     spec, platform = compiled()
     for name, task in _tasks(spec).items():
