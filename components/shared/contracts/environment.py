@@ -91,6 +91,14 @@ class Variable(StrEnum):
         "splits are not recorded; local runs: .lineages in the folder of the runs",
     )
 
+    # Computation.
+    DEVICE = (
+        "STREETVISION_DEVICE",
+        "Where models compute: cpu, cuda, or auto.",
+        "steps that train or predict, and the predictor of a bundle",
+        "auto: the GPUs where PyTorch finds any, else the CPU",
+    )
+
     # Training.
     CHECKPOINTS = (
         "STREETVISION_CHECKPOINTS",

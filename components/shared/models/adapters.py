@@ -15,6 +15,7 @@ from transformers import PreTrainedModel
 from components.shared.contracts.errors import ConfigError, PermanentError, one_line
 from components.shared.models.backbone import exact_tokens
 from components.shared.models.experimental.doran import with_doran
+from components.shared.vision.arithmetic import single_precision
 
 # Names of peft's LoRA with particular options: Hu et al. 2021, Liu et al. 2024 (DoRA),
 # Kalajdzievski 2023 (rsLoRA), Meng et al. 2024 (PiSSA), Büyükakyüz 2024 (OLoRA), and DoRAN on top
@@ -108,7 +109,8 @@ def merge(backbone: PreTrainedModel, probe: torch.Tensor) -> PreTrainedModel:
         return backbone
 
     before = exact_tokens(backbone, probe)
-    with torch.no_grad():
+    # TensorFloat-32 has 10 bits: the products of the adapter's factors would fail the check below.
+    with torch.no_grad(), single_precision(probe.device):
         merged = backbone.merge_and_unload(safe_merge=True)
     difference = float((before - exact_tokens(merged, probe)).abs().max())
     # Negated, so that a NaN is refused too.

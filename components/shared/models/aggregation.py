@@ -14,6 +14,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from components.shared.models.linear import HeadLinear
 from components.shared.vision.view_spec import ViewSpec
 
 _WIDTH = 128  # hidden width of the attention, as published
@@ -27,16 +28,16 @@ class Attention(nn.Module):
 
     def __init__(self, n_features: int) -> None:
         super().__init__()
-        self.hidden = nn.Linear(n_features, _WIDTH)
-        self.gate = nn.Linear(n_features, _WIDTH)
+        self.hidden = HeadLinear(n_features, _WIDTH)
+        self.gate = HeadLinear(n_features, _WIDTH)
         # Without a bias: softmax is invariant to it, and weight decay would still change a
         # parameter that has no gradient.
-        self.out = nn.Linear(_WIDTH, 1, bias=False)
+        self.out = HeadLinear(_WIDTH, 1, bias=False)
 
     def forward(self, features: torch.Tensor) -> torch.Tensor:
         """Return the weights (B, V) of the views from features (B, V, F); rows sum to 1."""
         scores = self.out(torch.tanh(self.hidden(features)) * torch.sigmoid(self.gate(features)))
-        weights: torch.Tensor = scores.squeeze(-1).float().softmax(dim=1)
+        weights: torch.Tensor = scores.squeeze(-1).softmax(dim=1)
         return weights
 
 

@@ -97,7 +97,8 @@ def patch_and_cls(backbone: PreTrainedModel, pixel_values: torch.Tensor) -> torc
     """Return features (B, 2h): CLS token and mean patch token after the last layer's norm.
 
     These are the features that transformers' `Dinov2ForImageClassification` feeds to its head.
-    `pixel_values` are (B, 3, S, S) float32 normalised images.
+    They are float32 under autocast too, averaged in float32. `pixel_values` are (B, 3, S, S)
+    float32 normalised images.
     """
-    tokens = tokens_of(backbone, pixel_values)
+    tokens = tokens_of(backbone, pixel_values).float()
     return torch.cat([tokens[:, 0], tokens[:, n_prefix_tokens(backbone) :].mean(dim=1)], dim=1)

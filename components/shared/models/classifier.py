@@ -21,6 +21,7 @@ from components.shared.models.aggregation import (
     view_weights,
 )
 from components.shared.models.backbone import load_backbone, patch_and_cls
+from components.shared.models.linear import HeadLinear
 from components.shared.models.loading import load_weights
 from components.shared.vision.classifier_spec import CLASSIFIER, ClassifierSpec, read_spec
 from components.shared.vision.tiles import cut_views
@@ -52,7 +53,7 @@ class Head(nn.Module):
 
     def __init__(self, n_features: int, n_classes: int) -> None:
         super().__init__()
-        self.linear = nn.Linear(n_features, n_classes)
+        self.linear = HeadLinear(n_features, n_classes)
         nn.init.normal_(self.linear.weight, std=0.01)
         nn.init.zeros_(self.linear.bias)
 
@@ -114,7 +115,7 @@ class BagHead(_ViewsHead):
 
     def margins(self, features: torch.Tensor) -> torch.Tensor:
         """Return the margins (B, V) float32 of the views."""
-        logits = self.linear(features).float()
+        logits = self.linear(features)
         return torch.Tensor(logits[..., self.positive] - logits[..., 1 - self.positive])
 
     def pooled(self, features: torch.Tensor) -> torch.Tensor:
@@ -143,7 +144,7 @@ class MulticlassBagHead(_ViewsHead):
 
     def margins(self, features: torch.Tensor) -> torch.Tensor:
         """Return the margins (B, V, C) float32 of the views."""
-        log_probabilities = self.linear(features).float().log_softmax(dim=-1)
+        log_probabilities = self.linear(features).log_softmax(dim=-1)
         # log(1 - p) from the other classes' log p, without the cancellation where p is close to 1.
         own = torch.eye(log_probabilities.shape[-1], dtype=torch.bool, device=features.device)
         others = log_probabilities[..., None, :].masked_fill(own, -torch.inf)
@@ -202,8 +203,8 @@ class Classifier(nn.Module):
     def features(self, pixel_values: torch.Tensor) -> torch.Tensor:
         """Return the head's input: (B, 2h), or (B, V, 2h) for views.
 
-        All views of all images pass through the backbone in one batch. `pixel_values` as in
-        `forward`.
+        They are float32, at any precision of the backbone. All views of all images pass through the
+        backbone in one batch. `pixel_values` as in `forward`.
         """
         flat = patch_and_cls(self.backbone, pixel_values.flatten(0, -4))
         return flat.view(*pixel_values.shape[:-3], flat.shape[-1])

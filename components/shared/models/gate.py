@@ -16,6 +16,7 @@ from torch import nn
 
 from components.shared.contracts.artifacts import write_json
 from components.shared.contracts.documents import read_object
+from components.shared.models.linear import HeadLinear
 from components.shared.models.loading import load_weights
 
 _WIDTH = 512  # of the hidden layer, as published
@@ -37,9 +38,9 @@ class GateHead(nn.Module):
 
     def __init__(self, n_features: int) -> None:
         super().__init__()
-        self.hidden = nn.Linear(n_features, _WIDTH)
+        self.hidden = HeadLinear(n_features, _WIDTH)
         self.norm = nn.LayerNorm(_WIDTH)
-        self.out = nn.Linear(_WIDTH, 1)
+        self.out = HeadLinear(_WIDTH, 1)
 
     def forward(self, features: torch.Tensor) -> torch.Tensor:
         """Return raw scores (B,), larger for "answer"."""

@@ -27,6 +27,8 @@ from components.shared.policies.logit_affine import logit_affine_of
 from components.shared.policies.policy import Policy
 from components.shared.serving.bundle import DOCUMENT, GATE, MODEL, Bundle, stock_order
 from components.shared.stats.metrics import Bools, Floats
+from components.shared.training.launch.device import device_type
+from components.shared.vision.arithmetic import single_precision
 
 _N_SHOWN = 5  # classes whose probabilities an answer has
 # Largest difference of a logit, relative where it exceeds 1: a hundred times what another order of
@@ -58,7 +60,10 @@ class Answer:
 
 
 class Predictor:
-    """The model of a bundle, on the CPU."""
+    """The model of a bundle, on the device of STREETVISION_DEVICE.
+
+    It computes in exact fp32 on every device, because the answers must be those of the export.
+    """
 
     def __init__(self, bundle: Bundle) -> None:
         """Load the model of the bundle.
@@ -66,13 +71,14 @@ class Predictor:
         Raises:
             ArtifactError: A file of the model is refused (`load_pretrained`), its weights are not
                 all there, or with other versions of the libraries its answers are others.
+            ConfigError: The device of STREETVISION_DEVICE is not there.
         """
-        self._bundle = bundle
+        self._bundle, self._device = bundle, torch.device(device_type())
         self._spec = bundle.spec
         self._fold = logit_affine_of(bundle.policy) if self._spec.views is None else None
         try:
-            self._classifier = _classifier(bundle)
-            self._gate = _gate(bundle, self._classifier)
+            self._classifier = _classifier(bundle).to(self._device)
+            self._gate = _gate(bundle, self._classifier, self._device)
             self._check_reference()
         except (ArtifactError, DataError) as error:
             differences = bundle.version_differences()
@@ -112,7 +118,10 @@ class Predictor:
     def inputs(
         self, pixels: npt.NDArray[np.uint8], *, first: int = 0, last: int | None = None
     ) -> torch.Tensor:
-        """Return the model's input for (B, S, S, 3) uint8: `normalise` with the bundle's values."""
+        """Return the model's input for (B, S, S, 3) uint8: `normalise` with the bundle's values.
+
+        It is on the CPU, where the same pixels give the same bits on every machine.
+        """
         return normalise(torch.from_numpy(pixels), self._spec, first=first, last=last)
 
     def features(
@@ -122,7 +131,9 @@ class Predictor:
 
         Of views number `first` to `last` they are (B, V, 2h).
         """
-        return self._classifier.features(self.inputs(pixels, first=first, last=last))
+        inputs = self.inputs(pixels, first=first, last=last).to(self._device)
+        with single_precision(self._device):
+            return self._classifier.features(inputs)
 
     def logits(self, pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.float64]:
         """(B, C) logits before folding, classes in the policy's order, of (B, S, S, 3) uint8."""
@@ -177,7 +188,7 @@ class Predictor:
         self, features: torch.Tensor
     ) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64] | None]:
         """Logits before folding (B, C), and raw gate scores (B,) where the policy is a gate."""
-        logits = self._classifier.head(features).double().numpy()
+        logits = self._classifier.head(features).double().cpu().numpy()
         if self._bundle.stock:
             logits = logits[:, np.argsort(stock_order(self._bundle.policy.outcomes))]
         if self._fold is not None:
@@ -186,10 +197,11 @@ class Predictor:
             return logits, None
 
         scores = self._gate.scores(
-            self._classifier.head.pooled(features), torch.from_numpy(logits.copy())
+            self._classifier.head.pooled(features),
+            torch.from_numpy(logits.copy()).to(self._device),
         )
 
-        return logits, scores.double().numpy()
+        return logits, scores.double().cpu().numpy()
 
 
 def _answer(
@@ -244,7 +256,7 @@ def _classifier(bundle: Bundle) -> Classifier:
         # In parts, so that a gate sees the features that the head sees.
         model = load_stock(directory, where, len(spec.class_names))
         head = Head(model.classifier.in_features, model.classifier.out_features)
-        head.linear = model.classifier
+        head.linear.load_state_dict(model.classifier.state_dict())
         classifier = Classifier(model.base_model, head, spec).eval()
 
     found = classifier.backbone.config.model_type
@@ -259,11 +271,12 @@ def _classifier(bundle: Bundle) -> Classifier:
     return classifier
 
 
-def _gate(bundle: Bundle, classifier: Classifier) -> Gate | None:
+def _gate(bundle: Bundle, classifier: Classifier, device: torch.device) -> Gate | None:
     if bundle.policy.kind != "gate":
         return None
-    return Gate.load(
+    gate = Gate.load(
         bundle.path / GATE,
         n_features=classifier.head.linear.in_features,
         where=bundle.place(GATE),
     )
+    return gate if gate.head is None else Gate(gate.head.to(device))

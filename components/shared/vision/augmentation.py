@@ -17,6 +17,8 @@ import numpy.typing as npt
 import torch
 from torch.nn import functional as F
 
+from components.shared.vision.arithmetic import single_precision
+
 Floats = npt.NDArray[np.float32]
 
 
@@ -130,8 +132,8 @@ def apply(
     Returns:
         (B, 3, size, size) float32 in [0, 1].
     """
-    # Half precision would make the result depend on the surrounding autocast.
-    with torch.autocast(images.device.type, enabled=False):
+    # Less precision would make the result depend on what surrounds the call.
+    with single_precision(images.device):
         return _augmented(images, parameters, size or images.shape[1], oversampling)
 
 

@@ -18,6 +18,7 @@ import torch
 from torch.nn import functional as F
 
 from components.shared.vision import augmentation as augment
+from components.shared.vision.arithmetic import single_precision
 
 SEVERITIES = (0, 1, 2, 3)
 _SIZE = 224  # pixels, side of the validator's images
@@ -94,6 +95,12 @@ def corrupt(images: torch.Tensor, parameters: Corruption, size: int) -> torch.Te
     Returns:
         (B, 3, size, size) float32 in [0, 1].
     """
+    # Less precision would make the result depend on what surrounds the call.
+    with single_precision(images.device):
+        return _corrupted(images, parameters, size)
+
+
+def _corrupted(images: torch.Tensor, parameters: Corruption, size: int) -> torch.Tensor:
     square = images.permute(0, 3, 1, 2).float().div_(255)
     wide = (square.shape[2], round(square.shape[3] * _ASPECT))
     frames = F.interpolate(square, wide, mode="bilinear")

@@ -12,6 +12,7 @@ from pathlib import Path
 from components.shared.contracts.environment import Variable
 from components.shared.contracts.errors import TransientError
 from components.shared.contracts.machine import n_usable_cores
+from components.shared.training.launch.device import n_gpus
 from components.shared.training.launch.failures import report_error, reported_error
 from components.shared.training.launch.heartbeat import Heartbeat
 from components.shared.training.launch.memory import n_oom_kills
@@ -33,14 +34,14 @@ def launch(
 ) -> None:
     """Run `module` under torchrun with `--config job` and `n_processes` ranks.
 
-    None stands for one rank per visible GPU, or one without GPU.
+    None stands for one rank per visible GPU, or one on the CPU.
 
     A rank's own error (class and one-line message) is raised here again; a rank that was killed, or
     shows no sign of life for `hang_seconds` and five times its longest pause, is a TransientError
     that names it and its last step, and where the kernel says that memory was exhausted, a
     MemoryExhaustedError. No process outlives the call.
     """
-    count = n_processes or _n_gpus() or 1
+    count = n_processes or n_gpus() or 1
     heartbeat = Heartbeat(job.parent / "heartbeat", count)
     # A static rendezvous: torchrun's standalone one unpickles what it gets from a port that anybody
     # here can write to.
@@ -113,9 +114,3 @@ def _exists(pid: int) -> bool:
 def _free_port() -> int:
     with socket.create_server((_HOST, 0)) as probe:
         return int(probe.getsockname()[1])
-
-
-def _n_gpus() -> int:
-    import torch
-
-    return torch.cuda.device_count()

@@ -17,6 +17,7 @@ import torch.distributed as dist
 from torch import nn
 
 from components.shared.contracts.environment import Variable
+from components.shared.training.launch.device import device_type
 from components.shared.training.launch.heartbeat import LONGEST_SILENCE_SECONDS, Heartbeat
 from components.shared.training.launch.memory import says_out_of_memory
 from components.shared.training.loop.timings import Timings
@@ -144,7 +145,7 @@ def process_group() -> Iterator[World]:
     After an error the rank must end at once (`leave`): destroying the group would wait for the
     other ranks.
     """
-    use_gpu = torch.cuda.is_available()
+    use_gpu = device_type() == "cuda"
     local_rank = int(os.environ[Variable.LOCAL_RANK])
     if use_gpu:
         torch.cuda.set_device(local_rank)

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 from peft import PeftModel, get_peft_model_state_dict, set_peft_model_state_dict
+from peft.tuners.lora import Linear as LoraLayer
 from safetensors.torch import load_file
 from torch import nn
 from transformers import Dinov2Config, Dinov2Model, PreTrainedModel
@@ -12,6 +13,7 @@ from transformers import Dinov2Config, Dinov2Model, PreTrainedModel
 from components.shared.contracts.errors import ConfigError
 from components.shared.models import adapters
 from components.shared.models.experimental.doran import DoranLinearLayer
+from components.shared.vision.arithmetic import use_tf32
 
 OTHERS = ("loha", "lokr", "vera", "randlora")
 PIXELS = torch.linspace(-1, 1, 2 * 3 * 56 * 56).view(2, 3, 56, 56)
@@ -138,3 +140,22 @@ def test_dorans_tau_learns() -> None:
 def test_options_that_peft_refuses_are_named() -> None:
     with pytest.raises(ConfigError, match=r"mode=.lora. with adapter_options=.*rang"):
         adapters.prepare(backbone(), "lora", rank=1, alpha=1.0, options={"rang": 3})
+
+
+def test_a_merge_is_computed_without_tensorfloat32(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = moved(adapters.prepare(backbone(), "lora", rank=2, alpha=4.0))
+    settings: list[bool] = []
+    real = LoraLayer.get_delta_weight
+
+    def recorded(layer: LoraLayer, name: str) -> torch.Tensor:
+        settings.append(torch.backends.cuda.matmul.allow_tf32)
+        return real(layer, name)
+
+    monkeypatch.setattr(LoraLayer, "get_delta_weight", recorded)
+    use_tf32(True)
+    try:
+        adapters.merge(model, torch.zeros(1, 3, 56, 56))
+    finally:
+        use_tf32(False)
+    assert settings
+    assert not any(settings)

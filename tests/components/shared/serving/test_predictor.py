@@ -14,7 +14,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from components.shared.contracts.errors import PermanentError
+from components.shared.contracts.errors import ConfigError, PermanentError
 from components.shared.serving import bundle as bundle_module
 from components.shared.serving.bundle import Bundle, open_bundle
 from components.shared.serving.predictor import Predictor, reference_image
@@ -271,3 +271,20 @@ def test_a_gate_without_its_weights_is_refused(tmp_path: Path) -> None:
         changed = resigned(path, tmp_path / str(number), lambda out, change=change: change(out))
         with pytest.raises(PermanentError, match=message):
             Predictor(open_bundle(changed))
+
+
+def test_a_device_that_is_not_there_is_an_error(
+    bundle: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Stands for a machine without a GPU.
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setenv("STREETVISION_DEVICE", "cuda")
+    with pytest.raises(ConfigError, match="STREETVISION_DEVICE=cuda"):
+        Predictor(open_bundle(bundle))
+
+
+def test_autocast_around_the_predictor_does_not_change_its_answers(bundle: Path) -> None:
+    predictor = Predictor(open_bundle(bundle))
+    exact = predictor.logits(noise(2))
+    with torch.autocast("cpu", torch.bfloat16):
+        np.testing.assert_array_equal(predictor.logits(noise(2)), exact)

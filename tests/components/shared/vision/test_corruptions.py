@@ -91,3 +91,11 @@ def test_severity_0_is_the_central_square_as_a_jpeg_and_nothing_is_ever_mirrored
             seen[:, :, 20:36, 36:48].mean(dim=(1, 2, 3)),
         )
         assert bool((left < right).all())
+
+
+@pytest.mark.parametrize("severity", SEVERITIES)
+def test_half_precision_around_it_changes_nothing(severity: int) -> None:
+    images, parameters = _photos(4), draw(np.random.default_rng(1), 4, severity)
+    with torch.autocast("cpu", torch.bfloat16):
+        half = corrupt(images, parameters, 224)
+    assert torch.equal(half, corrupt(images, parameters, 224))
