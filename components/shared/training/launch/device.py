@@ -30,7 +30,7 @@ def device_type() -> str:
         return "cuda"
     if choice == "cuda":
         build = "this build of PyTorch has no CUDA"
-        reason = "PyTorch finds no GPU" if torch.backends.cuda.is_built() else build
+        reason = "PyTorch finds no GPU" if torch.version.cuda else build
         raise ConfigError(f"{Variable.DEVICE}=cuda: {reason}; use cpu or auto, or another machine")
     return "cpu"
 
