@@ -12,6 +12,7 @@ def pretrain_explora(
     pretrained: dsl.Input[Backbone],
     adapted: dsl.Output[Backbone],
     metrics: dsl.Output[dsl.Metrics],
+    measurements: dsl.Output[dsl.HTML],
     config: dict,
     train_labels: dsl.Input[TrainLabels] = None,
 ) -> None:
@@ -26,6 +27,7 @@ def pretrain_explora(
         pretrained=pretrained,
         adapted=adapted,
         metrics=metrics,
+        measurements=measurements,
         train_labels=train_labels,
     )
     for name, value in best.items():

@@ -18,12 +18,13 @@ from components.shared.contracts.errors import (
     PermanentError,
     TransientError,
 )
-from components.shared.contracts.step import InputDir, OutputDir, main
+from components.shared.contracts.step import InputDir, OutputDir, OutputFile, main
 from components.shared.data.train_images import TrainImages
 from components.shared.data.train_labels import read_train_labels
 from components.shared.model_files.folder import CONFIG
 from components.shared.model_files.model_config import checked_config
 from components.shared.model_files.reading import read_document
+from components.shared.training.session.outputs import write_measurements
 from components.shared.training.session.training_session import TrainingSession
 
 STEP = "pretrain_explora"
@@ -39,6 +40,7 @@ def run(
     pretrained: InputDir,
     adapted: OutputDir,
     train_labels: InputDir | None = None,
+    measurements: OutputFile | None = None,
 ) -> dict[str, float]:
     """Train through torchrun, verify the merged backbone from disk, write it; return the metrics.
 
@@ -51,6 +53,7 @@ def run(
         pretrained: The backbone to start from.
         adapted: The result.
         train_labels: Labels of the images; required with use_labeled_data=true, refused otherwise.
+        measurements: Page (HTML) of what the training took of the machine.
 
     Returns:
         Metrics of the last epoch, and the number and fraction of trainable parameters.
@@ -71,6 +74,7 @@ def run(
     _check(config, images, pretrained)
 
     with training.run("components.pretrain_explora.train", inputs) as work:
+        write_measurements(measurements, work)
         summary = read_object(work / "training.json", dict[str, Any])
         summary["max_difference"] = _verified(pretrained, work)
         with writing(

@@ -27,6 +27,7 @@ from components.shared.models import adapters
 from components.shared.models.backbone import exact_tokens, image_statistics, load_backbone
 from components.shared.training.checkpoint.writer import CheckpointWriter
 from components.shared.training.loop.distributed import World
+from components.shared.training.loop.measurements import Measurements
 from components.shared.training.loop.record import write_metrics
 from components.shared.training.session.fit import fit
 from components.shared.training.session.rank import run_rank
@@ -86,7 +87,12 @@ def train(
             f" parameters ({n_trainable / n_all:.1%}), {world.size} process(es)"
         )
 
-    result = fit(task, config, world, lambda history: write_metrics(out, history), checkpoints)
+    measurements = Measurements(world, profile=config.profile)
+    result = fit(
+        task, config, world, lambda history: write_metrics(out, history), checkpoints, measurements
+    )
+    if world.is_main:
+        measurements.write(work / "measurements.html")
 
     if world.is_main:
         _write(out, work, pretrained, backbone, crops)

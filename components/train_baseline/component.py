@@ -14,6 +14,7 @@ def train_baseline(
     checkpoint: dsl.Output[Checkpoint],
     val_select_logits: dsl.Output[ValSelectLogits],
     metrics: dsl.Output[dsl.Metrics],
+    measurements: dsl.Output[dsl.HTML],
     config: dict,
     mode: str = "",
 ) -> None:
@@ -35,6 +36,7 @@ def train_baseline(
         checkpoint=checkpoint,
         val_select_logits=val_select_logits,
         metrics=metrics,
+        measurements=measurements,
     )
     for name, value in best.items():
         metrics.log_metric(name, value)

@@ -7,11 +7,11 @@ from components.shared.contracts.artifact_kinds import Kind
 from components.shared.contracts.artifacts import verify_dir, writing
 from components.shared.contracts.documents import read_object
 from components.shared.contracts.errors import DataError
-from components.shared.contracts.step import InputDir, OutputDir, main
+from components.shared.contracts.step import InputDir, OutputDir, OutputFile, main
 from components.shared.data.dataset import Dataset
 from components.shared.data.splits import SPLITS, Splits, read_splits
 from components.shared.training.loop.conformal_batches import check_conformal
-from components.shared.training.session.outputs import write_split_logits
+from components.shared.training.session.outputs import write_measurements, write_split_logits
 from components.shared.training.session.training_session import TrainingSession
 from components.train_baseline.config import TrainBaselineConfig
 
@@ -26,6 +26,7 @@ def run(
     backbone: InputDir,
     checkpoint: OutputDir,
     val_select_logits: OutputDir,
+    measurements: OutputFile | None = None,
 ) -> dict[str, float]:
     """Train through torchrun; write the checkpoint and its logits on VAL_SELECT.
 
@@ -39,6 +40,7 @@ def run(
         backbone: The pretrained backbone.
         checkpoint: The trained classifier.
         val_select_logits: Its logits on VAL_SELECT.
+        measurements: Page (HTML) of what the training took of the machine.
 
     Returns:
         Metrics of the best epoch.
@@ -53,6 +55,7 @@ def run(
 
     inputs = {"dataset": data.manifest, "splits": assignment.manifest, "backbone": base}
     with training.run("components.train_baseline.train", inputs) as work:
+        write_measurements(measurements, work)
         summary = read_object(work / "training.json", dict[str, Any])
         with writing(
             checkpoint,

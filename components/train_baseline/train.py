@@ -20,6 +20,7 @@ from components.shared.models.classifier import Classifier, check_input_size, ne
 from components.shared.training.checkpoint.writer import CheckpointWriter
 from components.shared.training.loop.distributed import World
 from components.shared.training.loop.inference import SplitData, predict
+from components.shared.training.loop.measurements import Measurements
 from components.shared.training.loop.record import write_metrics
 from components.shared.training.session.fit import FitResult, fit
 from components.shared.training.session.rank import run_rank
@@ -61,7 +62,12 @@ def train(
             " process(es)"
         )
 
-    result = fit(task, config, world, lambda history: write_metrics(out, history), checkpoints)
+    measurements = Measurements(world, profile=config.profile)
+    result = fit(
+        task, config, world, lambda history: write_metrics(out, history), checkpoints, measurements
+    )
+    if world.is_main:
+        measurements.write(work / "measurements.html")
     classifier.eval()
 
     # The adapter is stored before it is merged into the weights.

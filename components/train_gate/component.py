@@ -21,6 +21,7 @@ def train_gate(
     val_calib_logits: dsl.Output[ValCalibLogits],
     val_test_logits: dsl.Output[ValTestLogits],
     metrics: dsl.Output[dsl.Metrics],
+    measurements: dsl.Output[dsl.HTML],
     config: dict,
 ) -> None:
     """Train a gate on the fixed backbone's features; write logits and scores of both splits."""
@@ -37,6 +38,7 @@ def train_gate(
         val_calib_logits=val_calib_logits,
         val_test_logits=val_test_logits,
         metrics=metrics,
+        measurements=measurements,
     )
     for name, value in best.items():
         metrics.log_metric(name, value)

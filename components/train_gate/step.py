@@ -6,11 +6,11 @@ from typing import Any
 from components.shared.contracts.artifact_kinds import Kind
 from components.shared.contracts.artifacts import verify_dir, writing
 from components.shared.contracts.documents import read_object
-from components.shared.contracts.step import InputDir, OutputDir, main
+from components.shared.contracts.step import InputDir, OutputDir, OutputFile, main
 from components.shared.data.dataset import Dataset
 from components.shared.data.splits import read_splits, refuse_foreign
 from components.shared.training.loop.conformal_batches import check_conformal
-from components.shared.training.session.outputs import write_split_logits
+from components.shared.training.session.outputs import write_measurements, write_split_logits
 from components.shared.training.session.training_session import TrainingSession
 from components.train_gate.config import TrainGateConfig
 
@@ -26,6 +26,7 @@ def run(
     gate_checkpoint: OutputDir,
     val_calib_logits: OutputDir,
     val_test_logits: OutputDir,
+    measurements: OutputFile | None = None,
 ) -> dict[str, float]:
     """Train through torchrun; write the checkpoint with its gate, and both logits artifacts.
 
@@ -40,6 +41,7 @@ def run(
         gate_checkpoint: The classifier with the gate.
         val_calib_logits: Logits and gate scores of VAL_CALIB.
         val_test_logits: Logits and gate scores of VAL_TEST.
+        measurements: Page (HTML) of what the training took of the machine.
 
     Returns:
         Metrics of the best epoch.
@@ -62,6 +64,7 @@ def run(
 
     inputs = {"dataset": data.manifest, "splits": assignment.manifest, "checkpoint": base}
     with training.run("components.train_gate.train", inputs) as work:
+        write_measurements(measurements, work)
         summary = read_object(work / "training.json", dict[str, Any])
         with writing(
             gate_checkpoint,

@@ -16,6 +16,7 @@ from components.shared.models.classifier import Classifier
 from components.shared.training.checkpoint.writer import CheckpointWriter
 from components.shared.training.loop.distributed import World
 from components.shared.training.loop.inference import SplitData, features_of
+from components.shared.training.loop.measurements import Measurements
 from components.shared.training.loop.record import write_metrics
 from components.shared.training.session.fit import FitResult, fit
 from components.shared.training.session.rank import run_rank
@@ -47,7 +48,12 @@ def train(
     out = work / "checkpoint"
     if world.is_main:
         out.mkdir()
-    result = fit(task, config, world, lambda history: write_metrics(out, history), checkpoints)
+    measurements = Measurements(world, profile=config.profile)
+    result = fit(
+        task, config, world, lambda history: write_metrics(out, history), checkpoints, measurements
+    )
+    if world.is_main:
+        measurements.write(work / "measurements.html")
     task.module.eval()
     classifier.head, gate = task.heads.head, task.gate()
 

@@ -135,7 +135,7 @@ class TorchrunConfig(Config):
 
 @dataclass(frozen=True, kw_only=True)
 class LaunchConfig(TorchrunConfig):
-    """Processes, restarts and checkpoints of a training; the result does not depend on them."""
+    """Processes, restarts, checkpoints and profile of a training; none changes the result."""
 
     checkpoint_seconds: int = option(
         600, "Longest time between two checkpoints, in seconds.", ge=1, le=604_800
@@ -150,6 +150,10 @@ class LaunchConfig(TorchrunConfig):
     require_durable: bool = option(
         False,
         "Stop if a checkpoint cannot be stored safely, instead of training on with a warning.",
+    )
+    profile: bool = option(
+        False,
+        "Profile a few steps: a table and a trace in the output `measurements`.",
     )
 
 

@@ -1,6 +1,6 @@
 """Record of each epoch's metrics: `metrics.csv` and TensorBoard scalars.
 
-Both are byte-identical for equal runs.
+Both are byte-identical for equal histories.
 """
 
 from pathlib import Path

@@ -19,6 +19,7 @@ from components.shared.contracts.options import LoopConfig
 from components.shared.contracts.progress import progress
 from components.shared.training.checkpoint.writer import CheckpointWriter
 from components.shared.training.loop.distributed import World
+from components.shared.training.loop.measurements import Measurements
 from components.shared.training.loop.state import Position, capture, restore
 from components.shared.training.loop.task import EpochTask, Task
 from components.shared.training.loop.trainer import Trainer
@@ -45,18 +46,21 @@ def fit(
     world: World,
     on_epoch: Callable[[History], None] | None = None,
     checkpoints: CheckpointWriter | None = None,
+    measurements: Measurements | None = None,
 ) -> FitResult:
     """Train `task.module` in place and leave the best epoch's weights in it.
 
-    `on_epoch` gets the history so far, on the main rank. With `checkpoints`, training goes on where
-    an earlier one with the same inputs was. Raises PermanentError on a non-finite loss or gradient,
-    before the optimiser step, naming step and rank; TransientError when a single sample does not
-    fit into memory.
+    `on_epoch` gets the history so far, on the main rank, with what `measurements` joins to it. With
+    `checkpoints`, training goes on where an earlier one with the same inputs was. Raises
+    PermanentError on a non-finite loss or gradient, before the optimiser step, naming step and
+    rank; TransientError when a single sample does not fit into memory.
     """
-    run = _Run(task, config, world, checkpoints)
+    measured = measurements or Measurements(world)
+    run = _Run(task, config, world, checkpoints, measured)
     try:
         return run.result(on_epoch)
     finally:
+        measured.close()
         run.trainer.close()
 
 
@@ -64,8 +68,14 @@ class _Run:
     """One training under way: the trainer, how far it is, and its checkpoints."""
 
     def __init__(
-        self, task: Task, config: LoopConfig, world: World, checkpoints: CheckpointWriter | None
+        self,
+        task: Task,
+        config: LoopConfig,
+        world: World,
+        checkpoints: CheckpointWriter | None,
+        measurements: Measurements,
     ) -> None:
+        self.measurements = measurements
         self.task, self.config, self.world, self.checkpoints = task, config, world, checkpoints
         self.trainer = Trainer(task, config, world)
         self.position = Position(best=self.trainer.averaged_weights(), best_value=-math.inf)
@@ -73,13 +83,15 @@ class _Run:
     def result(self, on_epoch: Callable[[History], None] | None) -> FitResult:
         """Train to the end, from the checkpoint that was found, if any."""
         self.resume()
+        self.measurements.begin(self.n_steps_left)
         stopped_early = False
 
         for epoch in range(self.position.epoch, self.config.epochs):
             self.train(epoch)
             self.evaluate(epoch)
+            self.measurements.end_epoch(epoch + 1)
             if on_epoch is not None and self.world.is_main:
-                on_epoch(self.position.history)
+                on_epoch(self.measurements.joined(self.position.history))
             waited = epoch + 1 - max(self.position.improved_epoch, self.trainer.warmup_epochs)
             stopped_early = self.config.patience is not None and waited >= self.config.patience
             if stopped_early:
@@ -111,6 +123,12 @@ class _Run:
             if self.world.is_main:
                 say(f"resumed at step {state.step}; the result will be {exactness}")
 
+    @property
+    def n_steps_left(self) -> int:
+        """Steps to come."""
+        done = self.position.epoch * self.trainer.steps_per_epoch + len(self.position.losses)
+        return self.trainer.n_steps - done
+
     def train(self, epoch: int) -> None:
         """The remaining steps of an epoch."""
         n_steps = self.trainer.steps_per_epoch
@@ -126,7 +144,8 @@ class _Run:
                 and self.checkpoints.due(step + 1)
             )
 
-            loss, save = self.trainer.step(step, request=due)
+            with self.measurements.step():
+                loss, save = self.trainer.step(step, request=due)
             self.position.losses.append(loss)
             if save:
                 self._save()

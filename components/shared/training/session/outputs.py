@@ -1,5 +1,6 @@
-"""Logits artifacts, made from the predictions that the ranks left."""
+"""Outputs of a step that are made from what the ranks left: logits, and the measurements."""
 
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -66,6 +67,16 @@ def write_split_logits(
     kind = Kind.logits_of(split)
     with writing(path, kind=kind, step=step, config=config, inputs=inputs, split=split) as out:
         write_logits(out, logits)
+
+
+def write_measurements(page: Path | None, work: Path) -> None:
+    """Copy the page that the main rank left (`Measurements.write`) to an output of the step.
+
+    None: the output is not connected.
+    """
+    if page is not None:
+        page.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(work / "measurements.html", page)
 
 
 def _optional(file: Path, *shape: int | None) -> npt.NDArray[np.float32] | None:

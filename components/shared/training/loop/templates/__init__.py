@@ -1,0 +1,1 @@
+"""Template of the page of measurements; a package, so that images and wheels contain it."""
