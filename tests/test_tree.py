@@ -38,7 +38,6 @@ COVERED: dict[str, str] = {
     "components/shared/storage/test_registry.py": "artifacts",
     "components/shared/training/checkpoint/test_remote.py": "files uploads writer",
     "components/shared/training/launch/test_torchrun.py": "agent",
-    "components/shared/training/loop/experimental/test_profit.py": "../trainer",
     "components/shared/training/loop/test_teacher.py": "state task",
     "components/test_multi_view.py": "shared/models/gate",
     "components/train_baseline/test_step.py": (

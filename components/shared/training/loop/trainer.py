@@ -6,6 +6,7 @@ weight average; the loop above decides when.
 
 import contextlib
 import math
+import time
 from collections.abc import Iterator
 from functools import partial
 
@@ -19,7 +20,7 @@ from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from components.shared.contracts.errors import PermanentError, TransientError
 from components.shared.contracts.listing import say
-from components.shared.contracts.options import LoopConfig
+from components.shared.contracts.options import BackboneLoopConfig, LoopConfig
 from components.shared.contracts.random_streams import SampleOrderStream
 from components.shared.training.loop.distributed import World, is_out_of_memory
 from components.shared.training.loop.experimental.profit import ReferenceStep
@@ -34,6 +35,10 @@ from components.shared.training.loop.task import (
 )
 
 Positions = npt.NDArray[np.int64]
+
+# The search for a micro-batch: so many sizes, passes of each that are timed, and by how much a
+# smaller one must be faster.
+_N_SIZES, _N_TIMED, _WORTHWHILE = 4, 2, 1.03
 
 
 class Trainer:
@@ -97,6 +102,13 @@ class Trainer:
         # Memory grows until the optimiser's state exists, after the first step; batches never
         # change their shape.
         self.probes_left = 2
+        # Which size is the fastest differs from time to time, and with it the rounding of sums.
+        self.searching = (
+            gpu
+            and isinstance(config, BackboneLoopConfig)
+            and config.micro_batch_size is None
+            and not torch.are_deterministic_algorithms_enabled()
+        )
 
     @property
     def learning_rate(self) -> float:
@@ -219,6 +231,7 @@ class Trainer:
         Another process may use the GPU since, or the GPU be another one.
         """
         self.world.record_progress()
+        self.searching = False  # the checkpoint has the size that was found
         batch = self._batch(step)
         self.model.train()
         self._begin(batch, self._slots(batch), step)
@@ -253,12 +266,59 @@ class Trainer:
         return np.array_split(batch_slots, math.ceil(len(batch_slots) / self.micro_batch_size))
 
     def probe(self, batch: Positions, batch_slots: Positions, step: int) -> None:
-        """Halve the micro-batch until it fits into every rank's memory.
+        """Search the micro-batch, once; then halve it until it fits into every rank's memory.
 
         Raises TransientError where a single sample does not.
         """
+        if self.searching:
+            self._search_micro_batch(batch, batch_slots, step)
         while not self._fits(batch, batch_slots, step):
             self._halve_micro_batch(step)
+
+    def _search_micro_batch(self, batch: Positions, batch_slots: Positions, step: int) -> None:
+        """Choose the micro-batch by doubling until memory ends: the fastest size that fits.
+
+        The sizes are the most that a process may take, its half, quarter and eighth. All ranks
+        choose alike: a size is as fast as it is on the slowest rank.
+        """
+        self.searching = False
+        most = self.micro_batch_size
+        sizes = sorted({math.ceil(most / 2**halvings) for halvings in range(_N_SIZES)})
+
+        rates: dict[int, float] = {}
+        for size in sizes:
+            self.micro_batch_size = size
+            if not self._fits(batch, batch_slots, step):  # also warms up
+                release(self.world)
+                break
+            rates[size] = size / self._seconds_of_pass(batch, batch_slots, step)
+
+        if rates:
+            enough = max(rates.values()) / _WORTHWHILE
+            self.micro_batch_size = max(size for size, rate in rates.items() if rate >= enough)
+        self.limit_micro_batch(self.micro_batch_size)
+        if self.world.is_main and rates:
+            found = ", ".join(f"{size}: {rate:.0f}" for size, rate in rates.items())
+            say(f"micro-batch of {self.micro_batch_size} per process; samples/s by size: {found}")
+
+    def _seconds_of_pass(self, batch: Positions, batch_slots: Positions, step: int) -> float:
+        """Return the time of a forward and backward pass of one micro-batch, on the slowest rank.
+
+        It is the shortest of a few.
+        """
+        found = []
+        for _ in range(_N_TIMED):
+            self._wait_for_device()
+            began = time.perf_counter()
+            self._fits(batch, batch_slots, step)
+            self._wait_for_device()
+            found.append(time.perf_counter() - began)
+        slowest = max(self.world.all_gather_int(int(1e9 * min(found))))
+        return max(slowest, 1) / 1e9
+
+    def _wait_for_device(self) -> None:
+        if self.world.device.type == "cuda":
+            torch.cuda.synchronize(self.world.device)
 
     def _fits(self, batch: Positions, batch_slots: Positions, step: int) -> bool:
         """Run the memory probe: one micro-batch without communication; all ranks get the verdict.
