@@ -15,13 +15,14 @@ from components.shared.models.classifier import Classifier, normalise, standardi
 from components.shared.training.loop import conformal_batches
 from components.shared.training.loop.batch_loss import BatchLoss
 from components.shared.training.loop.distributed import World
+from components.shared.training.loop.halving import PartSize
 from components.shared.training.loop.inference import (
     Positions,
     SplitData,
-    batch_size,
     cached_features,
     features_of,
     infer,
+    part_size,
     predict,
 )
 from components.shared.training.loop.sampler import dropout_mask, step_rng
@@ -39,7 +40,7 @@ class _ClassifierTask(ABC):
     """
 
     module: nn.Module
-    scores_at_a_time: int
+    scores_at_a_time: PartSize
 
     def __init__(
         self,
@@ -177,7 +178,7 @@ class FrozenTask(_ClassifierTask):
         world: World,
     ) -> None:
         super().__init__(config, classifier, train, select, world)
-        self.module, self.scores_at_a_time = classifier.head, _FEATURES_AT_A_TIME
+        self.module, self.scores_at_a_time = classifier.head, PartSize(_FEATURES_AT_A_TIME)
         # (N, A, 2h) for A augmentations, or (N, A, V, 2h) for V views.
         self.features = cached_features(
             classifier,
@@ -219,14 +220,15 @@ class ImageTask(_ClassifierTask):
         world: World,
     ) -> None:
         super().__init__(config, classifier, train, select, world)
-        self.module, self.scores_at_a_time = classifier, batch_size(classifier)
+        self.module, self.scores_at_a_time = classifier, part_size(classifier, world)
         self.fresh: nn.Module = classifier.head
+        self.reader = train.reader(world.device)
 
     def logits(
         self, model: nn.Module, positions: Positions, batch_slots: Positions, step: int
     ) -> torch.Tensor:
         """Return the logits (n, C); augmentation depends on (seed, step, batch slot) alone."""
-        images = self.train.images(positions, self.world.device)
+        images = self.reader.images(positions)
         spec = self.classifier.spec
         if self.config.augmentation == "none":
             pixels = normalise(images, spec)

@@ -3,19 +3,20 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Self
+from weakref import WeakKeyDictionary
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
-from components.shared.contracts.errors import TransientError
-from components.shared.contracts.listing import say
 from components.shared.contracts.progress import progress
 from components.shared.contracts.random_streams import CachedImageStream
 from components.shared.data.dataset import Dataset
 from components.shared.data.splits import Splits
 from components.shared.models.classifier import BagHead, Classifier, normalise, standardise
-from components.shared.training.loop.distributed import World, is_out_of_memory
+from components.shared.training.loop.distributed import World
+from components.shared.training.loop.halving import PartSize, in_parts
+from components.shared.training.loop.read_ahead import Pixels, ReadAhead
 from components.shared.training.loop.sampler import step_rng
 from components.shared.vision import augmentation as augment
 from components.shared.vision import corruptions
@@ -23,6 +24,8 @@ from components.shared.vision.classifier_spec import ClassifierSpec
 
 Positions = npt.NDArray[np.int64]
 _BATCH = 32
+# How many images of each classifier fitted at a time, for what is computed with it next.
+_part_sizes: WeakKeyDictionary[Classifier, PartSize] = WeakKeyDictionary()
 
 
 @dataclass(frozen=True)
@@ -50,6 +53,14 @@ class SplitData:
         """(n, S, S, 3) uint8."""
         return torch.from_numpy(self.data.images(self.positions[rows])).to(device)
 
+    def reader(self, device: torch.device) -> ReadAhead:
+        """The same images by rows of the split, read ahead by a thread."""
+
+        def read(rows: Positions, out: Pixels) -> None:
+            self.data.images(self.positions[rows], out)
+
+        return ReadAhead(read, self.data.image_size, device)
+
     def pixels(self, rows: Positions, spec: ClassifierSpec, device: torch.device) -> torch.Tensor:
         """(n, 3, S, S) float32, normalised, undistorted."""
         return normalise(self.images(rows, device), spec)
@@ -70,14 +81,22 @@ def features_of(
     """
 
     def extract(rows: Positions) -> torch.Tensor:
-        images, spec = part.images(rows, world.device), classifier.spec
+        images, spec = reader.images(rows), classifier.spec
         if parameters is None:
             return classifier.features(normalise(images, spec))
         return classifier.features(standardise(augment.apply(images, parameters.take(rows)), spec))
 
-    return infer(
-        extract, len(part), world, description, precision, batch_size=batch_size(classifier)
-    )
+    size = part_size(classifier, world)
+    with part.reader(world.device) as reader:
+        return infer(
+            extract,
+            len(part),
+            world,
+            description,
+            precision,
+            batch_size=size,
+            expect=reader.expect,
+        )
 
 
 def cached_features(
@@ -170,7 +189,7 @@ def predict_views(
     head, distilled_head = classifier.head, classifier.distilled_head
 
     def outputs(rows: Positions) -> torch.Tensor:
-        features = classifier.features(part.pixels(rows, classifier.spec, world.device))
+        features = classifier.features(normalise(reader.images(rows), classifier.spec))
         columns = [head(features)]
         if isinstance(head, BagHead):
             columns.append(head.margins(features)[:, :1])
@@ -179,9 +198,18 @@ def predict_views(
         return torch.cat(columns, dim=1)
 
     classifier.eval()
-    values = infer(
-        outputs, len(part), world, description, precision, batch_size=batch_size(classifier)
-    ).numpy()
+    size = part_size(classifier, world)
+    with part.reader(world.device) as reader:
+        found = infer(
+            outputs,
+            len(part),
+            world,
+            description,
+            precision,
+            batch_size=size,
+            expect=reader.expect,
+        )
+    values = found.numpy()
     n_classes = len(classifier.spec.class_names)
 
     return ViewPredictions(
@@ -206,20 +234,41 @@ def predict_corrupted(
     )
 
     def logits(rows: Positions) -> torch.Tensor:
-        images = part.images(rows, world.device)
+        images = reader.images(rows)
         corrupted = corruptions.corrupt(images, parameters.take(rows), classifier.spec.image_size)
         return torch.Tensor(classifier(standardise(corrupted, classifier.spec)))
 
     classifier.eval()
-    size = batch_size(classifier)
+    size = part_size(classifier, world)
+    with part.reader(world.device) as reader:
+        found = infer(
+            logits,
+            len(part),
+            world,
+            description,
+            "fp32",
+            batch_size=size,
+            expect=reader.expect,
+        )
 
-    return np.asarray(infer(logits, len(part), world, description, "fp32", batch_size=size).numpy())
+    return np.asarray(found.numpy())
 
 
-def batch_size(classifier: Classifier) -> int:
-    """Images at a time: so many that the backbone gets about 32 views."""
-    views = classifier.spec.views
-    return _BATCH if views is None else max(1, _BATCH // views.count)
+def part_size(classifier: Classifier, world: World) -> PartSize:
+    """Return how many images to take at a time, which remembers what fitted.
+
+    About 32 views for the backbone. On a GPU it is doubled until memory or throughput ends, unless
+    determinism is asked for: the size then depends on the clock, and results on it by rounding.
+    """
+    found = _part_sizes.get(classifier)
+    if found is None:
+        views = classifier.spec.views
+        size = _BATCH if views is None else max(1, _BATCH // views.count)
+        search = (
+            world.device.type == "cuda" and not torch.are_deterministic_algorithms_enabled()
+        )
+        found = _part_sizes[classifier] = PartSize(size, search=search)
+    return found
 
 
 def infer(
@@ -229,56 +278,24 @@ def infer(
     description: str,
     precision: str,
     *,
-    batch_size: int = _BATCH,
+    batch_size: PartSize | int = _BATCH,
+    expect: Callable[[Positions], None] | None = None,
 ) -> torch.Tensor:
     """Apply `function` to this rank's rows in batches, and gather the results of all ranks.
 
     Shape (count, ...); float32 on the CPU. Batches are halved where memory runs out; raises
-    TransientError where a single row does not fit.
+    TransientError where a single row does not fit. `expect` is told of the rows that come next
+    before each batch, for a function that reads ahead (`ReadAhead.expect`).
     """
     rows = np.arange(count, dtype=np.int64)[world.rows(count)]
-    batches = np.array_split(rows, max(1, -(-len(rows) // batch_size)))
-    results = []
+    size = PartSize(batch_size) if isinstance(batch_size, int) else batch_size
 
     with (
         torch.no_grad(),
         torch.autocast(world.device.type, torch.bfloat16, enabled=precision == "bf16"),
     ):
-        for batch in progress(batches, description, quiet=not (world.is_main and description)):
-            found, batch_size = _in_parts(function, batch, batch_size, world)
-            results += found
+        parts = in_parts(lambda part: function(part).float(), rows, size, world, expect)
+        quiet = not (world.is_main and description)
+        found = list(progress(parts, description, total=len(rows), size=len, quiet=quiet))
 
-    return world.gather_rows(torch.cat(results), count)
-
-
-def _in_parts(
-    function: Callable[[Positions], torch.Tensor], rows: Positions, most: int, world: World
-) -> tuple[list[torch.Tensor], int]:
-    """Apply `function` to at most `most` rows at a time, fewer where they do not fit.
-
-    Returns:
-        The results of all rows, in order, and how many rows fitted.
-    """
-    results: list[torch.Tensor] = []
-    done = 0
-    # A rank without rows still says what shape a result has.
-    while not results or done < len(rows):
-        world.record_progress()
-        part = rows[done : done + most]
-        try:
-            results.append(function(part).float())
-            done += len(part)
-            continue
-        except RuntimeError as error:
-            if not is_out_of_memory(error):
-                raise
-
-        # Outside of `except`, whose error holds the tensors of the pass that failed.
-        if len(part) == 1:
-            raise TransientError("out of memory with one image; use a smaller backbone or image")
-        most = (len(part) + 1) // 2
-        if world.device.type == "cuda":
-            torch.cuda.empty_cache()
-        say(f"out of memory: {most} images at a time from here on")
-
-    return results, most
+    return world.gather_rows(torch.cat(found), count)

@@ -6,7 +6,6 @@ DataLoader: its workers are processes that would each map the data set and send 
 shared memory, and it cannot be asked for a part of a batch after memory ran out.
 """
 
-from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -19,8 +18,6 @@ import torch
 
 Positions = npt.NDArray[np.int64]
 Pixels = npt.NDArray[np.uint8]
-
-_N_BUFFERS = 2
 
 
 @dataclass(eq=False)
@@ -54,7 +51,11 @@ class ReadAhead:
             device: Device of the results.
         """
         self._read, self._image_size, self._device = read, image_size, device
-        self._buffers: deque[_Buffer] = deque(maxlen=_N_BUFFERS)
+        self._in_use: _Buffer | None = None
+        # Its images were asked for already, where `_awaited` is false: it may be filled anew.
+        self._expected: _Buffer | None = None
+        self._awaited = False
+        self._next: Positions | None = None
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="read-ahead")
 
     def __enter__(self) -> Self:
@@ -71,29 +72,41 @@ class ReadAhead:
     def close(self) -> None:
         """End the thread, after what it is reading; give the buffers back."""
         self._thread.shutdown(wait=True, cancel_futures=True)
-        self._buffers.clear()
+        self._in_use = self._expected = self._next = None
 
     def expect(self, positions: Positions) -> None:
-        """Begin to read the images at `positions` (n,), without repetition.
+        """Read the images at `positions` (n,), without repetition, as soon as a buffer is free.
 
-        The images that were asked for before the last ones are overwritten.
+        It is when the images that were expected before have been asked for.
         """
-        if len(positions) and self._holding(positions) is None:
-            self._begin(positions)
+        if len(positions) and not self._held(positions):
+            self._next = positions
+            if not self._awaited:
+                self._read_next()
 
     def images(self, positions: Positions) -> torch.Tensor:
         """Return the images at `positions` (n,): (n, S, S, 3) uint8 on the device.
 
         They are ready where they, or a run of positions that they are a part of, were expected;
-        else they are read now. On a CPU the result is a view of a buffer, valid until `expect` was
-        called twice. An error of the reading is raised here.
+        else they are read now. On a CPU the result is a view of a buffer, valid until other images
+        are asked for. An error of the reading is raised here.
         """
-        found = self._holding(positions)
-        buffer, start = found if found is not None else (self._begin(positions), 0)
+        held = self._held(positions)
+        if not held:
+            self._in_use = self._begin(self._in_use, positions)
+        elif held[0] is self._expected:
+            self._in_use, self._expected = self._expected, self._in_use
+            self._awaited = False
+        # Also where something else came than what was expected.
+        if self._next is not None and (not held or not self._awaited):
+            self._read_next()
+
+        buffer, start = held or (self._in_use, 0)
+        assert buffer is not None
         try:
             buffer.filled.result()
         except BaseException:
-            self._buffers.remove(buffer)
+            self._in_use = None
             raise
 
         pixels = buffer.pixels[start : start + len(positions)]
@@ -104,26 +117,31 @@ class ReadAhead:
         buffer.copied.record()
         return on_device
 
-    def _holding(self, positions: Positions) -> tuple[_Buffer, int] | None:
+    def _read_next(self) -> None:
+        assert self._next is not None
+        self._expected = self._begin(self._expected, self._next)
+        self._awaited, self._next = True, None
+
+    def _held(self, positions: Positions) -> tuple[_Buffer, int] | None:
         """Return the buffer with these images, in this order, and the place of the first one."""
         if not len(positions):
             return None
-        for buffer in self._buffers:
-            for start in np.flatnonzero(buffer.positions == positions[:1]).tolist():
+        for buffer in (self._in_use, self._expected):
+            if buffer is None:
+                continue
+            for start in np.flatnonzero(buffer.positions == positions[0]).tolist():
                 if np.array_equal(buffer.positions[start : start + len(positions)], positions):
                     return buffer, start
         return None
 
-    def _begin(self, positions: Positions) -> _Buffer:
-        """Let the thread fill the buffer that was used longest ago, or a new one."""
-        buffer = self._buffers.popleft() if len(self._buffers) == _N_BUFFERS else self._new(0)
-        buffer.filled.cancel()  # no longer wanted; where it has begun, the next one waits for it
-        if len(buffer.pixels) < len(positions):
+    def _begin(self, buffer: _Buffer | None, positions: Positions) -> _Buffer:
+        """Let the thread fill `buffer`, or a new one where it is too small."""
+        if buffer is None or len(buffer.pixels) < len(positions):
             buffer = self._new(len(positions))
+        buffer.filled.cancel()  # no longer wanted; where it has begun, the next one waits for it
 
         buffer.positions = positions
         buffer.filled = self._thread.submit(self._fill, buffer, positions)
-        self._buffers.append(buffer)
         return buffer
 
     def _new(self, capacity: int) -> _Buffer:

@@ -86,8 +86,18 @@ def test_two_buffers_are_all_that_is_held_and_the_one_in_use_stays() -> None:
             reader.expect(_positions(start + 2, start + 3))
             assert _waited(lambda start=start: len(store.read_positions) == start // 2 + 2)
             assert _values(images) == [start, start + 1]
-            assert len(reader._buffers) <= 2
     assert len(store.read_positions) == 21
+
+
+def test_what_is_expected_before_the_present_batch_was_read_is_not_lost() -> None:
+    """The first batch of a training: its successor is expected while nothing has been read."""
+    store = _Store()
+    with ReadAhead(store.read, 1, CPU) as reader:
+        for value in range(6):
+            reader.expect(_positions(value + 1))
+            assert _values(reader.images(_positions(value))) == [value]
+            assert _values(reader.images(_positions(value))) == [value]
+    assert sorted(store.read_positions) == [[value] for value in range(7)]
 
 
 def test_an_error_of_the_thread_is_raised_where_the_images_are_asked_for() -> None:
