@@ -26,7 +26,7 @@ COVERED: dict[str, str] = {
     "components/ingest_dataset/sources/test_labels.py": "records",
     "components/predict_logits/test_step.py": "predict",
     "components/split_dataset/test_step.py": "needs record",
-    "components/pretrain_explora/test_step.py": ("collapse_monitor dino student train verify"),
+    "components/pretrain_explora/test_step.py": ("collapse_monitor student train verify"),
     "components/shared/calibration/test_calibrators.py": (
         "binning calibrator dirichlet linear newton registry"
     ),

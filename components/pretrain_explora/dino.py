@@ -12,8 +12,9 @@ losses are functions of the global batch, for any number of processes and micro-
 
 import copy
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -26,12 +27,17 @@ from components.pretrain_explora.student import Student, StudentOutputs, masked_
 from components.pretrain_explora.train_crops import Positions, TrainCrops
 from components.shared.contracts.random_streams import DinoStream
 from components.shared.training.loop.distributed import World
+from components.shared.training.loop.halving import PartSize, in_parts
 from components.shared.training.loop.sampler import steps_per_epoch
+
+T = TypeVar("T")
 
 N_LARGE = 2
 _SMALL_SIDE = 98 / 224  # side of the small crops relative to the large ones', as in DINOv2
 _INITIAL_TEMPERATURE = 0.04
-_TEACHER_BATCH = 32  # large crops at a time, which bounds the memory without gradients
+# Large crops at a time without gradients, which bounds the memory: on a GPU, few are bound by the
+# host.
+_TEACHER_BATCH = {"cpu": 32, "cuda": 256}
 
 
 @dataclass(frozen=True)
@@ -42,8 +48,9 @@ class TeacherTargets:
 
     Attributes:
         first_slot: Batch slot of the first image.
+        images: (n, S, S, 3) uint8 stored images, from which the small crops are drawn.
         large: (2n, 3, S, S) large crops.
-        masks: (2n, N) bool, the patches that are hidden from the student.
+        masks: The patches of the 2n crops that are hidden from the student.
         cls: (2n, K) targets of CLS tokens.
         patches: (M, K) targets of the M masked patches, in the order of `masks`.
         references: (B, 2, D) the student's CLS features of the whole global batch, without
@@ -51,26 +58,25 @@ class TeacherTargets:
     """
 
     first_slot: int
+    images: torch.Tensor
     large: torch.Tensor
-    masks: torch.Tensor
+    masks: masks.PatchMasks
     cls: torch.Tensor
     patches: torch.Tensor
     references: torch.Tensor
 
     def take(self, batch_slots: Positions) -> "TeacherTargets":
         """Return the part of these consecutive batch slots, all of them among the n."""
-        start = N_LARGE * (int(batch_slots[0]) - self.first_slot)
-        stop = N_LARGE * (int(batch_slots[-1]) + 1 - self.first_slot)
-
-        # Crop j has the patches ends[j] to ends[j + 1].
-        n_masked = self.masks.sum(dim=1)
-        ends = torch.cat([n_masked.new_zeros(1), n_masked.cumsum(0)])
+        first = int(batch_slots[0]) - self.first_slot
+        last = int(batch_slots[-1]) + 1 - self.first_slot
+        start, stop, ends = N_LARGE * first, N_LARGE * last, self.masks.ends
 
         return dataclasses.replace(
             self,
             first_slot=int(batch_slots[0]),
+            images=self.images[first:last],
             large=self.large[start:stop],
-            masks=self.masks[start:stop],
+            masks=self.masks.take(start, stop),
             cls=self.cls[start:stop],
             patches=self.patches[int(ends[start]) : int(ends[stop])],
         )
@@ -94,6 +100,7 @@ class DinoTask:
         frozen = {id(p): p for p in student.parameters() if not p.requires_grad}
         self.teacher: nn.Module = copy.deepcopy(student, frozen).requires_grad_(False).eval()
 
+        self.reader = crops.reader()
         self.n_samples = len(crops.images)
         self.batch_size = min(config.global_batch_size, self.n_samples)
         patch = student.backbone.config.patch_size
@@ -106,17 +113,20 @@ class DinoTask:
             crops, student.backbone, world, self._prototype_probabilities
         )
         self._targets: TeacherTargets | None = None
+        self._part_size = PartSize(_TEACHER_BATCH[world.device.type])
 
     def begin_step(self, batch: Positions, batch_slots: Positions, step: int) -> None:
         """Compute the targets of this rank's images, centred over the global batch; collective."""
+        images = self.reader.images(batch[batch_slots])
         large = self._draw_crops(
-            batch[batch_slots], batch_slots, step, range(N_LARGE), self.crops.size, "global"
+            images, batch_slots, step, range(N_LARGE), self.crops.size, "global"
         )
         hidden = self._draw_masks(batch_slots, step)
         cls_logits, patch_logits = self._teacher_outputs(large, hidden)
         temperature = self.teacher_temperature(step)
         self._targets = TeacherTargets(
             first_slot=int(batch_slots[0]),
+            images=images,
             large=large,
             masks=hidden,
             cls=self._centered(cls_logits, 0, temperature),
@@ -131,9 +141,10 @@ class DinoTask:
         config, targets = self.config, self._targets_of(batch_slots)
         small_streams = range(N_LARGE, N_LARGE + config.explora_local_crops)
         small = self._draw_crops(
-            positions, batch_slots, step, small_streams, self.small_size, "local"
+            targets.images, batch_slots, step, small_streams, self.small_size, "local"
         )
-        outputs: StudentOutputs = model(targets.large, small, targets.masks)
+        hidden = targets.masks
+        outputs: StudentOutputs = model(targets.large, small, hidden.hidden, hidden.places)
 
         terms = [self._dino(outputs, targets)]
         if config.explora_ibot_weight:
@@ -161,7 +172,7 @@ class DinoTask:
 
     def _draw_crops(
         self,
-        positions: Positions,
+        images: torch.Tensor,
         batch_slots: Positions,
         step: int,
         streams: range,
@@ -174,7 +185,7 @@ class DinoTask:
 
         crops = [
             self.crops.draw(
-                positions,
+                images,
                 batch_slots,
                 (self.config.seed, step, stream),
                 size,
@@ -185,11 +196,11 @@ class DinoTask:
         ]
         return torch.stack(crops, dim=1).flatten(0, 1)
 
-    def _draw_masks(self, batch_slots: Positions, step: int) -> torch.Tensor:
-        """Return the masks (2n, N) bool of the large crops; without iBOT, nothing is hidden."""
+    def _draw_masks(self, batch_slots: Positions, step: int) -> masks.PatchMasks:
+        """Return the masks of the 2n large crops; without iBOT, nothing is hidden."""
         if not self.config.explora_ibot_weight:
-            shape = (N_LARGE * len(batch_slots), self.side**2)
-            return torch.zeros(shape, dtype=torch.bool, device=self.world.device)
+            none = np.zeros((N_LARGE * len(batch_slots), self.side**2), dtype=np.bool_)
+            return masks.PatchMasks.of(none, self.world.device)
 
         drawn = []
         for slot in batch_slots:
@@ -197,39 +208,53 @@ class DinoTask:
                 key = (self.config.seed, step, DinoStream.MASKS, N_LARGE * int(slot) + crop)
                 drawn.append(masks.block_mask(key, self.side))
 
-        return torch.from_numpy(np.stack(drawn)).to(self.world.device)
+        return masks.PatchMasks.of(np.stack(drawn), self.world.device)
 
     @torch.no_grad()
     def _teacher_outputs(
-        self, large: torch.Tensor, hidden: torch.Tensor
+        self, large: torch.Tensor, hidden: masks.PatchMasks
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Return the teacher's logits of CLS tokens (2n, K) and of masked patches (M, K)."""
         assert isinstance(self.teacher, Student)
-        parts = [
-            self.teacher.teacher_logits(pixels, mask)
-            for pixels, mask in _chunks(large, hidden, self.world)
-        ]
+        teacher = self.teacher
+        parts = self._in_parts(
+            lambda pixels, part: teacher.teacher_logits(pixels, part.places), large, hidden
+        )
         return (
             torch.cat([cls_logits for cls_logits, _ in parts]).float(),
             torch.cat([patch_logits for _, patch_logits in parts]).float(),
         )
 
     @torch.no_grad()
-    def _references(self, large: torch.Tensor, hidden: torch.Tensor) -> torch.Tensor:
+    def _references(self, large: torch.Tensor, hidden: masks.PatchMasks) -> torch.Tensor:
         """Return the student's CLS features (B, 2, D) of the global batch's large crops."""
         if not self.config.explora_koleo_weight:
             return large.new_empty((0, N_LARGE, 0))
 
-        cls = torch.cat(
-            [
-                masked_tokens(self.student.backbone, pixels, mask)[:, 0]
-                for pixels, mask in _chunks(large, hidden, self.world)
-            ]
-        ).float()
+        backbone = self.student.backbone
+        parts = self._in_parts(
+            lambda pixels, part: masked_tokens(backbone, pixels, part.hidden)[:, 0], large, hidden
+        )
+        cls = torch.cat(parts).float()
 
         own = cls.view(-1, N_LARGE, cls.shape[1])
 
         return self.world.gather_rows(own, self.batch_size).to(large.device)
+
+    def _in_parts(
+        self,
+        function: Callable[[torch.Tensor, masks.PatchMasks], T],
+        large: torch.Tensor,
+        hidden: masks.PatchMasks,
+    ) -> list[T]:
+        """Return `function` of the large crops and their masks, of so many at a time as fit."""
+
+        def of_rows(rows: Positions) -> T:
+            start, stop = int(rows[0]), int(rows[-1]) + 1
+            return function(large[start:stop], hidden.take(start, stop))
+
+        rows = np.arange(len(large), dtype=np.int64)
+        return list(in_parts(of_rows, rows, self._part_size, self.world))
 
     @torch.no_grad()
     def _centered(self, logits: torch.Tensor, index: int, temperature: float) -> torch.Tensor:
@@ -240,8 +265,8 @@ class DinoTask:
 
     def _prototype_probabilities(self, pixels: torch.Tensor) -> torch.Tensor:
         """Return the student's probabilities (n, K) of the prototypes for full images."""
-        hidden = torch.zeros((len(pixels), self.side**2), dtype=torch.bool, device=pixels.device)
-        logits, _ = self.student.teacher_logits(pixels, hidden)
+        no_patches = torch.zeros(0, dtype=torch.int64, device=pixels.device)
+        logits, _ = self.student.teacher_logits(pixels, no_patches)
         # Under Sinkhorn-Knopp the centre stays zero.
         logits = logits - self.student.centers[0]
         return torch.softmax(logits.float() / self.config.explora_teacher_temperature, dim=1)
@@ -273,8 +298,10 @@ class DinoTask:
         Averaged over a crop's masked patches and over an image's large crops, summed over the
         images (Zhou et al. 2022).
         """
-        n_masked = targets.masks.sum(dim=1)
-        weights = (1.0 / n_masked.clamp_min(1)).repeat_interleave(n_masked)
+        n_masked = targets.masks.counts
+        weights = (1.0 / n_masked.clamp_min(1)).repeat_interleave(
+            n_masked, output_size=len(targets.patches)
+        )
         losses = objectives.cross_entropy(outputs.patch_logits, targets.patches)
         return (losses * weights).sum() / N_LARGE
 
@@ -292,13 +319,3 @@ class DinoTask:
         )
 
         return first + second
-
-
-def _chunks(
-    large: torch.Tensor, hidden: torch.Tensor, world: World
-) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-    """Yield large crops and their masks, _TEACHER_BATCH at a time; the launcher is told of each."""
-    crops, hidden_parts = torch.split(large, _TEACHER_BATCH), torch.split(hidden, _TEACHER_BATCH)
-    for chunk in zip(crops, hidden_parts, strict=True):
-        world.record_progress()
-        yield chunk

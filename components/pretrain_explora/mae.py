@@ -138,6 +138,7 @@ class MaeTask:
         self.config, self.crops, self.world = config, crops, world
         self.module: nn.Module = module
         self.autoencoder = module
+        self.reader = crops.reader()
         self.n_samples = len(crops.images)
         self.batch_size = min(config.global_batch_size, self.n_samples)
         self.patch = module.backbone.config.patch_size
@@ -154,17 +155,19 @@ class MaeTask:
         summed over the images; the label loss is cross-entropy and needs labels.
         """
         seed, size = self.config.seed, self.crops.size
+        images = self.reader.images(positions)
         pixels = self.crops.draw(
-            positions, batch_slots, (seed, step, MaeStream.CROP), size, "crop", self.batch_size
+            images, batch_slots, (seed, step, MaeStream.CROP), size, "crop", self.batch_size
         )
         order = masks.random_order(
             (seed, step, MaeStream.PATCH_ORDER), self.batch_size, self.n_patches
         )
         visible, hidden = np.split(order[batch_slots], [self.n_visible], axis=1)
-        reconstruction, class_logits = model(pixels, torch.from_numpy(visible).to(pixels.device))
+        shown = torch.from_numpy(visible).to(pixels.device, non_blocking=True)
+        reconstruction, class_logits = model(pixels, shown)
         reconstruction = reconstruction.float()
 
-        index = torch.from_numpy(hidden).to(pixels.device)[:, :, None]
+        index = torch.from_numpy(hidden).to(pixels.device, non_blocking=True)[:, :, None]
         index = index.expand(-1, -1, reconstruction.shape[2])
         targets = normalised_patches(pixels, self.patch)
         error = reconstruction.gather(1, index) - targets.gather(1, index)

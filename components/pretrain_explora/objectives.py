@@ -32,10 +32,11 @@ def sinkhorn(logits: torch.Tensor, temperature: float, world: World) -> torch.Te
     """
     # Cosines are at most 1. In double precision the smallest exponential of a sharp teacher does
     # not underflow.
-    q = torch.exp((logits.double() - 1) / temperature)
+    # In place: with 65,536 prototypes, this is the largest tensor of a step.
+    q = logits.double().sub_(1).div_(temperature).exp_()
     for _ in range(_N_SINKHORN_ITERATIONS):
-        q = q / world.sum(q.sum(dim=0, keepdim=True)).clamp_min(torch.finfo(q.dtype).tiny)
-        q = q / q.sum(dim=1, keepdim=True)
+        q.div_(world.sum(q.sum(dim=0, keepdim=True)).clamp_min_(torch.finfo(q.dtype).tiny))
+        q.div_(q.sum(dim=1, keepdim=True))
     return q.float()
 
 

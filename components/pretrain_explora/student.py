@@ -90,7 +90,11 @@ class Student(nn.Module):
         return self
 
     def forward(
-        self, large: torch.Tensor, small: torch.Tensor, masks: torch.Tensor
+        self,
+        large: torch.Tensor,
+        small: torch.Tensor,
+        masks: torch.Tensor,
+        places: torch.Tensor,
     ) -> StudentOutputs:
         """Return the outputs for large crops with masked patches, and for small crops.
 
@@ -98,9 +102,10 @@ class Student(nn.Module):
             large: (2n, 3, S, S) normalised large crops.
             small: (m, 3, s, s) normalised small crops.
             masks: (2n, N) bool, the hidden patches of the large crops.
+            places: (M,) int64, the numbers of the M hidden ones among all 2n N patches.
         """
         tokens = masked_tokens(self.backbone, large, masks)
-        cls, patches = tokens[:, 0], tokens[:, self.n_prefix :][masks]
+        cls, patches = tokens[:, 0], tokens[:, self.n_prefix :].flatten(0, 1)[places]
         small_cls = tokens_of(self.backbone, small)[:, 0] if len(small) else cls[:0]
 
         logits = self.head(torch.cat([cls, patches, small_cls]))
@@ -112,19 +117,20 @@ class Student(nn.Module):
         return StudentOutputs(cls, cls_logits, patch_logits, small_cls_logits, class_logits)
 
     def teacher_logits(
-        self, large: torch.Tensor, masks: torch.Tensor
+        self, large: torch.Tensor, places: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Return the logits of a teacher, from which nothing is hidden.
 
         Args:
             large: (n, 3, S, S) normalised images.
-            masks: (n, N) bool, the patches whose logits are returned.
+            places: (M,) int64, the numbers of the patches whose logits are returned, among all
+                n N.
 
         Returns:
-            CLS logits (n, K), and logits (M, K) of the patches in `masks`.
+            CLS logits (n, K), and patch logits (M, K).
         """
         tokens = tokens_of(self.backbone, large)
-        cls, patches = tokens[:, 0], tokens[:, self.n_prefix :][masks]
+        cls, patches = tokens[:, 0], tokens[:, self.n_prefix :].flatten(0, 1)[places]
         logits = self.head(torch.cat([cls, patches]))
         return logits[: len(cls)], logits[len(cls) :]
 

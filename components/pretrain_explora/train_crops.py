@@ -8,6 +8,7 @@ import torch
 from torch.nn import functional as F
 
 from components.shared.data.train_images import TrainImages
+from components.shared.training.loop.read_ahead import ReadAhead
 from components.shared.training.loop.sampler import step_rng
 from components.shared.vision import augmentation as augment
 
@@ -34,16 +35,21 @@ class TrainCrops:
     device: torch.device
     labels: torch.Tensor | None = None
 
+    def reader(self) -> ReadAhead:
+        """Return the stored images on the device, read ahead by a thread."""
+        return ReadAhead(self.images.images, self.images.image_size, self.device)
+
     def full_images(self, positions: Positions) -> torch.Tensor:
         """Return full images (n, 3, size, size) float32, normalised, without augmentation."""
-        x_BCHW = self._raw(positions).permute(0, 3, 1, 2).float().div_(255)
+        images = torch.from_numpy(self.images.images(positions)).to(self.device)
+        x_BCHW = images.permute(0, 3, 1, 2).float().div_(255)
         if self.size != x_BCHW.shape[-1]:
             x_BCHW = F.interpolate(x_BCHW, (self.size, self.size), mode="bilinear", antialias=True)
         return self._normalised(x_BCHW)
 
     def draw(
         self,
-        positions: Positions,
+        images: torch.Tensor,
         batch_slots: Positions,
         key: tuple[int, int, int],
         size: int,
@@ -53,7 +59,7 @@ class TrainCrops:
         """Return one random crop of each image, a function of `key` and batch slot alone.
 
         Args:
-            positions: (n,) numbers of the images in TRAIN.
+            images: (n, S, S, 3) uint8 stored images.
             batch_slots: (n,) their positions in the global batch.
             key: (seed, step, stream).
             size: Side of the crops in pixels.
@@ -65,9 +71,7 @@ class TrainCrops:
         """
         parameters = augment.draw(step_rng(*key), batch_size, strength).take(batch_slots)
         oversampling = self.images.image_size // self.size
-        return self._normalised(
-            augment.apply(self._raw(positions), parameters, size, oversampling=oversampling)
-        )
+        return self._normalised(augment.apply(images, parameters, size, oversampling=oversampling))
 
     def label_loss(self, logits: torch.Tensor, positions: Positions) -> torch.Tensor:
         """Return the cross-entropy, averaged over an image's crops and summed over the images.
@@ -78,12 +82,9 @@ class TrainCrops:
         """
         assert self.labels is not None
         n_crops = len(logits) // len(positions)
-        labels = self.labels[torch.from_numpy(positions)].repeat_interleave(n_crops)
+        rows = torch.from_numpy(positions).to(logits.device, non_blocking=True)
+        labels = self.labels[rows].repeat_interleave(n_crops)
         return F.cross_entropy(logits.float(), labels, reduction="sum") / n_crops
-
-    def _raw(self, positions: Positions) -> torch.Tensor:
-        """Return stored images (n, S, S, 3) uint8."""
-        return torch.from_numpy(self.images.images(positions)).to(self.device)
 
     def _normalised(self, x_BCHW: torch.Tensor) -> torch.Tensor:
         mean = torch.tensor(self.mean, device=x_BCHW.device).view(1, 3, 1, 1)

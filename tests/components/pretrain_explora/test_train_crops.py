@@ -21,13 +21,12 @@ def _crops() -> TrainCrops:
 @pytest.mark.parametrize("strength", ["global", "local", "crop"])
 def test_a_crop_depends_on_its_place_in_the_global_batch_alone(strength: str) -> None:
     crops, key = _crops(), (3, 5, 1)
-    whole = crops.draw(np.arange(8), np.arange(8), key, 12, strength, 8)
-    part = crops.draw(np.array([4, 5]), np.array([4, 5]), key, 12, strength, 8)
+    images = torch.from_numpy(crops.images.images(np.arange(8)))
+    whole = crops.draw(images, np.arange(8), key, 12, strength, 8)
+    part = crops.draw(images[4:6], np.array([4, 5]), key, 12, strength, 8)
     torch.testing.assert_close(part, whole[4:6])
     assert whole.shape == (8, 3, 12, 12)
-    assert not torch.equal(
-        whole, crops.draw(np.arange(8), np.arange(8), (3, 6, 1), 12, strength, 8)
-    )
+    assert not torch.equal(whole, crops.draw(images, np.arange(8), (3, 6, 1), 12, strength, 8))
 
 
 def test_undistorted_pixels_are_normalised() -> None:

@@ -264,9 +264,7 @@ def part_size(classifier: Classifier, world: World) -> PartSize:
     if found is None:
         views = classifier.spec.views
         size = _BATCH if views is None else max(1, _BATCH // views.count)
-        search = (
-            world.device.type == "cuda" and not torch.are_deterministic_algorithms_enabled()
-        )
+        search = world.device.type == "cuda" and not torch.are_deterministic_algorithms_enabled()
         found = _part_sizes[classifier] = PartSize(size, search=search)
     return found
 
