@@ -1,6 +1,7 @@
 """The input of self-supervised objectives: augmented and normalised crops of TRAIN images."""
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
@@ -87,6 +88,10 @@ class TrainCrops:
         return F.cross_entropy(logits.float(), labels, reduction="sum") / n_crops
 
     def _normalised(self, x_BCHW: torch.Tensor) -> torch.Tensor:
-        mean = torch.tensor(self.mean, device=x_BCHW.device).view(1, 3, 1, 1)
-        std = torch.tensor(self.std, device=x_BCHW.device).view(1, 3, 1, 1)
-        return (x_BCHW - mean) / std
+        mean, std = self._statistics
+        return (x_BCHW - mean).div_(std)
+
+    @cached_property
+    def _statistics(self) -> torch.Tensor:
+        """(2, 1, 3, 1, 1) mean and standard deviation, copied to the device once."""
+        return torch.tensor([self.mean, self.std], device=self.device).view(2, 1, 3, 1, 1)

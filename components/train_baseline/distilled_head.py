@@ -71,10 +71,15 @@ class DistillationTask:
 
     def _head_dropout(self, batch_slots: Positions, step: int) -> torch.Tensor | None:
         """Return the dropout mask (n, 2h) of these batch slots."""
-        config = self.config
-        shape = (min(config.global_batch_size, self.n_samples), self.features.shape[1])
-        mask = dropout_mask(config.dropout, shape, config.seed, step, DistilledHeadStream.DROPOUT)
-        return None if mask is None else torch.from_numpy(mask[batch_slots]).to(self.world.device)
+        return dropout_mask(
+            self.config.dropout,
+            batch_slots,
+            self.features.shape[1],
+            self.config.seed,
+            step,
+            DistilledHeadStream.DROPOUT,
+            self.world.device,
+        )
 
 
 def distil(

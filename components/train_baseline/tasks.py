@@ -145,11 +145,15 @@ class _ClassifierTask(ABC):
 
     def head_dropout(self, batch_slots: Positions, step: int) -> torch.Tensor | None:
         """Return the dropout mask (n, 2h) of these batch slots, scaled by 1 / (1 - dropout)."""
-        shape = (self.batch_size, self.classifier.head.linear.in_features)
-        mask = dropout_mask(
-            self.config.dropout, shape, self.config.seed, step, ClassifierStream.DROPOUT
+        return dropout_mask(
+            self.config.dropout,
+            batch_slots,
+            self.classifier.head.linear.in_features,
+            self.config.seed,
+            step,
+            ClassifierStream.DROPOUT,
+            self.world.device,
         )
-        return None if mask is None else torch.from_numpy(mask[batch_slots]).to(self.world.device)
 
     def metrics(self, logits: npt.NDArray[np.float32]) -> dict[str, float]:
         """Return the metrics on VAL_SELECT from logits (N, C)."""

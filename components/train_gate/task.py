@@ -202,6 +202,12 @@ class GateTask:
 
     def _head_dropout(self, step: int, batch_slots: Positions) -> torch.Tensor | None:
         """Return the dropout mask (n, 2h) of these batch slots."""
-        shape = (self.batch_size, self.features.shape[-1])
-        mask = dropout_mask(self.config.dropout, shape, self.config.seed, step, GateStream.DROPOUT)
-        return None if mask is None else torch.from_numpy(mask[batch_slots]).to(self.world.device)
+        return dropout_mask(
+            self.config.dropout,
+            batch_slots,
+            self.features.shape[-1],
+            self.config.seed,
+            step,
+            GateStream.DROPOUT,
+            self.world.device,
+        )

@@ -64,10 +64,9 @@ class _BagTask:
         self, model: nn.Module, positions: np.ndarray, batch_slots: np.ndarray, step: int
     ) -> torch.Tensor:
         """Summed over the bags."""
-        size = min(BATCH, self.n_samples)
-        mask = dropout_mask(DROPOUT, (size, self._features.shape[-1]), 0, step, _DROPOUT)
-        assert mask is not None
-        logits = model(self._features[positions], torch.from_numpy(mask[batch_slots]))
+        n_features, device = self._features.shape[-1], self._features.device
+        mask = dropout_mask(DROPOUT, batch_slots, n_features, 0, step, _DROPOUT, device)
+        logits = model(self._features[positions], mask)
         labels = self._labels[positions]
         return F.cross_entropy(
             logits, labels, self._weights, label_smoothing=SMOOTHING, reduction="sum"

@@ -5,6 +5,7 @@ form is a Hugging Face backbone folder, the head in safetensors and `classifier.
 pickled.
 """
 
+import functools
 from pathlib import Path
 
 import torch
@@ -293,6 +294,14 @@ def standardise(
         (B, 3, S, S) float32, or (B, V, 3, s, s) for a multi-view classifier.
     """
     parts = images if spec.views is None else cut_views(images, spec.views, first=first, last=last)
-    mean = torch.tensor(spec.image_mean, device=images.device).view(3, 1, 1)
-    std = torch.tensor(spec.image_std, device=images.device).view(3, 1, 1)
-    return (parts - mean) / std
+    mean, std = _statistics(tuple(spec.image_mean), tuple(spec.image_std), images.device)
+    return (parts - mean).div_(std)
+
+
+@functools.cache
+def _statistics(
+    mean: tuple[float, ...], std: tuple[float, ...], device: torch.device
+) -> torch.Tensor:
+    """Return mean and standard deviation (2, 3, 1, 1), copied to the device once."""
+    with torch.inference_mode(False):
+        return torch.tensor([mean, std], device=device).view(2, 3, 1, 1)

@@ -9,8 +9,10 @@ image's augmentation would depend on the micro-batch and on the number of proces
 not a dependency of this project.
 """
 
+import functools
 import math
 from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -18,6 +20,7 @@ import torch
 from torch.nn import functional as F
 
 from components.shared.vision.arithmetic import single_precision
+from components.shared.vision.noise import normals
 
 Floats = npt.NDArray[np.float32]
 
@@ -148,25 +151,30 @@ def _augmented(
         x_BCHW = F.avg_pool2d(x_BCHW, oversampling)
 
     if (parameters.colour != 1).any():
-        x_BCHW = _adjust_colour(x_BCHW, torch.from_numpy(parameters.colour).to(device))
+        x_BCHW = _adjust_colour(x_BCHW, _on(device, parameters.colour))
 
     # Only the images that drew a blur, noise or compression pay for it.
     blurred = np.flatnonzero(parameters.sigma)
     if len(blurred):
-        sigma = torch.from_numpy(parameters.sigma[blurred]).to(device)
-        x_BCHW[blurred] = _blur(x_BCHW[blurred], sigma)
+        rows = _on(device, blurred)
+        x_BCHW[rows] = _blur(x_BCHW[rows], _on(device, parameters.sigma[blurred]))
 
     noisy = np.flatnonzero(parameters.noise)
     if len(noisy):
-        deviation = torch.from_numpy(parameters.noise[noisy]).to(device)
-        x_BCHW[noisy] = _add_noise(x_BCHW[noisy], deviation, parameters.noise_seed[noisy])
+        rows, deviation = _on(device, noisy), _on(device, parameters.noise[noisy])
+        x_BCHW[rows] = _add_noise(x_BCHW[rows], deviation, parameters.noise_seed[noisy])
 
     compressed = np.flatnonzero(parameters.quality)
     if len(compressed):
-        quality = torch.from_numpy(parameters.quality[compressed]).to(device)
-        x_BCHW[compressed] = jpeg(x_BCHW[compressed], quality)
+        rows = _on(device, compressed)
+        x_BCHW[rows] = jpeg(x_BCHW[rows], _on(device, parameters.quality[compressed]))
 
     return x_BCHW.clamp_(0, 1)
+
+
+def _on(device: torch.device, values: npt.NDArray[Any]) -> torch.Tensor:
+    """Copy a small array to the device, without waiting for what the device has to do before."""
+    return torch.from_numpy(values).to(device, non_blocking=True)
 
 
 def _resample(x_BCHW: torch.Tensor, parameters: Augmentation, size: int) -> torch.Tensor:
@@ -180,7 +188,7 @@ def _resample(x_BCHW: torch.Tensor, parameters: Augmentation, size: int) -> torc
         [scale * cosine * mirror, -scale * sine, dx],
         [scale * sine * mirror, scale * cosine, dy],
     ]
-    theta = torch.from_numpy(np.array(rows, dtype=np.float32).transpose(2, 0, 1)).to(x_BCHW.device)
+    theta = _on(x_BCHW.device, np.array(rows, dtype=np.float32).transpose(2, 0, 1))
     grid = F.affine_grid(theta, [*x_BCHW.shape[:2], size, size], align_corners=False)
 
     return F.grid_sample(x_BCHW, grid, mode="bilinear", padding_mode="zeros", align_corners=False)
@@ -200,7 +208,7 @@ def _adjust_colour(x_BCHW: torch.Tensor, factors: torch.Tensor) -> torch.Tensor:
 
 def _luminance(x_BCHW: torch.Tensor) -> torch.Tensor:
     """Return the luma (B, 1, H, W) of ITU-R BT.601."""
-    weights = torch.tensor([0.299, 0.587, 0.114], device=x_BCHW.device).view(1, 3, 1, 1)
+    weights = _constants(x_BCHW.device).to_ycbcr[0].view(1, 3, 1, 1)
     return (x_BCHW * weights).sum(dim=1, keepdim=True)
 
 
@@ -224,15 +232,10 @@ def _blur(x_BCHW: torch.Tensor, sigma: torch.Tensor) -> torch.Tensor:
 def _add_noise(
     x_BCHW: torch.Tensor, deviation: torch.Tensor, seeds: npt.NDArray[np.int64]
 ) -> torch.Tensor:
-    """Add Gaussian pixel noise of standard deviation `deviation` (B,), one generator per image."""
-    # On the CPU, so that every device draws the same numbers.
-    noise = torch.stack(
-        [
-            torch.randn(x_BCHW.shape[1:], generator=torch.Generator().manual_seed(int(seed)))
-            for seed in seeds
-        ]
-    )
-    return x_BCHW + noise.to(x_BCHW.device) * deviation.view(-1, 1, 1, 1)
+    """Add Gaussian pixel noise of standard deviation `deviation` (B,), by one seed per image."""
+    counters = np.zeros((len(seeds), 3), dtype=np.uint32)
+    noise = normals(seeds, counters, math.prod(x_BCHW.shape[1:]), x_BCHW.device)
+    return x_BCHW + noise.view(x_BCHW.shape) * deviation.view(-1, 1, 1, 1)
 
 
 # ITU-T T.81, Annex K: example quantisation tables for luminance and chrominance.
@@ -261,6 +264,23 @@ _TO_YCBCR = torch.tensor(
 )
 
 
+class _Constants(NamedTuple):
+    """Constants on one device."""
+
+    luma: torch.Tensor
+    chroma: torch.Tensor
+    dct: torch.Tensor
+    to_ycbcr: torch.Tensor
+    to_rgb: torch.Tensor
+
+
+@functools.cache
+def _constants(device: torch.device) -> _Constants:
+    """Copy the constants to a device, once."""
+    values = (_LUMA, _CHROMA, _DCT, _TO_YCBCR, torch.linalg.inv(_TO_YCBCR))
+    return _Constants(*(value.to(device) for value in values))
+
+
 def jpeg(x_BCHW: torch.Tensor, quality: torch.Tensor) -> torch.Tensor:
     """Return the images after baseline JPEG compression at `quality`.
 
@@ -276,16 +296,16 @@ def jpeg(x_BCHW: torch.Tensor, quality: torch.Tensor) -> torch.Tensor:
     """
     height, width = x_BCHW.shape[2:]
     padded = F.pad(x_BCHW, [0, -width % 16, 0, -height % 16], mode="replicate") * 255
-    matrix = _TO_YCBCR.to(x_BCHW.device)
-    ycbcr = torch.einsum("kc,bchw->bkhw", matrix, padded)
+    constants = _constants(x_BCHW.device)
+    ycbcr = torch.einsum("kc,bchw->bkhw", constants.to_ycbcr, padded)
 
     # libjpeg's scale of the example tables, in percent.
     scale = torch.where(quality < 50, 5000 // quality, 200 - 2 * quality).float()
-    luma = _quantise(ycbcr[:, :1] - 128, _LUMA, scale) + 128
-    chroma = _quantise(F.avg_pool2d(ycbcr[:, 1:], 2), _CHROMA, scale)
+    luma = _quantise(ycbcr[:, :1] - 128, constants.luma, scale) + 128
+    chroma = _quantise(F.avg_pool2d(ycbcr[:, 1:], 2), constants.chroma, scale)
     chroma = F.interpolate(chroma, scale_factor=2, mode="bilinear", align_corners=False)
 
-    rgb = torch.einsum("ck,bkhw->bchw", torch.linalg.inv(matrix), torch.cat([luma, chroma], dim=1))
+    rgb = torch.einsum("ck,bkhw->bchw", constants.to_rgb, torch.cat([luma, chroma], dim=1))
 
     return (rgb[:, :, :height, :width] / 255).clamp_(0, 1)
 
@@ -299,8 +319,8 @@ def _quantise(plane_BCHW: torch.Tensor, table: torch.Tensor, scale: torch.Tensor
         scale: (B,) scale of the table in percent.
     """
     count, channels, height, width = plane_BCHW.shape
-    dct = _DCT.to(plane_BCHW.device)
-    steps = ((table.to(plane_BCHW.device) * scale.view(-1, 1, 1) + 50) / 100).floor().clamp(1, 255)
+    dct = _constants(plane_BCHW.device).dct
+    steps = ((table * scale.view(-1, 1, 1) + 50) / 100).floor().clamp(1, 255)
     steps = steps.view(count, 1, 1, 8, 1, 8)
 
     blocks = plane_BCHW.reshape(count, channels, height // 8, 8, width // 8, 8)

@@ -9,6 +9,7 @@ validator's arithmetic, such as its truncation to 8 bits after every operation.
 Stored images have lost their aspect ratio: they are treated as 4:3 photographs.
 """
 
+import functools
 import math
 from dataclasses import dataclass
 
@@ -19,6 +20,7 @@ from torch.nn import functional as F
 
 from components.shared.vision import augmentation as augment
 from components.shared.vision.arithmetic import single_precision
+from components.shared.vision.noise import normals
 
 SEVERITIES = (0, 1, 2, 3)
 _SIZE = 224  # pixels, side of the validator's images
@@ -40,6 +42,7 @@ _TO_YCBCR = torch.tensor(
     [[65.481, 128.553, 24.966], [-37.797, -74.203, 112.0], [112.0, -93.786, -18.214]],
     dtype=torch.float64,
 )
+_TO_RGB = torch.linalg.inv(_TO_YCBCR)
 
 
 @dataclass(frozen=True)
@@ -126,7 +129,7 @@ def _corrupted(images: torch.Tensor, parameters: Corruption, size: int) -> torch
 def desaturate(x_CHW: torch.Tensor, strength: int) -> torch.Tensor:
     """Move the colours of (3, H, W) in [0, 1] towards grey, truncated to steps of 1 / 255."""
     x64_CHW = x_CHW.double()
-    grey_HW = torch.einsum("chw,c->hw", x64_CHW, _LUMINANCE.to(x64_CHW.device))
+    grey_HW = torch.einsum("chw,c->hw", x64_CHW, _on_device(_LUMINANCE, x64_CHW.device))
     return _truncate(255 * (grey_HW + (x64_CHW - grey_HW) * _SATURATION[strength - 1]))
 
 
@@ -160,7 +163,8 @@ def _rotate(x_BCHW: torch.Tensor, radians: npt.NDArray[np.float64]) -> torch.Ten
     cosine, sine = np.cos(radians), np.sin(radians)
     zero = np.zeros_like(cosine)
     rows = [[cosine, -sine * height / width, zero], [sine * width / height, cosine, zero]]
-    theta = torch.from_numpy(np.array(rows, dtype=np.float32).transpose(2, 0, 1)).to(x_BCHW.device)
+    theta = torch.from_numpy(np.array(rows, dtype=np.float32).transpose(2, 0, 1))
+    theta = theta.to(x_BCHW.device, non_blocking=True)
     grid = F.affine_grid(theta, list(x_BCHW.shape), align_corners=False)
     return F.grid_sample(x_BCHW, grid, mode="nearest", padding_mode="zeros", align_corners=False)
 
@@ -188,12 +192,12 @@ def _crop(frame_1CHW: torch.Tensor, parameters: Corruption, row: int) -> torch.T
 
 
 def _add_noise(x_CHW: torch.Tensor, deviation: float, seed: int) -> torch.Tensor:
-    """Add Gaussian noise in YCbCr; drawn on the CPU, so that every device draws the same."""
-    noise = torch.randn(
-        x_CHW.shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64
-    )
-    added = torch.einsum("kc,chw->khw", torch.linalg.inv(_TO_YCBCR), 255 * deviation * noise)
-    return _truncate(255 * (x_CHW.double() + added.to(x_CHW.device)))
+    """Add Gaussian noise in YCbCr."""
+    counters = np.zeros((1, 3), dtype=np.uint32)
+    drawn = normals(np.int64(seed), counters, x_CHW.numel(), x_CHW.device)
+    noise = 255 * deviation * drawn.double().view(x_CHW.shape)
+    added = torch.einsum("kc,chw->khw", _on_device(_TO_RGB, x_CHW.device), noise)
+    return _truncate(255 * (x_CHW.double() + added))
 
 
 def _blur(x_CHW: torch.Tensor, kernel: int) -> torch.Tensor:
@@ -204,6 +208,12 @@ def _blur(x_CHW: torch.Tensor, kernel: int) -> torch.Tensor:
     padded = F.pad(x_CHW[None], [kernel // 2] * 4, mode="reflect")
     across = F.conv2d(padded, weights[..., None], groups=3)
     return F.conv2d(across, weights[:, :, None], groups=3)[0]
+
+
+@functools.cache
+def _on_device(constant: torch.Tensor, device: torch.device) -> torch.Tensor:
+    """Copy one of the module's constants to a device, once."""
+    return constant.to(device)
 
 
 def _truncate(values: torch.Tensor) -> torch.Tensor:
