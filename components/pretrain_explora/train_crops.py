@@ -89,7 +89,7 @@ class TrainCrops:
 
     def _normalised(self, x_BCHW: torch.Tensor) -> torch.Tensor:
         mean, std = self._statistics
-        return (x_BCHW - mean).div_(std)
+        return torch.div(x_BCHW - mean, std)
 
     @cached_property
     def _statistics(self) -> torch.Tensor:

@@ -295,7 +295,7 @@ def standardise(
     """
     parts = images if spec.views is None else cut_views(images, spec.views, first=first, last=last)
     mean, std = _statistics(tuple(spec.image_mean), tuple(spec.image_std), images.device)
-    return (parts - mean).div_(std)
+    return torch.div(parts - mean, std)
 
 
 @functools.cache

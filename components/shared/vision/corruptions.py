@@ -194,7 +194,7 @@ def _crop(frame_1CHW: torch.Tensor, parameters: Corruption, row: int) -> torch.T
 def _add_noise(x_CHW: torch.Tensor, deviation: float, seed: int) -> torch.Tensor:
     """Add Gaussian noise in YCbCr."""
     counters = np.zeros((1, 3), dtype=np.uint32)
-    drawn = normals(np.int64(seed), counters, x_CHW.numel(), x_CHW.device)
+    drawn = normals(seed, counters, x_CHW.numel(), x_CHW.device)
     noise = 255 * deviation * drawn.double().view(x_CHW.shape)
     added = torch.einsum("kc,chw->khw", _on_device(_TO_RGB, x_CHW.device), noise)
     return _truncate(255 * (x_CHW.double() + added))

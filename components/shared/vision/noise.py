@@ -56,12 +56,12 @@ def words_of(values: npt.NDArray[np.int64] | int) -> Words:
 
 
 def normals(
-    seeds: npt.NDArray[np.int64], counters: Words, length: int, device: torch.device
+    seeds: npt.NDArray[np.int64] | int, counters: Words, length: int, device: torch.device
 ) -> torch.Tensor:
     """Return standard normal numbers, a function of seed and counter alone.
 
     Args:
-        seeds: (n,) int64 or a scalar for all, the key of Philox.
+        seeds: (n,) int64, or one for all: the key of Philox.
         counters: (n, 3) uint32; with the number of a run of 4,096 numbers, the counter of Philox.
         length: Numbers for each counter.
         device: Device of the result.

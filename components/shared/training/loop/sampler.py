@@ -62,7 +62,7 @@ def dropout_mask(
     counters = np.empty((len(batch_slots), 3), dtype=np.uint32)
     counters[:, 0], counters[:, 1:] = batch_slots, (step, stream)
     quantile = float(torch.special.ndtri(torch.tensor(rate, dtype=torch.float64)))
-    kept = normals(np.int64(seed), counters, n_features, device) >= quantile
+    kept = normals(seed, counters, n_features, device) >= quantile
     return kept.float().mul_(1 / (1 - rate))
 
 

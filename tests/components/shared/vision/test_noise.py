@@ -46,7 +46,7 @@ def test_a_call_for_many_counters_and_keys_is_many_calls() -> None:
 def _noise(n: int, length: int, seed: int = 3, step: int = 0) -> torch.Tensor:
     counters = np.zeros((n, 3), dtype=np.uint32)
     counters[:, 0], counters[:, 1] = np.arange(n), step
-    return normals(np.int64(seed), counters, length, CPU)
+    return normals(seed, counters, length, CPU)
 
 
 def test_numbers_are_normal_at_every_place_and_in_every_row() -> None:
@@ -84,7 +84,7 @@ def test_a_row_does_not_depend_on_the_others_and_a_beginning_not_on_the_length()
 
 def test_numbers_never_change() -> None:
     """Trainings go on with them, and robustness is compared with that of earlier runs."""
-    found = normals(np.int64(0), np.zeros((1, 3), dtype=np.uint32), 3, CPU)
+    found = normals(0, np.zeros((1, 3), dtype=np.uint32), 3, CPU)
     assert found[0].tolist() == pytest.approx([0.239456, -1.737088, -0.922714], abs=1e-5)
 
 
