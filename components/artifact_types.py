@@ -16,6 +16,11 @@ class ImageDataset(dsl.Artifact):
     schema_title = Kind.IMAGE_DATASET.schema_title
 
 
+class ImagePart(dsl.Artifact):
+    __doc__ = Kind.IMAGE_PART.content
+    schema_title = Kind.IMAGE_PART.schema_title
+
+
 class Splits(dsl.Artifact):
     __doc__ = Kind.SPLITS.content
     schema_title = Kind.SPLITS.schema_title

@@ -1,20 +1,21 @@
-"""Check of every file of the sources: its pixels, digest and thumbnail, or why it is refused."""
+"""Check of every file of the sources: its pixels, digest and hash, or why it is refused."""
 
 import hashlib
 import itertools
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
 
 import numpy as np
 import numpy.typing as npt
 
 from components.ingest_dataset import duplicates
-from components.ingest_dataset.config import IngestConfig
+from components.ingest_dataset.chunks import Chunk, ChunkFolder, Description, rows_of_chunk
+from components.ingest_dataset.config import PartConfig
 from components.ingest_dataset.parallel import ordered_map
 from components.ingest_dataset.sources.labels import Labelling
 from components.ingest_dataset.sources.records import Record, Source
+from components.shared.contracts.listing import printable, say
 from components.shared.contracts.progress import progress
 from components.shared.data.decode import ImageRejectedError, decode_resized, without_warnings
 
@@ -23,93 +24,102 @@ Pixels = npt.NDArray[np.uint8]
 
 @dataclass(frozen=True)
 class Checked:
-    """A record after decoding.
+    """A file after decoding.
 
-    reason: why the file is refused; empty for usable files. position: row of the pixels in
-    `PixelFile`; -1 for refused files.
+    description: what its record says, and its digest, or why it is refused. chunk and row: where
+    its pixels are; hash: the perceptual hash of its pixels. All three are 0 for a refused file.
     """
 
-    source: str
-    path: str
-    label: str
-    group: str
-    attributes: dict[str, str]
-    sha256: str = ""
-    reason: str = ""
-    position: int = -1
-    thumbnail: Pixels | None = None
+    description: Description
+    chunk: int = 0
+    row: int = 0
+    hash: int = 0
 
     @property
-    def order(self) -> tuple[str, str, str, list[tuple[str, str]]]:
-        """Sort key that replaces the listing order.
+    def order(self) -> tuple[object, ...]:
+        """Sort key that replaces the order of arrival.
 
-        Digest and attributes distinguish rows of Parquet without paths.
+        Digest and attributes distinguish rows of Parquet without paths. Files with equal keys are
+        equal in everything that is written of them.
         """
-        return self.source, self.path, self.sha256, sorted(self.attributes.items())
-
-
-class PixelFile:
-    """Decoded images in order of arrival, on disk, since all of them may exceed the memory."""
-
-    def __init__(self, path: Path, image_size: int) -> None:
-        self._path, self._shape = path, (image_size, image_size, 3)
-        self._rows: dict[str, int] = {}
-        self._stream: BinaryIO = path.open("wb")
-
-    def add(self, sha256: str, pixels: Pixels) -> int:
-        """Append an image and return its row; a copy of an earlier file gets the earlier row."""
-        if sha256 not in self._rows:
-            self._rows[sha256] = len(self._rows)
-            self._stream.write(pixels.tobytes())
-        return self._rows[sha256]
-
-    def close(self) -> None:
-        """End writing."""
-        self._stream.close()
-
-    def read(self) -> Pixels:
-        """Return all images (n, S, S, 3) uint8, memory-mapped."""
-        self.close()
-        return np.memmap(
-            self._path, dtype=np.uint8, mode="r", shape=(len(self._rows), *self._shape)
-        )
+        said = self.description
+        attributes = sorted(said.attributes.items())
+        return said.source, said.path, said.sha256, attributes, said.label, said.group, said.reason
 
 
 def check_all(
-    config: IngestConfig, sources: Sequence[Source], labelling: Labelling, pixels: PixelFile
-) -> list[Checked]:
-    """Decode every record of every source; the result is sorted by source and path.
+    config: PartConfig, sources: Sequence[Source], labelling: Labelling, finished: ChunkFolder
+) -> list[Path]:
+    """Decode every record of a part of the sources; return the chunks in the order of the listing.
 
     Args:
-        config: limits and the size of stored images.
+        config: limits, the size of stored images, and the part.
         sources: the opened sources.
         labelling: the classes of their labels.
-        pixels: receives the decoded images.
+        finished: chunks of an earlier attempt, which are not decoded again; receives the others.
     """
-    records = itertools.chain.from_iterable(
-        source.records(classes)
+    listed = itertools.chain.from_iterable(
+        source.records(classes, config.listing_part)
         for source, classes in zip(sources, labelling.of_sources, strict=True)
     )
-    results = ordered_map(lambda record: _decode_record(record, config), records)
-    checked = []
+    total = labelling.n_used if config.n_parts == 1 else None
+    records = iter(progress(listed, "images", total=total))
+    paths: list[Path] = []
+    n_reused = 0
 
     with without_warnings():
-        for item, image in progress(results, "images", total=labelling.n_used):
-            position = -1 if image is None else pixels.add(item.sha256, image)
-            checked.append(replace(item, position=position))
+        while (first := next(records, None)) is not None:
+            of_chunk = itertools.chain(
+                [first], itertools.islice(records, rows_of_chunk(config.image_size) - 1)
+            )
+            path = finished.find(len(paths))
+            if path is None:
+                path = finished.add(len(paths), _chunk(of_chunk, config))
+            else:
+                n_reused += sum(1 for _ in of_chunk)
+            paths.append(path)
+
+    finished.settle()
+    if n_reused:
+        say(f"{n_reused} images were checked by an earlier attempt with the same inputs")
+    return paths
+
+
+def checked_files(chunks: Sequence[Chunk]) -> list[Checked]:
+    """Return all files of all chunks, sorted by source and path."""
+    checked = []
+    for number, chunk in enumerate(chunks):
+        rows = iter(enumerate(chunk.hashes.tolist()))
+        for description in chunk.descriptions:
+            row, hashed = (0, 0) if description.reason else next(rows)
+            checked.append(Checked(description, number, row, hashed))
 
     return sorted(checked, key=lambda item: item.order)
 
 
-def _decode_record(record: Record, config: IngestConfig) -> tuple[Checked, Pixels | None]:
-    """Return the checked record and its pixels (S, S, 3) uint8, None for a refused file."""
+def _chunk(records: Iterator[Record], config: PartConfig) -> Chunk:
+    """Return the checked records, with the pixels of usable ones in memory."""
+    descriptions, thumbnails, images = [], [], []
+    for description, image in ordered_map(lambda record: _decode_record(record, config), records):
+        descriptions.append(description)
+        if image is not None:
+            thumbnails.append(duplicates.thumbnail(image))
+            images.append(image)
+
+    side = duplicates.THUMBNAIL_SIZE
+    of_usable = np.array(thumbnails, dtype=np.uint8).reshape(-1, side, side)
+    return Chunk(descriptions, duplicates.perceptual_hashes(of_usable), images)
+
+
+def _decode_record(record: Record, config: PartConfig) -> tuple[Description, Pixels | None]:
+    """Return the description and the pixels (S, S, 3) uint8, None for a refused file."""
     described = (record.source, record.path, record.label, record.group, record.attributes)
     try:
         data = record.read()
         image = decode_resized(data, size=config.image_size, max_pixels=config.max_pixels)
     except ImageRejectedError as error:
-        return Checked(*described, reason=str(error)), None
+        # Its name may be no text: rejects are for people.
+        path = printable(record.path)
+        return Description(record.source, path, record.label, reason=str(error)), None
 
-    digest = hashlib.sha256(data).hexdigest()
-
-    return Checked(*described, sha256=digest, thumbnail=duplicates.thumbnail(image)), image
+    return Description(*described, sha256=hashlib.sha256(data).hexdigest()), image

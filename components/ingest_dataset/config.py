@@ -9,6 +9,7 @@ from components.ingest_dataset.sources.config import (
     classes_of_maps,
     label_map_problems,
 )
+from components.ingest_dataset.sources.records import Part
 from components.shared.contracts.config import option
 from components.shared.contracts.errors import ConfigError
 
@@ -67,6 +68,25 @@ class IngestConfig(SourceConfig):
     def sources(self) -> list[SourceConfig]:
         """All sources, the first one first."""
         return all_sources(self, self.extra_sources)
+
+
+@dataclass(frozen=True, kw_only=True)
+class PartConfig(IngestConfig):
+    """Options of ingest, and which part of the listing is to be checked."""
+
+    part: int = option(1, "Which of `n_parts` parts of the listing is checked.", ge=1)
+    n_parts: int = option(1, "Number of parts, each of which another task checks.", ge=1)
+
+    def check(self) -> list[str]:
+        """There must be such a part."""
+        wrong = self.part > self.n_parts
+        problem = f"part={self.part} must be at most n_parts={self.n_parts}"
+        return super().check() + ([problem] if wrong else [])
+
+    @property
+    def listing_part(self) -> Part:
+        """The part of the listing."""
+        return Part(self.part, self.n_parts)
 
 
 def _name_problems(class_names: tuple[str, ...]) -> list[str]:

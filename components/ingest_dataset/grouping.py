@@ -7,18 +7,20 @@ import numpy as np
 
 from components.ingest_dataset import duplicates
 from components.ingest_dataset.check import Checked
+from components.ingest_dataset.chunks import Description
 
 
 @dataclass(frozen=True)
 class Pair:
     """Two files that show the same picture.
 
-    kind: "exact" (equal bytes) or "near"; distance: between their hashes, in bits.
+    first, second: what is known of them. kind: "exact" (equal bytes) or "near"; distance: between
+    their hashes, in bits.
     """
 
     kind: str
-    first: Checked
-    second: Checked
+    first: Description
+    second: Description
     distance: int
 
     @property
@@ -34,12 +36,16 @@ def without_copies(usable: Sequence[Checked]) -> tuple[list[Checked], list[Pair]
     """
     by_digest: dict[str, list[Checked]] = {}
     for item in usable:
-        by_digest.setdefault(item.sha256, []).append(item)
+        by_digest.setdefault(item.description.sha256, []).append(item)
     pairs = [
-        Pair("exact", copies[0], copy, 0) for copies in by_digest.values() for copy in copies[1:]
+        Pair("exact", copies[0].description, copy.description, 0)
+        for copies in by_digest.values()
+        for copy in copies[1:]
     ]
     unique = [
-        copies[0] for copies in by_digest.values() if len({copy.label for copy in copies}) == 1
+        copies[0]
+        for copies in by_digest.values()
+        if len({copy.description.label for copy in copies}) == 1
     ]
 
     return unique, pairs
@@ -50,18 +56,16 @@ def near_duplicates(unique: Sequence[Checked], max_distance: int) -> list[Pair]:
 
     See `duplicates.nearest_links`; `max_distance` is in bits of the hash.
     """
-    size = duplicates.THUMBNAIL_SIZE
-    thumbnails = np.array([item.thumbnail for item in unique], dtype=np.uint8)
-    hashes = duplicates.perceptual_hashes(thumbnails.reshape(-1, size, size))
+    hashes = np.array([item.hash for item in unique], dtype=np.uint64)
     links, distances = duplicates.nearest_links(hashes, max_distance)
     return [
-        Pair("near", unique[i], unique[j], distance)
+        Pair("near", unique[i].description, unique[j].description, distance)
         for (i, j), distance in zip(links.tolist(), distances.tolist(), strict=True)
     ]
 
 
 def united_groups(
-    unique: Sequence[Checked], exact: Sequence[Pair], near: Sequence[Pair]
+    unique: Sequence[Description], exact: Sequence[Pair], near: Sequence[Pair]
 ) -> list[str]:
     """Return the group of each unique image: given groups, joined where duplicates connect them.
 

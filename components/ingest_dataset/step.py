@@ -1,117 +1,86 @@
 """Checks and stores the user's images, finds duplicates, and maps labels to classes."""
 
-import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
-from components.ingest_dataset.check import Checked, PixelFile, check_all
-from components.ingest_dataset.config import IngestConfig
+from components.ingest_dataset.check import checked_files
+from components.ingest_dataset.chunks import Chunk, Description
+from components.ingest_dataset.config import IngestConfig, PartConfig
 from components.ingest_dataset.grouping import Pair, near_duplicates, united_groups, without_copies
-from components.ingest_dataset.sources.labels import Labelling, label_sources
-from components.ingest_dataset.sources.open import open_source
-from components.ingest_dataset.sources.records import Label, Source
+from components.ingest_dataset.label_report import print_labels
+from components.ingest_dataset.part import Header, checked_part, read_parts
 from components.shared.contracts.artifact_kinds import Kind
-from components.shared.contracts.artifacts import working, writing
-from components.shared.contracts.errors import ConfigError, DataError
+from components.shared.contracts.artifacts import writing
+from components.shared.contracts.errors import DataError
 from components.shared.contracts.listing import first_of, say
-from components.shared.contracts.step import OutputDir, main
+from components.shared.contracts.step import InputDirs, OutputDir, main
 from components.shared.contracts.tables import write_table
 from components.shared.data.dataset import Sample, write_header, write_samples, write_shards
 
 _NAMED = 20
-_PRINTED_LABELS = 200  # a table of classes to look at, of any real task all of them
 _DUPLICATE_COLUMNS = ("sample_id", "source", "path", "label")
 
 
-def run(config: IngestConfig, *, dataset: OutputDir) -> None:
+def run(config: IngestConfig, *, dataset: OutputDir, parts: InputDirs = ()) -> None:
     """Read all sources, check every image, group duplicates, write the ImageDataset.
 
-    The pixels need disk space twice (0.3 MB an image at 224), but not memory.
+    Checked images are kept in chunks until the output is written, so that an attempt that starts
+    again continues; the pixels need disk space twice (0.3 MB an image at 224), but not memory.
+
+    Args:
+        config: the options.
+        dataset: the output.
+        parts: the parts that `run_part` has checked, all of them. Without them this step checks
+            every image itself; the output has the same bytes.
 
     Raises:
         ConfigError: `data` is not set.
         DataError: a table is wrong, a label has no class, or more than `max_reject_fraction` of the
             files are unusable; DATASET.rejects.csv beside the output then lists them all.
+        ArtifactError: the parts are not those of one listing and of these options.
     """
-    if not config.data:
-        raise ConfigError(
-            "data='' is not set; give a folder with a CSV, a Parquet file or folder, a folder with"
-            " one folder per class, or an s3:// address"
-        )
+    if parts:
+        header, chunks = read_parts(config, parts)
+        print_labels(header.labels, header.class_names, header.origin)
+        _write_dataset(config, header, chunks, dataset)
+        return
 
-    # All tables are checked before the first image is decoded.
-    sources = [open_source(source) for source in config.sources()]
-    labelling = label_sources(sources, config.class_names)
-    labels = _label_rows(sources, labelling)
-    _print_labels(labels, labelling)
+    with checked_part(PartConfig.from_mapping(config.to_json()), dataset) as (header, paths):
+        chunks = [Chunk.read(path, config.image_size) for path in paths]
+        _write_dataset(config, header, chunks, dataset)
 
-    with working(dataset) as scratch:
-        pixels = PixelFile(scratch / "pixels", config.image_size)
-        try:
-            checked = check_all(config, sources, labelling, pixels)
-        finally:
-            pixels.close()
 
-        rejected = [item for item in checked if item.reason]
-        _refuse_too_many(config, len(checked), rejected, dataset)
-        unique, exact = without_copies([item for item in checked if not item.reason])
-        near = near_duplicates(unique, config.near_duplicate_distance)
-        groups = united_groups(unique, exact, near)
+def _write_dataset(
+    config: IngestConfig, header: Header, chunks: Sequence[Chunk], dataset: Path
+) -> None:
+    """Find the duplicates among all checked files, and write the ImageDataset."""
+    checked = checked_files(chunks)
+    rejected = [item.description for item in checked if item.description.reason]
+    _refuse_too_many(config, len(checked), rejected, dataset)
 
-        rows = sorted(zip(unique, groups, strict=True), key=lambda row: row[0].sha256)
-        samples = [_sample(labelling.class_names, item, group) for item, group in rows]
-        summary = _summary(labelling.class_names, samples, rejected, exact, near)
-        summary["labels"] = labels
-        with writing(
-            dataset, kind=Kind.IMAGE_DATASET, step="ingest_dataset", config=config, summary=summary
-        ) as out:
-            write_header(out, labelling.class_names, config.image_size)
-            write_samples(out, samples)
-            stored = pixels.read()
-            write_shards(
-                out, (stored[item.position] for item, _ in rows), len(rows), config.image_size
-            )
-            _write_rejects(out / "rejects.csv", rejected)
-            _write_duplicates(out / "duplicates.csv", [*exact, *near])
+    unique, exact = without_copies([item for item in checked if not item.description.reason])
+    near = near_duplicates(unique, config.near_duplicate_distance)
+    groups = united_groups([item.description for item in unique], exact, near)
+
+    rows = sorted(zip(unique, groups, strict=True), key=lambda row: row[0].description.sha256)
+    samples = [_sample(header.class_names, item.description, group) for item, group in rows]
+    summary = _summary(header.class_names, samples, rejected, exact, near)
+    summary["labels"] = header.labels
+    with writing(
+        dataset, kind=Kind.IMAGE_DATASET, step="ingest_dataset", config=config, summary=summary
+    ) as out:
+        write_header(out, tuple(header.class_names), config.image_size)
+        write_samples(out, samples)
+        images = (chunks[item.chunk].pixels[item.row] for item, _ in rows)
+        write_shards(out, images, len(rows), config.image_size)
+        _write_rejects(out / "rejects.csv", rejected)
+        _write_duplicates(out / "duplicates.csv", [*exact, *near])
 
     _report(summary, rejected, [*exact, *near])
 
 
-def _label_rows(sources: Sequence[Source], labelling: Labelling) -> list[dict[str, object]]:
-    """Return label, class and number of rows for every label of every source, for the manifest."""
-    return [
-        {"source": source.name, "label": str(label), "class": name, "count": count[label]}
-        for source, classes, count in zip(
-            sources, labelling.of_sources, labelling.counts, strict=True
-        )
-        for label, name in sorted(
-            classes.items(), key=lambda entry: _class_order(labelling.class_names, entry)
-        )
-    ]
-
-
-def _class_order(class_names: Sequence[str], entry: tuple[Label, str]) -> tuple[int, Label]:
-    """Sort key: by class, the excluded labels last."""
-    label, name = entry
-    return class_names.index(name) if name in class_names else len(class_names), label
-
-
-def _print_labels(rows: Sequence[Mapping[str, object]], labelling: Labelling) -> None:
-    """Print the classes and where they come from, and label -> class: count for every source."""
-    named = (f"{index} {name}" for index, name in enumerate(labelling.class_names))
-    names = first_of(named, most=_PRINTED_LABELS)
-    say(f"classes (from {labelling.origin}): {names}")
-    for source, of_source in itertools.groupby(rows, key=lambda row: row["source"]):
-        say(f"labels of {source}:")
-        listed = list(of_source)
-        for row in listed[:_PRINTED_LABELS]:
-            say(f"  {row['label']} -> {row['class']}: {row['count']}")
-        if len(listed) > _PRINTED_LABELS:
-            say(f"  and {len(listed) - _PRINTED_LABELS} more, in the summary of manifest.json")
-
-
 def _refuse_too_many(
-    config: IngestConfig, total: int, rejected: Sequence[Checked], dataset: Path
+    config: IngestConfig, total: int, rejected: Sequence[Description], dataset: Path
 ) -> None:
     """Raise DataError where more than `max_reject_fraction` of the files are unusable, or all.
 
@@ -130,7 +99,7 @@ def _refuse_too_many(
     )
 
 
-def _reasons(rejected: Sequence[Checked]) -> str:
+def _reasons(rejected: Sequence[Description]) -> str:
     """Return the reasons in words, the most frequent first, with some twenty files in all."""
     files: dict[str, list[str]] = {}
     for item in rejected:
@@ -145,7 +114,7 @@ def _reasons(rejected: Sequence[Checked]) -> str:
     )
 
 
-def _sample(class_names: Sequence[str], item: Checked, group: str) -> Sample:
+def _sample(class_names: Sequence[str], item: Description, group: str) -> Sample:
     return Sample(
         sample_id=item.sha256[:16],
         label=class_names.index(item.label),
@@ -160,7 +129,7 @@ def _sample(class_names: Sequence[str], item: Checked, group: str) -> Sample:
 def _summary(
     class_names: Sequence[str],
     samples: Sequence[Sample],
-    rejected: Sequence[Checked],
+    rejected: Sequence[Description],
     exact: list[Pair],
     near: list[Pair],
 ) -> dict[str, object]:
@@ -182,7 +151,7 @@ def _summary(
     }
 
 
-def _write_rejects(path: Path, rejected: Sequence[Checked]) -> None:
+def _write_rejects(path: Path, rejected: Sequence[Description]) -> None:
     rows = ((item.source, item.path, item.reason) for item in rejected)
     write_table(path, ["source", "path", "reason"], rows, for_people=True)
 
@@ -200,7 +169,9 @@ def _write_duplicates(path: Path, pairs: Sequence[Pair]) -> None:
     write_table(path, ["kind", "distance", "label_conflict", *sides], rows, for_people=True)
 
 
-def _report(summary: dict[str, object], rejected: Sequence[Checked], pairs: Sequence[Pair]) -> None:
+def _report(
+    summary: dict[str, object], rejected: Sequence[Description], pairs: Sequence[Pair]
+) -> None:
     """Print the counts, the rejects and the duplicates with different labels."""
     say(
         f"{summary['n_samples']} samples in {summary['n_groups']} groups, {summary['n_per_class']};"

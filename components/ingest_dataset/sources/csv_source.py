@@ -9,7 +9,15 @@ from pathlib import PurePosixPath
 from components.ingest_dataset.sources.config import EXCLUDE, SourceConfig
 from components.ingest_dataset.sources.files import Files
 from components.ingest_dataset.sources.labels import need_columns
-from components.ingest_dataset.sources.records import Classes, Label, LabelTable, Record, Source
+from components.ingest_dataset.sources.records import (
+    WHOLE,
+    Classes,
+    Label,
+    LabelTable,
+    Part,
+    Record,
+    Source,
+)
 from components.shared.contracts.errors import DataError
 from components.shared.contracts.listing import first_of, say, shown
 from components.shared.contracts.tables import numbered_rows
@@ -38,9 +46,9 @@ def open_csv(config: SourceConfig, files: Files) -> Source:
     if config.group_column not in ("", *header):
         say(f"{where}: no column {config.group_column!r}, every image is its own group")
 
-    def records(classes: Classes) -> Iterator[Record]:
+    def records(classes: Classes, part: Part = WHOLE) -> Iterator[Record]:
         for path, label, row in zip(paths, labels, rows, strict=True):
-            if classes[label] == EXCLUDE:
+            if classes[label] == EXCLUDE or not part.has(config.name, path):
                 continue
 
             own = (config.path_column, config.label_column)

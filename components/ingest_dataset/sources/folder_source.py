@@ -11,7 +11,15 @@ from components.ingest_dataset.sources.config import EXCLUDE, SourceConfig
 from components.ingest_dataset.sources.files import Files
 from components.ingest_dataset.sources.labels import need_columns
 from components.ingest_dataset.sources.layout import Found
-from components.ingest_dataset.sources.records import Classes, Label, LabelTable, Record, Source
+from components.ingest_dataset.sources.records import (
+    WHOLE,
+    Classes,
+    Label,
+    LabelTable,
+    Part,
+    Record,
+    Source,
+)
 from components.shared.contracts.errors import DataError
 from components.shared.contracts.listing import first_of, say
 
@@ -43,10 +51,10 @@ def open_folders(config: SourceConfig, files: Files, found: Found) -> Source:
     if config.group_column not in ("", *columns):
         say(f"{files.address}: folders name no group, every image is its own group")
 
-    def records(classes: Classes) -> Iterator[Record]:
+    def records(classes: Classes, part: Part = WHOLE) -> Iterator[Record]:
         for path, label in found.images.items():
             name = classes[Label(label)]
-            if name == EXCLUDE:
+            if name == EXCLUDE or not part.has(config.name, path):
                 continue
 
             attributes = _attributes(path, parts=found.parts)

@@ -16,7 +16,15 @@ from typing import Any
 from components.ingest_dataset.sources.config import EXCLUDE, SourceConfig
 from components.ingest_dataset.sources.files import Files
 from components.ingest_dataset.sources.labels import need_columns
-from components.ingest_dataset.sources.records import Classes, Label, LabelTable, Record, Source
+from components.ingest_dataset.sources.records import (
+    WHOLE,
+    Classes,
+    Label,
+    LabelTable,
+    Part,
+    Record,
+    Source,
+)
 from components.shared.contracts.documents import parse_json
 from components.shared.contracts.errors import ArtifactError, DataError, one_line
 from components.shared.contracts.listing import first_of, say
@@ -49,11 +57,11 @@ def open_parquet(config: SourceConfig, files: Files, names: list[str]) -> Source
     if not any(table.labels for table in tables):
         raise DataError(f"{files.address}: no rows; the Parquet files are empty")
 
-    def records(classes: Classes) -> Iterator[Record]:
+    def records(classes: Classes, part: Part = WHOLE) -> Iterator[Record]:
         for name, table in zip(names, tables, strict=True):
             with _opened(files, name) as file:
                 named = [classes[label] for label in table.labels]
-                yield from _records(config, file, name, named, table.where)
+                yield from _records(config, file, name, named, table.where, part)
 
     return Source(config.name, config.label_map, tables, records)
 
@@ -162,17 +170,39 @@ def _check_schema(config: SourceConfig, schema: Any, where: str) -> bool:
 
 
 def _records(
-    config: SourceConfig, file: Any, name: str, labels: list[str], where: str
+    config: SourceConfig, file: Any, name: str, labels: list[str], where: str, part: Part
 ) -> Iterator[Record]:
-    """Yield the records of one file, without excluded rows."""
+    """Yield the records of one file that are in the part, without excluded rows.
+
+    A part has whole row groups, of which the others are not read.
+    """
     wanted = [
         column
         for column in file.schema_arrow.names
         if column == _IMAGE or _carried(file.schema_arrow, column)
     ]
-    rows = _rows(file, wanted, where)
+    sizes = [file.metadata.row_group(group).num_rows for group in range(file.num_row_groups)]
+    starts = [0, *itertools.accumulate(sizes)]
+    if starts[-1] != len(labels):
+        raise DataError(f"{where}: its columns have different numbers of rows")
 
-    for number, (row, label) in enumerate(itertools.zip_longest(rows, labels), start=1):
+    for group, size in enumerate(sizes):
+        if part.has(config.name, f"{name}#{group}"):
+            rows = _rows(file, wanted, where, row_groups=[group])
+            of_group = labels[starts[group] : starts[group] + size]
+            yield from _numbered(config, rows, name, of_group, where, starts[group] + 1)
+
+
+def _numbered(
+    config: SourceConfig,
+    rows: Iterator[dict[str, Any]],
+    name: str,
+    labels: list[str],
+    where: str,
+    first: int,
+) -> Iterator[Record]:
+    """Yield the records of consecutive rows, of which the first has the number `first`."""
+    for number, (row, label) in enumerate(itertools.zip_longest(rows, labels), start=first):
         if row is None or label is None:
             raise DataError(f"{where}: its columns have different numbers of rows")
         # A row without an image has no struct, or one without bytes.
@@ -196,10 +226,15 @@ def _bytes(data: bytes | str) -> bytes:
     return data
 
 
-def _rows(file: Any, columns: list[str], where: str) -> Iterator[dict[str, Any]]:
-    """Yield rows as flat dictionaries of text; bytes stay bytes."""
+def _rows(
+    file: Any, columns: list[str], where: str, row_groups: list[int] | None = None
+) -> Iterator[dict[str, Any]]:
+    """Yield rows as flat dictionaries of text; bytes stay bytes. `row_groups`: None for all."""
     size = _BATCH_ROWS if _IMAGE in columns else _LABEL_BATCH_ROWS
-    for batch in file.iter_batches(batch_size=size, columns=columns, use_threads=False):
+    batches = file.iter_batches(
+        batch_size=size, columns=columns, use_threads=False, row_groups=row_groups
+    )
+    for batch in batches:
         read = [_values(batch, name, where) for name in batch.schema.names]
         for row in zip(*read, strict=True):
             yield _flat(dict(zip(batch.schema.names, row, strict=True)), where)

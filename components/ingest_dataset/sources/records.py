@@ -1,8 +1,9 @@
 """Labelled files of a source, before they are decoded."""
 
+import hashlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 
 class Label(NamedTuple):
@@ -67,6 +68,35 @@ Classes = Mapping[Label, str]  # class name, or "exclude", of every label
 
 
 @dataclass(frozen=True)
+class Part:
+    """One of `count` parts of a listing, number 1 to `count`: an entry's name decides its part.
+
+    Another entry of the listing moves none of the others.
+    """
+
+    number: int = 1
+    count: int = 1
+
+    def has(self, source: str, name: str) -> bool:
+        """Return whether a file of a source, or a row group of a Parquet file, is in this part."""
+        if self.count == 1:
+            return True
+        entry = f"{source}/{name}".encode("utf-8", "surrogateescape")
+        position = int.from_bytes(hashlib.sha256(entry).digest()[:8])
+        return position * self.count >> 64 == self.number - 1
+
+
+WHOLE = Part()
+
+
+class ReadRecords(Protocol):
+    """Streams the records of a source in the order of its listing, given the classes."""
+
+    def __call__(self, classes: Classes, part: Part = WHOLE) -> Iterator[Record]:
+        """Yield the records of one part; excluded rows are not among them."""
+
+
+@dataclass(frozen=True)
 class Source:
     """An opened source whose tables are read, and whose labels are not mapped yet.
 
@@ -75,11 +105,11 @@ class Source:
         label_map: raw label -> class name or "exclude"; None: automatic.
         tables: the labels, table by table.
         named_by_folder: whether the labels are names of folders.
-        records: streams the records, given the classes; excluded rows are not among them.
+        records: streams the records of a part.
     """
 
     name: str
     label_map: Mapping[str, str] | None
     tables: list[LabelTable]
-    records: Callable[[Classes], Iterator[Record]]
+    records: ReadRecords
     named_by_folder: bool = False

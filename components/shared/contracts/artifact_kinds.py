@@ -37,6 +37,12 @@ class Kind(StrEnum):
         "evaluate",
         "export_bundle",
     )
+    IMAGE_PART = (
+        "ImagePart",
+        None,
+        "Checked images of one part of the listing, before duplicates are looked for.",
+        "ingest_dataset",
+    )
     SPLITS = (
         "Splits",
         None,
