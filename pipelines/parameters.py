@@ -12,6 +12,7 @@ from components.compare_adaptations.component import MAX_CANDIDATES
 from components.configure.config import PRETRAIN, ConfigureConfig, RunForm
 from components.configure.phases import PHASES
 from components.configure.resolve import number, phases_with, resolve
+from components.ingest_dataset.component import MAX_PARTS
 from components.ingest_dataset.config import IngestConfig
 from components.shared.contracts.adaptations import MODES
 from components.shared.contracts.errors import ConfigError
@@ -29,10 +30,13 @@ class Variant:
         pretrain: Extended pre-training: no task ("none"), or one without or with labels.
         modes: Adaptations that are trained side by side and compared; empty: one training task, of
             the run's `mode`.
+        ingest_parts: Tasks that check the images side by side, each a part of the listing, and are
+            merged; 1: one task without parts.
     """
 
     pretrain: str = "none"
     modes: tuple[str, ...] = ()
+    ingest_parts: int = 1
 
     def __post_init__(self) -> None:
         problems = []
@@ -53,14 +57,17 @@ class Variant:
 
         if len(self.modes) > MAX_CANDIDATES:
             problems.append(f"--modes {shown!r} must be at most {MAX_CANDIDATES}")
+        if not 1 <= self.ingest_parts <= MAX_PARTS:
+            problems.append(f"--ingest-parts {self.ingest_parts} must be 1 to {MAX_PARTS}")
         if problems:
             raise ConfigError("; ".join(problems))
 
     @property
     def name(self) -> str:
         """Part of a version's name; empty for the default graph."""
-        parts = [f"pretrain-{self.pretrain}"] if self.pretrain != "none" else []
-        return "-".join([*parts, *self.modes])
+        first = [f"pretrain-{self.pretrain}"] if self.pretrain != "none" else []
+        last = [f"ingest-{self.ingest_parts}"] if self.ingest_parts > 1 else []
+        return "-".join([*first, *self.modes, *last])
 
     def with_form(self, values: Mapping[str, Any]) -> ConfigureConfig:
         """Return the configuration of the run's first step: its parameters and this choice.
@@ -77,9 +84,10 @@ class Variant:
         return tuple(name for name in FORM if not (self.modes and name == "mode"))
 
 
-def parse_variant(pretrain: str, modes: str) -> Variant:
-    """Read the options `--pretrain` and `--modes` (names with commas between)."""
-    return Variant(pretrain, tuple(mode.strip() for mode in modes.split(",") if mode.strip()))
+def parse_variant(pretrain: str, modes: str, ingest_parts: int = 1) -> Variant:
+    """Read the options `--pretrain`, `--modes` (names with commas between), `--ingest-parts`."""
+    named = tuple(mode.strip() for mode in modes.split(",") if mode.strip())
+    return Variant(pretrain, named, ingest_parts)
 
 
 def read_parameters(file: Path | None, pairs: Sequence[str], variant: Variant) -> dict[str, Any]:

@@ -32,7 +32,7 @@ from components.evaluate.component import evaluate
 from components.export_bundle.component import export_bundle
 from components.fit_threshold.component import fit_threshold
 from components.import_backbone.component import import_backbone
-from components.ingest_dataset.component import ingest_dataset
+from components.ingest_dataset.component import ingest_dataset, ingest_part
 from components.predict_logits.component import predict_logits
 from components.pretrain_explora.component import pretrain_explora
 from components.shared.contracts.environment import Variable
@@ -80,8 +80,7 @@ def stage1(profile: Profile, variant: Variant = Variant()) -> Any:  # noqa: B008
         )
         config = run.outputs
 
-        ingest = ingest_dataset(config=config["ingest_dataset"])
-        resources.with_store(_set(resources.heavy, ingest, profile), profile, "data")
+        ingest = _ingest(profile, variant, config["ingest_dataset"])
         split = _splitting(variant)(
             dataset=ingest.outputs["dataset"], config=config["split_dataset"]
         )
@@ -125,6 +124,21 @@ def _splitting(variant: Variant) -> PythonComponent:
     if variant.pretrain != "none":
         return split_dataset
     return _named(split_dataset_alone, split_dataset.name)
+
+
+def _ingest(profile: Profile, variant: Variant, config: Any) -> dsl.PipelineTask:
+    """Return the task with the data set, which merges the parts of others where there are some."""
+    parts = {}
+    if variant.ingest_parts > 1:
+        for number in range(1, variant.ingest_parts + 1):
+            check = _named(ingest_part, f"ingest-part-{number}")(
+                config=config, number=number, n_parts=variant.ingest_parts
+            )
+            _set(resources.ingest, check, profile, ingest_dataset)
+            parts[f"part_{number}"] = check.outputs["part"]
+
+    task = ingest_dataset(config=config, **parts)
+    return _set(resources.ingest, task, profile)
 
 
 def _backbone(profile: Profile, variant: Variant, config: Any, split: dsl.PipelineTask) -> Any:

@@ -21,7 +21,7 @@ COVERED: dict[str, str] = {
     "components/configure/test_resolve.py": "step",
     "components/fit_threshold/test_step.py": "sweep_outputs",
     "components/import_backbone/test_step.py": "backbone_sources",
-    "components/ingest_dataset/test_step.py": "check grouping parallel",
+    "components/ingest_dataset/test_step.py": "check grouping label_report parallel",
     "components/ingest_dataset/sources/test_sources.py": "csv_source files open parquet_source",
     "components/ingest_dataset/sources/test_labels.py": "records",
     "components/predict_logits/test_step.py": "predict",

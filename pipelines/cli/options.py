@@ -86,11 +86,18 @@ class GraphOptions:
         default="",
     )
 
+    ingest_parts: int = _option(
+        "N",
+        "Tasks that check the images side by side, each a part of the listing. The data set has the"
+        " same bytes.",
+        default=1,
+    )
+
     def variant(self) -> "Variant":
         """Return the graph that the options ask for. Raises ConfigError."""
         from pipelines.parameters import parse_variant
 
-        return parse_variant(self.pretrain, self.modes)
+        return parse_variant(self.pretrain, self.modes, self.ingest_parts)
 
 
 @dataclass(frozen=True, kw_only=True)

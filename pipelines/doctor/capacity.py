@@ -41,9 +41,10 @@ class NodeCapacity:
 
 
 def demands(profile: Profile) -> dict[str, Demand]:
-    """Return what the light, heavy and training steps of a profile ask for."""
+    """Return what the light, ingest, heavy and training steps of a profile ask for."""
     return {
         "light steps": _demand(profile.light),
+        "ingest steps": _demand(profile.ingest),
         "heavy steps": _demand(profile.heavy),
         "training steps": _demand(profile.training),
     }

@@ -143,6 +143,13 @@ def test_quota_and_limits_hold_one_run_of_their_profile(
                 sidecar = limits["defaultRequest" if kind == "requests" else "default"][resource]
                 wanted += 5 * parse_quantity(sidecar)
                 assert wanted <= hard[f"{kind}.{resource}"], (profile.name, kind, resource)
+                # Eight parts of ingest beside the import of the backbone.
+                parts = 8 * parse_quantity(getattr(profile.ingest, field))
+                parts += parse_quantity(getattr(profile.heavy, field)) + 9 * parse_quantity(sidecar)
+                assert parts <= hard[f"{kind}.{resource}"], (profile.name, kind, resource)
+        assert parse_quantity(profile.ingest.scratch) <= parse_quantity(
+            limits["default"]["ephemeral-storage"]
+        )
         assert profile.training.gpus <= hard[f"requests.{GPU}"]
         assert parse_quantity(profile.training.scratch) <= parse_quantity(
             limits["default"]["ephemeral-storage"]

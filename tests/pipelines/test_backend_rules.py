@@ -20,6 +20,7 @@ from tests.pipelines.backend.specs import Compiled, compile_pipeline
 VARIANTS = [
     Variant(),
     Variant(pretrain="unlabelled"),
+    Variant(ingest_parts=3),
     Variant(pretrain="labelled", modes=("full", "frozen", "lora", "dora")),
 ]
 

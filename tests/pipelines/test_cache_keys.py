@@ -314,6 +314,16 @@ def test_one_more_mode_trains_that_one_and_compares_again(
     assert cluster.run(two) == set()
 
 
+def test_parts_of_ingest_come_from_the_cache_until_the_listing_changes(cluster: Cluster) -> None:
+    """The key of every part has the fingerprint of the whole listing."""
+    parts = {"ingest-part-1", "ingest-part-2"}
+    two = cluster.compiled(variant=Variant(ingest_parts=2))
+    assert cluster.run(two) == parts | RUNS_AGAIN["ingest_dataset"]
+    assert cluster.run(two) == set()
+    (cluster.folder / "data" / "another file").write_text("more")
+    assert cluster.run(two) == parts | RUNS_AGAIN["ingest_dataset"]
+
+
 def test_pre_training_starts_from_the_backbone_that_was_imported(cluster: Cluster) -> None:
     """The split runs once more, with the outputs that pre-training reads; what trains after it has
     another backbone anyway.

@@ -164,6 +164,17 @@ def test_a_graph_that_cannot_be_compiled_is_refused(
     assert message in str(caught.value)
 
 
+@pytest.mark.parametrize("n_parts", [-1, 0, 9])
+def test_a_number_of_parts_that_no_graph_has_is_refused(n_parts: int) -> None:
+    with pytest.raises(ConfigError, match=f"--ingest-parts {n_parts} must be 1 to 8"):
+        parse_variant("none", "", n_parts)
+
+
+def test_parts_are_in_the_name_of_the_version() -> None:
+    assert parse_variant("none", "", 1).name == ""
+    assert parse_variant("labelled", "full,lora", 4).name == "pretrain-labelled-full-lora-ingest-4"
+
+
 def test_the_form_of_a_comparison_has_no_mode() -> None:
     assert "mode" in NONE.form
     assert "mode" not in parse_variant("none", "full, lora").form

@@ -37,7 +37,7 @@ def own(tmp_path: Path) -> Path:
 @pytest.mark.parametrize("name", PROFILE_NAMES)
 def test_light_steps_ask_for_little(name: str) -> None:
     profile = load_profile(name)
-    for kind in (profile.light, profile.heavy):
+    for kind in (profile.light, profile.ingest, profile.heavy):
         assert parse_quantity("0.1") <= parse_quantity(kind.cpu_request) <= parse_quantity("0.5")
 
 

@@ -167,6 +167,34 @@ def test_one_training_task_by_default_and_one_named_task_for_each_compared_mode(
     assert "mode" not in compiled(MODES)[0]["root"]["inputDefinitions"]["parameters"]
 
 
+def test_parts_of_ingest_are_named_tasks_that_one_task_merges(compiled: Compile) -> None:
+    assert not any(name.startswith("ingest-part") for name in _tasks(compiled()[0]))
+    assert "artifacts" not in _tasks(compiled()[0])["ingest-dataset"]["inputs"]
+
+    spec, platform = compiled(Variant(ingest_parts=3))
+    tasks = _tasks(spec)
+    merge = tasks["ingest-dataset"]
+    for number in (1, 2, 3):
+        task = tasks[f"ingest-part-{number}"]
+        constants = {
+            name: given["runtimeValue"]["constant"]
+            for name, given in task["inputs"]["parameters"].items()
+            if "runtimeValue" in given
+        }
+        assert constants == {"number": number, "n_parts": 3}
+        source = merge["inputs"]["artifacts"][f"part_{number}"]["taskOutputArtifact"]
+        assert source["producerTask"] == f"ingest-part-{number}"
+    assert len(merge["inputs"]["artifacts"]) == 3
+
+    images = {
+        spec["deploymentSpec"]["executors"][f"exec-{name}"]["container"]["image"]
+        for name in ("ingest-dataset", "ingest-part-1", "ingest-part-3")
+    }
+    assert len(images) == 1
+    for name in ("ingest-dataset", "ingest-part-2"):
+        assert _executors(platform)[name]["activeDeadlineSeconds"] == "86400"
+
+
 def test_pre_training_is_a_task_only_where_it_was_compiled_in_and_sees_labels_only_where_asked(
     compiled: Compile,
 ) -> None:
@@ -268,7 +296,7 @@ def test_the_store_reaches_the_steps_that_need_it_by_reference_only(compiled: Co
             set(StoreSettings(endpoint="e", access_key="a", secret_key="s").to_environment())
             <= variables
         )
-        assert (Variable.CHECKPOINT_STORE in variables) == (name in TRAINING)
+        assert (Variable.CHECKPOINT_STORE in variables) == (name in TRAINING | {"ingest-dataset"})
         assert (Variable.LINEAGES in variables) == (name in ("configure", "split-dataset"))
         assert settings["optional"] is True
         assert secret["optional"] is True

@@ -106,6 +106,13 @@ def test_all_tasks_of_the_largest_variant_are_stored_in_a_third_of_the_limit(
     assert four_modes.spec + four_modes.compressed < MAX_WORKFLOW_SIZE / 3
 
 
+def test_eight_parts_of_ingest_beside_all_these_are_stored_in_half_of_the_limit(
+    tmp_path: Path,
+) -> None:
+    largest = _size(Variant("labelled", FOUR_MODES, ingest_parts=8), tmp_path)
+    assert largest.spec + largest.compressed < MAX_WORKFLOW_SIZE / 2
+
+
 def test_status_has_six_nodes_for_every_step_and_four_for_every_group(
     one_mode: WorkflowSize,
 ) -> None:

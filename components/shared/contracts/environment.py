@@ -102,14 +102,15 @@ class Variable(StrEnum):
     # Training.
     CHECKPOINTS = (
         "STREETVISION_CHECKPOINTS",
-        "Folder for the checkpoints of all trainings.",
-        "training steps",
+        "Folder for the checkpoints of all trainings, and for the images that ingest has checked.",
+        "training steps, and the step that reads the images",
         ".checkpoints beside the step's first output",
     )
     CHECKPOINT_STORE = (
         "STREETVISION_CHECKPOINT_STORE",
-        "s3://bucket/prefix to which checkpoints are uploaded, so that they outlive the machine.",
-        "training steps",
+        "s3://bucket/prefix to which checkpoints and checked images are uploaded, so that they"
+        " outlive the machine.",
+        "training steps, and the step that reads the images",
         "checkpoints stay on the machine",
     )
     HEARTBEAT = (
