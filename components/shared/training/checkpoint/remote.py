@@ -29,6 +29,7 @@ from components.shared.storage.errors import (
 from components.shared.training.checkpoint import files as checkpoint_files
 
 _POINTER, _FAILURE, _MANIFEST = "latest", "failed.json", "/manifest.json"
+_MICRO_BATCH = "micro-batch.json"
 _CLAIM_ATTEMPTS = 5
 
 
@@ -156,23 +157,38 @@ class RemoteCheckpoints:
 
     def failure(self) -> bytes | None:
         """The record of a permanent failure, if an earlier attempt left one."""
-        try:
-            return self._store.read(
-                self._bucket, self._prefix + _FAILURE, most_bytes=MOST_DOCUMENT_BYTES
-            )
-        except ObjectNotFoundError:
-            return None
+        return self._read(_FAILURE)[0]
 
     def record_failure(self, record: dict[str, Any]) -> None:
         """Leave the record for later attempts."""
         self._store.put_if_absent(self._bucket, self._prefix + _FAILURE, _document(record))
+
+    def micro_batch(self) -> bytes | None:
+        """The record of the micro-batch that fits, if an earlier attempt ran out of memory."""
+        return self._read(_MICRO_BATCH)[0]
+
+    def record_micro_batch(self, record: dict[str, Any]) -> None:
+        """Leave the record for later attempts, in place of an earlier one."""
+        _, etag = self._read(_MICRO_BATCH)
+        key = self._prefix + _MICRO_BATCH
+        self._store.compare_and_swap(self._bucket, key, _document(record), etag)
+
+    def _read(self, name: str) -> tuple[bytes | None, str | None]:
+        """Return a document and its ETag; None for both where it is not there."""
+        try:
+            return self._store.read_with_etag(
+                self._bucket, self._prefix + name, most_bytes=MOST_DOCUMENT_BYTES
+            )
+        except ObjectNotFoundError:
+            return None, None
 
     def discard(self) -> None:
         """Remove everything of this training, unless another attempt owns it."""
         pointer, _ = self._pointer()
         if pointer.get("owner", self.owner) == self.owner:
             self._prune(set())
-            self._store.delete(self._bucket, self._prefix + _POINTER)
+            for name in (_MICRO_BATCH, _POINTER):
+                self._store.delete(self._bucket, self._prefix + name)
 
     def _join(self) -> None:
         """Find the pointer of this attempt, or take it over where that was not done before.
@@ -191,11 +207,8 @@ class RemoteCheckpoints:
             self._etag = etag
 
     def _pointer(self) -> tuple[dict[str, Any], str | None]:
-        try:
-            data, etag = self._store.read_with_etag(
-                self._bucket, self._prefix + _POINTER, most_bytes=MOST_DOCUMENT_BYTES
-            )
-        except ObjectNotFoundError:
+        data, etag = self._read(_POINTER)
+        if data is None:
             return {}, None
         where = f"{self.location}/{_POINTER}"
         try:

@@ -39,6 +39,7 @@ def run_module(
     work: Path,
     find_checkpoint: Callable[[], dict[str, Any]] | None = None,
     verified: Mapping[str, Manifest] | None = None,
+    remember_micro_batch: Callable[[int], None] | None = None,
 ) -> None:
     """Run `module` under torchrun until it succeeds, with at most `max_restarts` restarts.
 
@@ -46,11 +47,13 @@ def run_module(
     the paths of `inputs` and of `work`, the digests of `verified`, the manifests of those inputs
     whose files the ranks need not hash again (`trusting`), and as "checkpoints" what
     `find_checkpoint` returns, asked anew each time. After a process ran out of memory the next
-    micro-batch is half of the last. Permanent errors are raised at once, and so are those that
+    micro-batch is half of the last, which `remember_micro_batch` keeps for later attempts: what it
+    was given comes back from `find_checkpoint` as "micro_batch_limit". Permanent errors are raised at once, and so are those that
     another start would only meet again; the last transient one says how many restarts there were.
     """
-    n_restarts, micro_batch_limit = 0, 0
+    n_restarts = 0
     checkpoint = find_checkpoint() if find_checkpoint is not None else None
+    micro_batch_limit = checkpoint.get("micro_batch_limit", 0) if checkpoint is not None else 0
     while True:
         job = _write_job(work, config, inputs, verified or {}, checkpoint, micro_batch_limit)
         try:
@@ -59,12 +62,14 @@ def run_module(
         except (OvertakenError, NotDurableError):
             raise
         except TransientError as error:
+            smaller = _smaller_micro_batch(error, work) if checkpoint is not None else 0
+            if smaller and remember_micro_batch is not None:
+                remember_micro_batch(smaller)
             if n_restarts >= config.max_restarts:
                 raise _with_count(error, n_restarts) from None
             failure = error
 
         n_restarts += 1
-        smaller = _smaller_micro_batch(failure, work) if checkpoint is not None else 0
         micro_batch_limit = smaller or micro_batch_limit
         checkpoint = find_checkpoint() if find_checkpoint is not None else None
         wait = min(_FIRST_WAIT_SECONDS * 2 ** (n_restarts - 1), _LONGEST_WAIT_SECONDS)

@@ -45,7 +45,7 @@ from components.shared.training.checkpoint import files as checkpoint_files
 from components.shared.training.checkpoint.remote import RemoteCheckpoints
 from components.shared.training.session.restarts import run_module
 
-_FAILURE = "failed.json"
+_FAILURE, _MICRO_BATCH = "failed.json", "micro-batch.json"
 
 
 class TrainingSession:
@@ -129,7 +129,40 @@ class TrainingSession:
             "step": self._step,
             "found": str(found or ""),
             "remote": job,
+            "micro_batch_limit": self._micro_batch_limit(),
         }
+
+    def remember_micro_batch(self, limit: int) -> None:
+        """Let later attempts, also in other pods, begin with micro-batches of at most `limit`.
+
+        With larger ones, a process ran out of memory.
+        """
+        record = {"micro_batch_limit": limit}
+        with contextlib.suppress(OSError):  # a full disk must not hide the error
+            write_json(self.directory / _MICRO_BATCH, record)
+        with self._tolerating("does not know the micro-batch that fits"):
+            if self._remote is not None:
+                self._remote.record_micro_batch(record)
+
+    def _micro_batch_limit(self) -> int:
+        """Return what was remembered, here or in the store; 0: nothing."""
+        file = self.directory / _MICRO_BATCH
+        records = [(str(file), read_bytes(file))] if file.is_file() else []
+        if self._remote is not None:
+            with self._tolerating("cannot be asked for the micro-batch that fits"):
+                where = f"{self._remote.location}/{_MICRO_BATCH}"
+                found = self._remote.micro_batch()
+                records += [(where, found)] if found is not None else []
+
+        limits = []
+        for where, data in records:
+            try:
+                record = as_type(parse_json(data, where), dict[str, int], where)
+                limits.append(max(1, record["micro_batch_limit"]))
+            except (ArtifactError, KeyError) as error:
+                say(f"warning: {where} names no micro-batch ({one_line(error)}); ignored")
+
+        return min(limits, default=0)
 
     def __exit__(
         self,
@@ -166,7 +199,15 @@ class TrainingSession:
         name.
         """
         with self, working(self._beside) as work:
-            run_module(module, self._config, self._inputs, work, self.find_checkpoint, verified)
+            run_module(
+                module,
+                self._config,
+                self._inputs,
+                work,
+                self.find_checkpoint,
+                verified,
+                self.remember_micro_batch,
+            )
             yield work
 
     def _connect(self) -> RemoteCheckpoints | None:

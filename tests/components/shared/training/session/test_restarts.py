@@ -29,6 +29,7 @@ from components.shared.training.launch import memory
 from components.shared.training.launch.heartbeat import Heartbeat
 from components.shared.training.session import restarts
 from components.shared.training.session.restarts import run_module
+from components.shared.training.session.training_session import TrainingSession
 from tests.components.shared.training import toy_phase
 from tests.components.shared.training.toy_phase import ToyConfig, n_starts, write_plan
 
@@ -126,6 +127,40 @@ def test_an_out_of_memory_kill_halves_the_micro_batch_and_keeps_the_result(
     assert sizes == [6, 3]
     expected, weights = (load_file(path / "weights.safetensors") for path in (undisturbed, found))
     assert all(np.allclose(expected[name], weights[name], atol=1e-6) for name in expected)
+
+
+def test_another_pod_begins_with_the_micro_batch_that_fits(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, s3: StoreSettings, bucket: str
+) -> None:
+    """The first one gives up at once; of it the second finds the store alone."""
+    for name, value in (
+        s3.to_environment() | {Variable.CHECKPOINT_STORE: f"s3://{bucket}/trainings"}
+    ).items():
+        monkeypatch.setenv(name, value)
+    limits: list[int] = []
+    inputs: dict[str, Path | str] = {"data": "x"}
+
+    def launch(module: str, job: Path, **options: object) -> None:
+        limits.append(json.loads(job.read_text())["checkpoints"]["micro_batch_limit"])
+        Heartbeat(job.parent / "heartbeat", 1).record_micro_batch(0, limits[-1] or 12)
+        if len(limits) < 4:
+            raise MemoryExhaustedError("rank 0 failed in step 5: OutOfMemoryError: x")
+
+    monkeypatch.setattr(restarts, "launch", launch)
+    config = dataclasses.replace(CONFIG, max_restarts=1)
+    for pod, ends in (("first", False), ("second", True), ("third", True)):
+        training = TrainingSession(config, step="toy", inputs=inputs, beside=tmp_path / pod / "out")
+        (tmp_path / pod).mkdir()
+        if ends:
+            with training.run("m"):
+                pass
+        else:
+            with pytest.raises(MemoryExhaustedError, match="gave up"), training.run("m"):
+                pass
+    # 12 and 6 do not fit for the first pod; 3 does not for the second, but 2; what it knew ended
+    # with its training.
+    assert limits == [0, 6, 3, 2, 0]
+    assert not list(Store(s3).list(bucket))
 
 
 def test_a_permanent_error_is_not_started_again(
