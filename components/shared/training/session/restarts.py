@@ -48,8 +48,9 @@ def run_module(
     whose files the ranks need not hash again (`trusting`), and as "checkpoints" what
     `find_checkpoint` returns, asked anew each time. After a process ran out of memory the next
     micro-batch is half of the last, which `remember_micro_batch` keeps for later attempts: what it
-    was given comes back from `find_checkpoint` as "micro_batch_limit". Permanent errors are raised at once, and so are those that
-    another start would only meet again; the last transient one says how many restarts there were.
+    was given comes back from `find_checkpoint` as "micro_batch_limit". Permanent errors are raised
+    at once, and so are those that another start would only meet again; the last transient one says
+    how many restarts there were.
     """
     n_restarts = 0
     checkpoint = find_checkpoint() if find_checkpoint is not None else None

@@ -4,17 +4,29 @@ stopping.
 
 import json
 import math
+import threading
+import weakref
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
 
 from components.shared.contracts.errors import PermanentError, StreetVisionError, TransientError
+from components.shared.contracts.options import LaunchConfig
+from components.shared.training.checkpoint import files as checkpoint_files
 from components.shared.training.launch.torchrun import launch
+from components.shared.training.loop import trainer as trainer_module
 from components.shared.training.loop.distributed import World
+from components.shared.training.loop.read_ahead import Pixels, ReadAhead
+from components.shared.training.loop.task import ReadingTask
+from components.shared.training.loop.trainer import Trainer
 from components.shared.training.session.fit import FitResult, fit
 from tests.components.shared.training import toy
+from tests.components.shared.training.toy import Positions
 
 
 def weights(task: toy.Toy) -> dict[str, torch.Tensor]:
@@ -62,6 +74,162 @@ def test_out_of_memory_halves_the_micro_batch_and_keeps_the_result(
     assert all(
         torch.allclose(expected[name], value, atol=1e-6) for name, value in weights(task).items()
     )
+
+
+class _Shrinking(toy.Toy):
+    """Memory for `later` samples from step `since` on, as where another process takes its part."""
+
+    since, later = 0, 10**9
+
+    def loss(
+        self, model: torch.nn.Module, positions: Positions, batch_slots: Positions, step: int
+    ) -> torch.Tensor:
+        """As of the toy."""
+        if step % 8 >= self.since:  # those of PROFIT's reference steps follow the 8 of the training
+            self.memory = self.later
+        return super().loss(model, positions, batch_slots, step)
+
+
+@pytest.mark.parametrize("more", [{}, {"reference_rate": 0.01}], ids=["adamw", "profit"])
+def test_one_process_that_runs_out_of_memory_in_a_real_step_goes_on(
+    world: World, capsys: pytest.CaptureFixture[str], more: dict[str, object]
+) -> None:
+    expected = weights(toy.train(world, more)[0])
+    task = _Shrinking(world)
+    task.since, task.later = 5, 4
+    result = fit(task, toy.config(**more), world)
+    assert result.micro_batch_size == 4
+    assert "out of memory at step 5: micro-batch halved to 4" in capsys.readouterr().out
+    assert all(
+        torch.allclose(expected[name], value, atol=1e-6) for name, value in weights(task).items()
+    )
+
+
+def test_a_training_that_goes_on_where_less_memory_is_left_probes_again(
+    world: World, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    expected = weights(toy.train(world, {})[0])
+    place = tmp_path / "x"
+    place.mkdir()
+
+    def checkpoints() -> toy.WaitingWriter:
+        config, found = LaunchConfig(checkpoint_steps=1), checkpoint_files.newest(place)
+        return toy.WaitingWriter(place, config, step="toy", found=found)
+
+    with pytest.raises(ValueError, match="planted"):
+        toy.train(world, {}, checkpoints(), fault="raise", at=5)
+    task, result = toy.train(world, {}, checkpoints(), memory=4)
+    assert result.micro_batch_size == 4
+    output = capsys.readouterr().out
+    assert "out of memory at step 5: micro-batch halved to 4" in output
+    assert "equivalent, not identical: it was trained with micro-batches of 15" in output
+    # Only the probe met the end of the memory, and no step of the training.
+    assert task.batch_sizes[:3] == [15, 8, 4]
+    assert max(task.batch_sizes[3:]) <= 4
+    assert all(
+        torch.allclose(expected[name], value, atol=1e-6) for name, value in weights(task).items()
+    )
+
+
+def test_a_probe_leaves_memory_for_other_steps(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is held back stands for a twentieth of a GPU: here as much as 5 samples need."""
+    held: list[weakref.ref[torch.Tensor]] = []
+
+    def head_room(device: torch.device) -> torch.Tensor:
+        tensor = torch.empty(1)
+        held.append(weakref.ref(tensor))
+        return tensor
+
+    class Filled(toy.Toy):
+        def loss(
+            self, model: torch.nn.Module, positions: Positions, batch_slots: Positions, step: int
+        ) -> torch.Tensor:
+            """As of the toy."""
+            self.memory = 10 if held and held[-1]() is not None else 15
+            return super().loss(model, positions, batch_slots, step)
+
+    monkeypatch.setattr(trainer_module, "head_room", head_room)
+    assert fit(Filled(world), toy.config(), world).micro_batch_size == 8
+    assert len(held) == 3  # of the first step, of its half, of the second step
+
+
+def test_a_step_waits_for_the_device_once(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Counted are the ways by which values come to the host."""
+    trainer = Trainer(toy.Toy(world), toy.config(micro_batch_size=3), world)
+    for step in (0, 1):
+        trainer.step(step)
+
+    read: list[str] = []
+    for name in ("__float__", "__int__", "__bool__", "tolist", "numpy", "cpu"):
+        original = getattr(torch.Tensor, name)
+
+        def counted(
+            self: torch.Tensor,
+            *args: object,
+            _name: str = name,
+            _original: Callable[..., object] = original,
+        ) -> object:
+            read.append(_name)
+            return _original(self, *args)
+
+        monkeypatch.setattr(torch.Tensor, name, counted)
+    trainer.step(2)
+    assert read == ["tolist"]
+
+
+class _Reading(toy.Toy):
+    """The toy, whose inputs come from stored images of one pixel, of three numbers."""
+
+    def __init__(self, world: World, **options: Any) -> None:
+        super().__init__(world, **options)
+        generator = np.random.default_rng(0)
+        self.stored = generator.integers(0, 256, (self.n_samples, 1, 1, 3), dtype=np.uint8)
+        self.read_positions: list[int] = []
+        self.error: OSError | None = None
+        self.inputs = torch.from_numpy(self.stored[:, 0, 0]).float().div(255)
+        self.targets = self.inputs @ torch.arange(3.0) + 1
+        torch.manual_seed(1)
+        self.module = torch.nn.Linear(3, 1)
+        self.reader = ReadAhead(self._read, 1, world.device)
+
+    def _read(self, positions: Positions, out: Pixels) -> None:
+        self.read_positions += positions.tolist()
+        if self.error is not None and len(self.read_positions) > 40:
+            raise self.error
+        out[:] = self.stored[positions]
+
+    def loss(
+        self, model: torch.nn.Module, positions: Positions, batch_slots: Positions, step: int
+    ) -> torch.Tensor:
+        """As of the toy, of what was read."""
+        images = self.reader.images(positions)
+        assert not (images.numpy() != self.stored[positions]).any()
+        return super().loss(model, positions, batch_slots, step)
+
+
+@pytest.mark.parametrize(
+    "changes", [{}, {"micro_batch_size": 4}, {"reference_rate": 0.01}], ids=str
+)
+def test_each_image_is_read_once_a_step_ahead_of_it(
+    world: World, changes: dict[str, object]
+) -> None:
+    assert isinstance(_Reading(world), ReadingTask)
+    task = _Reading(world)
+    fit(task, toy.config(**changes), world)
+    # 8 steps of 15 images; a probe reads the first micro-batch of two steps, which is kept.
+    n_batches = 8 * (2 if "reference_rate" in changes else 1)
+    assert n_batches * 15 <= len(task.read_positions) <= n_batches * 15 + 30
+    assert not any(thread.name.startswith("read-ahead") for thread in threading.enumerate())
+
+
+def test_an_error_of_reading_ends_the_step_that_needs_the_images(world: World) -> None:
+    task = _Reading(world)
+    task.error = OSError(5, "Input/output error")
+    with pytest.raises(OSError, match="Input/output error"):
+        fit(task, toy.config(), world)
+    assert not any(thread.name.startswith("read-ahead") for thread in threading.enumerate())
 
 
 def test_one_sample_that_does_not_fit_is_a_transient_error(world: World) -> None:
