@@ -28,7 +28,8 @@ from components.export_bundle.config import ExportConfig
 from components.export_bundle.step import run as export_bundle
 from components.fit_threshold.config import FitThresholdConfig
 from components.fit_threshold.step import run as fit_threshold
-from components.ingest_dataset.config import IngestConfig
+from components.ingest_dataset.config import IngestConfig, PartConfig
+from components.ingest_dataset.part import run_part
 from components.ingest_dataset.step import run as ingest_dataset
 from components.predict_logits.config import PredictLogitsConfig
 from components.predict_logits.step import run as predict_logits
@@ -47,6 +48,7 @@ FOLDER = Path(__file__).parent / f"schema{SCHEMA_VERSION}"
 # Directory name -> kind in its manifest.
 KINDS = {
     "dataset": "ImageDataset",
+    "image_part": "ImagePart",
     "splits": "Splits",
     "backbone": "Backbone",
     "train_images": "TrainImages",
@@ -92,6 +94,8 @@ def _run(root: Path) -> None:
     write_source(root / "source", 240)
     write_backbone_artifact(root / "backbone")
     ingest_dataset(IngestConfig(data=str(root / "source"), image_size=16), dataset=root / "dataset")
+    part = PartConfig(data=str(root / "source"), image_size=16, part=3, n_parts=8)
+    run_part(part, part=root / "image_part")
     split_dataset(
         SplitConfig(min_per_class=2),
         **_paths(root, "dataset", "splits", "train_images", "train_labels"),

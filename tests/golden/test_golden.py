@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 
+from components.ingest_dataset.chunks import Chunk, chunk_name
 from components.shared.contracts.artifacts import SCHEMA_VERSION, verify_dir
 from components.shared.data.dataset import Dataset
 from components.shared.data.splits import read_splits
@@ -40,6 +41,15 @@ def test_readers_give_what_was_written() -> None:
     assert sorted(read_splits(FOLDER / "splits").of) == [
         sample.sample_id for sample in data.samples
     ]
+    part = FOLDER / "image_part"
+    chunk = Chunk.read(part / chunk_name(0), image_size=16)
+    assert len(chunk.descriptions) == len(chunk.pixels) == len(chunk.hashes) == 33
+    described = chunk.descriptions[0]
+    sample = data.samples[data.index[described.sha256[:16]]]
+    assert (sample.path, sample.source) == (described.path, described.source)
+    stored = data.images(np.array([data.index[sample.sample_id]]))[0]
+    assert np.array_equal(stored, chunk.pixels[0])
+
     images = TrainImages.open(FOLDER / "train_images")
     assert list(images.sample_ids) == read_splits(FOLDER / "splits").ids("TRAIN")
     assert images.images(np.array([0])).shape == (1, 16, 16, 3)

@@ -13,7 +13,7 @@ import pytest
 import yaml
 
 from components.shared.contracts.artifact_kinds import Kind
-from components.shared.contracts.artifacts import read_manifest, verify_dir
+from components.shared.contracts.artifacts import verify_dir
 from components.shared.contracts.errors import (
     ArtifactError,
     PermanentError,
@@ -367,18 +367,6 @@ def test_pre_training_with_labels_runs_here(
     assert "mae: training" in capfd.readouterr().out
     adapted = max((finished.root / "runs").glob("streetvision-*/pretrain-explora*/adapted"))
     assert verify_dir(adapted, "Backbone").summary["labels"] is True
-
-
-@pytest.mark.slow
-def test_ingest_in_parts_gives_the_same_data_set_here(
-    finished: Finished, capfd: pytest.CaptureFixture[str]
-) -> None:
-    options = ["--params", str(finished.root / "run.yaml"), "--output", str(finished.root / "runs")]
-    options += ["--store", "embedded", "--ingest-parts", "2", "--param", "mode=frozen"]
-    cli.main(["run", *options])
-    assert "part 2 of 2" in capfd.readouterr().out
-    found = (finished.root / "runs").glob("streetvision-*/ingest-dataset*/dataset")
-    assert len({read_manifest(path).content_digest for path in found}) == 1
 
 
 def _downstream(first: tuple[str, ...]) -> set[str]:
