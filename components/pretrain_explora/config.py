@@ -1,9 +1,16 @@
 """Options of the extended pre-training of a backbone on street scenes."""
 
+import math
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from components.shared.contracts.config import adjusted, option
 from components.shared.contracts.options import BackboneLoopConfig, LaunchConfig, LoopConfig
+
+# Peak rates and the batches that they are for: of ExPLoRA with DINOv2's objective, and of MAE.
+_DINO_RATE, _DINO_BATCH = 1e-3, 1024
+_MAE_RATE, _MAE_BATCH = 1.5e-4, 256
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,14 +37,25 @@ class PretrainExploraConfig(LaunchConfig, BackboneLoopConfig):
         le=4096,
     )
     explora_alpha: float = option(
-        64.0, "ExPLoRA: LoRA is scaled by alpha / rank (published: 1 / 64).", gt=0, le=1e6
+        64.0,
+        "ExPLoRA: LoRA is scaled by alpha / rank (published, for 150,000 steps: 1 / 64).",
+        gt=0,
+        le=1e6,
     )
     explora_unfrozen_blocks: int = option(
         1, "ExPLoRA: last blocks that are trained in full.", ge=1, le=1000
     )
-    learning_rate: float = adjusted(LoopConfig, "learning_rate", default=5e-4)
+    learning_rate: float = adjusted(
+        LoopConfig,
+        "learning_rate",
+        default=None,
+        help="Peak learning rate of AdamW; auto: dino, 1e-3 sqrt(global_batch_size / 1024); mae,"
+        " 1.5e-4 global_batch_size / 256.",
+        unset="auto",
+    )
     global_batch_size: int = adjusted(LoopConfig, "global_batch_size", ge=2)
     weight_decay: float = adjusted(LoopConfig, "weight_decay", default=0.04)
+    gradient_clip: float | None = adjusted(LoopConfig, "gradient_clip", default=3.0)
     ema_decay: float | None = adjusted(
         LoopConfig,
         "ema_decay",
@@ -87,6 +105,15 @@ class PretrainExploraConfig(LaunchConfig, BackboneLoopConfig):
     explora_decoder_width: int = option(
         192, "mae: width of the decoder's two blocks; a multiple of 32.", ge=32, le=8192
     )
+
+    def automatic(self) -> Mapping[str, Any]:
+        """The published learning rates, by their rules for other sizes of a batch."""
+        size = self.global_batch_size
+        if self.explora_objective == "dino":
+            rate = _DINO_RATE * math.sqrt(size / _DINO_BATCH)
+        else:
+            rate = _MAE_RATE * size / _MAE_BATCH
+        return {"learning_rate": self.learning_rate or rate}
 
     def check(self) -> list[str]:
         """The decoder's attention heads are 32 wide."""

@@ -12,7 +12,7 @@ losses are functions of the global batch, for any number of processes and micro-
 
 import copy
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -26,13 +26,15 @@ from components.pretrain_explora.config import PretrainExploraConfig
 from components.pretrain_explora.student import Student, StudentOutputs, masked_tokens
 from components.pretrain_explora.train_crops import Positions, TrainCrops
 from components.shared.contracts.random_streams import DinoStream
+from components.shared.training.loop.batch_loss import BatchLoss
 from components.shared.training.loop.distributed import World
 from components.shared.training.loop.halving import PartSize, in_parts
 from components.shared.training.loop.sampler import steps_per_epoch
 
 T = TypeVar("T")
 
-N_LARGE = 2
+_LARGE = ("first_large", "second_large")  # kinds of crops
+N_LARGE = len(_LARGE)
 _SMALL_SIDE = 98 / 224  # side of the small crops relative to the large ones', as in DINOv2
 _INITIAL_TEMPERATURE = 0.04
 # Large crops at a time without gradients, which bounds the memory: on a GPU, few are bound by the
@@ -53,8 +55,8 @@ class TeacherTargets:
         masks: The patches of the 2n crops that are hidden from the student.
         cls: (2n, K) targets of CLS tokens.
         patches: (M, K) targets of the M masked patches, in the order of `masks`.
-        references: (B, 2, D) the student's CLS features of the whole global batch, without
-            gradients; empty without KoLeo.
+        koleo: KoLeo of the student's CLS features (B, 2, D) of the whole global batch; None where
+            it has no weight.
     """
 
     first_slot: int
@@ -63,7 +65,7 @@ class TeacherTargets:
     masks: masks.PatchMasks
     cls: torch.Tensor
     patches: torch.Tensor
-    references: torch.Tensor
+    koleo: BatchLoss | None
 
     def take(self, batch_slots: Positions) -> "TeacherTargets":
         """Return the part of these consecutive batch slots, all of them among the n."""
@@ -118,9 +120,7 @@ class DinoTask:
     def begin_step(self, batch: Positions, batch_slots: Positions, step: int) -> None:
         """Compute the targets of this rank's images, centred over the global batch; collective."""
         images = self.reader.images(batch[batch_slots])
-        large = self._draw_crops(
-            images, batch_slots, step, range(N_LARGE), self.crops.size, "global"
-        )
+        large = self._draw_crops(images, batch_slots, step, 0, _LARGE, self.crops.size)
         hidden = self._draw_masks(batch_slots, step)
         cls_logits, patch_logits = self._teacher_outputs(large, hidden)
         temperature = self.teacher_temperature(step)
@@ -131,7 +131,7 @@ class DinoTask:
             masks=hidden,
             cls=self._centered(cls_logits, 0, temperature),
             patches=self._centered(patch_logits, 1, temperature),
-            references=self._references(large, hidden),
+            koleo=self._koleo_of_batch(large, hidden),
         )
 
     def loss(
@@ -139,10 +139,8 @@ class DinoTask:
     ) -> torch.Tensor:
         """Return the weighted sum of DINO, iBOT, label and KoLeo losses, summed over the images."""
         config, targets = self.config, self._targets_of(batch_slots)
-        small_streams = range(N_LARGE, N_LARGE + config.explora_local_crops)
-        small = self._draw_crops(
-            targets.images, batch_slots, step, small_streams, self.small_size, "local"
-        )
+        kinds = ("small",) * config.explora_local_crops
+        small = self._draw_crops(targets.images, batch_slots, step, N_LARGE, kinds, self.small_size)
         hidden = targets.masks
         outputs: StudentOutputs = model(targets.large, small, hidden.hidden, hidden.places)
 
@@ -151,8 +149,10 @@ class DinoTask:
             terms.append(config.explora_ibot_weight * self._ibot(outputs, targets))
         if outputs.class_logits is not None:
             terms.append(self.crops.label_loss(outputs.class_logits, positions))
-        if config.explora_koleo_weight:
-            terms.append(config.explora_koleo_weight * self._koleo(outputs, targets, batch_slots))
+        if targets.koleo is not None:
+            slots = torch.from_numpy(batch_slots)
+            features = outputs.cls.float().view(len(slots), N_LARGE, -1)
+            terms.append(config.explora_koleo_weight * targets.koleo.part(features, slots))
 
         return sum(terms[1:], start=terms[0])
 
@@ -175,12 +175,12 @@ class DinoTask:
         images: torch.Tensor,
         batch_slots: Positions,
         step: int,
-        streams: range,
+        first_stream: int,
+        kinds: Sequence[str],
         size: int,
-        strength: str,
     ) -> torch.Tensor:
-        """Return crops (n * len(streams), 3, size, size); those of an image are adjacent."""
-        if not streams:
+        """Return crops (n * len(kinds), 3, size, size); those of an image are adjacent."""
+        if not kinds:
             return torch.empty((0, 3, size, size), device=self.world.device)
 
         crops = [
@@ -189,10 +189,10 @@ class DinoTask:
                 batch_slots,
                 (self.config.seed, step, stream),
                 size,
-                strength,
+                kind,
                 self.batch_size,
             )
-            for stream in streams
+            for stream, kind in enumerate(kinds, first_stream)
         ]
         return torch.stack(crops, dim=1).flatten(0, 1)
 
@@ -226,10 +226,10 @@ class DinoTask:
         )
 
     @torch.no_grad()
-    def _references(self, large: torch.Tensor, hidden: masks.PatchMasks) -> torch.Tensor:
-        """Return the student's CLS features (B, 2, D) of the global batch's large crops."""
+    def _koleo_of_batch(self, large: torch.Tensor, hidden: masks.PatchMasks) -> BatchLoss | None:
+        """Return KoLeo of the global batch's large crops, first and second ones apart."""
         if not self.config.explora_koleo_weight:
-            return large.new_empty((0, N_LARGE, 0))
+            return None
 
         backbone = self.student.backbone
         parts = self._in_parts(
@@ -238,8 +238,13 @@ class DinoTask:
         cls = torch.cat(parts).float()
 
         own = cls.view(-1, N_LARGE, cls.shape[1])
+        features = self.world.gather_rows(own, self.batch_size).to(large.device)
 
-        return self.world.gather_rows(own, self.batch_size).to(large.device)
+        def mean_loss(crops: torch.Tensor) -> torch.Tensor:
+            of_crops = [objectives.koleo(crop) for crop in crops.unbind(1)]
+            return torch.stack(of_crops).sum(dim=0).mean()
+
+        return BatchLoss.of(features, mean_loss)
 
     def _in_parts(
         self,
@@ -304,18 +309,3 @@ class DinoTask:
         )
         losses = objectives.cross_entropy(outputs.patch_logits, targets.patches)
         return (losses * weights).sum() / N_LARGE
-
-    def _koleo(
-        self, outputs: StudentOutputs, targets: TeacherTargets, batch_slots: Positions
-    ) -> torch.Tensor:
-        """Return KoLeo of each large crop's CLS features, summed over crops and images."""
-        own = torch.from_numpy(batch_slots).to(outputs.cls.device)
-        features = outputs.cls.view(len(batch_slots), N_LARGE, -1)
-        first, second = (
-            objectives.koleo(of_crop, references, own).sum()
-            for of_crop, references in zip(
-                features.unbind(1), targets.references.unbind(1), strict=True
-            )
-        )
-
-        return first + second

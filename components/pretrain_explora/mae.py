@@ -157,7 +157,7 @@ class MaeTask:
         seed, size = self.config.seed, self.crops.size
         images = self.reader.images(positions)
         pixels = self.crops.draw(
-            images, batch_slots, (seed, step, MaeStream.CROP), size, "crop", self.batch_size
+            images, batch_slots, (seed, step, MaeStream.CROP), size, "plain", self.batch_size
         )
         order = masks.random_order(
             (seed, step, MaeStream.PATCH_ORDER), self.batch_size, self.n_patches

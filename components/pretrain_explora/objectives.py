@@ -71,31 +71,22 @@ def cross_entropy(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
     return -(targets * F.log_softmax(logits.float() / STUDENT_TEMPERATURE, dim=-1)).sum(dim=-1)
 
 
-def koleo(features: torch.Tensor, references: torch.Tensor, own: torch.Tensor) -> torch.Tensor:
-    """Return -log of the distance to the nearest reference of another image.
+def koleo(features: torch.Tensor) -> torch.Tensor:
+    """Return -log of each image's distance to its nearest neighbour in the batch, (B,) float32.
 
-    In Sablayrolles et al. 2019 (arXiv 1806.03198, equation 2), gradients flow through the neighbour
-    too, which is sought in the batch of one process; here the loss is a function of the global
-    batch. The references are the student's: with a lagging teacher's features as references, all
-    features could escape together in one direction.
-
-    Args:
-        features: (n, D) of the student.
-        references: (B, D) of the student for the global batch, without gradients.
-        own: (n,) rows of `references` that belong to the same images.
-
-    Returns:
-        (n,) float32; zeros for a global batch of one image.
+    Sablayrolles et al. 2019 (arXiv 1806.03198, equation 2), of features (B, D) that are scaled to
+    unit length; zeros for a batch of one image. Gradients flow through the image and through its
+    neighbour.
     """
-    if len(references) < 2:
+    if len(features) < 2:
         return features.sum(dim=1) * 0
 
-    features = F.normalize(features.float(), dim=1)
-    references = F.normalize(references.float(), dim=1)
+    # Half precision would not tell near neighbours apart.
+    with torch.autocast(features.device.type, enabled=False):
+        z = F.normalize(features.float(), dim=1)
+        similarity = z.detach() @ z.detach().T
+        # Below any cosine: an image is not its own neighbour.
+        similarity.fill_diagonal_(-2.0)
+        distance = F.pairwise_distance(z, z[similarity.argmax(dim=1)], eps=_EPSILON)
 
-    similarity = features.detach() @ references.T
-    # Below any cosine: an image is not its own neighbour.
-    similarity[torch.arange(len(features), device=own.device), own] = -2.0
-    nearest = references[similarity.argmax(dim=1)]
-
-    return -torch.log(F.pairwise_distance(features, nearest, eps=_EPSILON) + _EPSILON)
+    return -torch.log(distance + _EPSILON)

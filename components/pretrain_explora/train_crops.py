@@ -8,10 +8,10 @@ import numpy.typing as npt
 import torch
 from torch.nn import functional as F
 
+from components.pretrain_explora import crop_augmentation
 from components.shared.data.train_images import TrainImages
 from components.shared.training.loop.read_ahead import ReadAhead
 from components.shared.training.loop.sampler import step_rng
-from components.shared.vision import augmentation as augment
 
 Positions = npt.NDArray[np.int64]
 
@@ -54,7 +54,7 @@ class TrainCrops:
         batch_slots: Positions,
         key: tuple[int, int, int],
         size: int,
-        strength: str,
+        kind: str,
         batch_size: int,
     ) -> torch.Tensor:
         """Return one random crop of each image, a function of `key` and batch slot alone.
@@ -64,15 +64,17 @@ class TrainCrops:
             batch_slots: (n,) their positions in the global batch.
             key: (seed, step, stream).
             size: Side of the crops in pixels.
-            strength: One of `augment.STRENGTHS`.
+            kind: One of `crop_augmentation.KINDS`.
             batch_size: Size of the global batch.
 
         Returns:
             (n, 3, size, size) float32, normalised.
         """
-        parameters = augment.draw(step_rng(*key), batch_size, strength).take(batch_slots)
+        parameters = crop_augmentation.draw(step_rng(*key), batch_size, kind).take(batch_slots)
         oversampling = self.images.image_size // self.size
-        return self._normalised(augment.apply(images, parameters, size, oversampling=oversampling))
+        return self._normalised(
+            crop_augmentation.apply(images, parameters, size, oversampling=oversampling)
+        )
 
     def label_loss(self, logits: torch.Tensor, positions: Positions) -> torch.Tensor:
         """Return the cross-entropy, averaged over an image's crops and summed over the images.

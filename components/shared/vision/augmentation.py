@@ -36,17 +36,11 @@ class _Strength:
     p_noise: float
     p_jpeg: float
     min_quality: int
-    max_scale: float = 1.0
 
 
 STRENGTHS = {
     "moderate": _Strength(0.6, 10.0, 0.25, 0.1, 0.1, 0.25, 60),
     "aggressive": _Strength(0.2, 20.0, 0.5, 0.3, 0.3, 0.5, 30),
-    # Crops of self-supervised training: DINOv2's large and small ones, and MAE's, which has no
-    # further augmentation.
-    "global": _Strength(0.32, 0.0, 0.4, 0.5, 0.0, 0.0, 95),
-    "local": _Strength(0.05, 0.0, 0.4, 0.5, 0.0, 0.0, 95, 0.32),
-    "crop": _Strength(0.2, 0.0, 0.0, 0.0, 0.0, 0.0, 95),
 }
 _MIN_BLUR_SIGMA, _MAX_BLUR_SIGMA = 0.3, 2.0  # pixels
 _MIN_NOISE, _MAX_NOISE = 0.01, 0.06  # standard deviation of pixel values in [0, 1]
@@ -91,7 +85,7 @@ def draw(rng: np.random.Generator, count: int, strength: str) -> Augmentation:
     def sometimes(probability: float, values: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
         return np.where(rng.random(count) < probability, values, 0.0)
 
-    scale = np.sqrt(rng.uniform(ranges.min_scale, ranges.max_scale, count))
+    scale = np.sqrt(rng.uniform(ranges.min_scale, 1.0, count))
     centre = rng.uniform(-1.0, 1.0, (count, 2)) * (1.0 - scale)[:, None]
     flip = rng.random(count) < 0.5
 
@@ -116,68 +110,53 @@ def draw(rng: np.random.Generator, count: int, strength: str) -> Augmentation:
     )
 
 
-def apply(
-    images: torch.Tensor,
-    parameters: Augmentation,
-    size: int | None = None,
-    *,
-    oversampling: int = 1,
-) -> torch.Tensor:
+def apply(images: torch.Tensor, parameters: Augmentation) -> torch.Tensor:
     """Return the images, each augmented by its own parameters; always in float32.
 
     Args:
         images: (B, S, S, 3) uint8.
         parameters: Parameters of B images.
-        size: Side of the result in pixels; S by default.
-        oversampling: Samples per pixel in each direction. Where `size` is much smaller than the
-            crop, more than one prevents aliasing.
 
     Returns:
-        (B, 3, size, size) float32 in [0, 1].
+        (B, 3, S, S) float32 in [0, 1].
     """
-    # Less precision would make the result depend on what surrounds the call.
+    # Half precision would make the result depend on the surrounding autocast.
     with single_precision(images.device):
-        return _augmented(images, parameters, size or images.shape[1], oversampling)
+        return _augmented(images, parameters)
 
 
-def _augmented(
-    images: torch.Tensor, parameters: Augmentation, size: int, oversampling: int
-) -> torch.Tensor:
+def _augmented(images: torch.Tensor, parameters: Augmentation) -> torch.Tensor:
     device = images.device
-    x_BCHW = images.permute(0, 3, 1, 2).float().div_(255)
-
-    x_BCHW = _resample(x_BCHW, parameters, size * oversampling)
-    if oversampling > 1:
-        x_BCHW = F.avg_pool2d(x_BCHW, oversampling)
+    x_BCHW = _resample(images.permute(0, 3, 1, 2).float().div_(255), parameters)
 
     if (parameters.colour != 1).any():
-        x_BCHW = _adjust_colour(x_BCHW, _on(device, parameters.colour))
+        x_BCHW = adjust_colour(x_BCHW, copied_to(device, parameters.colour))
 
     # Only the images that drew a blur, noise or compression pay for it.
     blurred = np.flatnonzero(parameters.sigma)
     if len(blurred):
-        rows = _on(device, blurred)
-        x_BCHW[rows] = _blur(x_BCHW[rows], _on(device, parameters.sigma[blurred]))
+        rows = copied_to(device, blurred)
+        x_BCHW[rows] = blur(x_BCHW[rows], copied_to(device, parameters.sigma[blurred]))
 
     noisy = np.flatnonzero(parameters.noise)
     if len(noisy):
-        rows, deviation = _on(device, noisy), _on(device, parameters.noise[noisy])
+        rows, deviation = copied_to(device, noisy), copied_to(device, parameters.noise[noisy])
         x_BCHW[rows] = _add_noise(x_BCHW[rows], deviation, parameters.noise_seed[noisy])
 
     compressed = np.flatnonzero(parameters.quality)
     if len(compressed):
-        rows = _on(device, compressed)
-        x_BCHW[rows] = jpeg(x_BCHW[rows], _on(device, parameters.quality[compressed]))
+        rows = copied_to(device, compressed)
+        x_BCHW[rows] = jpeg(x_BCHW[rows], copied_to(device, parameters.quality[compressed]))
 
     return x_BCHW.clamp_(0, 1)
 
 
-def _on(device: torch.device, values: npt.NDArray[Any]) -> torch.Tensor:
+def copied_to(device: torch.device, values: npt.NDArray[Any]) -> torch.Tensor:
     """Copy a small array to the device, without waiting for what the device has to do before."""
     return torch.from_numpy(values).to(device, non_blocking=True)
 
 
-def _resample(x_BCHW: torch.Tensor, parameters: Augmentation, size: int) -> torch.Tensor:
+def _resample(x_BCHW: torch.Tensor, parameters: Augmentation) -> torch.Tensor:
     """Crop, flip and rotate in one bilinear resampling; pixels outside the image are black."""
     cosine, sine = np.cos(parameters.radians), np.sin(parameters.radians)
     scale, dx, dy = parameters.crop.T
@@ -188,31 +167,31 @@ def _resample(x_BCHW: torch.Tensor, parameters: Augmentation, size: int) -> torc
         [scale * cosine * mirror, -scale * sine, dx],
         [scale * sine * mirror, scale * cosine, dy],
     ]
-    theta = _on(x_BCHW.device, np.array(rows, dtype=np.float32).transpose(2, 0, 1))
-    grid = F.affine_grid(theta, [*x_BCHW.shape[:2], size, size], align_corners=False)
+    theta = copied_to(x_BCHW.device, np.array(rows, dtype=np.float32).transpose(2, 0, 1))
+    grid = F.affine_grid(theta, list(x_BCHW.shape), align_corners=False)
 
     return F.grid_sample(x_BCHW, grid, mode="bilinear", padding_mode="zeros", align_corners=False)
 
 
-def _adjust_colour(x_BCHW: torch.Tensor, factors: torch.Tensor) -> torch.Tensor:
+def adjust_colour(x_BCHW: torch.Tensor, factors: torch.Tensor) -> torch.Tensor:
     """Scale brightness, contrast and saturation by `factors` (B, 3), clamping after each."""
     brightness, contrast, saturation = (factors[:, i].view(-1, 1, 1, 1) for i in range(3))
     x_BCHW = (x_BCHW * brightness).clamp_(0, 1)
 
-    mean = _luminance(x_BCHW).mean(dim=(2, 3), keepdim=True)
+    mean = luminance(x_BCHW).mean(dim=(2, 3), keepdim=True)
     x_BCHW = ((x_BCHW - mean) * contrast).add_(mean).clamp_(0, 1)
 
-    grey = _luminance(x_BCHW)
+    grey = luminance(x_BCHW)
     return ((x_BCHW - grey) * saturation).add_(grey).clamp_(0, 1)
 
 
-def _luminance(x_BCHW: torch.Tensor) -> torch.Tensor:
+def luminance(x_BCHW: torch.Tensor) -> torch.Tensor:
     """Return the luma (B, 1, H, W) of ITU-R BT.601."""
     weights = _constants(x_BCHW.device).to_ycbcr[0].view(1, 3, 1, 1)
     return (x_BCHW * weights).sum(dim=1, keepdim=True)
 
 
-def _blur(x_BCHW: torch.Tensor, sigma: torch.Tensor) -> torch.Tensor:
+def blur(x_BCHW: torch.Tensor, sigma: torch.Tensor) -> torch.Tensor:
     """Blur each image by its own `sigma` (B,): two grouped one-dimensional convolutions."""
     count, channels, height, width = x_BCHW.shape
     offsets = torch.arange(-_BLUR_RADIUS, _BLUR_RADIUS + 1, device=x_BCHW.device)

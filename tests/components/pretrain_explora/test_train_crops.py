@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 
+from components.pretrain_explora import crop_augmentation
 from components.pretrain_explora.train_crops import TrainCrops
 from components.shared.data.train_images import TrainImages
 from components.shared.training.loop.distributed import World
@@ -18,15 +19,15 @@ def _crops() -> TrainCrops:
     )
 
 
-@pytest.mark.parametrize("strength", ["global", "local", "crop"])
-def test_a_crop_depends_on_its_place_in_the_global_batch_alone(strength: str) -> None:
+@pytest.mark.parametrize("kind", list(crop_augmentation.KINDS))
+def test_a_crop_depends_on_its_place_in_the_global_batch_alone(kind: str) -> None:
     crops, key = _crops(), (3, 5, 1)
     images = torch.from_numpy(crops.images.images(np.arange(8)))
-    whole = crops.draw(images, np.arange(8), key, 12, strength, 8)
-    part = crops.draw(images[4:6], np.array([4, 5]), key, 12, strength, 8)
+    whole = crops.draw(images, np.arange(8), key, 12, kind, 8)
+    part = crops.draw(images[4:6], np.array([4, 5]), key, 12, kind, 8)
     torch.testing.assert_close(part, whole[4:6])
     assert whole.shape == (8, 3, 12, 12)
-    assert not torch.equal(whole, crops.draw(images, np.arange(8), (3, 6, 1), 12, strength, 8))
+    assert not torch.equal(whole, crops.draw(images, np.arange(8), (3, 6, 1), 12, kind, 8))
 
 
 def test_undistorted_pixels_are_normalised() -> None:

@@ -40,15 +40,6 @@ def test_half_precision_around_it_changes_nothing() -> None:
     assert torch.equal(half, augment.apply(images, parameters))
 
 
-def test_what_is_much_smaller_than_its_source_keeps_no_false_structure() -> None:
-    board = torch.from_numpy(np.indices((90, 90)).sum(axis=0) % 2 * 255).to(torch.uint8)
-    images = board[None, :, :, None].expand(8, 90, 90, 3)
-    parameters = augment.draw(np.random.default_rng(0), 8, "crop")
-    plain, smooth = (augment.apply(images, parameters, 30, oversampling=n) for n in (1, 3))
-    assert plain.shape == smooth.shape == (8, 3, 30, 30)
-    assert smooth.std() < 0.3 * plain.std()
-
-
 def test_an_image_is_distorted_alike_whatever_batch_it_is_in() -> None:
     images = _scene(16)
     parameters = augment.draw(np.random.default_rng(3), 16, "aggressive")
