@@ -25,7 +25,7 @@ ENGINE_FILE = $(call quoted,$(value ENGINE))
 WORKERS ?= 2
 PYTEST = $(BIN)/python -m pytest -n $(call quoted,$(value WORKERS)) --dist worksteal
 
-.PHONY: help install run test test-all test-containers test-faults test-faults-nightly test-chaos images upload submit status logs download \
+.PHONY: help install run test test-all test-gpu test-containers test-faults test-faults-nightly test-chaos images upload submit status logs download \
 	doctor schedule compile lint bench docs lock sbom audit clean clean-runs
 .DEFAULT_GOAL := help
 
@@ -80,6 +80,10 @@ test-faults-nightly: ## the same with 300 kills
 
 test-chaos: $(TEST_STAMP) ## disturb runs of the demo pipeline at random for an hour, or MINUTES=...; a seed as ARGS="--seed 1"
 	$(BIN)/python -m tests.chaos --minutes $(call quoted,$(or $(value MINUTES),60)) $(ARGS)
+
+# OUT=folder keeps the results. Where nothing can be installed: `python -m tests.gpu --out folder`, with what is there.
+test-gpu: $(TEST_STAMP) ## check and time the GPU path, 8 minutes on one card; without a GPU it says what it skips
+	$(BIN)/python -m tests.gpu $(call option,OUT,--out,) $(ARGS)
 
 # A session of its own for the engine's settings; where no engine can run, the tests are skipped and say so.
 test-containers: $(TEST_STAMP) ## build the images and run the pipeline inside them (starts a Docker engine where none runs)

@@ -31,7 +31,7 @@ SETS: dict[str, tuple[str, ...]] = {
 PARTS = ("torch", "cuda")
 # Their authors publish these as source only: they are built from hashed sources. Others are wheels.
 SOURCE_ONLY = ("kfp-server-api",)
-_OF_CUDA = re.compile(r"cuda-|nvidia-|triton$")
+_OF_CUDA = re.compile(r"cuda-|nvidia-(?!ml-py$)|triton$")  # nvidia-ml-py is a package of ours
 _PYTHON = "3.11.5"  # the least that the packages of all sets accept
 _MACHINES = {"linux": ("x86_64", "aarch64"), "darwin": ("x86_64", "arm64")}
 _PIN = re.compile(r"(?P<name>[\w.-]+)==(?P<version>[^\s;]+)(?: *; *(?P<marker>[^\\]+?))? *\\?$")

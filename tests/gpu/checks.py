@@ -1,0 +1,197 @@
+"""Checks of the GPU path: a GPU computes what a CPU does, again and again, in little memory.
+
+Each function takes a `Workload`, raises AssertionError, and returns what it measured. On a CPU they
+compare it with itself, which rehearses them (`n_gpus_needed`).
+"""
+
+import json
+import time
+from collections.abc import Callable
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import torch
+from safetensors.torch import load_file
+
+from components.shared.models.backbone import load_backbone, tokens_of
+from components.shared.training.launch.torchrun import launch
+from components.shared.training.loop.sampler import step_rng
+from components.shared.training.loop.state import Position, capture, restore
+from components.shared.vision import augmentation, corruptions
+from tests.gpu.workload import (
+    FAMILIES,
+    Workload,
+    deterministic,
+    part,
+    tf32,
+    trained,
+    weights,
+)
+
+Found = dict[str, Any]
+_CPU = torch.device("cpu")
+_RANK = "tests.gpu.rank"
+
+
+def augmented_images_are_those_of_a_cpu(work: Workload) -> Found:
+    """Mean difference of pixels in [0, 1] below 1e-3: less than a third of a grey level."""
+    found: Found = {}
+    images = torch.from_numpy(part(work.data, 8))
+    for strength in augmentation.STRENGTHS:
+        drawn = augmentation.draw(step_rng(0, 1, 1), 8, strength)
+        ours = augmentation.apply(images.to(work.device), drawn).cpu()
+        found[strength] = float((ours - augmentation.apply(images, drawn)).abs().mean())
+    assert max(found.values()) < 1e-3, found
+    return found
+
+
+def corrupted_images_are_those_of_a_cpu(work: Workload) -> Found:
+    """Mean difference below 4e-3: one grey level, as JPEG and rounding may turn over."""
+    found: Found = {}
+    images = torch.from_numpy(part(work.data, 4))
+    for severity in corruptions.SEVERITIES:
+        drawn = corruptions.draw(step_rng(0, severity, 4), 4, severity)
+        ours = corruptions.corrupt(images.to(work.device), drawn, work.image_size).cpu()
+        theirs = corruptions.corrupt(images, drawn, work.image_size)
+        found[str(severity)] = float((ours - theirs).abs().mean())
+    assert max(found.values()) < 4e-3, found
+    return found
+
+
+def tokens_are_those_of_a_cpu(work: Workload) -> Found:
+    """Largest difference of tokens, which are of the order of 1, in each precision."""
+    limits = {"fp32": 1e-3, "tf32": 5e-2, "bf16": 0.3}
+    found: Found = {}
+    size = work.image_size
+    pixels = torch.randn(4, 3, size, size, generator=torch.Generator().manual_seed(0))
+    for family in FAMILIES:
+        model = load_backbone(str(work.backbone("S", family))).eval()
+        with torch.no_grad():
+            expected = tokens_of(model, pixels)
+            model.to(work.device)
+            for precision in limits:
+                half = precision == "bf16"
+                autocast = torch.autocast(work.device.type, torch.bfloat16, enabled=half)
+                with tf32(precision == "tf32"), autocast:
+                    tokens = tokens_of(model, pixels.to(work.device)).float().cpu()
+                found[f"{family}/{precision}"] = float((tokens - expected).abs().max())
+    for name, difference in found.items():
+        assert difference < limits[name.split("/")[1]], found
+    return found
+
+
+def equal_trainings_are_equal_to_the_bit(work: Workload) -> Found:
+    """With `deterministic=true`."""
+    with deterministic(True):
+        for family in FAMILIES:
+            one, two = (_trained(work, family) for _ in range(2))
+            assert torch.equal(one, two), f"{family}: {float((one - two).abs().max()):.3g}"
+    return {"differences": 0}
+
+
+def micro_batches_change_rounding_only(work: Workload) -> Found:
+    """Mean difference of the weights below 1e-6."""
+    found: Found = {}
+    for family in FAMILIES:
+        whole = _trained(work, family)
+        parts = _trained(work, family, micro_batch_size=max(1, work.batch_size // 4))
+        found[family] = float((whole - parts).abs().mean())
+    assert max(found.values()) < 1e-6, found
+    return found
+
+
+def a_resumed_training_ends_with_the_same_bits(work: Workload) -> Found:
+    """Through a checkpoint's state, with `deterministic=true`."""
+    options: dict[str, Any] = {"mode": "lora", "precision": "bf16", "micro_batch_size": 4}
+    with deterministic(True):
+        whole = trained(work.trainer("S", **options), range(4))
+        first = trained(work.trainer("S", **options), range(2))
+        position = Position(best=first.averaged_weights(), best_value=0.0, losses=[0.0, 0.0])
+        state = capture(first, position, work.world)
+
+        again = work.trainer("S", **options)
+        empty = Position(best=again.averaged_weights(), best_value=0.0)
+        exactness = restore(state, again, empty, work.world)
+        trained(again, range(2, 4))
+    assert exactness == "identical to an uninterrupted training"
+    assert torch.equal(weights(whole), weights(again))
+    return {"exactness": exactness}
+
+
+def little_memory_halves_the_micro_batch_and_keeps_the_weights(work: Workload) -> Found:
+    """The process may use a part of what the training takes; features are extracted in it too."""
+    total = torch.cuda.get_device_properties(work.device).total_memory
+    found: Found = {}
+    for mode in ("lora", "full"):
+        options: dict[str, Any] = {"mode": mode, "global_batch_size": 64, "micro_batch_size": 64}
+        work.forget()
+        expected = weights(trained(work.trainer("S", **options), range(3)))
+        peak = torch.cuda.max_memory_allocated()
+        for share in (0.8, 0.5, 0.35):
+            work.forget()
+            torch.cuda.set_per_process_memory_fraction(min(1.0, share * peak / total))
+            try:
+                trainer = trained(work.trainer("S", **options), range(3))
+                difference = float((weights(trainer) - expected).abs().max())
+                found[f"{mode}/{share}"] = {"micro_batch": trainer.micro_batch_size}
+                assert trainer.micro_batch_size < 64, found
+                assert difference < 1e-3, (found, difference)
+                del trainer
+            finally:
+                torch.cuda.set_per_process_memory_fraction(1.0)
+    return found
+
+
+def a_process_starts_and_joins_its_group(work: Workload) -> Found:
+    """Under torchrun: imports, the device's context, a group (NCCL on a GPU), its sums, steps."""
+    seconds, _ = _launched(work, 1)
+    return {"start_and_three_steps_s": seconds}
+
+
+def two_gpus_train_the_weights_of_one(work: Workload) -> Found:
+    """Largest difference below 1e-4; never run so far: no machine with two cards was at hand."""
+    (one_seconds, one), (two_seconds, two) = _launched(work, 1), _launched(work, 2)
+    differences = {name: float((one[name] - two[name]).abs().max()) for name in one}
+    assert max(differences.values()) < 1e-4, differences
+    return {"one_s": one_seconds, "two_s": two_seconds}
+
+
+def _trained(work: Workload, family: str, **changes: Any) -> torch.Tensor:
+    options = {"mode": "lora", "micro_batch_size": work.batch_size} | changes
+    work.forget()
+    return weights(trained(work.trainer("S", family, **options), range(work.n_steps)))
+
+
+def _launched(work: Workload, n_processes: int) -> tuple[float, dict[str, torch.Tensor]]:
+    """Seconds of a small training in processes of its own, and its weights."""
+    with TemporaryDirectory() as folder:
+        job = Path(folder, "job.json")
+        backbone = work.backbone("S")
+        job.write_text(json.dumps({"backbone": str(backbone)}), encoding="utf-8")
+        began = time.perf_counter()
+        launch(_RANK, job, n_processes=n_processes)
+        return time.perf_counter() - began, load_file(job.with_name("weights.safetensors"))
+
+
+CHECKS: tuple[Callable[[Workload], Found], ...] = (
+    augmented_images_are_those_of_a_cpu,
+    corrupted_images_are_those_of_a_cpu,
+    tokens_are_those_of_a_cpu,
+    a_process_starts_and_joins_its_group,
+    equal_trainings_are_equal_to_the_bit,
+    micro_batches_change_rounding_only,
+    a_resumed_training_ends_with_the_same_bits,
+    little_memory_halves_the_micro_batch_and_keeps_the_weights,
+    two_gpus_train_the_weights_of_one,
+)
+# GPUs without which a check says nothing, by its name.
+_N_GPUS = {
+    little_memory_halves_the_micro_batch_and_keeps_the_weights.__name__: 1,
+    two_gpus_train_the_weights_of_one.__name__: 2,
+}
+
+
+def n_gpus_needed(check: Callable[[Workload], Found]) -> int:
+    """Return how many GPUs a check needs; 0: a CPU rehearses it."""
+    return _N_GPUS.get(check.__name__, 0)

@@ -1,0 +1,219 @@
+"""Data, backbones and trainings that the checks and timings of the GPU path share.
+
+Backbones have random weights and images random pixels: speed, memory and numerics do not depend on
+what they show, and nothing is downloaded. A small workload runs all of it on a CPU.
+"""
+
+import contextlib
+import functools
+import gc
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from transformers import Dinov2Config, Dinov2Model, DINOv3ViTConfig, DINOv3ViTModel
+
+from components.shared.contracts.artifacts import Manifest
+from components.shared.data.dataset import Dataset, map_shards, write_shards
+from components.shared.models.classifier import Classifier
+from components.shared.training.loop.distributed import World
+from components.shared.training.loop.inference import SplitData
+from components.shared.training.loop.trainer import Trainer
+from components.train_baseline.config import TrainBaselineConfig
+from components.train_baseline.tasks import ImageTask
+from components.train_baseline.train import build
+
+FAMILIES = ("dinov2", "dinov3_vit")
+# Width, depth and heads of the published backbones.
+_SHAPES = {"S": (384, 12, 6), "B": (768, 12, 12), "L": (1024, 24, 16)}
+_SMALL_SHAPES = {"S": (32, 2, 2)}
+
+
+@dataclass(frozen=True)
+class Workload:
+    """What is checked, where, and how much of it.
+
+    Attributes:
+        folder: For images and backbones.
+        device: Where the checks compute; they compare it with a CPU.
+        small: A rehearsal on a CPU: two blocks, small images, few steps.
+        batch: Images of a step; 0: few.
+    """
+
+    folder: Path
+    device: torch.device
+    small: bool = False
+    batch: int = 0
+
+    @property
+    def on_gpu(self) -> bool:
+        """Whether the device is a GPU."""
+        return self.device.type == "cuda"
+
+    @property
+    def world(self) -> World:
+        """A group of one."""
+        return World(0, 1, self.device)
+
+    @property
+    def sizes(self) -> tuple[str, ...]:
+        """Names of the backbones' sizes."""
+        return tuple(_SMALL_SHAPES if self.small else _SHAPES)
+
+    @property
+    def n_steps(self) -> int:
+        """Steps of a training whose weights are compared."""
+        return 2 if self.small else 4
+
+    @property
+    def image_size(self) -> int:
+        """Side of the images in pixels."""
+        return 56 if self.small else 224
+
+    @property
+    def batch_size(self) -> int:
+        """Images of a step."""
+        return self.batch or (8 if self.small else 32)
+
+    @functools.cached_property
+    def data(self) -> Dataset:
+        """Random images in memory-mapped shards."""
+        return self._dataset(self.image_size, 48 if self.small else 2048)
+
+    def _dataset(self, size: int, count: int) -> Dataset:
+        folder = self.folder / f"images-{size}"
+        if not folder.exists():
+            folder.mkdir()
+            base = np.random.default_rng(0).integers(0, 256, (size, size, 3), dtype=np.uint8)
+            write_shards(folder, (np.roll(base, i, 0) for i in range(count)), count, size)
+        shards = map_shards(folder, count, size)
+        return Dataset(folder, cast(Manifest, None), ("None", "Roadwork"), size, [], shards)
+
+    @functools.cached_property
+    def split(self) -> SplitData:
+        """All images, half of each class."""
+        count = sum(len(shard) for shard in self.data.shards)
+        return SplitData(self.data, np.arange(count), np.arange(count) % 2)
+
+    def backbone(self, size: str, family: str = "dinov2") -> Path:
+        """A folder with a random backbone, as pretrained ones are distributed."""
+        folder = self.folder / f"{family}-{size}"
+        if not folder.exists():
+            _random_backbone((_SMALL_SHAPES if self.small else _SHAPES)[size], family, folder)
+        return folder
+
+    def config(self, **changes: Any) -> TrainBaselineConfig:
+        """A configuration of many epochs, so that no step is the last."""
+        values = {"epochs": 1000, "global_batch_size": self.batch_size, "n_processes": 1}
+        return TrainBaselineConfig(**(values | changes))
+
+    def classifier(self, size: str, config: TrainBaselineConfig, family: str) -> Classifier:
+        """A classifier on the device, the same for equal arguments."""
+        torch.manual_seed(0)
+        folder = self.backbone(size, family)
+        return build(config, self.data, folder).to(self.device)
+
+    def trainer(self, size: str, family: str = "dinov2", **changes: Any) -> Trainer:
+        """A training that has not begun; `changes` are options of train_baseline."""
+        config = self.config(**changes)
+        task = ImageTask(
+            config, self.classifier(size, config, family), self.split, self.split, self.world
+        )
+        return Trainer(task, config, self.world)
+
+    def wait(self) -> None:
+        """Wait until the device has done its work."""
+        if self.on_gpu:
+            torch.cuda.synchronize(self.device)
+
+    def forget(self) -> None:
+        """Free what is no longer used, and begin to measure the peak of memory anew."""
+        gc.collect()
+        if self.on_gpu:
+            torch.cuda.empty_cache()
+            torch.cuda.reset_peak_memory_stats()
+
+    @property
+    def peak_gib(self) -> float | None:
+        """Most memory that tensors took since `forget`; None on a CPU."""
+        return torch.cuda.max_memory_allocated() / 2**30 if self.on_gpu else None
+
+
+def weights(trainer: Trainer) -> torch.Tensor:
+    """All trained weights, (n,) float64 on the CPU."""
+    return torch.cat([p.detach().flatten().double().cpu() for p in trainer.parameters])
+
+
+def trained(trainer: Trainer, steps: range) -> Trainer:
+    """Train some steps."""
+    for step in steps:
+        trainer.step(step)
+    trainer.close()
+    return trainer
+
+
+@contextlib.contextmanager
+def deterministic(on: bool) -> Iterator[None]:
+    """Compute so that equal inputs give equal bits, as `deterministic=true` does."""
+    before = torch.are_deterministic_algorithms_enabled()
+    torch.use_deterministic_algorithms(on)
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(before)
+
+
+@contextlib.contextmanager
+def tf32(on: bool) -> Iterator[None]:
+    """Let fp32 products of a GPU use TF32."""
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("high" if on else "highest")
+    try:
+        yield
+    finally:
+        torch.set_float32_matmul_precision(before)
+
+
+def part(data: Dataset, count: int) -> npt.NDArray[np.uint8]:
+    """The first images, (count, S, S, 3)."""
+    return data.images(np.arange(count))
+
+
+def without_reading(task: ImageTask, images: torch.Tensor) -> ImageTask:
+    """The task on images (B, S, S, 3) that are on the device already: reading costs nothing."""
+    task.train = cast(SplitData, _Ready(task.train, images))
+    return task
+
+
+@dataclass(frozen=True)
+class _Ready:
+    """A split whose first images stand for any that are asked for."""
+
+    part: SplitData
+    pixels: torch.Tensor
+
+    def __len__(self) -> int:
+        return len(self.part)
+
+    @property
+    def labels(self) -> npt.NDArray[np.int64]:
+        return self.part.labels
+
+    def images(self, rows: npt.NDArray[np.int64], device: torch.device) -> torch.Tensor:
+        return self.pixels[: len(rows)]
+
+
+def _random_backbone(shape: tuple[int, int, int], family: str, folder: Path) -> None:
+    width, depth, heads = shape
+    torch.manual_seed(0)
+    sizes = {"hidden_size": width, "num_hidden_layers": depth, "num_attention_heads": heads}
+    if family == "dinov2":
+        model = Dinov2Model(Dinov2Config(**sizes, image_size=518, patch_size=14))
+    else:
+        tokens = {"intermediate_size": 4 * width, "patch_size": 14, "num_register_tokens": 4}
+        model = DINOv3ViTModel(DINOv3ViTConfig(**sizes, **tokens))
+    model.save_pretrained(folder)
