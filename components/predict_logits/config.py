@@ -3,13 +3,25 @@
 from dataclasses import dataclass
 
 from components.shared.contracts.config import adjusted, option
-from components.shared.contracts.options import SeedConfig, TorchrunConfig
+from components.shared.contracts.options import (
+    PREDICTOR_PRECISION,
+    ComputeConfig,
+    SeedConfig,
+    TorchrunConfig,
+)
 
 
 @dataclass(frozen=True, kw_only=True)
-class PredictLogitsConfig(TorchrunConfig, SeedConfig):
+class PredictLogitsConfig(ComputeConfig, TorchrunConfig, SeedConfig):
     """Options of the prediction of VAL_CALIB and VAL_TEST."""
 
+    precision: str = adjusted(
+        ComputeConfig,
+        "precision",
+        default=PREDICTOR_PRECISION,
+        help="Number format of the backbone's passes. fp32 is that of the predictor: policies are"
+        " certified on these logits. auto, tf32 and bf16 as in training.",
+    )
     robustness: bool = option(
         True, "Also predict VAL_TEST under image corruptions of severity 0 to 3."
     )

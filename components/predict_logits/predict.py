@@ -38,7 +38,13 @@ def predict_splits(
     classifier = Classifier.load(checkpoint).to(world.device)
 
     for split, part in parts.items():
-        found = predict_views(classifier, part, world, description=f"logits of {split}")
+        found = predict_views(
+            classifier,
+            part,
+            world,
+            precision=config.precision,
+            description=f"logits of {split}",
+        )
         files = {
             split: found.logits,
             f"{split}-full-image": found.full_image_margin,
@@ -56,6 +62,7 @@ def predict_splits(
                 world,
                 severity=severity,
                 seed=config.seed,
+                precision=config.precision,
                 description=f"VAL_TEST at severity {severity}",
             )
             for severity in SEVERITIES

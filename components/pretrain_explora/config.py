@@ -6,7 +6,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from components.shared.contracts.config import adjusted, option
-from components.shared.contracts.options import BackboneLoopConfig, LaunchConfig, LoopConfig
+from components.shared.contracts.options import (
+    BackboneLoopConfig,
+    ComputeConfig,
+    LaunchConfig,
+    LoopConfig,
+)
 
 # Peak rates and the batches that they are for: of ExPLoRA with DINOv2's objective, and of MAE.
 _DINO_RATE, _DINO_BATCH = 1e-3, 1024
@@ -18,7 +23,11 @@ class PretrainExploraConfig(LaunchConfig, BackboneLoopConfig):
     """Hyper-parameters of extended pre-training: trained weights (ExPLoRA) and objective."""
 
     # The bare names mean the training of the classifier and the gate.
-    QUALIFIED = frozenset(LoopConfig.__dataclass_fields__) - {"seed"}
+    QUALIFIED = (
+        frozenset(LoopConfig.__dataclass_fields__)
+        - {"seed"}
+        - set(ComputeConfig.__dataclass_fields__)
+    )
 
     explora_objective: str = option(
         "dino",

@@ -105,6 +105,7 @@ def train(
             "parameters": n_all,
             "trainable_fraction": round(n_trainable / n_all, 6),
             "n_processes": world.size,
+            "computation": config.computation() | {"device": world.device.type},
             "n_images": len(images),
             "labels": n_classes > 0,
         }

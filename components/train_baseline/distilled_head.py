@@ -48,8 +48,12 @@ class DistillationTask:
         self.module: nn.Module = self.head
         self.monitor = _MONITOR
         self.n_samples, self.world, self.config = len(train), world, config
-        self.features, self.targets = _features_and_targets(classifier, train, world)
-        self.select_features, self.select_targets = _features_and_targets(classifier, select, world)
+        self.features, self.targets = _features_and_targets(
+            classifier, train, world, config.precision
+        )
+        self.select_features, self.select_targets = _features_and_targets(
+            classifier, select, world, config.precision
+        )
 
     def loss(
         self, model: nn.Module, positions: Positions, batch_slots: Positions, step: int
@@ -117,11 +121,15 @@ def distil(
 
 
 def _features_and_targets(
-    classifier: Classifier, part: SplitData, world: World
+    classifier: Classifier, part: SplitData, world: World, precision: str
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Return features (N, 2h) of full images, and probabilities (N, 2) from all views."""
     features = features_of(
-        classifier, part, world, description="features for the distilled head"
+        classifier,
+        part,
+        world,
+        precision=precision,
+        description="features for the distilled head",
     ).to(world.device)
     with torch.no_grad():
         return features[:, 0].clone(), classifier.head(features).softmax(dim=1)

@@ -84,7 +84,13 @@ def train(
             classifier, parts["TRAIN"], parts["VAL_SELECT"], world, config
         )
 
-    logits = predict(classifier, parts["VAL_SELECT"], world, description="logits of VAL_SELECT")
+    logits = predict(
+        classifier,
+        parts["VAL_SELECT"],
+        world,
+        precision=config.precision,
+        description="logits of VAL_SELECT",
+    )
 
     if world.is_main:
         np.save(work / "VAL_SELECT.npy", logits, allow_pickle=False)
@@ -146,6 +152,7 @@ def _summary(
         "trainable_parameters": counts[0],
         "parameters": counts[1],
         "n_processes": world.size,
+        "computation": config.computation() | {"device": world.device.type},
         "n_cached_augmentations": (
             config.n_cached_augmentations
             if config.mode == "frozen" and config.augmentation != "none"

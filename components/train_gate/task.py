@@ -104,9 +104,10 @@ class GateTask:
             n_augmentations=1 if config.augmentation == "none" else config.n_cached_augmentations,
             augmentation=config.augmentation,
             seed=config.seed,
+            precision=config.precision,
         ).to(world.device)
         self.select_features = features_of(
-            classifier, select, world, description="features VAL_SELECT"
+            classifier, select, world, precision=config.precision, description="features VAL_SELECT"
         ).to(world.device)
 
     def begin_step(self, batch: Positions, batch_slots: Positions, step: int) -> None:

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 
 from components.shared.contracts.artifacts import write_json
+from components.shared.contracts.options import PREDICTOR_PRECISION
 from components.shared.data.dataset import Dataset
 from components.shared.data.splits import read_splits
 from components.shared.models.classifier import Classifier
@@ -59,7 +60,11 @@ def train(
 
     for split in ("VAL_CALIB", "VAL_TEST"):
         features = features_of(
-            classifier, parts[split], world, description=f"logits of {split}"
+            classifier,
+            parts[split],
+            world,
+            precision=PREDICTOR_PRECISION,
+            description=f"logits of {split}",
         ).to(world.device)
         with torch.no_grad():
             logits = classifier.head(features)
@@ -86,6 +91,7 @@ def _summary(config: TrainGateConfig, result: FitResult, world: World) -> dict[s
         "epochs_run": len(result.history),
         "stopped_early": result.stopped_early,
         "n_processes": world.size,
+        "computation": config.computation() | {"device": world.device.type},
     }
 
 

@@ -6,6 +6,7 @@ narrow a description uses `adjusted`; no option is declared again.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from components.shared.contracts.adaptations import MONITORS
 from components.shared.contracts.config import MOST_INTEGER, Config, adjusted, option
@@ -15,6 +16,13 @@ from components.shared.contracts.outcomes import MULTICLASS, NEEDS_BINARY, TASKS
 _HALF_REFUSED = (
     "precision='fp16' is refused: DINO backbones overflow its range (65504); use fp32 or bf16"
 )
+
+# In which the predictor computes: certificates are about its answers, and so the logits that they
+# are made from.
+PREDICTOR_PRECISION = "fp32"
+# What changes the rounding of a training's sums, and nothing else: one that was interrupted goes on
+# with other values. `deterministic` does not belong to them, or bits would depend on both values.
+KERNEL_OPTIONS = frozenset({"attention", "compile", "gradient_checkpointing"})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -158,7 +166,45 @@ class LaunchConfig(TorchrunConfig):
 
 
 @dataclass(frozen=True, kw_only=True)
-class LoopConfig(SeedConfig):
+class ComputeConfig(Config):
+    """How the backbone computes; each rank resolves `auto` for its device when it starts."""
+
+    precision: str = option(
+        "auto",
+        "Number format of the backbone's passes. auto: bf16 on GPUs that have it, else fp32; tf32:"
+        " fp32 with products rounded to 10 bits, on GPUs.",
+        choices=("auto", "fp32", "tf32", "bf16", "fp16"),
+    )
+    deterministic: bool | None = option(
+        None,
+        "Equal trainings give equal bits; auto: on CPUs true, on GPUs false, where it is slower.",
+        unset="auto",
+    )
+    attention: str = option(
+        "sdpa",
+        "Attention: sdpa, of PyTorch, which chooses the kernel; flash, of the package flash-attn;"
+        " eager, plain products.",
+        choices=("sdpa", "flash", "eager"),
+    )
+    compile: str = option(
+        "off",
+        "Compilation of the backbone's blocks by PyTorch, which needs a C compiler: off; default;"
+        " max-autotune, which compares kernels first.",
+        choices=("off", "default", "max-autotune"),
+    )
+
+    def check(self) -> list[str]:
+        """Refuse fp16 with the reason."""
+        return [*super().check(), *([_HALF_REFUSED] if self.precision == "fp16" else [])]
+
+    def computation(self) -> dict[str, Any]:
+        """Return these options by name, for the record of what computed a result."""
+        names = (*ComputeConfig.__dataclass_fields__, "gradient_checkpointing")
+        return {name: getattr(self, name) for name in names if hasattr(self, name)}
+
+
+@dataclass(frozen=True, kw_only=True)
+class LoopConfig(ComputeConfig, SeedConfig):
     """Hyper-parameters of the training loop, as `fit` takes them.
 
     Sizes count samples over all processes. What a phase does not offer as an option is a property
@@ -199,11 +245,6 @@ class LoopConfig(SeedConfig):
         return None
 
     @property
-    def precision(self) -> str:
-        """Precision of the forward pass: fp32, or bf16 by autocast."""
-        return "fp32"
-
-    @property
     def patience(self) -> int | None:
         """Epochs without improvement before training stops; None: it never does."""
         return None
@@ -227,13 +268,10 @@ class BackboneLoopConfig(LoopConfig):
         le=1_000_000,
         unset="auto",
     )
-    precision: str = option(
-        "fp32", "fp32, or bf16 autocast where supported.", choices=("fp32", "bf16", "fp16")
+    gradient_checkpointing: bool = option(
+        False,
+        "Compute each block again in the backward pass: less memory for about a third more time.",
     )
-
-    def check(self) -> list[str]:
-        """Refuse fp16 with the reason."""
-        return [*super().check(), *([_HALF_REFUSED] if self.precision == "fp16" else [])]
 
 
 @dataclass(frozen=True, kw_only=True)

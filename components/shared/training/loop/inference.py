@@ -71,7 +71,7 @@ def features_of(
     part: SplitData,
     world: World,
     *,
-    precision: str = "fp32",
+    precision: str,
     description: str = "",
     parameters: augment.Augmentation | None = None,
 ) -> torch.Tensor:
@@ -107,7 +107,7 @@ def cached_features(
     n_augmentations: int,
     augmentation: str,
     seed: int,
-    precision: str = "fp32",
+    precision: str,
 ) -> torch.Tensor:
     """Return the features of all images under several augmentations, equal on every rank.
 
@@ -149,7 +149,7 @@ def predict(
     part: SplitData,
     world: World,
     *,
-    precision: str = "fp32",
+    precision: str,
     description: str = "",
 ) -> npt.NDArray[np.float32]:
     """Return logits (N, K) float32 of undistorted images in the order of the split's ids.
@@ -182,7 +182,7 @@ def predict_views(
     part: SplitData,
     world: World,
     *,
-    precision: str = "fp32",
+    precision: str,
     description: str = "",
 ) -> ViewPredictions:
     """Return predictions of all views and of the full image alone, computed in one pass."""
@@ -226,6 +226,7 @@ def predict_corrupted(
     *,
     severity: int,
     seed: int,
+    precision: str,
     description: str = "",
 ) -> npt.NDArray[np.float32]:
     """Return logits (N, K) float32 of images corrupted at one of `corruptions.SEVERITIES`."""
@@ -246,7 +247,7 @@ def predict_corrupted(
             len(part),
             world,
             description,
-            "fp32",
+            precision,
             batch_size=size,
             expect=reader.expect,
         )

@@ -64,6 +64,7 @@ class _Document:
     probes_left: int
     n_processes: int
     device: str
+    computation: dict[str, Any]
 
 
 def capture(trainer: Trainer, position: Position, world: World) -> TrainingState:
@@ -103,6 +104,7 @@ def capture(trainer: Trainer, position: Position, world: World) -> TrainingState
         "probes_left": trainer.probes_left,
         "n_processes": world.size,
         "device": world.device.type,
+        "computation": trainer.config.computation(),
     }
 
     # Copies: the next step overwrites the originals while these are being written.
@@ -123,6 +125,7 @@ def restore(state: TrainingState, trainer: Trainer, position: Position, world: W
     _check(state, trainer, position)
     tensors, document = state.tensors, state.document
     same = (document["n_processes"], document["device"]) == (world.size, world.device.type)
+    others = _differences(document["computation"], trainer.config.computation())
     trainer.limit_micro_batch(document["micro_batch_size"])
     # Before the weights and generators: a probe and the warm-up change buffers and draw numbers.
     # After the optimiser, whose state takes memory from them.
@@ -150,6 +153,8 @@ def restore(state: TrainingState, trainer: Trainer, position: Position, world: W
         return f"equivalent, not identical: it was trained with {before} before"
 
     rng.restore(tensors["generators"][world.rank], world.device)
+    if others:
+        return f"equivalent, not identical: it was trained with {others} before"
     if trainer.micro_batch_size != document["micro_batch_size"]:
         return (
             "equivalent, not identical: it was trained with micro-batches of"
@@ -157,6 +162,11 @@ def restore(state: TrainingState, trainer: Trainer, position: Position, world: W
         )
 
     return "identical to an uninterrupted training"
+
+
+def _differences(before: dict[str, Any], now: dict[str, Any]) -> str:
+    """Return the options of the computation that had other values before, with these, in words."""
+    return ", ".join(f"{name}={before[name]}" for name in now if before.get(name) != now[name])
 
 
 def _check(state: TrainingState, trainer: Trainer, position: Position) -> None:

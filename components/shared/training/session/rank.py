@@ -11,12 +11,19 @@ import torch
 from components.shared.contracts.artifacts import trusting
 from components.shared.contracts.config import Config
 from components.shared.contracts.documents import read_object
-from components.shared.contracts.errors import PERMANENT_EXIT_CODE, ConfigError
-from components.shared.contracts.options import LaunchConfig
+from components.shared.contracts.errors import PERMANENT_EXIT_CODE
+from components.shared.contracts.listing import say
+from components.shared.contracts.options import ComputeConfig, LaunchConfig
 from components.shared.contracts.redaction import redact_output
 from components.shared.training.checkpoint.writer import CheckpointWriter
 from components.shared.training.launch.torchrun import report_error
 from components.shared.training.loop.distributed import World, leave, process_group
+from components.shared.training.session.compute import (
+    prepare_computation,
+    refused_by_determinism,
+    resolved,
+    shown_computation,
+)
 
 C = TypeVar("C", bound=Config)
 
@@ -25,9 +32,9 @@ def run_rank(work: Callable[..., None], config_class: type[C], description: str 
     """Run `work` as one rank of torchrun and end the process.
 
     It parses `--config job.json` and calls work(config, **paths, world), with `checkpoints` where
-    the phase trains. Computation is deterministic, and seeded where the configuration has a seed.
-    An error is left for the launcher with its class and message; its traceback is printed unless it
-    is permanent.
+    the phase trains. The configuration has the values that its options have on this device
+    (`resolved`); random numbers are seeded where it has a seed. An error is left for the launcher
+    with its class and message; its traceback is printed unless it is permanent.
     """
     parser = argparse.ArgumentParser(description=(description or "").split("\n", 1)[0])
     parser.add_argument("--config", type=Path, required=True, help="job.json written by the step")
@@ -41,13 +48,13 @@ def run_rank(work: Callable[..., None], config_class: type[C], description: str 
         verified = {paths[name]: digest for name, digest in document["verified"].items()}
         with trusting(verified), process_group() as world:
             rank = world.rank
-            config = config_class.from_mapping(document["config"])
-            _prepare(config, world)
+            config = _prepared(config_class.from_mapping(document["config"]), world)
             more = {}
             if isinstance(config, LaunchConfig):
                 more["checkpoints"] = CheckpointWriter.of_job(document["checkpoints"], config)
             work(config, **paths, world=world, **more)
-    except Exception as error:
+    except Exception as raised:
+        error = refused_by_determinism(raised) or raised
         report_error(job.parent, rank, error)
         if getattr(error, "exit_code", 0) != PERMANENT_EXIT_CODE:
             traceback.print_exc()
@@ -56,10 +63,17 @@ def run_rank(work: Callable[..., None], config_class: type[C], description: str 
     leave(0)
 
 
-def _prepare(config: Config, world: World) -> None:
-    """Raises ConfigError for bf16 on a GPU without it."""
-    on_gpu = world.device.type == "cuda"
-    if getattr(config, "precision", "") == "bf16" and on_gpu and not torch.cuda.is_bf16_supported():
-        raise ConfigError("precision='bf16' is not supported by this GPU; use fp32")
-    torch.use_deterministic_algorithms(True, warn_only=on_gpu)
+def _prepared(config: C, world: World) -> C:
+    """Return the configuration as this device resolves it, with PyTorch set accordingly.
+
+    Raises ConfigError for what the device cannot do.
+    """
     torch.manual_seed(getattr(config, "seed", 0))
+    if not isinstance(config, ComputeConfig):
+        return config
+
+    config = resolved(config, world.device)
+    prepare_computation(config)
+    if world.is_main:
+        say(shown_computation(config, world.device))
+    return config

@@ -38,7 +38,7 @@ from components.shared.contracts.errors import (
     one_line,
 )
 from components.shared.contracts.listing import say
-from components.shared.contracts.options import LaunchConfig
+from components.shared.contracts.options import KERNEL_OPTIONS, LaunchConfig
 from components.shared.storage import Store
 from components.shared.storage.errors import StoreConflictError, StoreUnavailableError
 from components.shared.training.checkpoint import files as checkpoint_files
@@ -270,10 +270,10 @@ def _raise_recorded(where: str, read: Callable[[], bytes]) -> None:
 def training_key(config: LaunchConfig, step: str, inputs: Mapping[str, Path | str]) -> str:
     """Return 32 hex characters over step, inputs, configuration, code and torch version.
 
-    Left out is everything that does not change the trained function: checkpoint intervals,
-    processes, restarts.
+    Left out is everything that does not change the trained function but for the rounding of sums:
+    checkpoint intervals, processes, restarts, and the kernels that compute.
     """
-    apart = {field.name for field in fields(LaunchConfig)}
+    apart = {field.name for field in fields(LaunchConfig)} | KERNEL_OPTIONS
     values = {name: value for name, value in config.to_json().items() if name not in apart}
     digests = {name: _digest(value) for name, value in inputs.items()}
     versions = [code_version(), importlib.metadata.version("torch")]

@@ -5,11 +5,22 @@ from collections import defaultdict
 
 import pytest
 
+from components.configure import resolve
+from components.configure.config import ConfigureConfig
 from components.configure.phases import PHASES
+from components.predict_logits.config import PredictLogitsConfig
+from components.pretrain_explora.config import PretrainExploraConfig
 from components.shared.contracts.config import Config, option
 from components.shared.contracts.errors import ConfigError
-from components.shared.contracts.options import LoopConfig, RecipeConfig, TorchrunConfig
+from components.shared.contracts.options import (
+    BackboneLoopConfig,
+    ComputeConfig,
+    LoopConfig,
+    RecipeConfig,
+    TorchrunConfig,
+)
 from components.train_baseline.config import TrainBaselineConfig
+from components.train_gate.config import TrainGateConfig
 
 
 def _declarations(classes: list[type[Config]]) -> tuple[dict[str, set[str]], dict[str, set[str]]]:
@@ -98,12 +109,27 @@ def test_what_depends_on_the_hardware_stays_automatic() -> None:
 
 def test_a_loop_without_images_has_fixed_values_for_what_it_does_not_offer() -> None:
     loop = LoopConfig()
-    assert (loop.micro_batch_size, loop.precision, loop.patience, loop.reference_rate) == (
-        None,
-        "fp32",
-        None,
-        None,
-    )
+    assert (loop.micro_batch_size, loop.patience, loop.reference_rate) == (None, None, None)
     assert {"patience", "dropout"} <= RecipeConfig.__dataclass_fields__.keys()
-    assert "precision" not in RecipeConfig.__dataclass_fields__
+    assert "micro_batch_size" not in RecipeConfig.__dataclass_fields__
     assert TorchrunConfig().n_processes is None
+
+
+@pytest.mark.parametrize(
+    "kind", [TrainBaselineConfig, TrainGateConfig, PretrainExploraConfig, PredictLogitsConfig]
+)
+def test_every_phase_with_a_backbone_has_the_options_of_its_computation(
+    kind: type[ComputeConfig],
+) -> None:
+    with pytest.raises(ConfigError, match="precision='fp16' is refused: DINO backbones overflow"):
+        kind(precision="fp16")
+    assert kind(precision="bf16", deterministic=True, attention="eager").computation() == (
+        {"precision": "bf16", "deterministic": True, "attention": "eager", "compile": "off"}
+        | ({"gradient_checkpointing": False} if issubclass(kind, BackboneLoopConfig) else {})
+    )
+
+
+def test_one_value_sets_the_precision_of_all_phases() -> None:
+    resolved = resolve.resolve(ConfigureConfig(overrides={"precision": "bf16"}))
+    phases = ("pretrain_explora", "train_baseline", "train_gate", "predict_logits")
+    assert [resolved[phase].to_json()["precision"] for phase in phases] == ["bf16"] * 4

@@ -62,6 +62,18 @@ def test_interrupted_at_any_step_the_result_is_identical(
         assert bits(*toy.train(world, changes, second, noise=True)) == expected
 
 
+def test_other_kernels_go_on_and_say_so(
+    world: World, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    place = tmp_path / "x"
+    with pytest.raises(ValueError, match="planted"):
+        toy.train(world, CHANGES, _checkpoints(place), fault="raise", at=5)
+    toy.train(world, CHANGES | {"attention": "eager"}, _checkpoints(place))
+    assert "equivalent, not identical: it was trained with attention=sdpa before" in (
+        capsys.readouterr().out
+    )
+
+
 def test_checkpoints_do_not_change_the_result(world: World, tmp_path: Path) -> None:
     plain = bits(*toy.train(world, CHANGES))
     assert bits(*toy.train(world, CHANGES, _checkpoints(tmp_path / "x"))) == plain

@@ -23,6 +23,7 @@ from components.shared.contracts.options import LaunchConfig
 from components.shared.storage import Store, StoreSettings
 from components.shared.training.session import training_session
 from components.shared.training.session.training_session import TrainingSession, training_key
+from components.train_baseline.config import TrainBaselineConfig
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -73,6 +74,24 @@ def test_what_does_not_change_the_model_keeps_the_key(inputs: dict[str, Path | s
         require_durable=True,
     )
     assert training_key(changed, "toy", inputs) == training_key(Settings(), "toy", inputs)
+
+
+@pytest.mark.parametrize(
+    ("changes", "same"),
+    [
+        ({"attention": "eager", "compile": "default", "gradient_checkpointing": True}, True),
+        ({"precision": "bf16"}, False),
+        ({"deterministic": False}, False),
+    ],
+)
+def test_of_the_computation_what_changes_rounding_alone_keeps_the_key(
+    inputs: dict[str, Path | str], changes: dict[str, object], same: bool
+) -> None:
+    keys = [
+        training_key(TrainBaselineConfig.from_mapping(values), "toy", inputs)
+        for values in ({}, changes)
+    ]
+    assert (keys[0] == keys[1]) is same
 
 
 def test_success_leaves_nothing(inputs: dict[str, Path | str], tmp_path: Path) -> None:
