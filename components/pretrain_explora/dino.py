@@ -119,9 +119,11 @@ class DinoTask:
 
     def begin_step(self, batch: Positions, batch_slots: Positions, step: int) -> None:
         """Compute the targets of this rank's images, centred over the global batch; collective."""
-        images = self.reader.images(batch[batch_slots])
-        large = self._draw_crops(images, batch_slots, step, 0, _LARGE, self.crops.size)
-        hidden = self._draw_masks(batch_slots, step)
+        with self.world.timings.part("data"):
+            images = self.reader.images(batch[batch_slots])
+            large = self._draw_crops(images, batch_slots, step, 0, _LARGE, self.crops.size)
+            hidden = self._draw_masks(batch_slots, step)
+
         cls_logits, patch_logits = self._teacher_outputs(large, hidden)
         temperature = self.teacher_temperature(step)
         self._targets = TeacherTargets(
@@ -140,7 +142,11 @@ class DinoTask:
         """Return the weighted sum of DINO, iBOT, label and KoLeo losses, summed over the images."""
         config, targets = self.config, self._targets_of(batch_slots)
         kinds = ("small",) * config.explora_local_crops
-        small = self._draw_crops(targets.images, batch_slots, step, N_LARGE, kinds, self.small_size)
+        with self.world.timings.part("data"):
+            small = self._draw_crops(
+                targets.images, batch_slots, step, N_LARGE, kinds, self.small_size
+            )
+
         hidden = targets.masks
         outputs: StudentOutputs = model(targets.large, small, hidden.hidden, hidden.places)
 

@@ -155,10 +155,12 @@ class MaeTask:
         summed over the images; the label loss is cross-entropy and needs labels.
         """
         seed, size = self.config.seed, self.crops.size
-        images = self.reader.images(positions)
-        pixels = self.crops.draw(
-            images, batch_slots, (seed, step, MaeStream.CROP), size, "plain", self.batch_size
-        )
+        with self.world.timings.part("data"):
+            images = self.reader.images(positions)
+            pixels = self.crops.draw(
+                images, batch_slots, (seed, step, MaeStream.CROP), size, "plain", self.batch_size
+            )
+
         order = masks.random_order(
             (seed, step, MaeStream.PATCH_ORDER), self.batch_size, self.n_patches
         )

@@ -232,16 +232,19 @@ class ImageTask(_ClassifierTask):
         self, model: nn.Module, positions: Positions, batch_slots: Positions, step: int
     ) -> torch.Tensor:
         """Return the logits (n, C); augmentation depends on (seed, step, batch slot) alone."""
-        images = self.reader.images(positions)
-        spec = self.classifier.spec
-        if self.config.augmentation == "none":
-            pixels = normalise(images, spec)
-        else:
-            rng = step_rng(self.config.seed, step, ClassifierStream.AUGMENTATION)
-            parameters = augment.draw(rng, self.batch_size, self.config.augmentation)
-            pixels = standardise(augment.apply(images, parameters.take(batch_slots)), spec)
-
+        with self.world.timings.part("data"):
+            pixels = self._pixels(positions, batch_slots, step)
         return torch.Tensor(model(pixels, self.head_dropout(batch_slots, step)))
+
+    def _pixels(self, positions: Positions, batch_slots: Positions, step: int) -> torch.Tensor:
+        """Return the augmented images (n, 3, S, S) float32, normalised."""
+        images, spec = self.reader.images(positions), self.classifier.spec
+        if self.config.augmentation == "none":
+            return normalise(images, spec)
+
+        rng = step_rng(self.config.seed, step, ClassifierStream.AUGMENTATION)
+        parameters = augment.draw(rng, self.batch_size, self.config.augmentation)
+        return standardise(augment.apply(images, parameters.take(batch_slots)), spec)
 
     def evaluate(self) -> dict[str, float]:
         """Return the metrics on VAL_SELECT."""

@@ -38,6 +38,9 @@ def test_all_that_a_cpu_can_run_is_rehearsed(tmp_path: Path) -> None:
 
     lines = (tmp_path / "out" / "gpu.jsonl").read_text(encoding="utf-8").splitlines()
     assert [json.loads(line)["name"] for line in lines] == [row["name"] for row in log.rows]
+    trained = next(row for row in log.rows if row["name"] == "train/S/lora/bf16")
+    assert 0 < trained["values"]["host_data_share"] < 1
+
     table = (tmp_path / "out" / "gpu.md").read_text(encoding="utf-8")
     assert "| train/S/lora/bf16 |" in table
 

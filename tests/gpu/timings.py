@@ -18,6 +18,7 @@ from torch.nn import functional as F
 from components.pretrain_explora.config import PretrainExploraConfig
 from components.pretrain_explora.dino import DinoTask
 from components.pretrain_explora.explora import prepare_explora
+from components.pretrain_explora.masks import PatchMasks
 from components.pretrain_explora.student import PrototypeHead, Student
 from components.pretrain_explora.train_crops import TrainCrops
 from components.shared.data.train_images import TrainImages
@@ -80,11 +81,12 @@ def training(work: Workload, size: str, mode: str, precision: str) -> Row:
         whole = _seconds_of_step(work, trainer)
         row: Row = {"images_s": work.batch_size / whole, "peak_gib": work.peak_gib}
         row["micro_batch"] = trainer.micro_batch_size
+        row["host_data_share"] = trainer.world.timings.take()["data"] / (whole * _n_steps(work)[1])
         trainer.close()
 
         trainer = work.trainer(size, **options)
         ready = torch.from_numpy(work.data.images(np.arange(work.batch_size))).to(work.device)
-        without_reading(trainer.task, ready)  # type: ignore[arg-type]
+        without_reading(trainer.task, ready)
         bare = _seconds_of_step(work, trainer)
         trainer.close()
     return row | {"images_s_ready": work.batch_size / bare, "loader_share": 1 - bare / whole}
@@ -160,8 +162,9 @@ def explora(work: Workload) -> Row:
     ids = tuple(str(i) for i in range(len(work.split)))
     images = TrainImages(work.data.manifest, work.image_size, ids, work.data.shards)
     crops = TrainCrops(images, work.image_size, *_STATISTICS, work.device)
-    task = DinoTask(config, student, crops, work.world)
-    trainer = Trainer(task, config, work.world)
+    world = work.world
+    task = DinoTask(config, student, crops, world)
+    trainer = Trainer(task, config, world)
     seconds = _seconds_of_step(work, trainer)
     trainer.close()
     peak = work.peak_gib
@@ -176,13 +179,14 @@ def _bare_explora(work: Workload, task: DinoTask, n_images: int) -> None:
     side, n_small = task.small_size, n_images * task.config.explora_local_crops
     large = torch.randn(2 * n_images, 3, work.image_size, work.image_size, device=work.device)
     small = torch.randn(n_small, 3, side, side, device=work.device)
-    masks = torch.zeros(2 * n_images, task.side**2, dtype=torch.bool, device=work.device)
-    masks[:n_images, ::3] = True  # half of the crops, a third of their patches
+    hidden = np.zeros((2 * n_images, task.side**2), dtype=np.bool_)
+    hidden[:n_images, ::3] = True  # half of the crops, a third of their patches
+    masks = PatchMasks.of(hidden, work.device)
     teacher: Any = task.teacher
     with torch.autocast(work.device.type, torch.bfloat16):
         with torch.no_grad():
-            teacher.teacher_logits(large, masks)
-        outputs = task.student(large, small, masks)
+            teacher.teacher_logits(large, masks.places)
+        outputs = task.student(large, small, masks.hidden, masks.places)
         total = sum(value.float().sum() for value in outputs if value is not None)
     total.backward()
     task.student.zero_grad()
@@ -203,11 +207,17 @@ def checkpoint(work: Workload, size: str) -> Row:
     return {"held_s": held, "gib": gib}
 
 
+def _n_steps(work: Workload) -> tuple[int, int]:
+    """Steps that warm up, and steps that are timed."""
+    return (3, 2) if work.small else (8, 20)
+
+
 def _seconds_of_step(work: Workload, trainer: Trainer) -> float:
-    n_warmup, n_timed = (3, 2) if work.small else (8, 20)
+    n_warmup, n_timed = _n_steps(work)
     for step in range(n_warmup):
         trainer.step(step)
     work.wait()
+    trainer.world.timings.take()
     began = time.perf_counter()
     for step in range(n_warmup, n_warmup + n_timed):
         trainer.step(step)

@@ -22,6 +22,7 @@ from components.shared.data.dataset import Dataset, map_shards, write_shards
 from components.shared.models.classifier import Classifier
 from components.shared.training.loop.distributed import World
 from components.shared.training.loop.inference import SplitData
+from components.shared.training.loop.read_ahead import ReadAhead
 from components.shared.training.loop.trainer import Trainer
 from components.train_baseline.config import TrainBaselineConfig
 from components.train_baseline.tasks import ImageTask
@@ -119,11 +120,9 @@ class Workload:
 
     def trainer(self, size: str, family: str = "dinov2", **changes: Any) -> Trainer:
         """A training that has not begun; `changes` are options of train_baseline."""
-        config = self.config(**changes)
-        task = ImageTask(
-            config, self.classifier(size, config, family), self.split, self.split, self.world
-        )
-        return Trainer(task, config, self.world)
+        config, world = self.config(**changes), self.world
+        classifier = self.classifier(size, config, family)
+        return Trainer(ImageTask(config, classifier, self.split, self.split, world), config, world)
 
     def wait(self) -> None:
         """Wait until the device has done its work."""
@@ -183,28 +182,27 @@ def part(data: Dataset, count: int) -> npt.NDArray[np.uint8]:
     return data.images(np.arange(count))
 
 
-def without_reading(task: ImageTask, images: torch.Tensor) -> ImageTask:
-    """The task on images (B, S, S, 3) that are on the device already: reading costs nothing."""
-    task.train = cast(SplitData, _Ready(task.train, images))
-    return task
+def without_reading(task: ImageTask, images: torch.Tensor) -> None:
+    """Give the task images (B, S, S, 3) that are on the device: reading costs nothing."""
+    task.reader.close()
+    task.reader = cast(ReadAhead, _Ready(images))
 
 
 @dataclass(frozen=True)
 class _Ready:
-    """A split whose first images stand for any that are asked for."""
+    """A reader whose images stand for any that are asked for."""
 
-    part: SplitData
     pixels: torch.Tensor
 
-    def __len__(self) -> int:
-        return len(self.part)
+    def expect(self, positions: npt.NDArray[np.int64]) -> None:
+        """Read nothing."""
 
-    @property
-    def labels(self) -> npt.NDArray[np.int64]:
-        return self.part.labels
+    def images(self, positions: npt.NDArray[np.int64]) -> torch.Tensor:
+        """Return as many images as there are positions."""
+        return self.pixels[: len(positions)]
 
-    def images(self, rows: npt.NDArray[np.int64], device: torch.device) -> torch.Tensor:
-        return self.pixels[: len(rows)]
+    def close(self) -> None:
+        """End nothing."""
 
 
 def _random_backbone(shape: tuple[int, int, int], family: str, folder: Path) -> None:
