@@ -61,6 +61,11 @@ class ValTestLogits(dsl.Artifact):
     schema_title = Kind.VAL_TEST_LOGITS.schema_title
 
 
+class ValTestImages(dsl.Artifact):
+    __doc__ = Kind.VAL_TEST_IMAGES.content
+    schema_title = Kind.VAL_TEST_IMAGES.schema_title
+
+
 class Comparison(dsl.Artifact):
     __doc__ = Kind.COMPARISON.content
     schema_title = Kind.COMPARISON.schema_title

@@ -20,6 +20,7 @@ from components.artifact_types import (
     ImageDataset,
     Splits,
     ValCalibLogits,
+    ValTestImages,
     ValTestLogits,
 )
 from components.calibrate_gate.component import calibrate_gate
@@ -63,6 +64,7 @@ class Trained(NamedTuple):
     checkpoint: Checkpoint
     val_calib_logits: ValCalibLogits
     val_test_logits: ValTestLogits
+    val_test_images: ValTestImages
     gate_checkpoint: Checkpoint
     gate_calib_logits: ValCalibLogits
     gate_test_logits: ValTestLogits
@@ -99,7 +101,6 @@ def stage1(profile: Profile, variant: Variant = Variant()) -> Any:  # noqa: B008
         )
 
         delivered = deliver(
-            dataset=ingest.outputs["dataset"],
             **trained.outputs,
             calibrators_config=config["compare_calibrators"],
             threshold_config=config["fit_threshold"],
@@ -205,6 +206,7 @@ def _train(profile: Profile, variant: Variant) -> Any:
             checkpoint,
             logits.outputs["val_calib_logits"],
             logits.outputs["val_test_logits"],
+            logits.outputs["val_test_images"],
             gate.outputs["gate_checkpoint"],
             gate.outputs["val_calib_logits"],
             gate.outputs["val_test_logits"],
@@ -234,10 +236,10 @@ def _evaluate_and_deliver(profile: Profile) -> Any:
         description="Fit the policies on VAL_CALIB, evaluate them on VAL_TEST, write the bundle.",
     )
     def evaluate_and_deliver(
-        dataset: dsl.Input[ImageDataset],
         checkpoint: dsl.Input[Checkpoint],
         val_calib_logits: dsl.Input[ValCalibLogits],
         val_test_logits: dsl.Input[ValTestLogits],
+        val_test_images: dsl.Input[ValTestImages],
         gate_checkpoint: dsl.Input[Checkpoint],
         gate_calib_logits: dsl.Input[ValCalibLogits],
         gate_test_logits: dsl.Input[ValTestLogits],
@@ -268,7 +270,7 @@ def _evaluate_and_deliver(profile: Profile) -> Any:
         evaluation = evaluate(
             val_test_logits=val_test_logits,
             gate_test_logits=gate_test_logits,
-            dataset=dataset,
+            val_test_images=val_test_images,
             **policies,
             config=evaluate_config,
         )
@@ -277,7 +279,7 @@ def _evaluate_and_deliver(profile: Profile) -> Any:
             checkpoint=checkpoint,
             gate_checkpoint=gate_checkpoint,
             evaluation=evaluation.outputs["evaluation"],
-            dataset=dataset,
+            val_test_images=val_test_images,
             **policies,
             config=export_config,
         )

@@ -30,7 +30,14 @@ from components.shared.calibration.calibrator import class_log_odds
 from components.shared.contracts.artifacts import sha256_file, verify_dir, write_json, writing
 from components.shared.contracts.config import Config
 from components.shared.contracts.outcomes import Outcomes
-from components.shared.data.dataset import Sample, write_header, write_samples, write_shards
+from components.shared.data.dataset import (
+    Dataset,
+    Sample,
+    write_header,
+    write_samples,
+    write_shards,
+)
+from components.shared.data.val_test_images import MOST_THUMBNAILS, write_val_test_images
 from components.shared.models.classifier import Classifier, Head, normalise
 from components.shared.models.gate import Gate, GateHead
 from components.shared.policies.logit_affine import logit_affine_of
@@ -57,7 +64,7 @@ class Inputs:
 
     def export(self, bundle: Path, **fields: Any) -> Path:
         """Run the step."""
-        paths = {name: self.root / name for name in ("checkpoint", "evaluation", "dataset")}
+        paths = {name: self.root / name for name in ("checkpoint", "evaluation", "val_test_images")}
         paths[f"{fields.get('policy', 'softmax')}_policy"] = self.root / "policy"
         paths.setdefault("softmax_policy", self.root / "policy")
         with contextlib.redirect_stdout(io.StringIO()):
@@ -141,6 +148,7 @@ def make_inputs(
     )
     class_names = bundled.class_names
     write_dataset(root / "dataset", class_names)
+    write_test_images(root / "val_test_images", root / "dataset")
     dataset = {"dataset": verify_dir(root / "dataset", "ImageDataset")}
     with writing(root / "policy", kind="Policy", step="fit_threshold", config=Config()) as out:
         write_json(out / "policy.json", bundled.to_json())
@@ -213,6 +221,28 @@ def write_dataset(
         write_header(out, class_names, size)
         write_samples(out, samples)
         write_shards(out, images, n_images, size)
+
+
+def write_test_images(
+    path: Path,
+    dataset: Path,
+    logits: npt.NDArray[np.float32] | None = None,
+    most: int = MOST_THUMBNAILS,
+) -> None:
+    """What predict_logits keeps of VAL_TEST, here of all images of the dataset."""
+    data = Dataset.open(dataset)
+    ids = [sample.sample_id for sample in data.samples]
+    if logits is None:
+        logits = np.zeros((len(ids), len(data.class_names)), dtype=np.float32)
+    with writing(
+        path,
+        kind="ValTestImages",
+        step="predict_logits",
+        config=Config(),
+        inputs={"dataset": data.manifest},
+        split="VAL_TEST",
+    ) as out:
+        write_val_test_images(out, data, ids, logits, most)
 
 
 def write_evaluation(path: Path, policy: Policy) -> None:

@@ -2,7 +2,7 @@
 
 from kfp import dsl
 
-from components.artifact_types import Evaluation, ImageDataset, Policy, ValTestLogits
+from components.artifact_types import Evaluation, Policy, ValTestImages, ValTestLogits
 from components.base_images import CPU
 
 
@@ -13,7 +13,7 @@ def evaluate(
     softmax_policy: dsl.Input[Policy],
     gate_policy: dsl.Input[Policy],
     scrc_policy: dsl.Input[Policy],
-    dataset: dsl.Input[ImageDataset],
+    val_test_images: dsl.Input[ValTestImages],
     evaluation: dsl.Output[Evaluation],
     report: dsl.Output[dsl.HTML],
     metrics: dsl.Output[dsl.Metrics],
@@ -32,7 +32,7 @@ def evaluate(
         softmax_policy=softmax_policy,
         gate_policy=gate_policy,
         scrc_policy=scrc_policy,
-        dataset=dataset,
+        val_test_images=val_test_images,
         evaluation=evaluation,
         report=report,
         metrics=metrics,

@@ -1,4 +1,4 @@
-"""Inputs of the evaluation: fitted policies with the logits they decide on, and the dataset."""
+"""Inputs of the evaluation: fitted policies with the logits they decide on, and the images."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -10,7 +10,7 @@ import numpy as np
 from components.evaluate.config import EvaluateConfig
 from components.shared.contracts.artifacts import Manifest
 from components.shared.contracts.errors import ArtifactError, DataError
-from components.shared.data.dataset import Dataset
+from components.shared.data.val_test_images import ValTestImages
 from components.shared.policies.early_exit import EarlyExit, read_early_exit
 from components.shared.policies.logits import Logits, read_logits
 from components.shared.policies.policy import Infeasible, Policy, argmax_policy
@@ -56,14 +56,14 @@ class EvaluationInputs:
     """All inputs of one run.
 
     Attributes:
-        dataset: of the images.
+        images: of VAL_TEST.
         policies: by kind, where there is a policy; never empty.
         infeasible: by kind, the reason why it could not be fitted.
         distilled_head: the head of the full image alone, of a multi-view model that has one.
-        manifests: of all input artifacts, by name.
+        manifests: of all input artifacts and of the data set, by name.
     """
 
-    dataset: Dataset
+    images: ValTestImages
     policies: dict[str, FittedPolicy]
     infeasible: dict[str, str]
     distilled_head: FittedPolicy | None
@@ -75,7 +75,7 @@ def read_inputs(
     policy_paths: Mapping[str, Path | None],
     val_test_logits: Path,
     gate_test_logits: Path | None,
-    dataset: Path,
+    val_test_images: Path,
 ) -> EvaluationInputs:
     """Verify and read all input artifacts.
 
@@ -87,7 +87,7 @@ def read_inputs(
         policy_paths: Policy artifacts by kind of policy; None where there is none.
         val_test_logits: of the model.
         gate_test_logits: of the model with the gate, for the policy "gate".
-        dataset: of the images.
+        val_test_images: thumbnails and labels of the images.
 
     Raises:
         LeakageViolationError: logits of another split.
@@ -138,23 +138,23 @@ def read_inputs(
         argmax = argmax_policy(config.outcomes(logits.class_names))
         policies[argmax.kind] = FittedPolicy(logits, argmax)
 
-    data = Dataset.open(dataset)
-    manifests["dataset"] = data.manifest
+    images = ValTestImages.open(val_test_images)
+    manifests |= {"val_test_images": images.manifest, "dataset": images.dataset}
 
-    return EvaluationInputs(data, policies, infeasible, distilled_head, manifests)
+    return EvaluationInputs(images, policies, infeasible, distilled_head, manifests)
 
 
 def check_inputs(config: EvaluateConfig, inputs: EvaluationInputs) -> None:
     """Refuse inputs of different runs; samples are joined by id.
 
     Raises:
-        ArtifactError: logits, policies and dataset do not belong together.
+        ArtifactError: logits, policies and images do not belong together.
         DataError: VAL_TEST has images of one class only.
     """
     for fitted in inputs.policies.values():
         problems = [
-            *_class_problems(config, fitted, inputs.dataset),
-            *_sample_problems(fitted.logits, inputs.dataset),
+            *_class_problems(config, fitted, inputs.images),
+            *_sample_problems(fitted.logits, inputs.images),
         ]
         if problems:
             raise ArtifactError("; ".join(problems) + ": use inputs of one run")
@@ -173,10 +173,13 @@ def _check_outcomes(fitted: FittedPolicy) -> None:
         )
 
 
-def _class_problems(config: EvaluateConfig, fitted: FittedPolicy, data: Dataset) -> list[str]:
+def _class_problems(
+    config: EvaluateConfig, fitted: FittedPolicy, images: ValTestImages
+) -> list[str]:
     problems = []
     expected = list(fitted.logits.class_names)
-    for name, found in (("policy", fitted.policy.class_names), ("dataset", data.class_names)):
+    named = {"policy": fitted.policy.class_names, "val_test_images": images.class_names}
+    for name, found in named.items():
         if list(found) != expected:
             problems.append(f"{name} has class_names {list(found)}, logits have {expected}")
 
@@ -190,24 +193,24 @@ def _class_problems(config: EvaluateConfig, fitted: FittedPolicy, data: Dataset)
     return problems
 
 
-def _sample_problems(logits: Logits, data: Dataset) -> list[str]:
+def _sample_problems(logits: Logits, images: ValTestImages) -> list[str]:
     unknown, differing = [], []
     for sample_id, label in zip(logits.sample_ids, logits.labels.tolist(), strict=True):
-        if sample_id not in data.index:
+        if sample_id not in images.labels:
             unknown.append(sample_id)
-        elif data.samples[data.index[sample_id]].label != label:
+        elif images.labels[sample_id] != label:
             differing.append(sample_id)
 
     problems = []
     if unknown:
         problems.append(
-            f"{len(unknown)} sample(s) of the logits are not in the dataset, first {unknown[0]}"
+            f"{len(unknown)} sample(s) of the logits are not in val_test_images, first {unknown[0]}"
         )
 
     if differing:
         problems.append(
-            f"{len(differing)} label(s) of the logits differ from the dataset's, first"
-            f" {differing[0]}"
+            f"{len(differing)} label(s) of the logits differ from those of val_test_images,"
+            f" first {differing[0]}"
         )
 
     return problems

@@ -56,7 +56,7 @@ def write_evaluation(
     report = ReportData(
         policies=results.results,
         hard=hard,
-        counts=inputs.dataset.manifest.summary,
+        counts=inputs.images.dataset.summary,
         lineage=inputs.manifests,
         targets=config.targets,
         n_bootstrap=config.n_bootstrap,
@@ -140,34 +140,29 @@ def _hard_examples(
     config: EvaluateConfig, inputs: EvaluationInputs, results: PolicyResults
 ) -> list[HardExample]:
     """Return the errors with the highest confidence, worst first."""
-    predictions, data = results.shown.predictions, inputs.dataset
+    predictions, images = results.shown.predictions, inputs.images
     names = predictions.outcomes.names
     wrong = np.flatnonzero(predictions.error)
     worst_first = wrong[np.argsort(-predictions.confidence[wrong], kind="stable")]
-    rows = worst_first[: config.n_hard_examples].tolist()
-
-    sample_ids = inputs.policies[results.shown.policy.kind].logits.sample_ids
-    positions = np.array([data.index[sample_ids[row]] for row in rows], dtype=np.int64)
-    images = data.images(positions)
+    logits = inputs.policies[results.shown.policy.kind].logits
 
     examples = []
 
-    for row, position, image in zip(rows, positions.tolist(), images, strict=True):
-        sample = data.samples[position]
+    for row in worst_first[: config.n_hard_examples].tolist():
         truth, decision = int(predictions.truth[row]), int(predictions.decision[row])
         examples.append(
             HardExample(
-                sample_id=sample.sample_id,
-                source=sample.source,
-                path=sample.path,
-                group=sample.group,
+                sample_id=logits.sample_ids[row],
+                source=logits.sources[row],
+                path=logits.paths[row],
+                group=logits.groups[row],
                 label=names[truth],
                 decision=names[decision],
                 probability=float(predictions.probabilities[row, decision]),
                 probability_of_label=float(predictions.probabilities[row, truth]),
                 confidence=float(predictions.confidence[row]),
                 error=_error_name(predictions.outcomes.task, truth),
-                image=image,
+                thumbnail=images.thumbnail(logits.sample_ids[row]),
             )
         )
 

@@ -43,7 +43,7 @@ def run(
     *,
     val_test_logits: InputDir,
     softmax_policy: InputDir,
-    dataset: InputDir,
+    val_test_images: InputDir,
     evaluation: OutputDir,
     report: OutputFile,
     gate_test_logits: InputDir | None = None,
@@ -56,12 +56,12 @@ def run(
 
     Raises:
         LeakageViolationError: logits of another split.
-        ArtifactError: logits, policies and dataset do not belong together, or the policy to be
+        ArtifactError: logits, policies and images do not belong together, or the policy to be
             bundled was not given.
         DataError: VAL_TEST has images of one class only.
     """
     policies = {"softmax": softmax_policy, "gate": gate_policy, "scrc": scrc_policy}
-    inputs = read_inputs(config, policies, val_test_logits, gate_test_logits, dataset)
+    inputs = read_inputs(config, policies, val_test_logits, gate_test_logits, val_test_images)
     check_inputs(config, inputs)
     results = evaluate_policies(config, inputs)
     if config.policy in inputs.infeasible:

@@ -2,7 +2,7 @@
 
 from kfp import dsl
 
-from components.artifact_types import Bundle, Checkpoint, Evaluation, ImageDataset, Policy
+from components.artifact_types import Bundle, Checkpoint, Evaluation, Policy, ValTestImages
 from components.base_images import TRAINER
 
 
@@ -14,7 +14,7 @@ def export_bundle(
     gate_policy: dsl.Input[Policy],
     scrc_policy: dsl.Input[Policy],
     evaluation: dsl.Input[Evaluation],
-    dataset: dsl.Input[ImageDataset],
+    val_test_images: dsl.Input[ValTestImages],
     bundle: dsl.Output[Bundle],
     config: dict,
 ) -> None:
@@ -31,6 +31,6 @@ def export_bundle(
         gate_policy=gate_policy,
         scrc_policy=scrc_policy,
         evaluation=evaluation,
-        dataset=dataset,
+        val_test_images=val_test_images,
         bundle=bundle,
     )

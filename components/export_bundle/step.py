@@ -6,8 +6,6 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import numpy as np
-
 from components.export_bundle.config import ExportConfig
 from components.export_bundle.model_card import model_card, natix_card
 from components.shared.contracts.artifact_kinds import Kind
@@ -22,7 +20,7 @@ from components.shared.contracts.artifacts import (
 from components.shared.contracts.errors import ArtifactError
 from components.shared.contracts.listing import say, shown
 from components.shared.contracts.step import InputDir, OutputDir, main
-from components.shared.data.dataset import Dataset
+from components.shared.data.val_test_images import ValTestImages
 from components.shared.policies.early_exit import read_early_exit, write_early_exit
 from components.shared.policies.evaluation_report import read_report
 from components.shared.policies.logit_affine import logit_affine_of
@@ -46,7 +44,6 @@ from components.shared.vision.classifier_spec import ClassifierSpec, read_spec
 from components.shared.vision.view_spec import ViewSpec, tile_boxes
 
 _FORM_METRICS = ("accuracy", "mcc", "auroc")
-_N_CHECKED_IMAGES = 16  # a second with a small backbone, half a minute with the largest
 _LIBRARIES = ("numpy", "pillow", "safetensors", "torch", "transformers")
 
 
@@ -59,7 +56,7 @@ class _Inputs:
     policy: Policy
     distilled_policy: Policy | None
     report: dict[str, Any]
-    dataset: Dataset
+    images: ValTestImages
     manifests: dict[str, Manifest]
 
 
@@ -83,7 +80,7 @@ def run(
     checkpoint: InputDir,
     softmax_policy: InputDir,
     evaluation: InputDir,
-    dataset: InputDir,
+    val_test_images: InputDir,
     bundle: OutputDir,
     gate_checkpoint: InputDir | None = None,
     gate_policy: InputDir | None = None,
@@ -106,7 +103,7 @@ def run(
         policy_path=policies[config.policy],
         softmax_policy=softmax_policy,
         evaluation=evaluation,
-        dataset=dataset,
+        val_test_images=val_test_images,
     )
 
     _check_inputs(inputs)
@@ -124,7 +121,7 @@ def run(
             named,
             inputs.policy,
             inputs.report,
-            inputs.dataset.manifest,
+            inputs.images.dataset,
             model.preprocessing,
             affine=logit_affine_of(inputs.policy),
             stock_reason=model.stock_reason,
@@ -152,7 +149,7 @@ def _read_inputs(
     policy_path: Path | None,
     softmax_policy: Path,
     evaluation: Path,
-    dataset: Path,
+    val_test_images: Path,
 ) -> _Inputs:
     if policy_path is None:
         raise ArtifactError(
@@ -169,12 +166,13 @@ def _read_inputs(
             f"{checkpoint}: has no gate.json; a gate needs the checkpoint of train_gate"
         )
 
-    data = Dataset.open(dataset)
+    images = ValTestImages.open(val_test_images)
     manifests = {
         "checkpoint": verify_dir(checkpoint, Kind.CHECKPOINT),
         "policy": policy_manifest,
         "evaluation": verify_dir(evaluation, Kind.EVALUATION),
-        "dataset": data.manifest,
+        "val_test_images": images.manifest,
+        "dataset": images.dataset,
     }
 
     return _Inputs(
@@ -183,7 +181,7 @@ def _read_inputs(
         policy=policy,
         distilled_policy=read_distilled_policy(softmax_policy),
         report=read_report(evaluation),
-        dataset=data,
+        images=images,
         manifests=manifests,
     )
 
@@ -223,18 +221,16 @@ def _write_model(inputs: _Inputs, out: Path) -> "_Model":
     from components.shared.models.classifier import Classifier, normalise
     from components.shared.models.gate import gate_files
 
-    data, policy = inputs.dataset, inputs.policy
+    images, policy = inputs.images, inputs.policy
     classifier = Classifier.load(inputs.checkpoint)
     spec = classifier.spec
-    if spec.image_size != data.image_size:
+    if spec.image_size != images.image_size:
         raise ArtifactError(
-            f"checkpoint has image_size {spec.image_size}, the dataset has {data.image_size}"
+            f"checkpoint has image_size {spec.image_size}, the dataset has {images.image_size}"
         )
 
     # Logits of the checkpoint come first, because writing the model changes its head.
-    count = min(_N_CHECKED_IMAGES, len(data.samples))
-    positions = np.linspace(0, len(data.samples) - 1, count)
-    pixels = data.images(positions.round().astype(np.int64))
+    pixels = images.probes
     with torch.inference_mode():
         logits = classifier(normalise(torch.from_numpy(pixels), spec)).numpy()
 
@@ -288,9 +284,7 @@ def _write_distilled_model(inputs: _Inputs, out: Path) -> bool:
 
     write_model(distilled, policy, out / DISTILLED_MODEL)
 
-    data = inputs.dataset
-    images = data.images(np.arange(min(_N_CHECKED_IMAGES, len(data.samples)), dtype=np.int64))
-    check_stock(out / DISTILLED_MODEL, distilled, images, policy.outcomes)
+    check_stock(out / DISTILLED_MODEL, distilled, inputs.images.probes, policy.outcomes)
 
     return True
 

@@ -7,6 +7,7 @@ from components.artifact_types import (
     ImageDataset,
     Splits,
     ValCalibLogits,
+    ValTestImages,
     ValTestLogits,
 )
 from components.base_images import TRAINER
@@ -19,6 +20,7 @@ def predict_logits(
     checkpoint: dsl.Input[Checkpoint],
     val_calib_logits: dsl.Output[ValCalibLogits],
     val_test_logits: dsl.Output[ValTestLogits],
+    val_test_images: dsl.Output[ValTestImages],
     config: dict,
 ) -> None:
     """Write the selected model's logits on VAL_CALIB and VAL_TEST, which no earlier phase reads."""
@@ -33,4 +35,5 @@ def predict_logits(
         checkpoint=checkpoint,
         val_calib_logits=val_calib_logits,
         val_test_logits=val_test_logits,
+        val_test_images=val_test_images,
     )

@@ -1,11 +1,15 @@
 """The selected model's logits on VAL_CALIB and VAL_TEST, which no earlier phase reads."""
 
+import numpy as np
+
 from components.predict_logits.config import PredictLogitsConfig
 from components.shared.contracts.artifact_kinds import Kind
-from components.shared.contracts.artifacts import verify_dir, working
+from components.shared.contracts.artifacts import verify_dir, working, writing
 from components.shared.contracts.step import InputDir, OutputDir, main
+from components.shared.data.arrays import load_array
 from components.shared.data.dataset import Dataset
 from components.shared.data.splits import read_splits, refuse_foreign
+from components.shared.data.val_test_images import SPLIT, write_val_test_images
 from components.shared.training.session.outputs import write_split_logits
 from components.shared.training.session.restarts import run_module
 from components.shared.vision.classifier_spec import read_spec
@@ -21,8 +25,9 @@ def run(
     checkpoint: InputDir,
     val_calib_logits: OutputDir,
     val_test_logits: OutputDir,
+    val_test_images: OutputDir,
 ) -> None:
-    """Predict through torchrun and write both logits artifacts.
+    """Predict through torchrun; write both logits artifacts, and the images that later steps show.
 
     If interrupted, the step starts from the beginning: prediction has no checkpoints.
 
@@ -33,6 +38,7 @@ def run(
         checkpoint: The selected model.
         val_calib_logits: Its logits on VAL_CALIB.
         val_test_logits: Its logits on VAL_TEST.
+        val_test_images: What evaluation and export need of VAL_TEST's pixels.
 
     Raises:
         ArtifactError: Checkpoint or splits were made from another dataset.
@@ -59,6 +65,18 @@ def run(
                 inputs=inputs,
                 views=views,
             )
+
+        ids = assignment.ids(SPLIT)
+        logits = load_array(work / f"{SPLIT}.npy", np.float32, (len(ids), len(data.class_names)))
+        with writing(
+            val_test_images,
+            kind=Kind.VAL_TEST_IMAGES,
+            step=STEP,
+            config=config,
+            inputs=inputs,
+            split=SPLIT,
+        ) as out:
+            write_val_test_images(out, data, ids, logits)
 
 
 if __name__ == "__main__":

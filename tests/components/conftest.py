@@ -116,7 +116,7 @@ def _run_all(root: Path, config: TrainBaselineConfig) -> None:
         EvaluateConfig(n_bootstrap=100),
         val_test_logits=run.val_test_logits,
         softmax_policy=run.policy,
-        dataset=run.dataset,
+        val_test_images=run.val_test_images,
         evaluation=run.evaluation,
         report=run.root / "report.html",
     )
@@ -144,6 +144,7 @@ def predict(run: TinyRun, out: Path, n_processes: int = 1) -> None:
         checkpoint=run.checkpoint,
         val_calib_logits=out / "val_calib_logits",
         val_test_logits=out / "val_test_logits",
+        val_test_images=out / "val_test_images",
     )
 
 
@@ -154,7 +155,7 @@ def export(run: TinyRun, out: Path) -> None:
         checkpoint=run.checkpoint,
         softmax_policy=run.policy,
         evaluation=run.evaluation,
-        dataset=run.dataset,
+        val_test_images=run.val_test_images,
         bundle=out,
     )
 

@@ -72,6 +72,7 @@ def _predict(tiny: TinyRun, root: Path) -> None:
         checkpoint=root / "checkpoint",
         val_calib_logits=root / "val_calib_logits",
         val_test_logits=root / "val_test_logits",
+        val_test_images=root / "val_test_images",
     )
 
 
@@ -80,7 +81,7 @@ def _evaluate(tiny: TinyRun, root: Path, logits: Path, policy: Path) -> None:
         EvaluateConfig(n_bootstrap=100),
         val_test_logits=logits,
         softmax_policy=policy,
-        dataset=tiny.dataset,
+        val_test_images=tiny.val_test_images,
         evaluation=root / "evaluation",
         report=root / "report.html",
     )
@@ -142,7 +143,7 @@ def bundle(tiny: TinyRun, several: Path) -> Bundle:
         checkpoint=several / "checkpoint",
         softmax_policy=several / "policy",
         evaluation=several / "evaluation",
-        dataset=tiny.dataset,
+        val_test_images=tiny.val_test_images,
         bundle=several / "bundle",
     )
     return open_bundle(several / "bundle")

@@ -60,7 +60,7 @@ _LABELLED = Reader(
 _PREDICT = Reader(
     predict_logits,
     _same("dataset", "splits", "checkpoint"),
-    ("val_calib_logits", "val_test_logits"),
+    ("val_calib_logits", "val_test_logits", "val_test_images"),
 )
 _GATE = Reader(
     train_gate,

@@ -88,7 +88,7 @@ _PREDICTION = Campaign(
     seed=7,
     step="predict_logits",
     inputs=("dataset", "splits", "checkpoint"),
-    outputs=("val_calib_logits", "val_test_logits"),
+    outputs=("val_calib_logits", "val_test_logits", "val_test_images"),
 )
 
 

@@ -60,6 +60,7 @@ KINDS = {
     "gate_checkpoint": "Checkpoint",
     "val_calib_logits": "ValCalibLogits",
     "val_test_logits": "ValTestLogits",
+    "val_test_images": "ValTestImages",
     "gate_calib_logits": "ValCalibLogits",
     "gate_test_logits": "ValTestLogits",
     "calibration": "Calibration",
@@ -71,8 +72,8 @@ KINDS = {
     "step-000000003": "TrainingState",
 }
 POLICIES = ("softmax_policy", "gate_policy", "scrc_policy")
-EVALUATED = ("val_test_logits", "gate_test_logits", *POLICIES, "dataset")
-BUNDLED = ("checkpoint", "gate_checkpoint", *POLICIES, "evaluation", "dataset")
+EVALUATED = ("val_test_logits", "gate_test_logits", *POLICIES, "val_test_images")
+BUNDLED = ("checkpoint", "gate_checkpoint", *POLICIES, "evaluation", "val_test_images")
 
 
 def main() -> None:
@@ -111,7 +112,7 @@ def _run(root: Path) -> None:
         comparison=root / "comparison",
         table=root / "table.md",
     )
-    logits = _paths(root, "val_calib_logits", "val_test_logits")
+    logits = _paths(root, "val_calib_logits", "val_test_logits", "val_test_images")
     predict_logits(
         PredictLogitsConfig(n_processes=1), **data, **_paths(root, "checkpoint"), **logits
     )

@@ -10,6 +10,7 @@ from components.shared.data.dataset import Dataset
 from components.shared.data.splits import read_splits
 from components.shared.data.train_images import TrainImages
 from components.shared.data.train_labels import read_train_labels
+from components.shared.data.val_test_images import ValTestImages
 from components.shared.models.classifier import Classifier, normalise
 from components.shared.policies.logits import read_logits
 from components.shared.policies.policy_artifact import read_policy
@@ -25,7 +26,11 @@ _LOGITS = {
     "gate_calib_logits": "VAL_CALIB",
     "gate_test_logits": "VAL_TEST",
 }
-_SPLITS = _LOGITS | {"train_images": "TRAIN", "train_labels": "TRAIN"}
+_SPLITS = _LOGITS | {
+    "train_images": "TRAIN",
+    "train_labels": "TRAIN",
+    "val_test_images": "VAL_TEST",
+}
 
 
 @pytest.mark.parametrize("name", KINDS)
@@ -56,6 +61,11 @@ def test_readers_give_what_was_written() -> None:
     _, labels, n_classes = read_train_labels(FOLDER / "train_labels", images)
     assert [data.samples[data.index[i]].label for i in images.sample_ids] == labels.tolist()
     assert n_classes == 2
+    shown = ValTestImages.open(FOLDER / "val_test_images")
+    assert list(shown.labels) == read_splits(FOLDER / "splits").ids("VAL_TEST")
+    assert shown.dataset == data.manifest
+    assert shown.probes.shape == (16, 16, 16, 3)
+    assert all(shown.thumbnail(sample_id).startswith(b"\xff\xd8") for sample_id in shown.labels)
     for name, split in _LOGITS.items():
         logits, _ = read_logits(FOLDER / name, split)
         assert list(logits.sample_ids) == read_splits(FOLDER / "splits").ids(split)

@@ -40,7 +40,7 @@ from components.shared.policies.logits import Logits, write_logits
 from components.shared.stats.metrics import Floats, Integers
 from components.split_dataset.config import SplitConfig
 from components.split_dataset.step import run as split_dataset
-from tests.bundles import SIZE, random_classifier
+from tests.bundles import SIZE, random_classifier, write_test_images
 
 # Groups of the rarest class, of the others, and the mean number of images of a group.
 SHAPES = (
@@ -206,6 +206,7 @@ def run_case(case: Case, root: Path) -> str:
         write_case_logits(root / split, case, split, rows[split], labels, groups)
         for split in ("VAL_CALIB", "VAL_TEST")
     )
+    write_test_images(root / "val_test_images", root / "dataset")
     compare_calibrators(
         config_of(CompareCalibratorsConfig, values),
         val_calib_logits=calib,
@@ -230,7 +231,7 @@ def run_case(case: Case, root: Path) -> str:
         softmax_policy=root / "softmax",
         gate_policy=root / "gate",
         scrc_policy=root / "scrc",
-        dataset=root / "dataset",
+        val_test_images=root / "val_test_images",
         evaluation=root / "evaluation",
         report=root / "report.html",
     )
@@ -266,7 +267,7 @@ def _export(case: Case, values: dict[str, Any], root: Path) -> str:
             gate_policy=root / "gate",
             scrc_policy=root / "scrc",
             evaluation=root / "evaluation",
-            dataset=root / "dataset",
+            val_test_images=root / "val_test_images",
             bundle=root / "bundle",
         )
     except InfeasibleError:

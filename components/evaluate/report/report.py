@@ -13,7 +13,6 @@ from typing import NamedTuple
 
 import jinja2
 import numpy as np
-import numpy.typing as npt
 
 from components.evaluate.report import plots
 from components.evaluate.report.early_exit_report import EarlyExitResult
@@ -37,7 +36,6 @@ _HEADLINE = {
 _MAX_NAMED_COLUMNS = 8  # of a confusion matrix; more are numbered, or their names have no room
 _N_CONFUSIONS = 12  # most frequent confusions that are listed
 _SIGNIFICANT = 0.05
-_THUMBNAIL = 224  # pixels
 
 
 @dataclass(frozen=True)
@@ -125,7 +123,7 @@ class HardExample:
         probability_of_label: of the true outcome.
         confidence: of the decision, by which examples are ranked.
         error: "missed" or "false alarm" of a binary task, else "wrong".
-        image: (S, S, 3) uint8.
+        thumbnail: JPEG of the image; empty where there is none.
     """
 
     sample_id: str
@@ -138,7 +136,7 @@ class HardExample:
     probability_of_label: float
     confidence: float
     error: str
-    image: npt.NDArray[np.uint8]
+    thumbnail: bytes
 
 
 @dataclass(frozen=True)
@@ -324,12 +322,9 @@ def _listing(value: object) -> str:
     return str(value)
 
 
-def _thumbnail(image: npt.NDArray[np.uint8]) -> Thumbnail:
-    """Return an image (S, S, 3) as a JPEG of at most 224 pixels a side."""
+def _thumbnail(jpeg: bytes) -> Thumbnail:
+    """Return a JPEG with its size, for a data URI."""
     from PIL import Image
 
-    picture, buffer = Image.fromarray(image), io.BytesIO()
-    picture.thumbnail((_THUMBNAIL, _THUMBNAIL))
-    picture.save(buffer, format="JPEG", quality=80)
-    encoded = base64.b64encode(buffer.getvalue()).decode()
-    return Thumbnail(picture.width, picture.height, encoded)
+    with Image.open(io.BytesIO(jpeg)) as picture:
+        return Thumbnail(picture.width, picture.height, base64.b64encode(jpeg).decode())

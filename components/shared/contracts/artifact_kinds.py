@@ -34,8 +34,6 @@ class Kind(StrEnum):
         "train_baseline",
         "train_gate",
         "predict_logits",
-        "evaluate",
-        "export_bundle",
     )
     IMAGE_PART = (
         "ImagePart",
@@ -100,6 +98,13 @@ class Kind(StrEnum):
         "VAL_TEST",
         "Logits on VAL_TEST, which only the final evaluation may read.",
         "evaluate",
+    )
+    VAL_TEST_IMAGES = (
+        "ValTestImages",
+        "VAL_TEST",
+        "Thumbnails of VAL_TEST for the report, and a few images on which the bundle is checked.",
+        "evaluate",
+        "export_bundle",
     )
     COMPARISON = (
         "Comparison",

@@ -19,7 +19,7 @@ from components.shared.policies.policy import (
     argmax_policy,
     softmax_policy,
 )
-from tests.bundles import write_dataset
+from tests.bundles import write_dataset, write_test_images
 from tests.logits_artifacts import binary_logits
 
 N = 200
@@ -69,8 +69,9 @@ def store_policy(path: Path, policy: Policy) -> Path:
 def inputs(tmp_path: Path) -> dict[str, Path]:
     """All input artifacts, with all three policies."""
     write_dataset(tmp_path / "dataset", ("None", "Roadwork"), N)
+    write_test_images(tmp_path / "val_test_images", tmp_path / "dataset")
     return {
-        "dataset": tmp_path / "dataset",
+        "val_test_images": tmp_path / "val_test_images",
         "val_test_logits": store_logits(tmp_path / "logits", make_logits(gate=False)),
         "gate_test_logits": store_logits(tmp_path / "gate_logits", make_logits(gate=True)),
         "softmax_policy": store_policy(tmp_path / "softmax", SOFTMAX),
@@ -101,8 +102,9 @@ def class_inputs(root: Path, class_names: tuple[str, ...], n: int = 240) -> dict
     guarantee = GUARANTEE | {"outcomes": outcomes}
     scrc = ScrcPolicy(kind="scrc", **guarantee, answer_from=(0.5,) * n_classes, single_from=0.8)
     write_dataset(root / "dataset", class_names, n)
+    write_test_images(root / "val_test_images", root / "dataset")
     return {
-        "dataset": root / "dataset",
+        "val_test_images": root / "val_test_images",
         "val_test_logits": store_logits(root / "logits", logits),
         "softmax_policy": store_policy(root / "softmax", argmax_policy(outcomes)),
         "scrc_policy": store_policy(root / "scrc", scrc),

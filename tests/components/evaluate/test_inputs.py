@@ -13,7 +13,7 @@ from components.shared.contracts.errors import ArtifactError, DataError
 from components.shared.contracts.outcomes import Outcomes
 from components.shared.policies.logits import Logits
 from components.shared.policies.policy import softmax_policy
-from tests.bundles import write_dataset
+from tests.bundles import write_dataset, write_test_images
 from tests.components.evaluate.conftest import N, make_logits, store_logits, store_policy
 
 CONFIG = EvaluateConfig()
@@ -22,7 +22,11 @@ CONFIG = EvaluateConfig()
 def _read(paths: dict[str, Path]) -> EvaluationInputs:
     policies = {kind: paths.get(f"{kind}_policy") for kind in ("softmax", "gate", "scrc")}
     return read_inputs(
-        CONFIG, policies, paths["val_test_logits"], paths.get("gate_test_logits"), paths["dataset"]
+        CONFIG,
+        policies,
+        paths["val_test_logits"],
+        paths.get("gate_test_logits"),
+        paths["val_test_images"],
     )
 
 
@@ -33,7 +37,7 @@ def test_each_policy_gets_the_logits_of_its_model(inputs: dict[str, Path]) -> No
     assert read.policies["gate"].logits.gate is not None
     assert read.policies["scrc"].logits.gate is None
     assert read.policies["softmax"].policy.outcomes.names == ("None", "Roadwork")
-    assert set(read.manifests) == set(inputs)
+    assert set(read.manifests) == set(inputs) | {"dataset"}
 
 
 def test_artifacts_in_each_others_place_are_refused(
@@ -64,8 +68,11 @@ def _unknown_sample(logits: Logits) -> Logits:
 @pytest.mark.parametrize(
     ("edit", "message"),
     [
-        (_other_labels, r"2 label\(s\) of the logits differ from the dataset's, first 0+3"),
-        (_unknown_sample, r"1 sample\(s\) of the logits are not in the dataset, first f{16}"),
+        (
+            _other_labels,
+            r"2 label\(s\) of the logits differ from those of val_test_images, first 0+3",
+        ),
+        (_unknown_sample, r"1 sample\(s\) of the logits are not in val_test_images, first f{16}"),
     ],
 )
 def test_logits_of_another_dataset_are_refused(
@@ -77,14 +84,14 @@ def test_logits_of_another_dataset_are_refused(
 
 
 def _only_softmax(inputs: dict[str, Path]) -> dict[str, Path]:
-    return {name: inputs[name] for name in ("softmax_policy", "dataset")}
+    return {name: inputs[name] for name in ("softmax_policy", "val_test_images")}
 
 
 def test_a_test_split_of_one_class_is_refused(inputs: dict[str, Path], tmp_path: Path) -> None:
     path = store_logits(tmp_path / "edited", _without_positives(make_logits(gate=False)))
     read = _read({"val_test_logits": path, **_only_softmax(inputs)})
-    labels = [dataclasses.replace(sample, label=0) for sample in read.dataset.samples]
-    read = dataclasses.replace(read, dataset=dataclasses.replace(read.dataset, samples=labels))
+    images = dataclasses.replace(read.images, labels=dict.fromkeys(read.images.labels, 0))
+    read = dataclasses.replace(read, images=images)
     with pytest.raises(DataError, match="all 200 images of VAL_TEST are 'None', an evaluation"):
         check_inputs(CONFIG, read)
 
@@ -92,13 +99,14 @@ def test_a_test_split_of_one_class_is_refused(inputs: dict[str, Path], tmp_path:
 def test_every_difference_of_class_names_is_named(inputs: dict[str, Path], tmp_path: Path) -> None:
     policy = softmax_policy(Outcomes.of(("Nothing", "Works"), "binary", "Works"), 0.0)
     write_dataset(tmp_path / "other", ("Empty", "Roadwork"), N)
+    write_test_images(tmp_path / "images", tmp_path / "other")
     paths = inputs | {
         "softmax_policy": store_policy(tmp_path / "renamed", policy),
-        "dataset": tmp_path / "other",
+        "val_test_images": tmp_path / "images",
     }
     message = (
         r"policy has class_names \['Nothing', 'Works'\], logits have \['None', 'Roadwork'\];"
-        r" dataset has class_names \['Empty', 'Roadwork'\], .*; the policy decides between"
+        r" val_test_images has class_names \['Empty', 'Roadwork'\], .*; the policy decides between"
         r" \['Nothing', 'Works'\], the configuration between \['None', 'Roadwork'\]: use inputs"
     )
     with pytest.raises(ArtifactError, match=message):

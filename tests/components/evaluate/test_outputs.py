@@ -11,6 +11,7 @@ from components.evaluate.config import EvaluateConfig
 from components.evaluate.outputs import _write_hard_examples
 from components.evaluate.report.report import HardExample
 from components.evaluate.step import run
+from components.shared.data.val_test_images import encode_thumbnail
 from pipelines.sources import ROOT
 from tests.components.evaluate.conftest import make_logits
 
@@ -59,7 +60,7 @@ def test_hard_examples_hold_no_formula_and_no_escape_sequence(tmp_path: Path) ->
         probability_of_label=0.1,
         confidence=-0.5,
         error="false alarm",
-        image=np.zeros((4, 4, 3), dtype=np.uint8),
+        thumbnail=encode_thumbnail(np.zeros((4, 4, 3), dtype=np.uint8)),
     )
     _write_hard_examples(tmp_path / "hard_examples.csv", [example])
     (row,) = _rows(tmp_path / "hard_examples.csv")

@@ -18,7 +18,11 @@ CONFIG = EvaluateConfig(n_bootstrap=100, policy="scrc")
 def read(inputs: dict[str, Path]) -> EvaluationInputs:
     policies = {kind: inputs[f"{kind}_policy"] for kind in ("softmax", "gate", "scrc")}
     return read_inputs(
-        CONFIG, policies, inputs["val_test_logits"], inputs["gate_test_logits"], inputs["dataset"]
+        CONFIG,
+        policies,
+        inputs["val_test_logits"],
+        inputs["gate_test_logits"],
+        inputs["val_test_images"],
     )
 
 

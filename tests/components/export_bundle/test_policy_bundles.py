@@ -202,7 +202,7 @@ def test_the_policy_that_was_asked_for_must_be_there(
     from components.export_bundle.step import run
 
     make_inputs(tmp_path)
-    paths = {name: tmp_path / name for name in ("checkpoint", "evaluation", "dataset")}
+    paths = {name: tmp_path / name for name in ("checkpoint", "evaluation", "val_test_images")}
     with pytest.raises(ArtifactError, match=message):
         run(
             ExportConfig(policy=asked),

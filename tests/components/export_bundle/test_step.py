@@ -40,6 +40,7 @@ from tests.bundles import (
     write_dataset,
     write_evaluation,
     write_images,
+    write_test_images,
 )
 
 # Far from 0.5 on both sides, both stock families, and the classes in the other order.
@@ -237,7 +238,13 @@ def test_bundle_json_lists_every_file_by_relative_path(inputs: Inputs, bundle: P
         if name not in ("bundle.json", "manifest.json")
     }
     assert document["files"] == expected
-    assert document["lineage"].keys() == {"checkpoint", "policy", "evaluation", "dataset"}
+    assert document["lineage"].keys() == {
+        "checkpoint",
+        "policy",
+        "evaluation",
+        "val_test_images",
+        "dataset",
+    }
     digest = verify_dir(inputs.root / "checkpoint", "Checkpoint").content_digest
     assert document["lineage"]["checkpoint"]["content_digest"] == digest
     outside = [str(inputs.root).encode(), str(bundle.parent).encode()]
@@ -302,6 +309,7 @@ def _other_classes(inputs: Inputs) -> None:
 
 def _other_dataset(inputs: Inputs) -> None:
     write_dataset(inputs.root / "dataset", ("None", "Roadwork"), n_images=18)
+    write_test_images(inputs.root / "val_test_images", inputs.root / "dataset")
 
 
 def _changed_weights(inputs: Inputs) -> None:

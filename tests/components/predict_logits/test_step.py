@@ -10,11 +10,15 @@ from components.ingest_dataset.step import run as ingest_dataset
 from components.predict_logits.config import PredictLogitsConfig
 from components.predict_logits.step import run
 from components.shared.contracts.errors import ArtifactError
+from components.shared.data.dataset import Dataset
 from components.shared.data.splits import read_splits
+from components.shared.data.val_test_images import ValTestImages, encode_thumbnail
 from components.shared.policies.logits import read_logits
 from components.split_dataset.config import SplitConfig
 from components.split_dataset.step import run as split_dataset
 from tests.components.conftest import TinyRun, predict, write_source
+
+OUTPUTS = ("val_calib_logits", "val_test_logits", "val_test_images")
 
 
 def test_two_processes_say_what_one_says(tiny: TinyRun, tmp_path: Path) -> None:
@@ -25,7 +29,22 @@ def test_two_processes_say_what_one_says(tiny: TinyRun, tmp_path: Path) -> None:
         assert list(two.sample_ids) == read_splits(tiny.splits).ids(split)
         assert np.allclose(one.logits, two.logits, atol=1e-5)
         assert set(manifest.inputs) == {"dataset", "splits", "checkpoint"}
-    assert {entry.name for entry in tmp_path.iterdir()} == {"val_calib_logits", "val_test_logits"}
+    assert {entry.name for entry in tmp_path.iterdir()} == set(OUTPUTS)
+
+
+def test_later_steps_get_the_pixels_of_val_test_that_they_show(tiny: TinyRun) -> None:
+    data = Dataset.open(tiny.dataset)
+    images = ValTestImages.open(tiny.val_test_images)
+    assert images.dataset == data.manifest
+    assert list(images.labels) == read_splits(tiny.splits).ids("VAL_TEST")
+    stored = {data.images(np.array([data.index[i]])).tobytes() for i in images.labels}
+    assert len(images.probes) == min(16, len(stored))
+    assert {probe.tobytes() for probe in images.probes} <= stored
+    for sample_id, label in images.labels.items():
+        sample = data.samples[data.index[sample_id]]
+        pixels = data.images(np.array([data.index[sample_id]]))[0]
+        assert label == sample.label
+        assert images.thumbnail(sample_id) == encode_thumbnail(pixels)
 
 
 def test_a_model_of_other_data_says_nothing(tiny: TinyRun, tmp_path: Path) -> None:
@@ -36,7 +55,7 @@ def test_a_model_of_other_data_says_nothing(tiny: TinyRun, tmp_path: Path) -> No
     split_dataset(
         SplitConfig(min_per_class=1), dataset=tmp_path / "dataset", splits=tmp_path / "splits"
     )
-    outputs = {name: tmp_path / name for name in ("val_calib_logits", "val_test_logits")}
+    outputs = {name: tmp_path / name for name in OUTPUTS}
     with pytest.raises(ArtifactError, match="made from another dataset"):
         run(
             PredictLogitsConfig(n_processes=1),

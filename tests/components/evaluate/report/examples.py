@@ -11,6 +11,7 @@ from components.evaluate.report.scorecard import measure
 from components.evaluate.targets import Targets
 from components.shared.contracts.artifacts import Manifest
 from components.shared.contracts.outcomes import Outcomes
+from components.shared.data.val_test_images import encode_thumbnail
 from components.shared.policies.logits import Logits
 from components.shared.policies.policy import Policy, argmax_policy, softmax_policy
 from components.shared.stats.miscalibration import calibration_p_value
@@ -99,7 +100,9 @@ def hard_example(outcomes: Outcomes = ROADWORK) -> HardExample:
         probability_of_label=0.0213,
         confidence=3.83,
         error="missed",
-        image=np.tile(np.arange(224, dtype=np.uint8)[:, None, None], (1, 224, 3)),
+        thumbnail=encode_thumbnail(
+            np.tile(np.arange(224, dtype=np.uint8)[:, None, None], (1, 224, 3))
+        ),
     )
 
 
