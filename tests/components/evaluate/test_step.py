@@ -251,10 +251,10 @@ def test_every_hard_example_of_every_policy_has_its_picture(
     for policy in ("softmax", "gate", "scrc"):
         paths = inputs | {"val_test_images": tmp_path / "few"}
         config = EvaluateConfig(policy=policy, n_bootstrap=100, n_hard_examples=200)
-        outputs = {"evaluation": tmp_path / policy, "report": tmp_path / "report.html"}
+        outputs = {"evaluation": tmp_path / f"shown-{policy}", "report": tmp_path / "report.html"}
         run(config, **paths, **outputs)
         page = (tmp_path / "report.html").read_text()
-        n_examples = len((tmp_path / policy / "hard_examples.csv").read_text().splitlines()) - 1
+        n_examples = len((tmp_path / f"shown-{policy}/hard_examples.csv").read_text().splitlines()) - 1
         assert n_examples > 20
         assert page.count("data:image/jpeg;base64,") == n_examples
 
