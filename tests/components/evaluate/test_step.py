@@ -254,7 +254,8 @@ def test_every_hard_example_of_every_policy_has_its_picture(
         outputs = {"evaluation": tmp_path / f"shown-{policy}", "report": tmp_path / "report.html"}
         run(config, **paths, **outputs)
         page = (tmp_path / "report.html").read_text()
-        n_examples = len((tmp_path / f"shown-{policy}/hard_examples.csv").read_text().splitlines()) - 1
+        table = tmp_path / f"shown-{policy}/hard_examples.csv"
+        n_examples = len(table.read_text().splitlines()) - 1
         assert n_examples > 20
         assert page.count("data:image/jpeg;base64,") == n_examples
 
