@@ -59,7 +59,7 @@ class DistillationTask:
         self, model: nn.Module, positions: Positions, batch_slots: Positions, step: int
     ) -> torch.Tensor:
         """Return the cross-entropy, summed over the samples."""
-        rows = torch.from_numpy(positions)
+        rows = self.world.on_device(positions)
         logits = model(self.features[rows], self._head_dropout(batch_slots, step)).float()
         return F.cross_entropy(logits, self.targets[rows], reduction="sum")
 

@@ -95,7 +95,7 @@ class _ClassifierTask(ABC):
             batch_size=self.scores_at_a_time,
         )
         scores = torch.zeros(len(batch), device=self.world.device)
-        scores[torch.from_numpy(slots)] = found.to(self.world.device)
+        scores[self.world.on_device(slots)] = found.to(self.world.device)
         self._conformal_risk = BatchLoss.of(scores, self._risk_of(positive))
 
     def loss(
@@ -106,14 +106,16 @@ class _ClassifierTask(ABC):
         # The mean class weight over TRAIN is 1.
         loss = F.cross_entropy(
             logits.float(),
-            self.labels[torch.from_numpy(positions)],
+            self.labels[self.world.on_device(positions)],
             weight=self.class_weights,
             label_smoothing=self.config.label_smoothing,
             reduction="sum",
         )
 
         if self._conformal_risk is not None:
-            risk = self._conformal_risk.part(self._scores(logits), torch.from_numpy(batch_slots))
+            risk = self._conformal_risk.part(
+                self._scores(logits), self.world.on_device(batch_slots)
+            )
             loss = loss + self.config.conformal_weight * risk
 
         return loss
@@ -203,7 +205,7 @@ class FrozenTask(_ClassifierTask):
         """Return the logits (n, C); every step draws one cached augmentation per sample."""
         rng = step_rng(self.config.seed, step, ClassifierStream.CHOICE_OF_CACHED_AUGMENTATION)
         chosen = rng.integers(self.features.shape[1], size=self.batch_size)[batch_slots]
-        features = self.features[torch.from_numpy(positions), torch.from_numpy(chosen)]
+        features = self.features[self.world.on_device(positions), self.world.on_device(chosen)]
         return torch.Tensor(model(features, self.head_dropout(batch_slots, step)))
 
     def evaluate(self) -> dict[str, float]:

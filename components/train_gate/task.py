@@ -129,7 +129,7 @@ class GateTask:
             self.config.precision,
             batch_size=_FEATURES_AT_A_TIME,
         ).to(self.world.device)
-        labels = self.labels[torch.from_numpy(batch)]
+        labels = self.labels[self.world.on_device(batch)]
         self._batch_loss = BatchLoss.of(outputs, lambda values: self._mean_loss(values, labels))
 
     def loss(
@@ -138,7 +138,7 @@ class GateTask:
         """Return these samples' part of the global batch's loss."""
         assert self._batch_loss is not None  # the loop calls begin_step before loss
         outputs = self._outputs(model, positions, batch_slots, step)
-        return self._batch_loss.part(outputs, torch.from_numpy(batch_slots))
+        return self._batch_loss.part(outputs, self.world.on_device(batch_slots))
 
     def epoch_metrics(self, epoch: int) -> dict[str, float]:
         """Return the fraction of the epoch's steps in which the conformal risk acts."""
@@ -178,7 +178,7 @@ class GateTask:
         """
         rng = step_rng(self.config.seed, step, GateStream.CHOICE_OF_CACHED_AUGMENTATION)
         chosen = rng.integers(self.features.shape[1], size=self.batch_size)[batch_slots]
-        features = self.features[torch.from_numpy(positions), torch.from_numpy(chosen)]
+        features = self.features[self.world.on_device(positions), self.world.on_device(chosen)]
         outputs: HeadOutputs = model(features, self._head_dropout(step, batch_slots))
         if outputs.scores is None:
             return outputs.logits

@@ -11,7 +11,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
+import numpy.typing as npt
 import torch
 import torch.distributed as dist
 from torch import nn
@@ -80,6 +82,13 @@ class World:
         """Tell the launcher how many samples this rank works on at a time."""
         if self.heartbeat is not None:
             self.heartbeat.record_micro_batch(self.rank, size)
+
+    def on_device(self, values: npt.NDArray[Any]) -> torch.Tensor:
+        """Copy a small array to the device, without waiting for what the device has to do before.
+
+        An index that is on the host would be copied with such a wait.
+        """
+        return torch.from_numpy(values).to(self.device, non_blocking=True)
 
     def all_gather(self, values: Sequence[torch.Tensor]) -> list[list[float]]:
         """Return every rank's numbers, known to all; a collective call.
