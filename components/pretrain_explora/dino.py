@@ -156,7 +156,7 @@ class DinoTask:
         if outputs.class_logits is not None:
             terms.append(self.crops.label_loss(outputs.class_logits, positions))
         if targets.koleo is not None:
-            slots = torch.from_numpy(batch_slots)
+            slots = self.world.on_device(batch_slots)
             features = outputs.cls.float().view(len(slots), N_LARGE, -1)
             terms.append(config.explora_koleo_weight * targets.koleo.part(features, slots))
 
@@ -244,7 +244,7 @@ class DinoTask:
         cls = torch.cat(parts).float()
 
         own = cls.view(-1, N_LARGE, cls.shape[1])
-        features = self.world.gather_rows(own, self.batch_size).to(large.device)
+        features = self.world.gather_on_device(own, self.batch_size)
 
         def mean_loss(crops: torch.Tensor) -> torch.Tensor:
             of_crops = [objectives.koleo(crop) for crop in crops.unbind(1)]

@@ -123,14 +123,17 @@ class World:
 
         (part, ...) -> (count, ...) on the CPU.
         """
+        return self.gather_on_device(part, count).cpu()
+
+    def gather_on_device(self, part: torch.Tensor, count: int) -> torch.Tensor:
+        """As `gather_rows`, with the result on the device, for which the host does not wait."""
         if self.size == 1:
-            return part.detach().cpu()
+            return part.detach()
         whole = torch.zeros((count, *part.shape[1:]), dtype=part.dtype, device=self.device)
         whole[self.rows(count)] = part
         # Each row is written by one rank and zero elsewhere, so that a sum is an exact gather
         # without padding.
-        self.sum(whole)
-        return whole.cpu()
+        return self.sum(whole)
 
     def sum(self, tensor: torch.Tensor) -> torch.Tensor:
         """Sum every rank's `tensor`, in place, and return it; a collective call."""
