@@ -44,8 +44,10 @@ TOO_LONG = (
     "tests.simulations.multiclass ",
     "tests.simulations.runs ",
     "tests.simulations.splitting ",
+    "tests.studies.bytes_per_step ",
     "tests.studies.gtsdb ",
     "tests.studies.gtsdb_adapted ",
+    "tests.studies.scaling ",
 )
 
 
