@@ -130,21 +130,38 @@ def augrc(confidence: Floats, error: Bools | Floats, weights: Weights = None) ->
 
     It is the mean risk of undetected failures (Traub et al., NeurIPS 2024). Each error counts from
     the coverage at which it is accepted up to 1; one that is tied with others is accepted, on the
-    trapezoid, halfway through its step. Only the cumulated weights at errors are needed, which is
-    faster than integrating the curve.
+    trapezoid, halfway through its step. Only the cumulated weights at errors are needed: sparse
+    sums over the samples between two of them are several times faster than the curve.
     """
-    order = np.argsort(-confidence)
-    ordered, losses = confidence[order], np.asarray(error, dtype=np.float64)[order]
-    rows = np.flatnonzero(losses)
-    first_of_tie = np.searchsorted(-ordered, -ordered[rows], side="left")
-    last_of_tie = np.searchsorted(-ordered, -ordered[rows], side="right") - 1
+    losses = np.asarray(error, dtype=np.float64)
+    wrong = np.flatnonzero(losses)
+    # The D distinct confidences of errors, descending; of each sample the first that accepts it.
+    levels, level_of_wrong = np.unique(-confidence[wrong], return_inverse=True)
+    level = np.searchsorted(levels, -confidence, side="left")
+    counted = np.flatnonzero(level < len(levels))
+    tied = counted[levels[level[counted]] == -confidence[counted]]
 
-    w = np.take(multiplicities(len(confidence), weights), order, axis=-1)
-    accepted = np.cumsum(w, axis=-1)
-    all_samples = accepted[..., -1:]
-    halfway = (accepted[..., first_of_tie] - w[..., first_of_tie] + accepted[..., last_of_tie]) / 2
+    w_NR = np.ascontiguousarray(np.atleast_2d(multiplicities(len(confidence), weights)).T)
+    halfway_DR = np.cumsum(_sums(level[counted], counted, 1.0, len(levels), w_NR), axis=0)
+    halfway_DR -= _sums(level[tied], tied, 0.5, len(levels), w_NR)
+    lost_DR = _sums(level_of_wrong, wrong, losses[wrong], len(levels), w_NR)
 
-    return total(w[..., rows] * losses[rows] * (all_samples - halfway)) / all_samples[..., 0] ** 2
+    all_samples = w_NR.sum(axis=0)
+    areas: Floats = (lost_DR * (all_samples - halfway_DR)).sum(axis=0) / all_samples**2
+    return areas if np.ndim(weights) == 2 else areas[0]
+
+
+def _sums(
+    rows: Integers, columns: Integers, factors: Floats | float, n_rows: int, w_NR: Floats
+) -> Floats:
+    """Return (D, R): row rows[k] is the sum of the weights of samples columns[k] times factors[k].
+
+    No sample is in two rows.
+    """
+    from scipy.sparse import csr_array
+
+    values = np.broadcast_to(np.asarray(factors, dtype=np.float64), rows.shape)
+    return np.asarray(csr_array((values, (rows, columns)), shape=(n_rows, len(w_NR))) @ w_NR)
 
 
 def augrc_balanced(
