@@ -163,6 +163,7 @@ class ChunkFolder:
 
     def discard(self) -> None:
         """Remove all chunks, here and in the store."""
+        self.settle()
         if self._remote is not None:
             self._remote.discard()
         shutil.rmtree(self._path, ignore_errors=True)
@@ -186,7 +187,7 @@ def resumable(config: PartConfig, output: Path) -> Iterator[ChunkFolder]:
 
     with _locked(directory) as alone:
         if not alone:
-            say(f"{directory} is in use; the chunks of this attempt are kept apart")
+            say(f"{directory} is in use or cannot be locked; this attempt keeps its chunks apart")
             with working(output) as apart:
                 yield ChunkFolder(apart, config)
             return
@@ -213,9 +214,10 @@ def _directory(config: PartConfig, output: Path) -> Path | None:
 @contextlib.contextmanager
 def _locked(directory: Path) -> Iterator[bool]:
     """Make and lock the folder; yield False where another process has it, or none can lock it."""
-    directory.mkdir(parents=True, exist_ok=True)
-    with (directory / "lock").open("w", encoding="utf-8") as stream:
+    with contextlib.ExitStack() as stack:
         try:
+            directory.mkdir(parents=True, exist_ok=True)
+            stream = stack.enter_context((directory / "lock").open("w", encoding="utf-8"))
             fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
             locked = True
         except OSError:

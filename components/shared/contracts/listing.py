@@ -74,7 +74,8 @@ def _is_encodable(character: str) -> bool:
 
 
 def _encoding() -> str:
-    return sys.stdout.encoding or "utf-8"
+    # Python has no standard output where it was closed or redirected to None; print is silent then.
+    return getattr(sys.stdout, "encoding", None) or "utf-8"
 
 
 def _escaped(character: str) -> str:

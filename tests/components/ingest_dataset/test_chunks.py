@@ -177,6 +177,15 @@ def test_a_second_process_with_the_same_inputs_works_apart(
     assert digests(tmp_path / "dataset") == digests(tmp_path / "whole")
 
 
+def test_a_folder_that_cannot_be_made_is_no_error(
+    source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv(Variable.CHECKPOINTS, str(tmp_path / "file/checkpoints"))
+    ingest(config_of(source), dataset=tmp_path / "dataset")
+    assert len(Dataset.open(tmp_path / "dataset").samples) == N_IMAGES
+
+
 def test_another_machine_goes_on_from_the_store(
     source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, s3: StoreSettings, bucket: str
 ) -> None:

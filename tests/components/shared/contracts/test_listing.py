@@ -1,5 +1,6 @@
 """Lists in messages."""
 
+import contextlib
 import io
 import json
 import sys
@@ -58,6 +59,12 @@ def test_a_step_prints_one_line_whatever_the_names_and_the_locale(
     if encoding == "utf-8":
         assert first.endswith(" ü 道: empty file")
         assert second.endswith(r' ü 道 😀", "probability": 0.5}')
+
+
+def test_nothing_is_printed_without_a_standard_output() -> None:
+    with contextlib.redirect_stdout(None):
+        say("a line")
+        say_json({"a": "\N{SNOWMAN}"})
 
 
 def test_json_has_no_nan() -> None:
