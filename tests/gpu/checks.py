@@ -22,9 +22,7 @@ from components.shared.vision import augmentation, corruptions
 from tests.gpu.workload import (
     FAMILIES,
     Workload,
-    deterministic,
     part,
-    tf32,
     trained,
     weights,
 )
@@ -67,13 +65,13 @@ def tokens_are_those_of_a_cpu(work: Workload) -> Found:
     pixels = torch.randn(4, 3, size, size, generator=torch.Generator().manual_seed(0))
     for family in FAMILIES:
         model = load_backbone(str(work.backbone("S", family))).eval()
+        work.config(precision="fp32")
         with torch.no_grad():
             expected = tokens_of(model, pixels)
             model.to(work.device)
             for precision in limits:
-                half = precision == "bf16"
-                autocast = torch.autocast(work.device.type, torch.bfloat16, enabled=half)
-                with tf32(precision == "tf32"), autocast:
+                half = work.config(precision=precision).precision == "bf16"
+                with torch.autocast(work.device.type, torch.bfloat16, enabled=half):
                     tokens = tokens_of(model, pixels.to(work.device)).float().cpu()
                 found[f"{family}/{precision}"] = float((tokens - expected).abs().max())
     for name, difference in found.items():
@@ -83,10 +81,9 @@ def tokens_are_those_of_a_cpu(work: Workload) -> Found:
 
 def equal_trainings_are_equal_to_the_bit(work: Workload) -> Found:
     """With `deterministic=true`."""
-    with deterministic(True):
-        for family in FAMILIES:
-            one, two = (_trained(work, family) for _ in range(2))
-            assert torch.equal(one, two), f"{family}: {float((one - two).abs().max()):.3g}"
+    for family in FAMILIES:
+        one, two = (_trained(work, family, deterministic=True) for _ in range(2))
+        assert torch.equal(one, two), f"{family}: {float((one - two).abs().max()):.3g}"
     return {"differences": 0}
 
 
@@ -104,16 +101,16 @@ def micro_batches_change_rounding_only(work: Workload) -> Found:
 def a_resumed_training_ends_with_the_same_bits(work: Workload) -> Found:
     """Through a checkpoint's state, with `deterministic=true`."""
     options: dict[str, Any] = {"mode": "lora", "precision": "bf16", "micro_batch_size": 4}
-    with deterministic(True):
-        whole = trained(work.trainer("S", **options), range(4))
-        first = trained(work.trainer("S", **options), range(2))
-        position = Position(best=first.averaged_weights(), best_value=0.0, losses=[0.0, 0.0])
-        state = capture(first, position, work.world)
+    options |= {"deterministic": True}
+    whole = trained(work.trainer("S", **options), range(4))
+    first = trained(work.trainer("S", **options), range(2))
+    position = Position(best=first.averaged_weights(), best_value=0.0, losses=[0.0, 0.0])
+    state = capture(first, position, work.world)
 
-        again = work.trainer("S", **options)
-        empty = Position(best=again.averaged_weights(), best_value=0.0)
-        exactness = restore(state, again, empty, work.world)
-        trained(again, range(2, 4))
+    again = work.trainer("S", **options)
+    empty = Position(best=again.averaged_weights(), best_value=0.0)
+    exactness = restore(state, again, empty, work.world)
+    trained(again, range(2, 4))
     assert exactness == "identical to an uninterrupted training"
     assert torch.equal(weights(whole), weights(again))
     return {"exactness": exactness}
@@ -124,7 +121,8 @@ def little_memory_halves_the_micro_batch_and_keeps_the_weights(work: Workload) -
     total = torch.cuda.get_device_properties(work.device).total_memory
     found: Found = {}
     for mode in ("lora", "full"):
-        options: dict[str, Any] = {"mode": mode, "global_batch_size": 64, "micro_batch_size": 64}
+        options: dict[str, Any] = {"mode": mode, "precision": "fp32", "global_batch_size": 64}
+        options |= {"micro_batch_size": 64}
         work.forget()
         expected = weights(trained(work.trainer("S", **options), range(3)))
         peak = torch.cuda.max_memory_allocated()
@@ -158,7 +156,7 @@ def two_gpus_train_the_weights_of_one(work: Workload) -> Found:
 
 
 def _trained(work: Workload, family: str, **changes: Any) -> torch.Tensor:
-    options = {"mode": "lora", "micro_batch_size": work.batch_size} | changes
+    options = {"mode": "lora", "precision": "fp32", "micro_batch_size": work.batch_size} | changes
     work.forget()
     return weights(trained(work.trainer("S", family, **options), range(work.n_steps)))
 

@@ -29,7 +29,7 @@ from components.shared.training.loop.sampler import step_rng
 from components.shared.training.loop.state import Position, capture
 from components.shared.training.loop.trainer import Trainer
 from components.shared.vision import augmentation
-from tests.gpu.workload import Workload, tf32, without_reading
+from tests.gpu.workload import Workload, without_reading
 
 Row = dict[str, Any]
 Measure = Callable[[], Row]
@@ -71,31 +71,29 @@ def _further_cases(work: Workload) -> Iterator[tuple[str, Measure]]:
         yield f"train/{size}/full/{precision}", partial(training, work, size, "full", precision)
 
 
-def training(work: Workload, size: str, mode: str, precision: str) -> Row:
+def training(work: Workload, size: str, mode: str, precision: str, compiled: str = "off") -> Row:
     """Images/s of our steps, and of the same on images that are ready: the loader's share."""
     work.forget()
-    half = "bf16" if precision == "bf16" else "fp32"
-    options: dict[str, Any] = {"mode": mode, "precision": half}
-    with tf32(precision == "tf32"):
-        trainer = work.trainer(size, **options)
-        whole = _seconds_of_step(work, trainer)
-        row: Row = {"images_s": work.batch_size / whole, "peak_gib": work.peak_gib}
-        row["micro_batch"] = trainer.micro_batch_size
-        row["host_data_share"] = trainer.world.timings.take()["data"] / (whole * _n_steps(work)[1])
-        trainer.close()
+    options: dict[str, Any] = {"mode": mode, "precision": precision, "compile": compiled}
+    trainer = work.trainer(size, **options)
+    whole = _seconds_of_step(work, trainer)
+    row: Row = {"images_s": work.batch_size / whole, "peak_gib": work.peak_gib}
+    row["micro_batch"] = trainer.micro_batch_size
+    row["host_data_share"] = trainer.world.timings.take()["data"] / (whole * _n_steps(work)[1])
+    trainer.close()
 
-        trainer = work.trainer(size, **options)
-        ready = torch.from_numpy(work.data.images(np.arange(work.batch_size))).to(work.device)
-        without_reading(trainer.task, ready)
-        bare = _seconds_of_step(work, trainer)
-        trainer.close()
+    trainer = work.trainer(size, **options)
+    ready = torch.from_numpy(work.data.images(np.arange(work.batch_size))).to(work.device)
+    without_reading(trainer.task, ready)
+    bare = _seconds_of_step(work, trainer)
+    trainer.close()
     return row | {"images_s_ready": work.batch_size / bare, "loader_share": 1 - bare / whole}
 
 
 def plain_loop(work: Workload, size: str, *, compiled: bool) -> Row:
     """The usual loop in bf16: workers, pinned memory, copies that overlap, fused AdamW."""
     work.forget()
-    classifier = work.classifier(size, work.config(mode="lora"), "dinov2").train()
+    classifier = work.classifier(size, work.config(mode="lora", precision="bf16"), "dinov2").train()
     model: Callable[[torch.Tensor], torch.Tensor] = (
         torch.compile(classifier) if compiled else classifier
     )
@@ -123,36 +121,37 @@ def plain_loop(work: Workload, size: str, *, compiled: bool) -> Row:
 def features(work: Workload, size: str, precision: str) -> Row:
     """Images/s of features, and of the bare forward pass on pixels that are on the device."""
     work.forget()
-    with tf32(precision == "tf32"):
-        classifier = work.classifier(size, work.config(mode="frozen"), "dinov2").eval()
-        rows = np.arange(16 if work.small else 1024)
-        part = SplitData(work.data, rows, rows % 2)
-        half = "bf16" if precision == "bf16" else "fp32"
+    config = work.config(mode="frozen", precision=precision)
+    classifier = work.classifier(size, config, "dinov2").eval()
+    rows = np.arange(16 if work.small else 1024)
+    part = SplitData(work.data, rows, rows % 2)
 
-        def extract() -> None:
-            features_of(classifier, part, work.world, precision=half)
+    def extract() -> None:
+        features_of(classifier, part, work.world, precision=config.precision)
 
-        ours = len(rows) / _best_of(work, extract, 2)
-        pixels = part.pixels(rows[: work.batch_size], classifier.spec, work.device)
+    ours = len(rows) / _best_of(work, extract, 2)
+    pixels = part.pixels(rows[: work.batch_size], classifier.spec, work.device)
+    half = config.precision == "bf16"
 
-        def bare() -> None:
-            autocast = torch.autocast(work.device.type, torch.bfloat16, enabled=half == "bf16")
-            with torch.no_grad(), autocast:
-                classifier.features(pixels)
+    def bare() -> None:
+        with torch.no_grad(), torch.autocast(work.device.type, torch.bfloat16, enabled=half):
+            classifier.features(pixels)
 
-        theirs = len(pixels) / _best_of(work, bare, 3)
+    theirs = len(pixels) / _best_of(work, bare, 3)
     return {"images_s": ours, "images_s_bare": theirs, "share_of_bare": ours / theirs}
 
 
 def explora(work: Workload) -> Row:
     """Images/s of self-distillation's steps, and of their bare forward and backward passes."""
     work.forget()
-    config = PretrainExploraConfig(
-        global_batch_size=4 if work.small else 32,
-        precision="bf16",
-        epochs=1000,
-        explora_rank=8 if work.small else 64,
-        explora_crop_size=work.image_size,
+    config = work.prepared(
+        PretrainExploraConfig(
+            global_batch_size=4 if work.small else 32,
+            precision="bf16",
+            epochs=1000,
+            explora_rank=8 if work.small else 64,
+            explora_crop_size=work.image_size,
+        )
     )
     backbone = load_backbone(str(work.backbone("S")))
     body = prepare_explora(backbone, rank=config.explora_rank, alpha=8.0, unfrozen_blocks=1)

@@ -4,13 +4,11 @@ Backbones have random weights and images random pixels: speed, memory and numeri
 what they show, and nothing is downloaded. A small workload runs all of it on a CPU.
 """
 
-import contextlib
 import functools
 import gc
-from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -18,15 +16,19 @@ import torch
 from transformers import Dinov2Config, Dinov2Model, DINOv3ViTConfig, DINOv3ViTModel
 
 from components.shared.contracts.artifacts import Manifest
+from components.shared.contracts.options import ComputeConfig
 from components.shared.data.dataset import Dataset, map_shards, write_shards
 from components.shared.models.classifier import Classifier
 from components.shared.training.loop.distributed import World
 from components.shared.training.loop.inference import SplitData
 from components.shared.training.loop.read_ahead import ReadAhead
 from components.shared.training.loop.trainer import Trainer
+from components.shared.training.session.compute import prepare_computation, resolved
 from components.train_baseline.config import TrainBaselineConfig
 from components.train_baseline.tasks import ImageTask
 from components.train_baseline.train import build
+
+C = TypeVar("C", bound=ComputeConfig)
 
 FAMILIES = ("dinov2", "dinov3_vit")
 # Width, depth and heads of the published backbones.
@@ -108,9 +110,17 @@ class Workload:
         return folder
 
     def config(self, **changes: Any) -> TrainBaselineConfig:
-        """A configuration of many epochs, so that no step is the last."""
+        """A configuration of many epochs: no step is the last. PyTorch is set as it says."""
         values = {"epochs": 1000, "global_batch_size": self.batch_size, "n_processes": 1}
-        return TrainBaselineConfig(**(values | changes))
+        return self.prepared(TrainBaselineConfig(**(values | changes)))
+
+    def prepared(self, config: C) -> C:
+        """Resolve a configuration as a rank does; a CPU has fp32 in place of TF32."""
+        if config.precision == "tf32" and not self.on_gpu:
+            config = replace(config, precision="fp32")
+        config = resolved(config, self.device)
+        prepare_computation(config)
+        return config
 
     def classifier(self, size: str, config: TrainBaselineConfig, family: str) -> Classifier:
         """A classifier on the device, the same for equal arguments."""
@@ -153,28 +163,6 @@ def trained(trainer: Trainer, steps: range) -> Trainer:
         trainer.step(step)
     trainer.close()
     return trainer
-
-
-@contextlib.contextmanager
-def deterministic(on: bool) -> Iterator[None]:
-    """Compute so that equal inputs give equal bits, as `deterministic=true` does."""
-    before = torch.are_deterministic_algorithms_enabled()
-    torch.use_deterministic_algorithms(on)
-    try:
-        yield
-    finally:
-        torch.use_deterministic_algorithms(before)
-
-
-@contextlib.contextmanager
-def tf32(on: bool) -> Iterator[None]:
-    """Let fp32 products of a GPU use TF32."""
-    before = torch.get_float32_matmul_precision()
-    torch.set_float32_matmul_precision("high" if on else "highest")
-    try:
-        yield
-    finally:
-        torch.set_float32_matmul_precision(before)
 
 
 def part(data: Dataset, count: int) -> npt.NDArray[np.uint8]:

@@ -262,8 +262,8 @@ class BackboneLoopConfig(LoopConfig):
     micro_batch_size: int | None = option(
         None,
         "Samples per forward pass and process; auto: its part of the global batch, or on a GPU"
-        " without `deterministic` the fastest of that, its half, quarter and eighth. Halved when"
-        " memory runs out.",
+        " without `deterministic` and `compile` the fastest of that, its half, quarter and eighth."
+        " Halved when memory runs out.",
         ge=1,
         le=1_000_000,
         unset="auto",

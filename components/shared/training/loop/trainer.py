@@ -102,11 +102,13 @@ class Trainer:
         # Memory grows until the optimiser's state exists, after the first step; batches never
         # change their shape.
         self.probes_left = 2
-        # Which size is the fastest differs from time to time, and with it the rounding of sums.
+        # Which size is the fastest differs from time to time, and with it the rounding of sums;
+        # each size would be compiled anew.
         self.searching = (
             gpu
             and isinstance(config, BackboneLoopConfig)
             and config.micro_batch_size is None
+            and config.compile == "off"
             and not torch.are_deterministic_algorithms_enabled()
         )
 

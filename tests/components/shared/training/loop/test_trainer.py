@@ -139,5 +139,6 @@ def test_only_gpus_search_and_only_where_rounding_may_differ(
     assert searches({}, deterministic=False)
     assert not searches({}, deterministic=True)
     assert not searches({"micro_batch_size": 3}, deterministic=False)
+    assert not searches({"compile": "default"}, deterministic=False)
     assert not Trainer(Toy(world), toy.config(), world).searching
     assert not Trainer(Toy(world), LoopConfig(), world).searching
