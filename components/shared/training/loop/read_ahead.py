@@ -149,7 +149,8 @@ class ReadAhead:
         pixels = torch.empty(
             (capacity, self._image_size, self._image_size, 3), dtype=torch.uint8, pin_memory=on_gpu
         )
-        return _Buffer(pixels, copied=torch.cuda.Event() if on_gpu else None)  # type: ignore[no-untyped-call]
+        # The thread sleeps until it is reached, where it would spin by default.
+        return _Buffer(pixels, copied=torch.cuda.Event(blocking=True) if on_gpu else None)  # type: ignore[no-untyped-call]
 
     def _fill(self, buffer: _Buffer, positions: Positions) -> None:
         if buffer.copied is not None:

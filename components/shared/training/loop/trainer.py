@@ -276,6 +276,8 @@ class Trainer:
             self._search_micro_batch(batch, batch_slots, step)
         while not self._fits(batch, batch_slots, step):
             self._halve_micro_batch(step)
+        # What was held back is there for libraries that allocate for themselves, too.
+        release(self.world)
 
     def _search_micro_batch(self, batch: Positions, batch_slots: Positions, step: int) -> None:
         """Choose the micro-batch by doubling until memory ends: the fastest size that fits.
