@@ -148,7 +148,7 @@ def augrc(confidence: Floats, error: Bools | Floats, weights: Weights = None) ->
 
     all_samples = w_NR.sum(axis=0)
     areas: Floats = (lost_DR * (all_samples - halfway_DR)).sum(axis=0) / all_samples**2
-    return areas if np.ndim(weights) == 2 else areas[0]
+    return areas if weights is not None and weights.ndim == 2 else np.asarray(areas[0])[()]
 
 
 def _sums(
