@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from components.shared.contracts import artifacts
 from components.shared.contracts.artifacts import sha256_file, verify_dir, writing
 from components.shared.contracts.config import Config
 from components.shared.contracts.errors import ArtifactError
@@ -110,6 +111,32 @@ def test_a_changed_or_missing_file_is_refused_and_nothing_is_left(
     with pytest.raises(ObjectNotFoundError, match=r"weights\.bin"):
         registry.get_bundle(digest, tmp_path / "down")
     assert sorted(entry.name for entry in tmp_path.iterdir()) == ["up", "x"]
+
+
+def test_an_artifact_is_hashed_once_to_be_sent_and_once_to_be_received(
+    store: Store, bucket: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """While it passes: the files on the disk are not hashed for it as well."""
+    bundle = _bundle(tmp_path / "up", "weights")
+    monkeypatch.setattr(artifacts, "_sha256_unless", lambda *_: pytest.fail("hashed on the disk"))
+    sent = upload_artifact(store, bundle, bucket, "p", kind="Bundle")
+    assert download_artifact(store, bucket, "p", tmp_path / "down", kind="Bundle") == sent
+    monkeypatch.undo()
+    assert artifacts.verify_dir(tmp_path / "down", "Bundle") == sent
+
+
+def test_a_file_that_is_not_what_its_manifest_says_is_not_sent(
+    store: Store, bucket: str, tmp_path: Path
+) -> None:
+    bundle = _bundle(tmp_path / "up", "weights")
+    (bundle / "model/weights.bin").write_bytes(b"wEights")
+    with pytest.raises(DigestMismatchError, match=r"weights\.bin changed"):
+        upload_artifact(store, bundle, bucket, "p", kind="Bundle")
+    with pytest.raises(ObjectNotFoundError):
+        download_artifact(store, bucket, "p", tmp_path / "down", kind="Bundle")
+    (bundle / "model/weights.bin").unlink()
+    with pytest.raises(ArtifactError, match=r"model/weights\.bin: missing"):
+        upload_artifact(store, bundle, bucket, "p", kind="Bundle")
 
 
 def test_a_bundle_under_another_digest_is_refused(
