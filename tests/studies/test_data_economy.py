@@ -105,7 +105,7 @@ def test_no_step_of_a_run_hashes_its_inputs_twice_and_two_need_no_data_set(tmp_p
     assert steps["split-dataset"]["stored"] < SMALL
     for name in ("train-baseline", "train-gate", "predict-logits", "split-dataset"):
         step = steps[name]
-        assert step["fetched"] > data_set, name
+        assert step["fetched"] >= data_set, name
         # Once what it fetched, and once what it wrote: its two ranks hash nothing.
         assert step["hashed"] < step["fetched"] + step["stored"] + CODE, name
     for name in ("evaluate", "export-bundle"):
