@@ -47,6 +47,7 @@ TOO_LONG = (
     "tests.studies.bytes_per_step ",
     "tests.studies.gtsdb ",
     "tests.studies.gtsdb_adapted ",
+    "tests.studies.monitors ",
     "tests.studies.scaling ",
 )
 

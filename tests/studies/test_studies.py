@@ -5,7 +5,7 @@ import pytest
 
 from components.ingest_dataset.sources.records import Record
 from components.shared.stats.metrics import auroc
-from tests.studies import heads
+from tests.studies import heads, monitors
 from tests.studies.early_exit import early_exit_table
 from tests.studies.gtsdb import VIEWS, Data
 
@@ -68,3 +68,30 @@ def test_visible_equipment_leaves_out_positives_known_by_a_sign_alone() -> None:
     ]
     assert Data.of(records, "all positives").truth.tolist() == [True, True, True, False]
     assert Data.of(records, "visible equipment").kept.tolist() == [1, 2, 3]
+
+
+def test_a_monitor_keeps_what_its_rule_says_of_a_split_by_groups() -> None:
+    rng = np.random.default_rng(0)
+    values = rng.normal(size=(240, 8)).astype(np.float32)
+    values[TRUTH, 0] += 4
+    groups = [str(i // 4) for i in range(240)]
+    images = monitors.Images(values, TRUTH.astype(np.int64), groups)
+    parts = monitors.split(images, 3)
+    assert sorted(np.concatenate(parts)) == list(range(240))
+    owners = [{groups[row] for row in part} for part in parts]
+    assert not (owners[0] & owners[1] or owners[0] & owners[2] or owners[1] & owners[2])
+
+    with heads.alone():
+        found = list(monitors.kept(images, "val_select/nll", n_splits=2))
+    assert all(ours.epoch > 2 for ours, _ in found)  # a tenth of 20 epochs is warm-up
+    assert all(
+        ours.metrics["val_select/nll"] <= usual.metrics["val_select/nll"] + 0.1
+        for ours, usual in found
+    )
+    assert len(list(monitors.table({"val_select/nll": found}))) == 4
+
+
+def test_the_usual_rule_keeps_the_first_of_equal_epochs_until_patience_ends() -> None:
+    assert monitors.first_best([0.9, 0.9, 0.8, 0.95], patience=10) == 4
+    assert monitors.first_best([0.9, 0.9, 0.8, 0.95], patience=2) == 1
+    assert monitors.first_best([0.5], patience=3) == 1
