@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from safetensors.torch import load_file
 
+from components.pretrain_explora import crop_augmentation
 from components.shared.models.backbone import load_backbone, tokens_of
 from components.shared.training.launch.torchrun import launch
 from components.shared.training.loop.sampler import step_rng
@@ -40,6 +41,12 @@ def augmented_images_are_those_of_a_cpu(work: Workload) -> Found:
         drawn = augmentation.draw(step_rng(0, 1, 1), 8, strength)
         ours = augmentation.apply(images.to(work.device), drawn).cpu()
         found[strength] = float((ours - augmentation.apply(images, drawn)).abs().mean())
+    size = work.image_size
+    for kind in crop_augmentation.KINDS:
+        crops = crop_augmentation.draw(step_rng(0, 1, 2), 8, kind)
+        ours = crop_augmentation.apply(images.to(work.device), crops, size).cpu()
+        theirs = crop_augmentation.apply(images, crops, size)
+        found[kind] = float((ours - theirs).abs().mean())
     assert max(found.values()) < 1e-3, found
     return found
 
@@ -81,7 +88,7 @@ def tokens_are_those_of_a_cpu(work: Workload) -> Found:
 
 def equal_trainings_are_equal_to_the_bit(work: Workload) -> Found:
     """With `deterministic=true`."""
-    for family in FAMILIES:
+    for family in work.families:
         one, two = (_trained(work, family, deterministic=True) for _ in range(2))
         assert torch.equal(one, two), f"{family}: {float((one - two).abs().max()):.3g}"
     return {"differences": 0}
@@ -90,7 +97,7 @@ def equal_trainings_are_equal_to_the_bit(work: Workload) -> Found:
 def micro_batches_change_rounding_only(work: Workload) -> Found:
     """Mean difference of the weights below 1e-6."""
     found: Found = {}
-    for family in FAMILIES:
+    for family in work.families:
         whole = _trained(work, family)
         parts = _trained(work, family, micro_batch_size=max(1, work.batch_size // 4))
         found[family] = float((whole - parts).abs().mean())

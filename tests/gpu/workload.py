@@ -68,6 +68,11 @@ class Workload:
         return tuple(_SMALL_SHAPES if self.small else _SHAPES)
 
     @property
+    def families(self) -> tuple[str, ...]:
+        """Backbones that are trained; a rehearsal has the one with a buffer."""
+        return FAMILIES[1:] if self.small else FAMILIES
+
+    @property
     def n_steps(self) -> int:
         """Steps of a training whose weights are compared."""
         return 2 if self.small else 4
