@@ -24,6 +24,7 @@ from components.shared.contracts.options import BackboneLoopConfig, LaunchConfig
 from components.shared.training.checkpoint.writer import CheckpointWriter
 from components.shared.training.launch.torchrun import report_error
 from components.shared.training.loop.distributed import World, leave, process_group
+from components.shared.training.loop.halving import PartSize, in_parts
 from components.shared.training.loop.state import TrainingState
 from components.shared.training.session.fit import FitResult, fit
 
@@ -142,6 +143,31 @@ class Toy:
         return {"score": -float(error)}
 
 
+class Prepared(Toy):
+    """The toy, whose steps begin with outputs of the whole batch, in parts, and with their sum.
+
+    The last rank has memory for `part_memory` samples of a part.
+    """
+
+    def __init__(self, world: World, part_memory: int, **toy: Any) -> None:
+        super().__init__(world, **toy)
+        self.part_memory, self.size = part_memory, PartSize(8)
+
+    def begin_step(self, batch: Positions, batch_slots: Positions, step: int) -> None:
+        """Compute the outputs of this rank's samples, and sum them over all ranks."""
+
+        def outputs(rows: Positions) -> torch.Tensor:
+            last_rank = self.world.rank == self.world.size - 1
+            if last_rank and len(rows) > self.part_memory:
+                _run_out_of_memory()
+            with torch.no_grad():
+                return torch.Tensor(self.module(self.inputs[batch[batch_slots[rows]]]))
+
+        rows = np.arange(len(batch_slots), dtype=np.int64)
+        parts = list(in_parts(outputs, rows, self.size, self.world))
+        self.world.sum(torch.cat(parts).sum(dim=0))
+
+
 def config(**changes: object) -> ToyLoop:
     """A short recipe."""
     values: dict[str, object] = {
@@ -172,7 +198,7 @@ def train(
     **toy: Any,
 ) -> tuple[Toy, FitResult]:
     """Fit the toy; `toy` are further arguments of Toy."""
-    task = Toy(world, **toy)
+    task = Prepared(world, **toy) if "part_memory" in toy else Toy(world, **toy)
     return task, fit(task, config(**changes), world, checkpoints=checkpoints)
 
 

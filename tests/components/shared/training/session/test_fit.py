@@ -342,6 +342,16 @@ def test_ranks_may_run_out_of_memory_in_different_passes(
     )
 
 
+def test_a_rank_that_runs_out_of_memory_before_the_losses_goes_on_in_halves(
+    tmp_path: Path, world: World, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """As a teacher does. The other rank meets it in the collective call that follows."""
+    expected = weights(toy.train(world, {})[0])
+    both = launch_toy(tmp_path / "begin", 2, part_memory=2)
+    assert "out of memory: 2 images at a time from here on" in capfd.readouterr().out
+    assert all(torch.allclose(expected[name], both[name], atol=1e-6) for name in expected)
+
+
 @pytest.mark.parametrize(
     ("fault", "kind", "message"),
     [
