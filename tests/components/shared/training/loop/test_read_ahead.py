@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 
+from components.shared.training.loop import read_ahead
 from components.shared.training.loop.read_ahead import Pixels, Positions, ReadAhead
 
 CPU = torch.device("cpu")
@@ -40,8 +41,8 @@ def _values(images: torch.Tensor) -> list[int]:
     return [int(value) for value in images[:, 0, 0, 0]]
 
 
-def _waited(condition: Callable[[], bool]) -> bool:
-    return any(condition() or threading.Event().wait(0.01) for _ in range(500))
+def _waited(condition: Callable[[], bool], tries: int = 500) -> bool:
+    return any(condition() or threading.Event().wait(0.01) for _ in range(tries))
 
 
 def test_expected_images_are_read_by_another_thread_before_they_are_asked_for() -> None:
@@ -128,3 +129,47 @@ def test_the_thread_ends_with_its_owner() -> None:
         reader.expect(_positions(1))
         assert any(thread.name.startswith("read-ahead") for thread in threading.enumerate())
     assert not any(thread.name.startswith("read-ahead") for thread in threading.enumerate())
+
+
+class _Event:
+    """Stands for torch.cuda.Event: reached when the copy that was begun before it is done."""
+
+    def __init__(self) -> None:
+        self.reached = threading.Event()
+        self.reached.set()
+
+    def record(self) -> None:
+        """A copy to the GPU has been begun."""
+        self.reached.clear()
+
+    def synchronize(self) -> None:
+        """Wait for the copy."""
+        assert self.reached.wait(10)
+
+
+def test_a_buffer_is_not_filled_again_before_the_gpu_has_its_copy(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A copy that is still under way reads the buffer."""
+    store, events = _Store(), list[_Event]()
+
+    def new(self: ReadAhead, capacity: int) -> read_ahead._Buffer:
+        events.append(_Event())
+        pixels = torch.empty((capacity, 1, 1, 3), dtype=torch.uint8)
+        return read_ahead._Buffer(pixels, copied=events[-1])  # type: ignore[arg-type]
+
+    monkeypatch.setattr(ReadAhead, "_new", new)
+    with ReadAhead(store.read, 1, CPU) as reader:
+        reader.expect(_positions(0))
+        reader.images(_positions(0))
+        reader.expect(_positions(1))
+        under_way = reader.images(_positions(1))
+        reader.expect(_positions(2))
+        # The first buffer is wanted for the third image.
+        assert not _waited(lambda: len(store.read_positions) > 2, tries=20)
+        for event in events:
+            event.reached.set()
+        assert _waited(lambda: len(store.read_positions) > 2)
+        assert _values(under_way) == [1]
+        assert _values(reader.images(_positions(2))) == [2]
+    assert len(events) == 2
