@@ -41,6 +41,16 @@ class Backbone(dsl.Artifact):
     schema_title = Kind.BACKBONE.schema_title
 
 
+class TrainFeatures(dsl.Artifact):
+    __doc__ = Kind.TRAIN_FEATURES.content
+    schema_title = Kind.TRAIN_FEATURES.schema_title
+
+
+class ValSelectFeatures(dsl.Artifact):
+    __doc__ = Kind.VAL_SELECT_FEATURES.content
+    schema_title = Kind.VAL_SELECT_FEATURES.schema_title
+
+
 class Checkpoint(dsl.Artifact):
     __doc__ = Kind.CHECKPOINT.content
     schema_title = Kind.CHECKPOINT.schema_title

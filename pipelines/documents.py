@@ -86,9 +86,7 @@ def form() -> str:
 
 def parameters() -> str:
     """Return a table of options for each phase, in the pipeline's order."""
-    return "\n".join(
-        f"## `{phase}`\n\n{options_table(config_class)}\n" for phase, config_class in PHASES.items()
-    )
+    return "\n".join(f"## `{phase}`\n\n{options_table(phase)}\n" for phase in PHASES)
 
 
 def artifacts() -> str:

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from components.configure.config import ConfigureConfig
-from components.configure.phases import OPTIONAL, PHASES, SET_BY_PIPELINE
+from components.configure.phases import OPTIONAL, PHASES, not_settable
 from components.shared.contracts import errors
 from components.shared.contracts.artifact_kinds import Kind
 from components.shared.contracts.config import Config, accepted_values, shown_default
@@ -58,7 +58,7 @@ def phase_page(phase: str) -> str:
         _table(("output", "type", "content"), _artifacts(spec.outputs or {})),
         "## Parameters",
         _how_to_set(phase),
-        options_table(PHASES.get(phase, ConfigureConfig)),
+        options_table(phase),
         _set_by_pipeline(phase),
         "## Failure modes",
         *_paragraphs(inspect.getdoc(step.run) or "")[1:],
@@ -69,13 +69,14 @@ def phase_page(phase: str) -> str:
     return "\n\n".join(part.strip() for part in parts if part.strip()) + "\n"
 
 
-def options_table(config_class: type[Config]) -> str:
+def options_table(phase: str) -> str:
     """Return the table of the options that a user may set: type, default, accepted values, help."""
+    config_class: type[Config] = PHASES.get(phase, ConfigureConfig)
     hints, rows = typing.get_type_hints(config_class), []
     own = vars(config_class).get("__annotations__", {})
     # The phase's own options first, then those that it shares with others.
     for field in sorted(fields(config_class), key=lambda field: field.name not in own):
-        if field.name not in SET_BY_PIPELINE or config_class is ConfigureConfig:
+        if phase not in PHASES or not not_settable(phase, field.name):
             default = f"`{shown_default(config_class, field.name)}`"
             name, accepted = f"`{field.name}`", accepted_values(field)
             rows.append(
@@ -135,7 +136,7 @@ def _set_by_pipeline(phase: str) -> str:
     """Return the list of the phase's options that no user sets."""
     names = [field.name for field in fields(PHASES[phase])] if phase in PHASES else []
     return "\n".join(
-        f"* `{name}` {SET_BY_PIPELINE[name]}." for name in names if name in SET_BY_PIPELINE
+        f"* `{name}` {reason}." for name in names if (reason := not_settable(phase, name))
     )
 
 

@@ -31,11 +31,13 @@ from components.configure.component import configure
 from components.configure.config import RunForm
 from components.evaluate.component import evaluate
 from components.export_bundle.component import export_bundle
+from components.extract_features.component import extract_features
 from components.fit_threshold.component import fit_threshold
 from components.import_backbone.component import import_backbone
 from components.ingest_dataset.component import ingest_dataset, ingest_part
 from components.predict_logits.component import predict_logits
 from components.pretrain_explora.component import pretrain_explora
+from components.shared.contracts.adaptations import FROZEN
 from components.shared.contracts.environment import Variable
 from components.split_dataset.component import split_dataset, split_dataset_alone
 from components.train_baseline.component import train_baseline
@@ -94,6 +96,7 @@ def stage1(profile: Profile, variant: Variant = Variant()) -> Any:  # noqa: B008
             dataset=ingest.outputs["dataset"],
             splits=split.outputs["splits"],
             backbone=_backbone(profile, variant, config, split),
+            features_config=config["extract_features"],
             train_config=config["train_baseline"],
             compare_config=config["compare_adaptations"],
             predict_config=config["predict_logits"],
@@ -167,7 +170,11 @@ def _backbone(profile: Profile, variant: Variant, config: Any, split: dsl.Pipeli
 
 
 def _train(profile: Profile, variant: Variant) -> Any:
-    """The group that trains the classifier and the gate, and predicts VAL_CALIB and VAL_TEST."""
+    """The group that trains the classifier and the gate, and predicts VAL_CALIB and VAL_TEST.
+
+    Features are extracted where a training may read them: where its mode is a run's parameter, or a
+    compiled one is frozen.
+    """
 
     @dsl.pipeline(
         name="train",
@@ -177,18 +184,28 @@ def _train(profile: Profile, variant: Variant) -> Any:
         dataset: dsl.Input[ImageDataset],
         splits: dsl.Input[Splits],
         backbone: dsl.Input[Backbone],
+        features_config: dict,
         train_config: dict,
         compare_config: dict,
         predict_config: dict,
         gate_config: dict,
     ) -> Trained:
         inputs = {"dataset": dataset, "splits": splits}
+        features: dict[str, Any] = {}
+        if not variant.modes or FROZEN in variant.modes:
+            extracted = extract_features(**inputs, backbone=backbone, config=features_config)
+            features = dict(_set(resources.training, extracted, profile).outputs)
+
         tasks = [
             _named(train_baseline, f"train-{mode}")(
-                **inputs, backbone=backbone, config=train_config, mode=mode
+                **inputs,
+                **(features if mode == FROZEN else {}),
+                backbone=backbone,
+                config=train_config,
+                mode=mode,
             )
             for mode in variant.modes
-        ] or [train_baseline(**inputs, backbone=backbone, config=train_config)]
+        ] or [train_baseline(**inputs, **features, backbone=backbone, config=train_config)]
         for task in tasks:
             _set(resources.training, task, profile, train_baseline)
         checkpoint = (
@@ -199,7 +216,7 @@ def _train(profile: Profile, variant: Variant) -> Any:
 
         logits = predict_logits(**inputs, checkpoint=checkpoint, config=predict_config)
         _set(resources.torchrun, logits, profile)
-        gate = train_gate(**inputs, checkpoint=checkpoint, config=gate_config)
+        gate = train_gate(**inputs, **features, checkpoint=checkpoint, config=gate_config)
         _set(resources.training, gate, profile)
 
         return Trained(

@@ -18,7 +18,8 @@ from pipelines.sources import ROOT
 # Test file below tests/ -> the modules of its folder that it covers.
 COVERED: dict[str, str] = {
     "components/compare_adaptations/test_step.py": "candidates",
-    "components/configure/test_resolve.py": "step",
+    "components/configure/test_resolve.py": "phases step",
+    "components/extract_features/test_step.py": "extract",
     "components/fit_threshold/test_step.py": "sweep_outputs",
     "components/import_backbone/test_step.py": "backbone_sources",
     "components/ingest_dataset/test_step.py": "check grouping label_report parallel",

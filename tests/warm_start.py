@@ -30,6 +30,7 @@ from typing import Any, NoReturn
 _ENTRY_POINTS = (
     "components.pretrain_explora.train",
     "components.pretrain_explora.verify",
+    "components.extract_features.extract",
     "components.predict_logits.predict",
     "components.train_baseline.train",
     "components.train_gate.train",

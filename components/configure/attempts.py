@@ -19,6 +19,7 @@ _BEFORE = (
     "split_dataset",
     "import_backbone",
     "pretrain_explora",
+    "extract_features",
     "train_baseline",
     "compare_adaptations",
     "predict_logits",

@@ -35,6 +35,7 @@ def configure(
         ("split_dataset", dict),
         ("import_backbone", dict),
         ("pretrain_explora", dict),
+        ("extract_features", dict),
         ("train_baseline", dict),
         ("compare_adaptations", dict),
         ("predict_logits", dict),

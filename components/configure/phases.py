@@ -1,17 +1,21 @@
 """The phases with a configuration, in the pipeline's order, and the classes of their options."""
 
+from dataclasses import fields
+
 from components.calibrate_gate.config import CalibrateGateConfig
 from components.calibrate_scrc.config import CalibrateScrcConfig
 from components.compare_adaptations.config import CompareAdaptationsConfig
 from components.compare_calibrators.config import CompareCalibratorsConfig
 from components.evaluate.config import EvaluateConfig
 from components.export_bundle.config import ExportConfig
+from components.extract_features.config import ExtractFeaturesConfig
 from components.fit_threshold.config import FitThresholdConfig
 from components.import_backbone.config import ImportBackboneConfig
 from components.ingest_dataset.config import IngestConfig
 from components.predict_logits.config import PredictLogitsConfig
 from components.pretrain_explora.config import PretrainExploraConfig
 from components.shared.contracts.config import Config
+from components.shared.contracts.options import LaunchConfig
 from components.split_dataset.config import SplitConfig
 from components.train_baseline.config import TrainBaselineConfig
 from components.train_gate.config import TrainGateConfig
@@ -21,6 +25,7 @@ PHASES: dict[str, type[Config]] = {
     "split_dataset": SplitConfig,
     "import_backbone": ImportBackboneConfig,
     "pretrain_explora": PretrainExploraConfig,
+    "extract_features": ExtractFeaturesConfig,
     "train_baseline": TrainBaselineConfig,
     "compare_adaptations": CompareAdaptationsConfig,
     "predict_logits": PredictLogitsConfig,
@@ -46,4 +51,21 @@ SET_BY_PIPELINE = {
     "attempt": "is counted by the pipeline",
     "use_labeled_data": "is chosen when the pipeline is compiled: --pretrain labelled",
     "modes": "is chosen when the pipeline is compiled: --modes full,lora",
+    "needed": "follows from the mode",
 }
+# Options of the extraction that are those of the training which reads the features.
+FEATURE_OPTIONS = sorted(
+    {field.name for field in fields(ExtractFeaturesConfig)}
+    & {field.name for field in fields(TrainBaselineConfig)}
+    - {field.name for field in fields(LaunchConfig)}
+)
+
+
+def not_settable(phase: str, option: str) -> str:
+    """Return why no user sets an option of a phase, as a predicate; empty where users do.
+
+    The bare name of an option that is the training's sets both.
+    """
+    if phase == "extract_features" and option in FEATURE_OPTIONS:
+        return f"is that of train_baseline: set train_baseline.{option}"
+    return SET_BY_PIPELINE.get(option, "")

@@ -6,14 +6,17 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from components.configure.config import ConfigureConfig, RunForm
-from components.configure.phases import OPTIONAL, PHASES, SET_BY_PIPELINE
+from components.configure.phases import FEATURE_OPTIONS, OPTIONAL, PHASES, not_settable
 from components.configure.recipes import read_recipe
+from components.extract_features.config import ExtractFeaturesConfig
 from components.ingest_dataset.config import IngestConfig
+from components.shared.contracts.adaptations import FROZEN
 from components.shared.contracts.config import Config, close_match
 from components.shared.contracts.documents import parse_json
 from components.shared.contracts.errors import ConfigError, DataError
 from components.shared.contracts.listing import shown
 from components.shared.contracts.options import TaskConfig
+from components.train_baseline.config import TrainBaselineConfig
 
 Options = dict[str, dict[str, Any]]
 
@@ -93,8 +96,9 @@ def option_names() -> list[str]:
         f"{phase}.{name}"
         for phase, config_class in PHASES.items()
         for name in _fields(config_class)
+        if not not_settable(phase, name)
     }
-    return sorted((bare | qualified) - SET_BY_PIPELINE.keys())
+    return sorted({name for name in bare if not not_settable("", name)} | qualified)
 
 
 def phases_with(option: str) -> list[str]:
@@ -112,7 +116,10 @@ def _absent(config: ConfigureConfig) -> dict[str, str]:
         "pretrain_explora": config.pretrain != "none",
         "compare_adaptations": bool(config.modes),
     }
-    return {phase: flag for phase, flag in OPTIONAL.items() if not present[phase]}
+    absent = {phase: flag for phase, flag in OPTIONAL.items() if not present[phase]}
+    if config.modes and FROZEN not in config.modes:
+        absent["extract_features"] = f"--modes with {FROZEN} among them"
+    return absent
 
 
 def _form_values(config: ConfigureConfig) -> dict[str, Any]:
@@ -159,8 +166,9 @@ def _assignments(
         if not phase:
             phases = phases_with(name)
 
-        if name in SET_BY_PIPELINE and phases:
-            problems.append(f"{label}{key!r} {SET_BY_PIPELINE[name]}")
+        reason = not_settable(phase, name)
+        if reason and phases:
+            problems.append(f"{label}{key!r} {reason}")
         elif not phases:
             problems.append(label + _unknown(key))
         elif all(found in absent for found in phases):
@@ -211,6 +219,7 @@ def _built(config: ConfigureConfig, options: Options) -> dict[str, Config]:
                 problems.setdefault(problem, []).append(phase)
 
     if not problems:
+        built["extract_features"] = _extraction(config, built)
         problems = {problem: ["configure"] for problem in _between_phases(built)}
     if problems:
         raise ConfigError(
@@ -218,6 +227,23 @@ def _built(config: ConfigureConfig, options: Options) -> dict[str, Config]:
         )
 
     return built
+
+
+def _extraction(config: ConfigureConfig, built: Mapping[str, Config]) -> Config:
+    """Return the extraction for the frozen training, with that training's options.
+
+    Where nothing is trained on a frozen backbone, it has none of them: a change of one then changes
+    no cache key.
+    """
+    own, training = built["extract_features"], built["train_baseline"]
+    assert isinstance(own, ExtractFeaturesConfig)
+    assert isinstance(training, TrainBaselineConfig)
+    if FROZEN not in (config.modes or (training.mode,)):
+        defaults = ExtractFeaturesConfig()
+        unused = {name: getattr(defaults, name) for name in FEATURE_OPTIONS}
+        return dataclasses.replace(own, needed=False, **unused)
+
+    return dataclasses.replace(own, **{name: getattr(training, name) for name in FEATURE_OPTIONS})
 
 
 def _between_phases(built: Mapping[str, Config]) -> Iterator[str]:

@@ -2,7 +2,15 @@
 
 from kfp import dsl
 
-from components.artifact_types import Backbone, Checkpoint, ImageDataset, Splits, ValSelectLogits
+from components.artifact_types import (
+    Backbone,
+    Checkpoint,
+    ImageDataset,
+    Splits,
+    TrainFeatures,
+    ValSelectFeatures,
+    ValSelectLogits,
+)
 from components.base_images import TRAINER
 
 
@@ -17,6 +25,8 @@ def train_baseline(
     measurements: dsl.Output[dsl.HTML],
     config: dict,
     mode: str = "",
+    train_features: dsl.Input[TrainFeatures] = None,
+    val_select_features: dsl.Input[ValSelectFeatures] = None,
 ) -> None:
     """Train a classifier on TRAIN, select the epoch on VAL_SELECT, write the logits of VAL_SELECT.
 
@@ -33,6 +43,8 @@ def train_baseline(
         dataset=dataset,
         splits=splits,
         backbone=backbone,
+        train_features=train_features,
+        val_select_features=val_select_features,
         checkpoint=checkpoint,
         val_select_logits=val_select_logits,
         metrics=metrics,

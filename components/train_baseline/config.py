@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from components.shared.contracts.adaptations import AGGREGATIONS, MODES
+from components.shared.contracts.adaptations import AGGREGATIONS, FROZEN, MODES
 from components.shared.contracts.config import adjusted, option
 from components.shared.contracts.documents import parse_json
 from components.shared.contracts.errors import ConfigError
@@ -14,6 +14,7 @@ from components.shared.contracts.options import (
     LoopConfig,
     MonitorConfig,
     RecipeConfig,
+    TileConfig,
 )
 from components.shared.contracts.outcomes import BINARY, MULTICLASS
 
@@ -21,17 +22,17 @@ if TYPE_CHECKING:
     from components.shared.vision.view_spec import ViewSpec
 
 # Usual starting points for AdamW: a linear head, low-rank adapters, a whole pretrained transformer.
-_LEARNING_RATE_OF_MODE = {"frozen": 1e-3, "full": 2e-5}
+_LEARNING_RATE_OF_MODE = {FROZEN: 1e-3, "full": 2e-5}
 _LEARNING_RATE_OF_ADAPTERS = 2e-4
 _REFERENCE_FRACTION = 0.01  # PROFIT's authors: a tenth to a ten-thousandth of the peak rate
 
 
 @dataclass(frozen=True, kw_only=True)
-class TrainBaselineConfig(BackboneLoopConfig, RecipeConfig, MonitorConfig):
+class TrainBaselineConfig(BackboneLoopConfig, RecipeConfig, MonitorConfig, TileConfig):
     """Hyper-parameters of the classifier. Defaults are the safe ones: fp32, frozen backbone."""
 
     mode: str = option(
-        "frozen",
+        FROZEN,
         "Part of the backbone that is trained with the head: frozen (nothing; features are computed"
         " once and cached), full (everything), or the name of an adapter.",
         choices=MODES,
@@ -65,20 +66,6 @@ class TrainBaselineConfig(BackboneLoopConfig, RecipeConfig, MonitorConfig):
     )
     class_weights: str = option(
         "none", "Loss weights: none, or inverse class frequency.", choices=("none", "balanced")
-    )
-    tile_grid: int | None = option(
-        None,
-        "Views: the whole image and tile_grid x tile_grid tiles of it; none: the whole image only.",
-        ge=2,
-        le=8,
-        unset="none",
-    )
-    tile_overlap: float = option(
-        0.0, "Fraction of a tile's side that its neighbour covers as well.", ge=0, lt=1
-    )
-    tile_flips: bool = option(False, "Also use every view mirrored; doubles the cost.")
-    tile_size: int = option(
-        224, "Side of each view in pixels, if there are several.", ge=1, le=2048
     )
     aggregation: str = option(
         "lse",
@@ -120,7 +107,7 @@ class TrainBaselineConfig(BackboneLoopConfig, RecipeConfig, MonitorConfig):
             if getattr(self, name) and self.tile_grid is None:
                 problems.append(f"{name}=True needs tile_grid of at least 2")
 
-        if self.optimizer == "profit" and self.mode == "frozen":
+        if self.optimizer == "profit" and self.mode == FROZEN:
             problems.append(
                 "optimizer='profit' needs a converged start, and mode='frozen' trains a fresh head"
                 " alone; use adamw, or another mode"

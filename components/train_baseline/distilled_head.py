@@ -15,10 +15,12 @@ from torch import nn
 from torch.nn import functional as F
 
 from components.shared.contracts.random_streams import DistilledHeadStream
+from components.shared.data.features import Features
 from components.shared.models.classifier import BagHead, Classifier, Head
 from components.shared.training.loop.distributed import World
-from components.shared.training.loop.inference import Positions, SplitData, features_of
+from components.shared.training.loop.inference import Positions, SplitData, predict_columns
 from components.shared.training.loop.sampler import dropout_mask, steps_per_epoch
+from components.shared.training.session.features import FeatureSets, in_blocks
 from components.shared.training.session.fit import fit
 from components.train_baseline.config import TrainBaselineConfig
 
@@ -41,6 +43,7 @@ class DistillationTask:
         select: SplitData,
         world: World,
         config: TrainBaselineConfig,
+        cached: FeatureSets | None,
     ) -> None:
         assert isinstance(classifier.head, BagHead)
         self.head = Head(classifier.head.linear.in_features, 2).to(world.device)
@@ -49,10 +52,10 @@ class DistillationTask:
         self.monitor = _MONITOR
         self.n_samples, self.world, self.config = len(train), world, config
         self.features, self.targets = _features_and_targets(
-            classifier, train, world, config.precision
+            classifier, train, world, config.precision, cached.train if cached else None
         )
         self.select_features, self.select_targets = _features_and_targets(
-            classifier, select, world, config.precision
+            classifier, select, world, config.precision, cached.select if cached else None
         )
 
     def loss(
@@ -92,6 +95,7 @@ def distil(
     select: SplitData,
     world: World,
     config: TrainBaselineConfig,
+    cached: FeatureSets | None = None,
 ) -> tuple[Head, dict[str, float]]:
     """Return the distilled head and its metrics at the best epoch.
 
@@ -103,6 +107,7 @@ def distil(
         select: VAL_SELECT, by which the epoch is selected.
         world: The ranks.
         config: Configuration of the phase, for batch size, dropout and seed.
+        cached: Features of all views, where the backbone is frozen and they were computed before.
     """
     own = dataclasses.replace(
         config,
@@ -112,7 +117,7 @@ def distil(
         patience=None,
     )
 
-    task = DistillationTask(classifier, train, select, world, own)
+    task = DistillationTask(classifier, train, select, world, own, cached)
     result = fit(task, own, world)
     task.head.eval()
     best = result.history[result.best_epoch - 1]
@@ -121,15 +126,26 @@ def distil(
 
 
 def _features_and_targets(
-    classifier: Classifier, part: SplitData, world: World, precision: str
+    classifier: Classifier,
+    part: SplitData,
+    world: World,
+    precision: str,
+    cached: Features | None,
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return features (N, 2h) of full images, and probabilities (N, 2) from all views."""
-    features = features_of(
-        classifier,
-        part,
-        world,
-        precision=precision,
-        description="features for the distilled head",
+    """Return features (N, 2h) of full images, and probabilities (N, 2) from all views.
+
+    The features of all other views are dropped batch by batch.
+    """
+
+    def columns(features: torch.Tensor) -> torch.Tensor:
+        return torch.cat([features[:, 0], classifier.head(features).softmax(dim=1)], dim=1)
+
+    label = "features for the distilled head"
+    found = (
+        predict_columns(classifier, part, world, columns, label, precision=precision)
+        if cached is None
+        else in_blocks(columns, cached, world)
     ).to(world.device)
-    with torch.no_grad():
-        return features[:, 0].clone(), classifier.head(features).softmax(dim=1)
+
+    n_features = classifier.head.linear.in_features
+    return found[:, :n_features].contiguous(), found[:, n_features:].contiguous()

@@ -1,15 +1,19 @@
 """Training of a classifier in one mode, and its logits on VAL_SELECT."""
 
 import shutil
+from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
+from components.shared.contracts.adaptations import FROZEN
 from components.shared.contracts.artifact_kinds import Kind
-from components.shared.contracts.artifacts import verify_dir, writing
+from components.shared.contracts.artifacts import Manifest, verify_dir, writing
 from components.shared.contracts.documents import read_object
-from components.shared.contracts.errors import DataError
+from components.shared.contracts.errors import ArtifactError
 from components.shared.contracts.step import InputDir, OutputDir, OutputFile, main
 from components.shared.data.dataset import Dataset
-from components.shared.data.splits import SPLITS, Splits, read_splits
+from components.shared.data.features import FeatureRecipe, open_features
+from components.shared.data.splits import read_splits, refuse_empty
 from components.shared.training.loop.conformal_batches import check_conformal
 from components.shared.training.session.outputs import write_measurements, write_split_logits
 from components.shared.training.session.training_session import TrainingSession
@@ -27,6 +31,8 @@ def run(
     checkpoint: OutputDir,
     val_select_logits: OutputDir,
     measurements: OutputFile | None = None,
+    train_features: InputDir | None = None,
+    val_select_features: InputDir | None = None,
 ) -> dict[str, float]:
     """Train through torchrun; write the checkpoint and its logits on VAL_SELECT.
 
@@ -41,19 +47,27 @@ def run(
         checkpoint: The trained classifier.
         val_select_logits: Its logits on VAL_SELECT.
         measurements: Page (HTML) of what the training took of the machine.
+        train_features: The backbone's features of TRAIN, which mode=frozen reads; computed here
+            where they are not given, and not read in other modes.
+        val_select_features: The same of VAL_SELECT.
 
     Returns:
         Metrics of the best epoch.
     """
     sources = {"dataset": dataset, "splits": splits, "backbone": backbone}
+    if config.mode == FROZEN and train_features is not None and val_select_features is not None:
+        sources |= {"train_features": train_features, "val_select_features": val_select_features}
     training = TrainingSession(config, step=STEP, inputs=sources, beside=checkpoint)
     training.raise_recorded_failure()
 
     data, assignment = Dataset.open(dataset), read_splits(splits)
     base = verify_dir(backbone, Kind.BACKBONE)
-    _check(config, data, assignment)
+    config.check_training(data.class_names)
+    refuse_empty(data, assignment)
+    check_conformal(config, data, assignment)
 
     inputs = {"dataset": data.manifest, "splits": assignment.manifest, "backbone": base}
+    inputs |= _features(config, sources, inputs)
     with training.run("components.train_baseline.train", inputs) as work:
         write_measurements(measurements, work)
         summary = read_object(work / "training.json", dict[str, Any])
@@ -81,22 +95,30 @@ def run(
         return {name: float(value) for name, value in summary["best_metrics"].items()}
 
 
-def _check(config: TrainBaselineConfig, data: Dataset, assignment: Splits) -> None:
-    """Refuse what can be refused before a process is started or a model is loaded."""
-    config.check_training(data.class_names)
+def _features(
+    config: TrainBaselineConfig, sources: Mapping[str, Path], inputs: Mapping[str, Manifest]
+) -> dict[str, Manifest]:
+    """Return the manifests of the features that are read, which have to be of these inputs.
 
-    unknown = sorted(set(assignment.of) ^ set(data.index))
-    if unknown:
-        raise DataError(
-            f"splits and dataset differ in {len(unknown)} sample(s), first {unknown[0]}: rerun the"
-            " split"
-        )
+    Raises ArtifactError for features of another backbone, of other data, or of other options.
+    """
+    if "train_features" not in sources:
+        return {}
 
-    empty = [split for split in SPLITS if not assignment.ids(split)]
-    if empty:
-        raise DataError(f"split(s) {', '.join(empty)} are empty")
+    recipe = FeatureRecipe.of(config)
+    found = {}
+    for split, name, wanted in (
+        ("TRAIN", "train_features", recipe),
+        ("VAL_SELECT", "val_select_features", recipe.unaugmented()),
+    ):
+        features, found[name] = open_features(sources[name], split)
+        problems = features.problems(found[name], inputs, wanted)
+        if problems:
+            raise ArtifactError(
+                f"{sources[name]}: {'; '.join(problems)}; extract the features of this run"
+            )
 
-    check_conformal(config, data, assignment)
+    return found
 
 
 if __name__ == "__main__":

@@ -19,14 +19,13 @@ from components.shared.training.loop.halving import PartSize
 from components.shared.training.loop.inference import (
     Positions,
     SplitData,
-    cached_features,
-    features_of,
     infer,
     part_size,
     predict,
 )
 from components.shared.training.loop.sampler import dropout_mask, step_rng
 from components.shared.training.loop.selective_losses import conformal_risk
+from components.shared.training.session.features import FeatureSets, in_blocks
 from components.shared.vision import augmentation as augment
 from components.train_baseline.config import TrainBaselineConfig
 
@@ -182,36 +181,26 @@ class FrozenTask(_ClassifierTask):
         train: SplitData,
         select: SplitData,
         world: World,
+        features: FeatureSets,
     ) -> None:
         super().__init__(config, classifier, train, select, world)
         self.module, self.scores_at_a_time = classifier.head, PartSize(_FEATURES_AT_A_TIME)
-        # (N, A, 2h) for A augmentations, or (N, A, V, 2h) for V views.
-        self.features = cached_features(
-            classifier,
-            train,
-            world,
-            n_augmentations=1 if config.augmentation == "none" else config.n_cached_augmentations,
-            augmentation=config.augmentation,
-            seed=config.seed,
-            precision=config.precision,
-        ).to(world.device)
-        self.select_features = features_of(
-            classifier, select, world, precision=config.precision, description="features VAL_SELECT"
-        ).to(world.device)
+        self.features = features
 
     def logits(
         self, model: nn.Module, positions: Positions, batch_slots: Positions, step: int
     ) -> torch.Tensor:
         """Return the logits (n, C); every step draws one cached augmentation per sample."""
         rng = step_rng(self.config.seed, step, ClassifierStream.CHOICE_OF_CACHED_AUGMENTATION)
-        chosen = rng.integers(self.features.shape[1], size=self.batch_size)[batch_slots]
-        features = self.features[self.world.on_device(positions), self.world.on_device(chosen)]
+        chosen = rng.integers(self.features.train.n_augmentations, size=self.batch_size)
+        taken = self.features.train.take(positions, chosen[batch_slots])
+        features = self.world.on_device(taken)
         return torch.Tensor(model(features, self.head_dropout(batch_slots, step)))
 
     def evaluate(self) -> dict[str, float]:
         """Return the metrics on VAL_SELECT."""
-        with torch.no_grad():
-            return self.metrics(self.classifier.head(self.select_features).cpu().numpy())
+        logits = in_blocks(self.classifier.head, self.features.select, self.world)
+        return self.metrics(logits.cpu().numpy())
 
 
 class ImageTask(_ClassifierTask):

@@ -9,10 +9,12 @@ from pathlib import Path
 
 import numpy as np
 
+from components.shared.contracts.adaptations import FROZEN
 from components.shared.contracts.artifacts import write_json
 from components.shared.contracts.errors import ConfigError
 from components.shared.contracts.listing import say
 from components.shared.data.dataset import Dataset
+from components.shared.data.features import FeatureRecipe
 from components.shared.data.splits import read_splits
 from components.shared.models import adapters
 from components.shared.models.backbone import image_statistics, load_backbone
@@ -22,6 +24,7 @@ from components.shared.training.loop.distributed import World
 from components.shared.training.loop.inference import SplitData, predict
 from components.shared.training.loop.measurements import Measurements
 from components.shared.training.loop.record import write_metrics
+from components.shared.training.session.features import computed_features, opened_features
 from components.shared.training.session.fit import FitResult, fit
 from components.shared.training.session.rank import run_rank
 from components.shared.vision.classifier_spec import ClassifierSpec
@@ -40,8 +43,12 @@ def train(
     work: Path,
     world: World,
     checkpoints: CheckpointWriter,
+    train_features: Path | None = None,
+    val_select_features: Path | None = None,
 ) -> None:
     """Train one rank; the main rank writes the results to `work`.
+
+    A frozen backbone's features are computed where no artifact has them.
 
     `checkpoint/` is the classifier with its adapter and metrics, `VAL_SELECT.npy` its logits (N, C)
     on VAL_SELECT, `training.json` the summary.
@@ -50,8 +57,16 @@ def train(
     parts = {split: SplitData.of(data, assignment, split) for split in ("TRAIN", "VAL_SELECT")}
     classifier = build(config, data, backbone).to(world.device)
     counts = adapters.trainable_counts(classifier)
-    task_class = FrozenTask if config.mode == "frozen" else ImageTask
-    task = task_class(config, classifier, parts["TRAIN"], parts["VAL_SELECT"], world)
+    learnt = (parts["TRAIN"], parts["VAL_SELECT"])
+    task: FrozenTask | ImageTask
+    features = None
+    if config.mode == FROZEN:
+        features = opened_features(train_features, val_select_features) or computed_features(
+            classifier.eval(), *learnt, FeatureRecipe.of(config), world, checkpoints.parts
+        )
+        task = FrozenTask(config, classifier, *learnt, world, features)
+    else:
+        task = ImageTask(config, classifier, *learnt, world)
 
     out = work / "checkpoint"
 
@@ -80,9 +95,7 @@ def train(
     distilled: dict[str, float] = {}
 
     if config.distilled_head:
-        classifier.distilled_head, distilled = distil(
-            classifier, parts["TRAIN"], parts["VAL_SELECT"], world, config
-        )
+        classifier.distilled_head, distilled = distil(classifier, *learnt, world, config, features)
 
     logits = predict(
         classifier,
@@ -155,7 +168,7 @@ def _summary(
         "computation": config.computation() | {"device": world.device.type},
         "n_cached_augmentations": (
             config.n_cached_augmentations
-            if config.mode == "frozen" and config.augmentation != "none"
+            if config.mode == FROZEN and config.augmentation != "none"
             else 0
         ),
     }

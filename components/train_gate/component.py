@@ -6,7 +6,9 @@ from components.artifact_types import (
     Checkpoint,
     ImageDataset,
     Splits,
+    TrainFeatures,
     ValCalibLogits,
+    ValSelectFeatures,
     ValTestLogits,
 )
 from components.base_images import TRAINER
@@ -23,6 +25,8 @@ def train_gate(
     metrics: dsl.Output[dsl.Metrics],
     measurements: dsl.Output[dsl.HTML],
     config: dict,
+    train_features: dsl.Input[TrainFeatures] = None,
+    val_select_features: dsl.Input[ValSelectFeatures] = None,
 ) -> None:
     """Train a gate on the fixed backbone's features; write logits and scores of both splits."""
     from components.shared.contracts.step import execute
@@ -34,6 +38,8 @@ def train_gate(
         dataset=dataset,
         splits=splits,
         checkpoint=checkpoint,
+        train_features=train_features,
+        val_select_features=val_select_features,
         gate_checkpoint=gate_checkpoint,
         val_calib_logits=val_calib_logits,
         val_test_logits=val_test_logits,

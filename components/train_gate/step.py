@@ -1,13 +1,17 @@
 """Training of a gate, and the logits and gate scores of VAL_CALIB and VAL_TEST."""
 
 import shutil
+from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from components.shared.contracts.artifact_kinds import Kind
-from components.shared.contracts.artifacts import verify_dir, writing
+from components.shared.contracts.artifacts import read_manifest, verify_dir, writing
 from components.shared.contracts.documents import read_object
+from components.shared.contracts.listing import say
 from components.shared.contracts.step import InputDir, OutputDir, OutputFile, main
 from components.shared.data.dataset import Dataset
+from components.shared.data.features import FeatureRecipe, open_features
 from components.shared.data.splits import read_splits, refuse_foreign
 from components.shared.training.loop.conformal_batches import check_conformal
 from components.shared.training.session.outputs import write_measurements, write_split_logits
@@ -15,6 +19,7 @@ from components.shared.training.session.training_session import TrainingSession
 from components.train_gate.config import TrainGateConfig
 
 STEP = "train_gate"
+_FEATURES = {"train_features": "TRAIN", "val_select_features": "VAL_SELECT"}
 
 
 def run(
@@ -27,6 +32,8 @@ def run(
     val_calib_logits: OutputDir,
     val_test_logits: OutputDir,
     measurements: OutputFile | None = None,
+    train_features: InputDir | None = None,
+    val_select_features: InputDir | None = None,
 ) -> dict[str, float]:
     """Train through torchrun; write the checkpoint with its gate, and both logits artifacts.
 
@@ -42,6 +49,9 @@ def run(
         val_calib_logits: Logits and gate scores of VAL_CALIB.
         val_test_logits: Logits and gate scores of VAL_TEST.
         measurements: Page (HTML) of what the training took of the machine.
+        train_features: Features of TRAIN, which are read where the classifier was trained on them
+            and the options agree; else the step computes its own.
+        val_select_features: The same of VAL_SELECT.
 
     Returns:
         Metrics of the best epoch.
@@ -50,6 +60,9 @@ def run(
         ArtifactError: Checkpoint or splits were made from another dataset.
     """
     sources = {"dataset": dataset, "splits": splits, "checkpoint": checkpoint}
+    if train_features is not None and val_select_features is not None:
+        given = {"train_features": train_features, "val_select_features": val_select_features}
+        sources |= _usable(config, checkpoint, given)
     training = TrainingSession(config, step=STEP, inputs=sources, beside=gate_checkpoint)
     training.raise_recorded_failure()
     data, assignment, base = (
@@ -63,6 +76,11 @@ def run(
     check_conformal(config, data, assignment)
 
     inputs = {"dataset": data.manifest, "splits": assignment.manifest, "checkpoint": base}
+    inputs |= {
+        name: open_features(sources[name], split)[1]
+        for name, split in _FEATURES.items()
+        if name in sources
+    }
     with training.run("components.train_gate.train", inputs) as work:
         write_measurements(measurements, work)
         summary = read_object(work / "training.json", dict[str, Any])
@@ -82,6 +100,31 @@ def run(
             )
 
         return {name: float(value) for name, value in summary["best_metrics"].items()}
+
+
+def _usable(
+    config: TrainGateConfig, checkpoint: Path, given: Mapping[str, Path]
+) -> Mapping[str, Path]:
+    """Return the features if they are what the gate learns from, else nothing, and say why.
+
+    The classifier was trained on them, so its backbone is theirs; and the gate's options ask for
+    the same augmentations.
+    """
+    found = {
+        name: open_features(path, _FEATURES[name], hashed=False) for name, path in given.items()
+    }
+    learnt = read_manifest(checkpoint).inputs
+    if any(learnt.get(name) != manifest.content_digest for name, (_, manifest) in found.items()):
+        say("the classifier was not trained on the given features: the step computes its own")
+        return {}
+
+    recipe = found["train_features"][0].recipe
+    differences = recipe.differences(FeatureRecipe.of(config)) if recipe is not None else []
+    if differences:
+        say(f"the given features have {'; '.join(differences)}: the step computes its own")
+        return {}
+
+    return given
 
 
 if __name__ == "__main__":

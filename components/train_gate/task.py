@@ -17,8 +17,6 @@ from components.shared.training.loop.distributed import World
 from components.shared.training.loop.inference import (
     Positions,
     SplitData,
-    cached_features,
-    features_of,
     infer,
 )
 from components.shared.training.loop.sampler import dropout_mask, step_rng
@@ -27,6 +25,7 @@ from components.shared.training.loop.selective_losses import (
     gatekeeper_losses,
     selective_net_loss,
 )
+from components.shared.training.session.features import FeatureSets, in_blocks
 from components.train_gate.config import TrainGateConfig
 
 _FEATURES_AT_A_TIME = 1024  # without gradients: a few megabytes
@@ -85,6 +84,7 @@ class GateTask:
         train: SplitData,
         select: SplitData,
         world: World,
+        features: FeatureSets,
     ) -> None:
         self.config, self.world, self.select_labels = config, world, select.labels
         self.heads = Heads(classifier.head, selective=config.gate_loss == SELECTIVE_NET).to(
@@ -96,19 +96,7 @@ class GateTask:
         self._batch_loss: BatchLoss | None = None
         self.labels = torch.from_numpy(train.labels).to(world.device)
         self.outcomes = config.outcomes(classifier.spec.class_names)
-        # (N, A, 2h) for A augmentations, or (N, A, V, 2h) for V views.
-        self.features = cached_features(
-            classifier,
-            train,
-            world,
-            n_augmentations=1 if config.augmentation == "none" else config.n_cached_augmentations,
-            augmentation=config.augmentation,
-            seed=config.seed,
-            precision=config.precision,
-        ).to(world.device)
-        self.select_features = features_of(
-            classifier, select, world, precision=config.precision, description="features VAL_SELECT"
-        ).to(world.device)
+        self.features = features
 
     def begin_step(self, batch: Positions, batch_slots: Positions, step: int) -> None:
         """Compute the loss of the global batch, without gradients; collective.
@@ -149,14 +137,18 @@ class GateTask:
 
     def evaluate(self) -> dict[str, float]:
         """Return metrics on VAL_SELECT: accuracy, and AUGRC of the gate and of confidence alone."""
-        with torch.no_grad():
-            logits = self.heads(self.select_features).logits
-            pooled = self.heads.head.pooled(self.select_features)
-            scores = self.gate().scores(pooled, logits)
+        gate = self.gate()
 
-        wrong = logits.argmax(dim=1).cpu().numpy() != self.select_labels
-        area = float(augrc(scores.double().cpu().numpy(), wrong))
-        confidence = Gate(None).scores(pooled, logits).double().cpu().numpy()
+        def columns(features: torch.Tensor) -> torch.Tensor:
+            logits, pooled = self.heads(features).logits, self.heads.head.pooled(features)
+            scores = (gate.scores(pooled, logits), Gate(None).scores(pooled, logits))
+            values = (logits.argmax(dim=1), *scores)
+            return torch.stack([value.double() for value in values], dim=1)
+
+        found = in_blocks(columns, self.features.select, self.world).cpu().numpy()
+        wrong = found[:, 0] != self.select_labels
+        area = float(augrc(found[:, 1], wrong))
+        confidence = found[:, 2]
 
         return {
             "val_select/acc": float(1 - wrong.mean()),
@@ -177,8 +169,9 @@ class GateTask:
         Every step draws one cached augmentation per sample.
         """
         rng = step_rng(self.config.seed, step, GateStream.CHOICE_OF_CACHED_AUGMENTATION)
-        chosen = rng.integers(self.features.shape[1], size=self.batch_size)[batch_slots]
-        features = self.features[self.world.on_device(positions), self.world.on_device(chosen)]
+        chosen = rng.integers(self.features.train.n_augmentations, size=self.batch_size)
+        taken = self.features.train.take(positions, chosen[batch_slots])
+        features = self.world.on_device(taken)
         outputs: HeadOutputs = model(features, self._head_dropout(step, batch_slots))
         if outputs.scores is None:
             return outputs.logits
@@ -206,7 +199,7 @@ class GateTask:
         return dropout_mask(
             self.config.dropout,
             batch_slots,
-            self.features.shape[-1],
+            self.features.train.width,
             self.config.seed,
             step,
             GateStream.DROPOUT,

@@ -80,14 +80,14 @@ def run(
 def parameters() -> None:
     """List the pipeline's parameters with defaults and meaning."""
     from components.configure.config import RunForm
-    from components.configure.phases import PHASES, SET_BY_PIPELINE
+    from components.configure.phases import PHASES, not_settable
     from components.shared.contracts.config import Config, accepted_values, shown_default
 
     sections: dict[str, type[Config]] = {"form": RunForm, **PHASES}
     for title, config_class in sections.items():
         print(f"{title}:")
         for name, field in config_class.__dataclass_fields__.items():
-            if name not in SET_BY_PIPELINE:
+            if not not_settable(title, name):
                 values = f" [{accepted_values(field)}]" if accepted_values(field) else ""
                 print(f"  {name} = {shown_default(config_class, name)}{values}")
                 print(f"      {field.metadata['help']}")

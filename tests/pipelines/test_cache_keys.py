@@ -169,14 +169,16 @@ CompileStage1 = Callable[..., Compiled]
 POLICIES = {"compare-calibrators", "fit-threshold", "calibrate-gate", "calibrate-scrc"}
 DELIVERY = {"evaluate", "export-bundle"}
 AFTER_TRAINING = {"predict-logits", "train-gate"} | POLICIES | DELIVERY
-AFTER_SPLIT = {"train-baseline"} | AFTER_TRAINING
+AFTER_FEATURES = {"train-baseline"} | AFTER_TRAINING
+AFTER_SPLIT = {"extract-features"} | AFTER_FEATURES
 # By phase: what runs again where its configuration or its code changes, besides `configure`, which
 # always runs.
 RUNS_AGAIN = {
     "ingest_dataset": {"ingest-dataset", "split-dataset"} | AFTER_SPLIT,
     "split_dataset": {"split-dataset"} | AFTER_SPLIT,
     "import_backbone": {"import-backbone"} | AFTER_SPLIT,
-    "train_baseline": AFTER_SPLIT,
+    "extract_features": AFTER_SPLIT,
+    "train_baseline": AFTER_FEATURES,
     "predict_logits": (
         {"predict-logits", "compare-calibrators", "fit-threshold", "calibrate-scrc"} | DELIVERY
     ),
@@ -191,6 +193,7 @@ RUNS_AGAIN = {
 ONE_OPTION = {
     "ingest_dataset": {"ingest_dataset.near_duplicate_distance": 4},
     "split_dataset": {"split_dataset.salt": "2"},
+    "extract_features": {"augmentation": "aggressive"},
     "train_baseline": {"train_baseline.dropout": 0.2},
     "predict_logits": {"predict_logits.robustness": False},
     "train_gate": {"train_gate.gate_coverage": 0.7},
@@ -281,6 +284,12 @@ def test_a_field_of_the_form_is_as_good_as_an_override(cluster: Cluster) -> None
     assert cluster.run(cluster.compiled(), overrides={"epochs": 3}) == set()
 
 
+def test_without_a_frozen_training_its_options_extract_nothing_again(cluster: Cluster) -> None:
+    assert cluster.run(cluster.compiled(), mode="lora") == AFTER_SPLIT
+    options = {"augmentation": "aggressive", "n_cached_augmentations": 2, "tile_grid": 2}
+    assert cluster.run(cluster.compiled(), mode="lora", overrides=options) == AFTER_FEATURES
+
+
 @pytest.mark.parametrize("phase", RUNS_AGAIN)
 def test_code_of_a_phase_runs_it_again_and_what_follows(cluster: Cluster, phase: str) -> None:
     """Code is known by the image, whose tag is a digest of the phase's sources."""
@@ -309,6 +318,7 @@ def test_one_more_mode_trains_that_one_and_compares_again(
 ) -> None:
     two = cluster.compiled(variant=Variant(modes=("full", "lora")))
     assert cluster.run(two) == {"train-full", "train-lora", "compare-adaptations"} | AFTER_TRAINING
+    # The features are those of the first run, whose mode was frozen.
     three = cluster.compiled(variant=Variant(modes=modes))
     assert cluster.run(three) == {"train-frozen", "compare-adaptations"} | AFTER_TRAINING
     assert cluster.run(two) == set()

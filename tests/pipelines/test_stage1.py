@@ -15,6 +15,7 @@ from kfp.dsl.types.type_utils import InconsistentTypeException
 from components.compare_adaptations.component import compare_adaptations
 from components.configure.config import RunForm
 from components.configure.phases import PHASES
+from components.extract_features.component import extract_features
 from components.fit_threshold.component import fit_threshold
 from components.predict_logits.component import predict_logits
 from components.pretrain_explora.component import pretrain_explora
@@ -35,6 +36,7 @@ Compile = Callable[..., Documents]
 PROFILE = load_profile("a6000x2")
 MODES = Variant(modes=("full", "frozen", "lora", "dora"))
 TRAINING = {"train-baseline", "train-gate"}
+RESUMED = TRAINING | {"extract-features"}
 
 
 @pytest.fixture(scope="module")
@@ -122,7 +124,7 @@ def test_pre_training_on_labels_in_the_place_of_pixels_does_not_compile() -> Non
 
 def test_training_asks_for_two_a6000(compiled: Compile) -> None:
     spec, platform = compiled()
-    for task in ("train-baseline", "train-gate", "predict-logits"):
+    for task in ("extract-features", "train-baseline", "train-gate", "predict-logits"):
         resources = spec["deploymentSpec"]["executors"][f"exec-{task}"]["container"]["resources"]
         assert resources["accelerator"]["resourceType"] == "nvidia.com/gpu"
         assert resources["accelerator"]["resourceCount"] == "2"
@@ -195,6 +197,39 @@ def test_parts_of_ingest_are_named_tasks_that_one_task_merges(compiled: Compile)
         assert _executors(platform)[name]["activeDeadlineSeconds"] == "86400"
 
 
+def test_features_are_extracted_where_a_training_may_read_them(compiled: Compile) -> None:
+    inputs = {"train_features", "val_select_features"}
+    tasks = _tasks(compiled()[0])
+    for task in ("train-baseline", "train-gate"):
+        assert inputs < tasks[task]["inputs"]["artifacts"].keys()
+    tasks = _tasks(compiled(MODES)[0])
+    readers = {name for name, task in tasks.items() if inputs < _artifacts(task)}
+    assert readers == {"train-frozen", "train-gate"}
+    tasks = _tasks(compiled(Variant(modes=("full", "lora")))[0])
+    assert "extract-features" not in tasks
+    assert not inputs & _artifacts(tasks["train-gate"])
+
+
+def _artifacts(task: dict[str, Any]) -> set[str]:
+    """Names of the artifacts that a task reads."""
+    return set(task.get("inputs", {}).get("artifacts", {}))
+
+
+def test_training_on_the_features_of_another_split_does_not_compile() -> None:
+    with pytest.raises(InconsistentTypeException, match="ValSelectFeatures"):
+
+        @dsl.pipeline(name="leak")
+        def leak(dataset: dsl.Input[dsl.Artifact]) -> None:
+            given = {"dataset": dataset, "splits": dataset, "backbone": dataset}
+            found = extract_features(**given, config={}).outputs
+            train_baseline(
+                **given,
+                train_features=found["val_select_features"],
+                val_select_features=found["val_select_features"],
+                config={},
+            )
+
+
 def test_pre_training_is_a_task_only_where_it_was_compiled_in_and_sees_labels_only_where_asked(
     compiled: Compile,
 ) -> None:
@@ -258,7 +293,7 @@ def test_every_pod_is_labelled_unprivileged_and_has_scratch(compiled: Compile) -
         assert labels["app.kubernetes.io/part-of"] == "streetvision"
         assert labels["app.kubernetes.io/component"] == name
         assert labels["streetvision/cost"] == (
-            "training" if name in TRAINING | {"predict-logits"} else "light"
+            "training" if name in RESUMED | {"predict-logits"} else "light"
         )
         assert executor["securityContext"] == {
             "runAsUser": "10001",
@@ -283,7 +318,7 @@ def test_the_store_reaches_the_steps_that_need_it_by_reference_only(compiled: Co
     executors = _executors(compiled()[1])
     with_store = {name for name, executor in executors.items() if "configMapAsEnv" in executor}
     assert (
-        with_store == {"configure", "ingest-dataset", "split-dataset", "import-backbone"} | TRAINING
+        with_store == {"configure", "ingest-dataset", "split-dataset", "import-backbone"} | RESUMED
     )
     for name in with_store:
         settings, secret = executors[name]["configMapAsEnv"][0], executors[name]["secretAsEnv"][0]
@@ -296,7 +331,7 @@ def test_the_store_reaches_the_steps_that_need_it_by_reference_only(compiled: Co
             set(StoreSettings(endpoint="e", access_key="a", secret_key="s").to_environment())
             <= variables
         )
-        assert (Variable.CHECKPOINT_STORE in variables) == (name in TRAINING | {"ingest-dataset"})
+        assert (Variable.CHECKPOINT_STORE in variables) == (name in RESUMED | {"ingest-dataset"})
         assert (Variable.LINEAGES in variables) == (name in ("configure", "split-dataset"))
         assert settings["optional"] is True
         assert secret["optional"] is True
@@ -320,7 +355,7 @@ def test_each_step_is_given_the_secret_of_its_role_and_no_other(compiled: Compil
         "ingest-dataset": ["streetvision-data"],
         "import-backbone": ["streetvision-data", hub],
         "split-dataset": ["streetvision-runs"],
-        **{name: ["streetvision-checkpoints"] for name in TRAINING},
+        **{name: ["streetvision-checkpoints"] for name in RESUMED},
     }
     assert {name: names for name, names in given.items() if names} == expected
 
@@ -360,7 +395,7 @@ def test_training_waits_in_kueue_where_a_queue_is_named(compiled: Compile) -> No
     queued = {
         n for n, e in executors.items() if "kueue.x-k8s.io/queue-name" in e["podMetadata"]["labels"]
     }
-    assert queued == TRAINING | {"predict-logits"}
+    assert queued == RESUMED | {"predict-logits"}
 
 
 def test_every_step_runs_in_the_image_of_its_phase(compiled: Compile) -> None:

@@ -4,7 +4,8 @@
 ADAPTERS = ("lora", "dora", "rslora", "pissa", "olora", "doran", "loha", "lokr", "vera", "randlora")
 # Of the views' margins into the image's; `components.shared.models.aggregation` computes them.
 AGGREGATIONS = ("max", "topk_mean", "lse", "noisy_or", "attention")
-MODES = ("frozen", "full", *ADAPTERS)
+FROZEN = "frozen"  # the backbone stays as it is; heads learn on its features
+MODES = (FROZEN, "full", *ADAPTERS)
 # The sign makes larger better.
 _SIGNS = {"val_select/nll": -1, "val_select/auroc": 1, "val_select/mcc": 1, "val_select/acc": 1}
 MONITORS = tuple(_SIGNS)

@@ -31,6 +31,7 @@ class Kind(StrEnum):
         None,
         "Checked, deduplicated, resized images in shards, with their labels.",
         "split_dataset",
+        "extract_features",
         "train_baseline",
         "train_gate",
         "predict_logits",
@@ -45,6 +46,7 @@ class Kind(StrEnum):
         "Splits",
         None,
         "Assignment of every sample to TRAIN, VAL_SELECT, VAL_CALIB or VAL_TEST.",
+        "extract_features",
         "train_baseline",
         "train_gate",
         "predict_logits",
@@ -67,7 +69,24 @@ class Kind(StrEnum):
         None,
         "A pretrained vision backbone: a Hugging Face folder in safetensors.",
         "pretrain_explora",
+        "extract_features",
         "train_baseline",
+    )
+    TRAIN_FEATURES = (
+        "TrainFeatures",
+        "TRAIN",
+        "Features of TRAIN's images under several augmentations, in float16: what heads on a frozen"
+        " backbone learn from. Empty where the backbone is trained.",
+        "train_baseline",
+        "train_gate",
+    )
+    VAL_SELECT_FEATURES = (
+        "ValSelectFeatures",
+        "VAL_SELECT",
+        "Features of VAL_SELECT's images, in float16, by which the epoch is selected. Empty where"
+        " the backbone is trained.",
+        "train_baseline",
+        "train_gate",
     )
     CHECKPOINT = (
         "Checkpoint",
@@ -140,8 +159,9 @@ class Kind(StrEnum):
     TRAINING_STATE = (
         "TrainingState",
         None,
-        "Weights, optimizer, schedule and random states of a training between two steps.",
-        "the next attempt of the same training",
+        "Weights, optimizer, schedule and random states of a training between two steps, or one"
+        " shard of the features of an extraction.",
+        "the next attempt of the same training or extraction",
     )
 
     @property
@@ -154,5 +174,11 @@ class Kind(StrEnum):
         """Return the kind of a split's logits; raises KeyError where the split has none."""
         return {kind.data_split: kind for kind in _LOGITS}[split]
 
+    @classmethod
+    def features_of(cls, split: str) -> "Kind":
+        """Return the kind of a split's features; raises KeyError where the split has none."""
+        return {kind.data_split: kind for kind in _FEATURES}[split]
 
+
+_FEATURES = (Kind.TRAIN_FEATURES, Kind.VAL_SELECT_FEATURES)
 _LOGITS = (Kind.VAL_SELECT_LOGITS, Kind.VAL_CALIB_LOGITS, Kind.VAL_TEST_LOGITS)

@@ -137,6 +137,12 @@ class Variable(StrEnum):
         "ranks of torchrun",
         "none; always set",
     )
+    LOCAL_WORLD_SIZE = (
+        "LOCAL_WORLD_SIZE",
+        "Number of ranks on a rank's machine; set by torchrun.",
+        "ranks of torchrun that compute features",
+        "the number of all ranks",
+    )
     OMP_NUM_THREADS = (
         "OMP_NUM_THREADS",
         "Threads per rank; set by the step where it is not set.",

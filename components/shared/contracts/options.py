@@ -275,17 +275,9 @@ class BackboneLoopConfig(LoopConfig):
 
 
 @dataclass(frozen=True, kw_only=True)
-class RecipeConfig(LaunchConfig, LoopConfig, TaskConfig):
-    """Options of a training of classifier heads on labelled images."""
+class AugmentationConfig(Config):
+    """The augmentation of TRAIN's images."""
 
-    patience: int | None = option(
-        10,
-        "Epochs without improvement before training stops; none: all epochs are trained.",
-        ge=1,
-        le=10_000,
-        unset="none",
-    )
-    dropout: float = option(0.3, "Dropout on the head's input.", ge=0, lt=1)
     augmentation: str = option(
         "moderate",
         "Strength of the random augmentation of training images.",
@@ -297,6 +289,40 @@ class RecipeConfig(LaunchConfig, LoopConfig, TaskConfig):
         ge=1,
         le=64,
     )
+
+
+@dataclass(frozen=True, kw_only=True)
+class TileConfig(Config):
+    """The views that a classifier sees of an image."""
+
+    tile_grid: int | None = option(
+        None,
+        "Views: the whole image and tile_grid x tile_grid tiles of it; none: the whole image only.",
+        ge=2,
+        le=8,
+        unset="none",
+    )
+    tile_overlap: float = option(
+        0.0, "Fraction of a tile's side that its neighbour covers as well.", ge=0, lt=1
+    )
+    tile_flips: bool = option(False, "Also use every view mirrored; doubles the cost.")
+    tile_size: int = option(
+        224, "Side of each view in pixels, if there are several.", ge=1, le=2048
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class RecipeConfig(LaunchConfig, LoopConfig, TaskConfig, AugmentationConfig):
+    """Options of a training of classifier heads on labelled images."""
+
+    patience: int | None = option(
+        10,
+        "Epochs without improvement before training stops; none: all epochs are trained.",
+        ge=1,
+        le=10_000,
+        unset="none",
+    )
+    dropout: float = option(0.3, "Dropout on the head's input.", ge=0, lt=1)
     conformal_weight: float = option(
         0.0,
         "Weight of conformal risk training: the smoothed false positive rate at the conformal"

@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from components.shared.contracts.artifact_kinds import Kind
 from components.shared.contracts.artifacts import Manifest, verify_dir
-from components.shared.contracts.errors import ArtifactError, LeakageViolationError
+from components.shared.contracts.errors import ArtifactError, DataError, LeakageViolationError
 from components.shared.contracts.listing import first_of, shown
 from components.shared.contracts.tables import read_table
 from components.shared.data.dataset import Dataset
@@ -59,6 +59,20 @@ def read_splits(path: Path) -> Splits:
         raise ArtifactError(f"{file}: {first_of(map(shown, unknown))} is no split")
 
     return Splits(manifest, found)
+
+
+def refuse_empty(data: Dataset, assignment: Splits) -> None:
+    """Raise DataError where splits and dataset have other samples, or a split has none."""
+    unknown = sorted(set(assignment.of) ^ set(data.index))
+    if unknown:
+        raise DataError(
+            f"splits and dataset differ in {len(unknown)} sample(s), first {unknown[0]}: rerun the"
+            " split"
+        )
+
+    empty = [split for split in SPLITS if not assignment.ids(split)]
+    if empty:
+        raise DataError(f"split(s) {', '.join(empty)} are empty")
 
 
 def refuse_foreign(data: Dataset, assignment: Splits, checkpoint: Manifest) -> None:

@@ -21,6 +21,7 @@ from components.train_baseline import train as train_module
 from components.train_baseline.config import TrainBaselineConfig
 from components.train_baseline.tasks import FrozenTask, ImageTask
 from tests.components.conftest import TinyRun, train
+from tests.features import feature_sets
 from tests.studies.heads import alone
 
 WORLD = World(0, 1, torch.device("cpu"))
@@ -33,8 +34,11 @@ def _task(tiny: TinyRun, mode: str, **changes: object) -> FrozenTask | ImageTask
     splits = [SplitData.of(data, assignment, split) for split in ("TRAIN", "VAL_SELECT")]
     fields = tiny.train_config.to_json() | {"mode": mode, "n_cached_augmentations": 2} | changes
     config = TrainBaselineConfig.from_mapping(fields)
-    task_class = FrozenTask if mode == "frozen" else ImageTask
-    return task_class(config, Classifier.load(tiny.checkpoint), *splits, WORLD)
+    classifier = Classifier.load(tiny.checkpoint)
+    if mode == "full":
+        return ImageTask(config, classifier, *splits, WORLD)
+    features = feature_sets(config, classifier, *splits, WORLD)
+    return FrozenTask(config, classifier, *splits, WORLD, features)
 
 
 def _gradients(

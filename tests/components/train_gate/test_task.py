@@ -19,6 +19,7 @@ from components.shared.training.loop.selective_losses import (
 from components.train_gate.config import TrainGateConfig
 from components.train_gate.task import GateTask
 from tests.components.conftest import TinyRun
+from tests.features import feature_sets
 
 BATCH = np.arange(40)
 
@@ -36,13 +37,15 @@ def _task(tiny: TinyRun, loss: str) -> GateTask:
     )
     torch.manual_seed(0)
     world = World(0, 1, torch.device("cpu"))
-    return GateTask(config, Classifier.load(tiny.checkpoint), *splits, world)
+    classifier = Classifier.load(tiny.checkpoint)
+    features = feature_sets(config, classifier, *splits, world)
+    return GateTask(config, classifier, *splits, world, features)
 
 
 def _expected(task: GateTask) -> torch.Tensor:
     """The mean loss of the batch, from its definition."""
     labels = task.labels[:40]
-    logits, scores = task.heads(task.features[:40, 0])
+    logits, scores = task.heads(torch.from_numpy(task.features.train.take(BATCH)))
     risk = conformal_risk(logits.softmax(1)[:, 1], labels == 1, 0.2)
     assert risk is not None
     if scores is None:

@@ -3,7 +3,7 @@
 Below `s3://bucket/prefix/<key>/` each checkpoint is an artifact of its own, its manifest uploaded
 last. `latest` names the newest and its owner. It is moved by conditional writes only: an attempt
 that starts takes it over, and an older one that is still alive finds that out at its next
-checkpoint and stops.
+checkpoint and stops. Finished parts of a computation are artifacts below `parts/`.
 """
 
 import json
@@ -30,6 +30,7 @@ from components.shared.training.checkpoint import files as checkpoint_files
 
 _POINTER, _FAILURE, _MANIFEST = "latest", "failed.json", "/manifest.json"
 _MICRO_BATCH = "micro-batch.json"
+_PARTS = "parts/"
 _CLAIM_ATTEMPTS = 5
 
 
@@ -155,6 +156,33 @@ class RemoteCheckpoints:
 
         self._prune({path.name, *keep})
 
+    def fetch_parts(self, directory: Path) -> None:
+        """Download the finished parts that `directory` lacks; damaged ones are skipped."""
+        prefix = self._prefix + _PARTS
+        keys = {item.key.removeprefix(prefix) for item in self._store.list(self._bucket, prefix)}
+
+        for name in sorted({key.split("/")[0] for key in keys if key.endswith(_MANIFEST)}):
+            target = directory / _local_name(name)
+            if target.exists():
+                continue
+
+            try:
+                download_artifact(
+                    self._store, self._bucket, prefix + name, target, kind=Kind.TRAINING_STATE
+                )
+            except (ArtifactError, DigestMismatchError, ObjectNotFoundError) as error:
+                say(f"warning: damaged part skipped: {self.location}/{name}: {one_line(error)}")
+
+    def upload_part(self, path: Path) -> None:
+        """Store a finished part.
+
+        Raises OvertakenError where another attempt owns the pointer.
+        """
+        self._join()
+        # The owner is part of the name: two attempts never write the same object.
+        prefix = f"{self._prefix}{_PARTS}{path.name}.{self.owner}"
+        upload_artifact(self._store, path, self._bucket, prefix, kind=Kind.TRAINING_STATE)
+
     def failure(self) -> bytes | None:
         """The record of a permanent failure, if an earlier attempt left one."""
         return self._read(_FAILURE)[0]
@@ -187,6 +215,8 @@ class RemoteCheckpoints:
         pointer, _ = self._pointer()
         if pointer.get("owner", self.owner) == self.owner:
             self._prune(set())
+            for item in self._store.list(self._bucket, self._prefix + _PARTS):
+                self._store.delete(self._bucket, item.key)
             for name in (_MICRO_BATCH, _POINTER):
                 self._store.delete(self._bucket, self._prefix + name)
 

@@ -14,6 +14,7 @@ from components.shared.contracts.errors import NotDurableError, OvertakenError, 
 from components.shared.contracts.listing import say
 from components.shared.contracts.options import LaunchConfig
 from components.shared.training.checkpoint import files as checkpoint_files
+from components.shared.training.checkpoint.parts import Parts
 from components.shared.training.checkpoint.remote import RemoteCheckpoints
 from components.shared.training.checkpoint.uploads import CheckpointUploader
 from components.shared.training.loop.state import TrainingState
@@ -43,6 +44,7 @@ class CheckpointWriter:
         self._writer: threading.Thread | None = None
         self._failure = ""
         self._uploads = CheckpointUploader(remote) if remote is not None else None
+        self.parts = Parts(directory, config, step=step, remote=remote)
         self._last_step, self._last_time = 0, time.monotonic()
 
     @classmethod

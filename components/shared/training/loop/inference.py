@@ -1,6 +1,6 @@
 """Features, logits and corrupted logits of a split, each sample computed once over all ranks."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Self
 from weakref import WeakKeyDictionary
@@ -49,6 +49,11 @@ class SplitData:
     def __len__(self) -> int:
         return len(self.positions)
 
+    @property
+    def sample_ids(self) -> list[str]:
+        """Ids of the samples, in order."""
+        return [self.data.samples[position].sample_id for position in self.positions]
+
     def images(self, rows: Positions, device: torch.device) -> torch.Tensor:
         """(n, S, S, 3) uint8."""
         return torch.from_numpy(self.data.images(self.positions[rows])).to(device)
@@ -66,82 +71,60 @@ class SplitData:
         return normalise(self.images(rows, device), spec)
 
 
-def features_of(
+def augmented_features(
     classifier: Classifier,
     part: SplitData,
+    rows: Positions,
     world: World,
     *,
-    precision: str,
-    description: str = "",
-    parameters: augment.Augmentation | None = None,
-) -> torch.Tensor:
-    """Return features of images augmented by `parameters`: the head's input, on the CPU.
-
-    Shape (N, 2h), or (N, V, 2h) of V views; float32; equal on every rank.
-    """
-
-    def extract(rows: Positions) -> torch.Tensor:
-        images, spec = reader.images(rows), classifier.spec
-        if parameters is None:
-            return classifier.features(normalise(images, spec))
-        return classifier.features(standardise(augment.apply(images, parameters.take(rows)), spec))
-
-    size = part_size(classifier, world)
-    with part.reader(world.device) as reader:
-        return infer(
-            extract,
-            len(part),
-            world,
-            description,
-            precision,
-            batch_size=size,
-            expect=reader.expect,
-        )
-
-
-def cached_features(
-    classifier: Classifier,
-    part: SplitData,
-    world: World,
-    *,
-    n_augmentations: int,
-    augmentation: str,
-    seed: int,
+    parameters: Sequence[augment.Augmentation | None],
     precision: str,
 ) -> torch.Tensor:
-    """Return the features of all images under several augmentations, equal on every rank.
+    """Return features of the images `rows` under several augmentations: the head's input.
+
+    Every image is read once.
 
     Args:
         classifier: The classifier with the fixed backbone.
         part: The split.
-        world: The ranks.
-        n_augmentations: Number A of feature sets; the first is of the unaugmented images.
-        augmentation: Strength of the augmentation.
-        seed: Seed of the augmentation.
+        rows: (n,) rows of the split.
+        world: The ranks; the work is this rank's alone.
+        parameters: A augmentations, each of all images of the split; None: no augmentation.
         precision: Precision of the forward pass.
 
     Returns:
-        (N, A, ...) float32 on the CPU; the last axes are those of `features_of`.
+        (n, A, 2h), or (n, A, V, 2h) of V views; float32 on the CPU.
     """
-    features = []
-    for number in range(n_augmentations):
-        parameters = None
-        if number > 0:
-            rng = step_rng(seed, number, CachedImageStream.CACHED_AUGMENTATION)
-            parameters = augment.draw(rng, len(part), augmentation)
+    spec = classifier.spec
 
-        features.append(
-            features_of(
-                classifier,
-                part,
-                world,
-                precision=precision,
-                description=f"features {number + 1}/{n_augmentations}",
-                parameters=parameters,
-            )
-        )
+    def pixels(
+        images: torch.Tensor, batch: Positions, drawn: augment.Augmentation | None
+    ) -> torch.Tensor:
+        if drawn is None:
+            return normalise(images, spec)
+        return standardise(augment.apply(images, drawn.take(batch)), spec)
 
-    return torch.stack(features, dim=1)
+    def extract(batch: Positions) -> torch.Tensor:
+        images = reader.images(batch)
+        sets = [classifier.features(pixels(images, batch, drawn)).float() for drawn in parameters]
+        return torch.stack(sets, dim=1)
+
+    size = part_size(classifier, world)
+    with part.reader(world.device) as reader:
+        return in_batches(
+            extract, rows, world, "", precision, batch_size=size, expect=reader.expect
+        ).cpu()
+
+
+def drawn_augmentations(
+    count: int, *, n_augmentations: int, augmentation: str, seed: int
+) -> list[augment.Augmentation | None]:
+    """Return the augmentations of a split's `count` images; None, the first, stands for none."""
+    drawn: list[augment.Augmentation | None] = [None]
+    for number in range(1, n_augmentations):
+        rng = step_rng(seed, number, CachedImageStream.CACHED_AUGMENTATION)
+        drawn.append(augment.draw(rng, count, augmentation))
+    return drawn
 
 
 def predict(
@@ -188,8 +171,7 @@ def predict_views(
     """Return predictions of all views and of the full image alone, computed in one pass."""
     head, distilled_head = classifier.head, classifier.distilled_head
 
-    def outputs(rows: Positions) -> torch.Tensor:
-        features = classifier.features(normalise(reader.images(rows), classifier.spec))
+    def outputs(features: torch.Tensor) -> torch.Tensor:
         columns = [head(features)]
         if isinstance(head, BagHead):
             columns.append(head.margins(features)[:, :1])
@@ -198,17 +180,7 @@ def predict_views(
         return torch.cat(columns, dim=1)
 
     classifier.eval()
-    size = part_size(classifier, world)
-    with part.reader(world.device) as reader:
-        found = infer(
-            outputs,
-            len(part),
-            world,
-            description,
-            precision,
-            batch_size=size,
-            expect=reader.expect,
-        )
+    found = predict_columns(classifier, part, world, outputs, description, precision=precision)
     values = found.numpy()
     n_classes = len(classifier.spec.class_names)
 
@@ -217,6 +189,47 @@ def predict_views(
         values[:, n_classes].copy() if isinstance(head, BagHead) else None,
         values[:, n_classes + 1 :].copy() if distilled_head is not None else None,
     )
+
+
+def predict_columns(
+    classifier: Classifier,
+    part: SplitData,
+    world: World,
+    function: Callable[[torch.Tensor], torch.Tensor],
+    description: str,
+    *,
+    precision: str = "fp32",
+) -> torch.Tensor:
+    """Return `function` of the undistorted images' features, each computed once over all ranks.
+
+    Features are dropped batch by batch.
+
+    Args:
+        classifier: The classifier.
+        part: The split, of N images.
+        world: The ranks.
+        function: Maps features (n, 2h), or (n, V, 2h) of V views, to columns (n, k).
+        description: Of the progress bar; none where it is empty.
+        precision: Precision of the forward pass.
+
+    Returns:
+        (N, k) float32 on the CPU, equal on every rank.
+    """
+
+    def columns(rows: Positions) -> torch.Tensor:
+        return function(classifier.features(normalise(reader.images(rows), classifier.spec)))
+
+    size = part_size(classifier, world)
+    with part.reader(world.device) as reader:
+        return infer(
+            columns,
+            len(part),
+            world,
+            description,
+            precision,
+            batch_size=size,
+            expect=reader.expect,
+        )
 
 
 def predict_corrupted(
@@ -287,6 +300,26 @@ def infer(
     before each batch, for a function that reads ahead (`ReadAhead.expect`).
     """
     rows = np.arange(count, dtype=np.int64)[world.rows(count)]
+    part = in_batches(
+        function, rows, world, description, precision, batch_size=batch_size, expect=expect
+    )
+    return world.gather_rows(part, count)
+
+
+def in_batches(
+    function: Callable[[Positions], torch.Tensor],
+    rows: Positions,
+    world: World,
+    description: str,
+    precision: str,
+    *,
+    batch_size: PartSize | int = _BATCH,
+    expect: Callable[[Positions], None] | None = None,
+) -> torch.Tensor:
+    """Apply `function` to `rows` in batches, on this rank alone.
+
+    Shape (n, ...), float32, on the rank's device. Otherwise as `infer`.
+    """
     size = PartSize(batch_size) if isinstance(batch_size, int) else batch_size
 
     with (
@@ -297,4 +330,4 @@ def infer(
         quiet = not (world.is_main and description)
         found = list(progress(parts, description, total=len(rows), size=len, quiet=quiet))
 
-    return world.gather_rows(torch.cat(found), count)
+    return torch.cat(found)

@@ -42,6 +42,7 @@ from components.shared.contracts.options import KERNEL_OPTIONS, LaunchConfig
 from components.shared.storage import Store
 from components.shared.storage.errors import StoreConflictError, StoreUnavailableError
 from components.shared.training.checkpoint import files as checkpoint_files
+from components.shared.training.checkpoint import parts
 from components.shared.training.checkpoint.remote import RemoteCheckpoints
 from components.shared.training.session.restarts import run_module
 
@@ -114,6 +115,7 @@ class TrainingSession:
         from other attempts, a later one raises OvertakenError where that happened to this one.
         """
         checkpoint_files.remove_partial(self.directory)
+        parts.remove_damaged(self.directory)
 
         found = checkpoint_files.newest(self.directory)
         if self._remote is not None:
@@ -121,6 +123,7 @@ class TrainingSession:
                 self._remote.claim()
                 step = checkpoint_files.step_of(found.name) if found else 0
                 found = self._remote.fetch(self.directory, newer_than=step) or found
+                self._remote.fetch_parts(self.directory / parts.FOLDER)
 
         job = self._remote.job if self._remote is not None else None
 

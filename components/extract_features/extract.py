@@ -1,0 +1,65 @@
+r"""The torchrun entry of extract_features: one rank's shards of the features of both splits.
+
+python -m torch.distributed.run --standalone --nproc-per-node=N \
+    -m components.extract_features.extract --config job.json
+"""
+
+from pathlib import Path
+
+from components.extract_features.config import ExtractFeaturesConfig
+from components.shared.contracts.errors import ConfigError
+from components.shared.data.dataset import Dataset
+from components.shared.data.features import FeatureRecipe
+from components.shared.data.splits import read_splits
+from components.shared.models.backbone import image_statistics, load_backbone
+from components.shared.models.classifier import Classifier, check_input_size, new_head
+from components.shared.training.checkpoint.writer import CheckpointWriter
+from components.shared.training.loop.distributed import World
+from components.shared.training.loop.inference import SplitData
+from components.shared.training.session.features import computed_features, export_features
+from components.shared.training.session.rank import run_rank
+from components.shared.vision.classifier_spec import ClassifierSpec
+
+
+def extract(
+    config: ExtractFeaturesConfig,
+    dataset: Path,
+    splits: Path,
+    backbone: Path,
+    work: Path,
+    world: World,
+    checkpoints: CheckpointWriter,
+) -> None:
+    """Compute one rank's shards; the main rank leaves `TRAIN/` and `VAL_SELECT/` in `work`."""
+    data, assignment = Dataset.open(dataset), read_splits(splits)
+    train, select = (SplitData.of(data, assignment, split) for split in ("TRAIN", "VAL_SELECT"))
+    classifier = _classifier(config, data, backbone).to(world.device)
+
+    features = computed_features(
+        classifier, train, select, FeatureRecipe.of(config), world, checkpoints.parts
+    )
+
+    if world.is_main:
+        for split, found in zip(("TRAIN", "VAL_SELECT"), features, strict=True):
+            export_features(work / split, split, found, checkpoints.parts)
+
+
+def _classifier(config: ExtractFeaturesConfig, data: Dataset, folder: Path) -> Classifier:
+    """Return the backbone below a head that is not used.
+
+    Raises:
+        ConfigError: An image, or a view of it, has no patch of the backbone, or far too many.
+        DataError: The backbone is refused (`load_backbone`).
+    """
+    backbone = load_backbone(str(folder))
+    mean, std = image_statistics(str(folder))
+    model_type = backbone.config.model_type
+    spec = ClassifierSpec(data.class_names, data.image_size, mean, std, model_type, config.views())
+    check_input_size(spec, backbone, "image_size or tile_size", error=ConfigError)
+    head = new_head(2 * backbone.config.hidden_size, spec)
+
+    return Classifier(backbone, head, spec).eval()
+
+
+if __name__ == "__main__":
+    run_rank(extract, ExtractFeaturesConfig, __doc__)
