@@ -42,9 +42,7 @@ def cases(work: Workload) -> Iterator[tuple[str, Measure]]:
     """Every measurement, the most wanted first, as (name, what measures it)."""
     for size in work.sizes:
         yield f"train/{size}/lora/bf16", partial(training, work, size, "lora", "bf16")
-        for compiled in (False,) if work.small else (False, True):
-            name = f"plain/{size}/lora/bf16" + "/compiled" * compiled
-            yield name, partial(plain_loop, work, size, compiled=compiled)
+        yield f"plain/{size}/lora/bf16", partial(plain_loop, work, size, compiled=False)
         yield f"features/{size}/bf16", partial(features, work, size, "bf16")
 
     largest = work.sizes[-1]
@@ -55,12 +53,18 @@ def cases(work: Workload) -> Iterator[tuple[str, Measure]]:
 
 
 def _further_cases(work: Workload) -> Iterator[tuple[str, Measure]]:
-    """What says little more on a CPU: a large batch, and the other modes and precisions."""
+    """What says little more on a CPU: compilation, a large batch, other modes and precisions."""
+    for size in work.sizes:
+        name = f"{size}/lora/bf16/compiled"
+        yield f"train/{name}", partial(training, work, size, "lora", "bf16", compiled=True)
+        yield f"plain/{name}", partial(plain_loop, work, size, compiled=True)
+        yield f"bare/{size}/bf16/compiled", partial(bare_compiled, work, size)
+
     large = replace(work, batch=_LARGE_BATCH)
     for size in work.sizes:
         name = f"{size}/lora/bf16/batch-{_LARGE_BATCH}"
         yield f"train/{name}", partial(training, large, size, "lora", "bf16")
-        yield f"plain/{name}/compiled", partial(plain_loop, large, size, compiled=True)
+        yield f"plain/{name}", partial(plain_loop, large, size, compiled=False)
 
     for size in work.sizes:
         yield f"train/{size}/full/bf16", partial(training, work, size, "full", "bf16")
@@ -71,10 +75,13 @@ def _further_cases(work: Workload) -> Iterator[tuple[str, Measure]]:
         yield f"train/{size}/full/{precision}", partial(training, work, size, "full", precision)
 
 
-def training(work: Workload, size: str, mode: str, precision: str, compiled: str = "off") -> Row:
+def training(
+    work: Workload, size: str, mode: str, precision: str, *, compiled: bool = False
+) -> Row:
     """Images/s of our steps, and of the same on images that are ready: the loader's share."""
     work.forget()
-    options: dict[str, Any] = {"mode": mode, "precision": precision, "compile": compiled}
+    options: dict[str, Any] = {"mode": mode, "precision": precision}
+    options |= {"compile": "default" if compiled else "off"}
     trainer = work.trainer(size, **options)
     whole = _seconds_of_step(work, trainer)
     row: Row = {"images_s": work.batch_size / whole, "peak_gib": work.peak_gib}
@@ -139,6 +146,22 @@ def features(work: Workload, size: str, precision: str) -> Row:
 
     theirs = len(pixels) / _best_of(work, bare, 3)
     return {"images_s": ours, "images_s_bare": theirs, "share_of_bare": ours / theirs}
+
+
+def bare_compiled(work: Workload, size: str) -> Row:
+    """Images/s of the compiled forward pass on pixels that are on the device, in bf16."""
+    work.forget()
+    config = work.config(mode="frozen", precision="bf16")
+    classifier = work.classifier(size, config, "dinov2").eval()
+    rows = np.arange(work.batch_size)
+    pixels = work.split.pixels(rows, classifier.spec, work.device)
+    forward = torch.compile(classifier.features)
+
+    def run() -> None:
+        with torch.no_grad(), torch.autocast(work.device.type, torch.bfloat16):
+            forward(pixels)
+
+    return {"images_s_bare": len(rows) / _best_of(work, run, 5)}
 
 
 def explora(work: Workload) -> Row:
