@@ -1,9 +1,10 @@
 """Crops of self-supervised training, augmented as DINOv2's and MAE's authors do.
 
-Random resized crop with its aspect, flip, colour jitter, greyscale, blur and solarisation (DINOv2's
-`DataAugmentationDINO`, after Grill et al. 2020, arXiv 2006.07733, appendix B). Parameters are drawn
-for a whole global batch and indexed by batch slot, like those of `vision.augmentation`, which
-explains why no library does it.
+Random resized crop with its aspect, flip, colour jitter and blur (DINOv2's `DataAugmentationDINO`,
+after Grill et al. 2020, arXiv 2006.07733, appendix B). Left out are shifts of the hue, greyscale
+and solarisation: features that do not change with the colour lose what roadwork is told by.
+Parameters are drawn for a whole global batch and indexed by batch slot, like those of
+`vision.augmentation`, which explains why no library does it.
 """
 
 import math
@@ -19,7 +20,6 @@ from components.shared.vision.augmentation import (
     adjust_colour,
     blur,
     copied_to,
-    luminance,
 )
 
 Floats = npt.NDArray[np.float32]
@@ -28,7 +28,6 @@ Bools = npt.NDArray[np.bool_]
 _MAX_ASPECT = 4 / 3  # of a crop, width / height; the smallest is its inverse
 _N_ATTEMPTS = 10  # to find a crop of such an area and aspect inside the image
 _SIGMA = (0.1, 2.0)  # of the blur, in pixels
-_SOLARISE_FROM = 128 / 255  # values from here on are inverted
 
 
 @dataclass(frozen=True)
@@ -38,28 +37,23 @@ class _Kind:
     Attributes:
         area: Least and largest fraction of the image's area.
         p_colour: Probability of colour jitter.
-        p_grey: Probability of greyscale.
         p_blur: Probability of blur.
-        p_solarise: Probability of solarisation.
     """
 
     area: tuple[float, float]
     p_colour: float = 0.8
-    p_grey: float = 0.2
     p_blur: float = 0.5
-    p_solarise: float = 0.0
 
 
 KINDS = {
     "first_large": _Kind((0.32, 1.0), p_blur=1.0),
-    "second_large": _Kind((0.32, 1.0), p_blur=0.1, p_solarise=0.2),
+    "second_large": _Kind((0.32, 1.0), p_blur=0.1),
     "small": _Kind((0.05, 0.32)),
     # MAE's, whose target are the pixels: crop and flip alone.
-    "plain": _Kind((0.2, 1.0), p_colour=0.0, p_grey=0.0, p_blur=0.0),
+    "plain": _Kind((0.2, 1.0), p_colour=0.0, p_blur=0.0),
 }
 # Jitter of brightness, contrast and saturation: factors in 1 - x to 1 + x.
 _JITTER = np.array([0.4, 0.4, 0.2])
-_HUE = 0.1  # largest shift, in turns of the colour circle
 
 
 @dataclass(frozen=True)
@@ -71,20 +65,14 @@ class CropParameters:
         centre: (B, 2) horizontal and vertical offset of the centre, in [-1, 1].
         flip: (B,) whether the crop is mirrored horizontally.
         colour: (B, 3) factors of brightness, contrast and saturation.
-        hue: (B,) shift of the hue in turns.
-        grey: (B,) whether the colour is taken away.
         sigma: (B,) standard deviation of the Gaussian blur in pixels; 0: no blur.
-        solarise: (B,) whether bright values are inverted.
     """
 
     sides: Floats
     centre: Floats
     flip: Bools
     colour: Floats
-    hue: Floats
-    grey: Bools
     sigma: Floats
-    solarise: Bools
 
     def take(self, rows: npt.NDArray[np.int64]) -> "CropParameters":
         """Return the parameters of the crops `rows`."""
@@ -100,21 +88,14 @@ def draw(rng: np.random.Generator, count: int, kind: str) -> CropParameters:
 
     jittered = rng.random(count) < ranges.p_colour
     colour = 1 + jittered[:, None] * _JITTER * rng.uniform(-1.0, 1.0, (count, 3))
-    hue = jittered * rng.uniform(-_HUE, _HUE, count)
-    grey = rng.random(count) < ranges.p_grey
-
     sigma = (rng.random(count) < ranges.p_blur) * rng.uniform(*_SIGMA, count)
-    solarise = rng.random(count) < ranges.p_solarise
 
     return CropParameters(
         sides=sides.astype(np.float32),
         centre=centre.astype(np.float32),
         flip=flip,
         colour=colour.astype(np.float32),
-        hue=hue.astype(np.float32),
-        grey=grey,
         sigma=sigma.astype(np.float32),
-        solarise=solarise,
     )
 
 
@@ -173,7 +154,7 @@ def _resample(x_BCHW: torch.Tensor, parameters: CropParameters, size: int) -> to
 
 
 def _recolour(x_BCHW: torch.Tensor, parameters: CropParameters) -> torch.Tensor:
-    """Jitter, take away colour, blur and solarise; only the crops that drew a change pay for it."""
+    """Jitter the colours and blur; only the crops that drew a change pay for it."""
     device = x_BCHW.device
 
     jittered = np.flatnonzero((parameters.colour != 1).any(axis=1))
@@ -181,54 +162,9 @@ def _recolour(x_BCHW: torch.Tensor, parameters: CropParameters) -> torch.Tensor:
         rows = copied_to(device, jittered)
         x_BCHW[rows] = adjust_colour(x_BCHW[rows], copied_to(device, parameters.colour[jittered]))
 
-    moved = np.flatnonzero(parameters.hue)
-    if len(moved):
-        rows = copied_to(device, moved)
-        x_BCHW[rows] = shift_hue(x_BCHW[rows], copied_to(device, parameters.hue[moved]))
-
-    grey = np.flatnonzero(parameters.grey)
-    if len(grey):
-        rows = copied_to(device, grey)
-        x_BCHW[rows] = luminance(x_BCHW[rows]).expand(-1, 3, -1, -1)
-
     blurred = np.flatnonzero(parameters.sigma)
     if len(blurred):
         rows = copied_to(device, blurred)
         x_BCHW[rows] = blur(x_BCHW[rows], copied_to(device, parameters.sigma[blurred]))
 
-    solarised = np.flatnonzero(parameters.solarise)
-    if len(solarised):
-        rows = copied_to(device, solarised)
-        bright = x_BCHW[rows] >= _SOLARISE_FROM
-        x_BCHW[rows] = torch.where(bright, 1 - x_BCHW[rows], x_BCHW[rows])
-
     return x_BCHW
-
-
-def shift_hue(x_BCHW: torch.Tensor, turns: torch.Tensor) -> torch.Tensor:
-    """Return the images with their hue moved around the colour circle, in HSV.
-
-    Args:
-        x_BCHW: (B, 3, H, W) float32 in [0, 1].
-        turns: (B,) of each image.
-    """
-    red, green, blue = x_BCHW.unbind(1)
-    value, smallest = x_BCHW.amax(dim=1), x_BCHW.amin(dim=1)
-    chroma = value - smallest
-    # Of a grey pixel nothing is left below: any hue will do.
-    divisor = torch.where(chroma == 0, 1.0, chroma)
-
-    # In sixths of the circle, from the largest channel on.
-    sextant = torch.where(
-        value == red,
-        (green - blue) / divisor,
-        torch.where(value == green, 2 + (blue - red) / divisor, 4 + (red - green) / divisor),
-    )
-    sextant = sextant + 6 * turns.view(-1, 1, 1)
-
-    # Smith 1978: each channel falls from `value` by a trapezium of the hue.
-    channels = []
-    for offset in (5, 3, 1):
-        place = (sextant + offset) % 6
-        channels.append(value - chroma * torch.minimum(place, 4 - place).clamp(0, 1))
-    return torch.stack(channels, dim=1)

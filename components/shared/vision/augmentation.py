@@ -178,14 +178,14 @@ def adjust_colour(x_BCHW: torch.Tensor, factors: torch.Tensor) -> torch.Tensor:
     brightness, contrast, saturation = (factors[:, i].view(-1, 1, 1, 1) for i in range(3))
     x_BCHW = (x_BCHW * brightness).clamp_(0, 1)
 
-    mean = luminance(x_BCHW).mean(dim=(2, 3), keepdim=True)
+    mean = _luminance(x_BCHW).mean(dim=(2, 3), keepdim=True)
     x_BCHW = ((x_BCHW - mean) * contrast).add_(mean).clamp_(0, 1)
 
-    grey = luminance(x_BCHW)
+    grey = _luminance(x_BCHW)
     return ((x_BCHW - grey) * saturation).add_(grey).clamp_(0, 1)
 
 
-def luminance(x_BCHW: torch.Tensor) -> torch.Tensor:
+def _luminance(x_BCHW: torch.Tensor) -> torch.Tensor:
     """Return the luma (B, 1, H, W) of ITU-R BT.601."""
     weights = _constants(x_BCHW.device).to_ycbcr[0].view(1, 3, 1, 1)
     return (x_BCHW * weights).sum(dim=1, keepdim=True)
