@@ -24,7 +24,7 @@ from components.pretrain_explora.train_crops import TrainCrops
 from components.shared.data.train_images import TrainImages
 from components.shared.models.backbone import load_backbone
 from components.shared.models.classifier import Classifier, standardise
-from components.shared.training.loop.inference import SplitData, features_of
+from components.shared.training.loop.inference import SplitData, augmented_features
 from components.shared.training.loop.sampler import step_rng
 from components.shared.training.loop.state import Position, capture
 from components.shared.training.loop.trainer import Trainer
@@ -134,7 +134,9 @@ def features(work: Workload, size: str, precision: str) -> Row:
     part = SplitData(work.data, rows, rows % 2)
 
     def extract() -> None:
-        features_of(classifier, part, work.world, precision=config.precision)
+        augmented_features(
+            classifier, part, rows, work.world, parameters=[None], precision=config.precision
+        )
 
     ours = len(rows) / _best_of(work, extract, 2)
     pixels = part.pixels(rows[: work.batch_size], classifier.spec, work.device)
