@@ -40,6 +40,7 @@ STORE_CA = "streetvision-store-ca"  # ConfigMap of manifests/components/tls
 CA_FOLDER = "/streetvision/ca"  # of the file that manifests/components/tls/settings names
 PULL_POLICIES = ("Always", "IfNotPresent", "Never")
 GPU = "nvidia.com/gpu"
+QUEUE_LABEL = "kueue.x-k8s.io/queue-name"
 _USER = 10001  # that of images/Dockerfile
 _BACKOFF_SECONDS, _BACKOFF_FACTOR = 30, 2
 _QUANTITIES = (
@@ -93,8 +94,16 @@ class StepResources(Config):
 class TrainingResources(StepResources):
     """Requests and limits of a step that runs torchrun, and the nodes it may run on."""
 
-    gpus: int = option(
-        0, "GPUs of the step, all on one node; torchrun starts one rank for each.", ge=0
+    gpus: int = option(0, "GPUs of each node; torchrun starts one rank for each.", ge=0)
+    n_nodes: int = option(
+        1,
+        "Nodes of a training of the classifier or the backbone; above 1 it runs as a TrainJob of"
+        " Kubeflow Trainer, and all other steps on one node.",
+        ge=1,
+        le=1024,
+    )
+    nccl: dict[str, str] = option(
+        {}, "NCCL's variables, such as NCCL_SOCKET_IFNAME, for the ranks of training steps."
     )
     node_labels: dict[str, str] = option({}, "Labels that a node must have.")
     tolerations: tuple[dict[str, Any], ...] = option(
@@ -103,11 +112,14 @@ class TrainingResources(StepResources):
     shared_memory: str = option("8Gi", "Size of /dev/shm, which is memory.")
 
     def check(self) -> list[str]:
-        """Tolerations have Kubernetes' fields."""
+        """Tolerations have Kubernetes' fields; what stands in `nccl` is NCCL's."""
         known = {"key", "operator", "value", "effect", "tolerationSeconds"}
         unknown = sorted({name for toleration in self.tolerations for name in toleration} - known)
-        return super().check() + (
-            [f"tolerations have unknown field(s) {unknown}"] if unknown else []
+        foreign = sorted(name for name in self.nccl if not name.startswith("NCCL_"))
+        return (
+            super().check()
+            + ([f"tolerations have unknown field(s) {unknown}"] if unknown else [])
+            + ([f"nccl has {foreign}: names must begin with NCCL_"] if foreign else [])
         )
 
 
@@ -261,7 +273,9 @@ def torchrun(task: dsl.PipelineTask, profile: Profile) -> dsl.PipelineTask:
         size_limit=wanted.shared_memory,
     )
     if profile.queue:
-        kubernetes.add_pod_label(task, "kueue.x-k8s.io/queue-name", profile.queue)
+        kubernetes.add_pod_label(task, QUEUE_LABEL, profile.queue)
+    for name, value in wanted.nccl.items():
+        task.set_env_variable(name, value)
 
     return _any_step(task, profile, wanted, cost="training")
 
@@ -272,6 +286,20 @@ def training(task: dsl.PipelineTask, profile: Profile) -> dsl.PipelineTask:
     Its checkpoints outlive the pod if STORE_CONFIG names a store for them.
     """
     return with_store(torchrun(task, profile), profile, "checkpoints", Variable.CHECKPOINT_STORE)
+
+
+def starter(task: dsl.PipelineTask, profile: Profile) -> dsl.PipelineTask:
+    """Set a step that starts a training on other nodes, and waits for it.
+
+    It holds the inputs and one model, as a heavy step does, for as long as a training.
+    """
+    wanted = dataclasses.replace(
+        profile.heavy,
+        scratch=profile.training.scratch,
+        timeout_seconds=profile.training.timeout_seconds,
+    )
+    task = _any_step(task, profile, wanted, cost="light")
+    return with_store(task, profile, "checkpoints", Variable.CHECKPOINT_STORE)
 
 
 def with_store(
@@ -313,17 +341,26 @@ def retry_window_seconds(n_retries: int, timeout_seconds: int) -> int:
     return (n_retries + 1) * timeout_seconds + int(sum(waits))
 
 
+def pod_labels(step: str, cost: str) -> dict[str, str]:
+    """Return the labels by which network policies find pods and a cluster's bill is split.
+
+    They say whose pod it is, which step, and which nodes it costs.
+    """
+    return {
+        "app.kubernetes.io/part-of": "streetvision",
+        "app.kubernetes.io/component": step,
+        "streetvision/cost": cost,
+    }
+
+
 def _any_step(
     task: dsl.PipelineTask, profile: Profile, wanted: StepResources, *, cost: str
 ) -> dsl.PipelineTask:
     task.set_cpu_request(wanted.cpu_request).set_cpu_limit(wanted.cpu_limit)
     task.set_memory_request(wanted.memory_request).set_memory_limit(wanted.memory_limit)
 
-    # Labels by which network policies find the pods and a cluster's bill is split: whose, which
-    # step, which nodes.
-    kubernetes.add_pod_label(task, "app.kubernetes.io/part-of", "streetvision")
-    kubernetes.add_pod_label(task, "app.kubernetes.io/component", task.name)
-    kubernetes.add_pod_label(task, "streetvision/cost", cost)
+    for name, value in pod_labels(task.name, cost).items():
+        kubernetes.add_pod_label(task, name, value)
 
     kubernetes.set_security_context(
         task, run_as_user=_USER, run_as_group=_USER, run_as_non_root=True

@@ -42,7 +42,7 @@ from components.shared.contracts.environment import Variable
 from components.split_dataset.component import split_dataset, split_dataset_alone
 from components.train_baseline.component import train_baseline
 from components.train_gate.component import train_gate
-from pipelines import resources
+from pipelines import resources, train_job
 from pipelines.kfp_private import PythonComponent
 from pipelines.names import PIPELINE
 from pipelines.parameters import Variant
@@ -166,7 +166,7 @@ def _backbone(profile: Profile, variant: Variant, config: Any, split: dsl.Pipeli
         **labels,
     )
 
-    return _set(resources.training, adapt, profile).outputs["adapted"]
+    return _set(train_job.training, adapt, profile).outputs["adapted"]
 
 
 def _train(profile: Profile, variant: Variant) -> Any:
@@ -207,7 +207,7 @@ def _train(profile: Profile, variant: Variant) -> Any:
             for mode in variant.modes
         ] or [train_baseline(**inputs, **features, backbone=backbone, config=train_config)]
         for task in tasks:
-            _set(resources.training, task, profile, train_baseline)
+            _set(train_job.training, task, profile, train_baseline)
         checkpoint = (
             _best(tasks, compare_config, profile)
             if variant.modes

@@ -72,6 +72,7 @@ TOGETHER = (
     "components/calibrate_scrc/test_multiclass.py",
     "components/export_bundle/test_policy_bundles.py",
     "components/shared/storage/test_lying_store.py",
+    "components/shared/training/launch/test_machines.py",
     "components/shared/training/session/test_resume.py",
     "components/test_phases.py",
     "components/test_step_errors.py",

@@ -27,6 +27,7 @@ _ADDED: tuple[set[str], ...] = (
     {"kueue"},
     {"hub-access"},
     {"tls"},
+    {"multi-node"},
     {"dev", "kueue", "hub-access"},
 )
 Object = dict[str, Any]

@@ -26,7 +26,12 @@ from tests.manifests.conftest import (
     switch_options,
 )
 
-CUSTOM = {"LocalQueue", "Issuer", "Certificate"}  # of operators: Kubernetes has no schema
+CUSTOM = {
+    "LocalQueue",
+    "Issuer",
+    "Certificate",
+    "TrainingRuntime",
+}  # of operators: Kubernetes has no schema
 CLUSTER_WIDE = {"PriorityClass"}
 # What kubeflow-edit of Kubeflow's manifests (common/kubeflow-roles) may create in a profile's
 # namespace.
@@ -286,6 +291,26 @@ def test_the_runner_may_do_little_and_read_the_launchers_secrets_only(
     assert binding["roleRef"]["name"] in named(objects, "Role")
     assert [subject["name"] for subject in binding["subjects"]] == ["streetvision-runner"]
     assert "streetvision-runner" in named(objects, "ServiceAccount")
+
+
+@pytest.mark.parametrize("mode", NAMESPACES)
+def test_rights_to_start_pods_come_with_several_nodes_only_and_the_nodes_have_none(
+    rendered: Rendered, mode: str
+) -> None:
+    shipped = rendered(Variant(mode, SHIPPED[mode]))
+    assert "trainjobs" not in str(shipped)
+    objects = rendered(Variant(mode, SHIPPED[mode] | {"multi-node"}))
+    role = named(objects, "Role")["streetvision-multi-node"]
+    allowed = {rule["resources"][0]: set(rule["verbs"]) for rule in role["rules"]}
+    assert allowed == {
+        "trainjobs": {"create", "delete", "get"},
+        "pods": {"list"},
+        "pods/log": {"get"},
+    }
+    account = named(objects, "ServiceAccount")["streetvision-node"]
+    assert account["automountServiceAccountToken"] is False
+    for binding in named(objects, "RoleBinding").values():
+        assert [subject["name"] for subject in binding["subjects"]] == ["streetvision-runner"]
 
 
 def test_examples_are_committed_and_secrets_cannot_be() -> None:

@@ -26,6 +26,10 @@ STEP = {
     "app.kubernetes.io/part-of": "streetvision",
     RUN_POD: "stage1-x",
 }  # pipelines/resources.py sets the first
+NODE = {  # a pod of a TrainJob, which pipelines/train_job.py labels
+    "app.kubernetes.io/part-of": "streetvision",
+    "streetvision/training-node": "true",
+}
 IMPORT = STEP | {"app.kubernetes.io/component": "import-backbone"}
 KFP = {"kubernetes.io/metadata.name": "kubeflow"}
 STORE = {"kubernetes.io/metadata.name": "streetvision-store"}
@@ -127,6 +131,33 @@ def test_hub_access_opens_https_for_the_import_alone(installed: Rendered, store:
     assert not _admits(hub["egress"], "TCP", 443, ip="10.1.2.3")
 
 
+@pytest.mark.parametrize("mode", ["single-user", "profile"])
+def test_the_nodes_of_a_training_reach_each_other_and_nobody_else_reaches_them(
+    rendered: Rendered, mode: str
+) -> None:
+    objects = rendered(Variant(mode, frozenset({"minio", "multi-node"})))
+    policy = _policies(objects)["streetvision-nodes"]
+    assert _selects(policy["podSelector"], NODE)
+    for port in (29500, 1024, 65535):  # torchrun's, and those that NCCL and gloo get
+        assert _admits(policy["ingress"], "TCP", port, pod=NODE)
+        assert not _admits(policy["ingress"], "TCP", port, pod=STEP)
+        assert not _admits(policy["ingress"], "TCP", port, pod=NODE, ns=KFP)
+        assert not _admits(policy["ingress"], "TCP", port, ip="10.1.2.3")
+
+
+@pytest.mark.parametrize("store", ["minio", "external-s3"])
+def test_a_node_of_a_profile_reaches_its_peers_and_the_store(
+    installed: Rendered, minio: list[Object], store: str
+) -> None:
+    objects = installed(store)
+    assert _leaves(objects, NODE, "TCP", 29500, pod=NODE)
+    assert not _leaves(objects, STEP, "TCP", 29500, pod=NODE)
+    assert not _leaves(objects, NODE, "TCP", 29500, ip="10.1.2.3")
+    if store == "minio":
+        labels = pods(minio)["streetvision-minio"]["metadata"]["labels"]
+        assert _leaves(objects, NODE, "TCP", 9000, pod=labels, ns=STORE)
+
+
 def test_the_policy_names_the_import_as_its_pods_are_labelled() -> None:
     """A pod's label is its task's name (tests/pipelines/test_stage1.py)."""
     assert import_backbone.name == IMPORT["app.kubernetes.io/component"]
@@ -150,13 +181,18 @@ def test_single_user_mode_limits_no_pod(objects: list[Object], variant: Variant)
     A policy would deny everything that it does not name.
     """
     if variant.mode == "single-user":
-        assert not _policies(objects)
+        policies = _policies(objects)
+        assert set(policies) <= {"streetvision-nodes"}
+        for policy in policies.values():
+            assert not _selects(policy["podSelector"], STEP)
+            assert policy["policyTypes"] == ["Ingress"]
 
 
 @pytest.mark.parametrize(
     ("namespace", "labels", "admitted"),
     [
         (RUNS, STEP, True),
+        (RUNS, NODE, True),
         (KFP, {RUN_POD: "stage1-x"}, True),  # a driver in single-user mode
         (KFP, {"app": "ml-pipeline-ui"}, True),  # KFP's interface
         (RUNS, {"app": "ml-pipeline-ui-artifact"}, True),  # the artifact proxy of a profile
@@ -220,7 +256,10 @@ def _admits(rules: list[Any], protocol: str, port: int, **peer: Any) -> bool:
 
 def _port(rule: Any, protocol: str, port: int) -> bool:
     assert rule["ports"], "a rule without ports opens every port"
-    return any(item["protocol"] == protocol and item["port"] == port for item in rule["ports"])
+    return any(
+        item["protocol"] == protocol and item["port"] <= port <= item.get("endPort", item["port"])
+        for item in rule["ports"]
+    )
 
 
 def _peer(

@@ -164,6 +164,13 @@ class Kind(StrEnum):
         "the next attempt of the same training or extraction",
     )
 
+    NODE_RESULTS = (
+        "NodeResults",
+        None,
+        "What the processes of a training on several nodes leave for its step.",
+        "the step that started them",
+    )
+
     @property
     def schema_title(self) -> str:
         """Name of the kind's KFP type; KFP accepts custom types only under `system.`."""

@@ -125,10 +125,64 @@ class Variable(StrEnum):
         "local steps, torchrun and its ranks",
         "the parent process",
     )
+    TRAIN_JOB = (
+        "STREETVISION_TRAIN_JOB",
+        "TrainJob of Kubeflow Trainer, as JSON without a name, that runs the training's processes.",
+        "training steps; set by the compiled pipeline where the profile has n_nodes > 1",
+        "torchrun runs in the step's pod",
+    )
+    POD_NAME = (
+        "STREETVISION_POD_NAME",
+        "Name of the step's pod, the owner of its TrainJob; set with the TrainJob.",
+        "training steps",
+        "none; set where it is read",
+    )
+    POD_UID = (
+        "STREETVISION_POD_UID",
+        "Identifier of the step's pod; set with the TrainJob.",
+        "training steps",
+        "none; set where it is read",
+    )
+    TERMINATION_LOG = (
+        "STREETVISION_TERMINATION_LOG",
+        "File whose content Kubernetes shows as a container's termination message.",
+        "nodes of a TrainJob",
+        "/dev/termination-log",
+    )
+    NODE_RANK = (
+        "PET_NODE_RANK",
+        "Number of a node of a TrainJob; set by Kubeflow Trainer.",
+        "nodes of a TrainJob",
+        "none; always set",
+    )
+    NODE_COUNT = (
+        "PET_NNODES",
+        "Number of nodes of a TrainJob; set by Kubeflow Trainer.",
+        "nodes of a TrainJob",
+        "none; always set",
+    )
+    MASTER_ADDRESS = (
+        "PET_MASTER_ADDR",
+        "Name of the first node of a TrainJob in the cluster's DNS; set by Kubeflow Trainer.",
+        "nodes of a TrainJob",
+        "none; always set",
+    )
+    MASTER_PORT = (
+        "PET_MASTER_PORT",
+        "Port of the first node of a TrainJob at which the others join; set by Kubeflow Trainer.",
+        "nodes of a TrainJob",
+        "none; always set",
+    )
     REPORTS = (
         "STREETVISION_REPORTS",
         "Folder in which torchrun records which ranks failed; set by the step.",
         "torchrun",
+        "none; always set",
+    )
+    RANK = (
+        "RANK",
+        "Number of a rank among those of all machines; set by torchrun.",
+        "ranks of torchrun",
         "none; always set",
     )
     LOCAL_RANK = (
@@ -204,6 +258,13 @@ class Variable(StrEnum):
         "Set by Kubernetes in every pod: whether a command runs inside the cluster.",
         "commands that ask the API or Kubernetes",
         "not in a cluster",
+    )
+
+    KUBERNETES_SERVICE_PORT = (
+        "KUBERNETES_SERVICE_PORT",
+        "Set by Kubernetes in every pod: port of its API.",
+        "training steps with n_nodes > 1",
+        "443",
     )
 
     # Images.

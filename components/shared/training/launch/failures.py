@@ -6,6 +6,7 @@ text, and orders failures by the wall clock in whole seconds, in which all ranks
 
 import signal
 import time
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -40,10 +41,23 @@ def report_error(directory: Path, rank: int, error: BaseException) -> None:
     write_json(directory / _ERROR_FILE.format(rank=rank), document)
 
 
-def reported_error(
+@dataclass(frozen=True)
+class Failure:
+    """Why a start of the processes failed.
+
+    `is_cause`: False where the failure of another machine may explain it. `monotonic_ns`: when it
+    was reported, 0 where nobody did.
+    """
+
+    error: StreetVisionError
+    is_cause: bool = True
+    monotonic_ns: int = 0
+
+
+def reported_failure(
     directory: Path, exit_code: int, heartbeat: Heartbeat, *, out_of_memory: bool | None = None
-) -> StreetVisionError:
-    """Return the cause of a failure as an error to raise.
+) -> Failure:
+    """Return the cause of a failure, with the error to raise.
 
     It is an error raised on purpose, else a rank that was killed, else the first unexpected error.
     The other ranks fail after the first, for want of their peer; the wall clock is not asked who
@@ -57,14 +71,16 @@ def reported_error(
     for report in reports:
         named = error_class(report["class"])
         if named is not None:
-            return named(report["message"])
+            return Failure(named(report["message"]), monotonic_ns=report["monotonic_ns"])
 
     failures = _failures(directory / AGENT_FILE)
     for failure in failures:
         if failure["exit_code"] == PERMANENT_EXIT_CODE:
-            return PermanentError(
-                f"rank {failure['rank']} ended with exit code 42 and left no message; see the log"
-                " above"
+            return Failure(
+                PermanentError(
+                    f"rank {failure['rank']} ended with exit code 42 and left no message; see the"
+                    " log above"
+                )
             )
 
     for failure in failures:
@@ -74,26 +90,25 @@ def reported_error(
                 signal.Signals(-failure["exit_code"]).name,
                 heartbeat.last_step(failure["rank"]),
             )
-            return _killed(
-                f"rank {failure['rank']} was killed by {name} {where}", name, out_of_memory
+            return Failure(
+                _killed(f"rank {failure['rank']} was killed by {name} {where}", name, out_of_memory)
             )
 
     for report in reports:
         where = heartbeat.last_step(report["rank"])
-        exhausted = out_of_memory or says_out_of_memory(report["class"], report["message"])
+        exhausted = bool(out_of_memory) or says_out_of_memory(report["class"], report["message"])
         kind = MemoryExhaustedError if exhausted else TransientError
-        return kind(f"rank {report['rank']} failed {where}: {report['class']}: {report['message']}")
+        message = f"rank {report['rank']} failed {where}: {report['class']}: {report['message']}"
+        return Failure(kind(message), exhausted, report["monotonic_ns"])
 
     message = (
         f"training processes ended with exit code {exit_code} and left no message; see the log"
         " above"
     )
 
-    return (
-        MemoryExhaustedError(f"{message}; out of memory")
-        if out_of_memory
-        else TransientError(message)
-    )
+    if out_of_memory:
+        return Failure(MemoryExhaustedError(f"{message}; out of memory"))
+    return Failure(TransientError(message), is_cause=False)
 
 
 def _killed(message: str, name: str, out_of_memory: bool | None) -> TransientError:

@@ -28,13 +28,17 @@ class Heartbeat:
     micro-batch (0: does not train), and ns of the longest pause between two signs of own work.
     """
 
-    def __init__(self, file: Path, n_processes: int = 0) -> None:
-        """Open `file`; with `n_processes`, create it."""
+    def __init__(self, file: Path, n_processes: int = 0, *, first_rank: int = 0) -> None:
+        """Open `file`; with `n_processes`, create it.
+
+        `first_rank`: the lowest rank of this machine. Methods count ranks over all machines.
+        """
         if n_processes:
             rows = np.zeros((n_processes, _COLUMNS), dtype=np.int64)
             rows[:, _STEP] = -1
             file.write_bytes(rows.tobytes())
         self._rows = np.memmap(file, dtype=np.int64, mode="r+").reshape(-1, _COLUMNS)
+        self._first_rank = first_rank
         self._created = time.monotonic()
 
     def record(self, rank: int, step: int | None = None, *, waiting: bool = False) -> None:
@@ -43,7 +47,7 @@ class Heartbeat:
         `step`: the step that it begins, None where it goes on with the last; `waiting`: inside a
         collective call.
         """
-        row, now = self._rows[rank], time.monotonic_ns()
+        row, now = self._rows[rank - self._first_rank], time.monotonic_ns()
         if step is not None:
             row[_STEP] = step
 
@@ -54,7 +58,7 @@ class Heartbeat:
 
     def record_micro_batch(self, rank: int, size: int) -> None:
         """Record that `rank` works on `size` samples at a time from here on."""
-        self._rows[rank, _MICRO_BATCH] = size
+        self._rows[rank - self._first_rank, _MICRO_BATCH] = size
 
     def micro_batch(self) -> int:
         """Return the samples that a rank works on at a time; 0 where none has begun to train."""
@@ -62,27 +66,30 @@ class Heartbeat:
 
     def last_step(self, rank: int) -> str:
         """Return where the rank was, in words."""
-        step = int(self._rows[rank, _STEP])
+        step = int(self._rows[rank - self._first_rank, _STEP])
         return f"in step {step}" if step >= 0 else "before the first step"
 
-    def hung(self, limit_seconds: float) -> str:
+    def hung(self, limit_seconds: float, *, alone: bool = True) -> str:
         """Return the ranks without a sign of life for longer than the limit, in words.
 
         The text is empty where there are none. The limit grows with the work: five times the
         longest pause that any rank made so far, at most 30 minutes. Where one hangs, the others
-        wait for it: those that wait are named only if all ranks are silent.
+        wait for it: those that wait are named only if all ranks are silent, and, unless this
+        machine is `alone`, after 30 minutes: they may wait for another, whose launcher knows.
         """
         now, limit_seconds = time.monotonic(), self._limit(limit_seconds)
         silent = []
-        for rank, row in enumerate(self._rows):
+        for rank, row in enumerate(self._rows, start=self._first_rank):
             began = bool(row[_TIME])
             seconds = now - (row[_TIME] / 1e9 if began else self._created)
             if seconds > (limit_seconds if began else max(limit_seconds, LONGEST_SILENCE_SECONDS)):
                 silent.append((rank, seconds))
 
-        culprits = [(rank, seconds) for rank, seconds in silent if not self._rows[rank, _WAITING]]
+        waiting = self._rows[:, _WAITING]
+        culprits = [item for item in silent if not waiting[item[0] - self._first_rank]]
         if not culprits and len(silent) == len(self._rows):
-            culprits = silent
+            longest = 0.0 if alone else LONGEST_SILENCE_SECONDS
+            culprits = [item for item in silent if item[1] > longest]
 
         return "; ".join(
             f"rank {rank} hangs {self.last_step(rank)}: no sign of life for {seconds:.0f} s"

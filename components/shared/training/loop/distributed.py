@@ -168,10 +168,9 @@ def process_group() -> Iterator[World]:
     )
 
     file = os.environ.get(Variable.HEARTBEAT)
-    heartbeat = Heartbeat(Path(file)) if file else None
-    yield World(
-        rank=dist.get_rank(), size=dist.get_world_size(), device=device, heartbeat=heartbeat
-    )
+    rank = dist.get_rank()
+    heartbeat = Heartbeat(Path(file), first_rank=rank - local_rank) if file else None
+    yield World(rank=rank, size=dist.get_world_size(), device=device, heartbeat=heartbeat)
     dist.destroy_process_group()
 
 

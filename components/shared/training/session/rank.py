@@ -1,6 +1,7 @@
 """Entry point of a rank under torchrun: job file, computation, exit code."""
 
 import argparse
+import os
 import traceback
 from collections.abc import Callable
 from pathlib import Path
@@ -11,6 +12,7 @@ import torch
 from components.shared.contracts.artifacts import trusting
 from components.shared.contracts.config import Config
 from components.shared.contracts.documents import read_object
+from components.shared.contracts.environment import Variable
 from components.shared.contracts.errors import PERMANENT_EXIT_CODE
 from components.shared.contracts.listing import say
 from components.shared.contracts.options import ComputeConfig, LaunchConfig
@@ -41,13 +43,12 @@ def run_rank(work: Callable[..., None], config_class: type[C], description: str 
     job = parser.parse_args().config
     redact_output()
 
-    rank = 0
+    rank = int(os.environ.get(Variable.RANK, 0))
     try:
         document = read_object(job, dict[str, Any])
         paths = {name: Path(path) for name, path in document["paths"].items()}
         verified = {paths[name]: digest for name, digest in document["verified"].items()}
         with trusting(verified), process_group() as world:
-            rank = world.rank
             config = _prepared(config_class.from_mapping(document["config"]), world)
             more = {}
             if isinstance(config, LaunchConfig):

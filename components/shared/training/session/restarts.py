@@ -23,6 +23,7 @@ from components.shared.contracts.options import TorchrunConfig
 from components.shared.training.checkpoint import files as checkpoint_files
 from components.shared.training.launch.heartbeat import Heartbeat
 from components.shared.training.launch.torchrun import HANG_SECONDS, launch
+from components.shared.training.session.nodes import Nodes
 
 __all__ = ["run_module"]
 
@@ -40,8 +41,11 @@ def run_module(
     find_checkpoint: Callable[[], dict[str, Any]] | None = None,
     verified: Mapping[str, Manifest] | None = None,
     remember_micro_batch: Callable[[int], None] | None = None,
+    nodes: Nodes | None = None,
 ) -> None:
     """Run `module` under torchrun until it succeeds, with at most `max_restarts` restarts.
+
+    Its processes are those of this pod, or of `nodes`.
 
     Every start finds the directory `work` empty but for job.json, which holds the configuration,
     the paths of `inputs` and of `work`, the digests of `verified`, the manifests of those inputs
@@ -58,7 +62,8 @@ def run_module(
     while True:
         job = _write_job(work, config, inputs, verified or {}, checkpoint, micro_batch_limit)
         try:
-            launch(module, job, n_processes=config.n_processes, hang_seconds=HANG_SECONDS)
+            start = launch if nodes is None else nodes.launch
+            start(module, job, n_processes=config.n_processes, hang_seconds=HANG_SECONDS)
             return
         except (OvertakenError, NotDurableError):
             raise

@@ -44,6 +44,7 @@ from components.shared.storage.errors import StoreConflictError, StoreUnavailabl
 from components.shared.training.checkpoint import files as checkpoint_files
 from components.shared.training.checkpoint import parts
 from components.shared.training.checkpoint.remote import RemoteCheckpoints
+from components.shared.training.session.nodes import Nodes
 from components.shared.training.session.restarts import run_module
 
 _FAILURE, _MICRO_BATCH = "failed.json", "micro-batch.json"
@@ -71,6 +72,7 @@ class TrainingSession:
             Path(root) if root else beside.parent / ".checkpoints"
         ).absolute() / self.key
         self._step, self._config, self._inputs, self._beside = step, config, dict(inputs), beside
+        self._nodes = Nodes.of_step(self.key)
         self._remote = self._connect()
         self._lock: TextIO | None = None
 
@@ -117,7 +119,8 @@ class TrainingSession:
         checkpoint_files.remove_partial(self.directory)
         parts.remove_damaged(self.directory)
 
-        found = checkpoint_files.newest(self.directory)
+        # Several nodes have only what is in the store.
+        found = checkpoint_files.newest(self.directory) if self._nodes is None else None
         if self._remote is not None:
             with self._tolerating("does not protect this training yet"):
                 self._remote.claim()
@@ -183,6 +186,8 @@ class TrainingSession:
                     self._remote.record_failure(record)
         elif error is None:
             with self._tolerating("keeps checkpoints that are no longer needed"):
+                if self._nodes is not None:
+                    self._nodes.discard()
                 if self._remote is not None:
                     self._remote.discard()
 
@@ -210,6 +215,7 @@ class TrainingSession:
                 self.find_checkpoint,
                 verified,
                 self.remember_micro_batch,
+                self._nodes,
             )
             yield work
 

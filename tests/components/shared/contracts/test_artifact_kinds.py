@@ -32,8 +32,8 @@ def test_a_member_is_the_name_and_has_content_and_reader() -> None:
         assert kind.data_split in (None, *SPLITS)
 
 
-def test_each_kind_but_the_training_state_has_one_kfp_type() -> None:
-    assert set(TYPES) == set(Kind) - {Kind.TRAINING_STATE}
+def test_each_kind_that_travels_between_phases_has_one_kfp_type() -> None:
+    assert set(TYPES) == set(Kind) - {Kind.TRAINING_STATE, Kind.NODE_RESULTS}
     for name, artifact in TYPES.items():
         assert artifact.schema_title == f"system.{name}"
         assert artifact.__doc__ == Kind(name).content

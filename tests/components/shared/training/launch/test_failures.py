@@ -5,9 +5,20 @@ from pathlib import Path
 
 import torch
 
-from components.shared.contracts.errors import MemoryExhaustedError, PermanentError, TransientError
-from components.shared.training.launch.failures import report_error, reported_error
+from components.shared.contracts.errors import (
+    MemoryExhaustedError,
+    PermanentError,
+    StreetVisionError,
+    TransientError,
+)
+from components.shared.training.launch.failures import report_error, reported_failure
 from components.shared.training.launch.heartbeat import Heartbeat
+
+
+def reported_error(
+    directory: Path, exit_code: int, heartbeat: Heartbeat, *, out_of_memory: bool | None = None
+) -> StreetVisionError:
+    return reported_failure(directory, exit_code, heartbeat, out_of_memory=out_of_memory).error
 
 
 def test_the_cause_is_the_error_raised_on_purpose_then_the_killed_rank(tmp_path: Path) -> None:
