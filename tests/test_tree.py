@@ -53,7 +53,7 @@ COVERED: dict[str, str] = {
     "pipelines/demo/test_scenes.py": "canvas objects roadwork",
     "pipelines/doctor/test_doctor.py": (
         "argo capacity findings images kfp_checks namespace object_store run scheduling target"
-        " ../cli/cluster"
+        " training_nodes ../cli/cluster"
     ),
     "pipelines/kubeflow/test_cluster.py": (
         "run_report run_text ../upload_data/demo ../cli/packages ../cli/schedules ../cli/submission"

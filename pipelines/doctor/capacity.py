@@ -91,6 +91,13 @@ def shortfall(demand: Demand, amounts: Mapping[str, Decimal]) -> str:
     return ", ".join(short)
 
 
+def copies(demand: Demand, amounts: Mapping[str, Decimal]) -> int:
+    """Return how many equal pods with this demand fit."""
+    return max(
+        0, min(int(amounts.get(name, _NONE) // wanted) for name, wanted in demand.requests.items())
+    )
+
+
 def pod_requests(spec: Any) -> Amounts:
     """Return the resources that the scheduler reserves for a pod.
 

@@ -4,6 +4,7 @@ from components.shared.contracts.environment import Variable
 from components.shared.contracts.errors import ConfigError
 from pipelines.doctor.findings import Check, Passed, missing
 from pipelines.doctor.target import RUNNER, Target
+from pipelines.doctor.training_nodes import training_nodes
 from pipelines.kubeflow.launcher import (
     CONFIG_MAP,
     KFP_SECRET,
@@ -30,6 +31,7 @@ _RIGHTS = (
 
 def namespace_checks(reader: ClusterReader, target: Target) -> dict[str, Check]:
     """Return the checks by name, in the order in which they are shown."""
+    several = target.profile.training.n_nodes > 1
     return {
         "service account": lambda: service_account(reader, target),
         "rights": lambda: rights(reader, target),
@@ -37,7 +39,7 @@ def namespace_checks(reader: ClusterReader, target: Target) -> dict[str, Check]:
         "store settings": lambda: store_settings(reader, target),
         "hub token": lambda: hub_token(reader, target),
         "image pull secrets": lambda: image_pull_secrets(reader, target),
-    }
+    } | ({"training nodes": lambda: training_nodes(reader, target)} if several else {})
 
 
 def namespace(reader: ClusterReader, target: Target) -> Passed:

@@ -14,6 +14,7 @@ from pipelines.doctor.capacity import (
     Demand,
     NodeCapacity,
     amount_text,
+    copies,
     demands,
     node_capacities,
     shortfall,
@@ -27,6 +28,7 @@ _SHOWN = 3
 # What a quota counts only where every container has it, and short forms of two of these.
 _COMPUTE = {"requests.cpu", "requests.memory", "limits.cpu", "limits.memory"}
 _LONG = {"cpu": "requests.cpu", "memory": "requests.memory"}
+_TRAIN_JOBS = "trainer.kubeflow.org/trainjob"  # Kueue's name of the integration
 _KUEUE_NAMESPACE, _KUEUE_CONFIG = "kueue-system", "kueue-manager-config"
 
 
@@ -51,6 +53,14 @@ def nodes(reader: ClusterReader, target: Target, kind: str) -> Passed:
     fitting = [
         node.name for node in capacities if not node.refusal and not shortfall(demand, node.free)
     ]
+    wanted = _n_nodes(target, kind)
+    room = sum(copies(demand, node.free) for node in capacities if not node.refusal)
+    if fitting and room < wanted:
+        raise missing(
+            f"{wanted} times {demand}: there is room for {room} now, on"
+            f" {first_of(fitting, most=_SHOWN)}",
+            f"a run waits until other pods end, or lower n_nodes{_other_profiles(reader, target)}",
+        )
     if fitting:
         when = "now" if pods_seen else "when empty (what runs there may not be looked at)"
         return Passed(f"{demand}: {first_of(fitting, most=_SHOWN)} can hold one {when}")
@@ -86,7 +96,7 @@ def quota(reader: ClusterReader, target: Target) -> Passed:
             key: parse_quantity(value) for key, value in ((status and status.used) or {}).items()
         }
         for kind, demand in demands(target.profile).items():
-            _check_quota(name, kind, _quota_demand(demand), hard, used)
+            _check_quota(name, kind, _quota_demand(demand, _n_nodes(target, kind)), hard, used)
         lines.append(f"{name} has {_left(hard, used)} left")
 
     return Passed("; ".join(lines) or f"{target.namespace} has none")
@@ -168,7 +178,16 @@ def queue(reader: ClusterReader, target: Target) -> Passed:
             f" {_KUEUE_NAMESPACE}",
         )
 
-    return Passed(f"LocalQueue {name}, and Kueue manages pods")
+    several = target.profile.training.n_nodes > 1
+    if several and _TRAIN_JOBS not in _frameworks(manager.data):
+        raise missing(
+            f"LocalQueue {name} is there, but Kueue does not manage TrainJobs: a training on"
+            " several nodes does not wait in the queue",
+            f"have an admin add {_TRAIN_JOBS} to integrations.frameworks in {_KUEUE_CONFIG} of"
+            f" {_KUEUE_NAMESPACE}",
+        )
+
+    return Passed(f"LocalQueue {name}, and Kueue manages pods{' and TrainJobs' * several}")
 
 
 def _capacities(reader: ClusterReader, demand: Demand) -> tuple[list[NodeCapacity], bool]:
@@ -200,8 +219,13 @@ def _check_quota(name: str, kind: str, wanted: Amounts, hard: Amounts, used: Amo
             )
 
 
-def _quota_demand(demand: Demand) -> Amounts:
-    """The names under which a ResourceQuota counts a pod."""
+def _n_nodes(target: Target, kind: str) -> int:
+    """Return how many pods a step of this kind has at a time."""
+    return target.profile.training.n_nodes if kind == "training steps" else 1
+
+
+def _quota_demand(demand: Demand, count: int) -> Amounts:
+    """The names under which a ResourceQuota counts `count` equal pods."""
     wanted: Amounts = {"pods": Decimal(1), "count/pods": Decimal(1)}
     for name, amount in demand.requests.items():
         wanted[f"requests.{name}"] = amount
@@ -209,7 +233,7 @@ def _quota_demand(demand: Demand) -> Amounts:
             wanted[name] = amount
     for name, amount in demand.limits.items():
         wanted[f"limits.{name}"] = amount
-    return wanted
+    return {name: count * amount for name, amount in wanted.items()}
 
 
 def _left(hard: Amounts, used: Amounts) -> str:

@@ -103,10 +103,17 @@ class ClusterReader:
     def may(self, account: str, verb: str, group: str, resource: str, name: str = "") -> bool:
         """Whether Kubernetes would let a service account of the namespace do this.
 
+        `resource`: its plural name, as in "pods", or a part of it, as in "pods/log".
         The review is not stored.
         """
+        resource, _, part = resource.partition("/")
         attributes = client.V1ResourceAttributes(
-            namespace=self.namespace, verb=verb, group=group, resource=resource, name=name or None
+            namespace=self.namespace,
+            verb=verb,
+            group=group,
+            resource=resource,
+            subresource=part or None,
+            name=name or None,
         )
         user = f"system:serviceaccount:{self.namespace}:{account}"
         spec = client.V1SubjectAccessReviewSpec(resource_attributes=attributes, user=user)
@@ -209,6 +216,19 @@ class ClusterReader:
                 return list(found.get("items") or [])
 
         return None
+
+    def resources(self, group: str, version: str) -> set[str] | None:
+        """Return the plural names of what the API serves of a group, None where it has none."""
+        found = self._read(client.CustomObjectsApi(self._api).get_api_resources, group, version)
+        return None if found is None else {resource.name for resource in found.resources}
+
+    def has_object(self, group: str, version: str, plural: str, name: str) -> bool:
+        """Whether the namespace has an object of a custom resource."""
+        custom = client.CustomObjectsApi(self._api)
+        found = self._read(
+            custom.get_namespaced_custom_object, group, version, self.namespace, plural, name
+        )
+        return found is not None
 
     def _read(self, call: Callable[..., Any], *arguments: Any) -> Any | None:
         """Ask once for each object; None for an answer of 404."""

@@ -1244,3 +1244,64 @@ def test_without_a_place_for_checkpoints_a_lost_pod_starts_anew(
         in findings["store settings"]
     )
     assert "nothing to check" in findings["checkpoints"]
+
+
+TRAINER = "/apis/trainer.kubeflow.org/v1alpha1"
+SERVED = {
+    "kind": "APIResourceList",
+    "apiVersion": "v1",
+    "groupVersion": "trainer.kubeflow.org/v1alpha1",
+    "resources": [
+        {
+            "name": "trainjobs",
+            "singularName": "trainjob",
+            "namespaced": True,
+            "kind": "TrainJob",
+            "verbs": ["create", "delete", "get"],
+        }
+    ],
+}
+
+
+@pytest.mark.parametrize(
+    ("missing", "says"),
+    [
+        ("", "ok trainer.kubeflow.org/v1alpha1 with TrainingRuntime streetvision"),
+        ("trainer", "MISSING trainer.kubeflow.org/v1alpha1 is not served: a training on 2 nodes"),
+        ("runtime", "MISSING TrainingRuntime streetvision is not there -> add components/multi-"),
+        ("rights", "MISSING streetvision-runner may not create trainjobs, get trainjobs, delete"),
+        ("store", "MISSING streetvision-store has no STREETVISION_CHECKPOINT_STORE"),
+    ],
+)
+def test_several_nodes_need_kubeflow_trainer_rights_and_a_store(
+    single_user: Answers,
+    s3: StoreSettings,
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+    missing: str,
+    says: str,
+) -> None:
+    single_user[TRAINER] = single_user[f"{TRAINER}/"] = 404 if missing == "trainer" else SERVED
+    runtime = f"{TRAINER}/namespaces/kubeflow/trainingruntimes/streetvision"
+    single_user[runtime] = 404 if missing == "runtime" else {"kind": "TrainingRuntime"}
+    if missing == "rights":
+        single_user[REVIEW]["status"] = {"allowed": False}
+    if missing == "store":
+        del single_user[STORE_CONFIG]["data"]["STREETVISION_CHECKPOINT_STORE"]
+    file = tmp_path / "two.yaml"
+    file.write_text("training: {n_nodes: 2, cpu_request: 100m, memory_request: 256Mi}\n")
+    _, findings, _ = _in_single_user(s3, capsys, "--profile", str(file))
+    assert says in findings["training nodes"]
+    assert "training nodes" not in _in_single_user(s3, capsys, "--profile", "cpu")[1]
+
+
+def test_every_node_of_a_training_needs_room(
+    single_user: Answers, s3: StoreSettings, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    file = tmp_path / "many.yaml"
+    file.write_text("training: {n_nodes: 500, cpu_request: 100m, memory_request: 256Mi}\n")
+    _, findings, _ = _in_single_user(s3, capsys, "--profile", str(file))
+    assert (
+        "MISSING 500 times 100m CPUs, 256Mi memory: there is room for"
+        in (findings["nodes for training steps"])
+    )
