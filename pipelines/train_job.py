@@ -15,10 +15,14 @@ from typing import Any
 from kfp import dsl, kubernetes
 
 from components.shared.contracts.environment import Variable
+from components.shared.contracts.errors import ConfigError
+from components.shared.training.session.nodes import NODE
 from pipelines import resources
+from pipelines.parameters import Variant
 from pipelines.resources import CA_FOLDER, GPU, QUEUE_LABEL, STORE_CA, STORE_CONFIG, Profile
+from pipelines.sources import phase_image
 
-__all__ = ["API_VERSION", "RUNTIME", "train_job", "training"]
+__all__ = ["API_VERSION", "RUNTIME", "shown_train_jobs", "train_job", "training"]
 
 API_VERSION = "trainer.kubeflow.org/v1alpha1"
 RUNTIME = "streetvision"  # TrainingRuntime of manifests/components/multi-node
@@ -95,6 +99,32 @@ def train_job(profile: Profile, *, step: str, image: str) -> dict[str, Any]:
             ],
         },
     }
+
+
+def shown_train_jobs(profile: Profile, variant: Variant) -> list[dict[str, Any]]:
+    """Return the TrainJobs of a pipeline's trainings, each with the name of its step.
+
+    A step gives them names of their own, the pod that owns them, and its module and start as
+    further arguments. Raises ConfigError where the profile has one node.
+    """
+    if profile.training.n_nodes == 1:
+        raise ConfigError(
+            f"profile {profile.name} trains on one node, without a TrainJob; n_nodes above 1 in"
+            " its training section makes them"
+        )
+
+    trained = [f"train-{mode}" for mode in variant.modes] or ["train-baseline"]
+    phases = dict.fromkeys(trained, "train_baseline")
+    if variant.pretrain != "none":
+        phases["pretrain-explora"] = "pretrain_explora"
+
+    jobs = []
+    for step, phase in phases.items():
+        job = train_job(profile, step=step, image=phase_image(phase, profile.registry))
+        job["metadata"]["name"] = f"streetvision-{step}"
+        job["spec"]["trainer"]["command"] = ["python", "-m", NODE]
+        jobs.append(job)
+    return jobs
 
 
 def _pod(profile: Profile) -> dict[str, Any]:

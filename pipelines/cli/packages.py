@@ -33,6 +33,13 @@ _COMPILE_NOTES = """
 example:
   python -m pipelines compile --profile a6000x1 --modes full,lora
 """
+_TRAIN_JOBS_NOTES = """
+examples:
+  python -m pipelines train-jobs --profile four-nodes.yaml
+  python -m pipelines train-jobs --profile four-nodes.yaml | kubectl create --dry-run=server -f -
+
+The second command asks the cluster's Kubeflow Trainer whether it accepts them; nothing is started.
+"""
 _UPLOAD_NOTES = """
 example:
   python -m pipelines upload --profile a6000x1 --dry-run
@@ -112,6 +119,17 @@ def compile_(
         f" {output.stat().st_size / 1000:.0f} kB, {path.pods} pods on the critical path,"
         f" {path.driver_only} of them only open a group"
     )
+
+
+@verb(app, "train-jobs", PACKAGES, notes=_TRAIN_JOBS_NOTES)
+def train_jobs(resources: ResourceOptions, graph: GraphOptions) -> None:
+    """Print the TrainJobs of a profile with several nodes (YAML)."""
+    import yaml
+
+    from pipelines.train_job import shown_train_jobs
+
+    jobs = shown_train_jobs(resources.load(), graph.variant())
+    print(yaml.safe_dump_all(jobs, sort_keys=False), end="")
 
 
 @verb(app, "upload", PACKAGES, notes=_UPLOAD_NOTES)

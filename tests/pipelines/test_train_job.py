@@ -17,9 +17,8 @@ from components.shared.training.launch.train_job import Owner, _complete
 from pipelines.parameters import Variant
 from pipelines.resources import CA_FOLDER, GPU, OWN_STORE_SECRETS, Profile, load_profile
 from pipelines.stage1 import stage1
-from pipelines.train_job import train_job
+from pipelines.train_job import shown_train_jobs, train_job
 from tests.manifests.conftest import MANIFESTS
-from tests.pipelines.backend.cache_key import cache_key
 from tests.pipelines.train_job_model import SCHEMA, pod_of
 
 RUNTIME = yaml.safe_load((MANIFESTS / "components/multi-node/runtime.yaml").read_text())
@@ -164,7 +163,19 @@ def test_the_number_of_nodes_is_in_no_cache_key(profile: Profile, tmp_path: Path
         container, other = executor["container"], alone["deploymentSpec"]["executors"][name]
         for part in ("image", "command", "args"):
             assert container.get(part) == other["container"].get(part)
-    assert "env" in cache_key.__module__ or cache_key  # what a key contains is modelled there
+
+
+def test_the_objects_can_be_looked_at_before_a_run(profile: Profile) -> None:
+    jobs = shown_train_jobs(profile, Variant(pretrain="unlabelled", modes=("full", "lora")))
+    assert [job["metadata"]["name"] for job in jobs] == [
+        "streetvision-train-full",
+        "streetvision-train-lora",
+        "streetvision-pretrain-explora",
+    ]
+    for job in jobs:
+        jsonschema.validate(job, SCHEMA)
+    with pytest.raises(ConfigError, match="profile cpu trains on one node, without a TrainJob"):
+        shown_train_jobs(load_profile("cpu"), Variant())
 
 
 @pytest.mark.parametrize(
