@@ -17,6 +17,7 @@ from components.calibrate_scrc.step import run as calibrate_scrc
 from components.compare_calibrators.step import run as compare_calibrators
 from components.evaluate.step import run as evaluate
 from components.export_bundle.step import run as export_bundle
+from components.extract_features.step import run as extract_features
 from components.fit_threshold.step import run as fit_threshold
 from components.predict_logits.step import run as predict_logits
 from components.pretrain_explora.step import run as pretrain_explora
@@ -45,6 +46,11 @@ def _same(*names: str) -> dict[str, str]:
 
 _TRAIN = Reader(
     train_baseline, _same("dataset", "splits", "backbone"), ("checkpoint", "val_select_logits")
+)
+_EXTRACT = Reader(
+    extract_features,
+    _same("dataset", "splits", "backbone"),
+    ("train_features", "val_select_features"),
 )
 _EXPLORA = Reader(
     pretrain_explora,
@@ -80,6 +86,7 @@ CASES: list[tuple[Reader, str]] = [
     (Reader(split_dataset, _same("dataset"), ("splits",)), "dataset"),
     *((_EXPLORA, name) for name in _EXPLORA.inputs),
     (_LABELLED, "train_labels"),
+    *((_EXTRACT, name) for name in _EXTRACT.inputs),
     *((_TRAIN, name) for name in _TRAIN.inputs),
     *((_PREDICT, name) for name in _PREDICT.inputs),
     *((_GATE, name) for name in _GATE.inputs),

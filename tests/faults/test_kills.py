@@ -74,6 +74,16 @@ _CAMPAIGNS = [
         inputs=("train_images", "pretrained"),
         outputs=("adapted",),
     ),
+    # One shard for each split: what is killed is computed again, what is finished is not.
+    Campaign(
+        "extract2",
+        {"n_processes": 2, "n_cached_augmentations": 40},
+        0,
+        seed=8,
+        step="extract_features",
+        inputs=("dataset", "splits", "backbone"),
+        outputs=("train_features", "val_select_features"),
+    ),
     Campaign(
         "full2", _RECIPE | {"mode": "full", "epochs": 40, "n_processes": 2}, 0, seed=4, stored=True
     ),

@@ -270,7 +270,11 @@ CHANGES: dict[str, tuple[str, dict[str, object], tuple[str, ...]]] = {
     "parameter `model_version`": ("", {"model_version": "9.9.9"}, ("export-bundle",)),
     "parameter `max_fnr`": ("", {"max_fnr": 0.5}, ("fit-threshold",)),
     "parameter `epochs`": ("", {"epochs": 2}, ("train-full", "train-lora")),
-    "`--modes`: one more": ("", {"--modes": "full,lora,frozen"}, ("train-frozen",)),
+    "`--modes`: one more": (
+        "",
+        {"--modes": "full,lora,frozen"},
+        ("extract-features", "train-frozen"),
+    ),
     "one image of the data": ("data/img/000.jpg", {}, ("ingest-dataset",)),
     "nothing any more": ("", {}, ()),
 }
