@@ -9,8 +9,8 @@ from components.shared.contracts.config import adjusted, option
 from components.shared.contracts.options import (
     BackboneLoopConfig,
     ComputeConfig,
-    LaunchConfig,
     LoopConfig,
+    StepsLaunchConfig,
 )
 
 # Peak rates and the batches that they are for: of ExPLoRA with DINOv2's objective, and of MAE.
@@ -19,7 +19,7 @@ _MAE_RATE, _MAE_BATCH = 1.5e-4, 256
 
 
 @dataclass(frozen=True, kw_only=True)
-class PretrainExploraConfig(LaunchConfig, BackboneLoopConfig):
+class PretrainExploraConfig(StepsLaunchConfig, BackboneLoopConfig):
     """Hyper-parameters of extended pre-training: trained weights (ExPLoRA) and objective."""
 
     # The bare names mean the training of the classifier and the gate.

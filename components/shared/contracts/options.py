@@ -143,7 +143,7 @@ class TorchrunConfig(Config):
 
 @dataclass(frozen=True, kw_only=True)
 class LaunchConfig(TorchrunConfig):
-    """Processes, restarts, checkpoints and profile of a training; none changes the result."""
+    """Processes, restarts and checkpoints of a training; the result does not depend on them."""
 
     checkpoint_seconds: int = option(
         600, "Longest time between two checkpoints, in seconds.", ge=1, le=604_800
@@ -159,6 +159,12 @@ class LaunchConfig(TorchrunConfig):
         False,
         "Stop if a checkpoint cannot be stored safely, instead of training on with a warning.",
     )
+
+
+@dataclass(frozen=True, kw_only=True)
+class StepsLaunchConfig(LaunchConfig):
+    """How a training of many steps is launched; the result does not depend on it."""
+
     profile: bool = option(
         False,
         "Profile a few steps: a table and a trace in the output `measurements`.",
@@ -312,7 +318,7 @@ class TileConfig(Config):
 
 
 @dataclass(frozen=True, kw_only=True)
-class RecipeConfig(LaunchConfig, LoopConfig, TaskConfig, AugmentationConfig):
+class RecipeConfig(StepsLaunchConfig, LoopConfig, TaskConfig, AugmentationConfig):
     """Options of a training of classifier heads on labelled images."""
 
     patience: int | None = option(

@@ -38,7 +38,7 @@ from components.shared.contracts.errors import (
     one_line,
 )
 from components.shared.contracts.listing import say
-from components.shared.contracts.options import KERNEL_OPTIONS, LaunchConfig
+from components.shared.contracts.options import KERNEL_OPTIONS, LaunchConfig, StepsLaunchConfig
 from components.shared.storage import Store
 from components.shared.storage.errors import StoreConflictError, StoreUnavailableError
 from components.shared.training.checkpoint import files as checkpoint_files
@@ -282,7 +282,7 @@ def training_key(config: LaunchConfig, step: str, inputs: Mapping[str, Path | st
     Left out is everything that does not change the trained function but for the rounding of sums:
     checkpoint intervals, processes, restarts, and the kernels that compute.
     """
-    apart = {field.name for field in fields(LaunchConfig)} | KERNEL_OPTIONS
+    apart = {field.name for field in fields(StepsLaunchConfig)} | KERNEL_OPTIONS
     values = {name: value for name, value in config.to_json().items() if name not in apart}
     digests = {name: _digest(value) for name, value in inputs.items()}
     versions = [code_version(), importlib.metadata.version("torch")]

@@ -94,6 +94,11 @@ def test_of_the_computation_what_changes_rounding_alone_keeps_the_key(
     assert (keys[0] == keys[1]) is same
 
 
+def test_a_profiled_training_goes_on_where_another_was(inputs: dict[str, Path | str]) -> None:
+    plain, profiled = (TrainBaselineConfig(profile=profile) for profile in (False, True))
+    assert training_key(plain, "s", inputs) == training_key(profiled, "s", inputs)
+
+
 def test_success_leaves_nothing(inputs: dict[str, Path | str], tmp_path: Path) -> None:
     (tmp_path / "run").mkdir()
     with _training(inputs, tmp_path) as training:
