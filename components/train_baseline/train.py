@@ -19,6 +19,7 @@ from components.shared.data.splits import read_splits
 from components.shared.models import adapters
 from components.shared.models.backbone import image_statistics, load_backbone
 from components.shared.models.classifier import Classifier, check_input_size, new_head
+from components.shared.models.positions import bake_positions
 from components.shared.training.checkpoint.writer import CheckpointWriter
 from components.shared.training.loop.distributed import World
 from components.shared.training.loop.inference import SplitData, predict
@@ -139,6 +140,8 @@ def build(config: TrainBaselineConfig, data: Dataset, folder: Path) -> Classifie
     )
     check_input_size(spec, backbone, "image_size or tile_size", error=ConfigError)
     n_features = 2 * backbone.config.hidden_size
+    if config.mode == "full":
+        bake_positions(backbone, spec.image_size if spec.views is None else spec.views.size)
     options = config.parsed_adapter_options()
     backbone = adapters.prepare(
         backbone, config.mode, rank=config.adapter_rank, alpha=config.adapter_alpha, options=options

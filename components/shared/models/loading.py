@@ -29,6 +29,7 @@ from components.shared.contracts.listing import shown
 from components.shared.model_files.folder import ModelFiles, screen, screen_adapter
 from components.shared.model_files.reading import real_file
 from components.shared.model_files.tensors import check_tensors
+from components.shared.models.positions import cache_positions
 
 _Shape = tuple[int, ...]
 
@@ -107,6 +108,7 @@ def load_pretrained(
         logging.set_verbosity(verbosity)
 
     _check_report(report, where, optional, ignored, error)
+    cache_positions(model)
 
     return model.eval()
 

@@ -11,6 +11,7 @@ import torch
 from components.shared.contracts.errors import ConfigError
 from components.shared.data.dataset import Dataset
 from components.shared.data.splits import read_splits
+from components.shared.models.backbone import tokens_of
 from components.shared.models.classifier import Classifier
 from components.shared.policies.logits import read_logits
 from components.shared.training.checkpoint.writer import CheckpointWriter
@@ -21,6 +22,7 @@ from components.train_baseline import train as train_module
 from components.train_baseline.config import TrainBaselineConfig
 from components.train_baseline.tasks import FrozenTask, ImageTask
 from tests.components.conftest import TinyRun, train
+from tests.components.shared.models.families import small
 from tests.features import feature_sets
 from tests.studies.heads import alone
 
@@ -129,3 +131,22 @@ def test_one_image_of_val_select_is_enough_to_verify_a_merge(
     with alone():
         train_module.train(config, *paths, WORLD, checkpoints)
     assert len(np.load(tmp_path / "VAL_SELECT.npy")) == 1
+
+
+@pytest.mark.parametrize("tile", [None, 28])
+def test_a_backbone_that_is_trained_in_full_has_the_positions_of_its_input(
+    tiny: TinyRun, tmp_path: Path, tile: int | None
+) -> None:
+    data = Dataset.open(tiny.dataset)
+    small("dinov2").save_pretrained(tmp_path)  # for images of 56 pixels
+    views = {} if tile is None else {"tile_grid": 2, "tile_size": tile}
+    side = tile or data.image_size
+    tokens = {}
+    for mode in ("full", "lora"):
+        config = TrainBaselineConfig.from_mapping({"mode": mode, "task": "binary"} | views)
+        backbone = train_module.build(config, data, tmp_path).backbone.eval()
+        expected = side if mode == "full" else 56
+        assert backbone.config.image_size == expected
+        with torch.no_grad():
+            tokens[mode] = tokens_of(backbone, torch.ones(1, 3, side, side))
+    assert torch.equal(tokens["full"], tokens["lora"])
