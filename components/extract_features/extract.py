@@ -12,6 +12,7 @@ from components.shared.data.dataset import Dataset
 from components.shared.data.features import FeatureRecipe
 from components.shared.data.splits import read_splits
 from components.shared.models.backbone import image_statistics, load_backbone
+from components.shared.models.blocks import prepare_blocks
 from components.shared.models.classifier import Classifier, check_input_size, new_head
 from components.shared.training.checkpoint.writer import CheckpointWriter
 from components.shared.training.loop.distributed import World
@@ -34,6 +35,7 @@ def extract(
     data, assignment = Dataset.open(dataset), read_splits(splits)
     train, select = (SplitData.of(data, assignment, split) for split in ("TRAIN", "VAL_SELECT"))
     classifier = _classifier(config, data, backbone).to(world.device)
+    prepare_blocks(classifier.backbone, config)
 
     features = computed_features(
         classifier, train, select, FeatureRecipe.of(config), world, checkpoints.parts

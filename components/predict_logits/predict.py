@@ -11,6 +11,7 @@ import numpy as np
 from components.predict_logits.config import PredictLogitsConfig
 from components.shared.data.dataset import Dataset
 from components.shared.data.splits import read_splits
+from components.shared.models.blocks import prepare_blocks
 from components.shared.models.classifier import Classifier
 from components.shared.training.loop.distributed import World
 from components.shared.training.loop.inference import SplitData, predict_corrupted, predict_views
@@ -36,6 +37,7 @@ def predict_splits(
     data, assignment = Dataset.open(dataset), read_splits(splits)
     parts = {split: SplitData.of(data, assignment, split) for split in ("VAL_CALIB", "VAL_TEST")}
     classifier = Classifier.load(checkpoint).to(world.device)
+    prepare_blocks(classifier.backbone, config)
 
     for split, part in parts.items():
         found = predict_views(

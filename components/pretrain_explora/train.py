@@ -25,6 +25,7 @@ from components.shared.data.train_images import TrainImages
 from components.shared.data.train_labels import read_train_labels
 from components.shared.models import adapters
 from components.shared.models.backbone import exact_tokens, image_statistics, load_backbone
+from components.shared.models.blocks import prepare_blocks
 from components.shared.training.checkpoint.writer import CheckpointWriter
 from components.shared.training.loop.distributed import World
 from components.shared.training.loop.measurements import Measurements
@@ -75,6 +76,7 @@ def train(
         unfrozen_blocks=config.explora_unfrozen_blocks,
     )
 
+    prepare_blocks(backbone, config)
     n_trainable = adapters.trainable_counts(backbone)[0]
     task = _task(config, backbone, crops, n_classes, world)
 

@@ -18,6 +18,7 @@ from components.shared.data.features import FeatureRecipe
 from components.shared.data.splits import read_splits
 from components.shared.models import adapters
 from components.shared.models.backbone import image_statistics, load_backbone
+from components.shared.models.blocks import prepare_blocks
 from components.shared.models.classifier import Classifier, check_input_size, new_head
 from components.shared.models.positions import bake_positions
 from components.shared.training.checkpoint.writer import CheckpointWriter
@@ -57,6 +58,7 @@ def train(
     data, assignment = Dataset.open(dataset), read_splits(splits)
     parts = {split: SplitData.of(data, assignment, split) for split in ("TRAIN", "VAL_SELECT")}
     classifier = build(config, data, backbone).to(world.device)
+    prepare_blocks(classifier.backbone, config)
     counts = adapters.trainable_counts(classifier)
     learnt = (parts["TRAIN"], parts["VAL_SELECT"])
     task: FrozenTask | ImageTask

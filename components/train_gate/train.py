@@ -15,6 +15,7 @@ from components.shared.contracts.options import PREDICTOR_PRECISION
 from components.shared.data.dataset import Dataset
 from components.shared.data.features import FeatureRecipe
 from components.shared.data.splits import read_splits
+from components.shared.models.blocks import prepare_blocks
 from components.shared.models.classifier import Classifier
 from components.shared.models.gate import Gate
 from components.shared.training.checkpoint.writer import CheckpointWriter
@@ -53,6 +54,7 @@ def train(
         for split in ("TRAIN", "VAL_SELECT", "VAL_CALIB", "VAL_TEST")
     }
     classifier = Classifier.load(checkpoint).to(world.device)
+    prepare_blocks(classifier.backbone, config)
     learnt = (parts["TRAIN"], parts["VAL_SELECT"])
     features = opened_features(train_features, val_select_features) or computed_features(
         classifier, *learnt, FeatureRecipe.of(config), world, checkpoints.parts

@@ -99,6 +99,37 @@ class Variable(StrEnum):
         "auto: the GPUs where PyTorch finds any, else the CPU",
     )
 
+    ALLOCATOR = (
+        "PYTORCH_ALLOC_CONF",
+        "How PyTorch divides a GPU's memory; set by the step where it is not set.",
+        "PyTorch",
+        "in ranks: expandable_segments:True",
+    )
+    CUDA_ALLOCATOR = (
+        "PYTORCH_CUDA_ALLOC_CONF",
+        "The older name of PYTORCH_ALLOC_CONF.",
+        "PyTorch",
+        "not set",
+    )
+    CUBLAS_WORKSPACE = (
+        "CUBLAS_WORKSPACE_CONFIG",
+        "Buffers of cuBLAS; of fixed size, its sums have one order.",
+        "cuBLAS",
+        "in ranks with deterministic=true: :4096:8",
+    )
+    FLASH_DETERMINISTIC = (
+        "FLASH_ATTENTION_DETERMINISTIC",
+        "Whether flash-attn adds gradients in one order.",
+        "transformers, with attention=flash",
+        "in ranks with deterministic=true: 1",
+    )
+    COMPILED = (
+        "TORCHINDUCTOR_CACHE_DIR",
+        "Folder of compiled kernels.",
+        "PyTorch, with compile=default or max-autotune",
+        "in trainings: compiled, beside the checkpoints",
+    )
+
     # Training.
     CHECKPOINTS = (
         "STREETVISION_CHECKPOINTS",

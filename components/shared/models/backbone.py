@@ -12,6 +12,7 @@ from transformers import PreTrainedModel
 
 from components.shared.contracts.errors import DataError
 from components.shared.model_files import image_statistics as statistics
+from components.shared.models.blocks import as_written
 from components.shared.models.loading import load_pretrained
 
 # What training and pre-training write beside the model's files.
@@ -87,7 +88,7 @@ def exact_tokens(backbone: PreTrainedModel, pixel_values: torch.Tensor) -> torch
     after; the conversion is exact.
     """
     try:
-        with torch.no_grad():
+        with torch.no_grad(), as_written(backbone):
             return tokens_of(backbone.double(), pixel_values.double())
     finally:
         backbone.float()

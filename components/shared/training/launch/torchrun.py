@@ -9,7 +9,9 @@ import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+from components.shared.contracts.documents import read_object
 from components.shared.contracts.environment import Variable
 from components.shared.contracts.errors import TransientError
 from components.shared.contracts.machine import n_usable_cores
@@ -17,6 +19,7 @@ from components.shared.training.launch.device import n_gpus
 from components.shared.training.launch.failures import Failure, report_error, reported_failure
 from components.shared.training.launch.heartbeat import Heartbeat
 from components.shared.training.launch.memory import n_oom_kills
+from components.shared.training.launch.variables import computation_variables
 
 __all__ = ["HANG_SECONDS", "Machine", "launch", "report_error", "run_processes"]
 
@@ -52,7 +55,8 @@ def launch(
 ) -> None:
     """Run `module` under torchrun with `--config job` and `n_processes` ranks.
 
-    None stands for one rank per visible GPU, or one on the CPU.
+    None stands for one rank per visible GPU, or one on the CPU. The ranks have the environment of
+    this process, with what the options in `job` need (`computation_variables`).
 
     A rank's own error (class and one-line message) is raised here again; a rank that was killed, or
     shows no sign of life for `hang_seconds` and five times its longest pause, is a TransientError
@@ -90,7 +94,7 @@ def run_processes(
     command += ["--config", str(job)]
 
     kills_before = n_oom_kills()
-    process = subprocess.Popen(command, env=_environment(job.parent, count))
+    process = subprocess.Popen(command, env=_environment(job, count))
     try:
         while process.poll() is None:
             if hung := heartbeat.hung(hang_seconds, alone=machine is None):
@@ -128,10 +132,13 @@ def _rendezvous(machine: Machine | None) -> list[str]:
     ]
 
 
-def _environment(directory: Path, count: int) -> dict[str, str]:
+def _environment(job: Path, count: int) -> dict[str, str]:
+    directory = job.parent
     cores_per_rank = max(1, n_usable_cores() // count)
     folders = [str(_PROJECT_ROOT), os.environ.get(Variable.PYTHONPATH, "")]
-    return os.environ | {
+    return {
+        **os.environ,
+        **computation_variables(read_object(job, dict[str, Any])),
         Variable.OMP_NUM_THREADS: os.environ.get(Variable.OMP_NUM_THREADS) or str(cores_per_rank),
         # A thread that spins keeps the core that the thread it waits for may need: beside other
         # busy processes a step takes many times as long (docs/precision.md).

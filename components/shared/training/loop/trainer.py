@@ -65,7 +65,11 @@ class Trainer:
         if world.size > 1:
             # Buffers follow from the weights and from sums over all ranks: equal everywhere.
             self.model = DistributedDataParallel(
-                task.module, device_ids=[world.device] if gpu else None, forward_sync_buffers=False
+                task.module,
+                device_ids=[world.device] if gpu else None,
+                forward_sync_buffers=False,
+                # Without a copy of all gradients.
+                gradient_as_bucket_view=True,
             )
 
         # Biases, norms and other vectors are not decayed, as is usual for transformers.
@@ -78,7 +82,10 @@ class Trainer:
         ]
 
         self.optimizer = torch.optim.AdamW(
-            [g for g in groups if g["params"]], lr=config.learning_rate
+            [g for g in groups if g["params"]],
+            lr=config.learning_rate,
+            # One kernel for all parameters. On CPUs it would only round otherwise.
+            fused=gpu,
         )
 
         self.steps_per_epoch = steps_per_epoch(task.n_samples, config.global_batch_size)

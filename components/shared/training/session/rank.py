@@ -17,6 +17,7 @@ from components.shared.contracts.errors import PERMANENT_EXIT_CODE
 from components.shared.contracts.listing import say
 from components.shared.contracts.options import ComputeConfig, LaunchConfig
 from components.shared.contracts.redaction import redact_output
+from components.shared.models.blocks import compilation_time
 from components.shared.training.checkpoint.writer import CheckpointWriter
 from components.shared.training.launch.torchrun import report_error
 from components.shared.training.loop.distributed import World, leave, process_group
@@ -54,6 +55,7 @@ def run_rank(work: Callable[..., None], config_class: type[C], description: str 
             if isinstance(config, LaunchConfig):
                 more["checkpoints"] = CheckpointWriter.of_job(document["checkpoints"], config)
             work(config, **paths, world=world, **more)
+            _say_compilation(world)
     except Exception as raised:
         error = refused_by_determinism(raised) or raised
         report_error(job.parent, rank, error)
@@ -62,6 +64,13 @@ def run_rank(work: Callable[..., None], config_class: type[C], description: str 
         leave(getattr(error, "exit_code", 1))
 
     leave(0)
+
+
+def _say_compilation(world: World) -> None:
+    """Say what compilation took of the time, so that a short run can do without it."""
+    count, seconds = compilation_time()
+    if count and world.is_main:
+        say(f"compiled {count} forms of a block, in {seconds:.0f} s of this process's time")
 
 
 def _prepared(config: C, world: World) -> C:
