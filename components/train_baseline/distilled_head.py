@@ -18,8 +18,9 @@ from components.shared.contracts.random_streams import DistilledHeadStream
 from components.shared.data.features import Features
 from components.shared.models.classifier import BagHead, Classifier, Head
 from components.shared.training.loop.distributed import World
+from components.shared.training.loop.dropout import dropout_mask
 from components.shared.training.loop.inference import Positions, SplitData, predict_columns
-from components.shared.training.loop.sampler import dropout_mask, steps_per_epoch
+from components.shared.training.loop.sampler import steps_per_epoch
 from components.shared.training.session.features import FeatureSets, in_blocks
 from components.shared.training.session.fit import fit
 from components.train_baseline.config import TrainBaselineConfig

@@ -15,6 +15,7 @@ from components.shared.models.classifier import Classifier, normalise, standardi
 from components.shared.training.loop import conformal_batches
 from components.shared.training.loop.batch_loss import BatchLoss
 from components.shared.training.loop.distributed import World
+from components.shared.training.loop.dropout import dropout_mask
 from components.shared.training.loop.halving import PartSize
 from components.shared.training.loop.inference import (
     Positions,
@@ -23,7 +24,7 @@ from components.shared.training.loop.inference import (
     part_size,
     predict,
 )
-from components.shared.training.loop.sampler import dropout_mask, step_rng
+from components.shared.training.loop.sampler import step_rng
 from components.shared.training.loop.selective_losses import conformal_risk
 from components.shared.training.session.features import FeatureSets, in_blocks
 from components.shared.vision import augmentation as augment

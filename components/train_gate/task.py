@@ -14,12 +14,13 @@ from components.shared.stats.risk_coverage import augrc
 from components.shared.training.loop.batch_loss import BatchLoss
 from components.shared.training.loop.conformal_batches import ACTIVE, active_fraction
 from components.shared.training.loop.distributed import World
+from components.shared.training.loop.dropout import dropout_mask
 from components.shared.training.loop.inference import (
     Positions,
     SplitData,
     infer,
 )
-from components.shared.training.loop.sampler import dropout_mask, step_rng
+from components.shared.training.loop.sampler import step_rng
 from components.shared.training.loop.selective_losses import (
     conformal_risk,
     gatekeeper_losses,

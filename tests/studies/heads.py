@@ -20,7 +20,7 @@ from torch.nn import functional as F
 from components.shared.contracts.options import LoopConfig
 from components.shared.models.classifier import BagHead, new_head
 from components.shared.training.loop.distributed import World
-from components.shared.training.loop.sampler import dropout_mask
+from components.shared.training.loop.dropout import dropout_mask
 from components.shared.training.session.fit import fit
 from components.shared.vision.classifier_spec import ClassifierSpec
 from components.shared.vision.view_spec import ViewSpec

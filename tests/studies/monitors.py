@@ -28,7 +28,7 @@ from components.shared.contracts.outcomes import Outcomes
 from components.shared.data.dataset import Dataset
 from components.shared.models.classifier import Head
 from components.shared.training.loop.distributed import World
-from components.shared.training.loop.sampler import dropout_mask
+from components.shared.training.loop.dropout import dropout_mask
 from components.shared.training.session.fit import fit
 from components.train_baseline.config import TrainBaselineConfig
 from tests.studies import explora_demo, heads
