@@ -129,18 +129,15 @@ def source_digest(kind: str, phase: str, root: Path = ROOT) -> str:
 
 
 def phase_sources(phase: str, root: Path = ROOT) -> list[Path]:
-    """Files of `components/` that the phase's component reaches, sorted.
-
-    The component's own file is in the spec.
+    """Files of `components/` that the phase's component reaches, its own among them, sorted.
 
     Imports count wherever they stand, and so do strings that are a module's name: torchrun is
     handed one. A package comes with its `__init__.py` and its files that are no Python.
     """
     top = root / "components"
-    component = top / phase / "component.py"
     modules = _modules(top)
     found: set[Path] = set()
-    waiting = [component]
+    waiting = [top / phase / "component.py"]
     while waiting:
         file = waiting.pop()
         if file in found:
@@ -160,7 +157,7 @@ def phase_sources(phase: str, root: Path = ROOT) -> list[Path]:
 
     found |= {file for folder in folders for file in folder.iterdir() if _belongs(file)}
 
-    return sorted(found - {component})
+    return sorted(found)
 
 
 def _belongs(file: Path) -> bool:

@@ -4,9 +4,10 @@ from kfp import dsl
 
 from components.artifact_types import Policy, ValCalibLogits
 from components.base_images import CPU
+from components.kfp_component import component
 
 
-@dsl.component(base_image=CPU, install_kfp_package=False)
+@component(CPU)
 def calibrate_gate(
     val_calib_logits: dsl.Input[ValCalibLogits],
     gate_policy: dsl.Output[Policy],

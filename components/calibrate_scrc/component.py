@@ -4,9 +4,10 @@ from kfp import dsl
 
 from components.artifact_types import Policy, ValCalibLogits
 from components.base_images import CPU
+from components.kfp_component import component
 
 
-@dsl.component(base_image=CPU, install_kfp_package=False)
+@component(CPU)
 def calibrate_scrc(
     val_calib_logits: dsl.Input[ValCalibLogits],
     scrc_policy: dsl.Output[Policy],

@@ -9,11 +9,12 @@ from kfp import dsl
 
 from components.artifact_types import Checkpoint, Comparison, ValSelectLogits
 from components.base_images import CPU
+from components.kfp_component import component
 
 MAX_CANDIDATES = 6
 
 
-@dsl.component(base_image=CPU, install_kfp_package=False)
+@component(CPU)
 def compare_adaptations(
     checkpoint_1: dsl.Input[Checkpoint],
     val_select_logits_1: dsl.Input[ValSelectLogits],

@@ -6,12 +6,11 @@ written there, so this one list repeats the names of `ConfigureConfig`; a test c
 
 from typing import NamedTuple
 
-from kfp import dsl
-
 from components.base_images import CPU
+from components.kfp_component import component
 
 
-@dsl.component(base_image=CPU, install_kfp_package=False)
+@component(CPU)
 def configure(
     data: str = "",
     backbone: str = "",

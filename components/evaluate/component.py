@@ -4,9 +4,10 @@ from kfp import dsl
 
 from components.artifact_types import Evaluation, Policy, ValTestImages, ValTestLogits
 from components.base_images import CPU
+from components.kfp_component import component
 
 
-@dsl.component(base_image=CPU, install_kfp_package=False)
+@component(CPU)
 def evaluate(
     val_test_logits: dsl.Input[ValTestLogits],
     gate_test_logits: dsl.Input[ValTestLogits],

@@ -4,9 +4,10 @@ from kfp import dsl
 
 from components.artifact_types import Bundle, Checkpoint, Evaluation, Policy, ValTestImages
 from components.base_images import TRAINER
+from components.kfp_component import component
 
 
-@dsl.component(base_image=TRAINER, install_kfp_package=False)
+@component(TRAINER)
 def export_bundle(
     checkpoint: dsl.Input[Checkpoint],
     gate_checkpoint: dsl.Input[Checkpoint],

@@ -10,9 +10,10 @@ from components.artifact_types import (
     ValSelectFeatures,
 )
 from components.base_images import TRAINER
+from components.kfp_component import component
 
 
-@dsl.component(base_image=TRAINER, install_kfp_package=False)
+@component(TRAINER)
 def extract_features(
     dataset: dsl.Input[ImageDataset],
     splits: dsl.Input[Splits],

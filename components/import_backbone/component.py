@@ -4,9 +4,10 @@ from kfp import dsl
 
 from components.artifact_types import Backbone
 from components.base_images import TRAINER
+from components.kfp_component import component
 
 
-@dsl.component(base_image=TRAINER, install_kfp_package=False)
+@component(TRAINER)
 def import_backbone(
     pretrained: dsl.Output[Backbone],
     config: dict,

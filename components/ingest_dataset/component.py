@@ -9,11 +9,12 @@ from kfp import dsl
 
 from components.artifact_types import ImageDataset, ImagePart
 from components.base_images import CPU
+from components.kfp_component import component
 
 MAX_PARTS = 8
 
 
-@dsl.component(base_image=CPU, install_kfp_package=False)
+@component(CPU)
 def ingest_dataset(
     dataset: dsl.Output[ImageDataset],
     config: dict,
@@ -35,7 +36,7 @@ def ingest_dataset(
     execute(run, config, dataset=dataset, **({"parts": given} if given else {}))
 
 
-@dsl.component(base_image=CPU, install_kfp_package=False)
+@component(CPU)
 def ingest_part(
     part: dsl.Output[ImagePart],
     config: dict,

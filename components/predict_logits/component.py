@@ -11,9 +11,10 @@ from components.artifact_types import (
     ValTestLogits,
 )
 from components.base_images import TRAINER
+from components.kfp_component import component
 
 
-@dsl.component(base_image=TRAINER, install_kfp_package=False)
+@component(TRAINER)
 def predict_logits(
     dataset: dsl.Input[ImageDataset],
     splits: dsl.Input[Splits],

@@ -4,9 +4,10 @@ from kfp import dsl
 
 from components.artifact_types import Backbone, TrainImages, TrainLabels
 from components.base_images import TRAINER
+from components.kfp_component import component
 
 
-@dsl.component(base_image=TRAINER, install_kfp_package=False)
+@component(TRAINER)
 def pretrain_explora(
     train_images: dsl.Input[TrainImages],
     pretrained: dsl.Input[Backbone],

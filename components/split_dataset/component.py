@@ -8,9 +8,10 @@ from kfp import dsl
 
 from components.artifact_types import ImageDataset, Splits, TrainImages, TrainLabels
 from components.base_images import CPU
+from components.kfp_component import component
 
 
-@dsl.component(base_image=CPU, install_kfp_package=False)
+@component(CPU)
 def split_dataset(
     dataset: dsl.Input[ImageDataset],
     splits: dsl.Output[Splits],
@@ -32,7 +33,7 @@ def split_dataset(
     )
 
 
-@dsl.component(base_image=CPU, install_kfp_package=False)
+@component(CPU)
 def split_dataset_alone(
     dataset: dsl.Input[ImageDataset],
     splits: dsl.Output[Splits],

@@ -12,9 +12,10 @@ from components.artifact_types import (
     ValSelectLogits,
 )
 from components.base_images import TRAINER
+from components.kfp_component import component
 
 
-@dsl.component(base_image=TRAINER, install_kfp_package=False)
+@component(TRAINER)
 def train_baseline(
     dataset: dsl.Input[ImageDataset],
     splits: dsl.Input[Splits],

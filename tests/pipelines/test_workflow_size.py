@@ -120,5 +120,5 @@ def test_status_has_six_nodes_for_every_step_and_four_for_every_group(
 
     Counted in the recorded runs too.
     """
-    n_steps, n_groups, n_of_the_run = 13, 2, 6
+    n_steps, n_groups, n_of_the_run = 14, 2, 6
     assert one_mode.n_nodes == 6 * n_steps + 4 * n_groups + n_of_the_run

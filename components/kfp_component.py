@@ -1,0 +1,37 @@
+"""The decorator of the phases' KFP components: a container runs the code that its image has.
+
+`dsl.component` puts the source of a function into the command of its container, and a back end
+repeats the command in the status of six nodes of the step: a seventh of the Workflow, which has to
+stay below 1 MiB. The image has the component's module anyway, so that one import is enough.
+"""
+
+import os
+from collections.abc import Callable
+from typing import Any
+
+from kfp import dsl
+
+# What kfp sets inside a container, where its package has no decorators.
+_IN_CONTAINER = "_KFP_RUNTIME"
+
+
+def component(base_image: str) -> Callable[[Callable[..., None]], Any]:
+    """Return a decorator that makes a function a component in a kind of image.
+
+    Inside a container, the function stays as it is: kfp's executor calls it.
+    """
+
+    def made(function: Callable[..., None]) -> Any:
+        if os.environ.get(_IN_CONTAINER) == "true":
+            return function
+
+        found = dsl.component(function, base_image=base_image, install_kfp_package=False)
+        container = found.component_spec.implementation.container
+        *script, _ = container.command
+        container.command = [
+            *script,
+            f"from {function.__module__} import {function.__name__}\n",
+        ]
+        return found
+
+    return made
