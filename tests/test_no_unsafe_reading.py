@@ -138,6 +138,8 @@ _MAY_READ = {
     "components/configure/recipes/__init__.py": "files of the project",
     "components/shared/calibration/calibrator.py": "tuples become lists",
     "components/shared/contracts/config.py": "tuples become lists",
+    "components/shared/training/launch/kubernetes_api.py": "answers of the cluster",
+    "components/shared/training/loop/profiler.py": "the trace that it has just written",
     "pipelines/cli/packages.py": "the spec that was just compiled",
     "pipelines/package.py": "the spec that was just compiled",
     "pipelines/parameters.py": "numbers become texts",

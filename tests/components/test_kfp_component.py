@@ -1,0 +1,32 @@
+"""What a phase's container is told to run."""
+
+import importlib
+import os
+import subprocess
+import sys
+
+import pytest
+
+from pipelines.sources import ROOT, phase_sources, phases
+
+
+@pytest.mark.parametrize("phase", phases())
+def test_the_command_of_a_container_names_code_that_its_image_has(phase: str) -> None:
+    module = importlib.import_module(f"components.{phase}.component")
+    container = getattr(module, phase).component_spec.implementation.container
+    assert container.command[-1] == f"from components.{phase}.component import {phase}\n"
+    assert ROOT / "components" / phase / "component.py" in phase_sources(phase)
+
+
+def test_kfps_executor_gets_the_function_itself() -> None:
+    """In a container kfp has no decorators, and calls what it is given."""
+    program = "from components.fit_threshold.component import fit_threshold as f; print(type(f))"
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        cwd=ROOT,
+        env={**os.environ, "_KFP_RUNTIME": "true"},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout == "<class 'function'>\n"
