@@ -26,6 +26,8 @@ from components.evaluate.config import EvaluateConfig
 from components.evaluate.step import run as evaluate
 from components.export_bundle.config import ExportConfig
 from components.export_bundle.step import run as export_bundle
+from components.extract_features.config import ExtractFeaturesConfig
+from components.extract_features.step import run as extract_features
 from components.fit_threshold.config import FitThresholdConfig
 from components.fit_threshold.step import run as fit_threshold
 from components.ingest_dataset.config import IngestConfig, PartConfig
@@ -53,6 +55,8 @@ KINDS = {
     "backbone": "Backbone",
     "train_images": "TrainImages",
     "train_labels": "TrainLabels",
+    "train_features": "TrainFeatures",
+    "val_select_features": "ValSelectFeatures",
     "checkpoint": "Checkpoint",
     "val_select_logits": "ValSelectLogits",
     "chosen_checkpoint": "Checkpoint",
@@ -102,6 +106,11 @@ def _run(root: Path) -> None:
         **_paths(root, "dataset", "splits", "train_images", "train_labels"),
     )
     data = _paths(root, "dataset", "splits")
+    extract_features(
+        ExtractFeaturesConfig(n_cached_augmentations=2, n_processes=1),
+        **data,
+        **_paths(root, "backbone", "train_features", "val_select_features"),
+    )
     config = TrainBaselineConfig(mode="lora", epochs=2, n_processes=1)
     train_baseline(config, **data, **_paths(root, "backbone", "checkpoint", "val_select_logits"))
     compare_adaptations(

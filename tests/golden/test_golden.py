@@ -7,6 +7,7 @@ import torch
 from components.ingest_dataset.chunks import Chunk, chunk_name
 from components.shared.contracts.artifacts import SCHEMA_VERSION, verify_dir
 from components.shared.data.dataset import Dataset
+from components.shared.data.features import open_features
 from components.shared.data.splits import read_splits
 from components.shared.data.train_images import TrainImages
 from components.shared.data.train_labels import read_train_labels
@@ -29,6 +30,8 @@ _LOGITS = {
 _SPLITS = _LOGITS | {
     "train_images": "TRAIN",
     "train_labels": "TRAIN",
+    "train_features": "TRAIN",
+    "val_select_features": "VAL_SELECT",
     "val_test_images": "VAL_TEST",
 }
 
@@ -61,6 +64,10 @@ def test_readers_give_what_was_written() -> None:
     _, labels, n_classes = read_train_labels(FOLDER / "train_labels", images)
     assert [data.samples[data.index[i]].label for i in images.sample_ids] == labels.tolist()
     assert n_classes == 2
+    for name, split in (("train_features", "TRAIN"), ("val_select_features", "VAL_SELECT")):
+        features, _ = open_features(FOLDER / name, split)
+        assert list(features.sample_ids) == read_splits(FOLDER / "splits").ids(split)
+        assert features.take(np.array([0])).shape == (1, features.width)
     shown = ValTestImages.open(FOLDER / "val_test_images")
     assert list(shown.labels) == read_splits(FOLDER / "splits").ids("VAL_TEST")
     assert shown.dataset == data.manifest
