@@ -2,9 +2,11 @@
 
 `dsl.component` puts the source of a function into the command of its container, and a back end
 repeats the command in the status of six nodes of the step: a seventh of the Workflow, which has to
-stay below 1 MiB. The image has the component's module anyway, so that one import is enough.
+stay below 1 MiB. The image has the component's module anyway, so that one import is enough. The
+first sentence of its docstring stays: the spec has no other place for a component's description.
 """
 
+import inspect
 import os
 from collections.abc import Callable
 from typing import Any
@@ -28,10 +30,13 @@ def component(base_image: str) -> Callable[[Callable[..., None]], Any]:
         found = dsl.component(function, base_image=base_image, install_kfp_package=False)
         container = found.component_spec.implementation.container
         *script, _ = container.command
-        container.command = [
-            *script,
-            f"from {function.__module__} import {function.__name__}\n",
-        ]
+        container.command = [*script, _program(function)]
         return found
 
     return made
+
+
+def _program(function: Callable[..., None]) -> str:
+    """Return the module that kfp's executor takes the function from."""
+    description = (inspect.getdoc(function) or "").partition("\n\n")[0].replace("\n", " ")
+    return f'"""{description}"""\nfrom {function.__module__} import {function.__name__}\n'

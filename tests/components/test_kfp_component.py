@@ -1,6 +1,8 @@
 """What a phase's container is told to run."""
 
+import ast
 import importlib
+import inspect
 import os
 import subprocess
 import sys
@@ -14,7 +16,10 @@ from pipelines.sources import ROOT, phase_sources, phases
 def test_the_command_of_a_container_names_code_that_its_image_has(phase: str) -> None:
     module = importlib.import_module(f"components.{phase}.component")
     container = getattr(module, phase).component_spec.implementation.container
-    assert container.command[-1] == f"from components.{phase}.component import {phase}\n"
+    description, line = container.command[-1].splitlines()
+    assert line == f"from components.{phase}.component import {phase}"
+    documented = inspect.getdoc(getattr(module, phase).python_func) or ""
+    assert ast.literal_eval(description) == " ".join(documented.partition("\n\n")[0].split())
     assert ROOT / "components" / phase / "component.py" in phase_sources(phase)
 
 

@@ -298,7 +298,7 @@ CASES: list[tuple[Rule, Change, str]] = [
     (rules.form_is_documented, _no_help, "parameter overrides has no description"),
     (rules.form_can_be_sent, _no_default, "parameter overrides has no default"),
     (rules.form_can_be_sent, _number_in_the_form, "parameter overrides is a number"),
-    (rules.components_are_documented, _no_docstring, "the function of comp-fit has no docstring"),
+    (rules.components_are_documented, _no_docstring, "the code of comp-fit has no docstring"),
     (rules.parameter_types, _final_status, "overrides of root is TASK_FINAL_STATUS"),
     (rules.artifact_types, _own_namespace, "model of comp-fit has the type 'mine.Table'"),
     (rules.images_are_pinned, _latest, "exec-fit runs 'registry:5000/toy/images'"),

@@ -2,7 +2,7 @@
 
 Every other module takes a name from here, and docs/reference/environment.md is rendered from this
 table. Each member is the variable's name, so that `os.environ.get(Variable.CHECKPOINTS)` works.
-Variables that mean the same to every program (PATH, HOME, USER) are not listed.
+Variables that mean the same to every program (PATH, HOME, USER, CC) are not listed.
 """
 
 from enum import StrEnum

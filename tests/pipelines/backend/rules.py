@@ -211,7 +211,7 @@ def form_can_be_sent(compiled: Compiled) -> Iterator[str]:
 
 
 def components_are_documented(compiled: Compiled) -> Iterator[str]:
-    """A component's description is the docstring of its function.
+    """A component's description is the docstring of what its container is given.
 
     The spec has no other place for it.
     """
@@ -221,7 +221,7 @@ def components_are_documented(compiled: Compiled) -> Iterator[str]:
         )
         command = container.get("command", [])
         if command and not _docstring(command[-1]):
-            yield f"the function of {name} has no docstring"
+            yield f"the code of {name} has no docstring"
 
 
 def parameter_types(compiled: Compiled) -> Iterator[str]:
@@ -431,12 +431,15 @@ def _seconds(duration: str) -> float:
 
 
 def _docstring(source: str) -> str:
-    """The docstring of the one function in a component's source.
+    """The docstring of a component's code, or, of kfp's usual kind, of the one function in it.
 
-    Empty where the text is not such a source.
+    Empty where the text is no Python.
     """
     try:
-        functions = [node for node in ast.parse(source).body if isinstance(node, ast.FunctionDef)]
+        module = ast.parse(source)
     except SyntaxError:
         return ""
-    return (ast.get_docstring(functions[0]) or "") if len(functions) == 1 else ""
+
+    functions = [node for node in module.body if isinstance(node, ast.FunctionDef)]
+    found = ast.get_docstring(module)
+    return found or (ast.get_docstring(functions[0]) or "" if len(functions) == 1 else "")

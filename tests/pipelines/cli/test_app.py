@@ -21,7 +21,7 @@ from pipelines.sources import ROOT
 # What scripts rely on: verbs with their options, those of a group included.
 API = {"--host", "--namespace", "--ca-file", "--pipeline"}
 STORE = {"--root", "--store-endpoint"}
-PARAMETERS, GRAPH = {"--params", "--param"}, {"--pretrain", "--modes"}
+PARAMETERS, GRAPH = {"--params", "--param"}, {"--pretrain", "--modes", "--ingest-parts"}
 RESOURCES = {"--profile", "--queue", "--store-secret", "--own-store", "--registry"}
 RUN = {"--experiment", "--service-account"}
 SENT = API | STORE | PARAMETERS | GRAPH | RESOURCES | RUN | {"--dry-run"}
@@ -31,6 +31,7 @@ OPTIONS = {
     "images": {"--build", "--push", "--registry"},
     "compile": RESOURCES | GRAPH | {"--output"},
     "upload": API | RESOURCES | GRAPH | {"--dry-run"},
+    "train-jobs": RESOURCES | GRAPH,
     "upload-data": API | STORE | {"--delete"},
     "submit": SENT | {"--demo", "--name", "--wait", "--timeout", "--poll"},
     "status": API | STORE | {"--watch", "--json", "--poll"},

@@ -16,7 +16,7 @@ SOURCES = sorted(
     for file in (ROOT / folder).rglob("*.py")
     if file != TABLE
 )
-EVERYBODYS = {"PATH", "HOME", "USER"}
+EVERYBODYS = {"PATH", "HOME", "USER", "CC", "CXX"}
 # Of MinIO's set-up job, a shell script that no code of ours reads.
 OF_THE_STORES_JOB = {
     "STREETVISION_CREDENTIALS",

@@ -239,9 +239,10 @@ def test_names_are_valid_json_in_every_locale(bundle: Path) -> None:
 
 
 def test_a_reader_that_goes_ends_the_program_without_a_word(bundle: Path, tmp_path: Path) -> None:
-    images = write_images(tmp_path / "kinds")[:1] * 3
+    # More lines than a pipe holds: the last ones are written after the reader has gone.
+    images = write_images(tmp_path / "kinds")[:1] * 400
     process = subprocess.Popen(
-        _process("--batch-size", "1", bundle, *images),
+        _process("--batch-size", "50", bundle, *images),
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         env=os.environ | {"PYTHONPATH": ROOT},
