@@ -214,7 +214,7 @@ def test_the_demo_submitted_again_is_cached(
             user.types(line)
     (demo_command,) = (line for line in typed if "--demo" in line)
     user.types(demo_command)
-    assert capsys.readouterr().out.count(" done") == 13
+    assert capsys.readouterr().out.count(" done") == 14
     user.types(demo_command)
     user.types(".venv/bin/python -m pipelines status")
     shown = capsys.readouterr().out

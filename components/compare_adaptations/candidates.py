@@ -76,8 +76,17 @@ def _refuse_mixed_runs(candidate: Candidate, first: Candidate) -> None:
         )
 
     same_samples = candidate.logits.sample_ids == first.logits.sample_ids
-    if checkpoint.inputs != first.manifest.inputs or not same_samples:
+    if _data(checkpoint) != _data(first.manifest) or not same_samples:
         raise ArtifactError(
             f"modes {first.mode!r} and {candidate.mode!r} were trained on different data; use the"
             " artifacts of one run"
         )
+
+
+def _data(checkpoint: Manifest) -> dict[str, str]:
+    """Return the digests of what a model was trained on.
+
+    Features, which frozen training alone reads, follow from these.
+    """
+    names = ("dataset", "splits", "backbone")
+    return {name: checkpoint.inputs[name] for name in names if name in checkpoint.inputs}

@@ -130,6 +130,12 @@ def test_candidates_of_other_data_or_other_trainings_are_refused(tmp_path: Path)
     assert not (tmp_path / "checkpoint").exists()
 
 
+def test_features_that_frozen_training_alone_reads_are_no_other_data(tmp_path: Path) -> None:
+    candidate(tmp_path, "frozen", _margin(1.0), TRUTH, TRAINED_ON | {"train_features": "f" * 64})
+    candidate(tmp_path, "lora", _margin(2.0), TRUTH)
+    assert _compare(tmp_path)["chosen"] in ("frozen", "lora")
+
+
 def test_logits_of_another_split_never_choose(tmp_path: Path) -> None:
     candidate(tmp_path, "frozen", _margin(1.0), TRUTH)
     stolen = logits_artifact(tmp_path / "stolen", split="VAL_TEST")

@@ -63,20 +63,28 @@ class World:
         """Tell the launcher from within `module`, from now on, that this rank is alive.
 
         It does so after each block on the way forward and each trained parameter on the way back:
-        on a few cores, one pass of a large backbone takes many minutes.
+        on a few cores, one pass of a large backbone takes many minutes. After the last parameter's
+        gradient a backward pass only waits for those of other ranks.
         """
         if self.heartbeat is None:
             return
 
+        trained = [parameter for parameter in module.parameters() if parameter.requires_grad]
+        n_ready = 0
+
         def record(*_: object) -> None:
             self.record_progress()
+
+        def record_gradient(_: torch.Tensor) -> None:
+            nonlocal n_ready
+            n_ready = (n_ready + 1) % len(trained)
+            self.record_progress(waiting=n_ready == 0)
 
         lists = [part for part in module.modules() if isinstance(part, nn.ModuleList)]
         for block in {block for blocks in lists for block in blocks}:
             block.register_forward_hook(record)
-        for parameter in module.parameters():
-            if parameter.requires_grad:
-                parameter.register_post_accumulate_grad_hook(record)  # type: ignore[no-untyped-call]
+        for parameter in trained:
+            parameter.register_post_accumulate_grad_hook(record_gradient)  # type: ignore[no-untyped-call]
 
     def record_micro_batch(self, size: int) -> None:
         """Tell the launcher how many samples this rank works on at a time."""
