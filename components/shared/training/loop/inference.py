@@ -216,20 +216,10 @@ def predict_columns(
         (N, k) float32 on the CPU, equal on every rank.
     """
 
-    def columns(rows: Positions) -> torch.Tensor:
-        return function(classifier.features(normalise(reader.images(rows), classifier.spec)))
+    def columns(_: Positions, images: torch.Tensor) -> torch.Tensor:
+        return function(classifier.features(normalise(images, classifier.spec)))
 
-    size = part_size(classifier, world)
-    with part.reader(world.device) as reader:
-        return infer(
-            columns,
-            len(part),
-            world,
-            description,
-            precision,
-            batch_size=size,
-            expect=reader.expect,
-        )
+    return _infer_images(classifier, part, world, columns, description, precision)
 
 
 def predict_corrupted(
@@ -247,25 +237,35 @@ def predict_corrupted(
         step_rng(seed, severity, CachedImageStream.CORRUPTION), len(part), severity
     )
 
-    def logits(rows: Positions) -> torch.Tensor:
-        images = reader.images(rows)
+    def logits(rows: Positions, images: torch.Tensor) -> torch.Tensor:
         corrupted = corruptions.corrupt(images, parameters.take(rows), classifier.spec.image_size)
         return torch.Tensor(classifier(standardise(corrupted, classifier.spec)))
 
     classifier.eval()
-    size = part_size(classifier, world)
+    found = _infer_images(classifier, part, world, logits, description, precision)
+
+    return np.asarray(found.numpy())
+
+
+def _infer_images(
+    classifier: Classifier,
+    part: SplitData,
+    world: World,
+    function: Callable[[Positions, torch.Tensor], torch.Tensor],
+    description: str,
+    precision: str,
+) -> torch.Tensor:
+    """Return `infer` of a function of rows (n,) and their stored images, which are read ahead."""
     with part.reader(world.device) as reader:
-        found = infer(
-            logits,
+        return infer(
+            lambda rows: function(rows, reader.images(rows)),
             len(part),
             world,
             description,
             precision,
-            batch_size=size,
+            batch_size=part_size(classifier, world),
             expect=reader.expect,
         )
-
-    return np.asarray(found.numpy())
 
 
 def part_size(classifier: Classifier, world: World) -> PartSize:
