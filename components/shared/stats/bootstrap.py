@@ -33,7 +33,8 @@ Interval = tuple[float, float] | None
 class Difference:
     """Metric of model A minus metric of model B on the same samples.
 
-    interval: 95 %, over paired groups; None with fewer than 16 groups, or where no group differs.
+    interval: over paired groups, 95 % unless another level was asked for; None with fewer than 16
+    groups, or where no group differs.
     """
 
     value: float
@@ -111,8 +112,9 @@ def intervals(
     n_replicates: int,
     seed: int,
     scales: Mapping[str, Scale],
+    level: float = jackknife.LEVEL,
 ) -> dict[str, Interval]:
-    """Return 95 % intervals of several metrics over groups.
+    """Return intervals of several metrics over groups.
 
     Args:
         functions: name -> metric as a function of weights.
@@ -120,6 +122,7 @@ def intervals(
         n_replicates: bootstrap replicates of the metrics whose scale is QUANTILE.
         seed: seed of the draws.
         scales: name -> scale of the metric, for every name of `functions`.
+        level: nominal coverage of each.
 
     Returns:
         None where groups are fewer than 16 or an interval does not exist; `no_interval_reason` of
@@ -134,26 +137,28 @@ def intervals(
     block = jackknife.blocks(member, seed)
     left_out = evaluated(smooth, jackknife.weights_without(block))
     found = {
-        name: _smooth_interval(function, left_out[name], block, scales[name])
+        name: _smooth_interval(function, left_out[name], block, scales[name], level)
         for name, function in smooth.items()
     }
 
     if crossings:
         drawn = replicates(crossings, member, n_replicates, seed)
-        found |= {name: percentile_interval(values, member) for name, values in drawn.items()}
+        found |= {
+            name: percentile_interval(values, member, level) for name, values in drawn.items()
+        }
 
     return {name: found[name] for name in functions}
 
 
 def _smooth_interval(
-    function: Statistic, left_out: Floats, block: Integers, scale: Scale
+    function: Statistic, left_out: Floats, block: Integers, scale: Scale, level: float
 ) -> Interval:
     """Return Student's interval, or the exact one of a proportion that is equal in all groups."""
     found = function(None)
     value = float("nan") if found is None else float(found)
     varies = jackknife.n_influential(jackknife.centered(left_out)) > 0
     if varies or scale is not Scale.PROPORTION or not np.isfinite(value):
-        return jackknife.student_interval(value, left_out, block, scale)
+        return jackknife.student_interval(value, left_out, block, scale, level)
 
     # A group counts where the proportion is defined of it alone: it has a sample among which the
     # property is counted.
@@ -161,17 +166,19 @@ def _smooth_interval(
     counted = np.isfinite(alone)
     if counted.sum() < jackknife.MIN_GROUPS:
         return None
-    return jackknife.clopper_pearson(
-        value, jackknife.effective_groups(np.unique(block[counted[block]], return_inverse=True)[1])
-    )
+    effective = jackknife.effective_groups(np.unique(block[counted[block]], return_inverse=True)[1])
+    return jackknife.clopper_pearson(value, effective, level)
 
 
-def percentile_interval(values: Floats, member: Integers) -> Interval:
-    """Return the 95 % interval of the finite replicates, expanded to the width of Student's.
+def percentile_interval(
+    values: Floats, member: Integers, level: float = jackknife.LEVEL
+) -> Interval:
+    """Return the interval of the finite replicates, expanded to the width of Student's.
 
     Args:
         values: (R,) float64, replicates of a metric over groups.
         member: (N,) int64, group index of each sample.
+        level: nominal coverage.
 
     Returns:
         None with too few groups, where less than half of the replicates are finite, or where so
@@ -180,7 +187,7 @@ def percentile_interval(values: Floats, member: Integers) -> Interval:
     finite = values[np.isfinite(values)]
     if not jackknife.enough(member) or 2 * len(finite) < len(values):
         return None
-    tail = jackknife.expanded_tail(jackknife.effective_groups(member))
+    tail = jackknife.expanded_tail(jackknife.effective_groups(member), level)
     low, high = np.quantile(finite, [tail, 1 - tail])
     return (float(low), float(high)) if low < high else None
 
@@ -198,54 +205,109 @@ def probability_interval(margins: Floats, member: Integers) -> Interval:
 
 
 def paired_difference(
-    first: Statistic, second: Statistic, member: Integers, n_replicates: int, seed: int
+    first: Statistic,
+    second: Statistic,
+    member: Integers,
+    n_replicates: int,
+    seed: int,
+    level: float = jackknife.LEVEL,
 ) -> Difference:
-    """Compare two models on the same samples, by random signs of the groups' influences.
+    """Compare two models on the same samples; arguments as in `paired_differences`."""
+    pairs = {"": (first, second)}
+    return paired_differences(pairs, member, n_replicates, seed, level)[""]
 
-    If neither model is better, the influence of a group on the difference is as likely positive as
+
+def paired_differences(
+    pairs: Mapping[str, tuple[Statistic, Statistic]],
+    member: Integers,
+    n_replicates: int,
+    seed: int,
+    level: float = jackknife.LEVEL,
+) -> dict[str, Difference]:
+    """Compare two statistics on the same samples, by random signs of the groups' influences.
+
+    If neither is larger, the influence of a group on the difference is as likely positive as
     negative. The interval is that of a wild cluster bootstrap with Rademacher weights, studentised
     and symmetric (Cameron, Gelbach, Miller, Review of Economics and Statistics 2008).
 
     Args:
-        first: metric of model A as a function of weights.
-        second: the same metric of model B on the same samples.
+        pairs: name -> metric of model A and the same metric of model B, as functions of weights.
         member: (N,) int64, group index of each sample.
-        n_replicates: number of draws of signs.
+        n_replicates: number of draws of signs, the same for all pairs.
         seed: seed of the draws.
+        level: nominal coverage of each interval; a quantile near 1 needs many draws.
     """
+    functions = {name: _difference_of(*pair) for name, pair in pairs.items()}
+    values = {name: float(np.asarray(function(None))) for name, function in functions.items()}
+    finite = {name: functions[name] for name, value in values.items() if np.isfinite(value)}
+    if not finite or not jackknife.enough(member):
+        return {name: Difference(value, None) for name, value in values.items()}
 
+    left_out = evaluated(finite, jackknife.weights_without(jackknife.blocks(member, seed)))
+    found = _wild_intervals(values, left_out, n_replicates, seed, level)
+    return {name: Difference(value, found.get(name)) for name, value in values.items()}
+
+
+def _difference_of(first: Statistic, second: Statistic) -> Statistic:
     def difference(weights: Floats | None) -> Floats:
         ours = np.asarray(first(weights), dtype=np.float64)
         theirs = np.asarray(second(weights), dtype=np.float64)
         return (ours - theirs)[()]
 
-    value = float(difference(None))
-    if not jackknife.enough(member) or not np.isfinite(value):
-        return Difference(value, None)
-
-    block = jackknife.blocks(member, seed)
-    left_out = evaluated({"": difference}, jackknife.weights_without(block))[""]
-    return Difference(value, _wild_interval(value, left_out, n_replicates, seed))
+    return difference
 
 
-def _wild_interval(value: float, left_out: Floats, n_replicates: int, seed: int) -> Interval:
-    """Return the interval of a difference from its (B,) values without each block."""
-    influence = jackknife.centered(left_out)
-    error = jackknife.standard_error(value, left_out, Scale.REAL)
-    if not np.isfinite(left_out).all() or error is None:
-        return None
-    if jackknife.n_influential(influence) == 0:
-        return None
+def _wild_intervals(
+    values: Mapping[str, float],
+    left_out: Mapping[str, Floats],
+    n_replicates: int,
+    seed: int,
+    level: float,
+) -> dict[str, tuple[float, float]]:
+    """Return the intervals of differences from their (B,) values without each block, if any."""
+    influences: dict[str, Floats] = {}
+    errors: dict[str, float] = {}
+    for name, without in left_out.items():
+        influence = jackknife.centered(without)
+        error = jackknife.standard_error(values[name], without, Scale.REAL)
+        if not np.isfinite(without).all() or error is None:
+            continue
+        if jackknife.n_influential(influence) > 0:
+            influences[name], errors[name] = influence, error
 
-    signed = random_signs(n_replicates, len(influence), seed) * influence
-    spread = np.sqrt(((signed - signed.mean(axis=1, keepdims=True)) ** 2).sum(axis=1))
-    n_blocks = len(influence)
-    ratios = np.abs(signed.sum(axis=1)) / np.maximum(spread, 1e-300)
+    if not influences:
+        return {}
+
+    quantiles = _wild_quantiles(np.stack(list(influences.values())), n_replicates, seed, level)
+    found = {}
+    for name, quantile in zip(influences, quantiles.tolist(), strict=True):
+        distance = quantile * errors[name]
+        found[name] = (values[name] - distance, values[name] + distance)
+    return found
+
+
+def _wild_quantiles(influences: Floats, n_replicates: int, seed: int, level: float) -> Floats:
+    """Return (K,) the quantiles of the studentised sums of (K, B) influences with random signs."""
+    n_blocks = influences.shape[1]
+    rng = np.random.default_rng(seed)
+    step = max(_MIN_BATCH, _BATCH_ELEMENTS // n_blocks)
+    sums = np.concatenate(
+        [
+            _signs(rng, min(step, n_replicates - start), n_blocks) @ influences.T
+            for start in range(0, n_replicates, step)
+        ]
+    )
+    # Signs change no square: the sum of squares around the mean follows from the sum alone.
+    squares = (influences**2).sum(axis=1) - sums**2 / n_blocks
+    ratios = np.abs(sums) / np.sqrt(np.maximum(squares, 1e-300))
     ratios *= np.sqrt((n_blocks - 1) / n_blocks)
-    distance = float(np.quantile(ratios, jackknife.LEVEL, method="higher")) * error
-    return value - distance, value + distance
+    return np.asarray(np.quantile(ratios, level, axis=0, method="higher"))
 
 
 def random_signs(n_rows: int, n_blocks: int, seed: int) -> Floats:
     """Return (n_rows, n_blocks) float64 of -1 and 1, each with probability 1/2."""
-    return np.asarray(np.random.default_rng(seed).choice([-1.0, 1.0], (n_rows, n_blocks)))
+    return _signs(np.random.default_rng(seed), n_rows, n_blocks)
+
+
+def _signs(rng: np.random.Generator, n_rows: int, n_blocks: int) -> Floats:
+    return np.asarray(rng.choice([-1.0, 1.0], (n_rows, n_blocks)))

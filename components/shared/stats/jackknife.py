@@ -91,15 +91,16 @@ def effective_groups(block: Integers) -> float:
 
 
 def student_interval(
-    value: float, left_out: Floats, block: Integers, scale: Scale
+    value: float, left_out: Floats, block: Integers, scale: Scale, level: float = LEVEL
 ) -> tuple[float, float] | None:
-    """Return the 95 % interval of a smooth metric.
+    """Return the interval of a smooth metric.
 
     Args:
         value: the metric of all samples.
         left_out: (B,) float64, the metric without each block.
         block: (N,) int64, block of each sample.
         scale: of the metric, not QUANTILE.
+        level: nominal coverage.
 
     Returns:
         None where it is not defined without one of the blocks, does not vary, or is decided by
@@ -124,7 +125,7 @@ def student_interval(
         return None
 
     center = float(_forward(np.asarray(value), scale))
-    distance = float(t.ppf((1 + LEVEL) / 2, freedom)) * error
+    distance = float(t.ppf((1 + level) / 2, freedom)) * error
     low, high = _backward(np.array([center - distance, center + distance]), scale)
     return float(low), float(high)
 
@@ -174,21 +175,21 @@ def standard_error(value: float, left_out: Floats, scale: Scale) -> float | None
     return float(np.sqrt(factor * ((moved - center) ** 2).sum()))
 
 
-def clopper_pearson(value: float, n_groups: float) -> tuple[float, float]:
-    """Return the exact 95 % interval of a proportion that is `value` in all of `n_groups` groups.
+def clopper_pearson(value: float, n_groups: float, level: float = LEVEL) -> tuple[float, float]:
+    """Return the exact interval of a proportion that is `value` in all of `n_groups` groups.
 
     A group counts as one observation, since samples of a group may all be alike.
     """
     from scipy.stats import beta
 
-    tail = (1 - LEVEL) / 2
+    tail = (1 - level) / 2
     events = value * n_groups
     low = beta.ppf(tail, events, n_groups - events + 1) if events > 0 else 0.0
     high = beta.ppf(1 - tail, events + 1, n_groups - events) if events < n_groups else 1.0
     return float(low), float(high)
 
 
-def expanded_tail(n_effective: float) -> float:
+def expanded_tail(n_effective: float, level: float = LEVEL) -> float:
     """Return the tail probability at which percentiles have the width of Student's interval.
 
     Hesterberg, "What teachers should know about the bootstrap", The American Statistician 2015,
@@ -196,7 +197,7 @@ def expanded_tail(n_effective: float) -> float:
     """
     from scipy.stats import norm, t
 
-    student = t.ppf((1 - LEVEL) / 2, n_effective - 1)
+    student = t.ppf((1 - level) / 2, n_effective - 1)
     return float(norm.cdf(np.sqrt(n_effective / (n_effective - 1)) * student))
 
 
