@@ -24,13 +24,13 @@ from components.configure.phases import PHASES
 from components.shared.contracts import errors
 from components.shared.contracts.artifact_kinds import Kind
 from components.shared.contracts.environment import Variable
+from pipelines.catalog import pipeline_of
 from pipelines.cli import app
 from pipelines.graph import mermaid
 from pipelines.parameters import Variant
 from pipelines.phase_pages import options_table, phase_pages
 from pipelines.resources import LOCAL
 from pipelines.sources import ROOT
-from pipelines.stage1 import stage1
 
 DOCS = ROOT / "docs"
 # Everything that can be compiled in, for the graph.
@@ -72,7 +72,7 @@ def graph() -> str:
 @functools.cache
 def spec_of(variant: Variant) -> dict[str, Any]:
     """Return the compiled specification of a variant of the pipeline."""
-    spec: dict[str, Any] = json_format.MessageToDict(stage1(LOCAL, variant).pipeline_spec)
+    spec: dict[str, Any] = json_format.MessageToDict(pipeline_of(LOCAL, variant).pipeline_spec)
     return spec
 
 

@@ -1,7 +1,25 @@
-"""Names that the compiled pipeline and the command line share.
+"""Names that the compiled pipelines and the command line share.
 
 Importing them is fast, since kfp is not.
 """
 
-PIPELINE = "streetvision-stage1"
+# Each pipeline of the project, as the command line names it, and its name in Kubeflow, to which
+# KFP's cache keys belong. `catalog` has its graph, `parameters.FORMS` the parameters of its runs.
+PIPELINES = {"stage1": "streetvision-stage1"}
+STAGE1 = "stage1"
+PIPELINE = PIPELINES[STAGE1]
 CONFIGURE = "configure"  # the first step, which is never cached
+
+
+def name_in_kubeflow(pipeline: str) -> str:
+    """Return a pipeline's name in Kubeflow; what is no pipeline of the project is such a name."""
+    return PIPELINES.get(pipeline, pipeline)
+
+
+def key_of(pipeline: str) -> str:
+    """Return the key of PIPELINES of a pipeline with either name.
+
+    Another name is one that `stage1` is uploaded under.
+    """
+    keys = {name: key for key, name in PIPELINES.items()}
+    return keys.get(name_in_kubeflow(pipeline), STAGE1)

@@ -11,11 +11,11 @@ from kfp import compiler
 from components.shared.contracts.config import digest
 from components.shared.contracts.errors import ConfigError
 from components.shared.contracts.listing import shown
-from pipelines.names import PIPELINE
+from pipelines.catalog import pipeline_of
+from pipelines.names import PIPELINES
 from pipelines.ownership import scratch
 from pipelines.parameters import Variant
 from pipelines.resources import Profile
-from pipelines.stage1 import stage1
 
 _NAME = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")  # part of the names of pods
 
@@ -32,7 +32,7 @@ def write_package(output: Path, profile: Profile, variant: Variant) -> str:
     of any step. Raises ConfigError for an `output` that cannot be written.
     """
     _check_output(output)
-    compiler.Compiler().compile(stage1(profile, variant), str(output))
+    compiler.Compiler().compile(pipeline_of(profile, variant), str(output))
 
     # Not of the text: the comment that KFP writes above the spec has the order of a hash table.
     documents = list(yaml.safe_load_all(output.read_text(encoding="utf-8")))
@@ -59,7 +59,7 @@ def package(profile: Profile, variant: Variant) -> tuple[Path, str]:
 
     Return the path and the version's name.
     """
-    output = _UNTIL_EXIT.enter_context(scratch("package")) / "stage1.yaml"
+    output = _UNTIL_EXIT.enter_context(scratch("package")) / f"{variant.pipeline}.yaml"
     return output, write_package(output, profile, variant)
 
 
@@ -73,7 +73,7 @@ def package_named(name: str, profile: Profile, variant: Variant) -> tuple[Path, 
             f"--pipeline {name!r} must be lower case letters, digits and hyphens, at most 63"
         )
     output, version = package(profile, variant)
-    if name != PIPELINE:
+    if name != PIPELINES[variant.pipeline]:
         _rename(output, name)
     return output, version
 

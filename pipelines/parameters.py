@@ -15,11 +15,15 @@ from components.configure.resolve import number, phases_with, resolve
 from components.ingest_dataset.component import MAX_PARTS
 from components.ingest_dataset.config import IngestConfig
 from components.shared.contracts.adaptations import MODES
+from components.shared.contracts.config import Config
 from components.shared.contracts.errors import ConfigError
 from components.shared.contracts.listing import shown
+from pipelines.names import PIPELINES, STAGE1
 from pipelines.plain_yaml import parse_yaml, read_yaml
 
-FORM = tuple(field.name for field in dataclasses.fields(RunForm))
+# The parameters of a run of each pipeline. With RunForm the first step is `configure`; a pipeline
+# with another form has no recipes and no overrides, and its graph no variants.
+FORMS: dict[str, type[Config]] = {STAGE1: RunForm}
 
 
 @dataclass(frozen=True)
@@ -32,14 +36,23 @@ class Variant:
             the run's `mode`.
         ingest_parts: Tasks that check the images side by side, each a part of the listing, and are
             merged; 1: one task without parts.
+        pipeline: Which pipeline, a key of `names.PIPELINES`.
     """
 
     pretrain: str = "none"
     modes: tuple[str, ...] = ()
     ingest_parts: int = 1
+    pipeline: str = STAGE1
 
     def __post_init__(self) -> None:
         problems = []
+        if self.pipeline not in PIPELINES:
+            problems.append(f"--pipeline {self.pipeline!r} must be one of {', '.join(PIPELINES)}")
+        elif not self.is_configured and self.name:
+            problems.append(
+                f"--pipeline {self.pipeline} has one graph: without --pretrain, --modes and"
+                " --ingest-parts"
+            )
         if self.pretrain not in PRETRAIN:
             problems.append(f"--pretrain {self.pretrain!r} must be one of {', '.join(PRETRAIN)}")
 
@@ -79,15 +92,23 @@ class Variant:
         )
 
     @property
+    def is_configured(self) -> bool:
+        """Whether the first step is `configure`, which has recipes and overrides."""
+        return FORMS[self.pipeline] is RunForm
+
+    @property
     def form(self) -> tuple[str, ...]:
         """Names of the run's parameters, in the order of their declaration."""
-        return tuple(name for name in FORM if not (self.modes and name == "mode"))
+        names = (field.name for field in dataclasses.fields(FORMS[self.pipeline]))
+        return tuple(name for name in names if not (self.modes and name == "mode"))
 
 
-def parse_variant(pretrain: str, modes: str, ingest_parts: int = 1) -> Variant:
+def parse_variant(
+    pretrain: str, modes: str, ingest_parts: int = 1, pipeline: str = STAGE1
+) -> Variant:
     """Read the options `--pretrain`, `--modes` (names with commas between), `--ingest-parts`."""
     named = tuple(mode.strip() for mode in modes.split(",") if mode.strip())
-    return Variant(pretrain, named, ingest_parts)
+    return Variant(pretrain, named, ingest_parts, pipeline)
 
 
 def read_parameters(file: Path | None, pairs: Sequence[str], variant: Variant) -> dict[str, Any]:
@@ -104,13 +125,16 @@ def read_parameters(file: Path | None, pairs: Sequence[str], variant: Variant) -
         key, separator, text = pair.partition("=")
         if not separator:
             raise ConfigError(f"--param {shown(pair)} must be key=value")
-        given[key] = _parse(key, text)
-    return validated(_as_form(given), variant)
+        given[key] = _parse(key, text, variant)
+    return validated(_as_form(given, variant), variant)
 
 
 def validated(values: Mapping[str, Any], variant: Variant) -> dict[str, Any]:
     """Return a run's parameters after the checks of its first step; raise ConfigError."""
-    resolve(variant.with_form(values))
+    if variant.is_configured:
+        resolve(variant.with_form(values))
+    else:
+        FORMS[variant.pipeline].from_mapping(values)
 
     problems = [
         f"{name}={shown(value)} is not UTF-8, as KFP's parameters are: rename the file or folder,"
@@ -134,22 +158,31 @@ def is_utf8(text: str) -> bool:
 
 
 def sources_of(values: Mapping[str, Any], variant: Variant) -> list[str]:
-    """Return where a run's images are: folders, files, or s3:// addresses; raise ConfigError."""
+    """Return where a run's images are: folders, files, or s3:// addresses; raise ConfigError.
+
+    None of a pipeline without `configure`.
+    """
+    if not variant.is_configured:
+        return []
     ingest = cast(IngestConfig, resolve(variant.with_form(values))["ingest_dataset"])
     return [source.data for source in ingest.sources()]
 
 
-def _as_form(given: Mapping[str, Any]) -> dict[str, Any]:
+def _as_form(given: Mapping[str, Any], variant: Variant) -> dict[str, Any]:
     """Return fields of the form as text, everything else as overrides.
 
-    A name that is both a field of the form and an option of a phase means the field.
+    A name that is both a field of the form and an option of a phase means the field. A form without
+    overrides is returned as it is.
     """
+    if not variant.is_configured:
+        return dict(given)
+
     values: dict[str, Any] = {}
     overrides: dict[str, Any] = {}
     for key, value in given.items():
         if key == "overrides" and isinstance(value, Mapping):
             overrides |= value
-        elif key in FORM:
+        elif key in RunForm.__dataclass_fields__:
             values[key] = value if isinstance(value, str) else json.dumps(value)
         else:
             overrides[key] = value
@@ -166,11 +199,12 @@ def _read_file(file: Path) -> dict[str, Any]:
     return document
 
 
-def _parse(key: str, text: str) -> Any:
-    if key in FORM and key != "overrides":
+def _parse(key: str, text: str, variant: Variant) -> Any:
+    form = FORMS[variant.pipeline]
+    if form is RunForm and key in form.__dataclass_fields__ and key != "overrides":
         return text
 
-    hint = _hint(key)
+    hint = _hint(key) if form is RunForm else typing.get_type_hints(form).get(key)
     if hint is str:
         return text
 

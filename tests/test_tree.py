@@ -64,6 +64,7 @@ COVERED: dict[str, str] = {
     "pipelines/preflight/test_preflight.py": "findings namespace places target",
     "pipelines/smoke/test_backend.py": "cleanup runner waiting",
     "pipelines/test_phase_pages.py": "documents",
+    "pipelines/test_catalog.py": "names kubeflow/options",
     "pipelines/test_stage1.py": "package",
     "pipelines/upload_data/test_upload_data.py": "digests location selection transfer",
 }

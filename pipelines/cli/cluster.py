@@ -65,6 +65,7 @@ def doctor(
     ] = "",
 ) -> None:
     """Check whether a cluster has what a run needs."""
+    from pipelines.catalog import images_of
     from pipelines.doctor import Status, Where, run_checks
 
     where = Where(
@@ -76,9 +77,11 @@ def doctor(
         store_endpoint=store_endpoint,
     )
 
+    profile = resources.load()
+    images = images_of(profile, graph.variant_of(api))
     counts, forbidden = dict.fromkeys(Status, 0), False
 
-    for finding in run_checks(where, resources.load(), _images(graph, resources.registry)):
+    for finding in run_checks(where, profile, images):
         counts[finding.status] += 1
         forbidden = forbidden or "may not look" in finding.found
         print(_shown(finding), flush=True)
@@ -172,19 +175,3 @@ def _shown(finding: "Finding") -> str:
     if not finding.advice:
         return line
     return f"{line}\n{'':{_STATUS_WIDTH + _CHECK_WIDTH}}-> {finding.advice}"
-
-
-def _images(graph: GraphOptions, registry: str) -> tuple[str, ...]:
-    """Return references of the images of the graph that the options ask for."""
-    from pipelines.images import pipeline_images
-    from pipelines.sources import registry_of
-
-    variant = graph.variant()
-    left_out = set()
-    if variant.pretrain == "none":
-        left_out.add("pretrain_explora")
-    if not variant.modes:
-        left_out.add("compare_adaptations")
-    images = pipeline_images(registry_of(registry))
-
-    return tuple(image.reference for image in images if image.phase not in left_out)

@@ -10,7 +10,8 @@ from components.shared.contracts.artifacts import read_manifest
 from components.shared.contracts.errors import ConfigError
 from pipelines.cli.declare import LOCAL, verb
 from pipelines.cli.help import Verb
-from pipelines.cli.options import GraphOptions, ParameterOptions
+from pipelines.cli.options import GraphOptions, ParameterOptions, PipelineKey
+from pipelines.names import STAGE1
 
 if TYPE_CHECKING:
     from pipelines.local.store import LocalStore
@@ -37,6 +38,7 @@ example:
 def run(
     parameters: ParameterOptions,
     graph: GraphOptions,
+    pipeline: PipelineKey = STAGE1,
     demo: Annotated[
         bool, typer.Option("--demo", help="Use generated scenes and a small random backbone.")
     ] = False,
@@ -63,7 +65,7 @@ def run(
     from pipelines.local.output import check_output
     from pipelines.parameters import sources_of
 
-    variant = graph.variant()
+    variant = graph.variant(pipeline)
     check_output(output)
     values = _values(parameters, variant, output if demo else None)
     check_output(output, sources_of(values, variant))

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 import typer
 
 from components.shared.contracts.environment import Variable
+from pipelines.kubeflow.options import ApiOptions
+from pipelines.names import PIPELINES, key_of
 from pipelines.sources import DEFAULT_REGISTRY
 
 if TYPE_CHECKING:
@@ -34,6 +36,11 @@ Registry = Annotated[
             f" {DEFAULT_REGISTRY}."
         ),
     ),
+]
+
+PipelineKey = Annotated[
+    str,
+    typer.Option("--pipeline", metavar="NAME", help=f"The pipeline: {', '.join(PIPELINES)}."),
 ]
 
 
@@ -93,11 +100,22 @@ class GraphOptions:
         default=1,
     )
 
-    def variant(self) -> "Variant":
-        """Return the graph that the options ask for. Raises ConfigError."""
+    def variant(self, pipeline: str) -> "Variant":
+        """Return the graph that the options ask for.
+
+        Args:
+            pipeline: key of the pipeline in `names.PIPELINES`.
+
+        Raises:
+            ConfigError: an option is invalid, or there is no such pipeline.
+        """
         from pipelines.parameters import parse_variant
 
-        return parse_variant(self.pretrain, self.modes, self.ingest_parts)
+        return parse_variant(self.pretrain, self.modes, self.ingest_parts, pipeline)
+
+    def variant_of(self, api: ApiOptions) -> "Variant":
+        """Return the graph that the options ask for, of the pipeline that `api` names."""
+        return self.variant(key_of(api.pipeline))
 
 
 @dataclass(frozen=True, kw_only=True)

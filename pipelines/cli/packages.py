@@ -10,9 +10,10 @@ import typer
 from components.shared.contracts.environment import Variable
 from components.shared.contracts.listing import first_of
 from pipelines.cli.declare import PACKAGES, verb
-from pipelines.cli.options import DryRun, GraphOptions, Registry, ResourceOptions
+from pipelines.cli.options import DryRun, GraphOptions, PipelineKey, Registry, ResourceOptions
 from pipelines.exit_codes import INTERRUPTED
 from pipelines.kubeflow.options import ApiOptions, StoreOptions
+from pipelines.names import STAGE1
 
 app = typer.Typer()
 
@@ -98,9 +99,16 @@ def images(
 def compile_(
     resources: ResourceOptions,
     graph: GraphOptions,
+    pipeline: PipelineKey = STAGE1,
     output: Annotated[
-        Path, typer.Option("--output", metavar="FILE", help="The file to write.")
-    ] = Path("build/stage1.yaml"),
+        Path | None,
+        typer.Option(
+            "--output",
+            metavar="FILE",
+            help="The file to write.",
+            show_default="build/ and the pipeline's name",
+        ),
+    ] = None,
 ) -> None:
     """Write the pipeline spec for Kubeflow (YAML)."""
     import yaml
@@ -108,7 +116,8 @@ def compile_(
     from pipelines.graph import critical_path, steps_of
     from pipelines.package import write_package
 
-    version = write_package(output, resources.load(), graph.variant())
+    output = output or Path("build", f"{pipeline}.yaml")
+    version = write_package(output, resources.load(), graph.variant(pipeline))
     print(f"wrote {output} ({version})")
 
     spec = next(yaml.safe_load_all(output.read_text(encoding="utf-8")))
@@ -122,13 +131,15 @@ def compile_(
 
 
 @verb(app, "train-jobs", PACKAGES, notes=_TRAIN_JOBS_NOTES)
-def train_jobs(resources: ResourceOptions, graph: GraphOptions) -> None:
+def train_jobs(
+    resources: ResourceOptions, graph: GraphOptions, pipeline: PipelineKey = STAGE1
+) -> None:
     """Print the TrainJobs of a profile with several nodes (YAML)."""
     import yaml
 
     from pipelines.train_job import shown_train_jobs
 
-    jobs = shown_train_jobs(resources.load(), graph.variant())
+    jobs = shown_train_jobs(resources.load(), graph.variant(pipeline))
     print(yaml.safe_dump_all(jobs, sort_keys=False), end="")
 
 
@@ -140,7 +151,7 @@ def upload(
     from pipelines.kubeflow.cluster import connect
     from pipelines.package import package_named
 
-    file, version = package_named(api.pipeline, resources.load(), graph.variant())
+    file, version = package_named(api.pipeline, resources.load(), graph.variant_of(api))
     if dry_run:
         show({"pipeline": api.pipeline, "version": version})
         return

@@ -11,6 +11,7 @@ from pipelines.kubeflow.options import ApiOptions, StoreOptions
 if TYPE_CHECKING:
     from pipelines.kubeflow.cluster import Cluster
     from pipelines.kubeflow.run_store import RunStore
+    from pipelines.parameters import Variant
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,6 +25,11 @@ class Submission:
     resources: ResourceOptions
     run: RunOptions
 
+    @property
+    def variant(self) -> "Variant":
+        """The graph that is sent. Raises ConfigError."""
+        return self.graph.variant_of(self.api)
+
     def values(self, demo: "RunStore | None" = None) -> dict[str, Any]:
         """Return the run's parameters; `demo` is the store that holds the demo, if any.
 
@@ -32,7 +38,7 @@ class Submission:
         from pipelines.parameters import validated
         from pipelines.preflight import check_places
 
-        variant = self.graph.variant()
+        variant = self.variant
         values = self.parameters.read(variant)
 
         if demo is not None:
@@ -41,7 +47,7 @@ class Submission:
             values = validated(demo_values(demo.bucket) | values, variant)
 
         for key in ("data", "backbone"):
-            if not values.get(key):
+            if key in variant.form and not values.get(key):
                 raise ConfigError(
                     f"{key} is not set; add --param {key}=..., or set it in the file of --params"
                 )
@@ -54,7 +60,7 @@ class Submission:
         """Compile the pipeline; return the file and the version's name."""
         from pipelines.package import package_named
 
-        return package_named(self.api.pipeline, self.resources.load(), self.graph.variant())
+        return package_named(self.api.pipeline, self.resources.load(), self.variant)
 
     def check_target(self, cluster: "Cluster", values: dict[str, Any]) -> None:
         """End the process if a run would fail for a reason that can be seen from here."""
@@ -63,7 +69,7 @@ class Submission:
         check_target(
             self.store,
             values,
-            self.graph.variant(),
+            self.variant,
             self.resources.load(),
             cluster.mode,
             service_account=self.run.service_account,

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import ClassVar
 
 from components.shared.contracts.environment import Variable
-from pipelines.names import PIPELINE
+from pipelines.names import PIPELINES, STAGE1, name_in_kubeflow
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,8 +39,19 @@ class ApiOptions:
         metadata={"metavar": "PEM", "help": "Certificate authority of an https host."},
     )
     pipeline: str = field(
-        default=PIPELINE, metadata={"metavar": "NAME", "help": "Name of the pipeline in Kubeflow."}
+        default=STAGE1,
+        metadata={
+            "metavar": "NAME",
+            "help": (
+                f"The pipeline: {', '.join(PIPELINES)}, or the name in Kubeflow of a {STAGE1} of"
+                " one's own."
+            ),
+        },
     )
+
+    def __post_init__(self) -> None:
+        """The pipeline's name is that in Kubeflow from here on."""
+        object.__setattr__(self, "pipeline", name_in_kubeflow(self.pipeline))
 
 
 @dataclass(frozen=True, kw_only=True)

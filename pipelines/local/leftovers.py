@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from pipelines.local.cache import cache_folder
-from pipelines.names import PIPELINE
+from pipelines.names import PIPELINES
 from pipelines.ownership import inheriting
 
 # Beside the outputs of a step, as contracts.artifacts names them.
@@ -23,7 +23,7 @@ _HALF_ENTRY, _HALF_ENTRY_SECONDS = ".kfp_cache_*.tmp", 3600.0
 def remove_leftovers(output: Path) -> list[Path]:
     """Remove what killed runs have left below `output`; return what is removed."""
     removed = []
-    for run in sorted(output.glob(f"{PIPELINE}-*")):
+    for run in sorted(run for name in PIPELINES.values() for run in output.glob(f"{name}-*")):
         with inheriting(run) as is_left:
             for found in _staging(run) if is_left else ():
                 _remove(found)

@@ -16,6 +16,7 @@ from components.configure.attempts import with_attempts
 from components.configure.config import ConfigureConfig
 from components.configure.step import configured
 from components.shared.data.attempts import expected_attempt
+from pipelines.catalog import pipeline_of
 from pipelines.graph import order_of
 from pipelines.kfp_private import (
     IOStore,
@@ -29,7 +30,6 @@ from pipelines.local.run import recording
 from pipelines.names import CONFIGURE
 from pipelines.parameters import Variant
 from pipelines.resources import LOCAL
-from pipelines.stage1 import stage1
 
 _INGEST = "ingest_dataset"
 _UNSEEN = "of data that no run has read"
@@ -52,7 +52,7 @@ def plan(
 
     With `data_are_new`, no step that depends on the data is taken from the cache.
     """
-    spec = stage1(LOCAL, variant).pipeline_spec
+    spec = pipeline_of(LOCAL, variant).pipeline_spec
     store = IOStore()
     arguments = OrchestratorUtils.join_user_inputs_and_defaults(
         dict(values), spec.root.input_definitions

@@ -28,15 +28,15 @@ from components.shared.contracts.errors import (
     TransientError,
     one_line,
 )
+from pipelines.catalog import pipeline_of
 from pipelines.local.cache import Cache, cache_folder, damage
 from pipelines.local.command_line import StepEnd, Steps
 from pipelines.local.console import readable_log, without_colours
 from pipelines.local.leftovers import remove_leftovers
-from pipelines.names import PIPELINE
+from pipelines.names import PIPELINES
 from pipelines.ownership import owning, scratch
 from pipelines.parameters import Variant
 from pipelines.resources import LOCAL
-from pipelines.stage1 import stage1
 
 _ROOT = Path(__file__).resolve().parents[2]
 _OF_ARTIFACTS = (ArtifactError.__name__, LeakageViolationError.__name__)
@@ -106,7 +106,7 @@ def _damaged(artifacts: Iterable[Path]) -> dict[Path, str]:
 
 def _run_once(values: Mapping[str, Any], output: Path, variant: Variant) -> list[Path]:
     """Run the pipeline in a folder of its own; return its bundle and its evaluation."""
-    folder = _new_run_folder(output)
+    folder = _new_run_folder(output, PIPELINES[variant.pipeline])
     with scratch("run") as temporary, owning(folder) as owned, readable_log() as printed:
         local.init(
             local.SubprocessRunner(use_venv=False),
@@ -116,7 +116,7 @@ def _run_once(values: Mapping[str, Any], output: Path, variant: Variant) -> list
         steps = Steps(folder, temporary, descriptors=(owned,))
         try:
             with steps.started_here():
-                outputs = stage1(LOCAL, variant)(**values).outputs
+                outputs = pipeline_of(LOCAL, variant)(**values).outputs
         except RuntimeError as error:
             failed = [end for end in steps.ended if end.code != 0]
             if not failed:
@@ -126,10 +126,10 @@ def _run_once(values: Mapping[str, Any], output: Path, variant: Variant) -> list
     return [Path(outputs[name].path) for name in ("bundle", "evaluation")]
 
 
-def _new_run_folder(output: Path) -> Path:
+def _new_run_folder(output: Path, pipeline: str) -> Path:
     """Make a folder that no other run has, named after the pipeline and the time."""
     while True:
-        folder = output / f"{PIPELINE}-{datetime.now():%Y-%m-%d-%H-%M-%S-%f}"
+        folder = output / f"{pipeline}-{datetime.now():%Y-%m-%d-%H-%M-%S-%f}"
         with contextlib.suppress(FileExistsError):
             folder.mkdir()
             return folder

@@ -88,8 +88,11 @@ def check_objects(store: Store, wanted: Sequence[Place]) -> Preflight:
 def places(values: Mapping[str, Any], variant: Variant) -> Iterator[Place]:
     """Yield the places that are set: the data, further sources, the backbone.
 
-    Raises ConfigError.
+    None of a pipeline without `configure`. Raises ConfigError.
     """
+    if not variant.is_configured:
+        return
+
     phases = resolve(variant.with_form(values))
     sources = cast(IngestConfig, phases["ingest_dataset"]).sources()
     for number, source in enumerate(sources):

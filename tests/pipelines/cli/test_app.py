@@ -26,12 +26,12 @@ RESOURCES = {"--profile", "--queue", "--store-secret", "--own-store", "--registr
 RUN = {"--experiment", "--service-account"}
 SENT = API | STORE | PARAMETERS | GRAPH | RESOURCES | RUN | {"--dry-run"}
 OPTIONS = {
-    "run": PARAMETERS | GRAPH | {"--demo", "--output", "--store", "--dry-run"},
+    "run": PARAMETERS | GRAPH | {"--pipeline", "--demo", "--output", "--store", "--dry-run"},
     "parameters": set(),
     "images": {"--build", "--push", "--registry"},
-    "compile": RESOURCES | GRAPH | {"--output"},
+    "compile": RESOURCES | GRAPH | {"--pipeline", "--output"},
     "upload": API | RESOURCES | GRAPH | {"--dry-run"},
-    "train-jobs": RESOURCES | GRAPH,
+    "train-jobs": RESOURCES | GRAPH | {"--pipeline"},
     "upload-data": API | STORE | {"--delete"},
     "submit": SENT | {"--demo", "--name", "--wait", "--timeout", "--poll"},
     "status": API | STORE | {"--watch", "--json", "--poll"},

@@ -39,7 +39,7 @@ from pipelines.parameters import Variant
 from tests.pipelines.local import small_pipeline
 with (
     mock.patch.object(run, "configured"),
-    mock.patch.object(run, "stage1", lambda *_: small_pipeline.small),
+    mock.patch.object(run, "pipeline_of", lambda *_: small_pipeline.small),
     mock.patch.object(Variant, "with_form"),
 ):
     run.run_local(small_pipeline.values(), Path(sys.argv[1]), Variant())
@@ -103,7 +103,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Finished:
 def small(monkeypatch: pytest.MonkeyPatch) -> None:
     """Runs are of two real steps in the place of stage 1, whose form is not read."""
     monkeypatch.setattr(run, "configured", lambda values: values)
-    monkeypatch.setattr(run, "stage1", lambda *_: small_pipeline.small)
+    monkeypatch.setattr(run, "pipeline_of", lambda *_: small_pipeline.small)
     monkeypatch.setattr(Variant, "with_form", lambda *_: None)
 
 

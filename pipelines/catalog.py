@@ -1,0 +1,22 @@
+"""The graph of each pipeline of the project, by its key in `names.PIPELINES`."""
+
+from collections.abc import Callable
+from typing import Any
+
+from pipelines.names import STAGE1
+from pipelines.parameters import Variant
+from pipelines.resources import Profile
+from pipelines.stage1 import stage1
+
+_GRAPHS: dict[str, Callable[[Profile, Variant], Any]] = {STAGE1: stage1}
+
+
+def pipeline_of(profile: Profile, variant: Variant) -> Any:
+    """Return the pipeline that `variant` names, as a KFP graph component."""
+    return _GRAPHS[variant.pipeline](profile, variant)
+
+
+def images_of(profile: Profile, variant: Variant) -> tuple[str, ...]:
+    """Return the references of the images that the steps of a pipeline run in, sorted."""
+    executors = pipeline_of(profile, variant).pipeline_spec.deployment_spec["executors"]
+    return tuple(sorted({str(entry["container"]["image"]) for entry in executors.values()}))
