@@ -36,7 +36,7 @@ COVERED: dict[str, str] = {
     "components/shared/models/test_adapters.py": "experimental/doran",
     "components/shared/policies/test_policy_artifact.py": "targets",
     "components/shared/storage/test_faults.py": "retry",
-    "components/shared/storage/test_registry.py": "artifacts",
+    "components/shared/storage/registry/test_bundle_registry.py": "documents folder",
     "components/shared/training/checkpoint/test_remote.py": "files uploads writer",
     "components/shared/training/launch/test_torchrun.py": "agent",
     "components/shared/training/loop/test_teacher.py": "state task",

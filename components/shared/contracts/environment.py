@@ -91,6 +91,14 @@ class Variable(StrEnum):
         "splits are not recorded; local runs: .lineages in the folder of the runs",
     )
 
+    # The registry.
+    BUNDLE_REGISTRY = (
+        "STREETVISION_BUNDLE_REGISTRY",
+        "Registry of bundles and of decisions on the champion, s3://bucket/prefix.",
+        "the step that promotes; commands that read or change the registry",
+        "none; commands take --bundle-registry",
+    )
+
     # Computation.
     DEVICE = (
         "STREETVISION_DEVICE",

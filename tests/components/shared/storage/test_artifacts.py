@@ -1,24 +1,21 @@
-"""Artifacts and bundles in the store."""
+"""Artifacts in the store."""
 
 import json
-import os
 from pathlib import Path
 
 import pytest
 
 from components.shared.contracts import artifacts
-from components.shared.contracts.artifacts import sha256_file, verify_dir, writing
+from components.shared.contracts.artifacts import sha256_file, writing
 from components.shared.contracts.config import Config
 from components.shared.contracts.errors import ArtifactError
-from components.shared.storage import BundleRegistry, Store, StoreSettings
+from components.shared.storage import Store, StoreSettings
 from components.shared.storage.artifacts import download_artifact, upload_artifact
 from components.shared.storage.errors import (
     DigestMismatchError,
     ObjectNotFoundError,
-    StoreConflictError,
-    StoreRefusedError,
 )
-from tests.modes import modes
+from components.shared.storage.registry import BundleRegistry
 from tests.resigned import signed
 
 
@@ -40,18 +37,6 @@ def _put(store: Store, bucket: str, key: str, file: Path, data: bytes) -> None:
     store.put(bucket, key, file)
 
 
-def test_a_bundle_comes_back_as_it_went(store: Store, bucket: str, tmp_path: Path) -> None:
-    registry = BundleRegistry(store, bucket, "registry")
-    digest = registry.put_bundle(_bundle(tmp_path / "up", "weights"))
-    assert registry.put_bundle(tmp_path / "up") == digest
-    before = os.umask(0o077)
-    registry.get_bundle(digest, tmp_path / "down")
-    os.umask(before)
-    assert modes(tmp_path / "down") == modes(tmp_path / "up")
-    assert verify_dir(tmp_path / "down", "Bundle") == verify_dir(tmp_path / "up", "Bundle")
-    assert registry.put_bundle(_bundle(tmp_path / "other", "other")) != digest
-
-
 def test_every_object_of_an_artifact_has_its_sha256(
     store: Store, bucket: str, tmp_path: Path
 ) -> None:
@@ -61,42 +46,6 @@ def test_every_object_of_an_artifact_has_its_sha256(
     assert sorted(names) == ["bundle.json", "manifest.json", "model/weights.bin"]
     for name in names:
         assert store.metadata(bucket, f"{prefix}/{name}")["sha256"] == sha256_file(bundle / name)
-
-
-def test_a_pointer_of_any_length_is_refused_by_its_size(
-    store: Store, bucket: str, tmp_path: Path
-) -> None:
-    registry = BundleRegistry(store, bucket)
-    _put(store, bucket, "champion.json", tmp_path / "x", b" " * 2_000_000)
-    with pytest.raises(StoreRefusedError, match="has 2,000,000 bytes, more than the 1,048,576"):
-        registry.champion()
-
-
-def test_champion_moves_only_from_the_one_that_was_seen(
-    store: Store, bucket: str, tmp_path: Path
-) -> None:
-    registry = BundleRegistry(store, bucket)
-    first, second = (registry.put_bundle(_bundle(tmp_path / name, name)) for name in ("a", "b"))
-    assert registry.champion() is None
-    old = registry.promote(first, over=None)
-    assert registry.champion() == old
-    new = registry.promote(second, over=old)
-    assert registry.champion() == new
-    assert (new.digest, new.previous) == (second, first)
-    for stale in (None, old):
-        with pytest.raises(StoreConflictError, match=r"champion\.json"):
-            registry.promote(first, over=stale)
-
-
-def test_an_unfinished_upload_does_not_exist(store: Store, bucket: str, tmp_path: Path) -> None:
-    registry = BundleRegistry(store, bucket)
-    digest = registry.put_bundle(_bundle(tmp_path / "up", "weights"))
-    store.delete(bucket, f"bundles/{digest}/manifest.json")
-    with pytest.raises(ObjectNotFoundError):
-        registry.get_bundle(digest, tmp_path / "down")
-    with pytest.raises(ObjectNotFoundError, match="bundles/"):
-        registry.promote(digest, over=None)
-    assert not (tmp_path / "down").exists()
 
 
 def test_a_changed_or_missing_file_is_refused_and_nothing_is_left(
@@ -139,17 +88,6 @@ def test_a_file_that_is_not_what_its_manifest_says_is_not_sent(
         upload_artifact(store, bundle, bucket, "p", kind="Bundle")
 
 
-def test_a_bundle_under_another_digest_is_refused(
-    store: Store, bucket: str, tmp_path: Path
-) -> None:
-    registry = BundleRegistry(store, bucket)
-    upload_artifact(
-        store, _bundle(tmp_path / "up", "weights"), bucket, f"bundles/{'0' * 64}", kind="Bundle"
-    )
-    with pytest.raises(ArtifactError, match="000000000000"):
-        registry.get_bundle("0" * 64, tmp_path / "down")
-
-
 @pytest.mark.parametrize("name", ["../evil", "/etc/evil", "a/../../evil", "..\\evil", ""])
 def test_a_manifest_cannot_write_outside(
     store: Store, bucket: str, tmp_path: Path, name: str
@@ -167,6 +105,3 @@ def test_garbage_is_named(store: Store, bucket: str, tmp_path: Path, data: bytes
     _put(store, bucket, "p/manifest.json", tmp_path / "m", data)
     with pytest.raises(ArtifactError, match=r"p/manifest\.json: "):
         download_artifact(store, bucket, "p", tmp_path / "down", kind="Bundle")
-    _put(store, bucket, "champion.json", tmp_path / "m", data)
-    with pytest.raises(ArtifactError, match=r"champion\.json: "):
-        BundleRegistry(store, bucket).champion()

@@ -1,0 +1,1 @@
+"""Tests of the registry of bundles against a real S3 server."""
