@@ -13,12 +13,12 @@ from components.evaluate.config import EvaluateConfig
 from components.evaluate.inputs import EvaluationInputs
 from components.evaluate.policies import PolicyResults
 from components.evaluate.report.per_class import COLUMNS, ClassResult
-from components.evaluate.report.predictions import question
 from components.evaluate.report.report import HardExample, PolicyResult, ReportData, render
 from components.evaluate.report.scorecard import Entry
 from components.shared.contracts.artifacts import write_json
 from components.shared.contracts.outcomes import BINARY
 from components.shared.contracts.tables import write_table
+from components.shared.policies.predictions import question
 
 REPORT = "report.html"
 

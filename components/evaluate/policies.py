@@ -15,11 +15,11 @@ from components.evaluate.report.guarantees import (
 )
 from components.evaluate.report.per_class import measure_classes
 from components.evaluate.report.plots import Band
-from components.evaluate.report.predictions import Predictions
 from components.evaluate.report.report import PolicyResult
 from components.evaluate.report.robustness import Robustness, measure_robustness
 from components.evaluate.report.scorecard import measure
 from components.shared.policies.policy import SelectivePolicy, softmax_policy
+from components.shared.policies.predictions import Predictions
 from components.shared.stats.miscalibration import calibration_p_value
 from components.shared.stats.risk_coverage import risk_band
 
@@ -144,18 +144,8 @@ def _evaluate(
 def predict(fitted: FittedPolicy) -> Predictions:
     """Return the predictions of a policy on its logits."""
     logits, policy = fitted.logits, fitted.policy
-    is_binary = policy.outcomes.positive is not None
-    return Predictions(
-        outcomes=policy.outcomes,
-        truth=logits.truth(policy.outcomes),
-        decision=policy.decision(logits.logits),
-        probabilities=policy.probabilities(logits.logits),
-        margin=policy.margin(logits.logits) if is_binary else None,
-        confidence=policy.confidence(logits.logits, logits.gate),
-        groups=logits.groups,
-        answered=policy.answers(logits.logits, logits.gate),
-        answer_sets=policy.answer_sets(logits.logits),
-    )
+    truth = logits.truth(policy.outcomes)
+    return Predictions.of(policy, truth, logits.groups, logits.logits, logits.gate)
 
 
 def _band(config: EvaluateConfig, predictions: Predictions) -> Band | None:

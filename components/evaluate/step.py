@@ -10,11 +10,11 @@ from components.evaluate.inputs import check_inputs, read_inputs
 from components.evaluate.outputs import REPORT, write_evaluation
 from components.evaluate.policies import PolicyResults, evaluate_policies
 from components.evaluate.report.plots import thinned
-from components.evaluate.report.predictions import Predictions
 from components.shared.contracts.artifact_kinds import Kind
 from components.shared.contracts.artifacts import writing
 from components.shared.contracts.listing import say
 from components.shared.contracts.step import InputDir, OutputDir, OutputFile, main
+from components.shared.policies.predictions import Predictions
 from components.shared.stats import metrics
 
 _MAX_ROC_POINTS = 200  # drawn by the KFP UI without delay

@@ -13,10 +13,10 @@ from functools import partial
 
 import numpy as np
 
-from components.evaluate.report.predictions import Predictions
 from components.evaluate.report.scorecard import LOSSES, metrics_of
 from components.evaluate.targets import Targets
 from components.shared.contracts.outcomes import BINARY, Outcomes
+from components.shared.policies.predictions import Predictions
 from components.shared.stats import metrics, risk_coverage
 from components.shared.stats.bootstrap import (
     Statistic,

@@ -14,10 +14,10 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
-from components.evaluate.report.predictions import Predictions
 from components.evaluate.report.scorecard import Entry, entries, metrics_of, per_group
 from components.evaluate.targets import Targets
 from components.shared.policies.policy import SelectivePolicy
+from components.shared.policies.predictions import Predictions
 from components.shared.policies.targets import ALL_ANSWERS
 from components.shared.stats.bootstrap import Interval, Statistic, membership, paired_difference
 from components.shared.stats.jackknife import Scale

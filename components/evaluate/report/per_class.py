@@ -6,8 +6,8 @@ from functools import partial
 
 import numpy as np
 
-from components.evaluate.report.predictions import Predictions
 from components.evaluate.report.scorecard import Entry, entries, fraction
+from components.shared.policies.predictions import Predictions
 from components.shared.stats import calibration_error, metrics
 from components.shared.stats.bootstrap import Statistic
 from components.shared.stats.jackknife import Scale

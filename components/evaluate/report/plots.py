@@ -13,7 +13,7 @@ from xml.etree import ElementTree
 
 import numpy as np
 
-from components.evaluate.report.predictions import Predictions
+from components.shared.policies.predictions import Predictions
 from components.shared.stats import calibration_error, metrics
 from components.shared.stats.metrics import Floats, Integers
 from components.shared.stats.risk_coverage import risk_coverage_curve

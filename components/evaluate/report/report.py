@@ -18,13 +18,13 @@ from components.evaluate.report import plots
 from components.evaluate.report.early_exit_report import EarlyExitResult
 from components.evaluate.report.guarantees import PER_GROUP, Guarantee, PolicyComparison
 from components.evaluate.report.per_class import COLUMNS, ClassResult
-from components.evaluate.report.predictions import Predictions, question
 from components.evaluate.report.robustness import Robustness
 from components.evaluate.report.scorecard import Entry, metric_groups, metrics_of
 from components.evaluate.targets import Targets
 from components.shared.contracts.artifacts import Manifest
 from components.shared.contracts.outcomes import BINARY, MULTICLASS
 from components.shared.policies.policy import Policy, ScrcPolicy
+from components.shared.policies.predictions import Predictions, question
 from components.shared.stats import jackknife, multiclass
 from components.shared.stats.bootstrap import Interval
 from components.shared.stats.metrics import Integers

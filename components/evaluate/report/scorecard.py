@@ -11,9 +11,9 @@ from typing import NotRequired, TypedDict
 
 import numpy as np
 
-from components.evaluate.report.predictions import Predictions
 from components.evaluate.targets import Targets
 from components.shared.contracts.outcomes import BINARY, MULTICLASS
+from components.shared.policies.predictions import Predictions
 from components.shared.stats import calibration_error, metrics, multiclass, risk_coverage
 from components.shared.stats.bootstrap import Interval, Statistic, intervals, membership
 from components.shared.stats.jackknife import Scale

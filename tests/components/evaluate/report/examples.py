@@ -5,7 +5,6 @@ import numpy as np
 from components.evaluate.inputs import FittedPolicy
 from components.evaluate.policies import predict
 from components.evaluate.report.per_class import measure_classes
-from components.evaluate.report.predictions import Predictions
 from components.evaluate.report.report import HardExample, PolicyResult, ReportData
 from components.evaluate.report.scorecard import measure
 from components.evaluate.targets import Targets
@@ -14,6 +13,7 @@ from components.shared.contracts.outcomes import Outcomes
 from components.shared.data.val_test_images import encode_thumbnail
 from components.shared.policies.logits import Logits
 from components.shared.policies.policy import Policy, argmax_policy, softmax_policy
+from components.shared.policies.predictions import Predictions
 from components.shared.stats.miscalibration import calibration_p_value
 
 TARGETS = Targets(0.95, 0.05)

@@ -13,9 +13,9 @@ from components.evaluate.report.guarantees import (
     compare_to_confidence,
     measure_guarantees,
 )
-from components.evaluate.report.predictions import Predictions
 from components.shared.contracts.outcomes import Outcomes
 from components.shared.policies.policy import ScrcPolicy
+from components.shared.policies.predictions import Predictions
 from components.shared.policies.targets import ALL_ANSWERS
 from components.shared.stats.risk_coverage import augrc
 from tests.components.evaluate.report.examples import (

@@ -1,11 +1,14 @@
-"""Predictions of one policy on VAL_TEST, the common ground of metrics, tables and plots."""
+"""Predictions of one policy on VAL_TEST, the common ground of metrics, tables and comparisons."""
 
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Self
 
 import numpy as np
 
+from components.shared.calibration.calibrator import LogitArray
 from components.shared.contracts.outcomes import Outcomes
+from components.shared.policies.policy import Policy
 from components.shared.stats import calibration_error
 from components.shared.stats.metrics import Bools, Floats, Integers
 
@@ -37,6 +40,37 @@ class Predictions:
     groups: tuple[str, ...]
     answered: Bools
     answer_sets: Bools
+
+    @classmethod
+    def of(
+        cls,
+        policy: Policy,
+        truth: Integers,
+        groups: tuple[str, ...],
+        logits: LogitArray,
+        gate: LogitArray | None = None,
+    ) -> Self:
+        """Return what a policy decides.
+
+        Args:
+            policy: the policy.
+            truth: (N,) int64, number of the true outcome.
+            groups: N group names.
+            logits: (N, C), before the policy's calibrator.
+            gate: (N,) raw gate scores, for a policy that needs them.
+        """
+        is_binary = policy.outcomes.positive is not None
+        return cls(
+            outcomes=policy.outcomes,
+            truth=truth,
+            decision=policy.decision(logits),
+            probabilities=policy.probabilities(logits),
+            margin=policy.margin(logits) if is_binary else None,
+            confidence=policy.confidence(logits, gate),
+            groups=groups,
+            answered=policy.answers(logits, gate),
+            answer_sets=policy.answer_sets(logits),
+        )
 
     @property
     def n_outcomes(self) -> int:

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from components.evaluate.report.predictions import question
 from components.shared.contracts.outcomes import Outcomes
+from components.shared.policies.predictions import question
 from components.shared.stats import calibration_error, metrics
 from tests.components.evaluate.report.examples import class_predictions, predictions
 
