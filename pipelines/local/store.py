@@ -12,7 +12,8 @@ from pathlib import Path
 
 from components.shared.contracts.environment import Variable
 from components.shared.contracts.listing import first_of
-from components.shared.storage import BundleRegistry, Store
+from components.shared.storage import Store
+from components.shared.storage.registry import BundleRegistry
 from pipelines.local.embedded_store import embedded_store
 from pipelines.upload_data.selection import LocalFile, files_below, links_out
 from pipelines.upload_data.transfer import holds, transfer
