@@ -22,8 +22,10 @@ COVERED: dict[str, str] = {
     "components/extract_features/test_step.py": "extract",
     "components/fit_threshold/test_step.py": "sweep_outputs",
     "components/import_backbone/test_step.py": "backbone_sources",
-    "components/ingest_dataset/test_step.py": "check grouping label_report parallel",
-    "components/ingest_dataset/sources/test_sources.py": "csv_source files open parquet_source",
+    "components/ingest_dataset/test_step.py": "check grouping label_report ../shared/data/parallel",
+    "components/ingest_dataset/sources/test_sources.py": (
+        "csv_source open parquet_source ../../shared/data/files"
+    ),
     "components/ingest_dataset/sources/test_labels.py": "records",
     "components/predict_logits/test_step.py": "predict",
     "components/split_dataset/test_step.py": "needs record",

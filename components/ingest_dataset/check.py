@@ -9,15 +9,15 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from components.ingest_dataset import duplicates
 from components.ingest_dataset.chunks import Chunk, ChunkFolder, Description, rows_of_chunk
 from components.ingest_dataset.config import PartConfig
-from components.ingest_dataset.parallel import ordered_map
 from components.ingest_dataset.sources.labels import Labelling
 from components.ingest_dataset.sources.records import Record, Source
 from components.shared.contracts.listing import printable, say
 from components.shared.contracts.progress import progress
+from components.shared.data import duplicates
 from components.shared.data.decode import ImageRejectedError, decode_resized, without_warnings
+from components.shared.data.parallel import ordered_map
 
 Pixels = npt.NDArray[np.uint8]
 

@@ -5,9 +5,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from components.ingest_dataset import duplicates
 from components.ingest_dataset.check import Checked
 from components.ingest_dataset.chunks import Description
+from components.shared.data import duplicates
 
 
 @dataclass(frozen=True)

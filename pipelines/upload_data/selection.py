@@ -11,10 +11,11 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from components.ingest_dataset.sources.layout import LABELS, PARQUET, Layout, layout_of
+from components.ingest_dataset.sources.layout import LABELS, Layout, layout_of
 from components.shared.contracts.errors import DataError
 from components.shared.contracts.listing import first_of
 from components.shared.contracts.regular_files import check_regular
+from components.shared.data.files import PARQUET
 
 CONFIG, SAFETENSORS, INDEX_SUFFIX = "config.json", ".safetensors", ".safetensors.index.json"
 PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle", ".h5", ".msgpack")

@@ -16,8 +16,8 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from components.ingest_dataset.parallel import ordered_map
 from components.shared.data.decode import decode_resized
+from components.shared.data.parallel import ordered_map
 from tests.bench.measure import Result, interleaved
 from tests.bench.photographs import LARGE, photographs
 

@@ -7,7 +7,7 @@ and population count. Both must find the same pairs.
 import numpy as np
 
 from components.ingest_dataset.config import IngestConfig
-from components.ingest_dataset.duplicates import Hashes, Pairs, near_pairs
+from components.shared.data.duplicates import Hashes, Pairs, near_pairs
 from tests.bench.measure import Result, interleaved
 
 _N_HASHES, _N_NEAR = 20_000, 500

@@ -14,8 +14,8 @@ from PIL import Image
 from torch.nn import functional as F
 from transformers import BitImageProcessor, Dinov2Config, Dinov2Model
 
-from components.ingest_dataset.parallel import ordered_map
 from components.shared.data.decode import decode_resized
+from components.shared.data.parallel import ordered_map
 from components.shared.models.backbone import patch_and_cls
 from components.shared.models.classifier import normalise
 from components.shared.vision.classifier_spec import ClassifierSpec

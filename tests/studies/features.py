@@ -15,7 +15,6 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from components.ingest_dataset.parallel import ordered_map
 from components.ingest_dataset.sources.config import SourceConfig
 from components.ingest_dataset.sources.labels import label_sources
 from components.ingest_dataset.sources.open import open_source
@@ -24,6 +23,7 @@ from components.shared.contracts.artifacts import sha256_file
 from components.shared.contracts.config import canonical_json
 from components.shared.contracts.progress import progress
 from components.shared.data.decode import decode_resized
+from components.shared.data.parallel import ordered_map
 from components.shared.models.backbone import image_statistics, load_backbone
 from components.shared.models.classifier import Classifier, new_head, normalise
 from components.shared.vision.classifier_spec import ClassifierSpec

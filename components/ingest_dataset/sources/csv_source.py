@@ -7,7 +7,6 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import PurePosixPath
 
 from components.ingest_dataset.sources.config import EXCLUDE, SourceConfig
-from components.ingest_dataset.sources.files import Files
 from components.ingest_dataset.sources.labels import need_columns
 from components.ingest_dataset.sources.records import (
     WHOLE,
@@ -22,6 +21,7 @@ from components.shared.contracts.errors import DataError
 from components.shared.contracts.listing import first_of, say, shown
 from components.shared.contracts.tables import numbered_rows
 from components.shared.data.decode import ImageRejectedError
+from components.shared.data.files import Files
 
 
 def open_csv(config: SourceConfig, files: Files) -> Source:

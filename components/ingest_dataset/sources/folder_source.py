@@ -8,7 +8,6 @@ from collections.abc import Iterable, Iterator
 from pathlib import PurePosixPath
 
 from components.ingest_dataset.sources.config import EXCLUDE, SourceConfig
-from components.ingest_dataset.sources.files import Files
 from components.ingest_dataset.sources.labels import need_columns
 from components.ingest_dataset.sources.layout import Found
 from components.ingest_dataset.sources.records import (
@@ -22,6 +21,7 @@ from components.ingest_dataset.sources.records import (
 )
 from components.shared.contracts.errors import DataError
 from components.shared.contracts.listing import first_of, say
+from components.shared.data.files import Files
 
 
 def open_folders(config: SourceConfig, files: Files, found: Found) -> Source:

@@ -6,25 +6,20 @@ Upload and ingest decide by the same function, from a listing alone.
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from enum import Enum
-from pathlib import PurePosixPath
 
 from components.shared.contracts.errors import DataError
 from components.shared.contracts.listing import first_of
+from components.shared.data.files import PARQUET, is_hidden, is_image
 
-LABELS, PARQUET = "labels.csv", ".parquet"
+LABELS = "labels.csv"
 # Folders that Hugging Face datasets takes for parts of the data, not for classes.
 _PARTS = ("train", "training", "val", "valid", "validation", "dev", "eval", "test", "testing")
-_IMAGES = (
-    *(".bmp", ".gif", ".jfif", ".jpe", ".jpeg", ".jpg", ".pbm", ".pgm", ".png", ".pnm", ".ppm"),
-    *(".avif", ".heic", ".tif", ".tiff", ".webp"),
-)
 # What lies beside images and is none. Everything else in a class's folder is tried as an image:
 # its content decides, and no photograph is left out without a word.
 _BESIDE = (
     *(".csv", ".db", ".html", ".ini", ".json", ".jsonl", ".log", ".md", ".tsv", ".txt", ".xml"),
     *(".yaml", ".yml"),
 )
-_HIDDEN = ("__MACOSX",)
 
 
 class Layout(Enum):
@@ -67,17 +62,17 @@ def layout_of(names: Iterable[str], csv: str = LABELS) -> Found:
     every = sorted(names)
     if csv in every:
         return Found(Layout.CSV, [csv])
-    listed = [name for name in every if not _is_hidden(name)]
+    listed = [name for name in every if not is_hidden(name)]
     parquet = [name for name in listed if name.endswith(PARQUET)]
     if parquet:
         return Found(Layout.PARQUET, parquet)
 
     _refuse_other_tables(listed, csv)
-    folders = {name.rpartition("/")[0] for name in listed if "/" in name and _is_image(name)}
+    folders = {name.rpartition("/")[0] for name in listed if "/" in name and is_image(name)}
     if not folders:
         raise DataError(_nothing(listed, csv))
 
-    loose = [name for name in listed if "/" not in name and _is_image(name)]
+    loose = [name for name in listed if "/" not in name and is_image(name)]
     if loose:
         raise DataError(
             f"{len(loose)} images are in no class's folder ({first_of(loose, most=5)}); move them,"
@@ -136,20 +131,10 @@ def _refuse_other_tables(names: list[str], csv: str) -> None:
 
 def _nothing(names: list[str], csv: str) -> str:
     """Why a folder with these files is no source, and what would be."""
-    flat = [name for name in names if "/" not in name and _is_image(name)]
+    flat = [name for name in names if "/" not in name and is_image(name)]
     found = f" ({len(flat)} images without labels)" if flat else ""
     return (
         f"holds neither {csv} nor Parquet files nor a folder of images per class{found}; list"
         f" path and label of every image in {csv}, name another CSV with csv=..., or sort the"
         " images into one folder per class"
     )
-
-
-def _is_image(name: str) -> bool:
-    return name.lower().endswith(_IMAGES)
-
-
-def _is_hidden(name: str) -> bool:
-    """Return whether a file or one of its folders is hidden, or an object stands for a folder."""
-    parts = PurePosixPath(name).parts
-    return name.endswith("/") or any(part.startswith(".") or part in _HIDDEN for part in parts)

@@ -7,13 +7,13 @@
 
 from components.ingest_dataset.sources.config import SourceConfig
 from components.ingest_dataset.sources.csv_source import open_csv
-from components.ingest_dataset.sources.files import files_at
 from components.ingest_dataset.sources.folder_source import open_folders
 from components.ingest_dataset.sources.layout import Layout, layout_of
 from components.ingest_dataset.sources.parquet_source import open_parquet
 from components.ingest_dataset.sources.records import Source
 from components.shared.contracts.errors import DataError
 from components.shared.contracts.listing import first_of
+from components.shared.data.files import files_at
 
 
 def open_source(config: SourceConfig) -> Source:

@@ -14,7 +14,6 @@ from collections.abc import Iterator
 from typing import Any
 
 from components.ingest_dataset.sources.config import EXCLUDE, SourceConfig
-from components.ingest_dataset.sources.files import Files
 from components.ingest_dataset.sources.labels import need_columns
 from components.ingest_dataset.sources.records import (
     WHOLE,
@@ -30,6 +29,7 @@ from components.shared.contracts.errors import ArtifactError, DataError, one_lin
 from components.shared.contracts.listing import first_of, say
 from components.shared.contracts.tables import MOST_FIELD
 from components.shared.data.decode import ImageRejectedError
+from components.shared.data.files import Files
 
 _IMAGE = "image"
 _BATCH_ROWS = 16  # a photograph has some MB

@@ -11,13 +11,13 @@ from PIL import Image
 
 from components.ingest_dataset.config import IngestConfig
 from components.ingest_dataset.sources.config import SourceConfig
-from components.ingest_dataset.sources.files import files_at
 from components.ingest_dataset.sources.labels import label_sources
 from components.ingest_dataset.sources.open import open_source
 from components.ingest_dataset.sources.records import Record
 from components.ingest_dataset.step import run as ingest
 from components.shared.contracts.errors import ConfigError, DataError
 from components.shared.data.dataset import Dataset
+from components.shared.data.files import files_at
 from components.shared.storage import Store, StoreSettings
 from components.shared.storage.errors import StoreConflictError
 

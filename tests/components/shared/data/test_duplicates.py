@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image, ImageEnhance
 
-from components.ingest_dataset import duplicates
-from components.ingest_dataset.duplicates import (
+from components.shared.data import duplicates
+from components.shared.data.duplicates import (
     connected_components,
     near_pairs,
     nearest_links,

@@ -3,14 +3,20 @@
 import io
 import os
 import stat
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Protocol
 
-from components.ingest_dataset.sources.layout import PARQUET
 from components.shared.contracts.errors import DataError, one_line
 from components.shared.contracts.listing import shown
 from components.shared.contracts.regular_files import MOST_BYTES, check_regular, read_regular
 from components.shared.data.decode import ImageRejectedError
+
+PARQUET = ".parquet"
+_IMAGES = (
+    *(".bmp", ".gif", ".jfif", ".jpe", ".jpeg", ".jpg", ".pbm", ".pgm", ".png", ".pnm", ".ppm"),
+    *(".avif", ".heic", ".tif", ".tiff", ".webp"),
+)
+_HIDDEN = ("__MACOSX",)
 
 
 class Files(Protocol):
@@ -39,26 +45,39 @@ class Files(Protocol):
         """Return one file for random access, of any size; errors as in `read`."""
 
 
-def files_at(data: str) -> Files:
+def is_image(name: str) -> bool:
+    """Return whether a file's name says that it is an image."""
+    return name.lower().endswith(_IMAGES)
+
+
+def is_hidden(name: str) -> bool:
+    """Return whether a file or one of its folders is hidden, or an object stands for a folder."""
+    parts = PurePosixPath(name).parts
+    return name.endswith("/") or any(part.startswith(".") or part in _HIDDEN for part in parts)
+
+
+def files_at(data: str, option: str = "data") -> Files:
     """Open `data`: a folder, a single Parquet file, or either below s3://bucket.
+
+    `option` is what messages call it.
 
     Raises:
         DataError: there is no such folder or file, or it may not be read.
     """
-    return StoredFiles(data) if data.startswith("s3://") else LocalFiles(data)
+    return StoredFiles(data, option) if data.startswith("s3://") else LocalFiles(data, option)
 
 
 class LocalFiles:
     """A folder, or a single file as if it were alone in its folder."""
 
-    def __init__(self, data: str) -> None:
+    def __init__(self, data: str, option: str = "data") -> None:
         """Open the folder or Parquet file `data`; raise DataError where it is neither."""
-        location = Path(data)
-        mode = _mode(location, data)
+        location, where = Path(data), f"{option}={shown(data)}"
+        mode = _mode(location, where)
         if not stat.S_ISDIR(mode) and location.suffix != PARQUET:
             raise DataError(
-                f"data={shown(data)} is a file but not .parquet; give a folder with a CSV, Parquet,"
-                " or one folder per class"
+                f"{where} is a file but not .parquet; give a folder with a CSV, Parquet, or one"
+                " folder per class"
             )
 
         self._alone = "" if stat.S_ISDIR(mode) else location.name
@@ -69,7 +88,7 @@ class LocalFiles:
         self._links: list[str] = []
         self._unreadable: list[str] = []
         if not self._alone:
-            self._list(data)
+            self._list(where)
 
     def names(self) -> list[str]:
         """Return the names of all files, sorted; links to folders are not followed."""
@@ -111,7 +130,7 @@ class LocalFiles:
             raise ImageRejectedError("symbolic link out of the source")
         return file
 
-    def _list(self, data: str) -> None:
+    def _list(self, where: str) -> None:
         """List the folder; raise DataError where that is not allowed."""
         refused: list[OSError] = []
         for folder, folders, names in os.walk(self._root, onerror=refused.append):
@@ -123,21 +142,21 @@ class LocalFiles:
 
         for error in refused:
             if Path(error.filename) == self._root:
-                raise DataError(f"data={shown(data)} may not be listed ({error.strerror})")
+                raise DataError(f"{where} may not be listed ({error.strerror})")
             self._unreadable.append(Path(error.filename).relative_to(self._root).as_posix())
         for found in (self._names, self._links, self._unreadable):
             found.sort()
 
 
-def _mode(location: Path, data: str) -> int:
+def _mode(location: Path, where: str) -> int:
     """Return the mode of a path; raise DataError where there is nothing that can be read."""
     try:
         return location.stat().st_mode
     except (FileNotFoundError, NotADirectoryError):
-        raise DataError(f"data={shown(data)} does not exist; is the path right?") from None
+        raise DataError(f"{where} does not exist; is the path right?") from None
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or one_line(error)
-        raise DataError(f"data={shown(data)} cannot be read ({reason})") from error
+        raise DataError(f"{where} cannot be read ({reason})") from error
 
 
 def _reason(error: OSError) -> str:
@@ -150,7 +169,7 @@ def _reason(error: OSError) -> str:
 class StoredFiles:
     """Objects below s3://bucket/prefix, or a single object."""
 
-    def __init__(self, data: str) -> None:
+    def __init__(self, data: str, option: str = "data") -> None:
         """List the objects; raise DataError where there are none, and the store's errors."""
         from components.shared.storage import Store, split_uri
 
@@ -167,7 +186,7 @@ class StoredFiles:
         }
         self.address = f"s3://{self._bucket}/{self._folder}".rstrip("/")
         if not self._names:
-            raise DataError(f"data={data!r} holds no objects; is the prefix right?")
+            raise DataError(f"{option}={data!r} holds no objects; is the prefix right?")
 
     def names(self) -> list[str]:
         """Return the names of all objects, sorted."""
