@@ -7,12 +7,13 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from components.shared.storage import BundleRegistry, Store, StoreSettings
+from components.shared.storage import Store, StoreSettings
 from components.shared.storage.errors import (
     StoreConflictError,
     StoreRefusedError,
     StoreUnsuitableError,
 )
+from components.shared.storage.registry import BundleRegistry, Draft
 from tests.fault_proxy import fault_proxy
 
 N_WRITERS = 24
@@ -104,8 +105,15 @@ def test_a_store_that_ignores_conditions_is_refused_for_promotion(
 ) -> None:
     with fault_proxy(s3.endpoint) as proxy:
         proxy.ignore_conditions = True
-        with pytest.raises(StoreUnsuitableError, match="ignores If-None-Match"):
-            BundleRegistry(Store(dataclasses.replace(s3, endpoint=proxy.endpoint)), bucket)
+        registry = BundleRegistry(Store(dataclasses.replace(s3, endpoint=proxy.endpoint)), bucket)
+        draft = Draft(kind="first", promoted=True, challenger="0" * 64, reason="test")
+        for write in (
+            lambda: registry.decide(draft, over=None),
+            lambda: registry.claim(lineage="one", challenger="x", champion="y"),
+            registry.require_conditional_writes,
+        ):
+            with pytest.raises(StoreUnsuitableError, match="ignores If-None-Match"):
+                write()
     Store(s3).require_conditional_writes(bucket)
     assert Store(s3).list(bucket) == []  # the probe cleans up
 
