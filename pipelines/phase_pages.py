@@ -73,8 +73,10 @@ def options_table(phase: str) -> str:
     """Return the table of the options that a user may set: type, default, accepted values, help."""
     config_class: type[Config] = PHASES.get(phase, ConfigureConfig)
     hints, rows = typing.get_type_hints(config_class), []
-    own = vars(config_class).get("__annotations__", {})
     # The phase's own options first, then those that it shares with others.
+    own: dict[str, Any] = next(
+        filter(None, (vars(c).get("__annotations__") for c in config_class.__mro__)), {}
+    )
     for field in sorted(fields(config_class), key=lambda field: field.name not in own):
         if phase not in PHASES or not not_settable(phase, field.name):
             default = f"`{shown_default(config_class, field.name)}`"

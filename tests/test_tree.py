@@ -44,7 +44,7 @@ COVERED: dict[str, str] = {
     "components/shared/training/loop/test_teacher.py": "state task",
     "components/test_multi_view.py": "shared/models/gate",
     "components/train_baseline/test_step.py": (
-        "distilled_head train ../shared/contracts/progress"
+        "distilled_head ../shared/contracts/progress"
         " ../shared/training/loop/record ../shared/training/session/outputs"
     ),
     "components/train_gate/test_step.py": "train",

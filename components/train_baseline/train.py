@@ -11,17 +11,15 @@ import numpy as np
 
 from components.shared.contracts.adaptations import FROZEN
 from components.shared.contracts.artifacts import write_json
-from components.shared.contracts.errors import ConfigError
 from components.shared.contracts.listing import say
 from components.shared.data.dataset import Dataset
 from components.shared.data.features import FeatureRecipe
 from components.shared.data.splits import read_splits
 from components.shared.models import adapters
-from components.shared.models.backbone import image_statistics, load_backbone
 from components.shared.models.blocks import prepare_blocks
-from components.shared.models.classifier import Classifier, check_input_size, new_head
-from components.shared.models.positions import bake_positions
 from components.shared.training.checkpoint.writer import CheckpointWriter
+from components.shared.training.classifier.build import build
+from components.shared.training.classifier.tasks import FrozenTask, ImageTask
 from components.shared.training.loop.distributed import World
 from components.shared.training.loop.inference import SplitData, predict
 from components.shared.training.loop.measurements import Measurements
@@ -29,10 +27,8 @@ from components.shared.training.loop.record import write_metrics
 from components.shared.training.session.features import computed_features, opened_features
 from components.shared.training.session.fit import FitResult, fit
 from components.shared.training.session.rank import run_rank
-from components.shared.vision.classifier_spec import ClassifierSpec
 from components.train_baseline.config import TrainBaselineConfig
 from components.train_baseline.distilled_head import distil
-from components.train_baseline.tasks import FrozenTask, ImageTask
 
 _N_PROBED = 2  # images on which the merged backbone is compared with the trained one
 
@@ -116,40 +112,6 @@ def train(
             summary["distilled_head"] = {name: round(value, 9) for name, value in distilled.items()}
         write_json(out / "training.json", summary)
         write_json(work / "training.json", summary)
-
-
-def build(config: TrainBaselineConfig, data: Dataset, folder: Path) -> Classifier:
-    """Return the classifier before training, on the CPU.
-
-    Args:
-        config: Configuration of the phase.
-        data: The dataset, for class names and image size.
-        folder: Hugging Face folder of the backbone, which is adapted in the configured mode.
-
-    Raises:
-        ConfigError: An image, or a view of it, has no patch of the backbone, or far too many.
-        DataError: The backbone is refused (`load_backbone`).
-    """
-    backbone = load_backbone(str(folder))
-    mean, std = image_statistics(str(folder))
-    spec = ClassifierSpec(
-        data.class_names,
-        data.image_size,
-        mean,
-        std,
-        backbone.config.model_type,
-        config.views(data.class_names),
-    )
-    check_input_size(spec, backbone, "image_size or tile_size", error=ConfigError)
-    n_features = 2 * backbone.config.hidden_size
-    if config.mode == "full":
-        bake_positions(backbone, spec.image_size if spec.views is None else spec.views.size)
-    options = config.parsed_adapter_options()
-    backbone = adapters.prepare(
-        backbone, config.mode, rank=config.adapter_rank, alpha=config.adapter_alpha, options=options
-    )
-
-    return Classifier(backbone, new_head(n_features, spec), spec)
 
 
 def _summary(

@@ -15,11 +15,11 @@ from torch import distributed as dist
 from transformers import Dinov2Config, Dinov2Model
 
 from components.shared.models.classifier import Classifier, Head
+from components.shared.training.classifier.tasks import FrozenTask, ImageTask, SplitData
 from components.shared.training.loop.distributed import World
 from components.shared.training.session.fit import fit
 from components.shared.vision.classifier_spec import ClassifierSpec
 from components.train_baseline.config import TrainBaselineConfig
-from components.train_baseline.tasks import FrozenTask, ImageTask, SplitData
 from tests.bench.measure import Result, interleaved
 from tests.bench.photographs import ingested, photographs
 

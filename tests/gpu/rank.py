@@ -11,10 +11,10 @@ import torch
 import torch.distributed as dist
 from safetensors.torch import save_file
 
+from components.shared.training.classifier.tasks import ImageTask
 from components.shared.training.launch.torchrun import report_error
 from components.shared.training.loop.distributed import World, leave, process_group
 from components.shared.training.loop.trainer import Trainer
-from components.train_baseline.tasks import ImageTask
 from tests.gpu.workload import Workload, trained
 
 

@@ -19,14 +19,14 @@ from components.shared.contracts.artifacts import Manifest
 from components.shared.contracts.options import ComputeConfig
 from components.shared.data.dataset import Dataset, map_shards, write_shards
 from components.shared.models.classifier import Classifier
+from components.shared.training.classifier.build import build
+from components.shared.training.classifier.tasks import ImageTask
 from components.shared.training.loop.distributed import World
 from components.shared.training.loop.inference import SplitData
 from components.shared.training.loop.read_ahead import ReadAhead
 from components.shared.training.loop.trainer import Trainer
 from components.shared.training.session.compute import prepare_computation, resolved
 from components.train_baseline.config import TrainBaselineConfig
-from components.train_baseline.tasks import ImageTask
-from components.train_baseline.train import build
 
 C = TypeVar("C", bound=ComputeConfig)
 

@@ -32,12 +32,12 @@ from components.shared.contracts.artifact_kinds import Kind
 from components.shared.contracts.artifacts import writing
 from components.shared.data import train_images
 from components.shared.data.dataset import Dataset
+from components.shared.training.classifier.build import build
+from components.shared.training.classifier.tasks import ImageTask
 from components.shared.training.loop.distributed import World
 from components.shared.training.loop.inference import SplitData, predict
 from components.shared.training.session.fit import fit
 from components.train_baseline.config import TrainBaselineConfig
-from components.train_baseline.tasks import ImageTask
-from components.train_baseline.train import build
 from tests.studies import heads
 from tests.studies.features import CLASSES, LABEL_MAP, labelled_records
 from tests.studies.gtsdb import SHARED

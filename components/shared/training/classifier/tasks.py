@@ -12,6 +12,7 @@ from torch.nn import functional as F
 from components.shared.calibration.model_selection import selection_metrics
 from components.shared.contracts.random_streams import ClassifierStream
 from components.shared.models.classifier import Classifier, normalise, standardise
+from components.shared.training.classifier.config import ClassifierConfig
 from components.shared.training.loop import conformal_batches
 from components.shared.training.loop.batch_loss import BatchLoss
 from components.shared.training.loop.distributed import World
@@ -28,7 +29,6 @@ from components.shared.training.loop.sampler import step_rng
 from components.shared.training.loop.selective_losses import conformal_risk
 from components.shared.training.session.features import FeatureSets, in_blocks
 from components.shared.vision import augmentation as augment
-from components.train_baseline.config import TrainBaselineConfig
 
 _FEATURES_AT_A_TIME = 1024  # a few megabytes
 
@@ -44,7 +44,7 @@ class _ClassifierTask(ABC):
 
     def __init__(
         self,
-        config: TrainBaselineConfig,
+        config: ClassifierConfig,
         classifier: Classifier,
         train: SplitData,
         select: SplitData,
@@ -177,7 +177,7 @@ class FrozenTask(_ClassifierTask):
 
     def __init__(
         self,
-        config: TrainBaselineConfig,
+        config: ClassifierConfig,
         classifier: Classifier,
         train: SplitData,
         select: SplitData,
@@ -209,7 +209,7 @@ class ImageTask(_ClassifierTask):
 
     def __init__(
         self,
-        config: TrainBaselineConfig,
+        config: ClassifierConfig,
         classifier: Classifier,
         train: SplitData,
         select: SplitData,

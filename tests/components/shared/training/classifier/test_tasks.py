@@ -11,20 +11,15 @@ import torch
 from components.shared.contracts.errors import ConfigError
 from components.shared.data.dataset import Dataset
 from components.shared.data.splits import read_splits
-from components.shared.models.backbone import tokens_of
 from components.shared.models.classifier import Classifier
 from components.shared.policies.logits import read_logits
-from components.shared.training.checkpoint.writer import CheckpointWriter
+from components.shared.training.classifier.tasks import FrozenTask, ImageTask
 from components.shared.training.loop.distributed import World
 from components.shared.training.loop.inference import SplitData
 from components.shared.training.loop.selective_losses import conformal_risk
-from components.train_baseline import train as train_module
 from components.train_baseline.config import TrainBaselineConfig
-from components.train_baseline.tasks import FrozenTask, ImageTask
 from tests.components.conftest import TinyRun, train
-from tests.components.shared.models.families import small
 from tests.features import feature_sets
-from tests.studies.heads import alone
 
 WORLD = World(0, 1, torch.device("cpu"))
 BATCH, SLOTS = np.arange(40), np.arange(40)
@@ -116,37 +111,3 @@ def test_a_risk_that_cannot_act_is_refused_before_anything_is_trained(
     with pytest.raises(ConfigError, match="needs 9 positives in half of a global batch of 16"):
         train(tiny, config, tmp_path)
     assert not list(tmp_path.iterdir())
-
-
-def test_one_image_of_val_select_is_enough_to_verify_a_merge(
-    tiny: TinyRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    splits = read_splits(tiny.splits)
-    others = splits.ids("VAL_SELECT")[1:]
-    few = dataclasses.replace(splits, of=splits.of | dict.fromkeys(others, "EXCLUDED"))
-    monkeypatch.setattr(train_module, "read_splits", lambda _path: few)
-    config = dataclasses.replace(tiny.train_config, mode="lora", epochs=1)
-    checkpoints = CheckpointWriter(tmp_path, config, step="train_baseline")
-    paths = (tiny.dataset, tiny.splits, tiny.backbone, tmp_path)
-    with alone():
-        train_module.train(config, *paths, WORLD, checkpoints)
-    assert len(np.load(tmp_path / "VAL_SELECT.npy")) == 1
-
-
-@pytest.mark.parametrize("tile", [None, 28])
-def test_a_backbone_that_is_trained_in_full_has_the_positions_of_its_input(
-    tiny: TinyRun, tmp_path: Path, tile: int | None
-) -> None:
-    data = Dataset.open(tiny.dataset)
-    small("dinov2").save_pretrained(tmp_path)  # for images of 56 pixels
-    views = {} if tile is None else {"tile_grid": 2, "tile_size": tile}
-    side = tile or data.image_size
-    tokens = {}
-    for mode in ("full", "lora"):
-        config = TrainBaselineConfig.from_mapping({"mode": mode, "task": "binary"} | views)
-        backbone = train_module.build(config, data, tmp_path).backbone.eval()
-        expected = side if mode == "full" else 56
-        assert backbone.config.image_size == expected
-        with torch.no_grad():
-            tokens[mode] = tokens_of(backbone, torch.ones(1, 3, side, side))
-    assert torch.equal(tokens["full"], tokens["lora"])
