@@ -71,6 +71,15 @@ class _Claim:
     code: str
 
 
+@dataclass(frozen=True)
+class StoredBundle:
+    """A bundle in the registry; n_bytes: of all its objects."""
+
+    digest: str
+    n_bytes: int
+    is_complete: bool
+
+
 class BundleRegistry:
     """Bundles, decisions and the champion pointer in one bucket, below one prefix.
 
@@ -80,18 +89,18 @@ class BundleRegistry:
 
     def __init__(self, store: Store, bucket: str, prefix: str = "") -> None:
         prefix = f"{prefix.strip('/')}/" if prefix.strip("/") else ""
-        self._root = Folder(store, bucket, prefix)
+        self.root = Folder(store, bucket, prefix)
         self._is_probed = False
 
     @property
     def uri(self) -> str:
         """The registry's address, s3://bucket/prefix."""
-        return self._root.where("").rstrip("/")
+        return self.root.where("").rstrip("/")
 
     def require_conditional_writes(self) -> None:
         """Raise StoreUnsuitableError where the store ignores conditions on writes."""
         if not self._is_probed:
-            self._root.store.require_conditional_writes(self._root.bucket, self._root.prefix)
+            self.root.store.require_conditional_writes(self.root.bucket, self.root.prefix)
             self._is_probed = True
 
     # Bundles.
@@ -108,10 +117,10 @@ class BundleRegistry:
         digest = verify_dir(path, Kind.BUNDLE).content_digest
         if provenance is not None:
             dated = replace(provenance, registered_at=_now())
-            self._root.create(f"provenance/{digest}.json", asdict(dated))
+            self.root.create(f"provenance/{digest}.json", asdict(dated))
 
         if not self.holds(digest):
-            root = self._root
+            root = self.root
             location = f"{root.prefix}bundles/{digest}"
             upload_artifact(root.store, path, root.bucket, location, kind=Kind.BUNDLE)
         return digest
@@ -121,7 +130,7 @@ class BundleRegistry:
 
         Raises ObjectNotFoundError, or ArtifactError where its content digest is not `digest`.
         """
-        root = self._root
+        root = self.root
         location = f"{root.prefix}bundles/{digest}"
         manifest = download_artifact(root.store, root.bucket, location, path, kind=Kind.BUNDLE)
         if manifest.content_digest != digest:
@@ -132,11 +141,11 @@ class BundleRegistry:
     def holds(self, digest: str) -> bool:
         """Return whether the registry has the whole bundle."""
         name = f"bundles/{digest}/{MANIFEST}"
-        return any(entry.key == self._root.prefix + name for entry in self._root.objects(name))
+        return any(entry.key == self.root.prefix + name for entry in self.root.objects(name))
 
     def provenance(self, digest: str) -> Provenance | None:
         """Return where a bundle comes from, or None where that was not recorded."""
-        return self._root.read_if_any(f"provenance/{digest}.json", Provenance)
+        return self.root.read_if_any(f"provenance/{digest}.json", Provenance)
 
     def resolve(self, text: str) -> str:
         """Return the digest of the bundle that starts with `text`, at least six hex digits.
@@ -147,7 +156,11 @@ class BundleRegistry:
         if not _PREFIX_OF_DIGEST.fullmatch(text):
             raise ConfigError(f"{shown(text)} must be the first 6 to 64 hex digits of a digest")
 
-        found = sorted({digest for digest, _ in self.sizes() if digest.startswith(text)})
+        found = [
+            bundle.digest
+            for bundle in self.bundles()
+            if bundle.is_complete and bundle.digest.startswith(text)
+        ]
         if len(found) != 1:
             several = f"several: {first_of(digest[:16] for digest in found)}" if found else "none"
             raise ConfigError(
@@ -155,17 +168,20 @@ class BundleRegistry:
             )
         return found[0]
 
-    def sizes(self) -> list[tuple[str, int]]:
-        """Return the complete bundles, sorted, each with its size in bytes."""
-        bundles = self._root.folder("bundles")
+    def bundles(self) -> list[StoredBundle]:
+        """Return all bundles, sorted by digest; an unfinished upload is not complete."""
+        folder = self.root.folder("bundles")
         sizes: dict[str, int] = {}
         complete = set()
-        for item in bundles.objects():
-            digest, _, name = item.key.removeprefix(bundles.prefix).partition("/")
+        for item in folder.objects():
+            digest, _, name = item.key.removeprefix(folder.prefix).partition("/")
             sizes[digest] = sizes.get(digest, 0) + item.size
             if name == MANIFEST:
                 complete.add(digest)
-        return [(digest, size) for digest, size in sorted(sizes.items()) if digest in complete]
+        return [
+            StoredBundle(digest, n_bytes, digest in complete)
+            for digest, n_bytes in sorted(sizes.items())
+        ]
 
     # Lineages of splits.
 
@@ -176,12 +192,12 @@ class BundleRegistry:
             ConfigError: the name cannot name one.
         """
         self.require_conditional_writes()
-        self._root.create(_of_lineage("lineages", lineage.name) + ".json", asdict(lineage))
-        return self._root.read(_of_lineage("lineages", lineage.name) + ".json", SplitLineage)
+        self.root.create(_of_lineage("lineages", lineage.name) + ".json", asdict(lineage))
+        return self.root.read(_of_lineage("lineages", lineage.name) + ".json", SplitLineage)
 
     def lineage(self, name: str) -> SplitLineage | None:
         """Return the recorded salt and fractions of a lineage, or None."""
-        return self._root.read_if_any(_of_lineage("lineages", name) + ".json", SplitLineage)
+        return self.root.read_if_any(_of_lineage("lineages", name) + ".json", SplitLineage)
 
     def put_table(self, data: bytes) -> str:
         """Store the table of samples, splits and groups of a run; return its SHA-256 in hex."""
@@ -189,7 +205,7 @@ class BundleRegistry:
         with tempfile.TemporaryDirectory() as folder:
             file = Path(folder) / "table"
             file.write_bytes(data)
-            root = self._root
+            root = self.root
             root.store.put(root.bucket, f"{root.prefix}tables/{digest}.csv", file, sha256=digest)
         return digest
 
@@ -201,9 +217,9 @@ class BundleRegistry:
             ArtifactError: it has other bytes.
         """
         name = f"tables/{digest}.csv"
-        data = self._root.store.read(self._root.bucket, self._root.prefix + name)
+        data = self.root.store.read(self.root.bucket, self.root.prefix + name)
         if hashlib.sha256(data).hexdigest() != digest:
-            raise ArtifactError(f"{self._root.where(name)} was changed; restore it")
+            raise ArtifactError(f"{self.root.where(name)} was changed; restore it")
         return data
 
     # Comparisons.
@@ -247,11 +263,11 @@ class BundleRegistry:
             question=question,
             run=run,
             git_commit=git_commit,
-            n_decisions_before=max(self._root.folder("decisions").numbers(), default=0),
+            n_decisions_before=max(self.root.folder("decisions").numbers(), default=0),
             claimed_at=_now(),
             code=uuid.uuid4().hex,
         )
-        folder = self._root.folder(_of_lineage("comparisons", lineage))
+        folder = self.root.folder(_of_lineage("comparisons", lineage))
         # From the listing above on: whatever was claimed since may be the same question.
         for number in free_numbers(earlier[-1].number if earlier else 0, folder.where("")):
             if folder.create(numbered(number), asdict(claim)):
@@ -265,7 +281,7 @@ class BundleRegistry:
 
     def comparisons(self, lineage: str) -> list[Comparison]:
         """Return all claimed comparisons of a lineage, the first one first."""
-        folder = self._root.folder(_of_lineage("comparisons", lineage))
+        folder = self.root.folder(_of_lineage("comparisons", lineage))
         return [
             _comparison(lineage, number, folder.read(numbered(number), _Claim))
             for number in folder.numbers()
@@ -273,7 +289,7 @@ class BundleRegistry:
 
     def decision_on(self, comparison: Comparison) -> Decision | None:
         """Return the decision that a comparison has led to, or None before it."""
-        numbers = self._root.folder("decisions").numbers()
+        numbers = self.root.folder("decisions").numbers()
         for number in numbers:
             if number > comparison.n_decisions_before:
                 decision = self.decision(number)
@@ -291,16 +307,29 @@ class BundleRegistry:
 
         Raises ArtifactError for a pointer that it cannot read.
         """
-        try:
-            pointer, etag = self._root.read_with_etag(POINTER, _Pointer)
-        except ObjectNotFoundError:
+        found = self._pointer()
+        if found is None:
             return None
+        pointer, etag = found
         return Champion(
             digest=pointer.digest,
             previous=pointer.previous,
             decision=pointer.decision,
             etag=etag,
         )
+
+    def renew_pointer(self, over: Champion) -> None:
+        """Write the same champion anew: who has read the pointer before cannot move it any more.
+
+        Raises:
+            StoreConflictError: `over` is not the champion any more.
+        """
+        found = self._pointer()
+        if found is not None and found[1] == over.etag:
+            pointer = replace(found[0], n_collections=found[0].n_collections + 1)
+            self._swap(pointer, over.etag)
+        else:
+            raise StoreConflictError(f"{self.root.where(POINTER)}: another writer was first")
 
     def decide(self, draft: Draft, over: Champion | None) -> Decision:
         """Record a decision and, where it promotes, move the pointer from `over` to the challenger.
@@ -334,11 +363,11 @@ class BundleRegistry:
 
     def decision(self, number: int) -> Decision:
         """Return a recorded decision. Raises ObjectNotFoundError."""
-        return self._root.read(f"decisions/{numbered(number)}", Decision)
+        return self.root.read(f"decisions/{numbered(number)}", Decision)
 
     def decisions(self) -> Iterator[Decision]:
         """Yield all decisions, the newest one first."""
-        for number in reversed(self._root.folder("decisions").numbers()):
+        for number in reversed(self.root.folder("decisions").numbers()):
             yield self.decision(number)
 
     def champions(self) -> list[tuple[str, Decision | None]]:
@@ -381,7 +410,7 @@ class BundleRegistry:
         if draft.comparison is None:
             return None
 
-        folder = self._root.folder(_of_lineage("comparisons", draft.lineage))
+        folder = self.root.folder(_of_lineage("comparisons", draft.lineage))
         claim = folder.read(numbered(draft.comparison), _Claim)
         found = self.decision_on(_comparison(draft.lineage, draft.comparison, claim))
         if found is None or not found.promoted:
@@ -392,7 +421,7 @@ class BundleRegistry:
 
     def _record(self, draft: Draft, over: Champion | None) -> Decision:
         """Create the next decision of the chain."""
-        folder = self._root.folder("decisions")
+        folder = self.root.folder("decisions")
         newest = max(folder.numbers(), default=0)
         for number in free_numbers(newest, folder.where("")):
             decision = Decision(
@@ -411,15 +440,24 @@ class BundleRegistry:
     def _move(self, decision: Decision, over: Champion | None) -> None:
         """Point to the challenger of a recorded decision. Raises StoreConflictError."""
         pointer = _Pointer(decision.challenger, decision.champion, decision.number)
-        data = canonical_json(asdict(pointer)).encode()
-        root, etag = self._root, over.etag if over else None
         try:
-            root.store.compare_and_swap(root.bucket, root.prefix + POINTER, data, etag)
+            self._swap(pointer, over.etag if over else None)
         except StoreConflictError:
             # A retry, whose first attempt has moved the pointer, was not beaten by another writer.
             champion = self.champion()
             if champion is None or champion.decision != decision.number:
                 raise
+
+    def _pointer(self) -> tuple[_Pointer, str] | None:
+        try:
+            return self.root.read_with_etag(POINTER, _Pointer)
+        except ObjectNotFoundError:
+            return None
+
+    def _swap(self, pointer: _Pointer, etag: str | None) -> None:
+        data = canonical_json(asdict(pointer)).encode()
+        key = self.root.prefix + POINTER
+        self.root.store.compare_and_swap(self.root.bucket, key, data, etag)
 
 
 def _comparison(lineage: str, number: int, claim: _Claim, *, is_new: bool = False) -> Comparison:
