@@ -6,6 +6,7 @@ that read a source have its digest in their configuration.
 """
 
 import stat
+from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -23,17 +24,22 @@ class Fingerprints(NamedTuple):
     backbone: str
 
 
-def fingerprint(data: str, backbone: str, extra_sources: str = "") -> Fingerprints:
+def fingerprint(
+    data: str, backbone: str, extra_sources: str = "", corrections: Mapping[str, str] | None = None
+) -> Fingerprints:
     """Return the digests of the listings of the data and of the backbone.
 
     Args:
         data: Folder, file or s3:// prefix of the first source.
         backbone: Folder, s3:// prefix, or id of a Hub repository (`hub_id`).
         extra_sources: JSON list of further sources, each a mapping with "data".
+        corrections: Files by the option that names them; an empty name is none. They are part of
+            what the data are.
 
     Raises:
         ConfigError: A source is not set, or `extra_sources` is malformed.
-        DataError: A source does not exist or has no objects, or `backbone` is no hub id either.
+        DataError: A source or a file does not exist or has no objects, or `backbone` is no hub id
+            either.
     """
     if not data:
         raise ConfigError(
@@ -45,9 +51,16 @@ def fingerprint(data: str, backbone: str, extra_sources: str = "") -> Fingerprin
             "backbone='' is not set; give a Hugging Face folder, local or s3://, or a hub id"
         )
 
-    found = digest([[place, _listing("data", place)] for place in _places(data, extra_sources)])
+    listed: list[list[object]] = [
+        [place, _listing("data", place)] for place in _places(data, extra_sources)
+    ]
+    listed += [
+        [option, file, _file_listing(option, file)]
+        for option, file in (corrections or {}).items()
+        if file
+    ]
 
-    return Fingerprints(found, hub_id(backbone) or digest(_listing("backbone", backbone)))
+    return Fingerprints(digest(listed), hub_id(backbone) or digest(_listing("backbone", backbone)))
 
 
 def _places(data: str, extra_sources: str) -> list[str]:
@@ -92,6 +105,22 @@ def _listing(name: str, place: str) -> list[list[str | int]]:
 
     files = sorted(root.rglob("*")) if is_folder else [root]
     return [entry for file in files for entry in _described(file, root)]
+
+
+def _file_listing(name: str, file: str) -> list[list[str | int]]:
+    """Return the listing of one file; other objects whose keys begin with its own are not in it."""
+    if not file.startswith("s3://"):
+        if Path(file).is_dir():
+            raise DataError(f"{name}={shown(file)} is a folder; give a CSV")
+        return _listing(name, file)
+
+    from components.shared.storage import split_uri
+
+    _, key = split_uri(file)
+    found = [entry for entry in _stored_listing(name, file) if entry[0] == key]
+    if not found:
+        raise DataError(f"{name}={shown(file)} is no object, but the beginning of others' names")
+    return found
 
 
 def _described(file: Path, root: Path) -> list[list[str | int]]:

@@ -54,7 +54,8 @@ def configured(config: ConfigureConfig) -> PhaseConfigs:
     ingest = cast(IngestConfig, phases["ingest_dataset"])
     backbone = cast(ImportBackboneConfig, phases["import_backbone"])
 
-    found = fingerprint(config.data, config.backbone, ingest.extra_sources)
+    corrections = {"exclude": ingest.exclude, "relabel": ingest.relabel}
+    found = fingerprint(config.data, config.backbone, ingest.extra_sources, corrections)
     check_backbone(config.backbone)
     phases["ingest_dataset"] = dataclasses.replace(ingest, source_fingerprint=found.data)
     phases["import_backbone"] = dataclasses.replace(backbone, backbone_fingerprint=found.backbone)

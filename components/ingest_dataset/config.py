@@ -24,6 +24,14 @@ class IngestConfig(SourceConfig):
     source_fingerprint: str = option(
         "", "Digest of the source's listing; set by the pipeline for its cache."
     )
+    exclude: str = option(
+        "",
+        "CSV of images to leave out, by the column id of audit_labels' tables; local or s3://.",
+    )
+    relabel: str = option(
+        "",
+        "CSV of new labels: columns id, and label (or suggested_label); local or s3://.",
+    )
     class_names: tuple[str, ...] | None = option(
         None,
         "Classes in the order of the model's outputs; auto: those of the data, None and Roadwork"

@@ -15,6 +15,7 @@ from typing import Any
 from components.ingest_dataset.check import check_all
 from components.ingest_dataset.chunks import FILES, Chunk, chunk_name, resumable
 from components.ingest_dataset.config import IngestConfig, PartConfig
+from components.ingest_dataset.corrections import Corrections
 from components.ingest_dataset.label_report import LabelRow, label_rows, print_labels
 from components.ingest_dataset.sources.labels import Labelling, label_sources
 from components.ingest_dataset.sources.open import open_source
@@ -93,15 +94,19 @@ def _open_sources(config: IngestConfig) -> tuple[list[Source], Labelling]:
 
     Raises:
         ConfigError: `data` is not set.
-        DataError: a table is wrong, or a label has no class.
+        DataError: a table is wrong, a label has no class, or a correction none.
     """
     if not config.data:
         raise ConfigError(
             "data='' is not set; give a folder with a CSV, a Parquet file or folder, a folder with"
             " one folder per class, or an s3:// address"
         )
+    corrections = Corrections.read(config)
     sources = [open_source(source) for source in config.sources()]
-    return sources, label_sources(sources, config.class_names)
+    labelling = label_sources(sources, config.class_names)
+    corrections.check_classes(labelling.class_names)
+
+    return sources, labelling
 
 
 def read_parts(config: IngestConfig, paths: Sequence[Path]) -> tuple[Header, list[Chunk]]:

@@ -6,6 +6,7 @@ from pathlib import Path
 from components.ingest_dataset.check import checked_files
 from components.ingest_dataset.chunks import Chunk, Description
 from components.ingest_dataset.config import IngestConfig, PartConfig
+from components.ingest_dataset.corrections import TABLE, Corrections, counts, write_corrections
 from components.ingest_dataset.grouping import Pair, near_duplicates, united_groups, without_copies
 from components.ingest_dataset.label_report import print_labels
 from components.ingest_dataset.part import Header, checked_part, read_parts
@@ -35,8 +36,9 @@ def run(config: IngestConfig, *, dataset: OutputDir, parts: InputDirs = ()) -> N
 
     Raises:
         ConfigError: `data` is not set.
-        DataError: a table is wrong, a label has no class, or more than `max_reject_fraction` of the
-            files are unusable; DATASET.rejects.csv beside the output then lists them all.
+        DataError: a table is wrong, a label has no class, `exclude` or `relabel` names an image
+            that is not there, or more than `max_reject_fraction` of the files are unusable;
+            DATASET.rejects.csv beside the output then lists them all.
         ArtifactError: the parts are not those of one listing and of these options.
     """
     if parts:
@@ -54,17 +56,32 @@ def _write_dataset(
     config: IngestConfig, header: Header, chunks: Sequence[Chunk], dataset: Path
 ) -> None:
     """Find the duplicates among all checked files, and write the ImageDataset."""
-    checked = checked_files(chunks)
-    rejected = [item.description for item in checked if item.description.reason]
-    _refuse_too_many(config, len(checked), rejected, dataset)
+    as_given = checked_files(chunks)
+    rejected = [item.description for item in as_given if item.description.reason]
+    _refuse_too_many(config, len(as_given), rejected, dataset)
+
+    corrections = Corrections.read(config)
+    corrections.check_classes(header.class_names)
+    checked = corrections.with_labels(as_given)
+    applied = corrections.applied(as_given)
 
     unique, exact = without_copies([item for item in checked if not item.description.reason])
     near = near_duplicates(unique, config.near_duplicate_distance)
     groups = united_groups([item.description for item in unique], exact, near)
 
-    rows = sorted(zip(unique, groups, strict=True), key=lambda row: row[0].description.sha256)
+    # Left out after the groups are known, so that no other image gets another group.
+    kept = [
+        (item, group)
+        for item, group in zip(unique, groups, strict=True)
+        if item.description.sha256[:16] not in corrections.excluded
+    ]
+    rows = sorted(kept, key=lambda row: row[0].description.sha256)
     samples = [_sample(header.class_names, item.description, group) for item, group in rows]
+    _refuse_emptied(header.class_names, samples, corrections)
+
     summary = _summary(header.class_names, samples, rejected, exact, near)
+    is_corrected = bool(config.exclude or config.relabel)
+    summary |= counts(applied) if is_corrected else {}
     summary["labels"] = header.labels
     with writing(
         dataset, kind=Kind.IMAGE_DATASET, step="ingest_dataset", config=config, summary=summary
@@ -75,6 +92,8 @@ def _write_dataset(
         write_shards(out, images, len(rows), config.image_size)
         _write_rejects(out / "rejects.csv", rejected)
         _write_duplicates(out / "duplicates.csv", [*exact, *near])
+        if is_corrected:
+            write_corrections(out / TABLE, applied)
 
     _report(summary, rejected, [*exact, *near])
 
@@ -97,6 +116,19 @@ def _refuse_too_many(
         f" max_reject_fraction={config.max_reject_fraction}; repair or remove them, or increase it:"
         f" {_reasons(rejected)} (all of them: {table})"
     )
+
+
+def _refuse_emptied(
+    class_names: Sequence[str], samples: Sequence[Sample], corrections: Corrections
+) -> None:
+    """Raise DataError where corrections left a class without an image."""
+    found = {sample.label for sample in samples}
+    missing = [name for number, name in enumerate(class_names) if number not in found]
+    if missing and (corrections.excluded or corrections.relabelled):
+        raise DataError(
+            f"exclude and relabel leave no image of class {first_of(missing)}; remove rows of them,"
+            " or leave the class out by label_map"
+        )
 
 
 def _reasons(rejected: Sequence[Description]) -> str:
@@ -179,6 +211,8 @@ def _report(
         f" {summary['n_near_duplicate_pairs']} near-duplicate pairs, {summary['n_label_conflicts']}"
         " label conflicts"
     )
+    if "n_excluded" in summary:
+        say(f"corrected: {summary['n_excluded']} excluded, {summary['n_relabelled']} relabelled")
 
     lines = [f"rejected {item.source}/{item.path}: {item.reason}" for item in rejected]
     for pair in pairs:

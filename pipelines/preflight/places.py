@@ -86,7 +86,7 @@ def check_objects(store: Store, wanted: Sequence[Place]) -> Preflight:
 
 
 def places(values: Mapping[str, Any], variant: Variant) -> Iterator[Place]:
-    """Yield the places that are set: the data, further sources, the backbone.
+    """Yield the places that are set: the data, further sources, corrections, the backbone.
 
     None of a pipeline without `configure`. Raises ConfigError.
     """
@@ -94,10 +94,13 @@ def places(values: Mapping[str, Any], variant: Variant) -> Iterator[Place]:
         return
 
     phases = resolve(variant.with_form(values))
-    sources = cast(IngestConfig, phases["ingest_dataset"]).sources()
-    for number, source in enumerate(sources):
+    ingest = cast(IngestConfig, phases["ingest_dataset"])
+    for number, source in enumerate(ingest.sources()):
         if source.data:
             yield Place(f"extra_sources[{number - 1}].data" if number else "data", source.data)
+    for option, file in (("exclude", ingest.exclude), ("relabel", ingest.relabel)):
+        if file:
+            yield Place(option, file)
     if values.get("backbone"):
         yield Place("backbone", values["backbone"])
 

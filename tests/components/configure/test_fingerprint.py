@@ -128,3 +128,39 @@ def test_a_path_that_can_be_none_does_not_exist(
 def test_malformed_further_sources_are_one_typed_line(tmp_path: Path, text: str) -> None:
     with pytest.raises(ConfigError, match="extra_sources"):
         fingerprint(str(tmp_path), "facebook/dinov2-small", text)
+
+
+def test_corrections_are_part_of_the_data(
+    s3: StoreSettings, bucket: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in s3.to_environment().items():
+        monkeypatch.setenv(name, value)
+    data = tmp_path / "data"
+    data.mkdir()
+    file = tmp_path / "suspects.csv"
+    file.write_text("id\n")
+    stored = f"s3://{bucket}/suspects.csv"
+    store = Store(s3)
+
+    def found(**corrections: str) -> str:
+        return fingerprint(str(data), "facebook/dinov2-small", "", corrections).data
+
+    plain = found()
+    assert plain == _digest(str(data)) == found(exclude="", relabel="")
+    seen = [plain, found(exclude=str(file)), found(relabel=str(file))]
+    file.write_text("id\n0123456789abcdef\n")
+    seen.append(found(exclude=str(file)))
+    store.put(bucket, "suspects.csv", file)
+    seen.append(found(exclude=stored))
+    store.put(bucket, "suspects.csv.old", file)
+    assert found(exclude=stored) == seen[-1], "another object's name begins alike"
+    assert len(set(seen)) == len(seen)
+
+    for wrong, reason in (
+        (str(tmp_path / "no.csv"), "does not exist"),
+        (str(data), "is a folder"),
+        (f"s3://{bucket}/no.csv", "holds no objects"),
+        (f"s3://{bucket}/suspects", "beginning of others"),
+    ):
+        with pytest.raises(DataError, match=f"relabel='.*' .*{reason}"):
+            found(relabel=wrong)

@@ -77,12 +77,13 @@ def test_every_place_is_looked_at_and_every_refusal_is_told(
     values = {
         "data": "photos",
         "backbone": "./weights",
-        "overrides": {"ingest_dataset.extra_sources": extra},
+        "overrides": {"ingest_dataset.extra_sources": extra, "relabel": "corrections.csv"},
     }
     assert [place.field for place in places(values, Variant())] == [
         "data",
         "extra_sources[0].data",
         "extra_sources[1].data",
+        "relabel",
         "backbone",
     ]
     with pytest.raises(SystemExit) as ended:
@@ -92,6 +93,7 @@ def test_every_place_is_looked_at_and_every_refusal_is_told(
     assert [line.split("=")[0] for line in lines] == [
         "error: data",
         "error: extra_sources[0].data",
+        "error: relabel",
         "error: backbone",
     ]
 
