@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from components.ingest_dataset.appearance import appearance
 from components.ingest_dataset.chunks import Chunk, ChunkFolder, Description, rows_of_chunk
 from components.ingest_dataset.config import PartConfig
 from components.ingest_dataset.sources.labels import Labelling
@@ -122,4 +123,11 @@ def _decode_record(record: Record, config: PartConfig) -> tuple[Description, Pix
         path = printable(record.path)
         return Description(record.source, path, record.label, reason=str(error)), None
 
-    return Description(*described, sha256=hashlib.sha256(data).hexdigest()), image
+    measured = appearance(image)
+    description = Description(
+        *described,
+        sha256=hashlib.sha256(data).hexdigest(),
+        brightness=measured.brightness,
+        sharpness=measured.sharpness,
+    )
+    return description, image

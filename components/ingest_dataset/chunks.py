@@ -56,7 +56,8 @@ class Description:
     """What is known of a file after it was read.
 
     reason: why it is refused; empty for usable files. sha256: of its bytes; empty for refused ones.
-    The others are those of its record.
+    brightness and sharpness: of its pixels, see `appearance`; None for refused files. The others
+    are those of its record.
     """
 
     source: str
@@ -66,6 +67,8 @@ class Description:
     attributes: dict[str, str] = field(default_factory=dict)
     sha256: str = ""
     reason: str = ""
+    brightness: float | None = None
+    sharpness: float | None = None
 
 
 @dataclass(frozen=True)

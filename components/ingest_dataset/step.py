@@ -155,6 +155,8 @@ def _sample(class_names: Sequence[str], item: Description, group: str) -> Sample
         path=item.path,
         sha256=item.sha256,
         attributes=item.attributes,
+        brightness=item.brightness,
+        sharpness=item.sharpness,
     )
 
 

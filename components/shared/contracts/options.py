@@ -85,6 +85,18 @@ class BootstrapConfig(SeedConfig):
 
 
 @dataclass(frozen=True, kw_only=True)
+class SlicesConfig(Config):
+    """By what metrics are sliced."""
+
+    slices: tuple[str, ...] | None = option(
+        None,
+        "Columns of the samples by whose values metrics are sliced; auto: all with 2 to 20 values,"
+        " where brightness and sharpness have four, the quartiles of VAL_TEST.",
+        unset="auto",
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
 class MonitorConfig(Config):
     """The metric by which models are selected."""
 

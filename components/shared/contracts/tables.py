@@ -14,6 +14,7 @@ import contextlib
 import csv
 import io
 import itertools
+import math
 from collections.abc import Generator, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import IO, TextIO
@@ -25,6 +26,7 @@ MOST_FIELD = 1 << 20  # characters: a long note of a user's table, but no image 
 MOST_ROW = 16 << 20  # characters: 20,000 columns of some length
 MOST_BYTES = 4 << 30  # of one table: tens of millions of samples
 _MOST_DIGITS = 18  # of an integer: what int64 holds, whatever the digits
+_MOST_CHARACTERS = 40  # of a number: more than Python writes of any
 _FORMULA = ("=", "+", "-", "@")
 _MOST_SHOWN = 32_767  # characters: what a cell of a spreadsheet holds
 
@@ -146,6 +148,19 @@ def integer(text: str, where: str) -> int:
     if not (digits.isascii() and digits.isdecimal() and len(digits) <= _MOST_DIGITS):
         raise ArtifactError(f"{where}: {shown(text)} is not an integer")
     return int(text)
+
+
+def number(text: str, where: str) -> float | None:
+    """Return the finite number that a field holds, None for an empty field; raises as `integer`."""
+    if not text:
+        return None
+    try:
+        value = float(text) if len(text) <= _MOST_CHARACTERS and "_" not in text else math.nan
+    except ValueError:
+        value = math.nan
+    if not math.isfinite(value):
+        raise ArtifactError(f"{where}: {shown(text)} is not a number")
+    return value
 
 
 class _Lines:

@@ -21,12 +21,14 @@ from components.shared.contracts.documents import read_object
 from components.shared.contracts.errors import ArtifactError
 from components.shared.contracts.listing import first_of
 from components.shared.contracts.outcomes import class_names_problem
-from components.shared.contracts.tables import integer, read_table, write_table
+from components.shared.contracts.tables import integer, number, read_table, write_table
 from components.shared.data.arrays import load_array
 
 SHARD_SIZE = 2048  # images: 300 MB at 224 x 224
 _COLUMNS = ("sample_id", "label", "group", "source", "path", "sha256")
-_ATTRIBUTE = "attribute:"  # apart from our own columns: the user's may have the same names
+ATTRIBUTE = "attribute:"  # apart from our own columns: the user's may have the same names
+# Columns that ingest measures of the pixels; data sets of former versions lack them.
+MEASURED = ("brightness", "sharpness")
 
 
 @dataclass(frozen=True)
@@ -41,6 +43,8 @@ class Sample:
         path: path of the file, relative to the source.
         sha256: digest of the encoded file.
         attributes: all other columns of the source.
+        brightness: mean luma of the stored image, in [0, 255]; None where it was not measured.
+        sharpness: variance of its Laplacian, >= 0; None where it was not measured.
     """
 
     sample_id: str
@@ -50,6 +54,8 @@ class Sample:
     path: str
     sha256: str
     attributes: dict[str, str]
+    brightness: float | None = None
+    sharpness: float | None = None
 
 
 @dataclass(frozen=True)
@@ -114,10 +120,10 @@ class Dataset:
 def write_samples(directory: Path, samples: Sequence[Sample]) -> None:
     """Write samples.csv into an artifact's staging directory."""
     attributes = sorted({name for sample in samples for name in sample.attributes})
-    columns = [*_COLUMNS, *(_ATTRIBUTE + name for name in attributes)]
+    columns = [*_COLUMNS, *MEASURED, *(ATTRIBUTE + name for name in attributes)]
     rows = (
         [
-            *(getattr(sample, name) for name in _COLUMNS),
+            *(getattr(sample, name) for name in (*_COLUMNS, *MEASURED)),
             *(sample.attributes.get(name) for name in attributes),
         ]
         for sample in samples
@@ -218,7 +224,7 @@ def _sample_problem(samples: Sequence[Sample], n_classes: int) -> str:
 
 def _sample(row: dict[str, str], where: str) -> Sample:
     attributes = {
-        name.removeprefix(_ATTRIBUTE): row[name] for name in row if name.startswith(_ATTRIBUTE)
+        name.removeprefix(ATTRIBUTE): row[name] for name in row if name.startswith(ATTRIBUTE)
     }
     return Sample(
         sample_id=row["sample_id"],
@@ -228,4 +234,6 @@ def _sample(row: dict[str, str], where: str) -> Sample:
         path=row["path"],
         sha256=row["sha256"],
         attributes=attributes,
+        brightness=number(row.get("brightness", ""), where),
+        sharpness=number(row.get("sharpness", ""), where),
     )

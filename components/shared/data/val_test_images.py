@@ -8,7 +8,8 @@ the data set:
   compared with the largest other one. Errors of any threshold are among them, as long as they are
   fewer than the candidates, and a small data set has thumbnails of all images;
 * probes: some images at full size, on which the bundle is compared with the checkpoint;
-* labels of all images, and the data set's manifest, for the report and the model card.
+* labels of all images, and the data set's manifest, for the report and the model card;
+* what else is recorded of all images, by which metrics are sliced.
 """
 
 import io
@@ -37,6 +38,7 @@ from components.shared.contracts.machine import n_usable_cores
 from components.shared.contracts.outcomes import class_names_problem
 from components.shared.contracts.tables import integer, read_table, write_table
 from components.shared.data.arrays import load_array
+from components.shared.data.attributes import is_recorded, recorded_columns
 from components.shared.data.dataset import Dataset
 
 SPLIT = "VAL_TEST"
@@ -70,6 +72,8 @@ class ValTestImages:
         class_names: of the data set.
         image_size: side of the data set's images, in pixels.
         labels: class index by sample id.
+        recorded: columns of texts in the order of `labels`, see `attributes`; artifacts of former
+            versions have none.
         probes: (P, S, S, 3) uint8, some images as the data set stores them.
     """
 
@@ -78,6 +82,7 @@ class ValTestImages:
     class_names: tuple[str, ...]
     image_size: int
     labels: dict[str, int]
+    recorded: dict[str, list[str]] = field(repr=False)
     probes: npt.NDArray[np.uint8] = field(repr=False)
     _bytes: npt.NDArray[np.uint8] = field(repr=False)
     _lengths: tuple[int, ...] = field(repr=False)
@@ -101,6 +106,7 @@ class ValTestImages:
         rows = list(read_table(path / _TABLE, _COLUMNS))
         labels = {row["sample_id"]: integer(row["label"], where) for row in rows}
         lengths = tuple(integer(row["thumbnail_bytes"], where) for row in rows)
+        recorded = [name for name in (rows[0] if rows else ()) if is_recorded(name)]
         problem = class_names_problem(header.class_names, least=1)
         problem = problem or _table_problem(labels, lengths, header)
         if problem:
@@ -113,6 +119,7 @@ class ValTestImages:
             class_names=header.class_names,
             image_size=size,
             labels=labels,
+            recorded={name: [row[name] for row in rows] for name in recorded},
             probes=load_array(path / _PROBES, np.uint8, (None, size, size, 3)),
             _bytes=load_array(path / _THUMBNAILS, np.uint8, (sum(lengths),), mapped=True),
             _lengths=lengths,
@@ -156,11 +163,10 @@ def write_val_test_images(
     probes = np.linspace(0, len(positions) - 1, min(N_PROBES, len(positions)))
     _save(directory / _PROBES, data.images(positions[probes.round().astype(np.int64)]))
 
-    table = (
-        (sample_id, label, len(jpegs.get(row, b"")))
-        for row, (sample_id, label) in enumerate(zip(ids, labels.tolist(), strict=True))
-    )
-    write_table(directory / _TABLE, _COLUMNS, table)
+    recorded = recorded_columns([data.samples[position] for position in positions])
+    lengths = [len(jpegs.get(row, b"")) for row in range(len(ids))]
+    table = zip(ids, labels.tolist(), lengths, *recorded.values(), strict=True)
+    write_table(directory / _TABLE, (*_COLUMNS, *recorded), table)
     write_json(directory / _DATASET, data.manifest.to_json())
     write_json(
         directory / _HEADER,

@@ -91,7 +91,9 @@ def test_merged_parts_have_the_bytes_of_one_ingest(
     ingest(config, dataset=tmp_path / "merged", parts=tuple(reversed(parts)))
     assert digests(tmp_path / "merged") == digests(tmp_path / "one")
 
-    manifest = Dataset.open(tmp_path / "merged").manifest
+    data = Dataset.open(tmp_path / "merged")
+    assert all(sample.brightness and sample.sharpness for sample in data.samples)
+    manifest = data.manifest
     assert manifest.summary["n_rejected"] >= 4
     assert manifest.summary["n_near_duplicate_pairs"] >= 10
     assert manifest.summary["n_exact_duplicates"] >= 7

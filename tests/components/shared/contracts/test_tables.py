@@ -11,6 +11,7 @@ from components.shared.contracts import tables
 from components.shared.contracts.errors import ArtifactError, DataError
 from components.shared.contracts.tables import (
     integer,
+    number,
     numbered_rows,
     parse_table,
     read_table,
@@ -176,4 +177,12 @@ def test_integers_are_plain_and_bounded() -> None:
     for text in ("", "-", "1.0", " 1", "1_0", "\u0661", "0x1", "9" * 5000, "nan", "+1"):
         with pytest.raises(ArtifactError, match=r"samples.csv: .* is not an integer") as caught:
             integer(text, "samples.csv")
+        assert len(str(caught.value)) < 300
+
+
+def test_numbers_are_finite_and_bounded() -> None:
+    assert [number(text, "t") for text in ("", "0", "-1.5", "1e3")] == [None, 0.0, -1.5, 1000.0]
+    for text in ("nan", "inf", "1e999", "dark", "1_0", "9" * 5000):
+        with pytest.raises(ArtifactError, match=r"samples.csv: .* is not a number") as caught:
+            number(text, "samples.csv")
         assert len(str(caught.value)) < 300

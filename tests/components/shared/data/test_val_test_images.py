@@ -102,8 +102,11 @@ def _another_dataset(path: Path) -> None:
         (lambda p: _edit_table(p, lambda rows: rows[:-1]), "thumbnails.npy: is .*expected"),
         (lambda p: _edit_table(p, lambda rows: [*rows, rows[-1]]), "not sorted by sample_id"),
         (lambda p: _edit_table(p, lambda rows: [rows[0], *rows[:0:-1]]), "not sorted by sample"),
-        (lambda p: _edit_table(p, lambda r: [*r[:-1], f"{IDS[-1]},7,1"]), r"has the labels 7, not"),
-        (lambda p: _edit_table(p, lambda r: [*r[:-1], f"{IDS[-1]},1,-1"]), "less than 0 bytes"),
+        (
+            lambda p: _edit_table(p, lambda r: [*r[:-1], f"{IDS[-1]},7,1,,,"]),
+            "labels 7, not",
+        ),
+        (lambda p: _edit_table(p, lambda r: [*r[:-1], f"{IDS[-1]},1,-1,,,"]), "less than 0 bytes"),
         (lambda p: _edit_json(p / "val_test_images.json", image_size=8), "probes.npy: is"),
         (lambda p: _edit_json(p / "val_test_images.json", image_size=0), "must be >= 1"),
         (_another_dataset, "is not the manifest of the data set"),
