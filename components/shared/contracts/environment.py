@@ -99,6 +99,13 @@ class Variable(StrEnum):
         "none; commands take --bundle-registry",
     )
 
+    WEBHOOK_SECRET = (
+        "STREETVISION_WEBHOOK_SECRET",
+        "Secret that signs the request to on_promotion: whsec_..., or a text of at least 16 bytes.",
+        "the step that promotes; commands that promote",
+        "none; required where on_promotion is set",
+    )
+
     # Computation.
     DEVICE = (
         "STREETVISION_DEVICE",
@@ -389,6 +396,7 @@ SECRET_VARIABLES: tuple[str, ...] = (
     Variable.KFP_TOKEN,
     Variable.KFP_COOKIE,
     Variable.HUB_TOKEN,
+    Variable.WEBHOOK_SECRET,
     # Those of other programs, which share an environment with ours.
     "AWS_SECRET_ACCESS_KEY",
     "AWS_SESSION_TOKEN",

@@ -97,6 +97,10 @@ class BundleRegistry:
         """The registry's address, s3://bucket/prefix."""
         return self.root.where("").rstrip("/")
 
+    def bundle_uri(self, digest: str) -> str:
+        """Return the address of a bundle."""
+        return self.root.where(f"bundles/{digest}")
+
     def require_conditional_writes(self) -> None:
         """Raise StoreUnsuitableError where the store ignores conditions on writes."""
         if not self._is_probed:
