@@ -1,9 +1,10 @@
 """The decorator of the phases' KFP components: a container runs the code that its image has.
 
-`dsl.component` puts the source of a function into the command of its container, and a back end
-repeats the command in the status of six nodes of the step: a seventh of the Workflow, which has to
-stay below 1 MiB. The image has the component's module anyway, so that one import is enough. The
-first sentence of its docstring stays: the spec has no other place for a component's description.
+`dsl.component` puts the source of a function and a shell script into the command of its container,
+and a back end repeats the command in the status of six nodes of the step: a fifth of the Workflow,
+which has to stay below 1 MiB. The image has the component's module anyway, so that one import is
+enough, and a module in the script's place. The first sentence of the function's docstring stays:
+the spec has no other place for a component's description.
 """
 
 import inspect
@@ -13,8 +14,7 @@ from typing import Any
 
 from kfp import dsl
 
-# What kfp sets inside a container, where its package has no decorators.
-_IN_CONTAINER = "_KFP_RUNTIME"
+from components.container import COMMAND, IN_CONTAINER
 
 
 def component(base_image: str) -> Callable[[Callable[..., None]], Any]:
@@ -24,13 +24,11 @@ def component(base_image: str) -> Callable[[Callable[..., None]], Any]:
     """
 
     def made(function: Callable[..., None]) -> Any:
-        if os.environ.get(_IN_CONTAINER) == "true":
+        if os.environ.get(IN_CONTAINER) == "true":
             return function
 
         found = dsl.component(function, base_image=base_image, install_kfp_package=False)
-        container = found.component_spec.implementation.container
-        *script, _ = container.command
-        container.command = [*script, _program(function)]
+        found.component_spec.implementation.container.command = [*COMMAND, _program(function)]
         return found
 
     return made

@@ -15,6 +15,7 @@ from typing import Any, Literal, TypeVar, get_args
 from kfp import dsl, kubernetes
 from kubernetes.utils import parse_quantity
 
+from components.container import SETTINGS_FOLDER
 from components.shared.contracts.config import Config, option, unknown_keys
 from components.shared.contracts.environment import Variable
 from components.shared.contracts.errors import ConfigError
@@ -244,8 +245,7 @@ def light(task: dsl.PipelineTask, profile: Profile) -> dsl.PipelineTask:
 
 def ingest(task: dsl.PipelineTask, profile: Profile) -> dsl.PipelineTask:
     """Set a step that decodes the images: a long timeout, and a store for its finished chunks."""
-    task = _any_step(task, profile, profile.ingest, cost="light")
-    return with_store(task, profile, "data", Variable.CHECKPOINT_STORE)
+    return with_store(_any_step(task, profile, profile.ingest, cost="light"), profile, "data")
 
 
 def heavy(task: dsl.PipelineTask, profile: Profile) -> dsl.PipelineTask:
@@ -285,7 +285,7 @@ def training(task: dsl.PipelineTask, profile: Profile) -> dsl.PipelineTask:
 
     Its checkpoints outlive the pod if STORE_CONFIG names a store for them.
     """
-    return with_store(torchrun(task, profile), profile, "checkpoints", Variable.CHECKPOINT_STORE)
+    return with_store(torchrun(task, profile), profile, "checkpoints")
 
 
 def starter(task: dsl.PipelineTask, profile: Profile) -> dsl.PipelineTask:
@@ -299,20 +299,15 @@ def starter(task: dsl.PipelineTask, profile: Profile) -> dsl.PipelineTask:
         timeout_seconds=profile.training.timeout_seconds,
     )
     task = _any_step(task, profile, wanted, cost="light")
-    return with_store(task, profile, "checkpoints", Variable.CHECKPOINT_STORE)
+    return with_store(task, profile, "checkpoints")
 
 
-def with_store(
-    task: dsl.PipelineTask, profile: Profile, role: Role, *further: str
-) -> dsl.PipelineTask:
-    """Give a step the object store's address, and by reference the credentials of its role.
+def with_store(task: dsl.PipelineTask, profile: Profile, role: Role) -> dsl.PipelineTask:
+    """Give a step the object store's settings, and by reference the credentials of its role.
 
     Without them in the namespace it runs too.
-
-    `further` are other keys of STORE_CONFIG that become variables of the same name.
     """
-    settings = {name: name for name in (*STORE_VARIABLES, Variable.S3_CA_FILE, *further)}
-    kubernetes.use_config_map_as_env(task, STORE_CONFIG, settings, optional=True)
+    kubernetes.use_config_map_as_volume(task, STORE_CONFIG, str(SETTINGS_FOLDER), optional=True)
     kubernetes.use_config_map_as_volume(task, STORE_CA, CA_FOLDER, optional=True)
 
     keys = {

@@ -34,11 +34,10 @@ from components.export_bundle.component import export_bundle
 from components.extract_features.component import extract_features
 from components.fit_threshold.component import fit_threshold
 from components.import_backbone.component import import_backbone
-from components.ingest_dataset.component import ingest_dataset, ingest_part
+from components.ingest_dataset.component import ingest_dataset, ingest_part, merge_parts
 from components.predict_logits.component import predict_logits
 from components.pretrain_explora.component import pretrain_explora
 from components.shared.contracts.adaptations import FROZEN
-from components.shared.contracts.environment import Variable
 from components.split_dataset.component import split_dataset, split_dataset_alone
 from components.train_baseline.component import train_baseline
 from components.train_gate.component import train_gate
@@ -77,20 +76,18 @@ def stage1(profile: Profile, variant: Variant = Variant()) -> Any:  # noqa: B008
     train, deliver = _train(profile, variant), _evaluate_and_deliver(profile)
 
     def wire(form: dict[str, Any]) -> Outputs:
-        run = configure(**form, pretrain=variant.pretrain, modes=list(variant.modes))
+        compiled_in = {"pretrain": variant.pretrain, "modes": list(variant.modes)}
+        run = configure(**{"mode": "", **form, **compiled_in})
         run.set_caching_options(enable_caching=False)  # the step that notices that the data changed
-        resources.with_store(
-            _set(resources.light, run, profile), profile, "data", Variable.LINEAGES
-        )
+        resources.with_store(_set(resources.light, run, profile), profile, "data")
         config = run.outputs
 
         ingest = _ingest(profile, variant, config["ingest_dataset"])
         split = _splitting(variant)(
             dataset=ingest.outputs["dataset"], config=config["split_dataset"]
         )
-        resources.with_store(
-            _set(resources.light, split, profile, split_dataset), profile, "runs", Variable.LINEAGES
-        )
+        _set(resources.light, split, profile, split_dataset)
+        resources.with_store(split, profile, "runs")
 
         trained = train(
             dataset=ingest.outputs["dataset"],
@@ -132,16 +129,18 @@ def _splitting(variant: Variant) -> PythonComponent:
 
 def _ingest(profile: Profile, variant: Variant, config: Any) -> dsl.PipelineTask:
     """Return the task with the data set, which merges the parts of others where there are some."""
-    parts = {}
-    if variant.ingest_parts > 1:
-        for number in range(1, variant.ingest_parts + 1):
-            check = _named(ingest_part, f"ingest-part-{number}")(
-                config=config, number=number, n_parts=variant.ingest_parts
-            )
-            _set(resources.ingest, check, profile, ingest_dataset)
-            parts[f"part_{number}"] = check.outputs["part"]
+    if variant.ingest_parts == 1:
+        return _set(resources.ingest, ingest_dataset(config=config), profile)
 
-    task = ingest_dataset(config=config, **parts)
+    parts = {}
+    for number in range(1, variant.ingest_parts + 1):
+        check = _named(ingest_part, f"ingest-part-{number}")(
+            config=config, number=number, n_parts=variant.ingest_parts
+        )
+        _set(resources.ingest, check, profile, ingest_dataset)
+        parts[f"part_{number}"] = check.outputs["part"]
+
+    task = _named(merge_parts, ingest_dataset.name)(config=config, **parts)
     return _set(resources.ingest, task, profile)
 
 

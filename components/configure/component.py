@@ -12,21 +12,21 @@ from components.kfp_component import component
 
 @component(CPU)
 def configure(
-    data: str = "",
-    backbone: str = "",
-    recipe: str = "default",
-    mode: str = "",
-    policy: str = "",
-    alpha: str = "",
-    risk: str = "",
-    epochs: str = "",
-    learning_rate: str = "",
-    image_size: str = "",
-    seed: str = "",
-    model_version: str = "",
-    overrides: dict = {},  # noqa: B006 - KFP's default value
-    pretrain: str = "none",
-    modes: list = [],  # noqa: B006
+    data: str,
+    backbone: str,
+    recipe: str,
+    mode: str,
+    policy: str,
+    alpha: str,
+    risk: str,
+    epochs: str,
+    learning_rate: str,
+    image_size: str,
+    seed: str,
+    model_version: str,
+    overrides: dict,
+    pretrain: str,
+    modes: list,
 ) -> NamedTuple(  # type: ignore[valid-type]
     "PhaseConfigs",
     [

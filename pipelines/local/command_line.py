@@ -3,12 +3,12 @@
 kfp.local hands a step's inputs and outputs over inside a shell command. It replaces the text
 `python3` in every word of that command by the path of the interpreter, unquoted, and looks for
 placeholders in the values it has just inserted: a folder with a space ends in "not found", one
-named `python3` is written elsewhere. Here, a step is started as kfp's script would start it, from a
-list of words.
+named `python3` is written elsewhere. Here, a step is started as its container would start it, from
+a list of words.
 
-Read from kfp 2.17.0: local/subprocess_task_handler.py, local/placeholder_utils.py,
-local/task_dispatcher.py and dsl/component_factory.py. The keys of the cache are made before, from
-the compiled command, and do not change.
+Read from kfp 2.17.0: local/subprocess_task_handler.py, local/placeholder_utils.py and
+local/task_dispatcher.py. The keys of the cache are made before, from the compiled command, and do
+not change.
 """
 
 import contextlib
@@ -22,6 +22,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from components.container import COMMAND, IN_CONTAINER
 from components.shared.contracts.environment import Variable
 from components.shared.contracts.errors import PermanentError
 from components.shared.contracts.interrupts import SignalReceivedError
@@ -29,14 +30,6 @@ from components.shared.contracts.step import write_status
 from pipelines import kfp_private
 from pipelines.local.step_process import StepProcesses
 
-# What the compiler writes for a component that installs no packages; the component's code and
-# arguments follow it.
-_SCRIPT = """
-program_path=$(mktemp -d)
-printf "%s" "$0" > "$program_path/ephemeral_component.py"
-_KFP_RUNTIME=true python3 -m kfp.dsl.executor_main \
-    --component_module_path "$program_path/ephemeral_component.py" "$@"
-"""
 _WHOLE_INPUT = "{{$}}"
 
 
@@ -105,7 +98,7 @@ class _StepHandler(kfp_private.subprocess_task_handler.SubprocessTaskHandler):
         variables = {
             **os.environ,
             **self.env_vars,
-            "_KFP_RUNTIME": "true",
+            IN_CONTAINER: "true",
             Variable.STATUS: str(folder / "status.json"),
         }
         code_folder = Path(tempfile.mkdtemp(dir=self._steps.temporary))
@@ -131,11 +124,11 @@ def _record_interrupt(folder: Path) -> None:
 
 def _arguments(compiled: Sequence[str], folder: Path) -> list[str]:
     """Return the arguments of kfp's executor; the component's code is written into `folder`."""
-    shell, script, code, arguments = compiled[:2], compiled[2], compiled[3], compiled[4:]
-    if list(shell) != ["sh", "-ec"] or script.split() != _SCRIPT.split():
+    n_words = len(COMMAND)
+    program, code, arguments = compiled[:n_words], compiled[n_words], compiled[n_words + 1 :]
+    if tuple(program) != COMMAND:
         raise PermanentError(
-            f"command={script!r} of a step is not what kfp {kfp_private.VERSION} compiles without"
-            " packages"
+            f"command={' '.join(program)!r} of a step is not that of components/kfp_component.py"
         )
 
     module = folder / "ephemeral_component.py"

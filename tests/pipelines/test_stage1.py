@@ -15,11 +15,11 @@ from kfp.dsl.types.type_utils import InconsistentTypeException
 from components.compare_adaptations.component import compare_adaptations
 from components.configure.config import RunForm
 from components.configure.phases import PHASES
+from components.container import SETTINGS_FOLDER
 from components.extract_features.component import extract_features
 from components.fit_threshold.component import fit_threshold
 from components.predict_logits.component import predict_logits
 from components.pretrain_explora.component import pretrain_explora
-from components.shared.contracts.environment import Variable
 from components.shared.contracts.errors import ConfigError
 from components.shared.storage import StoreSettings
 from components.split_dataset.component import split_dataset
@@ -27,7 +27,7 @@ from components.train_baseline.component import train_baseline
 from pipelines.images import pipeline_images
 from pipelines.package import write_package
 from pipelines.parameters import Variant
-from pipelines.resources import CA_FOLDER, STORE_CA, Profile, load_profile
+from pipelines.resources import CA_FOLDER, STORE_CA, STORE_VARIABLES, Profile, load_profile
 from pipelines.stage1 import stage1
 
 Documents = tuple[dict[str, Any], dict[str, Any]]
@@ -316,23 +316,24 @@ def test_every_step_is_pulled_as_the_profile_says(compiled: Compile, tmp_path: P
 
 def test_the_store_reaches_the_steps_that_need_it_by_reference_only(compiled: Compile) -> None:
     executors = _executors(compiled()[1])
-    with_store = {name for name, executor in executors.items() if "configMapAsEnv" in executor}
+    with_store = {name for name, executor in executors.items() if "configMapAsVolume" in executor}
     assert (
         with_store == {"configure", "ingest-dataset", "split-dataset", "import-backbone"} | RESUMED
     )
     for name in with_store:
-        settings, secret = executors[name]["configMapAsEnv"][0], executors[name]["secretAsEnv"][0]
+        settings, secret = (
+            executors[name]["configMapAsVolume"][0],
+            executors[name]["secretAsEnv"][0],
+        )
         assert settings["configMapName"] == "streetvision-store"
+        assert settings["mountPath"] == str(SETTINGS_FOLDER)
         assert secret["secretName"] == "mlpipeline-minio-artifact"
         assert {entry["secretKey"] for entry in secret["keyToEnv"]} == {"accesskey", "secretkey"}
 
-        variables = {entry["envVar"] for entry in [*settings["keyToEnv"], *secret["keyToEnv"]]}
-        assert (
-            set(StoreSettings(endpoint="e", access_key="a", secret_key="s").to_environment())
-            <= variables
-        )
-        assert (Variable.CHECKPOINT_STORE in variables) == (name in RESUMED | {"ingest-dataset"})
-        assert (Variable.LINEAGES in variables) == (name in ("configure", "split-dataset"))
+        variables = {entry["envVar"] for entry in secret["keyToEnv"]}
+        assert set(
+            StoreSettings(endpoint="e", access_key="a", secret_key="s").to_environment()
+        ) == variables | set(STORE_VARIABLES)
         assert settings["optional"] is True
         assert secret["optional"] is True
 
@@ -365,14 +366,12 @@ def test_steps_with_the_store_get_its_authority_as_a_file_where_there_is_one(
 ) -> None:
     for name, executor in _executors(compiled()[1]).items():
         mounts = executor.get("configMapAsVolume", [])
-        if "configMapAsEnv" not in executor:
-            assert not mounts, name
+        if not mounts:
+            assert "secretAsEnv" not in executor, name
             continue
-        (mount,) = mounts
+        _, mount = mounts
         assert (mount["configMapName"], mount["mountPath"]) == (STORE_CA, CA_FOLDER)
         assert mount["optional"] is True
-        variables = {entry["envVar"] for entry in executor["configMapAsEnv"][0]["keyToEnv"]}
-        assert Variable.S3_CA_FILE in variables
 
 
 def test_the_hub_token_reaches_the_import_alone(compiled: Compile) -> None:

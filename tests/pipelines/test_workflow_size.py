@@ -41,6 +41,8 @@ SPEC_BEFORE = 313_000
 # Argo stores no larger object, and compresses a status that would make it so
 # (workflow/packer/packer.go:18).
 MAX_WORKFLOW_SIZE = 1024 * 1024
+# What the default graph leaves free: two steps of four artifacts each.
+FREE = 60_000
 FOUR_MODES = ("full", "frozen", "lora", "dora")
 FORM = {"data": "s3://bucket/street-scenes", "backbone": "s3://bucket/dinov2-small"}
 
@@ -97,7 +99,7 @@ def test_the_spec_is_less_than_half_of_what_was_measured(
 def test_one_mode_is_stored_uncompressed_so_that_kubectl_shows_its_nodes(
     one_mode: WorkflowSize,
 ) -> None:
-    assert one_mode.total < MAX_WORKFLOW_SIZE
+    assert one_mode.total < MAX_WORKFLOW_SIZE - FREE
 
 
 def test_all_tasks_of_the_largest_variant_are_stored_in_a_third_of_the_limit(

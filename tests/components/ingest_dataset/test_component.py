@@ -6,7 +6,7 @@ import pytest
 from kfp import dsl, local
 
 from components.artifact_types import ImageDataset
-from components.ingest_dataset.component import ingest_dataset, ingest_part
+from components.ingest_dataset.component import ingest_part, merge_parts
 from components.ingest_dataset.config import IngestConfig
 from components.ingest_dataset.step import run as ingest
 from components.shared.contracts.environment import Variable
@@ -22,7 +22,7 @@ def in_parts(config: dict) -> ImageDataset:  # type: ignore[type-arg]
         f"part_{number}": ingest_part(config=config, number=number, n_parts=2).outputs["part"]
         for number in (1, 2)
     }
-    return ingest_dataset(config=config, **parts).outputs["dataset"]
+    return merge_parts(config=config, **parts).outputs["dataset"]
 
 
 @pytest.mark.filterwarnings("ignore:You may be attemping to run a task:RuntimeWarning")

@@ -37,6 +37,7 @@ def pod_patch(compiled: Compiled, execution: Execution) -> str:
     container = compiled.container_of(execution.task)
     settings = compiled.kubernetes_of(execution.task)
     mounts = settings.get("emptyDirMounts", [])
+    config_maps = settings.get("configMapAsVolume", [])
     main = {
         "name": "main",
         "image": container["image"],
@@ -46,6 +47,10 @@ def pod_patch(compiled: Compiled, execution: Execution) -> str:
         "resources": _resources(container.get("resources", {})),
         "volumeMounts": [
             {"name": mount["volumeName"], "mountPath": mount["mountPath"]} for mount in mounts
+        ]
+        + [
+            {"name": mount["configMapName"], "mountPath": mount["mountPath"]}
+            for mount in config_maps
         ],
         "imagePullPolicy": settings.get("imagePullPolicy", ""),
         "securityContext": {
@@ -60,6 +65,13 @@ def pod_patch(compiled: Compiled, execution: Execution) -> str:
                 "emptyDir": {key: mount[key] for key in ("medium", "sizeLimit") if key in mount},
             }
             for mount in mounts
+        ]
+        + [
+            {
+                "name": mount["configMapName"],
+                "configMap": {"name": mount["configMapName"], "optional": mount["optional"]},
+            }
+            for mount in config_maps
         ],
         "containers": [main],
         "nodeSelector": settings.get("nodeSelector", {}).get("labels", {}),

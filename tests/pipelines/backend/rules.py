@@ -300,7 +300,7 @@ def references_are_optional(compiled: Compiled) -> Iterator[str]:
     (driver/k8s.go:353, 449).
     """
     for name, settings in compiled.kubernetes.items():
-        for kind, key in (("secretAsEnv", "secretName"), ("configMapAsEnv", "configMapName")):
+        for kind, key in (("secretAsEnv", "secretName"), ("configMapAsVolume", "configMapName")):
             for reference in settings.get(kind, []):
                 if not reference.get("optional"):
                     yield f"{name}: {reference[key]} must be optional"

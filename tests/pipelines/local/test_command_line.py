@@ -200,8 +200,8 @@ def test_an_environment_that_make_cannot_name_is_refused_in_one_line(
     assert set(recorded.iterdir()) == before
 
 
-def test_a_command_that_kfp_compiles_differently_is_refused(tmp_path: Path) -> None:
-    compiled = ["sh", "-ec", "python3 -m other", "code", "--executor_input", "{{$}}"]
-    with pytest.raises(PermanentError, match=r"^command='python3 -m other' of a step is not what"):
+def test_a_command_of_another_decorator_is_refused(tmp_path: Path) -> None:
+    compiled = ["python3", "-m", "other", "module", "code", "--executor_input", "{{$}}"]
+    with pytest.raises(PermanentError, match=r"^command='python3 -m other module' of a"):
         command_line._arguments(compiled, tmp_path)
     assert not list(tmp_path.iterdir())

@@ -197,7 +197,7 @@ def test_a_new_folder_is_of_one_run_at_whatever_time(
             return datetime(2026, 1, 1, microsecond=next(cls.times))
 
     monkeypatch.setattr(run, "datetime", Clock)
-    assert run._new_run_folder(tmp_path) != run._new_run_folder(tmp_path)
+    assert run._new_run_folder(tmp_path, "p") != run._new_run_folder(tmp_path, "p")
 
 
 def test_the_next_run_removes_what_a_killed_step_left(small: None, tmp_path: Path) -> None:
