@@ -50,6 +50,7 @@ COVERED: dict[str, str] = {
     "components/train_gate/test_step.py": "train",
     "components/compare_calibrators/test_step.py": "../shared/calibration/artifact",
     "pipelines/cli/test_app.py": "options",
+    "pipelines/cli/test_registry.py": "registry_options registry_text",
     "pipelines/cli/test_runs.py": "output",
     "pipelines/demo/test_dataset.py": "folder",
     "pipelines/demo/test_scenes.py": "canvas objects roadwork",

@@ -17,6 +17,7 @@ from pipelines.cli.help import Verb, paragraphs
 
 # Titles of the groups of verbs.
 LOCAL, PACKAGES, RUNS, CLUSTER = "Local", "Images and packages", "Kubeflow runs", "Cluster"
+CHAMPION = "Champion and registry"
 
 Function = Callable[..., None]
 

@@ -166,6 +166,11 @@ def root_for_runs(given: StoreOptions, reader: ClusterReader | None) -> str:
     return root
 
 
+def setting_of_cluster(reader: ClusterReader | None, name: str) -> str:
+    """Return a setting of STORE_CONFIG, which the steps read as a variable of this name."""
+    return _config_map(reader, STORE_CONFIG).get(name, "")
+
+
 def split_root(uri: str) -> tuple[str, str]:
     """Return bucket and prefix of a root; what follows a question mark is the launcher's affair.
 

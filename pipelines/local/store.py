@@ -12,13 +12,14 @@ from pathlib import Path
 
 from components.shared.contracts.environment import Variable
 from components.shared.contracts.listing import first_of
-from components.shared.storage import Store
+from components.shared.storage import Store, split_uri
 from components.shared.storage.registry import BundleRegistry
 from pipelines.local.embedded_store import embedded_store
 from pipelines.upload_data.selection import LocalFile, files_below, links_out
 from pipelines.upload_data.transfer import holds, transfer
 
 BUCKET = "streetvision"
+REGISTRY = f"s3://{BUCKET}/registry"
 
 
 @dataclass(frozen=True)
@@ -57,8 +58,8 @@ class LocalStore:
 
     def register(self, bundle: Path) -> str:
         """Put a bundle into the registry; returns where it is."""
-        digest = BundleRegistry(self.store, BUCKET, "registry").put_bundle(bundle)
-        return f"s3://{BUCKET}/registry/bundles/{digest}"
+        registry = BundleRegistry(self.store, *split_uri(REGISTRY))
+        return registry.bundle_uri(registry.put_bundle(bundle))
 
 
 def _without(files: Iterable[LocalFile], outside: Collection[LocalFile]) -> list[LocalFile]:
@@ -69,8 +70,11 @@ def _without(files: Iterable[LocalFile], outside: Collection[LocalFile]) -> list
 def local_store(directory: Path) -> Iterator[LocalStore]:
     """Run the store with its data below `directory`; the environment leads there until the end."""
     with embedded_store(directory, buckets=(BUCKET,)) as settings:
-        lineages = {Variable.LINEAGES: f"s3://{BUCKET}/lineages"}
-        variables = settings.to_environment() | lineages
+        places = {
+            Variable.LINEAGES: f"s3://{BUCKET}/lineages",
+            Variable.BUNDLE_REGISTRY: REGISTRY,
+        }
+        variables = settings.to_environment() | places
         before = {name: os.environ.get(name) for name in variables}
         os.environ.update(variables)
 

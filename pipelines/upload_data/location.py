@@ -12,7 +12,13 @@ from pipelines.kubeflow.connection import Connection, Mode, find_mode
 from pipelines.kubeflow.options import ApiOptions, StoreOptions
 from pipelines.kubeflow.reader import ClusterReader
 from pipelines.kubeflow.run_pods import reader_or_none
-from pipelines.kubeflow.run_store import RunStore, has_credentials, open_store, root_for_runs
+from pipelines.kubeflow.run_store import (
+    RunStore,
+    has_credentials,
+    open_store,
+    root_for_runs,
+    setting_of_cluster,
+)
 
 _CONNECT_SECONDS = 3.0
 
@@ -27,8 +33,21 @@ def find_store(api: ApiOptions, given: StoreOptions) -> RunStore:
         return reachable_store(given, None, None)
     if api.host or Variable.KFP_ENDPOINT in os.environ:
         return store_of_runs(given, find_mode(api))
+    return reachable_store(given, None, _reader_without_api(api))
+
+
+def registry_of_cluster(api: ApiOptions) -> str:
+    """Return the address of the registry that the cluster's steps use; empty where none says it."""
+    if api.host or Variable.KFP_ENDPOINT in os.environ:
+        reader = reader_or_none(find_mode(api).namespace)
+    else:
+        reader = _reader_without_api(api)
+    return setting_of_cluster(reader, Variable.BUNDLE_REGISTRY)
+
+
+def _reader_without_api(api: ApiOptions) -> ClusterReader | None:
     namespace, _ = Connection(host="", namespace=api.namespace).find_namespace(multi_user=False)
-    return reachable_store(given, None, reader_or_none(namespace))
+    return reader_or_none(namespace)
 
 
 def store_of_runs(given: StoreOptions, mode: Mode) -> RunStore:

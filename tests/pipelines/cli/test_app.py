@@ -25,6 +25,8 @@ PARAMETERS, GRAPH = {"--params", "--param"}, {"--pretrain", "--modes", "--ingest
 RESOURCES = {"--profile", "--queue", "--store-secret", "--own-store", "--registry"}
 RUN = {"--experiment", "--service-account"}
 SENT = API | STORE | PARAMETERS | GRAPH | RESOURCES | RUN | {"--dry-run"}
+FROM = API | STORE | {"--bundle-registry", "--runs"}
+ANNOUNCE = {"--on-promotion", "--model-registry-url"}
 OPTIONS = {
     "run": PARAMETERS | GRAPH | {"--pipeline", "--demo", "--output", "--store", "--dry-run"},
     "parameters": set(),
@@ -46,6 +48,12 @@ OPTIONS = {
     "schedule enable": API,
     "schedule disable": API,
     "schedule delete": API | {"--force"},
+    "champion": FROM | {"--limit", "--json"},
+    "rollback": FROM | ANNOUNCE | {"--because", "--json"},
+    "registry list": FROM | {"--json"},
+    "registry show": FROM | {"--json"},
+    "registry download": FROM | {"--output", "--json"},
+    "registry gc": FROM | {"--dry-run", "--undecided", "--json"},
     "doctor": API | RESOURCES | GRAPH | {"--kfp-namespace", "--store-endpoint"},
     "smoke": API
     | STORE
@@ -100,7 +108,7 @@ def test_the_help_of_a_verb_teaches(capsys: pytest.CaptureFixture[str], verb: li
     assert f"sage: {MODULE} {' '.join(verb)}" in text
     assert "\x1b" not in text
     assert max(len(line) for line in text.splitlines()) <= 100
-    if verb != ["schedule"]:  # its actions have the examples
+    if verb not in (["schedule"], ["registry"]):  # their actions have the examples
         assert f"  {MODULE} {' '.join(verb)}" in text or verb == ["predict"]
         assert "example" in text
 

@@ -52,7 +52,7 @@ class Announcement:
         return cls(on_promotion, model_registry_url, key)
 
     def send(self, decision: Decision, registry: BundleRegistry, model_name: str) -> list[str]:
-        """Tell of a promotion that took effect; return one warning for each that was not told.
+        """Tell of a promotion that took effect; return one warning for each address that failed.
 
         Args:
             decision: the record.

@@ -27,10 +27,11 @@ from pathlib import Path
 from components.shared.contracts.artifact_kinds import Kind
 from components.shared.contracts.artifacts import MANIFEST, verify_dir
 from components.shared.contracts.config import canonical_json
+from components.shared.contracts.documents import as_type, parse_json
 from components.shared.contracts.errors import ArtifactError, ConfigError
 from components.shared.contracts.listing import first_of, shown
 from components.shared.storage.artifacts import download_artifact, upload_artifact
-from components.shared.storage.client import Store
+from components.shared.storage.client import MOST_DOCUMENT_BYTES, Store
 from components.shared.storage.errors import ObjectNotFoundError, StoreConflictError
 from components.shared.storage.registry.documents import (
     Champion,
@@ -150,6 +151,22 @@ class BundleRegistry:
     def provenance(self, digest: str) -> Provenance | None:
         """Return where a bundle comes from, or None where that was not recorded."""
         return self.root.read_if_any(f"provenance/{digest}.json", Provenance)
+
+    def model(self, digest: str) -> tuple[str, str]:
+        """Return name and version of the model in a bundle; empty where it does not name one."""
+        name = f"bundles/{digest}/bundle.json"
+        try:
+            data = self.root.store.read(
+                self.root.bucket, self.root.prefix + name, most_bytes=MOST_DOCUMENT_BYTES
+            )
+        except ObjectNotFoundError:
+            return "", ""
+        document = as_type(parse_json(data, self.root.where(name)), dict, self.root.where(name))
+        return str(document.get("name", "")), str(document.get("version", ""))
+
+    def label(self, digest: str) -> str:
+        """Return name and version of the model in a bundle as one text."""
+        return " ".join(self.model(digest)).strip()
 
     def resolve(self, text: str) -> str:
         """Return the digest of the bundle that starts with `text`, at least six hex digits.

@@ -20,7 +20,7 @@ def check_address(url: str) -> None:
     """Raise ConfigError where the address is none, or the client is not installed."""
     if carries_credential(url) or not url.startswith(("http://", "https://")):
         raise ConfigError(
-            f"model_registry_url={redacted(url)!r} must be http://host:port or https://host,"
+            f"model_registry_url={redacted(url)!r} must be http://host:8080 or https://host,"
             " without a credential: the client sends the pod's service account token"
         )
     if importlib.util.find_spec(_PACKAGE) is None:
@@ -36,7 +36,7 @@ def enter(
     """Register a version of a model; one that is registered already is left as it is.
 
     Args:
-        url: of the Model Registry, http://host:port or https://host.
+        url: of the Model Registry, http://host:8080 or https://host.
         name: of the registered model; it is made where it is missing.
         version: unique name of the version.
         uri: where the bundle is, s3://...

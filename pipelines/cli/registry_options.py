@@ -1,0 +1,123 @@
+"""How a user names a registry of bundles, and who is told of a promotion."""
+
+import contextlib
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar
+
+import typer
+
+from components.shared.contracts.environment import Variable
+from components.shared.contracts.errors import ConfigError
+from pipelines.kubeflow.options import ApiOptions, StoreOptions
+
+if TYPE_CHECKING:
+    from components.shared.storage.registry import BundleRegistry
+    from components.shared.storage.registry.announcement import Announcement
+
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
+
+
+def _option(metavar: str, help_text: str, default: Any) -> Any:
+    return field(default=default, metadata={"metavar": metavar, "help": help_text})
+
+
+@dataclass(frozen=True, kw_only=True)
+class RegistryOptions:
+    """Where the registry is."""
+
+    TITLE: ClassVar[str] = "Registry"
+    NOTE: ClassVar[str] = (
+        f"The registry is that of --runs, --bundle-registry, {Variable.BUNDLE_REGISTRY}, or the"
+        " cluster's ConfigMap streetvision-store. Its store is opened with"
+        f" {Variable.S3_ENDPOINT}, {Variable.S3_ACCESS_KEY} and {Variable.S3_SECRET_KEY}, else as"
+        " the cluster says; from outside the cluster forward its port and give --store-endpoint."
+    )
+
+    bundle_registry: str = _option("URI", "Registry of bundles, s3://bucket/prefix.", "")
+    runs: Path | None = _option(
+        "FOLDER", "The registry of local runs in FOLDER that had `--store embedded`.", None
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class AnnounceOptions:
+    """Who is told of a promotion."""
+
+    TITLE: ClassVar[str] = "Announcement"
+
+    on_promotion: str = _option(
+        "URL",
+        f"Address that the record is posted to, signed with {Variable.WEBHOOK_SECRET}.",
+        "",
+    )
+    model_registry_url: str = _option(
+        "URL", "Kubeflow Model Registry in which the bundle is entered.", ""
+    )
+
+    def checked(self) -> "Announcement":
+        """Return what can be sent. Raises ConfigError."""
+        from components.shared.storage.registry.announcement import Announcement
+
+        return Announcement.checked(self.on_promotion, self.model_registry_url)
+
+
+@contextlib.contextmanager
+def opened(
+    where: RegistryOptions, api: ApiOptions, store: StoreOptions
+) -> Iterator["BundleRegistry"]:
+    """Open the registry that the options name; the embedded store runs until the end.
+
+    Raises:
+        ConfigError: no registry is named, or two are.
+        TransientError: the store cannot be reached.
+    """
+    if where.runs is None:
+        yield _remote(where.bundle_registry, api, store)
+        return
+    if where.bundle_registry:
+        raise ConfigError("give --bundle-registry or --runs, not both")
+
+    from components.shared.storage.registry import open_registry
+    from pipelines.local.store import REGISTRY, local_store
+
+    folder = where.runs / "store"
+    if not folder.is_dir():
+        raise ConfigError(
+            f"{where.runs} has no embedded store; make one: run --store embedded --output"
+            f" {where.runs}"
+        )
+    with local_store(folder):
+        yield open_registry(REGISTRY)
+
+
+def _remote(given: str, api: ApiOptions, store: StoreOptions) -> "BundleRegistry":
+    """Return a registry in a store that runs elsewhere."""
+    from components.shared.storage import split_uri
+    from components.shared.storage.registry import BundleRegistry, open_registry
+    from pipelines.kubeflow.run_store import has_credentials
+    from pipelines.upload_data.location import find_store
+
+    uri = given or os.environ.get(Variable.BUNDLE_REGISTRY, "")
+    if uri and has_credentials(os.environ) and not store.store_endpoint:
+        return open_registry(uri)
+
+    uri = uri or _of_cluster(api)
+    bucket, prefix = split_uri(uri)
+    found = find_store(api, replace(store, root=store.root or f"s3://{bucket}"))
+    return BundleRegistry(found.store, bucket, prefix)
+
+
+def _of_cluster(api: ApiOptions) -> str:
+    """Return the address in the cluster's ConfigMap, which the steps read too."""
+    from pipelines.upload_data.location import registry_of_cluster
+
+    uri = registry_of_cluster(api)
+    if not uri:
+        raise ConfigError(
+            "no registry of bundles is named; give --bundle-registry s3://bucket/prefix or --runs"
+            f" FOLDER, or set {Variable.BUNDLE_REGISTRY}"
+        )
+    return uri
