@@ -6,7 +6,7 @@ import contextlib
 import io
 import json
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -201,11 +201,23 @@ def random_classifier(family: str, class_names: tuple[str, ...]) -> Classifier:
 
 
 def write_dataset(
-    path: Path, class_names: tuple[str, ...], n_images: int = 20, size: int = SIZE
+    path: Path,
+    class_names: tuple[str, ...],
+    n_images: int = 20,
+    size: int = SIZE,
+    attributes: Sequence[dict[str, str]] = (),
 ) -> None:
-    """An ImageDataset of noise."""
+    """An ImageDataset of noise, of which nothing is measured."""
     samples = [
-        Sample(f"{i:016x}", i % len(class_names), f"g{i}", "source", f"{i}.jpg", f"{i:064x}", {})
+        Sample(
+            f"{i:016x}",
+            i % len(class_names),
+            f"g{i}",
+            "source",
+            f"{i}.jpg",
+            f"{i:064x}",
+            attributes[i] if attributes else {},
+        )
         for i in range(n_images)
     ]
     counts = {

@@ -7,13 +7,16 @@ from components.shared.contracts.config import option
 from components.shared.contracts.options import (
     BootstrapConfig,
     RiskLevelConfig,
+    SlicesConfig,
     TaskConfig,
 )
 from components.shared.policies.config import BundledPolicyConfig
 
 
 @dataclass(frozen=True, kw_only=True)
-class EvaluateConfig(BundledPolicyConfig, TaskConfig, RiskLevelConfig, BootstrapConfig):
+class EvaluateConfig(
+    BundledPolicyConfig, TaskConfig, RiskLevelConfig, SlicesConfig, BootstrapConfig
+):
     """Options of the evaluation."""
 
     target_precision: float = option(0.95, "Precision at which coverage is reported.", gt=0, le=1)

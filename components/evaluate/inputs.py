@@ -10,6 +10,7 @@ import numpy as np
 from components.evaluate.config import EvaluateConfig
 from components.shared.contracts.artifacts import Manifest
 from components.shared.contracts.errors import ArtifactError, DataError
+from components.shared.data.attributes import resolved_names, sliceable_columns
 from components.shared.data.val_test_images import ValTestImages
 from components.shared.policies.early_exit import EarlyExit, read_early_exit
 from components.shared.policies.logits import Logits, read_logits
@@ -20,6 +21,7 @@ from components.shared.policies.policy_artifact import (
     read_policy_or_infeasible,
 )
 from components.shared.policies.targets import ALL_ANSWERS
+from components.shared.stats.slices import Slice, find_slices
 
 
 @dataclass(frozen=True)
@@ -160,6 +162,25 @@ def check_inputs(config: EvaluateConfig, inputs: EvaluationInputs) -> None:
             raise ArtifactError("; ".join(problems) + ": use inputs of one run")
 
         _check_outcomes(fitted)
+
+
+def slices_of(config: EvaluateConfig, inputs: EvaluationInputs) -> tuple[Slice, ...]:
+    """Return the slices of the images by what is recorded of them; none of former artifacts.
+
+    The inputs were checked, so that all policies decide on the same images.
+
+    Raises:
+        ConfigError: `slices` names what is no column, or is a text of more than 20 values.
+    """
+    images = inputs.images
+    logits = next(iter(inputs.policies.values())).logits
+    positions = {sample_id: row for row, sample_id in enumerate(images.labels)}
+    rows = [positions[sample_id] for sample_id in logits.sample_ids]
+    recorded = {name: [values[row] for row in rows] for name, values in images.recorded.items()}
+
+    columns = sliceable_columns(recorded, "samples.csv of val_test_images")
+    names = None if config.slices is None else resolved_names(config.slices, columns)
+    return find_slices(columns, logits.groups, names)
 
 
 def _check_outcomes(fitted: FittedPolicy) -> None:

@@ -67,6 +67,7 @@ def write_evaluation(
         early_exits=results.early_exits,
         robustness=results.robustness,
         distilled_head=results.distilled_head,
+        slices=results.slices,
     )
     (directory / REPORT).write_text(render(report), encoding="utf-8")
 
@@ -104,6 +105,7 @@ def _document(
         "calibration_p_value": results.shown.calibration_p_value,
         "classes": {row.name: _class_document(row) for row in results.shown.classes},
         "policies": policies,
+        "slices": results.slices.to_json(),
         "against_confidence": {
             kind: comparison.to_json() for kind, comparison in results.comparisons.items()
         },

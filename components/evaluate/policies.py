@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from components.evaluate.config import EvaluateConfig
-from components.evaluate.inputs import EvaluationInputs, FittedPolicy
+from components.evaluate.inputs import EvaluationInputs, FittedPolicy, slices_of
 from components.evaluate.report.early_exit_report import EarlyExitResult, measure_early_exit
 from components.evaluate.report.guarantees import (
     Guarantee,
@@ -18,6 +18,7 @@ from components.evaluate.report.plots import Band
 from components.evaluate.report.report import PolicyResult
 from components.evaluate.report.robustness import Robustness, measure_robustness
 from components.evaluate.report.scorecard import measure
+from components.evaluate.report.slices import SliceReport, measure_slice_report
 from components.shared.policies.policy import SelectivePolicy, softmax_policy
 from components.shared.policies.predictions import Predictions
 from components.shared.stats.miscalibration import calibration_p_value
@@ -38,6 +39,7 @@ class PolicyResults:
         early_exits: of the policies that have one.
         robustness: of the policies whose logits cover corrupted images.
         distilled_head: of the full image alone, where there is one.
+        slices: of the result that is shown.
     """
 
     results: dict[str, PolicyResult]
@@ -46,6 +48,7 @@ class PolicyResults:
     early_exits: tuple[EarlyExitResult, ...]
     robustness: tuple[Robustness, ...]
     distilled_head: PolicyResult | None
+    slices: SliceReport
 
     @property
     def shown(self) -> PolicyResult:
@@ -54,7 +57,8 @@ class PolicyResults:
 
 
 def evaluate_policies(config: EvaluateConfig, inputs: EvaluationInputs) -> PolicyResults:
-    """Evaluate all fitted policies, the one to be bundled first."""
+    """Evaluate all fitted policies, the one to be bundled first; raises as `slices_of`."""
+    slices = slices_of(config, inputs)
     fitted = _bundled_first(config, inputs)
     n_replicates, seed = config.n_bootstrap, config.seed
 
@@ -103,6 +107,7 @@ def evaluate_policies(config: EvaluateConfig, inputs: EvaluationInputs) -> Polic
         )
 
     head = inputs.distilled_head
+    shown = next(iter(results.values()))
 
     return PolicyResults(
         results=results,
@@ -111,6 +116,14 @@ def evaluate_policies(config: EvaluateConfig, inputs: EvaluationInputs) -> Polic
         early_exits=tuple(early_exits),
         robustness=tuple(robustness),
         distilled_head=None if head is None else _evaluate(config, head),
+        slices=measure_slice_report(
+            shown.policy.kind,
+            shown.predictions,
+            slices,
+            targets=config.targets,
+            n_replicates=n_replicates,
+            seed=seed,
+        ),
     )
 
 

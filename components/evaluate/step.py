@@ -58,6 +58,7 @@ def run(
         LeakageViolationError: logits of another split.
         ArtifactError: logits, policies and images do not belong together, or the policy to be
             bundled was not given.
+        ConfigError: `slices` names what is no column of the images.
         DataError: VAL_TEST has images of one class only.
     """
     policies = {"softmax": softmax_policy, "gate": gate_policy, "scrc": scrc_policy}

@@ -20,6 +20,7 @@ from components.evaluate.report.guarantees import PER_GROUP, Guarantee, PolicyCo
 from components.evaluate.report.per_class import COLUMNS, ClassResult
 from components.evaluate.report.robustness import Robustness
 from components.evaluate.report.scorecard import Entry, metric_groups, metrics_of
+from components.evaluate.report.slices import SliceReport
 from components.evaluate.targets import Targets
 from components.shared.contracts.artifacts import Manifest
 from components.shared.contracts.outcomes import BINARY, MULTICLASS
@@ -35,6 +36,7 @@ _HEADLINE = {
 }
 _MAX_NAMED_COLUMNS = 8  # of a confusion matrix; more are numbered, or their names have no room
 _N_CONFUSIONS = 12  # most frequent confusions that are listed
+_MAX_SLICES = 40  # worst slices in the table; all of them are in eval_report.json
 _SIGNIFICANT = 0.05
 
 
@@ -167,6 +169,7 @@ class ReportData:
         early_exits: of multi-view models.
         robustness: of policies whose logits cover corrupted images.
         distilled_head: of a multi-view model that has one.
+        slices: of the policy that is shown in detail; None without any.
     """
 
     policies: Mapping[str, PolicyResult]
@@ -182,6 +185,7 @@ class ReportData:
     early_exits: Sequence[EarlyExitResult] = ()
     robustness: Sequence[Robustness] = ()
     distilled_head: PolicyResult | None = None
+    slices: SliceReport | None = None
 
     @property
     def shown(self) -> PolicyResult:
@@ -216,6 +220,7 @@ def render(data: ReportData) -> str:
         metric_groups=metric_groups(task),
         class_columns=COLUMNS,
         per_group=PER_GROUP,
+        max_slices=_MAX_SLICES,
         named_columns=len(predictions.outcomes.names) <= _MAX_NAMED_COLUMNS,
         confusions=_most_frequent(data.shown),
         plots=_plots(data),

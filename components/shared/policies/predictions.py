@@ -72,6 +72,20 @@ class Predictions:
             answer_sets=policy.answer_sets(logits),
         )
 
+    def take(self, rows: Integers) -> "Predictions":
+        """Return the predictions for the samples at `rows` (n,)."""
+        return Predictions(
+            outcomes=self.outcomes,
+            truth=self.truth[rows],
+            decision=self.decision[rows],
+            probabilities=self.probabilities[rows],
+            margin=None if self.margin is None else self.margin[rows],
+            confidence=self.confidence[rows],
+            groups=tuple(self.groups[row] for row in rows.tolist()),
+            answered=self.answered[rows],
+            answer_sets=self.answer_sets[rows],
+        )
+
     @property
     def n_outcomes(self) -> int:
         """Number of outcomes, K."""
