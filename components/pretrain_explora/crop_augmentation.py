@@ -8,6 +8,7 @@ Parameters are drawn for a whole global batch and indexed by batch slot, like th
 """
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -78,6 +79,14 @@ class CropParameters:
         """Return the parameters of the crops `rows`."""
         return CropParameters(**{name: values[rows] for name, values in vars(self).items()})
 
+    @classmethod
+    def adjacent(cls, kinds: Sequence["CropParameters"]) -> "CropParameters":
+        """Return parameters of k B crops from those of k kinds; an image's crops are adjacent."""
+        stacked = {
+            name: np.stack([vars(kind)[name] for kind in kinds], axis=1) for name in vars(kinds[0])
+        }
+        return cls(**{name: x.reshape(-1, *x.shape[2:]) for name, x in stacked.items()})
+
 
 def draw(rng: np.random.Generator, count: int, kind: str) -> CropParameters:
     """Draw the parameters of `count` crops of one of KINDS."""
@@ -102,17 +111,17 @@ def draw(rng: np.random.Generator, count: int, kind: str) -> CropParameters:
 def apply(
     images: torch.Tensor, parameters: CropParameters, size: int, *, oversampling: int = 1
 ) -> torch.Tensor:
-    """Return the crop of each image, augmented by its own parameters; always in float32.
+    """Return k crops of each image, augmented by their own parameters; always in float32.
 
     Args:
         images: (B, S, S, 3) uint8.
-        parameters: Parameters of B crops.
+        parameters: Parameters of k B crops; those of an image are adjacent.
         size: Side of the crops in pixels.
         oversampling: Samples per pixel in each direction. Where `size` is much smaller than the
             crop, more than one prevents aliasing.
 
     Returns:
-        (B, 3, size, size) float32 in [0, 1].
+        (k B, 3, size, size) float32 in [0, 1].
     """
     with single_precision(images.device):
         x_BCHW = images.permute(0, 3, 1, 2).float().div_(255)
@@ -140,17 +149,23 @@ def _draw_sides(
 
 
 def _resample(x_BCHW: torch.Tensor, parameters: CropParameters, size: int) -> torch.Tensor:
-    """Crop and flip in one bilinear resampling."""
+    """Crop and flip in one bilinear resampling: (k B, 3, size, size)."""
+    n_images, n_channels = x_BCHW.shape[:2]
+    n_crops = len(parameters.flip) // n_images
     (width, height), (dx, dy) = parameters.sides.T, parameters.centre.T
     zero = np.zeros_like(width)
     mirrored = np.where(parameters.flip, -width, width)
 
-    # (2, 3, B): the affine map from coordinates of the result to coordinates of the image.
+    # (2, 3, k B): the affine map from coordinates of the result to coordinates of the image.
     rows = np.array([[mirrored, zero, dx], [zero, height, dy]], dtype=np.float32)
     theta = copied_to(x_BCHW.device, rows.transpose(2, 0, 1))
-    grid = F.affine_grid(theta, [*x_BCHW.shape[:2], size, size], align_corners=False)
+    grid = F.affine_grid(theta, [len(theta), n_channels, size, size], align_corners=False)
 
-    return F.grid_sample(x_BCHW, grid, mode="bilinear", padding_mode="border", align_corners=False)
+    # An image's crops one below the other, so that the image is not copied for each.
+    grid = grid.view(n_images, n_crops * size, size, 2)
+    crops = F.grid_sample(x_BCHW, grid, mode="bilinear", padding_mode="border", align_corners=False)
+    crops = crops.view(n_images, n_channels, n_crops, size, size).transpose(1, 2)
+    return crops.reshape(-1, n_channels, size, size)
 
 
 def _recolour(x_BCHW: torch.Tensor, parameters: CropParameters) -> torch.Tensor:

@@ -56,7 +56,7 @@ class TeacherTargets:
         cls: (2n, K) targets of CLS tokens.
         patches: (M, K) targets of the M masked patches, in the order of `masks`.
         koleo: KoLeo of the student's CLS features (B, 2, D) of the whole global batch; None where
-            it has no weight.
+            it has no weight, or the pass of the loss has the whole batch.
     """
 
     first_slot: int
@@ -133,7 +133,8 @@ class DinoTask:
             masks=hidden,
             cls=self._centered(cls_logits, 0, temperature),
             patches=self._centered(patch_logits, 1, temperature),
-            koleo=self._koleo_of_batch(large, hidden),
+            # All ranks together; a process that is alone computes it when it needs it.
+            koleo=self._koleo_of_batch(large, hidden) if self.world.size > 1 else None,
         )
 
     def loss(
@@ -155,10 +156,9 @@ class DinoTask:
             terms.append(config.explora_ibot_weight * self._ibot(outputs, targets))
         if outputs.class_logits is not None:
             terms.append(self.crops.label_loss(outputs.class_logits, positions))
-        if targets.koleo is not None:
-            slots = self.world.on_device(batch_slots)
-            features = outputs.cls.float().view(len(slots), N_LARGE, -1)
-            terms.append(config.explora_koleo_weight * targets.koleo.part(features, slots))
+        if config.explora_koleo_weight:
+            features = outputs.cls.float().view(len(batch_slots), N_LARGE, -1)
+            terms.append(config.explora_koleo_weight * self._koleo(features, batch_slots))
 
         return sum(terms[1:], start=terms[0])
 
@@ -186,21 +186,8 @@ class DinoTask:
         size: int,
     ) -> torch.Tensor:
         """Return crops (n * len(kinds), 3, size, size); those of an image are adjacent."""
-        if not kinds:
-            return torch.empty((0, 3, size, size), device=self.world.device)
-
-        crops = [
-            self.crops.draw(
-                images,
-                batch_slots,
-                (self.config.seed, step, stream),
-                size,
-                kind,
-                self.batch_size,
-            )
-            for stream, kind in enumerate(kinds, first_stream)
-        ]
-        return torch.stack(crops, dim=1).flatten(0, 1)
+        key = (self.config.seed, step, first_stream)
+        return self.crops.draw(images, batch_slots, key, size, kinds, self.batch_size)
 
     def _draw_masks(self, batch_slots: Positions, step: int) -> masks.PatchMasks:
         """Return the masks of the 2n large crops; without iBOT, nothing is hidden."""
@@ -231,6 +218,21 @@ class DinoTask:
             torch.cat([patch_logits for _, patch_logits in parts]).float(),
         )
 
+    def _koleo(self, features: torch.Tensor, batch_slots: Positions) -> torch.Tensor:
+        """Return KoLeo, summed over the images of features (n, 2, D) with gradients.
+
+        Where one pass has the whole batch, its features need no further pass.
+        """
+        slots, whole = self.world.on_device(batch_slots), self._targets
+        assert whole is not None
+        if whole.koleo is None and len(features) == len(whole.images):
+            return BatchLoss.of(features, _mean_koleo).part(features, slots)
+        if whole.koleo is None:
+            koleo = self._koleo_of_batch(whole.large, whole.masks)
+            self._targets = whole = dataclasses.replace(whole, koleo=koleo)
+        assert whole.koleo is not None
+        return whole.koleo.part(features, slots)
+
     @torch.no_grad()
     def _koleo_of_batch(self, large: torch.Tensor, hidden: masks.PatchMasks) -> BatchLoss | None:
         """Return KoLeo of the global batch's large crops, first and second ones apart."""
@@ -245,12 +247,7 @@ class DinoTask:
 
         own = cls.view(-1, N_LARGE, cls.shape[1])
         features = self.world.gather_on_device(own, self.batch_size)
-
-        def mean_loss(crops: torch.Tensor) -> torch.Tensor:
-            of_crops = [objectives.koleo(crop) for crop in crops.unbind(1)]
-            return torch.stack(of_crops).sum(dim=0).mean()
-
-        return BatchLoss.of(features, mean_loss)
+        return BatchLoss.of(features, _mean_koleo)
 
     def _in_parts(
         self,
@@ -315,3 +312,9 @@ class DinoTask:
         )
         losses = objectives.cross_entropy(outputs.patch_logits, targets.patches)
         return (losses * weights).sum() / N_LARGE
+
+
+def _mean_koleo(features: torch.Tensor) -> torch.Tensor:
+    """Return KoLeo of features (B, 2, D), summed over an image's crops, as a mean over images."""
+    of_crops = [objectives.koleo(crop) for crop in features.unbind(1)]
+    return torch.stack(of_crops).sum(dim=0).mean()

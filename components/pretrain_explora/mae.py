@@ -158,7 +158,7 @@ class MaeTask:
         with self.world.timings.part("data"):
             images = self.reader.images(positions)
             pixels = self.crops.draw(
-                images, batch_slots, (seed, step, MaeStream.CROP), size, "plain", self.batch_size
+                images, batch_slots, (seed, step, MaeStream.CROP), size, ("plain",), self.batch_size
             )
 
         order = masks.random_order(

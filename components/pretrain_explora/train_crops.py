@@ -1,5 +1,6 @@
 """The input of self-supervised objectives: augmented and normalised crops of TRAIN images."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -54,23 +55,33 @@ class TrainCrops:
         batch_slots: Positions,
         key: tuple[int, int, int],
         size: int,
-        kind: str,
+        kinds: Sequence[str],
         batch_size: int,
     ) -> torch.Tensor:
-        """Return one random crop of each image, a function of `key` and batch slot alone.
+        """Return a random crop of each kind of each image, functions of `key` and batch slot alone.
 
         Args:
             images: (n, S, S, 3) uint8 stored images.
             batch_slots: (n,) their positions in the global batch.
-            key: (seed, step, stream).
+            key: (seed, step, stream of the first kind); further kinds have the streams after it.
             size: Side of the crops in pixels.
-            kind: One of `crop_augmentation.KINDS`.
+            kinds: k of `crop_augmentation.KINDS`.
             batch_size: Size of the global batch.
 
         Returns:
-            (n, 3, size, size) float32, normalised.
+            (k n, 3, size, size) float32, normalised; the crops of an image are adjacent.
         """
-        parameters = crop_augmentation.draw(step_rng(*key), batch_size, kind).take(batch_slots)
+        if not kinds:
+            return torch.empty((0, 3, size, size), device=self.device)
+
+        seed, step, first_stream = key
+        drawn = [
+            crop_augmentation.draw(step_rng(seed, step, stream), batch_size, kind)
+            for stream, kind in enumerate(kinds, first_stream)
+        ]
+        parameters = crop_augmentation.CropParameters.adjacent(
+            [kind.take(batch_slots) for kind in drawn]
+        )
         oversampling = self.images.image_size // self.size
         return self._normalised(
             crop_augmentation.apply(images, parameters, size, oversampling=oversampling)

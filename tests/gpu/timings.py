@@ -23,8 +23,9 @@ from components.pretrain_explora.student import PrototypeHead, Student
 from components.pretrain_explora.train_crops import TrainCrops
 from components.shared.data.train_images import TrainImages
 from components.shared.models.backbone import load_backbone
+from components.shared.models.blocks import prepare_blocks
 from components.shared.models.classifier import Classifier, standardise
-from components.shared.training.loop.inference import SplitData, augmented_features
+from components.shared.training.loop.inference import SplitData, augmented_features, part_size
 from components.shared.training.loop.sampler import step_rng
 from components.shared.training.loop.state import Position, capture
 from components.shared.training.loop.trainer import Trainer
@@ -58,7 +59,8 @@ def _further_cases(work: Workload) -> Iterator[tuple[str, Measure]]:
         name = f"{size}/lora/bf16/compiled"
         yield f"train/{name}", partial(training, work, size, "lora", "bf16", compiled=True)
         yield f"plain/{name}", partial(plain_loop, work, size, compiled=True)
-        yield f"bare/{size}/bf16/compiled", partial(bare_compiled, work, size)
+        yield f"features/{size}/bf16/compiled", partial(features, work, size, "bf16", compiled=True)
+    yield "explora/S/dino/bf16/compiled", partial(explora, work, compiled=True)
 
     large = replace(work, batch=_LARGE_BATCH)
     for size in work.sizes:
@@ -101,6 +103,7 @@ def plain_loop(work: Workload, size: str, *, compiled: bool) -> Row:
     """The usual loop in bf16: workers, pinned memory, copies that overlap, fused AdamW."""
     work.forget()
     classifier = work.classifier(size, work.config(mode="lora", precision="bf16"), "dinov2").train()
+    _with_own_positions(classifier)
     model: Callable[[torch.Tensor], torch.Tensor] = (
         torch.compile(classifier) if compiled else classifier
     )
@@ -112,6 +115,7 @@ def plain_loop(work: Workload, size: str, *, compiled: bool) -> Row:
     for step, (images, labels) in enumerate(_loaded(work, n_warmup + n_timed)):
         if step == n_warmup:
             work.wait()
+            work.forget_peak()
             began = time.perf_counter()
         pixels = _augmented(images.to(work.device, non_blocking=True), classifier, step)
         with torch.autocast(work.device.type, torch.bfloat16):
@@ -125,12 +129,16 @@ def plain_loop(work: Workload, size: str, *, compiled: bool) -> Row:
     return {"images_s": work.batch_size / seconds, "peak_gib": work.peak_gib}
 
 
-def features(work: Workload, size: str, precision: str) -> Row:
-    """Images/s of features, and of the bare forward pass on pixels that are on the device."""
+def features(work: Workload, size: str, precision: str, *, compiled: bool = False) -> Row:
+    """Images/s of features, and of the bare forward pass on pixels that are on the device.
+
+    The bare pass has as many images at a time as ours found to be the fastest.
+    """
     work.forget()
-    config = work.config(mode="frozen", precision=precision)
+    how = "default" if compiled else "off"
+    config = work.config(mode="frozen", precision=precision, compile=how)
     classifier = work.classifier(size, config, "dinov2").eval()
-    rows = np.arange(16 if work.small else 1024)
+    rows = np.arange(16 if work.small else len(work.split))
     part = SplitData(work.data, rows, rows % 2)
 
     def extract() -> None:
@@ -139,38 +147,35 @@ def features(work: Workload, size: str, precision: str) -> Row:
         )
 
     ours = len(rows) / _best_of(work, extract, 2)
-    pixels = part.pixels(rows[: work.batch_size], classifier.spec, work.device)
+    batch = min(len(rows), part_size(classifier, work.world).size)
+    pixels = part.pixels(rows[:batch], classifier.spec, work.device)
+    bare_classifier = work.classifier(size, work.config(mode="frozen"), "dinov2").eval()
+    _with_own_positions(bare_classifier)
+    forward: Callable[[torch.Tensor], torch.Tensor] = bare_classifier.features
+    if compiled:
+        forward = torch.compile(forward)
     half = config.precision == "bf16"
 
     def bare() -> None:
         with torch.no_grad(), torch.autocast(work.device.type, torch.bfloat16, enabled=half):
-            classifier.features(pixels)
-
-    theirs = len(pixels) / _best_of(work, bare, 3)
-    return {"images_s": ours, "images_s_bare": theirs, "share_of_bare": ours / theirs}
-
-
-def bare_compiled(work: Workload, size: str) -> Row:
-    """Images/s of the compiled forward pass on pixels that are on the device, in bf16."""
-    work.forget()
-    config = work.config(mode="frozen", precision="bf16")
-    classifier = work.classifier(size, config, "dinov2").eval()
-    rows = np.arange(work.batch_size)
-    pixels = work.split.pixels(rows, classifier.spec, work.device)
-    forward = torch.compile(classifier.features)
-
-    def run() -> None:
-        with torch.no_grad(), torch.autocast(work.device.type, torch.bfloat16):
             forward(pixels)
 
-    return {"images_s_bare": len(rows) / _best_of(work, run, 5)}
+    theirs = len(pixels) / _best_of(work, bare, 3)
+    return {
+        "images_s": ours,
+        "batch": batch,
+        "images_s_bare": theirs,
+        "share_of_bare": ours / theirs,
+        "peak_gib": work.peak_gib,
+    }
 
 
-def explora(work: Workload) -> Row:
+def explora(work: Workload, *, compiled: bool = False) -> Row:
     """Images/s of self-distillation's steps, and of their bare forward and backward passes."""
     work.forget()
     config = work.prepared(
         PretrainExploraConfig(
+            compile="default" if compiled else "off",
             global_batch_size=4 if work.small else 32,
             precision="bf16",
             epochs=1000,
@@ -182,6 +187,7 @@ def explora(work: Workload) -> Row:
     body = prepare_explora(backbone, rank=config.explora_rank, alpha=8.0, unfrozen_blocks=1)
     head = PrototypeHead(body.config.hidden_size, 64 if work.small else 1024, 1024)
     student = Student(body, head).to(work.device)
+    prepare_blocks(student.backbone, config)
 
     ids = tuple(str(i) for i in range(len(work.split)))
     images = TrainImages(work.data.manifest, work.image_size, ids, work.data.shards)
@@ -241,12 +247,19 @@ def _seconds_of_step(work: Workload, trainer: Trainer) -> float:
     for step in range(n_warmup):
         trainer.step(step)
     work.wait()
+    work.forget_peak()  # which has what the probes held back
     trainer.world.timings.take()
     began = time.perf_counter()
     for step in range(n_warmup, n_warmup + n_timed):
         trainer.step(step)
     work.wait()
     return (time.perf_counter() - began) / n_timed
+
+
+def _with_own_positions(classifier: Classifier) -> None:
+    """Let a peer's backbone compute positions as transformers does: it compiles as one graph."""
+    for module in classifier.modules():
+        module.__dict__.pop("interpolate_pos_encoding", None)
 
 
 def _best_of(work: Workload, run: Callable[[], None], times: int) -> float:

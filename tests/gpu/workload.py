@@ -18,6 +18,7 @@ from transformers import Dinov2Config, Dinov2Model, DINOv3ViTConfig, DINOv3ViTMo
 from components.shared.contracts.artifacts import Manifest
 from components.shared.contracts.options import ComputeConfig
 from components.shared.data.dataset import Dataset, map_shards, write_shards
+from components.shared.models.blocks import prepare_blocks
 from components.shared.models.classifier import Classifier
 from components.shared.training.classifier.build import build
 from components.shared.training.classifier.tasks import ImageTask
@@ -90,7 +91,7 @@ class Workload:
     @functools.cached_property
     def data(self) -> Dataset:
         """Random images in memory-mapped shards."""
-        return self._dataset(self.image_size, 48 if self.small else 2048)
+        return self._dataset(self.image_size, 48 if self.small else 8192)
 
     def _dataset(self, size: int, count: int) -> Dataset:
         folder = self.folder / f"images-{size}"
@@ -128,10 +129,12 @@ class Workload:
         return config
 
     def classifier(self, size: str, config: TrainBaselineConfig, family: str) -> Classifier:
-        """A classifier on the device, the same for equal arguments."""
+        """A classifier on the device, the same for equal arguments, as a training has it."""
+        folder = self.backbone(size, family)  # draws numbers where it is not there yet
         torch.manual_seed(0)
-        folder = self.backbone(size, family)
-        return build(config, self.data, folder).to(self.device)
+        classifier = build(config, self.data, folder).to(self.device)
+        prepare_blocks(classifier.backbone, config)
+        return classifier
 
     def trainer(self, size: str, family: str = "dinov2", **changes: Any) -> Trainer:
         """A training that has not begun; `changes` are options of train_baseline."""
@@ -149,11 +152,16 @@ class Workload:
         gc.collect()
         if self.on_gpu:
             torch.cuda.empty_cache()
+        self.forget_peak()
+
+    def forget_peak(self) -> None:
+        """Begin to measure the peak of memory anew."""
+        if self.on_gpu:
             torch.cuda.reset_peak_memory_stats()
 
     @property
     def peak_gib(self) -> float | None:
-        """Most memory that tensors took since `forget`; None on a CPU."""
+        """Most memory that tensors took since it was forgotten; None on a CPU."""
         return torch.cuda.max_memory_allocated() / 2**30 if self.on_gpu else None
 
 

@@ -113,7 +113,8 @@ def in_parts(
 def head_room(device: torch.device) -> torch.Tensor:
     """Return memory that a probe holds while it runs, so that as much is left in other steps.
 
-    (n,) uint8: 5 % of a GPU's memory; empty on a CPU, whose memory nothing limits but the kernel.
+    (n,) uint8: 5 % of what this process may use of a GPU's memory; empty on a CPU, whose memory
+    nothing limits but the kernel.
     """
     return torch.empty(int(_HEAD_ROOM * _total_bytes(device)), dtype=torch.uint8, device=device)
 
@@ -125,7 +126,10 @@ def release(world: World) -> None:
 
 
 def _total_bytes(device: torch.device) -> int:
-    return torch.cuda.mem_get_info(device)[1] if device.type == "cuda" else 0
+    if device.type != "cuda":
+        return 0
+    total = torch.cuda.get_device_properties(device).total_memory
+    return int(total * torch.cuda.get_per_process_memory_fraction(device))
 
 
 def _now(world: World, size: PartSize) -> float:

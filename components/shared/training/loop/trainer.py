@@ -102,6 +102,7 @@ class Trainer:
         )
 
         self.average = self._first_average()
+        self._set_up = False  # whether the training mode was ever set
 
         samples_per_rank = math.ceil(min(config.global_batch_size, task.n_samples) / world.size)
         self.micro_batch_size = samples_per_rank
@@ -123,6 +124,15 @@ class Trainer:
     def learning_rate(self) -> float:
         """The rate of the next step."""
         return float(self.schedule.get_last_lr()[0])
+
+    def _set_training(self) -> None:
+        """Set the training mode after an evaluation, and before the first step.
+
+        It visits every module, which takes as long as a tenth of a step of a small backbone.
+        """
+        if not (self._set_up and self.task.module.training):
+            self.model.train()
+            self._set_up = True
 
     def limit_micro_batch(self, size: int) -> None:
         """Work on at most `size` samples at a time from here on.
@@ -149,7 +159,7 @@ class Trainer:
         self.world.record_progress(step)
         batch = self._batch(step)
         batch_slots = self._slots(batch)
-        self.model.train()
+        self._set_training()
         self._begin(batch, batch_slots, step)
 
         if self.probes_left:
@@ -242,7 +252,7 @@ class Trainer:
         self.world.record_progress()
         self.searching = False  # the checkpoint has the size that was found
         batch = self._batch(step)
-        self.model.train()
+        self._set_training()
         self._begin(batch, self._slots(batch), step)
         self.probe(batch, self._slots(batch), step)
 
