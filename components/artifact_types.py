@@ -99,3 +99,8 @@ class Evaluation(dsl.Artifact):
 class Bundle(dsl.Artifact):
     __doc__ = Kind.BUNDLE.content
     schema_title = Kind.BUNDLE.schema_title
+
+
+class Promotion(dsl.Artifact):
+    __doc__ = Kind.PROMOTION.content
+    schema_title = Kind.PROMOTION.schema_title

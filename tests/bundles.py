@@ -257,8 +257,10 @@ def write_test_images(
         write_val_test_images(out, data, ids, logits, most)
 
 
-def write_evaluation(path: Path, policy: Policy) -> None:
-    """An Evaluation of `policy`, one metric without an interval."""
+def write_evaluation(
+    path: Path, policy: Policy, guarantees: list[dict[str, Any]] | None = None
+) -> None:
+    """An Evaluation of `policy`, one metric without an interval, with these guarantees."""
     metrics = {
         "accuracy": {"value": 0.8125, "interval_95": [0.75, 0.875]},
         "coverage_at_precision": {"value": None, "interval_95": None},
@@ -269,7 +271,7 @@ def write_evaluation(path: Path, policy: Policy) -> None:
         "n_per_outcome": dict.fromkeys(policy.outcomes.names, 8),
         "n_groups": 4,
         "policy": policy.to_json(),
-        "policies": {policy.kind: {}},
+        "policies": {policy.kind: {"guarantees": guarantees or []}},
     }
     with writing(path, kind="Evaluation", step="evaluate", config=Config()) as out:
         write_json(out / "eval_report.json", report | {"metrics": metrics})

@@ -45,6 +45,7 @@ def configure(
         ("calibrate_scrc", dict),
         ("evaluate", dict),
         ("export_bundle", dict),
+        ("promote_bundle", dict),
     ],
 ):
     """Validate every option of the run and configure each phase.

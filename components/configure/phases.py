@@ -14,6 +14,7 @@ from components.import_backbone.config import ImportBackboneConfig
 from components.ingest_dataset.config import IngestConfig
 from components.predict_logits.config import PredictLogitsConfig
 from components.pretrain_explora.config import PretrainExploraConfig
+from components.promote_bundle.config import PromoteConfig
 from components.shared.contracts.config import Config
 from components.shared.contracts.options import LaunchConfig
 from components.split_dataset.config import SplitConfig
@@ -36,6 +37,7 @@ PHASES: dict[str, type[Config]] = {
     "calibrate_scrc": CalibrateScrcConfig,
     "evaluate": EvaluateConfig,
     "export_bundle": ExportConfig,
+    "promote_bundle": PromoteConfig,
 }
 # Phases that only some pipelines have, and the flag that compiles them in.
 OPTIONAL = {
@@ -49,6 +51,7 @@ SET_BY_PIPELINE = {
     "lineage_request": "is computed from the data and the options",
     "lineage_previous": "is read from the lineage's record",
     "attempt": "is counted by the pipeline",
+    "champion": "is read from the registry",
     "use_labeled_data": "is chosen when the pipeline is compiled: --pretrain labelled",
     "modes": "is chosen when the pipeline is compiled: --modes full,lora",
     "needed": "follows from the mode",

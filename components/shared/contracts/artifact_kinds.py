@@ -35,6 +35,7 @@ class Kind(StrEnum):
         "train_baseline",
         "train_gate",
         "predict_logits",
+        "promote_bundle",
     )
     IMAGE_PART = (
         "ImagePart",
@@ -50,6 +51,7 @@ class Kind(StrEnum):
         "train_baseline",
         "train_gate",
         "predict_logits",
+        "promote_bundle",
     )
     TRAIN_IMAGES = (
         "TrainImages",
@@ -117,6 +119,7 @@ class Kind(StrEnum):
         "VAL_TEST",
         "Logits on VAL_TEST, which only the final evaluation may read.",
         "evaluate",
+        "promote_bundle",
     )
     VAL_TEST_IMAGES = (
         "ValTestImages",
@@ -149,12 +152,20 @@ class Kind(StrEnum):
         None,
         "Metrics with intervals, confusion matrix and hard examples on VAL_TEST.",
         "export_bundle",
+        "promote_bundle",
     )
     BUNDLE = (
         "Bundle",
         None,
         "The deployable model directory with exactly one policy.",
+        "promote_bundle",
         "serving",
+    )
+    PROMOTION = (
+        "Promotion",
+        None,
+        "The decision on a bundle: numbers, intervals, guards, and its record in the registry.",
+        "a person",
     )
     TRAINING_STATE = (
         "TrainingState",

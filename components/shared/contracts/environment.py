@@ -105,6 +105,18 @@ class Variable(StrEnum):
         "the step that promotes; commands that promote",
         "none; required where on_promotion is set",
     )
+    RUN = (
+        "STREETVISION_RUN",
+        "Name of the run, which the records of decisions carry.",
+        "the step that promotes",
+        "records name no run",
+    )
+    GIT_COMMIT = (
+        "STREETVISION_GIT_COMMIT",
+        "Commit of the code, which the records of decisions carry.",
+        "the step that promotes",
+        "records name no commit; they have the digest of the sources",
+    )
 
     # Computation.
     DEVICE = (

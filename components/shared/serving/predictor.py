@@ -137,8 +137,18 @@ class Predictor:
 
     def logits(self, pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.float64]:
         """(B, C) logits before folding, classes in the policy's order, of (B, S, S, 3) uint8."""
+        return self.scores(pixels)[0]
+
+    def scores(
+        self, pixels: npt.NDArray[np.uint8]
+    ) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64] | None]:
+        """Return what the policy decides on, of (B, S, S, 3) uint8 and all views.
+
+        Returns:
+            (B, C) logits as `logits` returns them, and (B,) raw gate scores; None without a gate.
+        """
         with torch.inference_mode():
-            return self._outputs(self.features(pixels))[0]
+            return self._outputs(self.features(pixels))
 
     def answers(self, pixels: npt.NDArray[np.uint8], *, all_views: bool = False) -> list[Answer]:
         """Return one answer per image of (B, S, S, 3) uint8.
