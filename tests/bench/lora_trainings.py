@@ -7,6 +7,7 @@ of its memory.
 import contextlib
 import json
 import logging
+import math
 import sys
 import time
 import warnings
@@ -22,7 +23,7 @@ from torch import distributed as dist
 from torch import nn
 from torch.nn import functional as F
 from torch.utils.data import DataLoader, Dataset
-from transformers import Dinov2Config, Dinov2Model, get_cosine_schedule_with_warmup
+from transformers import Dinov2Config, Dinov2Model
 
 from components.shared.contracts.options import LoopConfig
 from components.shared.models import adapters
@@ -118,14 +119,21 @@ def _loader() -> "DataLoader[tuple[torch.Tensor, torch.Tensor]]":
 
 
 def _optimiser(module: nn.Module) -> tuple[torch.optim.Optimizer, Any]:
-    """AdamW in our groups with our schedule."""
+    """AdamW in our groups with our schedule: a linear rise from above 0, then half a cosine."""
     trained = [p for p in module.parameters() if p.requires_grad]
     groups = [
         {"params": [p for p in trained if p.ndim > 1], "weight_decay": 0.01},
         {"params": [p for p in trained if p.ndim <= 1], "weight_decay": 0.0},
     ]
     optimiser = torch.optim.AdamW(groups, lr=_RATE)
-    return optimiser, get_cosine_schedule_with_warmup(optimiser, round(0.1 * STEPS), STEPS)
+    n_warmup = round(0.1 * STEPS)
+
+    def rate(step: int) -> float:
+        if step < n_warmup:
+            return (step + 1) / (n_warmup + 1)
+        return 0.5 * (1 + math.cos(math.pi * (step - n_warmup) / (STEPS - n_warmup)))
+
+    return optimiser, torch.optim.lr_scheduler.LambdaLR(optimiser, rate)
 
 
 def ours() -> Record:
