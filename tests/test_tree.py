@@ -35,7 +35,7 @@ COVERED: dict[str, str] = {
         "binning calibrator dirichlet linear newton registry"
     ),
     "components/shared/data/test_lineage.py": "records",
-    "components/shared/data/test_train_images.py": "dataset train_labels",
+    "components/shared/data/test_train_images.py": "train_labels",
     "components/shared/models/test_adapters.py": "experimental/doran",
     "components/shared/policies/test_policy_artifact.py": "targets",
     "components/shared/storage/test_faults.py": "retry",

@@ -6,6 +6,7 @@ few kilobytes; its weights are judged by the import. The Hub is not asked.
 
 import tempfile
 from pathlib import Path
+from typing import Any
 
 from components.shared.contracts.errors import DataError
 from components.shared.contracts.listing import shown
@@ -13,20 +14,26 @@ from components.shared.model_files.folder import DOCUMENTS, screen, screen_docum
 from components.shared.model_files.reading import refuse_large
 
 
-def check_backbone(backbone: str) -> None:
-    """Raise DataError where the backbone's files are damaged, would run code, or do not fit.
+def check_backbone(backbone: str) -> int | None:
+    """Return the side of the backbone's patches in pixels; None where its documents do not say.
 
     Args:
         backbone: Folder, s3:// prefix, or id of a Hub repository, which is not looked at.
+
+    Raises:
+        DataError: The backbone's files are damaged, would run code, or do not fit.
     """
     where = f"backbone={shown(backbone)}"
     if backbone.startswith("s3://"):
-        _check_stored(backbone, where)
-    elif Path(backbone).exists():
-        screen(Path(backbone), where, others=None, error=DataError)
+        return _check_stored(backbone, where).get("patch_size")
+    if Path(backbone).exists():
+        found = screen(Path(backbone), where, others=None, error=DataError)
+        return found.config.get("patch_size")
+    return None
 
 
-def _check_stored(backbone: str, where: str) -> None:
+def _check_stored(backbone: str, where: str) -> dict[str, Any]:
+    """Return the fields of the stored model's config.json that a library may see."""
     from components.shared.storage import Store, split_uri
 
     bucket, prefix = split_uri(backbone)
@@ -40,4 +47,4 @@ def _check_stored(backbone: str, where: str) -> None:
             refuse_large(found[name].size, f"{where}: {name}", error=DataError)
             store.get(bucket, found[name].key, Path(folder, name))
 
-        screen_documents(Path(folder), found, where, error=DataError)
+        return screen_documents(Path(folder), found, where, error=DataError).config

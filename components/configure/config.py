@@ -47,6 +47,7 @@ class RunForm(Config):
     epochs: str = _field_of(TrainBaselineConfig, "epochs")
     learning_rate: str = _field_of(TrainBaselineConfig, "learning_rate")
     image_size: str = _field_of(IngestConfig, "image_size")
+    input_size: str = _field_of(TrainBaselineConfig, "input_size")
     seed: str = option("", "Seed of all random numbers of the run. Empty: the recipe's value.")
     model_version: str = _field_of(ExportConfig, "model_version")
     overrides: dict[str, Any] = option(

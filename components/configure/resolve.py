@@ -253,6 +253,12 @@ def _between_phases(built: Mapping[str, Config]) -> Iterator[str]:
 
     classes = ingest.known_classes
     tasks = {phase: config for phase, config in built.items() if isinstance(config, TaskConfig)}
+    training = built["train_baseline"]
+    assert isinstance(training, TrainBaselineConfig)
+    problem = training.input_problem(ingest.image_size)
+    if problem:
+        yield problem
+
     # One line for all phases that say the same.
     yield from dict.fromkeys(
         problem for config in tasks.values() for problem in _task_problems(config, classes)

@@ -18,9 +18,12 @@ from components.configure.phases import PHASES
 from components.configure.resolve import resolve
 from components.import_backbone.config import ImportBackboneConfig
 from components.ingest_dataset.config import IngestConfig
+from components.shared.contracts.config import Config
+from components.shared.contracts.errors import ConfigError
 from components.shared.contracts.listing import say
 from components.shared.contracts.step import main
 from components.split_dataset.config import SplitConfig
+from components.train_baseline.config import TrainBaselineConfig
 
 PhaseConfigs = NamedTuple("PhaseConfigs", [(phase, dict[str, Any]) for phase in PHASES])  # type: ignore[misc]
 
@@ -56,7 +59,7 @@ def configured(config: ConfigureConfig) -> PhaseConfigs:
 
     corrections = {"exclude": ingest.exclude, "relabel": ingest.relabel}
     found = fingerprint(config.data, config.backbone, ingest.extra_sources, corrections)
-    check_backbone(config.backbone)
+    _check_input_size(phases, check_backbone(config.backbone))
     phases["ingest_dataset"] = dataclasses.replace(ingest, source_fingerprint=found.data)
     phases["import_backbone"] = dataclasses.replace(backbone, backbone_fingerprint=found.backbone)
     phases["split_dataset"] = with_lineage(
@@ -71,6 +74,15 @@ def configured(config: ConfigureConfig) -> PhaseConfigs:
         del values["train_baseline"]["mode"]
 
     return PhaseConfigs(**{phase: _without_null(phase, values[phase]) for phase in PHASES})
+
+
+def _check_input_size(phases: Mapping[str, Config], patch_size: int | None) -> None:
+    """Raise ConfigError where the model cannot see images at the configured size."""
+    ingest = cast(IngestConfig, phases["ingest_dataset"])
+    training = cast(TrainBaselineConfig, phases["train_baseline"])
+    problem = training.input_problem(ingest.image_size, patch_size)
+    if problem:
+        raise ConfigError(problem)
 
 
 def _without_null(phase: str, values: Mapping[str, Any]) -> dict[str, Any]:

@@ -7,19 +7,18 @@ python -m torch.distributed.run --standalone --nproc-per-node=N \
 from pathlib import Path
 
 from components.extract_features.config import ExtractFeaturesConfig
-from components.shared.contracts.errors import ConfigError
 from components.shared.data.dataset import Dataset
 from components.shared.data.features import FeatureRecipe
 from components.shared.data.splits import read_splits
-from components.shared.models.backbone import image_statistics, load_backbone
+from components.shared.models.backbone import load_backbone
 from components.shared.models.blocks import prepare_blocks
-from components.shared.models.classifier import Classifier, check_input_size, new_head
+from components.shared.models.classifier import Classifier, new_head, new_spec
 from components.shared.training.checkpoint.writer import CheckpointWriter
 from components.shared.training.loop.distributed import World
 from components.shared.training.loop.inference import SplitData
 from components.shared.training.session.features import computed_features, export_features
 from components.shared.training.session.rank import run_rank
-from components.shared.vision.classifier_spec import ClassifierSpec
+from components.shared.vision.view_spec import ViewSpec
 
 
 def extract(
@@ -50,14 +49,11 @@ def _classifier(config: ExtractFeaturesConfig, data: Dataset, folder: Path) -> C
     """Return the backbone below a head that is not used.
 
     Raises:
-        ConfigError: An image, or a view of it, has no patch of the backbone, or far too many.
+        ConfigError: Images have no size that the backbone can see (`new_spec`).
         DataError: The backbone is refused (`load_backbone`).
     """
     backbone = load_backbone(str(folder))
-    mean, std = image_statistics(str(folder))
-    model_type = backbone.config.model_type
-    spec = ClassifierSpec(data.class_names, data.image_size, mean, std, model_type, config.views())
-    check_input_size(spec, backbone, "image_size or tile_size", error=ConfigError)
+    spec = new_spec(config, data, folder, backbone, ViewSpec.of(config))
     head = new_head(2 * backbone.config.hidden_size, spec)
 
     return Classifier(backbone, head, spec).eval()

@@ -47,7 +47,7 @@ def run(
     base = verify_dir(checkpoint, Kind.CHECKPOINT)
     refuse_foreign(data, assignment, base)
     inputs = {"dataset": data.manifest, "splits": assignment.manifest, "checkpoint": base}
-    views = read_spec(checkpoint).views
+    spec = read_spec(checkpoint)
 
     with working(val_calib_logits) as work:
         paths = {"dataset": dataset, "splits": splits, "checkpoint": checkpoint}
@@ -63,7 +63,7 @@ def run(
                 step=STEP,
                 config=config,
                 inputs=inputs,
-                views=views,
+                views=spec.views,
             )
 
         ids = assignment.ids(SPLIT)
@@ -76,7 +76,7 @@ def run(
             inputs=inputs,
             split=SPLIT,
         ) as out:
-            write_val_test_images(out, data, ids, logits)
+            write_val_test_images(out, data.resized(spec.image_size), ids, logits)
 
 
 if __name__ == "__main__":

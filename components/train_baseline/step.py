@@ -2,6 +2,7 @@
 
 import shutil
 from collections.abc import Mapping
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ from components.shared.contracts.artifact_kinds import Kind
 from components.shared.contracts.artifacts import Manifest, verify_dir, writing
 from components.shared.contracts.documents import read_object
 from components.shared.contracts.errors import ArtifactError
+from components.shared.contracts.options import InputConfig
 from components.shared.contracts.step import InputDir, OutputDir, OutputFile, main
 from components.shared.data.dataset import Dataset
 from components.shared.data.features import FeatureRecipe, open_features
@@ -113,12 +115,24 @@ def _features(
     ):
         features, found[name] = open_features(sources[name], split)
         problems = features.problems(found[name], inputs, wanted)
+        problems += _seen_otherwise(config, found[name])
         if problems:
             raise ArtifactError(
                 f"{sources[name]}: {'; '.join(problems)}; extract the features of this run"
             )
 
     return found
+
+
+def _seen_otherwise(config: TrainBaselineConfig, features: Manifest) -> list[str]:
+    """Return how the features' images were seen in another way than the classifier sees them."""
+    asked = {field.name: field.default for field in fields(InputConfig)}
+    made = {name: features.config.get(name, default) for name, default in asked.items()}
+    return [
+        f"{name}={value}, not {getattr(config, name)}"
+        for name, value in made.items()
+        if value != getattr(config, name)
+    ]
 
 
 if __name__ == "__main__":

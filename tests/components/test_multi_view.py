@@ -28,6 +28,7 @@ from components.shared.policies.policy_artifact import read_distilled_policy
 from components.shared.serving import predict
 from components.shared.serving.bundle import Bundle, open_bundle
 from components.shared.serving.predictor import Predictor
+from components.shared.vision.view_spec import ViewSpec
 from components.train_baseline.config import TrainBaselineConfig
 from components.train_baseline.step import run as train_baseline
 from components.train_gate.config import TrainGateConfig
@@ -109,7 +110,7 @@ def test_an_adapter_is_trained_on_bags_and_the_checkpoint_says_what_the_logits_s
 
 
 def test_a_grid_of_none_or_one_is_the_whole_image(tiny: TinyRun) -> None:
-    assert _config(tiny, tile_grid=None).views(("None", "Roadwork")) is None
+    assert ViewSpec.of(_config(tiny, tile_grid=None)) is None
     assert "views" not in json.loads((tiny.checkpoint / "classifier.json").read_text())
 
 

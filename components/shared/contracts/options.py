@@ -310,9 +310,17 @@ class AugmentationConfig(Config):
 
 
 @dataclass(frozen=True, kw_only=True)
-class TileConfig(Config):
-    """The views that a classifier sees of an image."""
+class InputConfig(Config):
+    """What a classifier sees of a stored image: its size, and the views that are cut from it."""
 
+    input_size: int | None = option(
+        None,
+        "Side in pixels of the image that the model sees, or that tiles are cut from; at most"
+        " image_size, and then random crops are taken from the stored pixels; auto: image_size.",
+        ge=1,
+        le=2048,
+        unset="auto",
+    )
     tile_grid: int | None = option(
         None,
         "Views: the whole image and tile_grid x tile_grid tiles of it; none: the whole image only.",
@@ -327,6 +335,29 @@ class TileConfig(Config):
     tile_size: int = option(
         224, "Side of each view in pixels, if there are several.", ge=1, le=2048
     )
+
+    def input_problem(self, image_size: int, patch_size: int | None = None) -> str:
+        """Return why images cannot be seen at `input_size`, or an empty text.
+
+        Args:
+            image_size: Side of the stored images in pixels.
+            patch_size: Side of the backbone's patches in pixels; None where it is not known.
+        """
+        if self.input_size is None:
+            return ""
+
+        if self.input_size > image_size:
+            return (
+                f"input_size={self.input_size} is above image_size={image_size}: more pixels than"
+                " are stored; use input_size=auto, or store larger images"
+            )
+        # Tiles are resized to tile_size: no patch is cut from the whole.
+        if patch_size and self.tile_grid is None and self.input_size % patch_size:
+            return (
+                f"input_size={self.input_size} is no multiple of the backbone's patch size"
+                f" {patch_size}; use {max(self.input_size // patch_size, 1) * patch_size}"
+            )
+        return ""
 
 
 @dataclass(frozen=True, kw_only=True)

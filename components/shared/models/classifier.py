@@ -14,14 +14,16 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from components.shared.contracts.artifacts import write_json
-from components.shared.contracts.errors import PermanentError
+from components.shared.contracts.errors import ConfigError, PermanentError
+from components.shared.contracts.options import InputConfig
+from components.shared.data.dataset import Dataset
 from components.shared.models.aggregation import (
     Attention,
     aggregate,
     neutral_margin,
     view_weights,
 )
-from components.shared.models.backbone import load_backbone, patch_and_cls
+from components.shared.models.backbone import image_statistics, load_backbone, patch_and_cls
 from components.shared.models.linear import HeadLinear
 from components.shared.models.loading import load_weights
 from components.shared.vision.classifier_spec import CLASSIFIER, ClassifierSpec, read_spec
@@ -47,6 +49,38 @@ def check_input_size(
             f"{where}: an image of {side} x {side} pixels has {n_patches:,} patches of {patch} x"
             f" {patch}, must be 1 to {_MOST_PATCHES:,}"
         )
+
+
+def new_spec(
+    config: InputConfig,
+    data: Dataset,
+    folder: Path,
+    backbone: PreTrainedModel,
+    views: ViewSpec | None,
+) -> ClassifierSpec:
+    """Return the specification of a new classifier.
+
+    Args:
+        config: Options of the phase, for the size of the images that the classifier sees.
+        data: The dataset, for the names of the classes and the size of the stored images.
+        folder: Hugging Face folder of the backbone, for the statistics of images.
+        backbone: The backbone.
+        views: How images are cut; None for the whole image alone.
+
+    Raises:
+        ConfigError: An image, or a view of it, is larger than stored, has no patch of the backbone,
+            no whole number of them, or far too many.
+    """
+    mean, std = image_statistics(str(folder))
+    size = config.input_size or data.image_size
+    spec = ClassifierSpec(data.class_names, size, mean, std, backbone.config.model_type, views)
+
+    problem = config.input_problem(data.image_size, backbone.config.patch_size)
+    if problem:
+        raise ConfigError(problem)
+    check_input_size(spec, backbone, "image_size, input_size or tile_size", error=ConfigError)
+
+    return spec
 
 
 class Head(nn.Module):

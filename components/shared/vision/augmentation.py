@@ -110,24 +110,31 @@ def draw(rng: np.random.Generator, count: int, strength: str) -> Augmentation:
     )
 
 
-def apply(images: torch.Tensor, parameters: Augmentation) -> torch.Tensor:
+def apply(images: torch.Tensor, parameters: Augmentation, size: int | None = None) -> torch.Tensor:
     """Return the images, each augmented by its own parameters; always in float32.
 
     Args:
         images: (B, S, S, 3) uint8.
         parameters: Parameters of B images.
+        size: Side s of the result in pixels, at most S; None: S.
 
     Returns:
-        (B, 3, S, S) float32 in [0, 1].
+        (B, 3, s, s) float32 in [0, 1].
     """
     # Half precision would make the result depend on the surrounding autocast.
     with single_precision(images.device):
-        return _augmented(images, parameters)
+        return _augmented(images, parameters, size or images.shape[1])
 
 
-def _augmented(images: torch.Tensor, parameters: Augmentation) -> torch.Tensor:
+def _augmented(images: torch.Tensor, parameters: Augmentation, size: int) -> torch.Tensor:
     device = images.device
-    x_BCHW = _resample(images.permute(0, 3, 1, 2).float().div_(255), parameters)
+    # So many samples per pixel of the result that none is farther from the next than a stored pixel
+    # is: fewer would skip pixels, and show patterns that the scene has not (aliasing).
+    oversampling = math.ceil(images.shape[1] / size)
+    x_BCHW = images.permute(0, 3, 1, 2).float().div_(255)
+    x_BCHW = _resample(x_BCHW, parameters, size * oversampling)
+    if oversampling > 1:
+        x_BCHW = F.avg_pool2d(x_BCHW, oversampling)
 
     if (parameters.colour != 1).any():
         x_BCHW = adjust_colour(x_BCHW, copied_to(device, parameters.colour))
@@ -156,7 +163,7 @@ def copied_to(device: torch.device, values: npt.NDArray[Any]) -> torch.Tensor:
     return torch.from_numpy(values).to(device, non_blocking=True)
 
 
-def _resample(x_BCHW: torch.Tensor, parameters: Augmentation) -> torch.Tensor:
+def _resample(x_BCHW: torch.Tensor, parameters: Augmentation, size: int) -> torch.Tensor:
     """Crop, flip and rotate in one bilinear resampling; pixels outside the image are black."""
     cosine, sine = np.cos(parameters.radians), np.sin(parameters.radians)
     scale, dx, dy = parameters.crop.T
@@ -168,7 +175,7 @@ def _resample(x_BCHW: torch.Tensor, parameters: Augmentation) -> torch.Tensor:
         [scale * sine * mirror, scale * cosine, dy],
     ]
     theta = copied_to(x_BCHW.device, np.array(rows, dtype=np.float32).transpose(2, 0, 1))
-    grid = F.affine_grid(theta, list(x_BCHW.shape), align_corners=False)
+    grid = F.affine_grid(theta, [*x_BCHW.shape[:2], size, size], align_corners=False)
 
     return F.grid_sample(x_BCHW, grid, mode="bilinear", padding_mode="zeros", align_corners=False)
 

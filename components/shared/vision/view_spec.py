@@ -6,11 +6,24 @@ per view.
 
 import math
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, Protocol
 
 from pydantic import Field
 
 from components.shared.contracts.adaptations import AGGREGATIONS
+
+
+class _Tiles(Protocol):
+    """Options of a phase that say how images are cut."""
+
+    @property
+    def tile_grid(self) -> int | None: ...
+    @property
+    def tile_overlap(self) -> float: ...
+    @property
+    def tile_flips(self) -> bool: ...
+    @property
+    def tile_size(self) -> int: ...
 
 
 @dataclass(frozen=True)
@@ -37,6 +50,34 @@ class ViewSpec:
     top_k: Annotated[int, Field(ge=1)]
     sharpness: Annotated[float, Field(gt=0)]
     positive_class: str | None
+
+    @classmethod
+    def of(
+        cls,
+        tiles: _Tiles,
+        *,
+        aggregation: str = AGGREGATIONS[0],
+        top_k: int = 1,
+        sharpness: float = 1.0,
+        positive_class: str | None = None,
+    ) -> "ViewSpec | None":
+        """Return how images are cut by a phase's options; None for the whole image alone.
+
+        Features do not depend on how the views' margins are aggregated, which has defaults.
+        """
+        if tiles.tile_grid is None:
+            return None
+
+        return cls(
+            grid=tiles.tile_grid,
+            overlap=tiles.tile_overlap,
+            flips=tiles.tile_flips,
+            size=tiles.tile_size,
+            aggregation=aggregation,
+            top_k=top_k,
+            sharpness=sharpness,
+            positive_class=positive_class,
+        )
 
     @property
     def count(self) -> int:

@@ -9,7 +9,7 @@ import pytest
 from components.configure.backbone import check_backbone
 from components.configure.config import ConfigureConfig
 from components.configure.step import run
-from components.shared.contracts.errors import DataError
+from components.shared.contracts.errors import ConfigError, DataError
 from components.shared.storage import Store, StoreSettings
 from tests.model_folder import write_model_folder
 
@@ -64,6 +64,15 @@ def test_a_run_with_a_wrong_folder_ends_in_its_first_step(
     run(form)
     damage(folder)
     with pytest.raises(DataError, match=f"^backbone='{folder}'.*{message}"):
+        run(form)
+
+
+def test_a_size_without_whole_patches_ends_in_the_first_step(folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "data").mkdir()
+    _config(patch_size=14)(folder)
+    assert check_backbone(str(folder)) == 14
+    form = ConfigureConfig(data=str(tmp_path / "data"), backbone=str(folder), input_size="200")
+    with pytest.raises(ConfigError, match=r"input_size=200 is no multiple of .* 14; use 196$"):
         run(form)
 
 

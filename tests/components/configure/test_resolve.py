@@ -320,3 +320,12 @@ def test_every_option_is_described(phase: str) -> None:
 
 def test_what_the_pipeline_sets_is_no_option() -> None:
     assert not set(option_names()) & SET_BY_PIPELINE.keys()
+
+
+def test_the_size_that_the_model_sees_is_one_for_training_and_features() -> None:
+    assert _value("extract_features", "input_size", input_size="112") == 112
+    assert _value("train_baseline", "input_size", input_size="112") == 112
+    assert _value("train_baseline", "input_size") is None
+    with pytest.raises(ConfigError, match="configure: input_size=448 is above image_size=224"):
+        resolve(ConfigureConfig(input_size="448"))
+    assert _value("train_baseline", "input_size", input_size="448", image_size="448") == 448

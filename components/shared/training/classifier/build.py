@@ -1,15 +1,15 @@
 """The classifier before training: a backbone, adapted in the configured mode, below a new head."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
-from components.shared.contracts.errors import ConfigError
 from components.shared.data.dataset import Dataset
 from components.shared.models import adapters
-from components.shared.models.backbone import image_statistics, load_backbone
-from components.shared.models.classifier import Classifier, check_input_size, new_head
+from components.shared.models.backbone import load_backbone
+from components.shared.models.classifier import Classifier, new_head, new_spec
 from components.shared.models.positions import bake_positions
 from components.shared.training.classifier.config import ClassifierConfig
-from components.shared.vision.classifier_spec import ClassifierSpec
+from components.shared.vision.view_spec import ViewSpec
 
 
 def build(config: ClassifierConfig, data: Dataset, folder: Path) -> Classifier:
@@ -21,20 +21,11 @@ def build(config: ClassifierConfig, data: Dataset, folder: Path) -> Classifier:
         folder: Hugging Face folder of the backbone, which is adapted in the configured mode.
 
     Raises:
-        ConfigError: An image, or a view of it, has no patch of the backbone, or far too many.
+        ConfigError: Images have no size that the backbone can see (`new_spec`).
         DataError: The backbone is refused (`load_backbone`).
     """
     backbone = load_backbone(str(folder))
-    mean, std = image_statistics(str(folder))
-    spec = ClassifierSpec(
-        data.class_names,
-        data.image_size,
-        mean,
-        std,
-        backbone.config.model_type,
-        config.views(data.class_names),
-    )
-    check_input_size(spec, backbone, "image_size or tile_size", error=ConfigError)
+    spec = new_spec(config, data, folder, backbone, _views(config, data.class_names))
     n_features = 2 * backbone.config.hidden_size
     if config.mode == "full":
         bake_positions(backbone, spec.image_size if spec.views is None else spec.views.size)
@@ -44,3 +35,14 @@ def build(config: ClassifierConfig, data: Dataset, folder: Path) -> Classifier:
     )
 
     return Classifier(backbone, new_head(n_features, spec), spec)
+
+
+def _views(config: ClassifierConfig, class_names: Sequence[str]) -> ViewSpec | None:
+    """Return how images are cut into views, and how the views' margins are aggregated."""
+    return ViewSpec.of(
+        config,
+        aggregation=config.aggregation,
+        top_k=config.aggregation_top_k,
+        sharpness=config.aggregation_sharpness,
+        positive_class=config.outcomes(class_names).positive_class,
+    )

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from components.shared.contracts.adaptations import AGGREGATIONS, FROZEN, MODES
 from components.shared.contracts.config import adjusted, option
@@ -11,15 +11,12 @@ from components.shared.contracts.errors import ConfigError
 from components.shared.contracts.listing import shown
 from components.shared.contracts.options import (
     BackboneLoopConfig,
+    InputConfig,
     LoopConfig,
     MonitorConfig,
     RecipeConfig,
-    TileConfig,
 )
 from components.shared.contracts.outcomes import BINARY, MULTICLASS
-
-if TYPE_CHECKING:
-    from components.shared.vision.view_spec import ViewSpec
 
 # Usual starting points for AdamW: a linear head, low-rank adapters, a whole pretrained transformer.
 _LEARNING_RATE_OF_MODE = {FROZEN: 1e-3, "full": 2e-5}
@@ -28,7 +25,7 @@ _REFERENCE_FRACTION = 0.01  # PROFIT's authors: a tenth to a ten-thousandth of t
 
 
 @dataclass(frozen=True, kw_only=True)
-class ClassifierConfig(BackboneLoopConfig, RecipeConfig, MonitorConfig, TileConfig):
+class ClassifierConfig(BackboneLoopConfig, RecipeConfig, MonitorConfig, InputConfig):
     """Hyper-parameters of the classifier. Defaults are the safe ones: fp32, frozen backbone."""
 
     mode: str = option(
@@ -146,25 +143,6 @@ class ClassifierConfig(BackboneLoopConfig, RecipeConfig, MonitorConfig, TileConf
                 f' {{"bias": "all"}}{reason}'
             )
         return document
-
-    def views(self, class_names: Sequence[str]) -> "ViewSpec | None":
-        """Return how images are cut into views; None for the whole image alone."""
-        if self.tile_grid is None:
-            return None
-
-        # Not above: its import loads pydantic, which no command needs that constructs nothing.
-        from components.shared.vision.view_spec import ViewSpec
-
-        return ViewSpec(
-            grid=self.tile_grid,
-            overlap=self.tile_overlap,
-            flips=self.tile_flips,
-            size=self.tile_size,
-            aggregation=self.aggregation,
-            top_k=self.aggregation_top_k,
-            sharpness=self.aggregation_sharpness,
-            positive_class=self.outcomes(class_names).positive_class,
-        )
 
     def task_problems(self, task: str, class_names: Sequence[str] | None = None) -> list[str]:
         """Return the options that need a positive class, or two classes, where these are absent."""

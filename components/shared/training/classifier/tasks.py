@@ -218,7 +218,9 @@ class ImageTask(_ClassifierTask):
         super().__init__(config, classifier, train, select, world)
         self.module, self.scores_at_a_time = classifier, part_size(classifier, world)
         self.fresh: nn.Module = classifier.head
-        self.reader = train.reader(world.device)
+        # Crops are taken from the stored pixels, of which there may be more than the model sees.
+        seen = train if config.augmentation != "none" else train.resized(classifier.spec.image_size)
+        self.reader = seen.reader(world.device)
 
     def logits(
         self, model: nn.Module, positions: Positions, batch_slots: Positions, step: int
@@ -229,14 +231,15 @@ class ImageTask(_ClassifierTask):
         return torch.Tensor(model(pixels, self.head_dropout(batch_slots, step)))
 
     def _pixels(self, positions: Positions, batch_slots: Positions, step: int) -> torch.Tensor:
-        """Return the augmented images (n, 3, S, S) float32, normalised."""
+        """Return the augmented images (n, 3, s, s) float32, normalised."""
         images, spec = self.reader.images(positions), self.classifier.spec
         if self.config.augmentation == "none":
             return normalise(images, spec)
 
         rng = step_rng(self.config.seed, step, ClassifierStream.AUGMENTATION)
         parameters = augment.draw(rng, self.batch_size, self.config.augmentation)
-        return standardise(augment.apply(images, parameters.take(batch_slots)), spec)
+        crops = augment.apply(images, parameters.take(batch_slots), spec.image_size)
+        return standardise(crops, spec)
 
     def evaluate(self) -> dict[str, float]:
         """Return the metrics on VAL_SELECT."""

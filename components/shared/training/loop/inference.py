@@ -1,6 +1,8 @@
 """Features, logits and corrupted logits of a split, each sample computed once over all ranks."""
 
+import dataclasses
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Self
 from weakref import WeakKeyDictionary
@@ -54,6 +56,10 @@ class SplitData:
         """Ids of the samples, in order."""
         return [self.data.samples[position].sample_id for position in self.positions]
 
+    def resized(self, size: int) -> "SplitData":
+        """The same samples with images of `size` pixels (`Dataset.resized`)."""
+        return dataclasses.replace(self, data=self.data.resized(size))
+
     def images(self, rows: Positions, device: torch.device) -> torch.Tensor:
         """(n, S, S, 3) uint8."""
         return torch.from_numpy(self.data.images(self.positions[rows])).to(device)
@@ -67,8 +73,8 @@ class SplitData:
         return ReadAhead(read, self.data.image_size, device)
 
     def pixels(self, rows: Positions, spec: ClassifierSpec, device: torch.device) -> torch.Tensor:
-        """(n, 3, S, S) float32, normalised, undistorted."""
-        return normalise(self.images(rows, device), spec)
+        """(n, 3, s, s) float32 at the size of the specification, normalised, undistorted."""
+        return normalise(self.resized(spec.image_size).images(rows, device), spec)
 
 
 def augmented_features(
@@ -82,7 +88,7 @@ def augmented_features(
 ) -> torch.Tensor:
     """Return features of the images `rows` under several augmentations: the head's input.
 
-    Every image is read once.
+    Every image is read once, twice where it is stored larger than the classifier sees it.
 
     Args:
         classifier: The classifier with the fixed backbone.
@@ -97,23 +103,30 @@ def augmented_features(
     """
     spec = classifier.spec
 
-    def pixels(
-        images: torch.Tensor, batch: Positions, drawn: augment.Augmentation | None
-    ) -> torch.Tensor:
-        if drawn is None:
-            return normalise(images, spec)
-        return standardise(augment.apply(images, drawn.take(batch)), spec)
-
     def extract(batch: Positions) -> torch.Tensor:
-        images = reader.images(batch)
-        sets = [classifier.features(pixels(images, batch, drawn)).float() for drawn in parameters]
-        return torch.stack(sets, dim=1)
+        whole = undistorted.images(batch)
+        images = whole if stored is undistorted else stored.images(batch)
+        sets = [
+            normalise(whole, spec)
+            if drawn is None
+            else standardise(augment.apply(images, drawn.take(batch), spec.image_size), spec)
+            for drawn in parameters
+        ]
+        return torch.stack([classifier.features(pixels).float() for pixels in sets], dim=1)
+
+    def expect(batch: Positions) -> None:
+        undistorted.expect(batch)
+        if stored is not undistorted:
+            stored.expect(batch)
 
     size = part_size(classifier, world)
-    with part.reader(world.device) as reader:
-        return in_batches(
-            extract, rows, world, "", precision, batch_size=size, expect=reader.expect
-        ).cpu()
+    seen = part.resized(spec.image_size)
+    with ExitStack() as readers:
+        undistorted = stored = readers.enter_context(seen.reader(world.device))
+        # Crops are taken from the stored pixels, of which there may be more than the model sees.
+        if seen.data is not part.data and any(drawn is not None for drawn in parameters):
+            stored = readers.enter_context(part.reader(world.device))
+        return in_batches(extract, rows, world, "", precision, batch_size=size, expect=expect).cpu()
 
 
 def drawn_augmentations(
@@ -255,8 +268,11 @@ def _infer_images(
     description: str,
     precision: str,
 ) -> torch.Tensor:
-    """Return `infer` of a function of rows (n,) and their stored images, which are read ahead."""
-    with part.reader(world.device) as reader:
+    """Return `infer` of a function of rows (n,) and their images, which are read ahead.
+
+    The images have the size that the classifier sees.
+    """
+    with part.resized(classifier.spec.image_size).reader(world.device) as reader:
         return infer(
             lambda rows: function(rows, reader.images(rows)),
             len(part),

@@ -466,8 +466,8 @@ class Trainer:
     def _halve_micro_batch(self, step: int) -> None:
         if self.micro_batch_size == 1:
             raise TransientError(
-                f"out of memory at step {step} with one sample; use a smaller backbone or"
-                " image_size"
+                f"out of memory at step {step} with one sample; use a smaller backbone,"
+                " input_size or image_size"
             )
 
         self.limit_micro_batch((self.micro_batch_size + 1) // 2)

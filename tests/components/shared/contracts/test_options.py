@@ -1,6 +1,7 @@
 """Shared options are declared once, and every phase inherits them."""
 
 import dataclasses
+import re
 from collections import defaultdict
 
 import pytest
@@ -133,3 +134,23 @@ def test_one_value_sets_the_precision_of_all_phases() -> None:
     resolved = resolve.resolve(ConfigureConfig(overrides={"precision": "bf16"}))
     phases = ("pretrain_explora", "train_baseline", "train_gate", "predict_logits")
     assert [resolved[phase].to_json()["precision"] for phase in phases] == ["bf16"] * 4
+
+
+@pytest.mark.parametrize(
+    ("options", "image_size", "patch_size", "message"),
+    [
+        ({}, 225, 14, ""),
+        ({"input_size": 224}, 224, 14, ""),
+        ({"input_size": 224}, 448, None, ""),
+        ({"input_size": 448}, 224, 14, r"input_size=448 is above image_size=224: more pixels"),
+        ({"input_size": 230}, 448, 14, r"no multiple of the backbone's patch size 14; use 224$"),
+        ({"input_size": 5}, 448, 14, r"; use 14$"),
+        # Tiles are resized to tile_size, whatever they are cut from.
+        ({"input_size": 230, "tile_grid": 2}, 448, 14, ""),
+    ],
+)
+def test_images_are_seen_at_a_size_that_is_stored_and_has_whole_patches(
+    options: dict[str, int], image_size: int, patch_size: int | None, message: str
+) -> None:
+    problem = TrainBaselineConfig(**options).input_problem(image_size, patch_size)
+    assert re.search(message, problem) if message else problem == ""

@@ -1,5 +1,6 @@
 """Augmentation: range, determinism, independence of the batch, and JPEG against Pillow's."""
 
+import dataclasses
 import io
 
 import numpy as np
@@ -97,3 +98,55 @@ def test_a_flip_alone_mirrors_the_image() -> None:
     images = _scene(1)
     result = augment.apply(images, identity)
     assert torch.allclose(result, images.permute(0, 3, 1, 2).float().flip(3) / 255, atol=1e-4)
+
+
+def _undistorted(count: int) -> augment.Augmentation:
+    """Parameters that change nothing."""
+    drawn = augment.draw(np.random.default_rng(0), count, "moderate")
+    zero = np.zeros(count, dtype=np.float32)
+    return dataclasses.replace(
+        drawn,
+        crop=np.tile(np.array([1, 0, 0], dtype=np.float32), (count, 1)),
+        flip=np.zeros(count, dtype=bool),
+        radians=zero,
+        colour=np.ones((count, 3), dtype=np.float32),
+        sigma=zero,
+        noise=zero,
+        quality=np.zeros(count, dtype=np.int64),
+    )
+
+
+def test_a_smaller_result_is_the_mean_of_the_pixels_that_it_covers() -> None:
+    images = _scene(4, size=128)
+    result = augment.apply(images, _undistorted(4), 32)
+    expected = torch.nn.functional.avg_pool2d(images.permute(0, 3, 1, 2) / 255, 4)
+    assert result.shape == (4, 3, 32, 32)
+    torch.testing.assert_close(result, expected, atol=1e-5, rtol=0)
+    # Sizes without a common factor: near what Pillow's antialiased filter gives.
+    found = augment.apply(images, _undistorted(4), 48)
+    resized = [
+        Image.fromarray(image).resize((48, 48), Image.Resampling.BOX) for image in images.numpy()
+    ]
+    difference = found.permute(0, 2, 3, 1).numpy() * 255 - np.stack(
+        [np.asarray(r) for r in resized]
+    )
+    assert np.abs(difference).mean() < 3
+
+
+def test_a_crop_of_a_larger_image_has_the_detail_of_the_stored_pixels() -> None:
+    # Stripes of one pixel of 128: no image of 64 pixels can have them.
+    stripes = torch.zeros((1, 128, 128, 3), dtype=torch.uint8)
+    stripes[:, :, ::2] = 255
+    half = dataclasses.replace(_undistorted(1), crop=np.array([[0.5, 0, 0]], dtype=np.float32))
+    small = torch.nn.functional.avg_pool2d(stripes.permute(0, 3, 1, 2).float(), 2)
+    small = small.permute(0, 2, 3, 1).to(torch.uint8)
+
+    from_stored, from_small = augment.apply(stripes, half, 64), augment.apply(small, half)
+    assert float(from_stored.std()) > 0.2
+    assert float(from_small.std()) < 0.01
+
+
+@pytest.mark.parametrize("strength", ["moderate", "aggressive"])
+def test_the_stored_size_gives_the_bits_of_no_size(strength: str) -> None:
+    images, parameters = _scene(16), augment.draw(np.random.default_rng(1), 16, strength)
+    assert torch.equal(augment.apply(images, parameters, 64), augment.apply(images, parameters))
