@@ -42,6 +42,7 @@ TOO_LONG = (
     "tests.simulations.grouped ",
     "tests.simulations.intervals ",
     "tests.simulations.multiclass ",
+    "tests.simulations.racing ",
     "tests.simulations.runs ",
     "tests.simulations.splitting ",
     "tests.studies.bytes_per_step ",

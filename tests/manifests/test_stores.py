@@ -52,6 +52,7 @@ def test_the_steps_settings_are_there_by_the_names_that_they_are_read_by(
         *STORE_VARIABLES,
         Variable.CHECKPOINT_STORE,
         Variable.LINEAGES,
+        Variable.BUNDLE_REGISTRY,
     }
     secrets = {"STREETVISION_S3_ACCESS_KEY": "access", "STREETVISION_S3_SECRET_KEY": "secret"}
     settings = StoreSettings.from_environment({**data, **secrets, Variable.S3_CA_FILE: ""})
@@ -139,6 +140,7 @@ def test_address_port_and_bucket_of_an_external_store_stand_in_one_place(
         "STREETVISION_S3_REGION": "eu-lab-2",
         "STREETVISION_CHECKPOINT_STORE": "s3://road-team/checkpoints",
         "STREETVISION_LINEAGES": "s3://road-team/lineages",
+        "STREETVISION_BUNDLE_REGISTRY": "s3://road-team/registry",
         Variable.PIPELINE_ROOT: "minio://road-team/runs",
     }
     launcher = named(
@@ -340,8 +342,18 @@ def _policy(role: str) -> Any:
 READ, WRITE, DELETE = "s3:GetObject", "s3:PutObject", "s3:DeleteObject"
 # Who may do what: data, backbones, the demo, artifacts, the record of splits, checkpoints.
 RIGHTS = {
-    "data": {"data": READ, "backbones": READ, "streetvision/demo": READ, "lineages": READ},
-    "runs": {"runs": f"{READ} {WRITE}", "lineages": f"{READ} {WRITE}"},
+    "data": {
+        "data": READ,
+        "backbones": READ,
+        "streetvision/demo": READ,
+        "lineages": READ,
+        "registry": READ,
+    },
+    "runs": {
+        "runs": f"{READ} {WRITE}",
+        "lineages": f"{READ} {WRITE}",
+        "registry": f"{READ} {WRITE}",
+    },
     "checkpoints": {"checkpoints": f"{READ} {WRITE} {DELETE}"},
     "team": {
         "data": f"{READ} {WRITE} {DELETE}",
@@ -349,9 +361,10 @@ RIGHTS = {
         "streetvision/demo": f"{READ} {WRITE} {DELETE}",
         "runs": READ,
         "lineages": READ,
+        "registry": f"{READ} {WRITE}",
     },
 }
-PREFIXES = sorted({prefix for rights in RIGHTS.values() for prefix in rights} | {"registry"})
+PREFIXES = sorted({prefix for rights in RIGHTS.values() for prefix in rights})
 
 
 @pytest.mark.parametrize("role", RIGHTS)
@@ -366,6 +379,17 @@ def test_each_user_may_do_what_its_role_needs_and_no_more(role: str) -> None:
         assert listed == (prefix in RIGHTS[role] or role == "team"), prefix
     assert allows(policy, "s3:ListBucket", prefix="") == (role == "team")
     assert not allows(policy, "s3:DeleteObjectVersion", "checkpoints/x")
+
+
+@pytest.mark.parametrize("role", RIGHTS)
+def test_who_promotes_removes_the_probe_and_only_people_remove_bundles(role: str) -> None:
+    """The probe for conditional writes; no record of the registry is removed by anybody."""
+    promotes = role in ("runs", "team")
+    policy = _policy(role)
+    assert allows(policy, DELETE, "registry/.probe-0a1b") == promotes
+    assert allows(policy, DELETE, "registry/bundles/0a1b/manifest.json") == (role == "team")
+    for kept in ("champion.json", "decisions/000001.json", "comparisons/x/000001.json"):
+        assert not allows(policy, DELETE, f"registry/{kept}")
 
 
 @pytest.mark.parametrize("role", RIGHTS)

@@ -297,26 +297,3 @@ def test_garbage_is_named(
         _put(store, bucket, f"registry/{name}", tmp_path / "m", data)
         with pytest.raises(ArtifactError, match=f"{name}: "):
             read()
-
-
-def test_racing_promotions_have_one_winner_each_and_lose_no_update(
-    registry: BundleRegistry, digests: list[str]
-) -> None:
-    """tests/bench/racing_promotions.py has 24 writers and 50 rounds."""
-    n_writers, n_rounds = 8, 3
-    registry.require_conditional_writes()
-
-    def promote(number: int) -> bool:
-        try:
-            registry.decide(_promoting(digests[number % 4]), over)
-        except StoreConflictError:
-            return False
-        return True
-
-    for _ in range(n_rounds):
-        over = registry.champion()
-        with ThreadPoolExecutor(n_writers) as pool:
-            assert sum(pool.map(promote, range(n_writers))) == 1
-
-    assert len(registry.champions()) == n_rounds
-    assert len(list(registry.decisions())) == n_rounds * n_writers
