@@ -3,6 +3,7 @@
 import getpass
 import json as json_
 import sys
+from collections.abc import Iterable
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -86,9 +87,9 @@ def champion(
 
     with opened(where, api, store) as found:
         if json:
-            _print_json(champion_document(found, limit))
+            print_json(champion_document(found, limit))
         else:
-            _print_lines(champion_lines(found, limit))
+            print_lines(champion_lines(found, limit))
 
 
 @verb(app, "rollback", CHAMPION, notes=_ROLLBACK_NOTES)
@@ -147,9 +148,9 @@ def list_(where: RegistryOptions, api: ApiOptions, store: StoreOptions, json: Js
     with opened(where, api, store) as found:
         entries = inventory(found)
         if json:
-            _print_json([entry_document(found, entry) for entry in entries])
+            print_json([entry_document(found, entry) for entry in entries])
         elif entries:
-            _print_lines(entry_lines(found, entries))
+            print_lines(entry_lines(found, entries))
         else:
             print(f"{found.uri} has no bundle")
 
@@ -170,9 +171,9 @@ def show(
         digest = found.resolve(bundle)
         (entry,) = (entry for entry in inventory(found) if entry.digest == digest)
         if json:
-            _print_json(bundle_document(found, entry))
+            print_json(bundle_document(found, entry))
         else:
-            _print_lines(bundle_lines(found, entry))
+            print_lines(bundle_lines(found, entry))
 
 
 @verb(registry, "download", notes=_DOWNLOAD_NOTES)
@@ -206,7 +207,7 @@ def download(
         found.get_bundle(digest, folder)
 
     if json:
-        _print_json({"digest": digest, "path": str(folder)})
+        print_json({"digest": digest, "path": str(folder)})
     else:
         print(f"bundle: {folder}")
         print(f"digest: {digest}")
@@ -247,9 +248,9 @@ def gc(
                 del described[number], lines[number], entries[number]
 
     if json:
-        _print_json({"dry_run": dry_run, "removed": described})
+        print_json({"dry_run": dry_run, "removed": described})
     else:
-        _print_lines(lines)
+        print_lines(lines)
         print(_summary(entries, dry_run=dry_run))
 
 
@@ -265,9 +266,9 @@ def finish(
             print(f"warning: {warning}", file=sys.stderr)
 
     if as_json:
-        _print_json(asdict(decision))
+        print_json(asdict(decision))
     else:
-        _print_lines(decision_lines(decision))
+        print_lines(decision_lines(decision))
 
 
 def login() -> str:
@@ -322,10 +323,12 @@ def _summary(entries: list["Entry"], *, dry_run: bool) -> str:
     return f"{len(entries)} bundles, {size:.1f} MB {done}"
 
 
-def _print_lines(lines: Any) -> None:
+def print_lines(lines: Iterable[str]) -> None:
+    """Print lines."""
     for line in lines:
         print(line)
 
 
-def _print_json(document: Any) -> None:
+def print_json(document: Any) -> None:
+    """Print a document on one line."""
     print(json_.dumps(document, sort_keys=True))

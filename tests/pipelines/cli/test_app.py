@@ -49,6 +49,7 @@ OPTIONS = {
     "schedule disable": API,
     "schedule delete": API | {"--force"},
     "champion": FROM | {"--limit", "--json"},
+    "promote": FROM | ANNOUNCE | {"--because", "--artifacts", "--param", "--force", "--json"},
     "rollback": FROM | ANNOUNCE | {"--because", "--json"},
     "registry list": FROM | {"--json"},
     "registry show": FROM | {"--json"},
