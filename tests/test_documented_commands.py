@@ -18,11 +18,15 @@ import pytest
 from PIL import Image
 
 from components.shared.contracts.artifacts import read_manifest
+from components.shared.contracts.environment import Variable
+from components.shared.storage import Store, StoreSettings
+from components.shared.storage.registry import BundleRegistry, Draft, Provenance
 from pipelines.cli import app as cli
 from pipelines.demo import backbone as demo_backbone
 from pipelines.demo import dataset as demo_dataset
 from pipelines.sources import ROOT
 from tests.components.conftest import write_backbone, write_source
+from tests.promotion import Run, make_run
 
 DOCUMENTS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted(ROOT.glob("docs/**/*.md"))]
 PYTHON = re.compile(r"^(\.venv/bin/)?python(?= -m )")
@@ -36,6 +40,8 @@ SHORT = {
     "tests.simulations.validity": "--draws 2",
     "tests.studies.explora_demo": "epochs=1 global_batch_size=256",
 }
+# Verbs of the registry, which the documents name without an address.
+REGISTRY = tuple(f"pipelines {verb} " for verb in ("champion", "promote", "rollback", "registry"))
 # Hours, some on real data: their functions are tested in tests/simulations, studies and bench.
 TOO_LONG = (
     "tests.bench ",
@@ -90,6 +96,50 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.fixture(scope="module")
+def promotable(tmp_path_factory: pytest.TempPathFactory) -> tuple[Run, Run]:
+    """A run whose bundle is good, and one whose bundle is not."""
+    folder = tmp_path_factory.mktemp("promotable")
+    return make_run(folder / "good", seed=1), make_run(folder / "weak", seed=2)
+
+
+@pytest.fixture
+def former(
+    s3: StoreSettings,
+    bucket: str,
+    folder: Path,
+    promotable: tuple[Run, Run],
+    monkeypatch: pytest.MonkeyPatch,
+) -> str:
+    """Make a registry that the environment names; return the digest of its former champion.
+
+    The champion is the weak bundle; BUNDLE is the good one, whose artifacts are below `runs`.
+    """
+    for name, value in s3.to_environment().items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv(Variable.BUNDLE_REGISTRY, f"s3://{bucket}/registry")
+
+    good, weak = promotable
+    registry = BundleRegistry(Store(s3), bucket, "registry")
+    challenger = weak.challenger()
+    known = Provenance(
+        lineage=registry.put_lineage(challenger.lineage),
+        split_table=registry.put_table(challenger.table),
+    )
+    digests = [
+        registry.put_bundle(folder / "BUNDLE"),
+        registry.put_bundle(weak.root / "bundle", known),
+    ]
+    for digest in digests:
+        draft = Draft(kind="by_hand", promoted=True, challenger=digest, reason="test")
+        registry.decide(draft, registry.champion())
+
+    shutil.rmtree(folder / "BUNDLE")
+    shutil.copytree(good.root / "bundle", folder / "BUNDLE")
+    shutil.copytree(good.root, folder / "runs/good")
+    return digests[0]
+
+
+@pytest.fixture(scope="module")
 def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Runs of this module, which share their cache."""
     return tmp_path_factory.mktemp("runs")
@@ -106,12 +156,18 @@ def test_the_documents_have_commands() -> None:
     [pytest.param(c, marks=pytest.mark.slow if c in RUNS[3:] else ()) for c in COMMANDS],
 )
 def test_a_command_is_understood(
-    command: str, folder: Path, capsys: pytest.CaptureFixture[str]
+    command: str,
+    folder: Path,
+    capsys: pytest.CaptureFixture[str],
+    request: pytest.FixtureRequest,
 ) -> None:
     if command.startswith("make "):
         _run_shown_by_make(command)
     elif command in RUNS:
         _plan(command)
+    elif _module(command).startswith(REGISTRY):
+        digest = request.getfixturevalue("former")
+        cli.main(shlex.split(_module(command).replace("DIGEST", digest))[1:])
     elif _module(command).startswith("pipelines "):
         cli.main(shlex.split(_module(command))[1:])
     elif _module(command).startswith((*TOO_LONG, *SHORT)):
