@@ -3,12 +3,16 @@
 from collections.abc import Callable
 from typing import Any
 
-from pipelines.names import STAGE1
+from pipelines.continuous import continuous
+from pipelines.names import CONTINUOUS, STAGE1
 from pipelines.parameters import Variant
 from pipelines.resources import Profile
 from pipelines.stage1 import stage1
 
-_GRAPHS: dict[str, Callable[[Profile, Variant], Any]] = {STAGE1: stage1}
+_GRAPHS: dict[str, Callable[[Profile, Variant], Any]] = {
+    STAGE1: stage1,
+    CONTINUOUS: continuous,
+}
 
 
 def pipeline_of(profile: Profile, variant: Variant) -> Any:

@@ -18,12 +18,12 @@ from components.shared.contracts.adaptations import MODES
 from components.shared.contracts.config import Config
 from components.shared.contracts.errors import ConfigError
 from components.shared.contracts.listing import shown
-from pipelines.names import PIPELINES, STAGE1
+from pipelines.names import CONTINUOUS, PIPELINES, STAGE1
 from pipelines.plain_yaml import parse_yaml, read_yaml
 
 # The parameters of a run of each pipeline. With RunForm the first step is `configure`; a pipeline
 # with another form has no recipes and no overrides, and its graph no variants.
-FORMS: dict[str, type[Config]] = {STAGE1: RunForm}
+FORMS: dict[str, type[Config]] = {STAGE1: RunForm, CONTINUOUS: RunForm}
 
 
 @dataclass(frozen=True)
@@ -87,9 +87,16 @@ class Variant:
 
         Raises ConfigError.
         """
-        return ConfigureConfig.from_mapping(
-            {**values, "pretrain": self.pretrain, "modes": self.modes}
-        )
+        return ConfigureConfig.from_mapping({**values, **self.compiled_in})
+
+    @property
+    def compiled_in(self) -> dict[str, Any]:
+        """The choices that `configure` is told, beside the run's parameters."""
+        return {
+            "pretrain": self.pretrain,
+            "modes": list(self.modes),
+            "promote": self.pipeline == CONTINUOUS,
+        }
 
     @property
     def is_configured(self) -> bool:

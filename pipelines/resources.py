@@ -144,6 +144,10 @@ class Secrets(Config):
         "streetvision-hub",
         f"Optional Secret with {Variable.HUB_TOKEN}, for gated backbones of the hub.",
     )
+    webhook: str = option(
+        "streetvision-webhook",
+        f"Optional Secret whose key `secret` is {Variable.WEBHOOK_SECRET}, for on_promotion.",
+    )
     image_pull: tuple[str, ...] = option((), "Secrets of private registries.")
 
     def of(self, role: Role) -> str:
@@ -317,6 +321,14 @@ def with_store(task: dsl.PipelineTask, profile: Profile, role: Role) -> dsl.Pipe
     kubernetes.use_secret_as_env(task, profile.secrets.of(role), keys, optional=True)
 
     return task
+
+
+def with_registry(task: dsl.PipelineTask, profile: Profile) -> dsl.PipelineTask:
+    """Give a step what it needs to promote: the store, its run's id, what signs announcements."""
+    key = {"secret": Variable.WEBHOOK_SECRET}
+    kubernetes.use_secret_as_env(task, profile.secrets.webhook, key, optional=True)
+    kubernetes.use_field_path_as_env(task, Variable.RUN, "metadata.labels['pipeline/runid']")
+    return with_store(task, profile, "runs")
 
 
 def with_hub_token(task: dsl.PipelineTask, profile: Profile) -> dsl.PipelineTask:

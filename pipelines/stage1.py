@@ -71,25 +71,50 @@ class Trained(NamedTuple):
     gate_test_logits: ValTestLogits
 
 
-def stage1(profile: Profile, variant: Variant = Variant()) -> Any:  # noqa: B008 - frozen
-    """Return the pipeline of `variant` for the resources of `profile`, as a KFP graph component."""
-    train, deliver = _train(profile, variant), _evaluate_and_deliver(profile)
+class Wired(NamedTuple):
+    """Outputs of the tasks of stage 1, for those that follow it.
 
-    def wire(form: dict[str, Any]) -> Outputs:
-        compiled_in = {"pretrain": variant.pretrain, "modes": list(variant.modes)}
-        run = configure(**{"mode": "", **form, **compiled_in})
+    config: of `configure`, one for each phase. trained, delivered: of the two groups.
+    """
+
+    config: Any
+    dataset: Any
+    splits: Any
+    trained: Any
+    delivered: Any
+
+
+class Stage1:
+    """The tasks of stage 1, for each pipeline that has them.
+
+    The groups are pipelines themselves, and have to exist before the one that contains them.
+    """
+
+    def __init__(self, profile: Profile, variant: Variant) -> None:
+        self.profile, self.variant = profile, variant
+        self._train = _train(profile, variant)
+        self._deliver = _evaluate_and_deliver(profile)
+
+    def wire(self, form: dict[str, Any]) -> Wired:
+        """Add the tasks to the pipeline that is being made.
+
+        Args:
+            form: the run's parameters, as channels of the pipeline.
+        """
+        profile, variant = self.profile, self.variant
+        run = configure(**{"mode": "", **form, **variant.compiled_in})
         run.set_caching_options(enable_caching=False)  # the step that notices that the data changed
-        resources.with_store(_set(resources.light, run, profile), profile, "data")
+        resources.with_store(set_step(resources.light, run, profile), profile, "data")
         config = run.outputs
 
         ingest = _ingest(profile, variant, config["ingest_dataset"])
         split = _splitting(variant)(
             dataset=ingest.outputs["dataset"], config=config["split_dataset"]
         )
-        _set(resources.light, split, profile, split_dataset)
+        set_step(resources.light, split, profile, split_dataset)
         resources.with_store(split, profile, "runs")
 
-        trained = train(
+        trained = self._train(
             dataset=ingest.outputs["dataset"],
             splits=split.outputs["splits"],
             backbone=_backbone(profile, variant, config, split),
@@ -100,7 +125,7 @@ def stage1(profile: Profile, variant: Variant = Variant()) -> Any:  # noqa: B008
             gate_config=config["train_gate"],
         )
 
-        delivered = deliver(
+        delivered = self._deliver(
             **trained.outputs,
             calibrators_config=config["compare_calibrators"],
             threshold_config=config["fit_threshold"],
@@ -110,11 +135,26 @@ def stage1(profile: Profile, variant: Variant = Variant()) -> Any:  # noqa: B008
             export_config=config["export_bundle"],
         )
 
-        outputs = delivered.outputs
+        return Wired(
+            config,
+            ingest.outputs["dataset"],
+            split.outputs["splits"],
+            trained.outputs,
+            delivered.outputs,
+        )
 
-        return Outputs(outputs["bundle"], outputs["evaluation"], outputs["report"])
 
-    return dsl.pipeline(name=PIPELINE, description=DESCRIPTION)(_with_form(wire, variant))
+def stage1(profile: Profile, variant: Variant = Variant()) -> Any:  # noqa: B008 - frozen
+    """Return the pipeline of `variant` for the resources of `profile`, as a KFP graph component."""
+    tasks = Stage1(profile, variant)
+
+    def wire(form: dict[str, Any]) -> Outputs:
+        delivered = tasks.wire(form).delivered
+        return Outputs(delivered["bundle"], delivered["evaluation"], delivered["report"])
+
+    return dsl.pipeline(name=PIPELINE, description=DESCRIPTION)(
+        with_form(wire, variant, Outputs, DESCRIPTION)
+    )
 
 
 def _splitting(variant: Variant) -> PythonComponent:
@@ -130,18 +170,18 @@ def _splitting(variant: Variant) -> PythonComponent:
 def _ingest(profile: Profile, variant: Variant, config: Any) -> dsl.PipelineTask:
     """Return the task with the data set, which merges the parts of others where there are some."""
     if variant.ingest_parts == 1:
-        return _set(resources.ingest, ingest_dataset(config=config), profile)
+        return set_step(resources.ingest, ingest_dataset(config=config), profile)
 
     parts = {}
     for number in range(1, variant.ingest_parts + 1):
         check = _named(ingest_part, f"ingest-part-{number}")(
             config=config, number=number, n_parts=variant.ingest_parts
         )
-        _set(resources.ingest, check, profile, ingest_dataset)
+        set_step(resources.ingest, check, profile, ingest_dataset)
         parts[f"part_{number}"] = check.outputs["part"]
 
     task = _named(merge_parts, ingest_dataset.name)(config=config, **parts)
-    return _set(resources.ingest, task, profile)
+    return set_step(resources.ingest, task, profile)
 
 
 def _backbone(profile: Profile, variant: Variant, config: Any, split: dsl.PipelineTask) -> Any:
@@ -150,7 +190,7 @@ def _backbone(profile: Profile, variant: Variant, config: Any, split: dsl.Pipeli
     Labels only where compiled in.
     """
     imported = import_backbone(config=config["import_backbone"])
-    resources.with_store(_set(resources.heavy, imported, profile), profile, "data")
+    resources.with_store(set_step(resources.heavy, imported, profile), profile, "data")
     resources.with_hub_token(imported, profile)
     if variant.pretrain == "none":
         return imported.outputs["pretrained"]
@@ -165,7 +205,7 @@ def _backbone(profile: Profile, variant: Variant, config: Any, split: dsl.Pipeli
         **labels,
     )
 
-    return _set(train_job.training, adapt, profile).outputs["adapted"]
+    return set_step(train_job.training, adapt, profile).outputs["adapted"]
 
 
 def _train(profile: Profile, variant: Variant) -> Any:
@@ -193,7 +233,7 @@ def _train(profile: Profile, variant: Variant) -> Any:
         features: dict[str, Any] = {}
         if not variant.modes or FROZEN in variant.modes:
             extracted = extract_features(**inputs, backbone=backbone, config=features_config)
-            features = dict(_set(resources.training, extracted, profile).outputs)
+            features = dict(set_step(resources.training, extracted, profile).outputs)
 
         tasks = [
             _named(train_baseline, f"train-{mode}")(
@@ -206,7 +246,7 @@ def _train(profile: Profile, variant: Variant) -> Any:
             for mode in variant.modes
         ] or [train_baseline(**inputs, **features, backbone=backbone, config=train_config)]
         for task in tasks:
-            _set(train_job.training, task, profile, train_baseline)
+            set_step(train_job.training, task, profile, train_baseline)
         checkpoint = (
             _best(tasks, compare_config, profile)
             if variant.modes
@@ -214,9 +254,9 @@ def _train(profile: Profile, variant: Variant) -> Any:
         )
 
         logits = predict_logits(**inputs, checkpoint=checkpoint, config=predict_config)
-        _set(resources.torchrun, logits, profile)
+        set_step(resources.torchrun, logits, profile)
         gate = train_gate(**inputs, **features, checkpoint=checkpoint, config=gate_config)
-        _set(resources.training, gate, profile)
+        set_step(resources.training, gate, profile)
 
         return Trained(
             checkpoint,
@@ -238,7 +278,7 @@ def _best(tasks: list[dsl.PipelineTask], config: Any, profile: Profile) -> Any:
         candidates[f"checkpoint_{number}"] = task.outputs["checkpoint"]
         candidates[f"val_select_logits_{number}"] = task.outputs["val_select_logits"]
     compared = compare_adaptations(**candidates, config=config)
-    return _set(resources.light, compared, profile).outputs["checkpoint"]
+    return set_step(resources.light, compared, profile).outputs["checkpoint"]
 
 
 def _evaluate_and_deliver(profile: Profile) -> Any:
@@ -300,8 +340,8 @@ def _evaluate_and_deliver(profile: Profile) -> Any:
             config=export_config,
         )
         for task in (calibration, softmax, gate, scrc, evaluation):
-            _set(resources.light, task, profile)
-        _set(resources.heavy, bundle, profile)
+            set_step(resources.light, task, profile)
+        set_step(resources.heavy, bundle, profile)
 
         return Outputs(
             bundle.outputs["bundle"], evaluation.outputs["evaluation"], evaluation.outputs["report"]
@@ -310,7 +350,7 @@ def _evaluate_and_deliver(profile: Profile) -> Any:
     return evaluate_and_deliver
 
 
-def _set(
+def set_step(
     kind: Any, task: dsl.PipelineTask, profile: Profile, component: Any = None
 ) -> dsl.PipelineTask:
     """Give a task the resources of its kind and the image of exactly its phase's sources."""
@@ -325,7 +365,7 @@ def _named(component: PythonComponent, name: str) -> PythonComponent:
     return PythonComponent(component_spec=spec, python_func=component.python_func)
 
 
-def _with_form(wire: Any, variant: Variant) -> Any:
+def with_form(wire: Any, variant: Variant, outputs: Any, description: str) -> Any:
     """Return `wire` with the signature that KFP expects: one documented parameter per field."""
     kinds = {"overrides": dict}
     defaults = RunForm().to_json()
@@ -346,9 +386,9 @@ def _with_form(wire: Any, variant: Variant) -> Any:
         f"    {name}: {RunForm.__dataclass_fields__[name].metadata['help']}"
         for name in variant.form
     ]
-    pipeline.__doc__ = "\n".join([DESCRIPTION, "", "Args:", *helps])
+    pipeline.__doc__ = "\n".join([description, "", "Args:", *helps])
     pipeline.__signature__ = inspect.Signature(  # type: ignore[attr-defined]
-        parameters, return_annotation=Outputs
+        parameters, return_annotation=outputs
     )
 
     return pipeline

@@ -18,7 +18,7 @@ from pipelines.sources import ROOT
 # Test file below tests/ -> the modules of its folder that it covers.
 COVERED: dict[str, str] = {
     "components/compare_adaptations/test_step.py": "candidates",
-    "components/configure/test_resolve.py": "phases step",
+    "components/configure/test_resolve.py": "phases",
     "components/extract_features/test_step.py": "extract",
     "components/fit_threshold/test_step.py": "sweep_outputs",
     "components/import_backbone/test_step.py": "backbone_sources",
@@ -84,6 +84,7 @@ TOGETHER = (
     "pipelines/test_backend_rules.py",
     "pipelines/test_cache_keys.py",
     "pipelines/test_kfp_server.py",
+    "pipelines/local/test_continuous.py",
     "pipelines/local/test_signals.py",
     "pipelines/test_workflow_size.py",
 )

@@ -28,6 +28,7 @@ def configure(
     overrides: dict,
     pretrain: str,
     modes: list,
+    promote: bool,
 ) -> NamedTuple(  # type: ignore[valid-type]
     "PhaseConfigs",
     [
@@ -73,6 +74,7 @@ def configure(
         "overrides": overrides,
         "pretrain": pretrain,
         "modes": modes,
+        "promote": promote,
     }
 
     return execute(run, form)

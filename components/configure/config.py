@@ -66,3 +66,6 @@ class ConfigureConfig(RunForm):
         choices=PRETRAIN,
     )
     modes: tuple[str, ...] = adjusted(CompareAdaptationsConfig, "modes", default=())
+    promote: bool = option(
+        False, "Whether the bundle is promoted: the champion and the lineage are the registry's."
+    )

@@ -43,6 +43,7 @@ PHASES: dict[str, type[Config]] = {
 OPTIONAL = {
     "pretrain_explora": "--pretrain unlabelled",
     "compare_adaptations": "--modes full,lora",
+    "promote_bundle": "--pipeline continuous",
 }
 # Options that no user sets: fingerprints of the sources, and choices of the compiled pipeline.
 SET_BY_PIPELINE = {

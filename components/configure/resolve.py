@@ -115,6 +115,7 @@ def _absent(config: ConfigureConfig) -> dict[str, str]:
     present = {
         "pretrain_explora": config.pretrain != "none",
         "compare_adaptations": bool(config.modes),
+        "promote_bundle": config.promote,
     }
     absent = {phase: flag for phase, flag in OPTIONAL.items() if not present[phase]}
     if config.modes and FROZEN not in config.modes:

@@ -15,13 +15,16 @@ from components.configure.config import ConfigureConfig
 from components.configure.fingerprint import fingerprint
 from components.configure.lineage import recorded_needs, with_lineage
 from components.configure.phases import PHASES
+from components.configure.promotion import with_champion, with_registered_lineage
 from components.configure.resolve import resolve
 from components.import_backbone.config import ImportBackboneConfig
 from components.ingest_dataset.config import IngestConfig
+from components.promote_bundle.config import PromoteConfig
 from components.shared.contracts.config import Config
 from components.shared.contracts.errors import ConfigError
 from components.shared.contracts.listing import say
 from components.shared.contracts.step import main
+from components.shared.storage.registry import open_registry
 from components.split_dataset.config import SplitConfig
 from components.train_baseline.config import TrainBaselineConfig
 
@@ -29,7 +32,7 @@ PhaseConfigs = NamedTuple("PhaseConfigs", [(phase, dict[str, Any]) for phase in 
 
 
 def run(config: ConfigureConfig) -> PhaseConfigs:
-    """Return each phase's configuration as JSON-compatible values; print recipe and fingerprints.
+    """Return each phase's configuration, as the steps are given it; print recipe and fingerprints.
 
     The attempts at guarantees are counted, which `configured` does not do.
 
@@ -48,11 +51,29 @@ def run(config: ConfigureConfig) -> PhaseConfigs:
     for line in recorded_needs(split["lineage"], split["lineage_request"], by_phase):
         say(line)
 
-    return configs
+    return handed_over(by_phase)
+
+
+def handed_over(configs: Mapping[str, Mapping[str, Any]]) -> PhaseConfigs:
+    """Return of each configuration the options that differ from their defaults.
+
+    A back end repeats a step's configuration in the status of six nodes, and the defaults are two
+    thirds of it. The code of a step has them: another default is another image, as other code is.
+
+    Args:
+        configs: phase -> its options as JSON-compatible values, all of them.
+    """
+    found = {}
+    for phase, config_class in PHASES.items():
+        defaults = _without_null(phase, config_class().to_json(resolved=False))
+        found[phase] = {
+            name: value for name, value in configs[phase].items() if value != defaults[name]
+        }
+    return PhaseConfigs(**found)
 
 
 def configured(config: ConfigureConfig) -> PhaseConfigs:
-    """Return each phase's configuration as JSON-compatible values; raises as `run`."""
+    """Return all options of each phase as JSON-compatible values; raises as `run`."""
     phases = resolve(config)
     ingest = cast(IngestConfig, phases["ingest_dataset"])
     backbone = cast(ImportBackboneConfig, phases["import_backbone"])
@@ -62,6 +83,16 @@ def configured(config: ConfigureConfig) -> PhaseConfigs:
     _check_input_size(phases, check_backbone(config.backbone))
     phases["ingest_dataset"] = dataclasses.replace(ingest, source_fingerprint=found.data)
     phases["import_backbone"] = dataclasses.replace(backbone, backbone_fingerprint=found.backbone)
+    if config.promote:
+        registry = open_registry()
+        phases["promote_bundle"] = with_champion(
+            cast(PromoteConfig, phases["promote_bundle"]), registry
+        )
+        phases["split_dataset"] = with_registered_lineage(
+            cast(SplitConfig, phases["split_dataset"]),
+            cast(IngestConfig, phases["ingest_dataset"]),
+            registry,
+        )
     phases["split_dataset"] = with_lineage(
         cast(SplitConfig, phases["split_dataset"]), cast(IngestConfig, phases["ingest_dataset"])
     )

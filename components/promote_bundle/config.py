@@ -13,6 +13,9 @@ BETTER, NOT_WORSE = "better", "not_worse"
 class PromoteConfig(BootstrapConfig, SlicesConfig):
     """Options of the promotion."""
 
+    # The bare name means what the threshold maximises.
+    QUALIFIED = frozenset({"objective"})
+
     promotion: str = option(
         BETTER,
         "better: the challenger must be better than the champion by more than min_gain; not_worse:"
@@ -51,6 +54,7 @@ class PromoteConfig(BootstrapConfig, SlicesConfig):
         "Longest median time of an answer to one image of VAL_TEST, in milliseconds; none: the"
         " time is not measured.",
         gt=0,
+        le=1e6,
         unset="none",
     )
     on_promotion: str = option(

@@ -184,6 +184,8 @@ def _run(
     print(f"bundle: {_shown(finished.bundle)}")
     if registered:
         print(f"registered: {registered}")
+    if finished.promotion is not None:
+        print(f"promotion: {_decided(finished.promotion)}")
 
 
 def _summary(report: dict[str, Any]) -> str:
@@ -203,6 +205,14 @@ def _summary(report: dict[str, Any]) -> str:
             lines.append(f"  {title:10} {value:>7}   {_spread(entry, report['n_groups'])}")
 
     return "\n".join(lines)
+
+
+def _decided(promotion: Path) -> str:
+    """Return what was decided on a bundle, and why."""
+    from components.shared.contracts.documents import read_object
+
+    document = read_object(promotion / "promotion.json", dict[str, Any])
+    return f"{document['outcome']}, {document['reason']}"
 
 
 def _spread(entry: dict[str, Any], n_groups: int) -> str:

@@ -14,7 +14,7 @@ from google.protobuf import json_format, struct_pb2
 
 from components.configure.attempts import with_attempts
 from components.configure.config import ConfigureConfig
-from components.configure.step import configured
+from components.configure.step import configured, handed_over
 from components.shared.data.attempts import expected_attempt
 from pipelines.catalog import pipeline_of
 from pipelines.graph import order_of
@@ -101,7 +101,7 @@ class _Walk:
             configs = configured(self.form)._asdict()
             if self.data_are_new:
                 configs[_INGEST]["source_fingerprint"] = _UNSEEN
-            configs = with_attempts(configs, count=expected_attempt)
+            configs = handed_over(with_attempts(configs, count=expected_attempt))._asdict()
             # As kfp.local reads the outputs of a step, where every number is a float.
             outputs = json_format.ParseDict(configs, struct_pb2.Struct())
             return dict(pb2_struct_to_python(outputs))

@@ -39,16 +39,19 @@ from pipelines.parameters import Variant
 from pipelines.resources import LOCAL
 
 _ROOT = Path(__file__).resolve().parents[2]
+# Outputs of the pipelines that are artifacts of ours; the others are pages.
+_VERIFIED = ("bundle", "evaluation", "promotion")
 _OF_ARTIFACTS = (ArtifactError.__name__, LeakageViolationError.__name__)
 
 
 @dataclass(frozen=True)
 class LocalRun:
-    """Where a finished run left its outputs."""
+    """Where a finished run left its outputs; promotion: of a pipeline that promotes."""
 
     bundle: Path
     evaluation: Path
     report: Path
+    promotion: Path | None = None
 
 
 def run_local(values: Mapping[str, Any], output: Path, variant: Variant) -> LocalRun:
@@ -67,23 +70,23 @@ def run_local(values: Mapping[str, Any], output: Path, variant: Variant) -> Loca
 
     cache = Cache(str(cache_folder(output)))
     with recording(output), _environment(output), cache.used_by_kfp():
-        bundle, evaluation = _run_until_sound(values, output, variant, cache)
+        found = _run_until_sound(values, output, variant, cache)
 
-    return LocalRun(bundle=bundle, evaluation=evaluation, report=evaluation / "report.html")
+    return LocalRun(**found, report=found["evaluation"] / "report.html")
 
 
 def _run_until_sound(
     values: Mapping[str, Any], output: Path, variant: Variant, cache: Cache
-) -> list[Path]:
+) -> dict[str, Path]:
     """Run the pipeline, again as often as it meets a cached artifact that is damaged.
 
-    Return its artifacts, bundle and evaluation, which are verified.
+    Return its artifacts, which are verified.
     """
     made_again: set[str] = set()
     while True:
         try:
             artifacts = _run_once(values, output, variant)
-            damaged = _damaged(artifacts)
+            damaged = _damaged(artifacts.values())
             if not damaged:
                 return artifacts
         except _StepFailedError as failed:
@@ -104,8 +107,8 @@ def _damaged(artifacts: Iterable[Path]) -> dict[Path, str]:
     return {artifact.parent: reason for artifact in artifacts if (reason := damage(artifact))}
 
 
-def _run_once(values: Mapping[str, Any], output: Path, variant: Variant) -> list[Path]:
-    """Run the pipeline in a folder of its own; return its bundle and its evaluation."""
+def _run_once(values: Mapping[str, Any], output: Path, variant: Variant) -> dict[str, Path]:
+    """Run the pipeline in a folder of its own; return its artifacts that have a manifest."""
     folder = _new_run_folder(output, PIPELINES[variant.pipeline])
     with scratch("run") as temporary, owning(folder) as owned, readable_log() as printed:
         local.init(
@@ -123,7 +126,7 @@ def _run_once(values: Mapping[str, Any], output: Path, variant: Variant) -> list
                 raise TransientError(without_colours(one_line(error))) from error
             raise _StepFailedError(failed[0], printed) from error
 
-    return [Path(outputs[name].path) for name in ("bundle", "evaluation")]
+    return {name: Path(outputs[name].path) for name in _VERIFIED if name in outputs}
 
 
 def _new_run_folder(output: Path, pipeline: str) -> Path:

@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 from kfp import dsl, kubernetes
 
+from pipelines.catalog import pipeline_of
 from pipelines.parameters import Variant
 from pipelines.resources import PROFILE_NAMES, load_profile
-from pipelines.stage1 import stage1
 from tests.pipelines.backend import rules
 from tests.pipelines.backend.rules import RULES, Rule, violations
 from tests.pipelines.backend.specs import Compiled, compile_pipeline
@@ -21,6 +21,7 @@ VARIANTS = [
     Variant(),
     Variant(pretrain="unlabelled"),
     Variant(ingest_parts=3),
+    Variant(pipeline="continuous"),
     Variant(pretrain="labelled", modes=("full", "frozen", "lora", "dora")),
 ]
 
@@ -36,7 +37,7 @@ _PROFILES = [
 @pytest.mark.parametrize("profile", _PROFILES)
 def test_the_pipeline_breaks_no_rule(profile: str, variant: Variant, tmp_path: Path) -> None:
     loaded = load_profile(profile, queue="team")
-    assert violations(compile_pipeline(stage1(loaded, variant), tmp_path)) == []
+    assert violations(compile_pipeline(pipeline_of(loaded, variant), tmp_path)) == []
 
 
 class Table(dsl.Artifact):

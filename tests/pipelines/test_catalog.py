@@ -4,6 +4,7 @@ import pytest
 
 from components.shared.contracts.errors import ConfigError
 from pipelines.catalog import images_of, pipeline_of
+from pipelines.kubeflow.options import ApiOptions
 from pipelines.names import PIPELINES, STAGE1, key_of, name_in_kubeflow
 from pipelines.parameters import FORMS, Variant
 from pipelines.resources import LOCAL
@@ -22,6 +23,7 @@ def test_every_pipeline_has_a_form_and_a_graph_of_its_name_and_parameters(key: s
 def test_a_pipeline_is_known_by_both_names_and_another_name_is_of_stage1() -> None:
     for key, name in PIPELINES.items():
         assert name_in_kubeflow(key) == name_in_kubeflow(name) == name
+        assert ApiOptions(pipeline=key).pipeline == name
         assert key_of(key) == key_of(name) == key
     assert (name_in_kubeflow("trial"), key_of("trial")) == ("trial", STAGE1)
 

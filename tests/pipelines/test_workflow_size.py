@@ -28,9 +28,10 @@ import yaml
 
 from components.configure.config import ConfigureConfig
 from components.configure.resolve import resolve
+from components.configure.step import handed_over
+from pipelines.catalog import pipeline_of
 from pipelines.parameters import Variant
 from pipelines.resources import load_profile
-from pipelines.stage1 import stage1
 from tests.pipelines.backend.argo import ApiServer, go_json, workflow
 from tests.pipelines.backend.specs import Compiled, Json, compile_pipeline
 from tests.pipelines.backend.workflow_size import WorkflowSize, workflow_size
@@ -79,13 +80,14 @@ def four_modes(tmp_path_factory: pytest.TempPathFactory) -> WorkflowSize:
 
 
 def _size(variant: Variant, folder: Path) -> WorkflowSize:
-    compiled = compile_pipeline(stage1(load_profile("a6000x2"), variant), folder)
+    compiled = compile_pipeline(pipeline_of(load_profile("a6000x2"), variant), folder)
 
     def outputs_of(step: str, parameters: Json) -> Json:
         if step != "configure":
             return {}
         configs = resolve(ConfigureConfig.from_mapping(parameters))
-        return json.loads(go_json({phase: config.to_json() for phase, config in configs.items()}))
+        given = handed_over({phase: config.to_json() for phase, config in configs.items()})
+        return json.loads(go_json(given._asdict()))
 
     return workflow_size(compiled, FORM, outputs_of)
 
@@ -100,6 +102,10 @@ def test_one_mode_is_stored_uncompressed_so_that_kubectl_shows_its_nodes(
     one_mode: WorkflowSize,
 ) -> None:
     assert one_mode.total < MAX_WORKFLOW_SIZE - FREE
+
+
+def test_the_recurring_pipeline_is_stored_uncompressed_too(tmp_path: Path) -> None:
+    assert _size(Variant(pipeline="continuous"), tmp_path).total < MAX_WORKFLOW_SIZE
 
 
 def test_all_tasks_of_the_largest_variant_are_stored_in_a_third_of_the_limit(

@@ -5,8 +5,11 @@ from typing import Any
 
 import pytest
 
+from components.calibrate_gate.config import CalibrateGateConfig
+from components.calibrate_scrc.config import CalibrateScrcConfig
 from components.configure.config import ConfigureConfig
 from components.configure.step import configured, run
+from components.fit_threshold.config import FitThresholdConfig
 from components.shared.contracts.environment import Variable
 from tests.model_folder import write_model_folder
 
@@ -26,9 +29,9 @@ def _attempts(**overrides: Any) -> tuple[int, int, int]:
     config = ConfigureConfig(data="data", backbone="backbone", overrides=overrides)
     configs = run(config)._asdict()
     return (
-        configs["fit_threshold"]["attempt"],
-        configs["calibrate_gate"]["attempt"],
-        configs["calibrate_scrc"]["attempt"],
+        FitThresholdConfig.from_mapping(configs["fit_threshold"]).attempt,
+        CalibrateGateConfig.from_mapping(configs["calibrate_gate"]).attempt,
+        CalibrateScrcConfig.from_mapping(configs["calibrate_scrc"]).attempt,
     )
 
 

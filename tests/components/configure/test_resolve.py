@@ -260,7 +260,7 @@ def test_configurations_are_json_and_change_with_the_data_alone_where_it_is_read
     for phase, config_class in PHASES.items():
         read = config_class.from_mapping(before[phase]).to_json()
         named = {name: value for name, value in before[phase].items() if read[name] is not None}
-        assert named == {name: value for name, value in read.items() if value is not None}
+        assert named.items() <= read.items()
         assert None not in before[phase].values()  # kfp.local refuses null in a parameter
 
 
@@ -287,7 +287,7 @@ def test_a_compared_training_has_the_same_configuration_whichever_others_there_a
         config == run(ConfigureConfig(**form, modes=("full", "lora")))._asdict()["train_baseline"]
     )  # type: ignore[arg-type]
     assert "mode" not in config
-    assert config["learning_rate"] == "auto"
+    assert "learning_rate" not in config  # the default, which each training resolves
 
 
 @pytest.mark.parametrize("missing", ["data", "backbone"])
@@ -300,8 +300,7 @@ def test_a_source_that_is_not_set_ends_the_first_step(tmp_path: Path, missing: s
 def test_kfps_signature_repeats_the_form() -> None:
     """KFP reads a component's parameters from its source, so the list cannot be generated there."""
     inputs = configure.component_spec.inputs
-    defaults = ConfigureConfig().to_json()
-    assert {name: spec.default for name, spec in inputs.items()} == defaults
+    assert inputs.keys() == ConfigureConfig.__dataclass_fields__.keys()
     assert configure.component_spec.outputs.keys() == PHASES.keys()
 
 
