@@ -18,15 +18,15 @@ import pytest
 from PIL import Image
 
 from components.shared.contracts.artifacts import read_manifest
-from components.shared.contracts.environment import Variable
-from components.shared.storage import Store, StoreSettings
-from components.shared.storage.registry import BundleRegistry, Draft, Provenance
+from components.shared.storage import StoreSettings
+from components.shared.storage.registry import Draft, Provenance
 from pipelines.cli import app as cli
 from pipelines.demo import backbone as demo_backbone
 from pipelines.demo import dataset as demo_dataset
 from pipelines.sources import ROOT
 from tests.components.conftest import write_backbone, write_source
 from tests.promotion import Run, make_run
+from tests.registries import name_registry, new_registry
 
 DOCUMENTS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted(ROOT.glob("docs/**/*.md"))]
 PYTHON = re.compile(r"^(\.venv/bin/)?python(?= -m )")
@@ -105,7 +105,6 @@ def promotable(tmp_path_factory: pytest.TempPathFactory) -> tuple[Run, Run]:
 @pytest.fixture
 def former(
     s3: StoreSettings,
-    bucket: str,
     folder: Path,
     promotable: tuple[Run, Run],
     monkeypatch: pytest.MonkeyPatch,
@@ -114,12 +113,9 @@ def former(
 
     The champion is the weak bundle; BUNDLE is the good one, whose artifacts are below `runs`.
     """
-    for name, value in s3.to_environment().items():
-        monkeypatch.setenv(name, value)
-    monkeypatch.setenv(Variable.BUNDLE_REGISTRY, f"s3://{bucket}/registry")
-
     good, weak = promotable
-    registry = BundleRegistry(Store(s3), bucket, "registry")
+    registry = new_registry(s3)
+    name_registry(registry, s3, monkeypatch)
     challenger = weak.challenger()
     known = Provenance(
         lineage=registry.put_lineage(challenger.lineage),

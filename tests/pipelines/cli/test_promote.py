@@ -6,12 +6,12 @@ from pathlib import Path
 
 import pytest
 
-from components.shared.contracts.environment import Variable
-from components.shared.storage import Store, StoreSettings
+from components.shared.storage import StoreSettings
 from components.shared.storage.registry import BundleRegistry
 from pipelines.cli.app import main
 from pipelines.cli.registry import commit, login
 from tests.promotion import Run, make_run
+from tests.registries import name_registry, new_registry
 
 Command = Callable[..., tuple[int, str, str]]
 
@@ -29,12 +29,11 @@ def weak(tmp_path_factory: pytest.TempPathFactory) -> Run:
 
 
 @pytest.fixture
-def registry(s3: StoreSettings, bucket: str, monkeypatch: pytest.MonkeyPatch) -> BundleRegistry:
+def registry(s3: StoreSettings, monkeypatch: pytest.MonkeyPatch) -> BundleRegistry:
     """An empty registry, which the environment names."""
-    for name, value in s3.to_environment().items():
-        monkeypatch.setenv(name, value)
-    monkeypatch.setenv(Variable.BUNDLE_REGISTRY, f"s3://{bucket}/registry")
-    return BundleRegistry(Store(s3), bucket, "registry")
+    found = new_registry(s3)
+    name_registry(found, s3, monkeypatch)
+    return found
 
 
 @pytest.fixture

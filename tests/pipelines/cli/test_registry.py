@@ -11,13 +11,14 @@ import pytest
 from components.shared.contracts.artifacts import write_json, writing
 from components.shared.contracts.config import Config
 from components.shared.contracts.environment import S3_VARIABLES, Variable
-from components.shared.storage import Store, StoreSettings
+from components.shared.storage import StoreSettings
 from components.shared.storage.registry import BundleRegistry, Draft, Provenance, SplitLineage
 from pipelines.cli.app import main
 from pipelines.cli.registry import commit, login
 from pipelines.local.store import REGISTRY, local_store
 from tests.components.shared.storage.registry.receiver import receiving
 from tests.fault_proxy import fault_proxy
+from tests.registries import name_registry, new_registry
 
 LINEAGE = SplitLineage(name="photos-1", salt="5", fractions={"TRAIN": 0.7, "VAL_TEST": 0.3})
 Command = Callable[..., str]
@@ -30,12 +31,11 @@ def _bundle(path: Path, version: str) -> Path:
 
 
 @pytest.fixture
-def registry(s3: StoreSettings, bucket: str, monkeypatch: pytest.MonkeyPatch) -> BundleRegistry:
+def registry(s3: StoreSettings, monkeypatch: pytest.MonkeyPatch) -> BundleRegistry:
     """An empty registry, which the environment names."""
-    for name, value in s3.to_environment().items():
-        monkeypatch.setenv(name, value)
-    monkeypatch.setenv(Variable.BUNDLE_REGISTRY, f"s3://{bucket}/registry")
-    return BundleRegistry(Store(s3), bucket, "registry")
+    found = new_registry(s3)
+    name_registry(found, s3, monkeypatch)
+    return found
 
 
 @pytest.fixture

@@ -8,6 +8,7 @@ from components.shared.contracts.artifacts import writing
 from components.shared.contracts.config import Config
 from components.shared.storage import Store, StoreSettings
 from components.shared.storage.registry import BundleRegistry
+from tests.registries import new_registry
 
 
 def bundle(path: Path, content: str) -> Path:
@@ -20,13 +21,14 @@ def bundle(path: Path, content: str) -> Path:
 
 
 @pytest.fixture
-def store(s3: StoreSettings) -> Store:
-    return Store(s3, deadline_seconds=10)
+def registry(s3: StoreSettings) -> BundleRegistry:
+    return new_registry(s3)
 
 
 @pytest.fixture
-def registry(store: Store, bucket: str) -> BundleRegistry:
-    return BundleRegistry(store, bucket, "registry")
+def store(registry: BundleRegistry) -> Store:
+    """The store of the registry."""
+    return registry.root.store
 
 
 @pytest.fixture

@@ -24,9 +24,13 @@ from tests.modes import modes
 LINEAGE = SplitLineage(name="photos-1", salt="5", fractions={"TRAIN": 0.7, "VAL_TEST": 0.3})
 
 
-def _put(store: Store, bucket: str, key: str, file: Path, data: bytes) -> None:
+def _put(registry: BundleRegistry, name: str, file: Path, data: bytes) -> None:
     file.write_bytes(data)
-    store.put(bucket, key, file)
+    registry.root.store.put(registry.root.bucket, registry.root.prefix + name, file)
+
+
+def _delete(registry: BundleRegistry, name: str) -> None:
+    registry.root.store.delete(registry.root.bucket, registry.root.prefix + name)
 
 
 def _promoting(digest: str, **fields: object) -> Draft:
@@ -48,11 +52,9 @@ def test_a_bundle_comes_back_as_it_went(registry: BundleRegistry, tmp_path: Path
     assert registry.put_bundle(bundle(tmp_path / "other", "other")) != digest
 
 
-def test_an_unfinished_upload_does_not_exist(
-    registry: BundleRegistry, store: Store, bucket: str, tmp_path: Path
-) -> None:
+def test_an_unfinished_upload_does_not_exist(registry: BundleRegistry, tmp_path: Path) -> None:
     digest = registry.put_bundle(bundle(tmp_path / "up", "weights"))
-    store.delete(bucket, f"registry/bundles/{digest}/manifest.json")
+    _delete(registry, f"bundles/{digest}/manifest.json")
     assert [entry.is_complete for entry in registry.bundles()] == [False]
     with pytest.raises(ObjectNotFoundError):
         registry.get_bundle(digest, tmp_path / "down")
@@ -62,11 +64,11 @@ def test_an_unfinished_upload_does_not_exist(
     assert list(registry.decisions()) == []
 
 
-def test_a_bundle_under_another_digest_is_refused(
-    registry: BundleRegistry, store: Store, bucket: str, tmp_path: Path
-) -> None:
+def test_a_bundle_under_another_digest_is_refused(registry: BundleRegistry, tmp_path: Path) -> None:
     up = bundle(tmp_path / "up", "weights")
-    upload_artifact(store, up, bucket, f"registry/bundles/{'0' * 64}", kind="Bundle")
+    root = registry.root
+    place = f"{root.prefix}bundles/{'0' * 64}"
+    upload_artifact(root.store, up, root.bucket, place, kind="Bundle")
     with pytest.raises(ArtifactError, match="000000000000"):
         registry.get_bundle("0" * 64, tmp_path / "down")
 
@@ -105,12 +107,10 @@ def test_a_lineage_keeps_its_salt_and_fractions(registry: BundleRegistry) -> Non
         registry.lineage("../champion")
 
 
-def test_a_table_is_what_its_digest_says(
-    registry: BundleRegistry, store: Store, bucket: str, tmp_path: Path
-) -> None:
+def test_a_table_is_what_its_digest_says(registry: BundleRegistry, tmp_path: Path) -> None:
     digest = registry.put_table(b"sample_id,split,group\n")
     assert registry.table(digest) == b"sample_id,split,group\n"
-    _put(store, bucket, f"registry/tables/{digest}.csv", tmp_path / "x", b"other")
+    _put(registry, f"tables/{digest}.csv", tmp_path / "x", b"other")
     with pytest.raises(ArtifactError, match="was changed"):
         registry.table(digest)
 
@@ -264,10 +264,10 @@ def test_the_chain_has_what_took_effect_and_a_rollback_goes_further_back_each_ti
 
 
 def test_a_pointer_of_an_earlier_release_is_read_and_replaced(
-    registry: BundleRegistry, digests: list[str], store: Store, bucket: str, tmp_path: Path
+    registry: BundleRegistry, digests: list[str], tmp_path: Path
 ) -> None:
     document = {"digest": digests[1], "previous": digests[0]}
-    _put(store, bucket, "registry/champion.json", tmp_path / "x", json.dumps(document).encode())
+    _put(registry, "champion.json", tmp_path / "x", json.dumps(document).encode())
     over = registry.champion()
     assert over is not None
     assert (over.digest, over.previous, over.decision) == (digests[1], digests[0], None)
@@ -277,23 +277,59 @@ def test_a_pointer_of_an_earlier_release_is_read_and_replaced(
 
 
 def test_a_pointer_of_any_length_is_refused_by_its_size(
-    registry: BundleRegistry, store: Store, bucket: str, tmp_path: Path
+    registry: BundleRegistry, tmp_path: Path
 ) -> None:
-    _put(store, bucket, "registry/champion.json", tmp_path / "x", b" " * 2_000_000)
+    _put(registry, "champion.json", tmp_path / "x", b" " * 2_000_000)
     with pytest.raises(StoreRefusedError, match="has 2,000,000 bytes, more than the 1,048,576"):
         registry.champion()
 
 
+GOLDEN: dict[str, str] = {
+    "champion.json": """{"decision":2,"digest":"b","n_collections":0,"previous":"a"}""",
+    "decisions/000002.json": """{"because":"","by":"","challenger":"b","champion":"a","code":"c0de",
+        "code_version":"0123456789abcdef","comparison":1,"evidence":{"gain":0.04,"interval":[0.01,
+        null]},"git_commit":"","kind":"comparison","lineage":"one","number":2,"over":1,"promoted":
+        true,"reason":"MCC is higher","recorded_at":"2026-11-27T22:00:00+00:00","run":"night 2"}""",
+    "decisions/000001.json": """{"because":"","by":"","challenger":"a","champion":null,"code":"c0d1",
+        "code_version":"0123456789abcdef","comparison":null,"evidence":{},"git_commit":"","kind":
+        "first","lineage":"one","number":1,"over":null,"promoted":true,"reason":"the first champion",
+        "recorded_at":"2026-11-26T22:00:00+00:00","run":"night 1"}""",
+    "comparisons/one/000001.json": """{"challenger":"b","champion":"a","claimed_at":
+        "2026-11-27T21:59:00+00:00","code":"c0d2","git_commit":"","n_decisions_before":1,"question":
+        "q","run":"night 2"}""",
+    "lineages/one.json": """{"fractions":{"TEST":0.3,"TRAIN":0.7},"name":"one","salt":"5"}""",
+    "provenance/b.json": """{"code_version":"0123456789abcdef","git_commit":"","lineage":{
+        "fractions":{"TRAIN":0.7},"name":"one","salt":"5"},"registered_at":
+        "2026-11-27T22:00:00+00:00","run":"night 2","split_table":"f00d"}""",
+}
+
+
+def test_records_of_every_release_are_read(registry: BundleRegistry, tmp_path: Path) -> None:
+    """They are kept for ever: these were written by the first release that had them."""
+    for name, text in GOLDEN.items():
+        _put(registry, name, tmp_path / "x", text.encode())
+    assert [digest for digest, _ in registry.champions()] == ["b", "a"]
+    assert registry.predecessors() == ["a"]
+    newest, first = registry.decisions()
+    assert newest.evidence == {"gain": 0.04, "interval": [0.01, None]}
+    assert (first.kind, first.over) == ("first", None)
+    (comparison,) = registry.comparisons("one")
+    assert registry.decision_on(comparison) == newest
+    lineage, provenance = registry.lineage("one"), registry.provenance("b")
+    assert lineage is not None
+    assert lineage.fractions == {"TRAIN": 0.7, "TEST": 0.3}
+    assert provenance is not None
+    assert (provenance.run, provenance.split_table) == ("night 2", "f00d")
+
+
 @pytest.mark.parametrize("data", [b"", b"[]", b'{"digest": 3}', b'{"digest": "x"}', b"\xff"])
-def test_garbage_is_named(
-    registry: BundleRegistry, store: Store, bucket: str, tmp_path: Path, data: bytes
-) -> None:
+def test_garbage_is_named(registry: BundleRegistry, tmp_path: Path, data: bytes) -> None:
     for name, read in (
         ("champion.json", registry.champion),
         ("decisions/000001.json", lambda: list(registry.decisions())),
         ("comparisons/one/000001.json", lambda: registry.comparisons("one")),
         ("lineages/one.json", lambda: registry.lineage("one")),
     ):
-        _put(store, bucket, f"registry/{name}", tmp_path / "m", data)
+        _put(registry, f"{name}", tmp_path / "m", data)
         with pytest.raises(ArtifactError, match=f"{name}: "):
             read()

@@ -14,6 +14,10 @@ from components.shared.storage.registry.inventory import State, collect, invento
 from tests.components.shared.storage.registry.conftest import bundle
 
 
+def _delete(registry: BundleRegistry, name: str) -> None:
+    registry.root.store.delete(registry.root.bucket, registry.root.prefix + name)
+
+
 def _decide(registry: BundleRegistry, digest: str, *, promoted: bool = True) -> None:
     draft = Draft(kind="by_hand", promoted=promoted, challenger=digest, reason="test")
     registry.decide(draft, registry.champion())
@@ -121,10 +125,10 @@ def test_a_promotion_that_read_the_pointer_before_the_collection_is_refused(
 
 
 def test_an_unfinished_upload_is_undecided(
-    registry: BundleRegistry, digests: list[str], store: Store, bucket: str, tmp_path: Path
+    registry: BundleRegistry, digests: list[str], tmp_path: Path
 ) -> None:
     digest = registry.put_bundle(bundle(tmp_path / "x", "unfinished"))
-    store.delete(bucket, f"registry/bundles/{digest}/manifest.json")
+    _delete(registry, f"bundles/{digest}/manifest.json")
     _decide(registry, digests[0])
     entry = next(entry for entry in inventory(registry) if entry.digest == digest)
     assert (entry.state, entry.is_complete) == (State.UNDECIDED, False)
