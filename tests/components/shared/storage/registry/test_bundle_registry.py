@@ -18,6 +18,7 @@ from components.shared.storage.errors import (
     StoreRefusedError,
 )
 from components.shared.storage.registry import BundleRegistry, Draft, Provenance, SplitLineage
+from pipelines.sources import ROOT
 from tests.components.shared.storage.registry.conftest import bundle
 from tests.modes import modes
 
@@ -284,30 +285,11 @@ def test_a_pointer_of_any_length_is_refused_by_its_size(
         registry.champion()
 
 
-GOLDEN: dict[str, str] = {
-    "champion.json": """{"decision":2,"digest":"b","n_collections":0,"previous":"a"}""",
-    "decisions/000002.json": """{"because":"","by":"","challenger":"b","champion":"a","code":"c0de",
-        "code_version":"0123456789abcdef","comparison":1,"evidence":{"gain":0.04,"interval":[0.01,
-        null]},"git_commit":"","kind":"comparison","lineage":"one","number":2,"over":1,"promoted":
-        true,"reason":"MCC is higher","recorded_at":"2026-11-27T22:00:00+00:00","run":"night 2"}""",
-    "decisions/000001.json": """{"because":"","by":"","challenger":"a","champion":null,"code":"c0d1",
-        "code_version":"0123456789abcdef","comparison":null,"evidence":{},"git_commit":"","kind":
-        "first","lineage":"one","number":1,"over":null,"promoted":true,"reason":"the first champion",
-        "recorded_at":"2026-11-26T22:00:00+00:00","run":"night 1"}""",
-    "comparisons/one/000001.json": """{"challenger":"b","champion":"a","claimed_at":
-        "2026-11-27T21:59:00+00:00","code":"c0d2","git_commit":"","n_decisions_before":1,"question":
-        "q","run":"night 2"}""",
-    "lineages/one.json": """{"fractions":{"TEST":0.3,"TRAIN":0.7},"name":"one","salt":"5"}""",
-    "provenance/b.json": """{"code_version":"0123456789abcdef","git_commit":"","lineage":{
-        "fractions":{"TRAIN":0.7},"name":"one","salt":"5"},"registered_at":
-        "2026-11-27T22:00:00+00:00","run":"night 2","split_table":"f00d"}""",
-}
-
-
 def test_records_of_every_release_are_read(registry: BundleRegistry, tmp_path: Path) -> None:
-    """They are kept for ever: these were written by the first release that had them."""
-    for name, text in GOLDEN.items():
-        _put(registry, name, tmp_path / "x", text.encode())
+    """They are kept for ever: those of tests/golden/registry are of the first release with them."""
+    golden = ROOT / "tests/golden/registry"
+    for file in golden.rglob("*.json"):
+        _put(registry, file.relative_to(golden).as_posix(), tmp_path / "x", file.read_bytes())
     assert [digest for digest, _ in registry.champions()] == ["b", "a"]
     assert registry.predecessors() == ["a"]
     newest, first = registry.decisions()
