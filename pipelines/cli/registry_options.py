@@ -3,7 +3,7 @@
 import contextlib
 import os
 from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
@@ -104,10 +104,8 @@ def _remote(given: str, api: ApiOptions, store: StoreOptions) -> "BundleRegistry
     if uri and has_credentials(os.environ) and not store.store_endpoint:
         return open_registry(uri)
 
-    uri = uri or _of_cluster(api)
-    bucket, prefix = split_uri(uri)
-    found = find_store(api, replace(store, root=store.root or f"s3://{bucket}"))
-    return BundleRegistry(found.store, bucket, prefix)
+    bucket, prefix = split_uri(uri or _of_cluster(api))
+    return BundleRegistry(find_store(api, store).store, bucket, prefix)
 
 
 def _of_cluster(api: ApiOptions) -> str:

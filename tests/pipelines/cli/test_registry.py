@@ -18,6 +18,8 @@ from pipelines.cli.registry import commit, login
 from pipelines.local.store import REGISTRY, local_store
 from tests.components.shared.storage.registry.receiver import receiving
 from tests.fault_proxy import fault_proxy
+from tests.pipelines.kubernetes_server import kubernetes_server
+from tests.pipelines.run_objects import RunObjects
 from tests.registries import name_registry, new_registry
 
 LINEAGE = SplitLineage(name="photos-1", salt="5", fractions={"TRAIN": 0.7, "VAL_TEST": 0.3})
@@ -276,6 +278,34 @@ def test_no_registry_is_named(
     monkeypatch.setenv(Variable.KUBECONFIG, str(tmp_path / "none"))
     monkeypatch.setenv("HOME", str(tmp_path))
     assert "give --bundle-registry s3://bucket/prefix or --runs FOLDER" in refused("champion")
+
+
+def test_the_cluster_says_where_registry_and_store_are(
+    s3: StoreSettings,
+    say: Command,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+) -> None:
+    """Kubernetes alone is asked; the store's own address is one inside the cluster."""
+    registry = new_registry(s3)
+    digest = registry.put_bundle(_bundle(tmp_path / "up", "1.0"))
+    for name in (*S3_VARIABLES, Variable.BUNDLE_REGISTRY, Variable.KFP_ENDPOINT):
+        monkeypatch.delenv(name, raising=False)
+    with kubernetes_server() as kubernetes:
+        objects = RunObjects(kubernetes, "kubeflow")
+        settings = {
+            Variable.S3_ENDPOINT: "seaweedfs:9000",
+            Variable.S3_SECURE: "false",
+            Variable.BUNDLE_REGISTRY: registry.uri,
+        }
+        objects.add_config_map("streetvision-store", settings)
+        objects.add_secret(
+            "mlpipeline-minio-artifact", {"accesskey": s3.access_key, "secretkey": s3.secret_key}
+        )
+        monkeypatch.setenv(Variable.KUBECONFIG, objects.kubeconfig(tmp_path / "config"))
+        printed = say("registry", "list", "--store-endpoint", s3.endpoint)
+    assert printed.startswith(digest[:12])
+    assert s3.secret_key not in printed
 
 
 def test_the_embedded_store_of_local_runs_has_a_registry(
