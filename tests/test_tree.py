@@ -28,7 +28,7 @@ COVERED: dict[str, str] = {
     ),
     "components/ingest_dataset/sources/test_labels.py": "records",
     "components/predict_logits/test_step.py": "predict",
-    "components/promote_bundle/test_step.py": "author challenger report served",
+    "components/promote_bundle/test_step.py": "author",
     "components/split_dataset/test_step.py": "needs record",
     "components/pretrain_explora/test_step.py": ("collapse_monitor student train verify"),
     "components/shared/calibration/test_calibrators.py": (

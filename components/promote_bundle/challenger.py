@@ -196,7 +196,7 @@ def read_challenger(
         lineage=_lineage(splits / "split.json"),
         table=read_bytes(splits / "splits.csv"),
         predictions=predictions,
-        guarantees=_guarantees(report, opened.policy.kind),
+        guarantees=guarantees_of(report, opened.policy.kind),
         manifests=manifests,
     )
 
@@ -237,7 +237,7 @@ def _check_one_run(manifests: Mapping[str, Manifest]) -> None:
         raise ArtifactError(f"{'; '.join(differing)}: {_USE_ONE_RUN}")
 
 
-def _guarantees(report: Mapping[str, Any], kind: str) -> list[Guarantee]:
+def guarantees_of(report: Mapping[str, Any], kind: str) -> list[Guarantee]:
     """Return what a verified report says of the guarantees of a kind of policy."""
     found = report.get("policies", {}).get(kind, {}).get("guarantees", [])
     known = [entry.name for entry in fields(Guarantee)]

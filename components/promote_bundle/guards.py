@@ -71,7 +71,8 @@ class SliceResult:
 
     def to_json(self) -> dict[str, Any]:
         """Return the entry of a decision's evidence."""
-        return asdict(self)
+        interval = None if self.interval is None else list(self.interval)
+        return asdict(self) | {"interval": interval}
 
 
 def certified_risk(
