@@ -52,10 +52,10 @@ class Quality:
         seen = 1 - self.blind
         tpr = seen * norm.cdf(self.signal - self.threshold) + self.blind * norm.cdf(-self.threshold)
         tnr = seen * norm.cdf(self.signal + self.threshold) + self.blind * norm.cdf(self.threshold)
-        counts = np.array(
-            [(1 - prevalence) * tnr, (1 - prevalence) * (1 - tnr), prevalence * (1 - tpr)]
-        )
-        return float(mcc_of_counts(*counts, np.asarray(prevalence * tpr)))
+        no, yes = 1 - prevalence, prevalence
+        cells = (no * tnr, no * (1 - tnr), yes * (1 - tpr), yes * tpr)
+        tn, fp, fn, tp = (np.asarray(cell) for cell in cells)
+        return float(mcc_of_counts(tn, fp, fn, tp))
 
 
 def quality(
@@ -183,8 +183,8 @@ class Found:
 def simulate(setting: Setting, n_series: int, nights: int, seed: int = 0) -> Found:
     """Draw series of nights, each with its own VAL_TEST, and follow the three rules."""
     rows = [_series(setting, nights, np.random.default_rng([seed, k])) for k in range(n_series)]
-    wrong = np.array(rows, dtype=float).mean(axis=0).tolist()
-    return Found(*wrong)
+    spending, every_night, ladder = np.array(rows, dtype=float).mean(axis=0).tolist()
+    return Found(spending, every_night, ladder)
 
 
 def _series(setting: Setting, nights: int, rng: np.random.Generator) -> tuple[bool, bool, bool]:

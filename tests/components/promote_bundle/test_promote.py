@@ -8,16 +8,17 @@ from typing import Any
 
 import pytest
 
-from components.promote_bundle import promote as module
 from components.promote_bundle.challenger import Challenger
 from components.promote_bundle.config import PromoteConfig
 from components.promote_bundle.promote import Author, Outcome, promote
+from components.promote_bundle.served import served_predictions
 from components.promote_bundle.spending import level
 from components.shared.contracts.errors import ConfigError, TransientError
 from components.shared.contracts.tables import parse_table
 from components.shared.storage.registry import BundleRegistry, Draft, Provenance, SplitLineage
 from tests.promotion import FRACTIONS, Run
 
+MODULE = "components.promote_bundle.promote"
 CONFIG = PromoteConfig(n_bootstrap=200)
 RUN = Author(run="night")
 
@@ -191,15 +192,15 @@ def test_another_promotion_meanwhile_is_another_champion(
     """The race is lost after the images were scored: the decision is made anew."""
     _crown(registry, weak)
     other = _copy_with_another_digest(best, tmp_path / "other")
-    served, calls = module.served_predictions, []
+    calls: list[object] = []
 
     def overtaken(*arguments: Any) -> Any:
         if not calls:
             _crown(registry, other)
         calls.append(arguments)
-        return served(*arguments)
+        return served_predictions(*arguments)
 
-    monkeypatch.setattr(module, "served_predictions", overtaken)
+    monkeypatch.setattr(f"{MODULE}.served_predictions", overtaken)
     outcome = _decide(registry, best.challenger())
     # Against its twin, the best one gains nothing.
     assert not outcome.promoted
@@ -221,7 +222,7 @@ def test_a_champion_that_changes_all_the_time_is_tried_again_later(
         raise StoreConflictError("another writer was first")
 
     monkeypatch.setattr(registry, "decide", conflict)
-    monkeypatch.setattr(module, "_N_TRIES", 2)
+    monkeypatch.setattr(f"{MODULE}._N_TRIES", 2)
     with pytest.raises(TransientError, match="the champion changed 2 times meanwhile"):
         _decide(registry, best.challenger())
 
