@@ -265,8 +265,8 @@ def main() -> None:
     print("|---|---|" + "---|" * len(numbers))
     for n_groups in (100, 300, 1000, 3000):
         for name, own in (("alike", 0.1), ("other seeds", 0.25)):
-            found = power(n_groups, numbers, parsed.draws, own=own)
-            cells = " | ".join(f"{value:.2f}" for value in found)
+            powers = power(n_groups, numbers, parsed.draws, own=own)
+            cells = " | ".join(f"{value:.2f}" for value in powers)
             print(f"| {n_groups} | {name} | {cells} |", flush=True)
 
 
