@@ -2,6 +2,7 @@
 
 import atexit
 import contextlib
+import difflib
 import re
 from pathlib import Path
 
@@ -18,6 +19,8 @@ from pipelines.parameters import Variant
 from pipelines.resources import Profile
 
 _NAME = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")  # part of the names of pods
+# A name of one's own may begin with a pipeline's; one letter less is a slip.
+_MISSPELT = 0.85
 
 _UNTIL_EXIT = contextlib.ExitStack()
 atexit.register(_UNTIL_EXIT.close)
@@ -66,12 +69,15 @@ def package(profile: Profile, variant: Variant) -> tuple[Path, str]:
 def package_named(name: str, profile: Profile, variant: Variant) -> tuple[Path, str]:
     """Compile under the pipeline's `name`; return the path and the version's name.
 
-    Raises ConfigError for a name that Kubernetes refuses.
+    Raises ConfigError for a name that Kubernetes refuses, or that is nearly one of the project's.
     """
     if not _NAME.fullmatch(name):
         raise ConfigError(
             f"--pipeline {name!r} must be lower case letters, digits and hyphens, at most 63"
         )
+    if close := difflib.get_close_matches(name, PIPELINES, n=1, cutoff=_MISSPELT):
+        raise ConfigError(f"--pipeline {name!r} is not known, did you mean {close[0]!r}?")
+
     output, version = package(profile, variant)
     if name != PIPELINES[variant.pipeline]:
         _rename(output, name)

@@ -10,6 +10,7 @@ from pipelines.cli.declare import CLUSTER, verb
 from pipelines.cli.options import GraphOptions, Poll, ResourceOptions, RunOptions
 from pipelines.cli.submission import root_of_runs
 from pipelines.kubeflow.options import ApiOptions, StoreOptions
+from pipelines.names import key_of
 
 if TYPE_CHECKING:
     from pipelines.doctor import Finding
@@ -142,7 +143,8 @@ def _backend(
     from pipelines.smoke.backend import RealBackend
     from pipelines.upload_data.location import store_of_runs
 
-    profile, variant = resources.load(), Variant()  # one training task, which the checks name
+    profile = resources.load()
+    variant = Variant(pipeline=key_of(api.pipeline))  # one training task, which the checks name
     file, version = package_named(api.pipeline, profile, variant)
     cluster = RealBackend.connect(api)
     mode = cluster.mode

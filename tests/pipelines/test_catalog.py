@@ -6,6 +6,7 @@ from components.shared.contracts.errors import ConfigError
 from pipelines.catalog import images_of, pipeline_of
 from pipelines.kubeflow.options import ApiOptions
 from pipelines.names import PIPELINES, STAGE1, key_of, name_in_kubeflow
+from pipelines.package import package_named
 from pipelines.parameters import FORMS, Variant
 from pipelines.resources import LOCAL
 from pipelines.sources import phase_image
@@ -33,6 +34,11 @@ def test_the_images_are_those_of_the_phases_in_the_graph() -> None:
     assert phase_image("evaluate") in images
     assert phase_image("pretrain_explora") not in images
     assert phase_image("pretrain_explora") in images_of(LOCAL, Variant("unlabelled"))
+
+
+def test_a_misspelt_pipeline_is_not_uploaded_as_another_one() -> None:
+    with pytest.raises(ConfigError, match="--pipeline 'continous' is not known, did you mean"):
+        package_named("continous", LOCAL, Variant())
 
 
 def test_an_unknown_pipeline_is_refused_with_those_there_are() -> None:
