@@ -341,6 +341,7 @@ def _evaluate_and_deliver(profile: Profile) -> Any:
         )
         for task in (calibration, softmax, gate, scrc, evaluation):
             set_step(resources.light, task, profile)
+        resources.with_store(evaluation, profile, "data")  # for the table of stage 2
         set_step(resources.heavy, bundle, profile)
 
         return Outputs(

@@ -63,6 +63,11 @@ def fingerprint(
     return Fingerprints(digest(listed), hub_id(backbone) or digest(_listing("backbone", backbone)))
 
 
+def file_fingerprint(option: str, file: str) -> str:
+    """Return the digest of the listing of one file, which `option` names; raises DataError."""
+    return digest([file, _file_listing(option, file)])
+
+
 def _places(data: str, extra_sources: str) -> list[str]:
     """Return where the images of a run are: of `data`, and of each source in the JSON list.
 

@@ -49,6 +49,7 @@ OPTIONAL = {
 SET_BY_PIPELINE = {
     "source_fingerprint": "is computed from the data",
     "backbone_fingerprint": "is computed from the backbone",
+    "stage2_fingerprint": "is computed from stage2_logits",
     "lineage_request": "is computed from the data and the options",
     "lineage_previous": "is read from the lineage's record",
     "attempt": "is counted by the pipeline",

@@ -12,11 +12,12 @@ from typing import Any, NamedTuple, cast
 from components.configure.attempts import with_attempts
 from components.configure.backbone import check_backbone
 from components.configure.config import ConfigureConfig
-from components.configure.fingerprint import fingerprint
+from components.configure.fingerprint import file_fingerprint, fingerprint
 from components.configure.lineage import recorded_needs, with_lineage
 from components.configure.phases import PHASES
 from components.configure.promotion import with_champion, with_registered_lineage
 from components.configure.resolve import resolve
+from components.evaluate.config import EvaluateConfig
 from components.import_backbone.config import ImportBackboneConfig
 from components.ingest_dataset.config import IngestConfig
 from components.promote_bundle.config import PromoteConfig
@@ -93,6 +94,7 @@ def configured(config: ConfigureConfig) -> PhaseConfigs:
             cast(IngestConfig, phases["ingest_dataset"]),
             registry,
         )
+    phases["evaluate"] = _with_stage2(cast(EvaluateConfig, phases["evaluate"]))
     phases["split_dataset"] = with_lineage(
         cast(SplitConfig, phases["split_dataset"]), cast(IngestConfig, phases["ingest_dataset"])
     )
@@ -105,6 +107,14 @@ def configured(config: ConfigureConfig) -> PhaseConfigs:
         del values["train_baseline"]["mode"]
 
     return PhaseConfigs(**{phase: _without_null(phase, values[phase]) for phase in PHASES})
+
+
+def _with_stage2(evaluation: EvaluateConfig) -> EvaluateConfig:
+    """Return the options of the evaluation with the fingerprint of a table of stage 2, if any."""
+    if not evaluation.stage2_logits:
+        return evaluation
+    found = file_fingerprint("stage2_logits", evaluation.stage2_logits)
+    return dataclasses.replace(evaluation, stage2_fingerprint=found)
 
 
 def _check_input_size(phases: Mapping[str, Config], patch_size: int | None) -> None:

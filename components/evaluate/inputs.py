@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from components.evaluate.config import EvaluateConfig
+from components.evaluate.stage2 import Stage2Logits, read_stage2
 from components.shared.contracts.artifacts import Manifest
 from components.shared.contracts.errors import ArtifactError, DataError
 from components.shared.data.attributes import resolved_names, sliceable_columns
@@ -181,6 +182,14 @@ def slices_of(config: EvaluateConfig, inputs: EvaluationInputs) -> tuple[Slice, 
     columns = sliceable_columns(recorded, "samples.csv of val_test_images")
     names = None if config.slices is None else resolved_names(config.slices, columns)
     return find_slices(columns, logits.groups, names)
+
+
+def stage2_of(config: EvaluateConfig, inputs: EvaluationInputs) -> Stage2Logits | None:
+    """Return the logits of stage 2, None where there are none; raises as `read_stage2`."""
+    if not config.stage2_logits:
+        return None
+    logits = next(iter(inputs.policies.values())).logits
+    return read_stage2(config.stage2_logits, logits.class_names, logits.sample_ids)
 
 
 def _check_outcomes(fitted: FittedPolicy) -> None:

@@ -68,6 +68,7 @@ def write_evaluation(
         robustness=results.robustness,
         distilled_head=results.distilled_head,
         slices=results.slices,
+        cascade=results.cascade,
     )
     (directory / REPORT).write_text(render(report), encoding="utf-8")
 
@@ -110,6 +111,8 @@ def _document(
             kind: comparison.to_json() for kind, comparison in results.comparisons.items()
         },
     }
+    if results.cascade is not None:
+        document["cascade"] = results.cascade.to_json()
     if outcomes.task == BINARY:
         document["n_positive"] = int(predictions.is_positive.sum())
     if results.robustness:

@@ -1,11 +1,13 @@
 """Results of all policies on the same images of VAL_TEST, on the same bootstrap replicates."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
 
 from components.evaluate.config import EvaluateConfig
-from components.evaluate.inputs import EvaluationInputs, FittedPolicy, slices_of
+from components.evaluate.inputs import EvaluationInputs, FittedPolicy, slices_of, stage2_of
+from components.evaluate.report.cascade import CascadeReport, Costs, measure_cascade
 from components.evaluate.report.early_exit_report import EarlyExitResult, measure_early_exit
 from components.evaluate.report.guarantees import (
     Guarantee,
@@ -19,6 +21,8 @@ from components.evaluate.report.report import PolicyResult
 from components.evaluate.report.robustness import Robustness, measure_robustness
 from components.evaluate.report.scorecard import measure
 from components.evaluate.report.slices import SliceReport, measure_slice_report
+from components.evaluate.stage2 import UNKNOWN, Stage2Logits
+from components.shared.contracts.errors import DataError
 from components.shared.policies.policy import SelectivePolicy, softmax_policy
 from components.shared.policies.predictions import Predictions
 from components.shared.stats.miscalibration import calibration_p_value
@@ -40,6 +44,7 @@ class PolicyResults:
         robustness: of the policies whose logits cover corrupted images.
         distilled_head: of the full image alone, where there is one.
         slices: of the result that is shown.
+        cascade: of the policies that defer, where there are logits of stage 2.
     """
 
     results: dict[str, PolicyResult]
@@ -49,6 +54,7 @@ class PolicyResults:
     robustness: tuple[Robustness, ...]
     distilled_head: PolicyResult | None
     slices: SliceReport
+    cascade: CascadeReport | None
 
     @property
     def shown(self) -> PolicyResult:
@@ -57,8 +63,9 @@ class PolicyResults:
 
 
 def evaluate_policies(config: EvaluateConfig, inputs: EvaluationInputs) -> PolicyResults:
-    """Evaluate all fitted policies, the one to be bundled first; raises as `slices_of`."""
+    """Evaluate all fitted policies, the one to be bundled first; raises as `run`."""
     slices = slices_of(config, inputs)
+    stage2 = stage2_of(config, inputs)
     fitted = _bundled_first(config, inputs)
     n_replicates, seed = config.n_bootstrap, config.seed
 
@@ -124,7 +131,38 @@ def evaluate_policies(config: EvaluateConfig, inputs: EvaluationInputs) -> Polic
             n_replicates=n_replicates,
             seed=seed,
         ),
+        cascade=None if stage2 is None else _cascade(config, stage2, fitted, results),
     )
+
+
+def _cascade(
+    config: EvaluateConfig,
+    stage2: Stage2Logits,
+    fitted: Mapping[str, FittedPolicy],
+    results: Mapping[str, PolicyResult],
+) -> CascadeReport:
+    """Return the cascade of each policy that defers; raise DataError where stage 2 lacks a row."""
+    costs = Costs(config.stage1_cost, config.stage2_cost)
+    found = []
+
+    for kind, result in results.items():
+        predictions, logits = result.predictions, fitted[kind].logits
+        decisions = stage2.decisions(result.policy, logits.sample_ids)
+        missing = np.flatnonzero(~predictions.answered & (decisions == UNKNOWN))
+        if len(missing):
+            raise DataError(
+                f"stage2_logits={config.stage2_logits!r} has no row for {len(missing)} of the"
+                f" {int((~predictions.answered).sum())} images that policy {kind} defers, first"
+                f" {logits.sample_ids[missing[0]]}; run stage 2 on all images of VAL_TEST"
+            )
+        if not predictions.answered.all():
+            found.append(
+                measure_cascade(
+                    kind, predictions, decisions, costs, config.n_bootstrap, config.seed
+                )
+            )
+
+    return CascadeReport(stage2.file, stage2.sha256, costs, tuple(found))
 
 
 def _bundled_first(config: EvaluateConfig, inputs: EvaluationInputs) -> dict[str, FittedPolicy]:

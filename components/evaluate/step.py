@@ -59,7 +59,8 @@ def run(
         ArtifactError: logits, policies and images do not belong together, or the policy to be
             bundled was not given.
         ConfigError: `slices` names what is no column of the images.
-        DataError: VAL_TEST has images of one class only.
+        DataError: VAL_TEST has images of one class only, or the table of stage 2 is wrong or lacks
+            an image that a policy defers.
     """
     policies = {"softmax": softmax_policy, "gate": gate_policy, "scrc": scrc_policy}
     inputs = read_inputs(config, policies, val_test_logits, gate_test_logits, val_test_images)

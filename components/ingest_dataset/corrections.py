@@ -15,10 +15,10 @@ from typing import Self
 
 from components.ingest_dataset.check import Checked
 from components.ingest_dataset.config import IngestConfig
-from components.shared.contracts.errors import ConfigError, DataError
+from components.shared.contracts.errors import DataError
 from components.shared.contracts.listing import first_of, shown
-from components.shared.contracts.regular_files import read_regular
 from components.shared.contracts.tables import numbered_rows, write_table
+from components.shared.storage.places import read_place
 
 TABLE = "corrections.csv"
 EXCLUDED, RELABELLED = "excluded", "relabelled"
@@ -26,7 +26,6 @@ _ID = "id"
 # A person who agrees with a suggestion leaves its row of suspects.csv as it is.
 _LABELS = ("label", "suggested_label")
 _SAMPLE_ID = re.compile(r"[0-9a-f]{16}")
-_MOST_BYTES = 256 << 20  # of one file: millions of rows
 _COLUMNS = ("action", "sample_id", "source", "path", "given_label", "label", "file", "line")
 
 
@@ -185,7 +184,7 @@ def _sample_id(item: Checked) -> str:
 def _rows(option: str, place: str, label_columns: Sequence[str]) -> dict[str, Row]:
     """Return the rows of a file by id; the first of `label_columns` that it has is the label's."""
     where = f"{option}={shown(place)}"
-    numbered = numbered_rows(io.BytesIO(_read(place, where)), where, error=DataError)
+    numbered = numbered_rows(io.BytesIO(read_place(option, place)), where, error=DataError)
     filled = [(line, row) for line, row in numbered if row]
     header = filled.pop(0)[1] if filled else []
     column = next((name for name in label_columns if name in header), "")
@@ -235,21 +234,3 @@ def _row_problems(
             f"line {row.line}: {sample_id} is {shown(row.label)}, line {found[sample_id].line} says"
             f" {shown(found[sample_id].label)}"
         )
-
-
-def _read(place: str, where: str) -> bytes:
-    """Return the bytes of a local or stored file; raise DataError, or the store's errors."""
-    if place.startswith("s3://"):
-        from components.shared.storage import Store, split_uri
-
-        bucket, key = split_uri(place)
-        if not key:
-            raise ConfigError(f"{where} is a bucket; give the address of a CSV")
-        return Store.from_environment().read(bucket, key, most_bytes=_MOST_BYTES)
-
-    try:
-        return read_regular(Path(place), most_bytes=_MOST_BYTES)
-    except FileNotFoundError:
-        raise DataError(f"{where} does not exist") from None
-    except OSError as error:
-        raise DataError(f"{where} cannot be read ({error.strerror})") from error

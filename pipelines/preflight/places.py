@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any, cast
 
 from components.configure.resolve import resolve
+from components.evaluate.config import EvaluateConfig
 from components.ingest_dataset.config import IngestConfig
 from components.shared.contracts.errors import ConfigError, DataError, one_line
 from components.shared.contracts.hub_ids import hub_id
@@ -86,7 +87,7 @@ def check_objects(store: Store, wanted: Sequence[Place]) -> Preflight:
 
 
 def places(values: Mapping[str, Any], variant: Variant) -> Iterator[Place]:
-    """Yield the places that are set: the data, further sources, corrections, the backbone.
+    """Yield the places that are set: the data, further sources, tables, the backbone.
 
     None of a pipeline without `configure`. Raises ConfigError.
     """
@@ -98,7 +99,13 @@ def places(values: Mapping[str, Any], variant: Variant) -> Iterator[Place]:
     for number, source in enumerate(ingest.sources()):
         if source.data:
             yield Place(f"extra_sources[{number - 1}].data" if number else "data", source.data)
-    for option, file in (("exclude", ingest.exclude), ("relabel", ingest.relabel)):
+    evaluation = cast(EvaluateConfig, phases["evaluate"])
+    files = {
+        "exclude": ingest.exclude,
+        "relabel": ingest.relabel,
+        "stage2_logits": evaluation.stage2_logits,
+    }
+    for option, file in files.items():
         if file:
             yield Place(option, file)
     if values.get("backbone"):

@@ -318,7 +318,8 @@ def test_the_store_reaches_the_steps_that_need_it_by_reference_only(compiled: Co
     executors = _executors(compiled()[1])
     with_store = {name for name, executor in executors.items() if "configMapAsVolume" in executor}
     assert (
-        with_store == {"configure", "ingest-dataset", "split-dataset", "import-backbone"} | RESUMED
+        with_store
+        == {"configure", "ingest-dataset", "split-dataset", "import-backbone", "evaluate"} | RESUMED
     )
     for name in with_store:
         settings, secret = (
@@ -355,6 +356,7 @@ def test_each_step_is_given_the_secret_of_its_role_and_no_other(compiled: Compil
         "configure": ["streetvision-data"],
         "ingest-dataset": ["streetvision-data"],
         "import-backbone": ["streetvision-data", hub],
+        "evaluate": ["streetvision-data"],
         "split-dataset": ["streetvision-runs"],
         **{name: ["streetvision-checkpoints"] for name in RESUMED},
     }

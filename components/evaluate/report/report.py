@@ -15,6 +15,7 @@ import jinja2
 import numpy as np
 
 from components.evaluate.report import plots
+from components.evaluate.report.cascade import CascadeReport
 from components.evaluate.report.early_exit_report import EarlyExitResult
 from components.evaluate.report.guarantees import PER_GROUP, Guarantee, PolicyComparison
 from components.evaluate.report.per_class import COLUMNS, ClassResult
@@ -170,6 +171,7 @@ class ReportData:
         robustness: of policies whose logits cover corrupted images.
         distilled_head: of a multi-view model that has one.
         slices: of the policy that is shown in detail; None without any.
+        cascade: with stage 2, where its logits were given.
     """
 
     policies: Mapping[str, PolicyResult]
@@ -186,6 +188,7 @@ class ReportData:
     robustness: Sequence[Robustness] = ()
     distilled_head: PolicyResult | None = None
     slices: SliceReport | None = None
+    cascade: CascadeReport | None = None
 
     @property
     def shown(self) -> PolicyResult:

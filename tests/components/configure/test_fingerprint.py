@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from components.configure.fingerprint import fingerprint
+from components.configure.fingerprint import file_fingerprint, fingerprint
 from components.shared.contracts.errors import ConfigError, DataError
 from components.shared.storage import Store, StoreSettings
 from tests.hostile_files import HOSTILE, without_root_rights
@@ -164,3 +164,14 @@ def test_corrections_are_part_of_the_data(
     ):
         with pytest.raises(DataError, match=f"relabel='.*' .*{reason}"):
             found(relabel=wrong)
+
+
+def test_a_table_of_stage_2_has_a_fingerprint_of_its_own(tmp_path: Path) -> None:
+    file = tmp_path / "two.csv"
+    file.write_text("sample_id\n")
+    first = file_fingerprint("stage2_logits", str(file))
+    assert file_fingerprint("stage2_logits", str(file)) == first
+    file.write_text("sample_id\na\n")
+    assert file_fingerprint("stage2_logits", str(file)) != first
+    with pytest.raises(DataError, match=r"stage2_logits='.*none.csv' does not exist"):
+        file_fingerprint("stage2_logits", str(tmp_path / "none.csv"))
