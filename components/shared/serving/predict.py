@@ -17,10 +17,13 @@ import numpy as np
 
 from components.shared.contracts.errors import PERMANENT_EXIT_CODE, StreetVisionError, one_line
 from components.shared.contracts.listing import say_json
+from components.shared.contracts.outcomes import DEFER
 from components.shared.contracts.regular_files import read_regular
 from components.shared.contracts.step import fail
 from components.shared.data.decode import ImageRejectedError, without_warnings
+from components.shared.data.parallel import ordered_map
 from components.shared.serving.bundle import open_bundle
+from components.shared.serving.stage2 import Stage2, Stage2Answer
 
 if TYPE_CHECKING:
     from components.shared.serving.predictor import Predictor
@@ -48,6 +51,14 @@ keep the content digest that the run printed (it is also the bundle's name in th
 give it:
   python -m components.shared.serving.predict --digest 3f94...c0e bundle photo1.jpg
 
+With --stage2 the deferred images are asked of somebody else: a service, which is sent the image's
+bytes by POST and answers {"decision": NAME}, or a function of your Python, module:function, which
+takes the bytes and returns NAME:
+  python -m components.shared.serving.predict --stage2 https://vlm.example bundle photo1.jpg
+  {"image": "photo1.jpg", "decision": "Roadwork", "stage": 2, "probability": 0.41, ...}
+"stage" says who decided; probabilities are stage 1's. Where stage 2 fails, the image stays "defer"
+with the reason under "stage2_error", and the exit code at the end is 1.
+
 An image that cannot be read gets "error" instead of a decision; the other images are still
 answered, and the exit code at the end is 42. Only regular files of at most 1 GiB are read.
 """
@@ -61,11 +72,14 @@ def main(given: Sequence[str] | None = None, program: str = _PROGRAM) -> None:
         program: how the command was called, for its help text.
 
     Raises:
-        SystemExit: always; 42 if the bundle or an image was refused, else 0.
+        SystemExit: always; 42 if the bundle or an image was refused, 1 if stage 2 failed for an
+            image, else 0.
     """
     arguments = _parser(program).parse_args(given)
     try:
         bundle = open_bundle(arguments.bundle, arguments.digest)
+        names, target = bundle.policy.outcomes.names, arguments.stage2
+        stage2 = None if target is None else Stage2.of(target, names)
         # Seconds of imports, which a refused bundle need not wait for.
         from transformers.utils import logging
 
@@ -73,19 +87,43 @@ def main(given: Sequence[str] | None = None, program: str = _PROGRAM) -> None:
 
         logging.disable_progress_bar()
         predictor = Predictor(bundle)
-        failed = False
+        failed = unanswered = False
 
         for start in range(0, len(arguments.images), arguments.batch_size):
             batch = arguments.images[start : start + arguments.batch_size]
-            for line in _lines(predictor, batch, all_views=arguments.all_views):
+            lines = _lines(predictor, batch, all_views=arguments.all_views)
+            for line in lines if stage2 is None else _with_stage2(stage2, batch, lines):
                 failed |= "error" in line
+                unanswered |= "stage2_error" in line
                 say_json(line)
     except StreetVisionError as error:
         fail(error)
     except BrokenPipeError:
         _end_quietly()
 
-    sys.exit(PERMANENT_EXIT_CODE if failed else 0)
+    sys.exit(PERMANENT_EXIT_CODE if failed else int(unanswered))
+
+
+def _with_stage2(
+    stage2: Stage2, images: Sequence[Path], lines: Iterator[dict[str, Any]]
+) -> Iterator[dict[str, Any]]:
+    """Yield the documents of one batch, the deferred ones with the answers of stage 2."""
+
+    def answered(entry: tuple[Path, dict[str, Any]]) -> dict[str, Any]:
+        image, line = entry
+        if "error" in line:
+            return line
+        if line["decision"] != DEFER:
+            return line | {"stage": 1}
+        try:
+            found = stage2.answer(read_regular(image))
+        except OSError as error:  # gone since stage 1 read it
+            found = Stage2Answer(error=error.strerror or one_line(error))
+        if found.decision is None:
+            return line | {"stage": 1, "stage2_error": found.error}
+        return line | {"decision": found.decision, "stage": 2}
+
+    return ordered_map(answered, zip(images, lines, strict=True), n_workers=stage2.n_at_once)
 
 
 def _end_quietly() -> NoReturn:
@@ -164,6 +202,12 @@ def _parser(program: str) -> argparse.ArgumentParser:
         type=_digest,
         metavar="HEX",
         help="refuse a bundle with another content digest: 64 hex digits, which the run printed",
+    )
+
+    parser.add_argument(
+        "--stage2",
+        metavar="URL|MODULE:FUNCTION",
+        help="who answers what the policy defers: a service, or a function of your Python",
     )
 
     parser.add_argument(

@@ -374,3 +374,76 @@ def test_a_refusal_does_not_wait_for_torch(bundle: Path, tmp_path: Path) -> None
         check=True,
     )
     assert finished.stdout.split() == ["42", "[]"]
+
+
+@pytest.fixture(scope="module")
+def deferring(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A bundle whose policy answers nothing."""
+    root = tmp_path_factory.mktemp("deferring")
+    policy = ScrcPolicy(
+        kind="scrc",
+        outcomes=Outcomes.of(("None", "Roadwork")),
+        threshold=0.5,
+        threshold_margin=0.0,
+        risk="error",
+        alpha=0.1,
+        delta=0.1,
+        coverage_lower_bound=0.3,
+        answer_from=(1e6, 1e6),
+    )
+    return make_inputs(root, policy=policy).export(root / "bundle", policy="scrc")
+
+
+@pytest.fixture
+def large_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A module of the user's, which knows JPEGs and fails for everything else."""
+    (tmp_path / "large_model.py").write_text(
+        "def ask(image):\n"
+        "    if not image.startswith(b'\\xff\\xd8'):\n"
+        "        raise ValueError('no JPEG')\n"
+        "    return 'Roadwork'\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "large_model", raising=False)
+
+
+def test_stage_2_answers_what_is_deferred_and_a_failure_stays_deferred(
+    run: Run, deferring: Path, large_model: None, tmp_path: Path
+) -> None:
+    Image.new("RGB", (40, 30)).save(tmp_path / "a.jpg")
+    Image.new("RGB", (40, 30)).save(tmp_path / "b.png")
+    (tmp_path / "c.jpg").write_bytes(b"no image")
+    images = [tmp_path / name for name in ("a.jpg", "b.png", "c.jpg")]
+
+    code, out, _ = run("--stage2", "large_model:ask", deferring, *images[:2])
+    first, second = _lines(out)
+    assert (first["decision"], first["stage"]) == ("Roadwork", 2)
+    assert (second["decision"], second["stage"]) == ("defer", 1)
+    assert second["stage2_error"] == "ValueError: no JPEG"
+    assert code == 1
+
+    plain = _lines(run(deferring, images[0])[1])[0]
+    assert plain == {"image": str(images[0]), "decision": "defer"} | {
+        name: first[name] for name in plain if name not in ("image", "decision")
+    }
+    assert run("--stage2", "large_model:ask", deferring, images[0])[0] == 0
+
+    code, out, _ = run("--stage2", "large_model:ask", deferring, *images)
+    assert code == 42
+    assert "stage" not in _lines(out)[2]
+
+
+def test_stage_2_is_not_asked_about_what_stage_1_answers(
+    run: Run, bundle: Path, tmp_path: Path
+) -> None:
+    Image.new("RGB", (40, 30)).save(tmp_path / "a.jpg")
+    # Nobody listens at this address.
+    code, out, _ = run("--stage2", "http://127.0.0.1:1/x", bundle, tmp_path / "a.jpg")
+    assert code == 0
+    assert _lines(out)[0]["stage"] == 1
+
+
+def test_a_stage_2_that_is_none_is_refused_before_an_image_is_read(run: Run, bundle: Path) -> None:
+    code, out, err = run("--stage2", "no_module_of_mine:ask", bundle, "none.jpg")
+    assert (code, out) == (42, "")
+    assert err == "error: stage2='no_module_of_mine:ask': No module named 'no_module_of_mine'\n"
