@@ -175,6 +175,7 @@ def _run(
     from components.shared.policies.evaluation_report import read_report
     from pipelines.local.run import run_local
 
+    earlier = set(output.resolve().glob("*"))
     finished = run_local(values, output, variant)
     registered = store.register(finished.bundle) if store is not None else ""
 
@@ -185,7 +186,9 @@ def _run(
     if registered:
         print(f"registered: {registered}")
     if finished.promotion is not None:
-        print(f"promotion: {_decided(finished.promotion)}")
+        is_cached = finished.promotion.resolve().parents[1] in earlier
+        when = "of an earlier run, from the cache: " if is_cached else ""
+        print(f"promotion: {when}{_decided(finished.promotion)}")
 
 
 def _summary(report: dict[str, Any]) -> str:

@@ -128,6 +128,7 @@ def test_the_nights_of_the_recurring_pipeline(
 
     quiet = night("nothing new")
     assert quiet.ran == ()
+    assert "promotion: of an earlier run, from the cache: unchanged, " in quiet.printed
     assert (quiet.champion, quiet.n_decisions) == (first.champion, 1)
     assert quiet.seconds < first.seconds / 2
 
@@ -145,6 +146,7 @@ def test_the_nights_of_the_recurring_pipeline(
     site.by_hand("rollback")
     back = night("after a rollback to the former champion")
     assert back.ran == ()
+    assert "promotion: of an earlier run, from the cache: refused, " in back.printed
     assert (back.champion, back.n_comparisons) == (first.champion, 1)
 
     for what, found in rows:
