@@ -51,6 +51,11 @@ class ValSelectFeatures(dsl.Artifact):
     schema_title = Kind.VAL_SELECT_FEATURES.schema_title
 
 
+class LabelAudit(dsl.Artifact):
+    __doc__ = Kind.LABEL_AUDIT.content
+    schema_title = Kind.LABEL_AUDIT.schema_title
+
+
 class Checkpoint(dsl.Artifact):
     __doc__ = Kind.CHECKPOINT.content
     schema_title = Kind.CHECKPOINT.schema_title

@@ -32,6 +32,7 @@ class Kind(StrEnum):
         "Checked, deduplicated, resized images in shards, with their labels.",
         "split_dataset",
         "extract_features",
+        "audit_labels",
         "train_baseline",
         "train_gate",
         "predict_logits",
@@ -79,6 +80,7 @@ class Kind(StrEnum):
         "TRAIN",
         "Features of TRAIN's images under several augmentations, in float16: what heads on a frozen"
         " backbone learn from. Empty where the backbone is trained.",
+        "audit_labels",
         "train_baseline",
         "train_gate",
     )
@@ -87,8 +89,16 @@ class Kind(StrEnum):
         "VAL_SELECT",
         "Features of VAL_SELECT's images, in float16, by which the epoch is selected. Empty where"
         " the backbone is trained.",
+        "audit_labels",
         "train_baseline",
         "train_gate",
+    )
+    LABEL_AUDIT = (
+        "LabelAudit",
+        None,
+        "Labels of TRAIN and VAL_SELECT that may be wrong, outliers, near-duplicates and clusters"
+        " that fit badly, with a gallery; nothing is changed by it.",
+        "a person",
     )
     CHECKPOINT = (
         "Checkpoint",
