@@ -37,12 +37,14 @@ class Variant:
         ingest_parts: Tasks that check the images side by side, each a part of the listing, and are
             merged; 1: one task without parts.
         pipeline: Which pipeline, a key of `names.PIPELINES`.
+        audit_labels: Whether a task looks for wrong labels of TRAIN and VAL_SELECT.
     """
 
     pretrain: str = "none"
     modes: tuple[str, ...] = ()
     ingest_parts: int = 1
     pipeline: str = STAGE1
+    audit_labels: bool = False
 
     def __post_init__(self) -> None:
         problems = []
@@ -50,8 +52,8 @@ class Variant:
             problems.append(f"--pipeline {self.pipeline!r} must be one of {', '.join(PIPELINES)}")
         elif not self.is_configured and self.name:
             problems.append(
-                f"--pipeline {self.pipeline} has one graph: without --pretrain, --modes and"
-                " --ingest-parts"
+                f"--pipeline {self.pipeline} has one graph: without --pretrain, --modes,"
+                " --ingest-parts and --audit-labels"
             )
         if self.pretrain not in PRETRAIN:
             problems.append(f"--pretrain {self.pretrain!r} must be one of {', '.join(PRETRAIN)}")
@@ -80,6 +82,7 @@ class Variant:
         """Part of a version's name; empty for the default graph."""
         first = [f"pretrain-{self.pretrain}"] if self.pretrain != "none" else []
         last = [f"ingest-{self.ingest_parts}"] if self.ingest_parts > 1 else []
+        last += ["audit"] if self.audit_labels else []
         return "-".join([*first, *self.modes, *last])
 
     def with_form(self, values: Mapping[str, Any]) -> ConfigureConfig:
@@ -96,6 +99,7 @@ class Variant:
             "pretrain": self.pretrain,
             "modes": list(self.modes),
             "promote": self.pipeline == CONTINUOUS,
+            "audit_labels": self.audit_labels,
         }
 
     @property
@@ -111,11 +115,16 @@ class Variant:
 
 
 def parse_variant(
-    pretrain: str, modes: str, ingest_parts: int = 1, pipeline: str = STAGE1
+    pretrain: str,
+    modes: str,
+    ingest_parts: int = 1,
+    pipeline: str = STAGE1,
+    *,
+    audit_labels: bool = False,
 ) -> Variant:
-    """Read the options `--pretrain`, `--modes` (names with commas between), `--ingest-parts`."""
+    """Read the options of the graph; of `--modes` the names, with commas between."""
     named = tuple(mode.strip() for mode in modes.split(",") if mode.strip())
-    return Variant(pretrain, named, ingest_parts, pipeline)
+    return Variant(pretrain, named, ingest_parts, pipeline, audit_labels)
 
 
 def read_parameters(file: Path | None, pairs: Sequence[str], variant: Variant) -> dict[str, Any]:

@@ -23,6 +23,7 @@ from components.artifact_types import (
     ValTestImages,
     ValTestLogits,
 )
+from components.audit_labels.component import audit_labels
 from components.calibrate_gate.component import calibrate_gate
 from components.calibrate_scrc.component import calibrate_scrc
 from components.compare_adaptations.component import compare_adaptations
@@ -123,6 +124,7 @@ class Stage1:
             compare_config=config["compare_adaptations"],
             predict_config=config["predict_logits"],
             gate_config=config["train_gate"],
+            **({"audit_config": config["audit_labels"]} if variant.audit_labels else {}),
         )
 
         delivered = self._deliver(
@@ -212,13 +214,9 @@ def _train(profile: Profile, variant: Variant) -> Any:
     """The group that trains the classifier and the gate, and predicts VAL_CALIB and VAL_TEST.
 
     Features are extracted where a training may read them: where its mode is a run's parameter, or a
-    compiled one is frozen.
+    compiled one is frozen; and where labels are audited.
     """
 
-    @dsl.pipeline(
-        name="train",
-        description="Train the classifier and the gate; predict VAL_CALIB and VAL_TEST.",
-    )
     def train(
         dataset: dsl.Input[ImageDataset],
         splits: dsl.Input[Splits],
@@ -228,12 +226,18 @@ def _train(profile: Profile, variant: Variant) -> Any:
         compare_config: dict,
         predict_config: dict,
         gate_config: dict,
+        audit_config: dict = {},  # noqa: B006 - KFP's default value
     ) -> Trained:
         inputs = {"dataset": dataset, "splits": splits}
         features: dict[str, Any] = {}
-        if not variant.modes or FROZEN in variant.modes:
+        is_read = not variant.modes or FROZEN in variant.modes
+        if is_read or variant.audit_labels:
             extracted = extract_features(**inputs, backbone=backbone, config=features_config)
-            features = dict(set_step(resources.training, extracted, profile).outputs)
+            outputs = dict(set_step(resources.training, extracted, profile).outputs)
+            features = outputs if is_read else {}
+        if variant.audit_labels:
+            audit = audit_labels(dataset=dataset, **outputs, config=audit_config)
+            set_step(resources.heavy, audit, profile)
 
         tasks = [
             _named(train_baseline, f"train-{mode}")(
@@ -268,7 +272,19 @@ def _train(profile: Profile, variant: Variant) -> Any:
             gate.outputs["val_test_logits"],
         )
 
-    return train
+    if not variant.audit_labels:
+        _drop_parameter(train, "audit_config")
+    return dsl.pipeline(
+        name="train",
+        description="Train the classifier and the gate; predict VAL_CALIB and VAL_TEST.",
+    )(train)
+
+
+def _drop_parameter(function: Any, name: str) -> None:
+    """Hide an optional parameter from KFP, whose graph would declare it."""
+    signature = inspect.signature(function)
+    kept = [parameter for parameter in signature.parameters.values() if parameter.name != name]
+    function.__signature__ = signature.replace(parameters=kept)
 
 
 def _best(tasks: list[dsl.PipelineTask], config: Any, profile: Profile) -> Any:

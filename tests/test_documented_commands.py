@@ -54,6 +54,7 @@ TOO_LONG = (
     "tests.studies.bytes_per_step ",
     "tests.studies.gtsdb ",
     "tests.studies.gtsdb_adapted ",
+    "tests.studies.label_audit ",
     "tests.studies.monitors ",
     "tests.studies.scaling ",
 )

@@ -17,6 +17,7 @@ from pipelines.sources import ROOT
 
 # Test file below tests/ -> the modules of its folder that it covers.
 COVERED: dict[str, str] = {
+    "components/audit_labels/test_step.py": "audited outputs gallery",
     "components/compare_adaptations/test_step.py": "candidates",
     "components/configure/test_resolve.py": "phases",
     "components/extract_features/test_step.py": "extract",

@@ -133,4 +133,4 @@ def _predicted(
 
 
 def _log_loss(probability_of_label: Floats) -> float:
-    return float(-np.log(np.maximum(probability_of_label, 1e-12)).mean())
+    return round(float(-np.log(np.maximum(probability_of_label, 1e-12)).mean()), 6)

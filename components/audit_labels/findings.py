@@ -114,7 +114,7 @@ def find(audited: Audited, probabilities: Floats, seed: int) -> Findings:
 def label_scores(labels: Integers, probabilities: Floats) -> Floats:
     """Return (N,) the probability of each given label, in [0, 1]."""
     found = get_label_quality_scores(labels, probabilities, method="self_confidence")
-    return np.round(np.asarray(found, dtype=np.float64), _DIGITS)
+    return np.asarray(found, dtype=np.float64).round(_DIGITS)
 
 
 def suspects(labels: Integers, probabilities: Floats) -> Integers:
@@ -140,7 +140,7 @@ def _nearest(unit: npt.NDArray[np.float32]) -> tuple[Floats, Integers]:
     k = min(_NEIGHBOURS, len(unit) - 1)
     search = NearestNeighbors(n_neighbors=k, metric="euclidean", algorithm="brute").fit(unit)
     distances, rows = search.kneighbors()  # without an argument, no image is its own neighbour
-    return np.round(distances.astype(np.float64) ** 2 / 2, _DIGITS), rows.astype(np.int64)
+    return (distances.astype(np.float64) ** 2 / 2).round(_DIGITS), rows.astype(np.int64)
 
 
 def _outliers(distances: Floats) -> tuple[Floats, npt.NDArray[np.bool_]]:
@@ -148,7 +148,7 @@ def _outliers(distances: Floats) -> tuple[Floats, npt.NDArray[np.bool_]]:
     mean = distances.mean(axis=1)
     scores = transform_distances_to_scores(mean, t=1, scaling_factor=float(np.median(mean)))
     low, high = np.percentile(mean, [25, 75])
-    rounded = np.round(np.asarray(scores, dtype=np.float64), _DIGITS)
+    rounded = np.asarray(scores, dtype=np.float64).round(_DIGITS)
     return rounded, mean > high + _OUTLIER_RANGES * (high - low)
 
 

@@ -39,7 +39,7 @@ def summary_of(
             "n_near_duplicate_pairs": len(findings.near_duplicates),
             "n_clusters": len(findings.clusters),
             "n_worse_clusters": sum(cluster.is_worse for cluster in findings.clusters),
-            "mean_score": float(findings.scores.mean()),
+            "mean_score": round(float(findings.scores.mean()), 6),
             "head": {
                 "n_folds": fitted.n_folds,
                 "inverse_penalty": fitted.inverse_penalty,
@@ -90,7 +90,7 @@ def _pairs(audited: Audited, findings: Findings) -> Rows:
 
 def _clusters(audited: Audited, findings: Findings) -> Rows:
     for number, cluster in enumerate(findings.clusters, start=1):
-        bounds = cluster.interval_95 or ("", "")
+        bounds = [f"{end:.6f}" for end in cluster.interval_95 or ()] or ["", ""]
         worst = [audited.samples[row].sample_id for row in cluster.rows[:_EXAMPLES].tolist()]
         counts = len(cluster.rows), cluster.n_groups
         yield number, *counts, cluster.score, *bounds, " ".join(worst)

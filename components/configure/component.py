@@ -29,6 +29,7 @@ def configure(
     pretrain: str,
     modes: list,
     promote: bool,
+    audit_labels: bool,
 ) -> NamedTuple(  # type: ignore[valid-type]
     "PhaseConfigs",
     [
@@ -37,6 +38,7 @@ def configure(
         ("import_backbone", dict),
         ("pretrain_explora", dict),
         ("extract_features", dict),
+        ("audit_labels", dict),
         ("train_baseline", dict),
         ("compare_adaptations", dict),
         ("predict_logits", dict),
@@ -75,6 +77,7 @@ def configure(
         "pretrain": pretrain,
         "modes": modes,
         "promote": promote,
+        "audit_labels": audit_labels,
     }
 
     return execute(run, form)

@@ -69,3 +69,4 @@ class ConfigureConfig(RunForm):
     promote: bool = option(
         False, "Whether the bundle is promoted: the champion and the lineage are the registry's."
     )
+    audit_labels: bool = option(False, "Whether a task looks for wrong labels.")

@@ -2,6 +2,7 @@
 
 from dataclasses import fields
 
+from components.audit_labels.config import AuditLabelsConfig
 from components.calibrate_gate.config import CalibrateGateConfig
 from components.calibrate_scrc.config import CalibrateScrcConfig
 from components.compare_adaptations.config import CompareAdaptationsConfig
@@ -27,6 +28,7 @@ PHASES: dict[str, type[Config]] = {
     "import_backbone": ImportBackboneConfig,
     "pretrain_explora": PretrainExploraConfig,
     "extract_features": ExtractFeaturesConfig,
+    "audit_labels": AuditLabelsConfig,
     "train_baseline": TrainBaselineConfig,
     "compare_adaptations": CompareAdaptationsConfig,
     "predict_logits": PredictLogitsConfig,
@@ -44,6 +46,7 @@ OPTIONAL = {
     "pretrain_explora": "--pretrain unlabelled",
     "compare_adaptations": "--modes full,lora",
     "promote_bundle": "--pipeline continuous",
+    "audit_labels": "--audit-labels",
 }
 # Options that no user sets: fingerprints of the sources, and choices of the compiled pipeline.
 SET_BY_PIPELINE = {

@@ -116,9 +116,10 @@ def _absent(config: ConfigureConfig) -> dict[str, str]:
         "pretrain_explora": config.pretrain != "none",
         "compare_adaptations": bool(config.modes),
         "promote_bundle": config.promote,
+        "audit_labels": config.audit_labels,
     }
     absent = {phase: flag for phase, flag in OPTIONAL.items() if not present[phase]}
-    if config.modes and FROZEN not in config.modes:
+    if config.modes and FROZEN not in config.modes and not config.audit_labels:
         absent["extract_features"] = f"--modes with {FROZEN} among them"
     return absent
 
@@ -234,7 +235,7 @@ def _extraction(config: ConfigureConfig, built: Mapping[str, Config]) -> Config:
     """Return the extraction for the frozen training, with that training's options.
 
     Where nothing is trained on a frozen backbone, it has none of them: a change of one then changes
-    no cache key.
+    no cache key. The audit of labels reads features of unaugmented images whatever is trained.
     """
     own, training = built["extract_features"], built["train_baseline"]
     assert isinstance(own, ExtractFeaturesConfig)
@@ -242,7 +243,12 @@ def _extraction(config: ConfigureConfig, built: Mapping[str, Config]) -> Config:
     if FROZEN not in (config.modes or (training.mode,)):
         defaults = ExtractFeaturesConfig()
         unused = {name: getattr(defaults, name) for name in FEATURE_OPTIONS}
-        return dataclasses.replace(own, needed=False, **unused)
+        if not config.audit_labels:
+            return dataclasses.replace(own, needed=False, **unused)
+
+        seen = {name: getattr(training, name) for name in FEATURE_OPTIONS}
+        alone = {name: unused[name] for name in ("n_cached_augmentations", "seed")}
+        return dataclasses.replace(own, **{**seen, **alone, "augmentation": "none"})
 
     return dataclasses.replace(own, **{name: getattr(training, name) for name in FEATURE_OPTIONS})
 

@@ -99,6 +99,11 @@ class GraphOptions:
         " same bytes.",
         default=1,
     )
+    audit_labels: bool = _option(
+        "",
+        "A task that looks for wrong labels of TRAIN and VAL_SELECT, for a person to decide about.",
+        default=False,
+    )
 
     def variant(self, pipeline: str) -> "Variant":
         """Return the graph that the options ask for.
@@ -111,7 +116,13 @@ class GraphOptions:
         """
         from pipelines.parameters import parse_variant
 
-        return parse_variant(self.pretrain, self.modes, self.ingest_parts, pipeline)
+        return parse_variant(
+            self.pretrain,
+            self.modes,
+            self.ingest_parts,
+            pipeline,
+            audit_labels=self.audit_labels,
+        )
 
     def variant_of(self, api: ApiOptions) -> "Variant":
         """Return the graph that the options ask for, of the pipeline that `api` names."""

@@ -14,6 +14,8 @@ from typing import Any
 
 import torch
 
+from components.audit_labels.config import AuditLabelsConfig
+from components.audit_labels.step import run as audit_labels
 from components.calibrate_gate.config import CalibrateGateConfig
 from components.calibrate_gate.step import run as calibrate_gate
 from components.calibrate_scrc.config import CalibrateScrcConfig
@@ -57,6 +59,7 @@ KINDS = {
     "train_labels": "TrainLabels",
     "train_features": "TrainFeatures",
     "val_select_features": "ValSelectFeatures",
+    "label_audit": "LabelAudit",
     "checkpoint": "Checkpoint",
     "val_select_logits": "ValSelectLogits",
     "chosen_checkpoint": "Checkpoint",
@@ -110,6 +113,13 @@ def _run(root: Path) -> None:
         ExtractFeaturesConfig(n_cached_augmentations=2, n_processes=1),
         **data,
         **_paths(root, "backbone", "train_features", "val_select_features"),
+    )
+    audit_labels(
+        AuditLabelsConfig(),
+        dataset=root / "dataset",
+        **_paths(root, "train_features", "val_select_features"),
+        audit=root / "label_audit",
+        report=root / "label_audit.html",
     )
     config = TrainBaselineConfig(mode="lora", epochs=2, n_processes=1)
     train_baseline(config, **data, **_paths(root, "backbone", "checkpoint", "val_select_logits"))

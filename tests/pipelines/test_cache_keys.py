@@ -324,6 +324,24 @@ def test_one_more_mode_trains_that_one_and_compares_again(
     assert cluster.run(two) == set()
 
 
+def test_an_audit_of_labels_runs_beside_what_comes_from_the_cache(cluster: Cluster) -> None:
+    audited = cluster.compiled(variant=Variant(audit_labels=True))
+    assert cluster.run(audited) == {"audit-labels"}
+    assert cluster.run(audited) == set()
+    options = {"audit_labels.n_shown": 10}
+    assert cluster.run(audited, overrides=options) == {"audit-labels"}
+
+
+def test_corrections_run_everything_again_that_sees_the_data(cluster: Cluster) -> None:
+    file = cluster.folder / "corrections.csv"
+    file.write_text("id,label\n")
+    options = {"relabel": str(file)}
+    assert cluster.run(cluster.compiled(), overrides=options) == RUNS_AGAIN["ingest_dataset"]
+    assert cluster.run(cluster.compiled(), overrides=options) == set()
+    file.write_text("id,label\n0123456789abcdef,Roadwork\n")
+    assert cluster.run(cluster.compiled(), overrides=options) == RUNS_AGAIN["ingest_dataset"]
+
+
 def test_parts_of_ingest_come_from_the_cache_until_the_listing_changes(cluster: Cluster) -> None:
     """The key of every part has the fingerprint of the whole listing."""
     parts = {"ingest-part-1", "ingest-part-2"}

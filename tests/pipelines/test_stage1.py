@@ -210,6 +210,22 @@ def test_features_are_extracted_where_a_training_may_read_them(compiled: Compile
     assert not inputs & _artifacts(tasks["train-gate"])
 
 
+def test_labels_are_audited_only_where_it_was_compiled_in_and_never_those_of_the_last_splits(
+    compiled: Compile,
+) -> None:
+    assert "audit-labels" not in _tasks(compiled()[0])
+    for modes in ((), ("full", "lora")):
+        tasks = _tasks(compiled(Variant(modes=modes, audit_labels=True))[0])
+        assert _artifacts(tasks["audit-labels"]) == {
+            "dataset",
+            "train_features",
+            "val_select_features",
+        }
+        # Features that no training reads are extracted for the audit alone.
+        assert ("train_features" in _artifacts(tasks["train-gate"])) == (not modes)
+    assert Variant(audit_labels=True).name == "audit"
+
+
 def _artifacts(task: dict[str, Any]) -> set[str]:
     """Names of the artifacts that a task reads."""
     return set(task.get("inputs", {}).get("artifacts", {}))

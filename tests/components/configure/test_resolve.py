@@ -87,6 +87,17 @@ def test_a_bare_name_of_the_training_loop_never_sets_pre_training(name: str) -> 
     assert "train_baseline" in phases_with(name)
 
 
+def test_an_audit_extracts_features_whatever_is_trained_and_no_more_of_them() -> None:
+    def needs(**form: object) -> tuple[bool, str, int | None]:
+        found = resolve(ConfigureConfig.from_mapping(form))["extract_features"].to_json()
+        return found["needed"], found["augmentation"], found["tile_grid"]
+
+    tiles = {"overrides": {"tile_grid": 2}}
+    assert needs(mode="lora", **tiles)[0] is False
+    assert needs(mode="lora", audit_labels=True, **tiles) == (True, "none", 2)
+    assert needs(mode="frozen", audit_labels=True) == needs(mode="frozen")
+
+
 def test_the_forms_epochs_and_learning_rate_are_the_classifiers_alone() -> None:
     phases = resolve(ConfigureConfig(epochs="3", learning_rate="0.5", pretrain="unlabelled"))
     for phase in ("pretrain_explora", "train_gate"):
@@ -138,10 +149,10 @@ def test_the_form_may_leave_a_value_automatic(text: str) -> None:
         ({"epochs": "0"}, "train_baseline: epochs=0 must be >= 1"),
         ({"epochs": "many"}, "train_baseline: epochs='many' must be int, got str"),
         ({"epochs": "2.5"}, "train_baseline: epochs=2.5 must be int, got float"),
-        ({"seed": "-1"}, "split_dataset and 12 more: seed=-1 must be >= 0"),
+        ({"seed": "-1"}, "split_dataset and 13 more: seed=-1 must be >= 0"),
         (
             {"seed": str(2**60)},
-            "split_dataset and 12 more: seed=1152921504606846976 must be <= 9007199254740992",
+            "split_dataset and 13 more: seed=1152921504606846976 must be <= 9007199254740992",
         ),
         ({"mode": "half"}, "train_baseline: mode='half' must be one of frozen, full, lora, dora"),
         ({"policy": "best"}, "policy='best' must be one of softmax, gate, scrc"),
@@ -156,6 +167,10 @@ def test_the_form_may_leave_a_value_automatic(text: str) -> None:
         (
             {"overrides": {"compare_adaptations.n_bootstrap": 100}},
             "is an option of compare_adaptations, which is compiled in by --modes full,lora",
+        ),
+        (
+            {"overrides": {"n_folds": 3}},
+            "'n_folds' is an option of audit_labels, which is compiled in by --audit-labels",
         ),
         (
             {"overrides": {"source_fingerprint": "0"}},

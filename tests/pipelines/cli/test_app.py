@@ -21,7 +21,8 @@ from pipelines.sources import ROOT
 # What scripts rely on: verbs with their options, those of a group included.
 API = {"--host", "--namespace", "--ca-file", "--pipeline"}
 STORE = {"--root", "--store-endpoint"}
-PARAMETERS, GRAPH = {"--params", "--param"}, {"--pretrain", "--modes", "--ingest-parts"}
+PARAMETERS = {"--params", "--param"}
+GRAPH = {"--pretrain", "--modes", "--ingest-parts", "--audit-labels"}
 RESOURCES = {"--profile", "--queue", "--store-secret", "--own-store", "--registry"}
 RUN = {"--experiment", "--service-account"}
 SENT = API | STORE | PARAMETERS | GRAPH | RESOURCES | RUN | {"--dry-run"}
