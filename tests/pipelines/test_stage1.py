@@ -417,7 +417,7 @@ def test_training_waits_in_kueue_where_a_queue_is_named(compiled: Compile) -> No
 
 def test_every_step_runs_in_the_image_of_its_phase(compiled: Compile) -> None:
     named = set()
-    for variant in (Variant("labelled"), MODES):
+    for variant in (Variant("labelled"), MODES, Variant(audit_labels=True)):
         executors = compiled(variant)[0]["deploymentSpec"]["executors"].values()
         named |= {executor["container"]["image"] for executor in executors}
     of_other_pipelines = ("promote_bundle",)
