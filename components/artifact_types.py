@@ -86,6 +86,11 @@ class Comparison(dsl.Artifact):
     schema_title = Kind.COMPARISON.schema_title
 
 
+class Tuning(dsl.Artifact):
+    __doc__ = Kind.TUNING.content
+    schema_title = Kind.TUNING.schema_title
+
+
 class Calibration(dsl.Artifact):
     __doc__ = Kind.CALIBRATION.content
     schema_title = Kind.CALIBRATION.schema_title

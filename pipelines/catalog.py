@@ -4,14 +4,17 @@ from collections.abc import Callable
 from typing import Any
 
 from pipelines.continuous import continuous
-from pipelines.names import CONTINUOUS, STAGE1
+from pipelines.names import CONTINUOUS, STAGE1, TUNE, TUNE_TRAINING
 from pipelines.parameters import Variant
 from pipelines.resources import Profile
 from pipelines.stage1 import stage1
+from pipelines.tune import tune, tune_training
 
 _GRAPHS: dict[str, Callable[[Profile, Variant], Any]] = {
     STAGE1: stage1,
     CONTINUOUS: continuous,
+    TUNE: tune,
+    TUNE_TRAINING: tune_training,
 }
 
 

@@ -6,7 +6,13 @@ Importing them is fast, since kfp is not.
 # Each pipeline of the project, as the command line names it, and its name in Kubeflow, to which
 # KFP's cache keys belong. `catalog` has its graph, `parameters.FORMS` the parameters of its runs.
 STAGE1, CONTINUOUS = "stage1", "continuous"
-PIPELINES = {STAGE1: "streetvision-stage1", CONTINUOUS: "streetvision-continuous"}
+TUNE, TUNE_TRAINING = "tune", "tune-training"
+PIPELINES = {
+    STAGE1: "streetvision-stage1",
+    CONTINUOUS: "streetvision-continuous",
+    TUNE: "streetvision-tune",
+    TUNE_TRAINING: "streetvision-tune-training",
+}
 PIPELINE = PIPELINES[STAGE1]
 CONFIGURE = "configure"  # the first step, which is never cached
 

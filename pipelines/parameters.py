@@ -14,16 +14,17 @@ from components.configure.phases import PHASES
 from components.configure.resolve import number, phases_with, resolve
 from components.ingest_dataset.component import MAX_PARTS
 from components.ingest_dataset.config import IngestConfig
-from components.shared.contracts.adaptations import MODES
+from components.shared.contracts.adaptations import FROZEN, MODES
 from components.shared.contracts.config import Config
 from components.shared.contracts.errors import ConfigError
 from components.shared.contracts.listing import shown
-from pipelines.names import CONTINUOUS, PIPELINES, STAGE1
+from components.train_baseline.config import TrainBaselineConfig
+from pipelines.names import CONTINUOUS, PIPELINES, STAGE1, TUNE, TUNE_TRAINING
 from pipelines.plain_yaml import parse_yaml, read_yaml
 
 # The parameters of a run of each pipeline. With RunForm the first step is `configure`; a pipeline
 # with another form has no recipes and no overrides, and its graph no variants.
-FORMS: dict[str, type[Config]] = {STAGE1: RunForm, CONTINUOUS: RunForm}
+FORMS: dict[str, type[Config]] = dict.fromkeys((STAGE1, CONTINUOUS, TUNE, TUNE_TRAINING), RunForm)
 
 
 @dataclass(frozen=True)
@@ -148,7 +149,7 @@ def read_parameters(file: Path | None, pairs: Sequence[str], variant: Variant) -
 def validated(values: Mapping[str, Any], variant: Variant) -> dict[str, Any]:
     """Return a run's parameters after the checks of its first step; raise ConfigError."""
     if variant.is_configured:
-        resolve(variant.with_form(values))
+        _check_mode(resolve(variant.with_form(values)), variant)
     else:
         FORMS[variant.pipeline].from_mapping(values)
 
@@ -162,6 +163,22 @@ def validated(values: Mapping[str, Any], variant: Variant) -> dict[str, Any]:
         raise ConfigError("; ".join(problems))
 
     return dict(values)
+
+
+def _check_mode(phases: Mapping[str, Config], variant: Variant) -> None:
+    """Raise ConfigError where a search is asked for that the training's mode does not have."""
+    training = phases["train_baseline"]
+    assert isinstance(training, TrainBaselineConfig)
+    if variant.pipeline == TUNE and training.mode != FROZEN:
+        raise ConfigError(
+            f"mode={training.mode!r} trains the backbone, so that no head learns from stored"
+            f" features; use --search training, or --pipeline {TUNE_TRAINING}"
+        )
+    if variant.pipeline == TUNE_TRAINING and training.mode == FROZEN:
+        raise ConfigError(
+            f"mode={training.mode!r} trains the head alone; use --search head, or --pipeline"
+            f" {TUNE}, or another mode"
+        )
 
 
 def is_utf8(text: str) -> bool:

@@ -102,23 +102,13 @@ class Stage1:
         Args:
             form: the run's parameters, as channels of the pipeline.
         """
-        profile, variant = self.profile, self.variant
-        run = configure(**{"mode": "", **form, **variant.compiled_in})
-        run.set_caching_options(enable_caching=False)  # the step that notices that the data changed
-        resources.with_store(set_step(resources.light, run, profile), profile, "data")
-        config = run.outputs
-
-        ingest = _ingest(profile, variant, config["ingest_dataset"])
-        split = _splitting(variant)(
-            dataset=ingest.outputs["dataset"], config=config["split_dataset"]
-        )
-        set_step(resources.light, split, profile, split_dataset)
-        resources.with_store(split, profile, "runs")
+        data = prepare_data(form, self.profile, self.variant)
+        config = data.config
 
         trained = self._train(
-            dataset=ingest.outputs["dataset"],
-            splits=split.outputs["splits"],
-            backbone=_backbone(profile, variant, config, split),
+            dataset=data.dataset,
+            splits=data.splits,
+            backbone=data.backbone,
             features_config=config["extract_features"],
             train_config=config["train_baseline"],
             compare_config=config["compare_adaptations"],
@@ -139,8 +129,8 @@ class Stage1:
 
         return Wired(
             config,
-            ingest.outputs["dataset"],
-            split.outputs["splits"],
+            data.dataset,
+            data.splits,
             trained.outputs,
             delivered.outputs,
         )
@@ -156,6 +146,41 @@ def stage1(profile: Profile, variant: Variant = Variant()) -> Any:  # noqa: B008
 
     return dsl.pipeline(name=PIPELINE, description=DESCRIPTION)(
         with_form(wire, variant, Outputs, DESCRIPTION)
+    )
+
+
+class PreparedData(NamedTuple):
+    """Outputs of the tasks before any training; config: of `configure`, one for each phase."""
+
+    config: Any
+    dataset: Any
+    splits: Any
+    backbone: Any
+
+
+def prepare_data(form: dict[str, Any], profile: Profile, variant: Variant) -> PreparedData:
+    """Add the tasks that validate, ingest, split and import to the pipeline that is being made.
+
+    Args:
+        form: the run's parameters, as channels of the pipeline.
+        profile: the resources.
+        variant: the optional parts of the graph.
+    """
+    run = configure(**{"mode": "", **form, **variant.compiled_in})
+    run.set_caching_options(enable_caching=False)  # the step that notices that the data changed
+    resources.with_store(set_step(resources.light, run, profile), profile, "data")
+    config = run.outputs
+
+    ingest = _ingest(profile, variant, config["ingest_dataset"])
+    split = _splitting(variant)(dataset=ingest.outputs["dataset"], config=config["split_dataset"])
+    set_step(resources.light, split, profile, split_dataset)
+    resources.with_store(split, profile, "runs")
+
+    return PreparedData(
+        config,
+        ingest.outputs["dataset"],
+        split.outputs["splits"],
+        _backbone(profile, variant, config, split),
     )
 
 

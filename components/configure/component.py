@@ -50,6 +50,8 @@ def configure(
         ("evaluate", dict),
         ("export_bundle", dict),
         ("promote_bundle", dict),
+        ("tune_head", dict),
+        ("tune_training", dict),
     ],
 ):
     """Validate every option of the run and configure each phase.

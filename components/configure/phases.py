@@ -21,6 +21,8 @@ from components.shared.contracts.options import LaunchConfig
 from components.split_dataset.config import SplitConfig
 from components.train_baseline.config import TrainBaselineConfig
 from components.train_gate.config import TrainGateConfig
+from components.tune_head.config import TuneHeadConfig
+from components.tune_training.config import TuneTrainingConfig
 
 PHASES: dict[str, type[Config]] = {
     "ingest_dataset": IngestConfig,
@@ -40,6 +42,8 @@ PHASES: dict[str, type[Config]] = {
     "evaluate": EvaluateConfig,
     "export_bundle": ExportConfig,
     "promote_bundle": PromoteConfig,
+    "tune_head": TuneHeadConfig,
+    "tune_training": TuneTrainingConfig,
 }
 # Phases that only some pipelines have, and the flag that compiles them in.
 OPTIONAL = {
@@ -60,6 +64,7 @@ SET_BY_PIPELINE = {
     "use_labeled_data": "is chosen when the pipeline is compiled: --pretrain labelled",
     "modes": "is chosen when the pipeline is compiled: --modes full,lora",
     "needed": "follows from the mode",
+    "training": "is that of train_baseline",
 }
 # Options of the extraction that are those of the training which reads the features.
 FEATURE_OPTIONS = sorted(

@@ -16,7 +16,11 @@ from components.shared.models.classifier import Classifier, new_head, new_spec
 from components.shared.training.checkpoint.writer import CheckpointWriter
 from components.shared.training.loop.distributed import World
 from components.shared.training.loop.inference import SplitData
-from components.shared.training.session.features import computed_features, export_features
+from components.shared.training.session.features import (
+    computed_features,
+    export_features,
+    labels_of,
+)
 from components.shared.training.session.rank import run_rank
 from components.shared.vision.view_spec import ViewSpec
 
@@ -41,8 +45,10 @@ def extract(
     )
 
     if world.is_main:
-        for split, found in zip(("TRAIN", "VAL_SELECT"), features, strict=True):
-            export_features(work / split, split, found, checkpoints.parts)
+        for split, part, found in zip(
+            ("TRAIN", "VAL_SELECT"), (train, select), features, strict=True
+        ):
+            export_features(work / split, split, found, checkpoints.parts, labels_of(part))
 
 
 def _classifier(config: ExtractFeaturesConfig, data: Dataset, folder: Path) -> Classifier:

@@ -11,7 +11,7 @@ from components.shared.contracts.errors import ConfigError
 from pipelines.cli.declare import LOCAL, verb
 from pipelines.cli.help import Verb
 from pipelines.cli.options import GraphOptions, ParameterOptions, PipelineKey
-from pipelines.names import STAGE1
+from pipelines.names import STAGE1, TUNE, TUNE_TRAINING
 
 if TYPE_CHECKING:
     from pipelines.local.store import LocalStore
@@ -66,12 +66,14 @@ def run(
     from pipelines.parameters import sources_of
 
     variant = graph.variant(pipeline)
+    if pipeline in (TUNE, TUNE_TRAINING):
+        raise ConfigError(f"--pipeline {pipeline} is run on this machine by the verb tune")
     check_output(output)
-    values = _values(parameters, variant, output if demo else None)
+    values = run_values(parameters, variant, output if demo else None)
     check_output(output, sources_of(values, variant))
     with _store(output if store == "embedded" else None) as embedded:
         if dry_run:
-            _print_plan(values, output, variant, embedded)
+            print_plan(values, output, variant, embedded)
         else:
             if embedded is not None:
                 values["data"] = embedded.mirror(values["data"])
@@ -110,7 +112,7 @@ def predict(context: typer.Context) -> None:
     main(context.args, program=context.command_path)
 
 
-def _values(given: ParameterOptions, variant: "Variant", demo: Path | None) -> dict[str, Any]:
+def run_values(given: ParameterOptions, variant: "Variant", demo: Path | None) -> dict[str, Any]:
     """Return the run's parameters, with those of the demo below the folder `demo`, if any."""
     from components.configure.fingerprint import exists
     from pipelines.parameters import validated
@@ -154,8 +156,11 @@ def _store(output: Path | None) -> contextlib.AbstractContextManager["LocalStore
     return local_store(output / "store")
 
 
-def _print_plan(
-    values: dict[str, Any], output: Path, variant: "Variant", store: "LocalStore | None"
+def print_plan(
+    values: dict[str, Any],
+    output: Path,
+    variant: "Variant",
+    store: "LocalStore | None" = None,
 ) -> None:
     """Print the steps; a store that does not hold the data yet stays as it is."""
     from pipelines.local.plan import plan
@@ -180,9 +185,9 @@ def _run(
     registered = store.register(finished.bundle) if store is not None else ""
 
     print(_summary(read_report(finished.evaluation)))
-    print(f"report: {_shown(finished.report)}")
+    print(f"report: {shown_path(finished.report)}")
     print(f"digest: {read_manifest(finished.bundle).content_digest}")
-    print(f"bundle: {_shown(finished.bundle)}")
+    print(f"bundle: {shown_path(finished.bundle)}")
     if registered:
         print(f"registered: {registered}")
     if finished.promotion is not None:
@@ -230,5 +235,6 @@ def _spread(entry: dict[str, Any], n_groups: int) -> str:
     return "95 %: none" if n_groups >= MIN_GROUPS else f"95 %: none below {MIN_GROUPS} groups"
 
 
-def _shown(path: Path) -> str:
+def shown_path(path: Path) -> str:
+    """Return a path as a reader in this folder writes it."""
     return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else str(path)

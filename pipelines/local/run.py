@@ -40,7 +40,7 @@ from pipelines.resources import LOCAL
 
 _ROOT = Path(__file__).resolve().parents[2]
 # Outputs of the pipelines that are artifacts of ours; the others are pages.
-_VERIFIED = ("bundle", "evaluation", "promotion")
+_VERIFIED = ("bundle", "evaluation", "promotion", "tuning")
 _OF_ARTIFACTS = (ArtifactError.__name__, LeakageViolationError.__name__)
 
 
@@ -55,10 +55,17 @@ class LocalRun:
 
 
 def run_local(values: Mapping[str, Any], output: Path, variant: Variant) -> LocalRun:
-    """Run the pipeline with `values` below `output`; a failed step's own error is raised again.
+    """Run a pipeline that ends with a bundle; arguments and errors as in `run_artifacts`."""
+    found = run_artifacts(values, output, variant)
+    return LocalRun(**found, report=found["evaluation"] / "report.html")
+
+
+def run_artifacts(values: Mapping[str, Any], output: Path, variant: Variant) -> dict[str, Path]:
+    """Run a pipeline with `values` below `output`; a failed step's own error is raised again.
 
     What the first step would refuse (an option, a source that is not there) is refused before
-    anything is made. What is returned is verified: a cached artifact that is damaged is made again.
+    anything is made. What is returned, the pipeline's artifacts by name, is verified: a cached one
+    that is damaged is made again.
 
     Raises StreetVisionError.
     """
@@ -70,9 +77,7 @@ def run_local(values: Mapping[str, Any], output: Path, variant: Variant) -> Loca
 
     cache = Cache(str(cache_folder(output)))
     with recording(output), _environment(output), cache.used_by_kfp():
-        found = _run_until_sound(values, output, variant, cache)
-
-    return LocalRun(**found, report=found["evaluation"] / "report.html")
+        return _run_until_sound(values, output, variant, cache)
 
 
 def _run_until_sound(

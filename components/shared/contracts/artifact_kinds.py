@@ -78,20 +78,22 @@ class Kind(StrEnum):
     TRAIN_FEATURES = (
         "TrainFeatures",
         "TRAIN",
-        "Features of TRAIN's images under several augmentations, in float16: what heads on a frozen"
-        " backbone learn from. Empty where the backbone is trained.",
+        "Features of TRAIN's images under several augmentations, in float16, and labels: what heads"
+        " on a frozen backbone learn from. Empty where the backbone is trained.",
         "audit_labels",
         "train_baseline",
         "train_gate",
+        "tune_head",
     )
     VAL_SELECT_FEATURES = (
         "ValSelectFeatures",
         "VAL_SELECT",
-        "Features of VAL_SELECT's images, in float16, by which the epoch is selected. Empty where"
-        " the backbone is trained.",
+        "Features of VAL_SELECT's images, in float16, and labels, by which the epoch is"
+        " selected. Empty where the backbone is trained.",
         "audit_labels",
         "train_baseline",
         "train_gate",
+        "tune_head",
     )
     LABEL_AUDIT = (
         "LabelAudit",
@@ -142,6 +144,12 @@ class Kind(StrEnum):
         "Comparison",
         None,
         "Metrics of the backbone's adaptations on VAL_SELECT, with paired intervals.",
+        "a person",
+    )
+    TUNING = (
+        "Tuning",
+        None,
+        "The best options of a search as a recipe, its trials, and what the maximum overstates.",
         "a person",
     )
     CALIBRATION = (

@@ -50,6 +50,23 @@ _TYPE_OF_ERROR = {
 }
 
 
+@dataclass(frozen=True)
+class Range:
+    """Numbers among which a search draws an option, both ends included.
+
+    Attributes:
+        low: The smallest.
+        high: The largest.
+        log: Whether they are drawn uniformly on a logarithmic scale.
+        relative: Whether the ends are factors of the value that the option has without a search.
+    """
+
+    low: float
+    high: float
+    log: bool = False
+    relative: bool = False
+
+
 def option(
     default: Any,
     help: str,
@@ -60,6 +77,7 @@ def option(
     lt: float | None = None,
     choices: tuple[str, ...] | None = None,
     unset: Unset | None = None,
+    search: Range | bool = False,
 ) -> Any:
     """Declare a documented field of a configuration.
 
@@ -72,6 +90,7 @@ def option(
             is chosen automatically, "none" for a feature that is off. If the field's type excludes
             None, the class resolves it on construction in `automatic`. A default of None needs it:
             KFP's parameters have no null.
+        search: Values that a search of options tries; true: all of `choices`.
 
     Raises:
         ValueError: The default is None and has no word.
@@ -79,11 +98,12 @@ def option(
     if default is None and unset is None:
         raise ValueError(f"an option with the default None needs unset=...: {help}")
     bounds = {"ge": ge, "gt": gt, "le": le, "lt": lt}
-    return _field(default, {"help": help, **bounds, "choices": choices, "unset": unset})
+    metadata = {"help": help, **bounds, "choices": choices, "unset": unset, "search": search}
+    return _field(default, metadata)
 
 
 def adjusted(base: type["Config"], name: str, **changes: Any) -> Any:
-    """Redeclare an inherited option with another `default`, `help` or `unset`; the rest stays."""
+    """Redeclare an inherited option with other arguments of `option`; the rest stays."""
     field = base.__dataclass_fields__[name]
     default = changes.pop("default", field.default)
     if default is dataclasses.MISSING:

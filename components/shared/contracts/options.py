@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from components.shared.contracts.adaptations import MONITORS
-from components.shared.contracts.config import MOST_INTEGER, Config, adjusted, option
+from components.shared.contracts.config import MOST_INTEGER, Config, Range, adjusted, option
 from components.shared.contracts.errors import ConfigError, InfeasibleError
 from components.shared.contracts.outcomes import MULTICLASS, NEEDS_BINARY, TASKS, Outcomes
 
@@ -230,11 +230,23 @@ class LoopConfig(ComputeConfig, SeedConfig):
     """
 
     epochs: int = option(20, "Passes over TRAIN.", ge=1, le=10_000)
-    learning_rate: float = option(1e-3, "Peak learning rate of AdamW.", gt=0, lt=1)
-    global_batch_size: int = option(
-        64, "Samples per optimizer step over all processes.", ge=1, le=1_000_000
+    learning_rate: float = option(
+        1e-3,
+        "Peak learning rate of AdamW.",
+        gt=0,
+        lt=1,
+        search=Range(1 / 30, 30, log=True, relative=True),
     )
-    weight_decay: float = option(0.01, "AdamW weight decay of matrices.", ge=0, lt=1)
+    global_batch_size: int = option(
+        64,
+        "Samples per optimizer step over all processes.",
+        ge=1,
+        le=1_000_000,
+        search=Range(16, 256, log=True),
+    )
+    weight_decay: float = option(
+        0.01, "AdamW weight decay of matrices.", ge=0, lt=1, search=Range(1e-5, 0.3, log=True)
+    )
     warmup_ratio: float = option(
         0.1,
         "Fraction of all steps with linearly rising learning rate; cosine decay follows.",
@@ -250,6 +262,7 @@ class LoopConfig(ComputeConfig, SeedConfig):
         gt=0,
         lt=1,
         unset="none",
+        search=Range(0.9, 0.999),
     )
     seed: int = adjusted(
         SeedConfig,
@@ -300,6 +313,7 @@ class AugmentationConfig(Config):
         "moderate",
         "Strength of the random augmentation of training images.",
         choices=("none", "moderate", "aggressive"),
+        search=True,
     )
     n_cached_augmentations: int = option(
         4,
@@ -371,7 +385,7 @@ class RecipeConfig(StepsLaunchConfig, LoopConfig, TaskConfig, AugmentationConfig
         le=10_000,
         unset="none",
     )
-    dropout: float = option(0.3, "Dropout on the head's input.", ge=0, lt=1)
+    dropout: float = option(0.3, "Dropout on the head's input.", ge=0, lt=1, search=Range(0.0, 0.7))
     conformal_weight: float = option(
         0.0,
         "Weight of conformal risk training: the smoothed false positive rate at the conformal"

@@ -69,6 +69,12 @@ class MaeStream(IntEnum):
     PATCH_ORDER = 1
 
 
+class SearchStream(IntEnum):
+    """Search of options, by (seed, number of the trial, stream)."""
+
+    SAMPLER = 0
+
+
 class DemoStream(IntEnum):
     """Demo images: by (seed, drive, stream), with the place or the frame as a fourth part.
 

@@ -3,6 +3,8 @@
 `features.json` names the split, the sample ids and how the features were computed;
 `shards/shard-NNNNN.npy` hold them, (n, A, 2h) float16 of A augmentations, or (n, A, V, 2h) of V
 views. Shards are mapped into memory and read by rows, so that no reader holds all features.
+`labels.npy` and `groups.npy` are the images' classes and groups, so that who learns heads needs
+nothing that holds other splits; artifacts of earlier versions lack them.
 
 float16 has 11 binary digits: a stored value differs from the computed one by at most 2**-11
 (4.9e-4) of it, and by at most 2**-25 (3.0e-8) where it is below 2**-14 (6.1e-5). Values above
@@ -28,7 +30,8 @@ from components.shared.contracts.errors import (
     LeakageViolationError,
     PermanentError,
 )
-from components.shared.contracts.listing import shown
+from components.shared.contracts.listing import first_of, shown
+from components.shared.contracts.outcomes import class_names_problem
 from components.shared.data.arrays import load_array
 
 Floats = npt.NDArray[np.float32]
@@ -37,6 +40,7 @@ Rows = npt.NDArray[np.int64]
 
 SHARDS = "shards"
 _HEADER = "features.json"
+_LABELS, _GROUPS = "labels.npy", "groups.npy"
 _MOST_HEADER_BYTES = 256 * 2**20  # ids of twelve million images
 # An interruption loses one shard: so many passes of the backbone take a GPU some seconds, and their
 # features 17 MB at a width of 2048.
@@ -104,6 +108,25 @@ class _Header:
     shape: Annotated[tuple[Annotated[int, Field(ge=1)], ...], Field(max_length=3)]
     rows_per_shard: Annotated[int, Field(ge=0)]
     recipe: FeatureRecipe | None
+    class_names: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class FeatureLabels:
+    """What is known of the images of features, in the order of the rows.
+
+    Attributes:
+        class_names: Names of the classes.
+        labels: (N,) int64 index of each image's class.
+        groups: (N,) int64 number of each image's group (place, drive or video), within the split.
+    """
+
+    class_names: tuple[str, ...]
+    labels: Rows
+    groups: Rows
+
+    def __len__(self) -> int:
+        return len(self.labels)
 
 
 @dataclass(frozen=True)
@@ -225,17 +248,59 @@ def map_shards(
     )
 
 
-def write_header(directory: Path, split: str, features: Features | None) -> None:
-    """Write features.json into an artifact's staging directory, whose shards are there.
+def write_header(
+    directory: Path, split: str, features: Features | None, labels: FeatureLabels | None = None
+) -> None:
+    """Write features.json and the labels into an artifact's staging directory with its shards.
 
-    `features`: None where the artifact is to be empty.
+    Args:
+        directory: The staging directory.
+        split: The split.
+        features: None where the artifact is to be empty.
+        labels: Of the images of `features`; None where nobody learns from these.
     """
     header = _Header(split, (), (), 0, None)
     if features is not None:
         header = _Header(
-            split, features.sample_ids, features.shape, features.rows_per_shard, features.recipe
+            split,
+            features.sample_ids,
+            features.shape,
+            features.rows_per_shard,
+            features.recipe,
+            labels.class_names if labels is not None else (),
         )
     write_json(directory / _HEADER, dataclasses.asdict(header))
+    if labels is not None:
+        np.save(directory / _LABELS, labels.labels, allow_pickle=False)
+        np.save(directory / _GROUPS, labels.groups, allow_pickle=False)
+
+
+def read_labels(path: Path, features: Features) -> FeatureLabels:
+    """Read what the artifact of `features`, which `open_features` has returned, says of the images.
+
+    Raises:
+        ArtifactError: it says nothing, or is damaged.
+    """
+    header = read_object(path / _HEADER, _Header, most_bytes=_MOST_HEADER_BYTES)
+    if not header.class_names:
+        raise ArtifactError(
+            f"{path}: has no labels: it is empty, or of an earlier version; extract the features"
+            " again"
+        )
+
+    count = len(features)
+    labels = load_array(path / _LABELS, np.int64, (count,))
+    groups = load_array(path / _GROUPS, np.int64, (count,))
+    problem = class_names_problem(header.class_names, least=1)
+    if problem:
+        raise ArtifactError(f"{path / _HEADER}: {problem}")
+    outside = sorted(set(labels.tolist()) - set(range(len(header.class_names))))
+    if outside:
+        raise ArtifactError(
+            f"{path}: has the labels {first_of(outside)}, expected 0..{len(header.class_names) - 1}"
+        )
+
+    return FeatureLabels(header.class_names, labels, groups)
 
 
 def open_features(path: Path, split: str, *, hashed: bool = True) -> tuple[Features, Manifest]:
@@ -266,7 +331,7 @@ def open_features(path: Path, split: str, *, hashed: bool = True) -> tuple[Featu
 
     size, count = header.rows_per_shard, len(header.sample_ids)
     names = [f"{SHARDS}/{shard_name(n)}" for n in range(-(-count // size) if filled else 0)]
-    if manifest.files.keys() != {_HEADER, *names}:
+    if manifest.files.keys() - {_LABELS, _GROUPS} != {_HEADER, *names}:
         raise ArtifactError(
             f"{path}: {count} images need {len(names)} shards and {_HEADER}, the artifact has"
             f" {len(manifest.files)} files"

@@ -66,6 +66,10 @@ class RemoteCheckpoints:
         """What another process needs for `of_job`."""
         return {"uri": self._uri, "key": self._key, "owner": self.owner, "claimed": self._claimed}
 
+    def within(self, name: str) -> Self:
+        """Return the checkpoints of the training `name` of several, of the same attempt."""
+        return type(self)(self._store, self._uri, f"{self._key}/{name}", self.owner)
+
     @classmethod
     def of_job(cls, job: dict[str, Any]) -> Self:
         """The same attempt, in one of its processes."""

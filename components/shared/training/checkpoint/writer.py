@@ -5,6 +5,7 @@ training only waits for a copy in memory. A second thread uploads them to the st
 that cannot be written or stored is a warning, or the end where `require_durable` is set.
 """
 
+import shutil
 import threading
 import time
 from pathlib import Path
@@ -13,6 +14,7 @@ from typing import Any, Self
 from components.shared.contracts.errors import NotDurableError, OvertakenError, one_line
 from components.shared.contracts.listing import say
 from components.shared.contracts.options import LaunchConfig
+from components.shared.storage.errors import StoreConflictError, StoreUnavailableError
 from components.shared.training.checkpoint import files as checkpoint_files
 from components.shared.training.checkpoint.parts import Parts
 from components.shared.training.checkpoint.remote import RemoteCheckpoints
@@ -40,7 +42,8 @@ class CheckpointWriter:
         limit.
         """
         self.micro_batch_limit = micro_batch_limit
-        self._directory, self._config, self._step, self._found = directory, config, step, found
+        self.directory, self._remote = directory, remote
+        self._config, self._step, self._found = config, step, found
         self._writer: threading.Thread | None = None
         self._failure = ""
         self._uploads = CheckpointUploader(remote) if remote is not None else None
@@ -63,6 +66,46 @@ class CheckpointWriter:
             remote=remote,
             micro_batch_limit=job["micro_batch_limit"],
         )
+
+    def fetch(self, name: str) -> None:
+        """Take the training `name` of several over from other attempts; the main rank's alone.
+
+        What an earlier attempt has stored of it lies beside what it has left here.
+        """
+        checkpoint_files.remove_partial(self.directory / name)
+        if self._remote is None:
+            return
+
+        remote = self._remote.within(name)
+        try:
+            remote.claim()
+            found = checkpoint_files.newest(self.directory / name)
+            step = checkpoint_files.step_of(found.name) if found else 0
+            remote.fetch(self.directory / name, newer_than=step)
+        except (StoreUnavailableError, StoreConflictError) as error:
+            if self._config.require_durable:
+                raise
+            say(f"warning: the store does not protect {name}: {one_line(error)}")
+
+    def within(self, name: str) -> Self:
+        """Return the checkpoints of the training `name` of several, which `fetch` has found."""
+        return type(self)(
+            self.directory / name,
+            self._config,
+            step=self._step,
+            found=checkpoint_files.newest(self.directory / name),
+            remote=self._remote.within(name) if self._remote is not None else None,
+            micro_batch_limit=self.micro_batch_limit,
+        )
+
+    def discard(self, name: str) -> None:
+        """Remove the checkpoints of the training `name`, which has ended; the main rank's alone."""
+        shutil.rmtree(self.directory / name, ignore_errors=True)
+        if self._remote is not None:
+            try:
+                self._remote.within(name).discard()
+            except (StoreUnavailableError, StoreConflictError) as error:
+                say(f"warning: the store keeps checkpoints of {name}: {one_line(error)}")
 
     def found(self) -> TrainingState | None:
         """What to go on from."""
@@ -113,16 +156,16 @@ class CheckpointWriter:
     def _write(self, state: TrainingState) -> None:
         try:
             path = checkpoint_files.write(
-                self._directory, state, step=self._step, config=self._config
+                self.directory, state, step=self._step, config=self._config
             )
             if self._uploads is not None:
                 self._uploads.offer(path)
             checkpoint_files.prune(
-                self._directory, self._uploads.held() if self._uploads is not None else ()
+                self.directory, self._uploads.held() if self._uploads is not None else ()
             )
         except Exception as error:
             self._failure = (
-                f"checkpoint of step {state.step} cannot be written to {self._directory}:"
+                f"checkpoint of step {state.step} cannot be written to {self.directory}:"
                 f" {one_line(error)}"
             )
 

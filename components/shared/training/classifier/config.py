@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from components.shared.contracts.adaptations import AGGREGATIONS, FROZEN, MODES
-from components.shared.contracts.config import adjusted, option
+from components.shared.contracts.config import Range, adjusted, option
 from components.shared.contracts.documents import parse_json
 from components.shared.contracts.errors import ConfigError
 from components.shared.contracts.listing import shown
@@ -59,15 +59,23 @@ class ClassifierConfig(BackboneLoopConfig, RecipeConfig, MonitorConfig, InputCon
         unset="auto",
     )
     label_smoothing: float = option(
-        0.1, "Fraction of the target mass that is spread over all classes.", ge=0, lt=1
+        0.1,
+        "Fraction of the target mass that is spread over all classes.",
+        ge=0,
+        lt=1,
+        search=Range(0.0, 0.3),
     )
     class_weights: str = option(
-        "none", "Loss weights: none, or inverse class frequency.", choices=("none", "balanced")
+        "none",
+        "Loss weights: none, or inverse class frequency.",
+        choices=("none", "balanced"),
+        search=True,
     )
     aggregation: str = option(
         "lse",
         "Aggregation of the views' margins into the image's; lse: log-sum-exp.",
         choices=AGGREGATIONS,
+        search=True,
     )
     aggregation_top_k: int = option(
         3, "topk_mean: how many of the largest margins are averaged.", ge=1, le=1000
@@ -80,7 +88,9 @@ class ClassifierConfig(BackboneLoopConfig, RecipeConfig, MonitorConfig, InputCon
         "Several views: also distil a head on the whole image alone, for transformers' stock"
         " pipeline.",
     )
-    adapter_rank: int = option(8, "Rank of the adapters.", ge=1, le=4096)
+    adapter_rank: int = option(
+        8, "Rank of the adapters.", ge=1, le=4096, search=Range(4, 64, log=True)
+    )
     adapter_alpha: float = option(
         16.0, "Adapters are scaled by adapter_alpha / adapter_rank.", gt=0, le=1e6
     )

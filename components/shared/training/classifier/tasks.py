@@ -2,6 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -33,6 +34,15 @@ from components.shared.vision import augmentation as augment
 _FEATURES_AT_A_TIME = 1024  # a few megabytes
 
 
+class Labelled(Protocol):
+    """Samples of one split, of which a loss knows the labels (N,) int64."""
+
+    @property
+    def labels(self) -> npt.NDArray[np.int64]: ...
+
+    def __len__(self) -> int: ...
+
+
 class _ClassifierTask(ABC):
     """The common part of both tasks: losses, targets, class weights, dropout masks, metrics.
 
@@ -46,8 +56,8 @@ class _ClassifierTask(ABC):
         self,
         config: ClassifierConfig,
         classifier: Classifier,
-        train: SplitData,
-        select: SplitData,
+        train: Labelled,
+        select: Labelled,
         world: World,
     ) -> None:
         self.config, self.classifier, self.world = config, classifier, world
@@ -179,8 +189,8 @@ class FrozenTask(_ClassifierTask):
         self,
         config: ClassifierConfig,
         classifier: Classifier,
-        train: SplitData,
-        select: SplitData,
+        train: Labelled,
+        select: Labelled,
         world: World,
         features: FeatureSets,
     ) -> None:
@@ -218,6 +228,7 @@ class ImageTask(_ClassifierTask):
         super().__init__(config, classifier, train, select, world)
         self.module, self.scores_at_a_time = classifier, part_size(classifier, world)
         self.fresh: nn.Module = classifier.head
+        self.selected = select
         # Crops are taken from the stored pixels, of which there may be more than the model sees.
         seen = train if config.augmentation != "none" else train.resized(classifier.spec.image_size)
         self.reader = seen.reader(world.device)
@@ -244,5 +255,5 @@ class ImageTask(_ClassifierTask):
     def evaluate(self) -> dict[str, float]:
         """Return the metrics on VAL_SELECT."""
         return self.metrics(
-            predict(self.classifier, self.select, self.world, precision=self.config.precision)
+            predict(self.classifier, self.selected, self.world, precision=self.config.precision)
         )

@@ -91,6 +91,17 @@ class EpochTask(Task, Protocol):
 
 
 @runtime_checkable
+class WatchedTask(Task, Protocol):
+    """A task that is told how its training goes, and may end it by an error."""
+
+    def after_epoch(self, history: list[dict[str, float]]) -> None:
+        """Look at the rows of all epochs so far, on every rank.
+
+        After an interruption the rows of earlier attempts are among them.
+        """
+
+
+@runtime_checkable
 class FreshTask(Task, Protocol):
     """A task of which one part is new, and the rest starts from a trained state."""
 

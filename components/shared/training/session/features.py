@@ -21,6 +21,7 @@ from components.shared.contracts.environment import Variable
 from components.shared.contracts.progress import progress
 from components.shared.data.features import (
     SHARDS,
+    FeatureLabels,
     FeatureRecipe,
     Features,
     map_shards,
@@ -31,6 +32,7 @@ from components.shared.data.features import (
     write_header,
 )
 from components.shared.models.classifier import Classifier
+from components.shared.stats.bootstrap import membership
 from components.shared.training.checkpoint.parts import Parts
 from components.shared.training.loop.distributed import World
 from components.shared.training.loop.inference import (
@@ -96,10 +98,16 @@ def opened_features(train: Path | None, select: Path | None) -> FeatureSets | No
     )
 
 
-def export_features(directory: Path, split: str, features: Features, parts: Parts) -> None:
-    """Lay the shards of a split out as its artifact has them; they stay in `parts` too."""
+def export_features(
+    directory: Path,
+    split: str,
+    features: Features,
+    parts: Parts,
+    labels: FeatureLabels | None = None,
+) -> None:
+    """Lay shards and labels of a split out as its artifact has them; shards stay in `parts` too."""
     (directory / SHARDS).mkdir(parents=True)
-    write_header(directory, split, features)
+    write_header(directory, split, features, labels)
     for number in range(len(features.shards)):
         source = parts.path(_part_name(split, number)) / _FILE
         target = directory / SHARDS / shard_name(number)
@@ -107,6 +115,13 @@ def export_features(directory: Path, split: str, features: Features, parts: Part
             target.hardlink_to(source)
         except OSError:  # another disk, or a file system without links
             shutil.copyfile(source, target)
+
+
+def labels_of(part: SplitData) -> FeatureLabels:
+    """Return classes and groups of a split's images."""
+    groups = [part.data.samples[position].group for position in part.positions]
+    member = membership(groups, len(groups))
+    return FeatureLabels(part.data.class_names, part.labels, member)
 
 
 def in_blocks(

@@ -21,7 +21,7 @@ from components.shared.training.checkpoint.writer import CheckpointWriter
 from components.shared.training.loop.distributed import World
 from components.shared.training.loop.measurements import Measurements
 from components.shared.training.loop.state import Position, capture, restore
-from components.shared.training.loop.task import EpochTask, Task
+from components.shared.training.loop.task import EpochTask, Task, WatchedTask
 from components.shared.training.loop.trainer import Trainer
 
 __all__ = ["FitResult", "Task", "fit"]
@@ -47,16 +47,19 @@ def fit(
     on_epoch: Callable[[History], None] | None = None,
     checkpoints: CheckpointWriter | None = None,
     measurements: Measurements | None = None,
+    *,
+    quiet: bool = False,
 ) -> FitResult:
     """Train `task.module` in place and leave the best epoch's weights in it.
 
     `on_epoch` gets the history so far, on the main rank, with what `measurements` joins to it. With
-    `checkpoints`, training goes on where an earlier one with the same inputs was. Raises
+    `checkpoints`, training goes on where an earlier one with the same inputs was. A `quiet` one has
+    no progress bar, because it is one of hundreds. Raises
     PermanentError on a non-finite loss or gradient, before the optimiser step, naming step and
     rank; TransientError when a single sample does not fit into memory.
     """
     measured = measurements or Measurements(world)
-    run = _Run(task, config, world, checkpoints, measured)
+    run = _Run(task, config, world, checkpoints, measured, quiet=quiet or not world.is_main)
     try:
         return run.result(on_epoch)
     finally:
@@ -74,8 +77,10 @@ class _Run:
         world: World,
         checkpoints: CheckpointWriter | None,
         measurements: Measurements,
+        *,
+        quiet: bool,
     ) -> None:
-        self.measurements = measurements
+        self.measurements, self.quiet = measurements, quiet
         self.task, self.config, self.world, self.checkpoints = task, config, world, checkpoints
         self.trainer = Trainer(task, config, world)
         self.position = Position(best=self.trainer.averaged_weights(), best_value=-math.inf)
@@ -136,7 +141,7 @@ class _Run:
         self.position.epoch = epoch
 
         label = f"epoch {epoch + 1}/{self.config.epochs}"
-        for step in progress(steps, label, quiet=not self.world.is_main):
+        for step in progress(steps, label, quiet=self.quiet):
             # The main rank's clock decides for all.
             due = (
                 self.checkpoints is not None
@@ -184,6 +189,9 @@ class _Run:
         if value >= position.best_value or warming_up:
             position.best_value, position.best_epoch = value, epoch + 1
             position.best = self.trainer.averaged_weights()
+
+        if isinstance(self.task, WatchedTask):
+            self.task.after_epoch(position.history)
 
     def _save(self) -> None:
         state = capture(self.trainer, self.position, self.world)
