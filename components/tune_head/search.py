@@ -9,7 +9,6 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from components.shared.contracts.errors import ArtifactError
 from components.shared.data.features import FeatureLabels, open_features, read_labels
 from components.shared.models.classifier import Classifier, new_head
 from components.shared.training.checkpoint.writer import CheckpointWriter
@@ -74,14 +73,8 @@ class HeadTrainer:
 
     def _classifier(self, config: ClassifierConfig) -> Classifier:
         """Return a new head, on a backbone that nobody calls."""
-        names, views = self.labels[0].class_names, config.views(self.labels[0].class_names)
-        of_image = self.features.train.shape[1:-1]
-        if of_image != (() if views is None else (views.count,)):
-            raise ArtifactError(
-                f"the features are of {of_image[0] if of_image else 1} views, the training has"
-                f" {1 if views is None else views.count}; extract the features of this run"
-            )
-        spec = ClassifierSpec(names, *_NO_PIXELS, views)
+        names = self.labels[0].class_names
+        spec = ClassifierSpec(names, *_NO_PIXELS, config.views(names))
         return Classifier(nn.Identity(), new_head(self.features.train.width, spec), spec)
 
 

@@ -1,11 +1,13 @@
 """Searches the options of a head on stored features; no other split is among its inputs."""
 
 import dataclasses
+from collections.abc import Sequence
 
 from components.shared.contracts.artifact_kinds import Kind
 from components.shared.contracts.artifacts import writing
+from components.shared.contracts.errors import ArtifactError
 from components.shared.contracts.step import InputDir, OutputDir, OutputFile, main
-from components.shared.data.features import open_features, read_labels
+from components.shared.data.features import Features, open_features, read_labels
 from components.shared.training.search.result import result_of, write_page, write_result
 from components.shared.training.session.training_session import TrainingSession
 from components.tune_head.config import TuneHeadConfig
@@ -51,6 +53,7 @@ def run(
     select, of_select = open_features(val_select_features, "VAL_SELECT")
     labels = read_labels(train_features, train), read_labels(val_select_features, select)
     config.base().check_training(labels[0].class_names)
+    _check_views(config, train, labels[0].class_names)
     inputs = {"train_features": of_train, "val_select_features": of_select}
 
     with session.run("components.tune_head.search", inputs) as work:
@@ -61,6 +64,16 @@ def run(
             write_page(report, config, result)
 
     return result.metrics
+
+
+def _check_views(config: TuneHeadConfig, features: Features, class_names: Sequence[str]) -> None:
+    """Raise ArtifactError where images are cut into other views than the training asks for."""
+    views, of_image = config.base().views(class_names), features.shape[1:-1]
+    if of_image != (() if views is None else (views.count,)):
+        raise ArtifactError(
+            f"the features are of {of_image[0] if of_image else 1} views, the training has"
+            f" {1 if views is None else views.count}; extract the features of this run"
+        )
 
 
 if __name__ == "__main__":

@@ -46,6 +46,8 @@ from components.train_baseline.config import TrainBaselineConfig
 from components.train_baseline.step import run as train_baseline
 from components.train_gate.config import TrainGateConfig
 from components.train_gate.step import run as train_gate
+from components.tune_head.config import TuneHeadConfig
+from components.tune_head.step import run as tune_head
 from tests.components.conftest import write_backbone_artifact, write_source
 
 FOLDER = Path(__file__).parent / f"schema{SCHEMA_VERSION}"
@@ -64,6 +66,7 @@ KINDS = {
     "val_select_logits": "ValSelectLogits",
     "chosen_checkpoint": "Checkpoint",
     "comparison": "Comparison",
+    "tuning": "Tuning",
     "gate_checkpoint": "Checkpoint",
     "val_calib_logits": "ValCalibLogits",
     "val_test_logits": "ValTestLogits",
@@ -120,6 +123,10 @@ def _run(root: Path) -> None:
         **_paths(root, "train_features", "val_select_features"),
         audit=root / "label_audit",
         report=root / "label_audit.html",
+    )
+    tune_head(
+        TuneHeadConfig(n_trials=3, n_bootstrap=100, training={"epochs": 2}),
+        **_paths(root, "train_features", "val_select_features", "tuning"),
     )
     config = TrainBaselineConfig(mode="lora", epochs=2, n_processes=1)
     train_baseline(config, **data, **_paths(root, "backbone", "checkpoint", "val_select_logits"))

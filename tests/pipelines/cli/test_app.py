@@ -30,6 +30,7 @@ FROM = API | STORE | {"--bundle-registry", "--runs"}
 ANNOUNCE = {"--on-promotion", "--model-registry-url"}
 OPTIONS = {
     "run": PARAMETERS | GRAPH | {"--pipeline", "--demo", "--output", "--store", "--dry-run"},
+    "tune": PARAMETERS | {"--search", "--demo", "--output", "--dry-run", "--json"},
     "parameters": set(),
     "images": {"--build", "--push", "--registry"},
     "compile": RESOURCES | GRAPH | {"--pipeline", "--output"},
