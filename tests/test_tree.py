@@ -50,7 +50,9 @@ COVERED: dict[str, str] = {
         " ../shared/training/loop/record ../shared/training/session/outputs"
     ),
     "components/train_gate/test_step.py": "train",
-    "components/tune_head/test_step.py": "search ../shared/training/search/result",
+    "components/tune_head/test_step.py": (
+        "search ../shared/training/search/result ../shared/training/classifier/views"
+    ),
     "components/tune_training/test_step.py": "search",
     "components/shared/training/search/test_trials.py": "study",
     "components/compare_calibrators/test_step.py": "../shared/calibration/artifact",
@@ -73,7 +75,7 @@ COVERED: dict[str, str] = {
     "pipelines/smoke/test_backend.py": "cleanup runner waiting",
     "pipelines/test_phase_pages.py": "documents",
     "pipelines/test_catalog.py": "names kubeflow/options",
-    "pipelines/test_stage1.py": "package tasks",
+    "pipelines/test_stage1.py": "package",
     "pipelines/upload_data/test_upload_data.py": "digests location selection transfer",
 }
 # Tests of what several modules do together.

@@ -14,6 +14,7 @@ from components.shared.models.classifier import Classifier, new_head
 from components.shared.training.checkpoint.writer import CheckpointWriter
 from components.shared.training.classifier.config import ClassifierConfig
 from components.shared.training.classifier.tasks import FrozenTask
+from components.shared.training.classifier.views import views_of
 from components.shared.training.loop.distributed import World
 from components.shared.training.search.trials import Trained, Watch, run_trials
 from components.shared.training.session.compute import prepare_computation, resolved
@@ -74,7 +75,7 @@ class HeadTrainer:
     def _classifier(self, config: ClassifierConfig) -> Classifier:
         """Return a new head, on a backbone that nobody calls."""
         names = self.labels[0].class_names
-        spec = ClassifierSpec(names, *_NO_PIXELS, config.views(names))
+        spec = ClassifierSpec(names, *_NO_PIXELS, views_of(config, names))
         return Classifier(nn.Identity(), new_head(self.features.train.width, spec), spec)
 
 

@@ -8,6 +8,7 @@ from components.shared.contracts.artifacts import writing
 from components.shared.contracts.errors import ArtifactError
 from components.shared.contracts.step import InputDir, OutputDir, OutputFile, main
 from components.shared.data.features import Features, open_features, read_labels
+from components.shared.training.classifier.views import views_of
 from components.shared.training.search.result import result_of, write_page, write_result
 from components.shared.training.session.training_session import TrainingSession
 from components.tune_head.config import TuneHeadConfig
@@ -68,7 +69,7 @@ def run(
 
 def _check_views(config: TuneHeadConfig, features: Features, class_names: Sequence[str]) -> None:
     """Raise ArtifactError where images are cut into other views than the training asks for."""
-    views, of_image = config.base().views(class_names), features.shape[1:-1]
+    views, of_image = views_of(config.base(), class_names), features.shape[1:-1]
     if of_image != (() if views is None else (views.count,)):
         raise ArtifactError(
             f"the features are of {of_image[0] if of_image else 1} views, the training has"

@@ -331,7 +331,8 @@ def open_features(path: Path, split: str, *, hashed: bool = True) -> tuple[Featu
 
     size, count = header.rows_per_shard, len(header.sample_ids)
     names = [f"{SHARDS}/{shard_name(n)}" for n in range(-(-count // size) if filled else 0)]
-    if manifest.files.keys() - {_LABELS, _GROUPS} != {_HEADER, *names}:
+    of_labels = {_LABELS, _GROUPS} if header.class_names else set()
+    if manifest.files.keys() != {_HEADER, *names} | of_labels:
         raise ArtifactError(
             f"{path}: {count} images need {len(names)} shards and {_HEADER}, the artifact has"
             f" {len(manifest.files)} files"

@@ -1,4 +1,4 @@
-"""A search over trainings: the project's loop, ended below the median, resumed inside a training."""
+"""A search over trainings goes on inside a training, and begins with the training of the run."""
 
 import dataclasses
 import json

@@ -1,6 +1,5 @@
 """The classifier before training: a backbone, adapted in the configured mode, below a new head."""
 
-from collections.abc import Sequence
 from pathlib import Path
 
 from components.shared.data.dataset import Dataset
@@ -9,7 +8,7 @@ from components.shared.models.backbone import load_backbone
 from components.shared.models.classifier import Classifier, new_head, new_spec
 from components.shared.models.positions import bake_positions
 from components.shared.training.classifier.config import ClassifierConfig
-from components.shared.vision.view_spec import ViewSpec
+from components.shared.training.classifier.views import views_of
 
 
 def build(config: ClassifierConfig, data: Dataset, folder: Path) -> Classifier:
@@ -25,7 +24,7 @@ def build(config: ClassifierConfig, data: Dataset, folder: Path) -> Classifier:
         DataError: The backbone is refused (`load_backbone`).
     """
     backbone = load_backbone(str(folder))
-    spec = new_spec(config, data, folder, backbone, _views(config, data.class_names))
+    spec = new_spec(config, data, folder, backbone, views_of(config, data.class_names))
     n_features = 2 * backbone.config.hidden_size
     if config.mode == "full":
         bake_positions(backbone, spec.image_size if spec.views is None else spec.views.size)
@@ -35,14 +34,3 @@ def build(config: ClassifierConfig, data: Dataset, folder: Path) -> Classifier:
     )
 
     return Classifier(backbone, new_head(n_features, spec), spec)
-
-
-def _views(config: ClassifierConfig, class_names: Sequence[str]) -> ViewSpec | None:
-    """Return how images are cut into views, and how the views' margins are aggregated."""
-    return ViewSpec.of(
-        config,
-        aggregation=config.aggregation,
-        top_k=config.aggregation_top_k,
-        sharpness=config.aggregation_sharpness,
-        positive_class=config.outcomes(class_names).positive_class,
-    )
