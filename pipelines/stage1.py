@@ -114,7 +114,7 @@ class Stage1:
             compare_config=config["compare_adaptations"],
             predict_config=config["predict_logits"],
             gate_config=config["train_gate"],
-            **({"audit_config": config["audit_labels"]} if variant.audit_labels else {}),
+            **({"audit_config": config["audit_labels"]} if self.variant.audit_labels else {}),
         )
 
         delivered = self._deliver(
