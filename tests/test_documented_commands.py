@@ -57,6 +57,7 @@ TOO_LONG = (
     "tests.studies.label_audit ",
     "tests.studies.monitors ",
     "tests.studies.scaling ",
+    "tests.studies.tuning ",
 )
 
 
