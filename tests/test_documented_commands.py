@@ -50,6 +50,7 @@ TOO_LONG = (
     "tests.simulations.multiclass ",
     "tests.simulations.racing ",
     "tests.simulations.runs ",
+    "tests.simulations.slices ",
     "tests.simulations.splitting ",
     "tests.studies.bytes_per_step ",
     "tests.studies.gtsdb ",
