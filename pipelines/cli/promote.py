@@ -137,8 +137,8 @@ def _forced(found: "BundleRegistry", folder: Path, artifacts: Path, because: str
     provenance, lineage = Provenance(run="promote", git_commit=commit()), ""
     try:
         challenger = _challenger(folder, artifacts)
-    except (ArtifactError, ConfigError) as error:
-        reason = f"by hand, without a comparison; its lineage is not known ({error})"
+    except (ArtifactError, ConfigError):
+        reason = "by hand, without a comparison; its lineage is not known"
     else:
         reason, lineage = "by hand, without a comparison", challenger.lineage.name
         provenance = replace(

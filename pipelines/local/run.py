@@ -115,6 +115,7 @@ def _damaged(artifacts: Iterable[Path]) -> dict[Path, str]:
 def _run_once(values: Mapping[str, Any], output: Path, variant: Variant) -> dict[str, Path]:
     """Run the pipeline in a folder of its own; return its artifacts that have a manifest."""
     folder = _new_run_folder(output, PIPELINES[variant.pipeline])
+    os.environ[Variable.RUN] = folder.name  # until `_environment` ends
     with scratch("run") as temporary, owning(folder) as owned, readable_log() as printed:
         local.init(
             local.SubprocessRunner(use_venv=False),
