@@ -273,7 +273,7 @@ def test_a_signal_ends_a_verb_with_one_line(
         os.kill(os.getpid(), number)
         time.sleep(5)
 
-    monkeypatch.setattr("pipelines.cli.local._values", interrupted)
+    monkeypatch.setattr("pipelines.cli.local.run_values", interrupted)
     with pytest.raises(SystemExit) as ended:
         main(["run", "--output", str(tmp_path / "runs")])
     assert ended.value.code == 128 + number
@@ -286,7 +286,7 @@ def test_a_full_disk_ends_a_verb_with_one_line(
     def write(*_: object) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "runs/demo/data/labels.csv")
 
-    monkeypatch.setattr("pipelines.cli.local._values", write)
+    monkeypatch.setattr("pipelines.cli.local.run_values", write)
     with pytest.raises(SystemExit) as ended:
         main(["run", "--output", str(tmp_path / "runs")])
     assert ended.value.code == 1
