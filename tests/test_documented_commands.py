@@ -48,6 +48,7 @@ TOO_LONG = (
     "tests.simulations.grouped ",
     "tests.simulations.intervals ",
     "tests.simulations.multiclass ",
+    "tests.simulations.promotion ",
     "tests.simulations.racing ",
     "tests.simulations.runs ",
     "tests.simulations.slices ",

@@ -44,7 +44,23 @@ class PairedDifference:
 
     def p_value(self, margin: float = 0.0) -> float:
         """Return the p-value of "the true difference is at most `margin`"."""
-        return sign_flip_tail(self.influence + (self.value - margin) * self.fraction)
+        gain = self._without_skewness(self.value - margin)
+        return sign_flip_tail(self.influence + gain * self.fraction)
+
+    def _without_skewness(self, gain: float) -> float:
+        """Return a gain that is reduced where few groups lose much and many win little.
+
+        A sample that happens to have few of the former shows a larger gain and a smaller variance
+        at once, so that a test which takes both sides for alike is too often wrong. Hall's
+        transformation of Student's t (JRSS B 1992) removes the skewness; it is monotone. Where the
+        skewness has the other sign the test is conservative, and stays exact where it is exact.
+        """
+        error = float(np.sqrt((self.influence**2).sum()))
+        skewness = float((self.influence**3).sum()) / error**3 if error > 0 else 0.0
+        if skewness >= 0:
+            return gain
+        t = gain / error
+        return error * (t + skewness * t**2 / 3 + skewness**2 * t**3 / 27 + skewness / 6)
 
     def lower_bound(self, level: float) -> float:
         """Return the margin above which the difference lies with confidence 1 - `level`.

@@ -119,4 +119,4 @@ def test_many_groups_are_tested_in_blocks() -> None:
     sigma = np.sqrt((0.9 * 0.1 + 0.88 * 0.12) / count)
     assert found.standard_error == pytest.approx(sigma, rel=0.1)
     expected = norm.sf(found.value / found.standard_error)
-    assert found.p_value() == pytest.approx(expected, rel=0.1)
+    assert found.p_value() == pytest.approx(expected, rel=0.25)
