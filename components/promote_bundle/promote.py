@@ -23,7 +23,7 @@ from components.promote_bundle.spending import level, remaining
 from components.promote_bundle.unseen import unseen
 from components.shared.contracts.artifacts import code_version
 from components.shared.contracts.config import canonical_json
-from components.shared.contracts.errors import ConfigError, TransientError
+from components.shared.contracts.errors import ConfigError, PermanentError, TransientError
 from components.shared.contracts.listing import say
 from components.shared.contracts.outcomes import Outcomes
 from components.shared.data.attributes import resolved_names
@@ -41,6 +41,8 @@ from components.shared.storage.registry import (
 )
 from components.shared.storage.registry.announcement import Announcement
 
+# How the reason of a refusal begins that no other bundle of the same run form would change.
+_NOT_COMPARED = "not compared: "
 # Options on which the answer does not depend.
 _NO_PART_OF_IT = ("champion", "on_promotion", "model_registry_url")
 _N_TRIES = 20  # promotions of others during this one
@@ -104,6 +106,9 @@ def promote(
     Raises:
         ConfigError: promotion=not_worse without a champion, or an objective that the bundle's
             policy does not have.
+        PermanentError: the champion cannot be compared: it is of a lineage of which nothing is
+            known, decides something else, takes larger images, or has seen too many groups. The
+            refusal is recorded.
         ArtifactError: the champion's bundle or the registry's documents are damaged.
         StoreUnsuitableError: the store has no conditional writes.
         TransientError: others promote all the time.
@@ -119,6 +124,8 @@ def promote(
             decision = _decide(config, challenger, registry, champion, objective, author)
         except StoreConflictError:
             continue
+        if not decision.promoted and decision.reason.startswith(_NOT_COMPARED):
+            raise PermanentError(f"{decision.reason}; recorded as decision {decision.number}")
         if decision.promoted:
             for warning in announcement.send(decision, registry, challenger.name):
                 say(f"warning: not announced: {warning}")
@@ -239,7 +246,7 @@ def _judge(
         or too_few_groups(len(set(images.groups)))
     )
     if problem:
-        return _Judged(False, f"not compared: {problem}", evidence)
+        return _Judged(False, f"{_NOT_COMPARED}{problem}", evidence)
 
     claimed = registry.claim(
         lineage=challenger.lineage.name,

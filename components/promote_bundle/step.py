@@ -56,6 +56,8 @@ def run(
     Raises:
         ConfigError: no registry is set, the splits are of no lineage, or promotion=not_worse
             without a champion.
+        PermanentError: the champion is of a foreign lineage of which nothing is known, or cannot be
+            compared for another reason; the refusal is recorded.
         ArtifactError: artifacts are damaged or of different runs.
         StoreUnsuitableError: the registry's store has no conditional writes.
     """

@@ -13,7 +13,7 @@ from components.promote_bundle.config import PromoteConfig
 from components.promote_bundle.promote import Author, Outcome, promote
 from components.promote_bundle.served import served_predictions
 from components.promote_bundle.spending import level
-from components.shared.contracts.errors import ConfigError, TransientError
+from components.shared.contracts.errors import ConfigError, PermanentError, TransientError
 from components.shared.contracts.tables import parse_table
 from components.shared.storage.registry import BundleRegistry, Draft, Provenance, SplitLineage
 from tests.promotion import FRACTIONS, Run
@@ -147,12 +147,14 @@ def test_a_champion_of_which_nothing_is_known_is_not_compared(
     registry: BundleRegistry, best: Run, weak: Run, lineage: str | None
 ) -> None:
     _crown(registry, weak, lineage)
-    outcome = _decide(registry, best.challenger())
-    assert not outcome.promoted
-    assert outcome.n_comparisons == 0
-    reason = outcome.decision.reason  # type: ignore[union-attr]
-    assert reason.startswith("not compared: ")
-    assert ("'elsewhere'" in reason) is (lineage is not None)
+    expected = "^not compared: .*; recorded as decision 2$"
+    with pytest.raises(PermanentError, match=expected) as caught:
+        _decide(registry, best.challenger())
+    assert caught.value.exit_code == 42
+    assert ("'elsewhere'" in str(caught.value)) is (lineage is not None)
+    assert registry.comparisons("roads") == []
+    assert registry.decision(2).promoted is False
+    assert registry.champion().digest == weak.digest  # type: ignore[union-attr]
 
 
 def test_a_foreign_champion_is_compared_on_the_groups_that_neither_has_seen(
@@ -180,10 +182,10 @@ def test_too_few_unseen_groups_are_no_comparison(
         "elsewhere",
         _table(challenger, lambda i, _: "VAL_CALIB" if i < 100 else "VAL_TEST"),
     )
-    outcome = _decide(registry, challenger)
-    assert outcome.n_comparisons == 0
-    expected = "not compared: 10 groups of VAL_TEST can be compared, a test needs 16"
-    assert outcome.decision.reason == expected  # type: ignore[union-attr]
+    expected = "10 groups of VAL_TEST can be compared, a test needs 16"
+    with pytest.raises(PermanentError, match=expected):
+        _decide(registry, challenger)
+    assert registry.comparisons("roads") == []
 
 
 def test_another_promotion_meanwhile_is_another_champion(
