@@ -81,6 +81,11 @@ class ValTestImages(dsl.Artifact):
     schema_title = Kind.VAL_TEST_IMAGES.schema_title
 
 
+class ValCalibReference(dsl.Artifact):
+    __doc__ = Kind.VAL_CALIB_REFERENCE.content
+    schema_title = Kind.VAL_CALIB_REFERENCE.schema_title
+
+
 class Comparison(dsl.Artifact):
     __doc__ = Kind.COMPARISON.content
     schema_title = Kind.COMPARISON.schema_title
@@ -114,3 +119,8 @@ class Bundle(dsl.Artifact):
 class Promotion(dsl.Artifact):
     __doc__ = Kind.PROMOTION.content
     schema_title = Kind.PROMOTION.schema_title
+
+
+class Drift(dsl.Artifact):
+    __doc__ = Kind.DRIFT.content
+    schema_title = Kind.DRIFT.schema_title

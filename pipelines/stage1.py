@@ -20,6 +20,7 @@ from components.artifact_types import (
     ImageDataset,
     Splits,
     ValCalibLogits,
+    ValCalibReference,
     ValTestImages,
     ValTestLogits,
 )
@@ -67,6 +68,7 @@ class Trained(NamedTuple):
     val_calib_logits: ValCalibLogits
     val_test_logits: ValTestLogits
     val_test_images: ValTestImages
+    drift_reference: ValCalibReference
     gate_checkpoint: Checkpoint
     gate_calib_logits: ValCalibLogits
     gate_test_logits: ValTestLogits
@@ -292,6 +294,7 @@ def _train(profile: Profile, variant: Variant) -> Any:
             logits.outputs["val_calib_logits"],
             logits.outputs["val_test_logits"],
             logits.outputs["val_test_images"],
+            logits.outputs["drift_reference"],
             gate.outputs["gate_checkpoint"],
             gate.outputs["val_calib_logits"],
             gate.outputs["val_test_logits"],
@@ -337,6 +340,7 @@ def _evaluate_and_deliver(profile: Profile) -> Any:
         val_calib_logits: dsl.Input[ValCalibLogits],
         val_test_logits: dsl.Input[ValTestLogits],
         val_test_images: dsl.Input[ValTestImages],
+        drift_reference: dsl.Input[ValCalibReference],
         gate_checkpoint: dsl.Input[Checkpoint],
         gate_calib_logits: dsl.Input[ValCalibLogits],
         gate_test_logits: dsl.Input[ValTestLogits],
@@ -377,6 +381,7 @@ def _evaluate_and_deliver(profile: Profile) -> Any:
             gate_checkpoint=gate_checkpoint,
             evaluation=evaluation.outputs["evaluation"],
             val_test_images=val_test_images,
+            drift_reference=drift_reference,
             **policies,
             config=export_config,
         )

@@ -13,7 +13,8 @@ from components.shared.contracts.outcomes import Outcomes
 from components.shared.data.decode import resize
 from components.shared.models.classifier import Classifier, normalise
 from components.shared.serving.bundle import MODEL, Bundle, stock_order
-from components.shared.serving.predictor import Predictor, load_stock, reference_image
+from components.shared.serving.predictor import Predictor, load_stock
+from components.shared.vision.reference_image import reference_image
 
 # Largest difference of a logit, relative where the logit exceeds 1: 100 times what rounding to
 # float32 explains.

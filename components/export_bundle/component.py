@@ -2,7 +2,14 @@
 
 from kfp import dsl
 
-from components.artifact_types import Bundle, Checkpoint, Evaluation, Policy, ValTestImages
+from components.artifact_types import (
+    Bundle,
+    Checkpoint,
+    Evaluation,
+    Policy,
+    ValCalibReference,
+    ValTestImages,
+)
 from components.base_images import TRAINER
 from components.kfp_component import component
 
@@ -16,6 +23,7 @@ def export_bundle(
     scrc_policy: dsl.Input[Policy],
     evaluation: dsl.Input[Evaluation],
     val_test_images: dsl.Input[ValTestImages],
+    drift_reference: dsl.Input[ValCalibReference],
     bundle: dsl.Output[Bundle],
     config: dict,
 ) -> None:
@@ -33,5 +41,6 @@ def export_bundle(
         scrc_policy=scrc_policy,
         evaluation=evaluation,
         val_test_images=val_test_images,
+        drift_reference=drift_reference,
         bundle=bundle,
     )

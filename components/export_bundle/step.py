@@ -20,6 +20,11 @@ from components.shared.contracts.artifacts import (
 from components.shared.contracts.errors import ArtifactError
 from components.shared.contracts.listing import say, shown
 from components.shared.contracts.step import InputDir, OutputDir, main
+from components.shared.data.drift_reference import (
+    open_reference,
+    read_reference,
+    write_reference,
+)
 from components.shared.data.val_test_images import ValTestImages
 from components.shared.policies.early_exit import read_early_exit, write_early_exit
 from components.shared.policies.evaluation_report import read_report
@@ -37,6 +42,7 @@ from components.shared.serving.bundle import (
     MODEL,
     POLICY,
     PREPROCESSING,
+    REFERENCE,
     Bundle,
     spec_of,
 )
@@ -57,6 +63,7 @@ class _Inputs:
     distilled_policy: Policy | None
     report: dict[str, Any]
     images: ValTestImages
+    drift_reference: Path | None
     manifests: dict[str, Manifest]
 
 
@@ -85,6 +92,7 @@ def run(
     gate_checkpoint: InputDir | None = None,
     gate_policy: InputDir | None = None,
     scrc_policy: InputDir | None = None,
+    drift_reference: InputDir | None = None,
 ) -> None:
     """Write the bundle of the policy named by `config.policy`, and compare it with the checkpoint.
 
@@ -104,6 +112,7 @@ def run(
         softmax_policy=softmax_policy,
         evaluation=evaluation,
         val_test_images=val_test_images,
+        drift_reference=drift_reference,
     )
 
     _check_inputs(inputs)
@@ -114,6 +123,8 @@ def run(
         shutil.copyfile(inputs.policy_path / POLICY, out / POLICY)
         write_early_exit(out, read_early_exit(inputs.policy_path))
         named = config.named(inputs.policy.outcomes)
+        if inputs.drift_reference is not None:
+            write_reference(out / REFERENCE, read_reference(inputs.drift_reference))
         model = _write_model(inputs, out)
         distilled = _write_distilled_model(inputs, out)
 
@@ -150,6 +161,7 @@ def _read_inputs(
     softmax_policy: Path,
     evaluation: Path,
     val_test_images: Path,
+    drift_reference: Path | None,
 ) -> _Inputs:
     if policy_path is None:
         raise ArtifactError(
@@ -174,6 +186,8 @@ def _read_inputs(
         "val_test_images": images.manifest,
         "dataset": images.dataset,
     }
+    if drift_reference is not None:
+        _, manifests["drift_reference"] = open_reference(drift_reference)
 
     return _Inputs(
         checkpoint=checkpoint,
@@ -182,6 +196,7 @@ def _read_inputs(
         distilled_policy=read_distilled_policy(softmax_policy),
         report=read_report(evaluation),
         images=images,
+        drift_reference=drift_reference,
         manifests=manifests,
     )
 
@@ -209,6 +224,23 @@ def _check_inputs(inputs: _Inputs) -> None:
     if others:
         raise ArtifactError(
             f"{' and '.join(others)} were made from another dataset; the model card would be wrong"
+        )
+
+    _check_reference(inputs.manifests)
+
+
+def _check_reference(manifests: dict[str, Manifest]) -> None:
+    """Refuse a drift reference that another model has computed.
+
+    The checkpoint of a gate names the checkpoint below it, which computed the reference.
+    """
+    if "drift_reference" not in manifests:
+        return
+    checkpoint = manifests["checkpoint"]
+    found = manifests["drift_reference"].inputs.get("checkpoint")
+    if found not in (checkpoint.content_digest, checkpoint.inputs.get("checkpoint")):
+        raise ArtifactError(
+            "drift_reference was computed by another checkpoint; use the artifacts of one run"
         )
 
 

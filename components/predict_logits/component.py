@@ -7,6 +7,7 @@ from components.artifact_types import (
     ImageDataset,
     Splits,
     ValCalibLogits,
+    ValCalibReference,
     ValTestImages,
     ValTestLogits,
 )
@@ -22,6 +23,7 @@ def predict_logits(
     val_calib_logits: dsl.Output[ValCalibLogits],
     val_test_logits: dsl.Output[ValTestLogits],
     val_test_images: dsl.Output[ValTestImages],
+    drift_reference: dsl.Output[ValCalibReference],
     config: dict,
 ) -> None:
     """Write the selected model's logits on VAL_CALIB and VAL_TEST, which no earlier phase reads."""
@@ -37,4 +39,5 @@ def predict_logits(
         val_calib_logits=val_calib_logits,
         val_test_logits=val_test_logits,
         val_test_images=val_test_images,
+        drift_reference=drift_reference,
     )

@@ -25,4 +25,8 @@ class PredictLogitsConfig(ComputeConfig, TorchrunConfig, SeedConfig):
     robustness: bool = option(
         True, "Also predict VAL_TEST under image corruptions of severity 0 to 3."
     )
-    seed: int = adjusted(SeedConfig, "seed", help="Seed of the image corruptions.")
+    seed: int = adjusted(
+        SeedConfig,
+        "seed",
+        help="Seed of the image corruptions, and of the choice of the drift reference's images.",
+    )

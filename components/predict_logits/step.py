@@ -1,11 +1,14 @@
 """The selected model's logits on VAL_CALIB and VAL_TEST, which no earlier phase reads."""
 
+import shutil
+
 import numpy as np
 
 from components.predict_logits.config import PredictLogitsConfig
 from components.shared.contracts.artifact_kinds import Kind
 from components.shared.contracts.artifacts import verify_dir, working, writing
 from components.shared.contracts.step import InputDir, OutputDir, main
+from components.shared.data import drift_reference as reference
 from components.shared.data.arrays import load_array
 from components.shared.data.dataset import Dataset
 from components.shared.data.splits import read_splits, refuse_foreign
@@ -26,6 +29,7 @@ def run(
     val_calib_logits: OutputDir,
     val_test_logits: OutputDir,
     val_test_images: OutputDir,
+    drift_reference: OutputDir | None = None,
 ) -> None:
     """Predict through torchrun; write both logits artifacts, and the images that later steps show.
 
@@ -39,6 +43,7 @@ def run(
         val_calib_logits: Its logits on VAL_CALIB.
         val_test_logits: Its logits on VAL_TEST.
         val_test_images: What evaluation and export need of VAL_TEST's pixels.
+        drift_reference: What new images will be compared with.
 
     Raises:
         ArtifactError: Checkpoint or splits were made from another dataset.
@@ -77,6 +82,17 @@ def run(
             split=SPLIT,
         ) as out:
             write_val_test_images(out, data.resized(spec.image_size), ids, logits)
+
+        if drift_reference is not None:
+            with writing(
+                drift_reference,
+                kind=Kind.VAL_CALIB_REFERENCE,
+                step=STEP,
+                config=config,
+                inputs=inputs,
+                split=reference.SPLIT,
+            ) as out:
+                shutil.copytree(work / "drift_reference", out, dirs_exist_ok=True)
 
 
 if __name__ == "__main__":

@@ -145,6 +145,7 @@ def predict(run: TinyRun, out: Path, n_processes: int = 1) -> None:
         val_calib_logits=out / "val_calib_logits",
         val_test_logits=out / "val_test_logits",
         val_test_images=out / "val_test_images",
+        drift_reference=out / "drift_reference",
     )
 
 
@@ -156,6 +157,7 @@ def export(run: TinyRun, out: Path) -> None:
         softmax_policy=run.policy,
         evaluation=run.evaluation,
         val_test_images=run.val_test_images,
+        drift_reference=run.drift_reference,
         bundle=out,
     )
 

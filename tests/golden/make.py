@@ -71,6 +71,7 @@ KINDS = {
     "val_calib_logits": "ValCalibLogits",
     "val_test_logits": "ValTestLogits",
     "val_test_images": "ValTestImages",
+    "drift_reference": "ValCalibReference",
     "gate_calib_logits": "ValCalibLogits",
     "gate_test_logits": "ValTestLogits",
     "calibration": "Calibration",
@@ -83,7 +84,10 @@ KINDS = {
 }
 POLICIES = ("softmax_policy", "gate_policy", "scrc_policy")
 EVALUATED = ("val_test_logits", "gate_test_logits", *POLICIES, "val_test_images")
-BUNDLED = ("checkpoint", "gate_checkpoint", *POLICIES, "evaluation", "val_test_images")
+BUNDLED = (
+    *("checkpoint", "gate_checkpoint", *POLICIES, "evaluation"),
+    *("val_test_images", "drift_reference"),
+)
 
 
 def main() -> None:
@@ -138,7 +142,9 @@ def _run(root: Path) -> None:
         comparison=root / "comparison",
         table=root / "table.md",
     )
-    logits = _paths(root, "val_calib_logits", "val_test_logits", "val_test_images")
+    logits = _paths(
+        root, "val_calib_logits", "val_test_logits", "val_test_images", "drift_reference"
+    )
     predict_logits(
         PredictLogitsConfig(n_processes=1), **data, **_paths(root, "checkpoint"), **logits
     )

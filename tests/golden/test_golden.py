@@ -7,6 +7,7 @@ import torch
 from components.ingest_dataset.chunks import Chunk, chunk_name
 from components.shared.contracts.artifacts import SCHEMA_VERSION, verify_dir
 from components.shared.data.dataset import Dataset
+from components.shared.data.drift_reference import open_reference
 from components.shared.data.features import open_features
 from components.shared.data.splits import read_splits
 from components.shared.data.train_images import TrainImages
@@ -33,6 +34,7 @@ _SPLITS = _LOGITS | {
     "train_features": "TRAIN",
     "val_select_features": "VAL_SELECT",
     "val_test_images": "VAL_TEST",
+    "drift_reference": "VAL_CALIB",
 }
 
 
@@ -73,6 +75,8 @@ def test_readers_give_what_was_written() -> None:
     assert shown.dataset == data.manifest
     assert shown.probes.shape == (16, 16, 16, 3)
     assert all(shown.thumbnail(sample_id).startswith(b"\xff\xd8") for sample_id in shown.labels)
+    reference, _ = open_reference(FOLDER / "drift_reference")
+    assert (reference.features.shape[1], reference.class_names) == (64, data.class_names)
     for name, split in _LOGITS.items():
         logits, _ = read_logits(FOLDER / name, split)
         assert list(logits.sample_ids) == read_splits(FOLDER / "splits").ids(split)

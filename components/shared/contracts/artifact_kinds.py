@@ -140,6 +140,13 @@ class Kind(StrEnum):
         "evaluate",
         "export_bundle",
     )
+    VAL_CALIB_REFERENCE = (
+        "ValCalibReference",
+        "VAL_CALIB",
+        "Features and logits of one image of each group of VAL_CALIB, and features of images of"
+        " TRAIN: what new images are compared with.",
+        "export_bundle",
+    )
     COMPARISON = (
         "Comparison",
         None,
@@ -183,6 +190,13 @@ class Kind(StrEnum):
         "Promotion",
         None,
         "The decision on a bundle: numbers, intervals, guards, and its record in the registry.",
+        "a person",
+    )
+    DRIFT = (
+        "Drift",
+        None,
+        "Comparison of new images with a bundle's drift reference: the decision, what explains it,"
+        " and the images that drove it.",
         "a person",
     )
     TRAINING_STATE = (

@@ -7,6 +7,7 @@ policy.json         the one policy, with its task, its calibrator and its thresh
 gate/               the gate's weights, where the policy is a gate
 preprocessing.json  how an image becomes the model's input
 student/            a transformers image classifier of the full image alone, where one was distilled
+reference/          features and logits of held-out images, with which new images are compared
 early_exit.json     when the full image is enough, where the model uses several views
 bundle.json         name, version, SHA-256 of every other file, lineage, library versions
 README.md, model_card.json
@@ -25,12 +26,13 @@ from components.shared.contracts.documents import as_type, read_json
 from components.shared.contracts.errors import ArtifactError
 from components.shared.contracts.listing import first_of, printable, shown
 from components.shared.contracts.outcomes import Outcomes
+from components.shared.data.drift_reference import DriftReference, read_reference
 from components.shared.policies.early_exit import EarlyExit, read_early_exit
 from components.shared.policies.policy import Policy, parse_policy
 from components.shared.vision.classifier_spec import ClassifierSpec
 
 MODEL, POLICY, PREPROCESSING, DOCUMENT = "model", "policy.json", "preprocessing.json", "bundle.json"
-GATE, DISTILLED_MODEL = "gate", "student"
+GATE, DISTILLED_MODEL, REFERENCE = "gate", "student", "reference"
 _SPEC = ("image_size", "image_mean", "image_std", "backbone_type", "views")
 
 
@@ -58,6 +60,27 @@ class Bundle:
     versions: dict[str, str] = field(default_factory=dict)
     reference_logits: list[float] | None = None
     name: str = ""
+
+    def drift_reference(self) -> DriftReference:
+        """Read the drift reference.
+
+        Raises:
+            ArtifactError: the bundle has none, or one of other classes or with damaged files.
+        """
+        folder = self.path / REFERENCE
+        if not folder.is_dir():
+            raise ArtifactError(
+                f"{self.name or self.path}: has no {REFERENCE}/ with which new images could be"
+                " compared, as bundles of earlier releases; export the bundle again"
+            )
+
+        found = read_reference(folder)
+        if found.class_names != self.policy.class_names:
+            raise ArtifactError(
+                f"{self.place(REFERENCE)}: has the classes {shown(list(found.class_names))}, the"
+                f" policy {shown(list(self.policy.class_names))}; it belongs to another bundle"
+            )
+        return found
 
     def place(self, entry: str) -> str:
         """Return what messages call a file or folder of the bundle."""

@@ -29,6 +29,7 @@ from components.shared.serving.bundle import DOCUMENT, GATE, MODEL, Bundle, stoc
 from components.shared.stats.metrics import Bools, Floats
 from components.shared.training.launch.device import device_type
 from components.shared.vision.arithmetic import single_precision
+from components.shared.vision.reference_image import reference_image
 
 _N_SHOWN = 5  # classes whose probabilities an answer has
 # Largest difference of a logit, relative where it exceeds 1: a hundred times what another order of
@@ -150,6 +151,19 @@ class Predictor:
         with torch.inference_mode():
             return self._outputs(self.features(pixels))
 
+    def embed(
+        self, pixels: npt.NDArray[np.uint8]
+    ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float64]]:
+        """Return what the head makes of all views of (B, S, S, 3) uint8; one batch.
+
+        Returns:
+            Features (B, 2h), of several views pooled, and logits (B, C) as `logits` returns them.
+        """
+        with torch.inference_mode():
+            features = self.features(pixels)
+            pooled = self._classifier.head.pooled(features).float().cpu().numpy()
+            return pooled, self._outputs(features)[0]
+
     def answers(self, pixels: npt.NDArray[np.uint8], *, all_views: bool = False) -> list[Answer]:
         """Return one answer per image of (B, S, S, 3) uint8.
 
@@ -235,13 +249,6 @@ def _answer(
         probabilities={names[k]: float(probabilities[k]) for k in top},
         views=views,
     )
-
-
-def reference_image(size: int) -> npt.NDArray[np.uint8]:
-    """Return the image (1, S, S, 3) uint8 whose logits bundle.json records: colour gradients."""
-    steps = np.arange(size, dtype=np.int64) * 255 // max(size - 1, 1)
-    down, right = np.meshgrid(steps, steps, indexing="ij")
-    return np.stack([down, right, (down + right) // 2], axis=-1)[None].astype(np.uint8)
 
 
 def load_stock(directory: Path, where: str, n_classes: int) -> PreTrainedModel:

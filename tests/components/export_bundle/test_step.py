@@ -16,8 +16,10 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoImageProcessor
 
 from components.export_bundle.config import ExportConfig
+from components.export_bundle.step import run
 from components.shared.calibration.calibrator import Calibrator
 from components.shared.calibration.linear import Temperature, VectorScaling
+from components.shared.contracts.artifact_kinds import Kind
 from components.shared.contracts.artifacts import sha256_file, verify_dir, write_json, writing
 from components.shared.contracts.config import Config
 from components.shared.contracts.errors import (
@@ -27,6 +29,7 @@ from components.shared.contracts.errors import (
     PermanentError,
 )
 from components.shared.contracts.outcomes import Outcomes
+from components.shared.data.drift_reference import write_reference
 from components.shared.models.classifier import normalise
 from components.shared.policies.policy import softmax_policy
 from components.shared.serving.bundle import open_bundle
@@ -42,6 +45,7 @@ from tests.bundles import (
     write_images,
     write_test_images,
 )
+from tests.components.shared.data.test_drift_reference import reference
 
 # Far from 0.5 on both sides, both stock families, and the classes in the other order.
 STOCK_CASES = {
@@ -366,3 +370,50 @@ def test_a_model_that_is_not_finite_is_never_exported(editable: Inputs, tmp_path
     with pytest.raises(PermanentError, match="not finite"):
         editable.export(tmp_path / "bundle")
     assert not (tmp_path / "bundle").exists()
+
+
+def _reference(root: Path, checkpoint: str) -> Path:
+    path = root / "drift_reference"
+    with writing(
+        path,
+        kind=Kind.VAL_CALIB_REFERENCE,
+        step="predict_logits",
+        config=Config(),
+        inputs={"checkpoint": checkpoint},
+        split="VAL_CALIB",
+    ) as out:
+        write_reference(out, reference())
+    return path
+
+
+def _export_with_reference(inputs: Inputs, checkpoint: str, bundle: Path) -> Path:
+    paths = {name: inputs.root / name for name in ("checkpoint", "evaluation", "val_test_images")}
+    run(
+        ExportConfig(),
+        **paths,
+        softmax_policy=inputs.root / "policy",
+        drift_reference=_reference(bundle.parent, checkpoint),
+        bundle=bundle,
+    )
+    return bundle
+
+
+def test_a_bundle_carries_the_drift_reference(inputs: Inputs, tmp_path: Path) -> None:
+    checkpoint = verify_dir(inputs.root / "checkpoint", "Checkpoint").content_digest
+    opened = open_bundle(_export_with_reference(inputs, checkpoint, tmp_path / "bundle"))
+    found = opened.drift_reference()
+    np.testing.assert_array_equal(found.features, reference().features)
+    document = json.loads((opened.path / "bundle.json").read_text())
+    assert "reference/features.npy" in document["files"]
+    assert "drift_reference" in document["lineage"]
+
+
+def test_a_reference_of_another_checkpoint_is_refused(inputs: Inputs, tmp_path: Path) -> None:
+    with pytest.raises(ArtifactError, match="drift_reference was computed by another checkpoint"):
+        _export_with_reference(inputs, "0" * 64, tmp_path / "bundle")
+    assert not (tmp_path / "bundle").exists()
+
+
+def test_a_bundle_without_a_reference_says_what_it_lacks(bundle: Path) -> None:
+    with pytest.raises(ArtifactError, match=r"has no reference/ .*; export the bundle again"):
+        open_bundle(bundle).drift_reference()

@@ -11,14 +11,18 @@ from components.predict_logits.config import PredictLogitsConfig
 from components.predict_logits.step import run
 from components.shared.contracts.errors import ArtifactError
 from components.shared.data.dataset import Dataset
+from components.shared.data.drift_reference import open_reference
 from components.shared.data.splits import read_splits
 from components.shared.data.val_test_images import ValTestImages, encode_thumbnail
 from components.shared.policies.logits import read_logits
+from components.shared.serving.bundle import open_bundle
+from components.shared.serving.predictor import Predictor
+from components.shared.vision.reference_image import reference_image
 from components.split_dataset.config import SplitConfig
 from components.split_dataset.step import run as split_dataset
 from tests.components.conftest import TinyRun, predict, write_source
 
-OUTPUTS = ("val_calib_logits", "val_test_logits", "val_test_images")
+OUTPUTS = ("val_calib_logits", "val_test_logits", "val_test_images", "drift_reference")
 
 
 def test_two_processes_say_what_one_says(tiny: TinyRun, tmp_path: Path) -> None:
@@ -30,6 +34,38 @@ def test_two_processes_say_what_one_says(tiny: TinyRun, tmp_path: Path) -> None:
         assert np.allclose(one.logits, two.logits, atol=1e-5)
         assert set(manifest.inputs) == {"dataset", "splits", "checkpoint"}
     assert {entry.name for entry in tmp_path.iterdir()} == set(OUTPUTS)
+
+
+def test_the_reference_has_one_image_of_each_group_and_two_processes_compute_the_same(
+    tiny: TinyRun, tmp_path: Path
+) -> None:
+    """A bundle's predictor computes the same features from the stored pixels."""
+    data, splits = Dataset.open(tiny.dataset), read_splits(tiny.splits)
+    found, manifest = open_reference(tiny.drift_reference)
+    assert set(manifest.inputs) == {"dataset", "splits", "checkpoint"}
+    counts = {"VAL_CALIB": len(found.features), "TRAIN": len(found.support)}
+    for split, count in counts.items():
+        samples = [data.samples[data.index[i]] for i in splits.ids(split)]
+        assert count == len({sample.group for sample in samples})
+    assert found.n_groups == len(found.features)
+
+    predictor = Predictor(open_bundle(tiny.bundle))
+    ids = splits.ids("VAL_CALIB")
+    features, logits = predictor.embed(data.images(np.array([data.index[i] for i in ids])))
+    rows = [int(np.abs(logits - row).sum(axis=1).argmin()) for row in found.logits]
+    np.testing.assert_allclose(logits[rows], found.logits, atol=1e-4)
+    np.testing.assert_allclose(features[rows], found.features, rtol=2e-3, atol=1e-3)
+    labels = [data.samples[data.index[ids[row]]].label for row in rows]
+    assert labels == found.labels.tolist()
+    groups = {data.samples[data.index[ids[row]]].group for row in rows}
+    assert len(groups) == len(rows)
+    probe = predictor.embed(reference_image(data.image_size))[0][0]
+    np.testing.assert_allclose(probe, found.probe, rtol=2e-3, atol=1e-3)
+
+    predict(tiny, tmp_path, n_processes=2)
+    again, _ = open_reference(tmp_path / "drift_reference")
+    np.testing.assert_allclose(found.logits, again.logits, atol=1e-5)
+    np.testing.assert_array_equal(found.labels, again.labels)
 
 
 def test_later_steps_get_the_pixels_of_val_test_that_they_show(tiny: TinyRun) -> None:

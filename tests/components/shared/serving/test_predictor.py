@@ -17,7 +17,8 @@ from safetensors.torch import load_file, save_file
 from components.shared.contracts.errors import ConfigError, PermanentError
 from components.shared.serving import bundle as bundle_module
 from components.shared.serving.bundle import Bundle, open_bundle
-from components.shared.serving.predictor import Predictor, reference_image
+from components.shared.serving.predictor import Predictor
+from components.shared.vision.reference_image import reference_image
 from tests.bundles import Inputs, edit_json, edit_weights, make_inputs, noise, resigned
 from tests.standard_input import run_asked
 
