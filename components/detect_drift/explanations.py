@@ -137,16 +137,11 @@ def label_shift(
             f" {condition:.3g} of the confusion matrix, limit {_MOST_CONDITION:g})",
         )
 
+    # Rows drawn with replacement are counts of a multinomial distribution.
     rng = np.random.default_rng([seed, len(decided), 2])
-    draws = np.stack(
-        [
-            _estimated(
-                joint[rng.integers(0, len(joint), len(joint))].mean(axis=0),
-                decided[rng.integers(0, len(decided), len(decided))].mean(axis=0),
-            )
-            for _ in range(_N_BOOTSTRAP)
-        ]
-    )
+    joints = rng.multinomial(len(joint), confusion.ravel(), _N_BOOTSTRAP) / len(joint)
+    rates = rng.multinomial(len(decided), decided.mean(axis=0), _N_BOOTSTRAP) / len(decided)
+    draws = _estimated(joints.reshape(-1, count, count), rates)
     low, high = np.quantile(draws, [0.025, 0.975], axis=0)
     estimated = _estimated(confusion, decided.mean(axis=0))
 
@@ -209,12 +204,17 @@ def _truth(outcomes: Outcomes, labels: Integers) -> Integers:
 
 
 def _estimated(confusion: Floats, decided: Floats) -> Floats:
-    """Return (K,) shares of the outcomes, from joint shares (K, K) and those of decisions (K,)."""
-    shares = confusion.sum(axis=0)
-    ratios = np.linalg.pinv(confusion) @ decided
+    """Return (..., K) shares of the outcomes.
+
+    Args:
+        confusion: (..., K, K) joint shares of decision and truth.
+        decided: (..., K) shares of the decisions among the new images.
+    """
+    shares = confusion.sum(axis=-2)
+    ratios = (np.linalg.pinv(confusion) @ decided[..., None])[..., 0]
     estimated = np.maximum(ratios, 0) * shares
-    total = float(estimated.sum())
-    return np.asarray(estimated / total if total > 0 else shares)
+    total = estimated.sum(axis=-1, keepdims=True)
+    return np.where(total > 0, estimated / np.where(total > 0, total, 1), shares)
 
 
 def _without(found: LabelShift, reason: str) -> LabelShift:
