@@ -4,7 +4,8 @@ from collections.abc import Callable
 from typing import Any
 
 from pipelines.continuous import continuous
-from pipelines.names import CONTINUOUS, STAGE1, TUNE, TUNE_TRAINING
+from pipelines.drift import drift
+from pipelines.names import CONTINUOUS, DRIFT, STAGE1, TUNE, TUNE_TRAINING
 from pipelines.parameters import Variant
 from pipelines.resources import Profile
 from pipelines.stage1 import stage1
@@ -15,6 +16,7 @@ _GRAPHS: dict[str, Callable[[Profile, Variant], Any]] = {
     CONTINUOUS: continuous,
     TUNE: tune,
     TUNE_TRAINING: tune_training,
+    DRIFT: drift,
 }
 
 

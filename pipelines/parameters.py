@@ -12,6 +12,7 @@ from components.compare_adaptations.component import MAX_CANDIDATES
 from components.configure.config import PRETRAIN, ConfigureConfig, RunForm
 from components.configure.phases import PHASES
 from components.configure.resolve import number, phases_with, resolve
+from components.detect_drift.config import DriftForm
 from components.ingest_dataset.component import MAX_PARTS
 from components.ingest_dataset.config import IngestConfig
 from components.shared.contracts.adaptations import FROZEN, MODES
@@ -19,12 +20,15 @@ from components.shared.contracts.config import Config
 from components.shared.contracts.errors import ConfigError
 from components.shared.contracts.listing import shown
 from components.train_baseline.config import TrainBaselineConfig
-from pipelines.names import CONTINUOUS, PIPELINES, STAGE1, TUNE, TUNE_TRAINING
+from pipelines.names import CONTINUOUS, DRIFT, PIPELINES, STAGE1, TUNE, TUNE_TRAINING
 from pipelines.plain_yaml import parse_yaml, read_yaml
 
 # The parameters of a run of each pipeline. With RunForm the first step is `configure`; a pipeline
 # with another form has no recipes and no overrides, and its graph no variants.
-FORMS: dict[str, type[Config]] = dict.fromkeys((STAGE1, CONTINUOUS, TUNE, TUNE_TRAINING), RunForm)
+FORMS: dict[str, type[Config]] = {
+    **dict.fromkeys((STAGE1, CONTINUOUS, TUNE, TUNE_TRAINING), RunForm),
+    DRIFT: DriftForm,
+}
 
 
 @dataclass(frozen=True)

@@ -13,11 +13,22 @@ def detect_drift(
     report: dsl.Output[dsl.HTML],
     metrics: dsl.Output[dsl.Metrics],
     config: dict,
+    reference: str = "",
+    images: str = "",
 ) -> None:
-    """Compare new images with a bundle's drift reference, by one test with a false-alarm rate."""
+    """Compare new images with a bundle's drift reference, by one test with a false-alarm rate.
+
+    Args:
+        config: Options of the step.
+        reference: Bundle, where `config` does not name it.
+        images: Address of the new images, where `config` does not name it.
+    """
     from components.detect_drift.step import run
     from components.shared.contracts.step import execute
 
-    result = execute(run, config, drift=drift, report=report, metrics=metrics)
+    places = {
+        name: value for name, value in (("reference", reference), ("images", images)) if value
+    }
+    result = execute(run, {**config, **places}, drift=drift, report=report, metrics=metrics)
     for name, value in result.metrics.items():
         metrics.log_metric(name, value)

@@ -2,9 +2,13 @@
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
-from components.shared.contracts.config import adjusted, option
+from components.shared.contracts.config import Config, adjusted, option
+from components.shared.contracts.errors import ConfigError
 from components.shared.contracts.options import SeedConfig
+
+CHAMPION = "champion"  # as a reference: the registry's
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -12,7 +16,7 @@ class DetectDriftConfig(SeedConfig):
     """What is compared, and how often a comparison may alarm without drift."""
 
     reference: str = option(
-        "champion",
+        CHAMPION,
         "Bundle with the drift reference: a folder, s3://bucket/prefix of one, the first digits of"
         " its digest in the registry, or champion.",
     )
@@ -60,3 +64,29 @@ class DetectDriftConfig(SeedConfig):
                 f" false_alarm_rate={self.false_alarm_rate:g}"
             )
         return problems
+
+
+@dataclass(frozen=True, kw_only=True)
+class DriftForm(Config):
+    """Parameters of a run of the pipeline `drift`."""
+
+    reference: str = adjusted(DetectDriftConfig, "reference")
+    images: str = adjusted(DetectDriftConfig, "images")
+    options: dict[str, Any] = option(
+        {}, "Further options of detect_drift by name, such as {false_alarm_rate: 0.05}."
+    )
+
+    def check(self) -> list[str]:
+        """Refuse what the step would refuse, and a run without images."""
+        problems = [] if self.images else ["images is not set; give s3://bucket/prefix"]
+        try:
+            self.step()
+        except ConfigError as error:
+            problems += error.problems
+        return problems
+
+    def step(self) -> DetectDriftConfig:
+        """Return the configuration of the step."""
+        return DetectDriftConfig.from_mapping(
+            {**self.options, "reference": self.reference, "images": self.images}
+        )

@@ -214,7 +214,7 @@ def _estimated(confusion: Floats, decided: Floats) -> Floats:
     ratios = (np.linalg.pinv(confusion) @ decided[..., None])[..., 0]
     estimated = np.maximum(ratios, 0) * shares
     total = estimated.sum(axis=-1, keepdims=True)
-    return np.where(total > 0, estimated / np.where(total > 0, total, 1), shares)
+    return np.asarray(np.where(total > 0, estimated / np.where(total > 0, total, 1), shares))
 
 
 def _without(found: LabelShift, reason: str) -> LabelShift:

@@ -3,7 +3,7 @@
 import re
 from pathlib import Path
 
-from components.detect_drift.config import DetectDriftConfig
+from components.detect_drift.config import CHAMPION, DetectDriftConfig
 from components.shared.contracts.artifact_kinds import Kind
 from components.shared.contracts.errors import ConfigError, DataError
 from components.shared.contracts.listing import shown
@@ -12,7 +12,6 @@ from components.shared.storage import Store, split_uri
 from components.shared.storage.artifacts import download_artifact
 from components.shared.storage.registry import open_registry
 
-CHAMPION = "champion"
 _DIGEST = re.compile(r"[0-9a-f]{6,64}")
 
 

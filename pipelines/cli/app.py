@@ -12,7 +12,17 @@ from components.shared.contracts.disk import full_disk
 from components.shared.contracts.errors import StreetVisionError, TransientError
 from components.shared.contracts.interrupts import Interrupts, SignalReceivedError, interruptible
 from components.shared.contracts.redaction import redact_output
-from pipelines.cli import cluster, local, packages, promote, registry, runs, schedules, tuning
+from pipelines.cli import (
+    cluster,
+    drift,
+    local,
+    packages,
+    promote,
+    registry,
+    runs,
+    schedules,
+    tuning,
+)
 from pipelines.cli.help import MODULE, WIDTH, VerbGroup
 
 SCRIPT = "streetvision"  # [project.scripts] of pyproject.toml
@@ -90,7 +100,7 @@ def command(program: str) -> Any:
     )
 
     app.callback()(lambda: None)
-    for module in (local, tuning, packages, runs, schedules, promote, registry, cluster):
+    for module in (local, tuning, drift, packages, runs, schedules, promote, registry, cluster):
         app.add_typer(module.app)
 
     return get_command(app)
