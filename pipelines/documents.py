@@ -27,7 +27,7 @@ from components.shared.contracts.environment import Variable
 from pipelines.catalog import pipeline_of
 from pipelines.cli import app
 from pipelines.graph import mermaid
-from pipelines.parameters import Variant
+from pipelines.parameters import STANDALONE, Variant
 from pipelines.phase_pages import options_table, phase_pages
 from pipelines.resources import LOCAL
 from pipelines.sources import ROOT
@@ -86,7 +86,7 @@ def form() -> str:
 
 def parameters() -> str:
     """Return a table of options for each phase, in the pipeline's order."""
-    return "\n".join(f"## `{phase}`\n\n{options_table(phase)}\n" for phase in PHASES)
+    return "\n".join(f"## `{phase}`\n\n{options_table(phase)}\n" for phase in PHASES | STANDALONE)
 
 
 def artifacts() -> str:
@@ -152,7 +152,7 @@ def help_text(verb: list[str]) -> str:
 def _artifact_writers() -> dict[str, list[str]]:
     """Return artifact kind -> phases that write it."""
     written: dict[str, list[str]] = {}
-    for phase in PHASES:
+    for phase in PHASES | STANDALONE:
         component = getattr(importlib.import_module(f"components.{phase}.component"), phase)
         declared = component.component_spec.outputs or {}
         for title in {item.type.partition("@")[0] for item in declared.values()}:

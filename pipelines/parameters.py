@@ -12,7 +12,7 @@ from components.compare_adaptations.component import MAX_CANDIDATES
 from components.configure.config import PRETRAIN, ConfigureConfig, RunForm
 from components.configure.phases import PHASES
 from components.configure.resolve import number, phases_with, resolve
-from components.detect_drift.config import DriftForm
+from components.detect_drift.config import DetectDriftConfig, DriftForm
 from components.ingest_dataset.component import MAX_PARTS
 from components.ingest_dataset.config import IngestConfig
 from components.shared.contracts.adaptations import FROZEN, MODES
@@ -29,6 +29,8 @@ FORMS: dict[str, type[Config]] = {
     **dict.fromkeys((STAGE1, CONTINUOUS, TUNE, TUNE_TRAINING), RunForm),
     DRIFT: DriftForm,
 }
+# Phases with a pipeline of their own, whose options no `configure` resolves.
+STANDALONE: dict[str, type[Config]] = {"detect_drift": DetectDriftConfig}
 
 
 @dataclass(frozen=True)

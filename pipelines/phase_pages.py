@@ -20,6 +20,7 @@ from components.configure.phases import OPTIONAL, PHASES, not_settable
 from components.shared.contracts import errors
 from components.shared.contracts.artifact_kinds import Kind
 from components.shared.contracts.config import Config, accepted_values, shown_default
+from pipelines.parameters import STANDALONE
 from pipelines.sources import ROOT, kind_of, phase_sources
 
 _TYPE_NAMES = {int: "integer", float: "number", str: "text", bool: "true, false", Any: "any"}
@@ -35,7 +36,7 @@ def phase_pages() -> dict[Path, str]:
     """Return the path and the text of every phase's README.md."""
     return {
         ROOT / "components" / phase / "README.md": phase_page(phase)
-        for phase in ("configure", *PHASES)
+        for phase in ("configure", *PHASES, *STANDALONE)
     }
 
 
@@ -71,7 +72,7 @@ def phase_page(phase: str) -> str:
 
 def options_table(phase: str) -> str:
     """Return the table of the options that a user may set: type, default, accepted values, help."""
-    config_class: type[Config] = PHASES.get(phase, ConfigureConfig)
+    config_class: type[Config] = (PHASES | STANDALONE).get(phase, ConfigureConfig)
     hints, rows = typing.get_type_hints(config_class), []
     # The phase's own options first, then those that it shares with others.
     own: dict[str, Any] = next(
@@ -99,6 +100,8 @@ def _runs_in(phase: str) -> str:
 def _how_to_set(phase: str) -> str:
     """Return the sentences on where options are declared and how they are set."""
     declared = "Declared in [config.py](config.py)."
+    if phase in STANDALONE:
+        return f"`options` of the pipeline's run, or `--option` of the verb. {declared}"
     if phase not in PHASES:
         return f"The run form, and the choices of the compiled pipeline. {declared}"
     names = ", ".join(f"`{name}`" for name in sorted(PHASES[phase].QUALIFIED))

@@ -23,8 +23,10 @@ from components.shared.storage.registry import Draft, Provenance
 from pipelines.cli import app as cli
 from pipelines.demo import backbone as demo_backbone
 from pipelines.demo import dataset as demo_dataset
+from pipelines.exit_codes import DRIFTED
 from pipelines.sources import ROOT
 from tests.components.conftest import write_backbone, write_source
+from tests.drift import write_bundle, write_new_images
 from tests.promotion import Run, make_run
 from tests.registries import name_registry, new_registry
 
@@ -45,6 +47,7 @@ REGISTRY = tuple(f"pipelines {verb} " for verb in ("champion", "promote", "rollb
 # Hours, some on real data: their functions are tested in tests/simulations, studies and bench.
 TOO_LONG = (
     "tests.bench ",
+    "tests.simulations.drift ",
     "tests.simulations.grouped ",
     "tests.simulations.intervals ",
     "tests.simulations.multiclass ",
@@ -168,6 +171,10 @@ def test_a_command_is_understood(
     elif _module(command).startswith(REGISTRY):
         digest = request.getfixturevalue("former")
         cli.main(shlex.split(_module(command).replace("DIGEST", digest))[1:])
+    elif _module(command).startswith("pipelines drift "):
+        bundle, new = write_bundle(folder / "drift"), write_new_images(folder / "new")
+        words = _module(command).replace("BUNDLE", str(bundle)).replace("NEW", str(new))
+        assert _exit_code(shlex.split(words)[1:]) in (0, DRIFTED)
     elif _module(command).startswith("pipelines "):
         cli.main(shlex.split(_module(command))[1:])
     elif _module(command).startswith((*TOO_LONG, *SHORT)):

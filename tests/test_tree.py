@@ -20,6 +20,8 @@ COVERED: dict[str, str] = {
     "components/audit_labels/test_step.py": "audited outputs gallery",
     "components/compare_adaptations/test_step.py": "candidates",
     "components/configure/test_resolve.py": "phases",
+    "components/detect_drift/test_explanations.py": "comparison",
+    "components/detect_drift/test_step.py": "new_images page reference",
     "components/extract_features/test_step.py": "extract",
     "components/fit_threshold/test_step.py": "sweep_outputs",
     "components/import_backbone/test_step.py": "backbone_sources",
@@ -30,6 +32,8 @@ COVERED: dict[str, str] = {
     "components/ingest_dataset/sources/test_labels.py": "records",
     "components/predict_logits/test_step.py": "predict",
     "components/promote_bundle/test_step.py": "author",
+    "components/predict_logits/test_step.py": "predict ../shared/vision/reference_image",
+    "components/promote_bundle/test_step.py": "author challenger report served",
     "components/split_dataset/test_step.py": "needs record",
     "components/pretrain_explora/test_step.py": ("collapse_monitor student train verify"),
     "components/shared/calibration/test_calibrators.py": (

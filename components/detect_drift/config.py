@@ -48,7 +48,7 @@ class DetectDriftConfig(SeedConfig):
         500, "Most groups of new images that are compared, by one image each.", ge=16, le=10_000
     )
     n_shown: int = option(
-        12, "Number of new images in the report, the newest-looking.", ge=0, le=200
+        12, "Number of new images in the report, the least like the reference.", ge=0, le=200
     )
     seed: int = adjusted(
         SeedConfig, "seed", help="Seed of the choice of images, of folds and of permutations."

@@ -1,5 +1,6 @@
 """The verb `drift`: compare new images with a bundle's drift reference, here."""
 
+import contextlib
 import json as json_
 import sys
 import tempfile
@@ -77,7 +78,9 @@ def drift(
 ) -> None:
     """Compare new images with what a bundle was calibrated on."""
     config = _config(images, reference, bundle_registry, option or [])
-    found = _compared(config, output)
+    # A JSON document stands alone on stdout.
+    with contextlib.redirect_stdout(sys.stderr) if json else contextlib.nullcontext():
+        found = _compared(config, output)
 
     if json:
         print(json_.dumps(found.document, indent=1))

@@ -20,6 +20,7 @@ from components.configure.config import ConfigureConfig
 from components.configure.phases import PHASES
 from components.shared.contracts.environment import Variable
 from components.shared.contracts.step import main, path_parameters
+from pipelines.parameters import STANDALONE
 
 GOLDEN = Path(__file__).resolve().parents[1] / "golden/schema1"
 # Of inputs that are not named as the golden artifact is.
@@ -31,12 +32,13 @@ _GOLDEN_OF = {
     "parts": "image_part",
 }
 _NO_SOURCE = "a source that is not there"
-STEPS = {"configure": ConfigureConfig} | PHASES
+STEPS = {"configure": ConfigureConfig} | PHASES | STANDALONE
 # Options that a step needs before it looks at its inputs.
 _OPTIONS: dict[str, dict[str, Any]] = {
     "configure": {"data": "/nowhere", "backbone": "org/name"},
     "ingest_dataset": {"data": "/nowhere"},
     "import_backbone": {"backbone": "/nowhere"},
+    "detect_drift": {"reference": str(GOLDEN / "bundle"), "images": "/nowhere"},
     "compare_adaptations": {"modes": ["full", "lora"]},
 }
 

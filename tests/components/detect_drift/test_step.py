@@ -6,9 +6,7 @@ import re
 import shutil
 from pathlib import Path
 
-import numpy as np
 import pytest
-from PIL import Image
 
 from components.detect_drift.config import DetectDriftConfig
 from components.detect_drift.new_images import FEWEST_GROUPS
@@ -16,52 +14,23 @@ from components.detect_drift.step import Result, run
 from components.shared.contracts.artifact_kinds import Kind
 from components.shared.contracts.artifacts import verify_dir
 from components.shared.contracts.errors import ArtifactError, ConfigError, DataError
-from components.shared.data.drift_reference import DriftReference, as_half, write_reference
+from components.shared.data.drift_reference import write_reference
 from components.shared.serving.bundle import open_bundle
-from components.shared.serving.predictor import Predictor
 from components.shared.storage import Store
 from components.shared.storage.artifacts import upload_artifact
 from components.shared.storage.registry import BundleRegistry, Draft
 from components.shared.storage.settings import StoreSettings
-from components.shared.vision.reference_image import reference_image
-from tests.bundles import Inputs, make_inputs, noise, resigned
+from tests.bundles import resigned
+from tests.drift import N_REFERENCE, write_bundle, write_new_images
 
-N_REFERENCE, N_NEW = 60, 40
+N_NEW = 40
 OPTIONS = {"n_permutations": 199, "false_alarm_rate": 0.05, "n_shown": 3}
 
 
 @pytest.fixture(scope="module")
 def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A bundle of a random model, whose reference are noise images."""
-    root = tmp_path_factory.mktemp("drift")
-    inputs: Inputs = make_inputs(root / "inputs")
-    plain = inputs.export(root / "plain")
-    reference = _reference(plain)
-    return resigned(
-        plain, root / "bundle", lambda out: write_reference(out / "reference", reference)
-    )
-
-
-def _reference(plain: Path) -> DriftReference:
-    predictor = Predictor(open_bundle(plain))
-    pixels = noise(3 * N_REFERENCE, seed=1)
-    features, logits = predictor.embed(pixels[:N_REFERENCE])
-    return DriftReference(
-        class_names=("None", "Roadwork"),
-        features=as_half(features),
-        logits=logits.astype(np.float32),
-        labels=np.arange(N_REFERENCE) % 2,
-        support=as_half(predictor.embed(pixels[N_REFERENCE:])[0]),
-        probe=as_half(predictor.embed(reference_image(56))[0][0]),
-        n_groups=N_REFERENCE + 7,
-    )
-
-
-def _images(folder: Path, *, darker: float = 1.0, seed: int = 2, count: int = N_NEW) -> Path:
-    folder.mkdir(parents=True)
-    for number, image in enumerate(noise(count, seed=seed)):
-        Image.fromarray((image * darker).astype(np.uint8)).save(folder / f"{number:03d}.png")
-    return folder
+    return write_bundle(tmp_path_factory.mktemp("drift"))
 
 
 def _compare(bundle: Path | str, place: Path | str, out: Path, **options: object) -> Result:
@@ -74,13 +43,13 @@ def _compare(bundle: Path | str, place: Path | str, out: Path, **options: object
 def test_images_of_the_same_kind_are_no_drift_and_darker_ones_are(
     bundle: Path, tmp_path: Path
 ) -> None:
-    same = _compare(bundle, _images(tmp_path / "same"), tmp_path / "a")
+    same = _compare(bundle, write_new_images(tmp_path / "same"), tmp_path / "a")
     assert not same.is_drift
     assert same.metrics["drift"] == 0
     assert same.document["unit"] == "near_duplicates"
     assert same.document["n_reference_groups"] == N_REFERENCE + 7
 
-    dark = _compare(bundle, _images(tmp_path / "dark", darker=0.4), tmp_path / "b")
+    dark = _compare(bundle, write_new_images(tmp_path / "dark", darker=0.4), tmp_path / "b")
     assert dark.is_drift
     assert dark.metrics["p_value"] == 1 / 200
     assert dark.metrics["auroc_old_against_new"] > 0.9
@@ -102,7 +71,7 @@ def test_images_of_the_same_kind_are_no_drift_and_darker_ones_are(
 
 
 def test_near_duplicates_and_images_of_a_folder_count_once(bundle: Path, tmp_path: Path) -> None:
-    folder = _images(tmp_path / "new", count=20)
+    folder = write_new_images(tmp_path / "new", count=20)
     for number in range(5):
         shutil.copyfile(folder / f"{number:03d}.png", folder / f"copy{number}.png")
     found = _compare(bundle, folder, tmp_path / "a").document
@@ -116,7 +85,7 @@ def test_near_duplicates_and_images_of_a_folder_count_once(bundle: Path, tmp_pat
 
 
 def test_what_cannot_be_decoded_is_counted_and_named(bundle: Path, tmp_path: Path) -> None:
-    folder = _images(tmp_path / "new", count=20)
+    folder = write_new_images(tmp_path / "new", count=20)
     (folder / "broken.jpg").write_bytes(b"no image")
     (folder / "notes.txt").write_text("not read")
     (folder / ".hidden.png").write_bytes(b"not read")
@@ -126,7 +95,7 @@ def test_what_cannot_be_decoded_is_counted_and_named(bundle: Path, tmp_path: Pat
 
 
 def test_no_more_images_are_read_and_compared_than_asked_for(bundle: Path, tmp_path: Path) -> None:
-    folder = _images(tmp_path / "new")
+    folder = write_new_images(tmp_path / "new")
     found = _compare(bundle, folder, tmp_path / "a", max_images=30, max_groups=20).document
     assert (found["n_listed"], found["n_read"], found["n_compared"]) == (N_NEW, 30, 20)
 
@@ -143,7 +112,7 @@ def test_no_more_images_are_read_and_compared_than_asked_for(bundle: Path, tmp_p
 def test_places_that_are_not_there_are_refused_in_one_line(
     bundle: Path, tmp_path: Path, places: dict[str, str], says: str
 ) -> None:
-    images = _images(tmp_path / "new", count=2)
+    images = write_new_images(tmp_path / "new", count=2)
     with pytest.raises((ConfigError, DataError), match=says) as caught:
         _compare(bundle, images, tmp_path / "a", **places)
     assert "\n" not in str(caught.value)
@@ -154,7 +123,7 @@ def test_an_empty_folder_and_too_few_groups_are_refused(bundle: Path, tmp_path: 
     (tmp_path / "empty").mkdir()
     with pytest.raises(DataError, match="empty holds no images; is the prefix right"):
         _compare(bundle, tmp_path / "empty", tmp_path / "a")
-    few = _images(tmp_path / "few", count=FEWEST_GROUPS - 1)
+    few = write_new_images(tmp_path / "few", count=FEWEST_GROUPS - 1)
     with pytest.raises(DataError, match=r"15 images in 15 groups .* needs at least 16"):
         _compare(bundle, few, tmp_path / "a")
     (tmp_path / "broken").mkdir()
@@ -169,7 +138,7 @@ def _with_reference(bundle: Path, path: Path, **changes: object) -> Path:
 
 
 def test_a_reference_of_another_backbone_is_refused(bundle: Path, tmp_path: Path) -> None:
-    images = _images(tmp_path / "new", count=20)
+    images = write_new_images(tmp_path / "new", count=20)
     reference = open_bundle(bundle).drift_reference()
     other = _with_reference(bundle, tmp_path / "other", probe=reference.probe[::-1].copy())
     with pytest.raises(ArtifactError, match=r"reference image differ by .*another backbone"):
@@ -190,7 +159,7 @@ def test_a_reference_of_another_backbone_is_refused(bundle: Path, tmp_path: Path
 def test_bundles_without_a_reference_or_with_a_small_one_are_refused(
     bundle: Path, tmp_path: Path
 ) -> None:
-    images = _images(tmp_path / "new", count=20)
+    images = write_new_images(tmp_path / "new", count=20)
     old = resigned(bundle, tmp_path / "old", lambda out: shutil.rmtree(out / "reference"))
     with pytest.raises(ArtifactError, match=r"has no reference/ .*; export the bundle again"):
         _compare(old, images, tmp_path / "a")
@@ -214,7 +183,7 @@ def test_bundle_and_images_may_be_stored(
     for name, value in s3.to_environment().items():
         monkeypatch.setenv(name, value)
     store = Store(s3)
-    folder = _images(tmp_path / "new", count=20)
+    folder = write_new_images(tmp_path / "new", count=20)
     for file in folder.iterdir():
         store.put(bucket, f"tonight/{file.name}", file)
     images = f"s3://{bucket}/tonight"

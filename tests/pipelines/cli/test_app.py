@@ -32,6 +32,7 @@ OPTIONS = {
     "run": PARAMETERS | GRAPH | {"--pipeline", "--demo", "--output", "--store", "--dry-run"},
     "tune": PARAMETERS | {"--search", "--demo", "--output", "--dry-run", "--json"},
     "parameters": set(),
+    "drift": {"--images", "--reference", "--bundle-registry", "--option", "--output", "--json"},
     "images": {"--build", "--push", "--registry"},
     "compile": RESOURCES | GRAPH | {"--pipeline", "--output"},
     "upload": API | RESOURCES | GRAPH | {"--dry-run"},

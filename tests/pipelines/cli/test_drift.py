@@ -1,0 +1,71 @@
+"""The verb `drift`: exit codes, what it prints and keeps, and what it refuses in one line."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from components.shared.contracts.artifacts import read_manifest
+from pipelines.cli.app import main
+from tests.drift import write_bundle, write_new_images
+
+FEW = ("--option", "n_permutations=199", "--option", "false_alarm_rate=0.02")
+
+
+@pytest.fixture(scope="module")
+def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A bundle with a drift reference."""
+    return write_bundle(tmp_path_factory.mktemp("drift"))
+
+
+def _code(*arguments: object) -> int:
+    try:
+        main(["drift", *map(str, arguments)])
+    except SystemExit as ended:
+        return int(ended.code or 0)
+    return 0
+
+
+def test_the_exit_code_says_whether_there_is_drift(
+    bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    places = ("--reference", bundle, *FEW, "--images")
+    assert _code(*places, write_new_images(tmp_path / "same")) == 0
+    assert capsys.readouterr().out.startswith("no drift: a classifier tells 40 new from 60")
+
+    kept = tmp_path / "kept"
+    dark = write_new_images(tmp_path / "dark", darker=0.4)
+    for _ in range(2):  # what an earlier call has kept is replaced
+        assert _code(*places, dark, "--output", kept) == 3
+    printed = capsys.readouterr().out.splitlines()
+    assert printed[-2].startswith("drift: ")
+    assert printed[-1] == f"report: {kept / 'report.html'}"
+    assert read_manifest(kept).config["false_alarm_rate"] == 0.02
+
+    assert _code(*places, dark, "--json") == 3
+    assert json.loads(capsys.readouterr().out) == json.loads((kept / "drift.json").read_text())
+
+
+def test_bad_input_is_one_line_and_code_42(
+    bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "taken").mkdir()
+    golden = Path(__file__).parents[2] / "golden/schema1/bundle"
+    empty = ("--images", tmp_path / "empty")
+    for arguments, says in (
+        ((*empty, "--reference", bundle), "holds no images; is the prefix right?"),
+        ((*empty, "--reference", golden), "has no reference/ with which new images could be"),
+        ((*empty, "--reference", bundle, "--option", "alpha=1"), "unknown field 'alpha'"),
+        (
+            (*empty, "--reference", bundle, "--option", "alpha"),
+            "'alpha' must be key=value",
+        ),
+        ((*empty, "--reference", bundle, "--option", "false_alarm_rate=0.001"), "must be >= 999"),
+        ((*empty, "--reference", bundle, "--output", tmp_path / "taken"), "holds no drift.json"),
+    ):
+        assert _code(*arguments) == 42, says
+        error = capsys.readouterr().err
+        assert error.startswith("error: ")
+        assert error.count("\n") == 1
+        assert says in error
