@@ -30,10 +30,8 @@ COVERED: dict[str, str] = {
         "csv_source open parquet_source ../../shared/data/files"
     ),
     "components/ingest_dataset/sources/test_labels.py": "records",
-    "components/predict_logits/test_step.py": "predict",
-    "components/promote_bundle/test_step.py": "author",
     "components/predict_logits/test_step.py": "predict ../shared/vision/reference_image",
-    "components/promote_bundle/test_step.py": "author challenger report served",
+    "components/promote_bundle/test_step.py": "author",
     "components/split_dataset/test_step.py": "needs record",
     "components/pretrain_explora/test_step.py": ("collapse_monitor student train verify"),
     "components/shared/calibration/test_calibrators.py": (

@@ -56,7 +56,7 @@ def test_bad_input_is_one_line_and_code_42(
     for arguments, says in (
         ((*empty, "--reference", bundle), "holds no images; is the prefix right?"),
         ((*empty, "--reference", golden), "has no reference/ with which new images could be"),
-        ((*empty, "--reference", bundle, "--option", "alpha=1"), "unknown field 'alpha'"),
+        ((*empty, "--reference", bundle, "--option", "alpha=1"), "unknown key 'alpha'"),
         (
             (*empty, "--reference", bundle, "--option", "alpha"),
             "'alpha' must be key=value",
