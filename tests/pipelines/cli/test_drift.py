@@ -61,7 +61,7 @@ def test_bad_input_is_one_line_and_code_42(
             (*empty, "--reference", bundle, "--option", "alpha"),
             "'alpha' must be key=value",
         ),
-        ((*empty, "--reference", bundle, "--option", "false_alarm_rate=0.001"), "must be >= 999"),
+        ((*empty, "--reference", bundle, "--option", "false_alarm_rate=0.0001"), "must be >= 9999"),
         ((*empty, "--reference", bundle, "--output", tmp_path / "taken"), "holds no drift.json"),
     ):
         assert _code(*arguments) == 42, says
