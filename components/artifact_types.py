@@ -124,3 +124,8 @@ class Promotion(dsl.Artifact):
 class Drift(dsl.Artifact):
     __doc__ = Kind.DRIFT.content
     schema_title = Kind.DRIFT.schema_title
+
+
+class LabellingTasks(dsl.Artifact):
+    __doc__ = Kind.LABELLING_TASKS.content
+    schema_title = Kind.LABELLING_TASKS.schema_title

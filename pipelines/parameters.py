@@ -15,6 +15,7 @@ from components.configure.resolve import number, phases_with, resolve
 from components.detect_drift.config import DetectDriftConfig, DriftForm
 from components.ingest_dataset.component import MAX_PARTS
 from components.ingest_dataset.config import IngestConfig
+from components.select_for_labelling.config import SelectForLabellingConfig
 from components.shared.contracts.adaptations import FROZEN, MODES
 from components.shared.contracts.config import Config
 from components.shared.contracts.errors import ConfigError
@@ -30,7 +31,10 @@ FORMS: dict[str, type[Config]] = {
     DRIFT: DriftForm,
 }
 # Phases with a pipeline of their own, whose options no `configure` resolves.
-STANDALONE: dict[str, type[Config]] = {"detect_drift": DetectDriftConfig}
+STANDALONE: dict[str, type[Config]] = {
+    "detect_drift": DetectDriftConfig,
+    "select_for_labelling": SelectForLabellingConfig,
+}
 
 
 @dataclass(frozen=True)

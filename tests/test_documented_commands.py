@@ -59,6 +59,8 @@ TOO_LONG = (
     "tests.studies.bytes_per_step ",
     "tests.studies.gtsdb ",
     "tests.studies.gtsdb_adapted ",
+    "tests.studies.input_size ",
+    "tests.studies.labelling ",
     "tests.studies.label_audit ",
     "tests.studies.monitors ",
     "tests.studies.scaling ",

@@ -33,6 +33,9 @@ COVERED: dict[str, str] = {
     "components/predict_logits/test_step.py": "predict ../shared/vision/reference_image",
     "components/promote_bundle/test_step.py": "author",
     "components/split_dataset/test_step.py": "needs record",
+    "components/select_for_labelling/test_step.py": (
+        "../shared/serving/chosen_bundle ../shared/serving/new_images"
+    ),
     "components/pretrain_explora/test_step.py": ("collapse_monitor student train verify"),
     "components/shared/calibration/test_calibrators.py": (
         "binning calibrator dirichlet linear newton registry"

@@ -66,15 +66,5 @@ def size_problem(spec: ClassifierSpec, image_size: int) -> str:
 
 
 def _pixels(images: Images, rows: Integers, spec: ClassifierSpec) -> npt.NDArray[np.uint8]:
-    """Return (n, S, S, 3) uint8 at the size that the model takes.
-
-    Images that are stored larger are reduced by the filter that users' photographs are.
-    """
-    from PIL import Image
-
-    from components.shared.data.decode import resize
-
-    stored = images.data.images(images.positions[rows])
-    if spec.image_size == images.data.image_size:
-        return stored
-    return np.stack([resize(Image.fromarray(image), spec.image_size) for image in stored])
+    """Return (n, S, S, 3) uint8 at the size that the model takes."""
+    return images.data.resized(spec.image_size).images(images.positions[rows])

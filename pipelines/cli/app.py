@@ -15,6 +15,7 @@ from components.shared.contracts.redaction import redact_output
 from pipelines.cli import (
     cluster,
     drift,
+    labelling,
     local,
     packages,
     promote,
@@ -100,7 +101,18 @@ def command(program: str) -> Any:
     )
 
     app.callback()(lambda: None)
-    for module in (local, tuning, drift, packages, runs, schedules, promote, registry, cluster):
+    for module in (
+        local,
+        tuning,
+        drift,
+        packages,
+        runs,
+        schedules,
+        promote,
+        registry,
+        labelling,
+        cluster,
+    ):
         app.add_typer(module.app)
 
     return get_command(app)

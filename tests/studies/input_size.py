@@ -68,17 +68,24 @@ class Seen:
     groups: tuple[str, ...]
 
 
-def seen(root: Path, stored: int, n_sets: int, strength: str) -> Seen:
-    """Return features of the images that are stored at a size, from FOLDER or computed."""
+def seen(
+    root: Path, stored: int, n_sets: int, strength: str, n_negatives: int | None = None
+) -> Seen:
+    """Return features of the images that are stored at a size, from FOLDER or computed.
+
+    `n_negatives`: how many of the images without roadwork are drawn; None: all.
+    """
     data = Dataset.open(prepare(root, stored))
-    samples = data.samples
-    labels = np.array([sample.label for sample in samples], dtype=np.int64)
-    part = SplitData(data, np.arange(len(samples)), labels)
+    labels = np.array([sample.label for sample in data.samples], dtype=np.int64)
+    negatives = np.random.default_rng(0).permutation(np.flatnonzero(labels == 0))[:n_negatives]
+    rows = np.sort(np.concatenate([negatives, np.flatnonzero(labels == 1)]))
+    samples, labels = [data.samples[row] for row in rows], labels[rows]
+    part = SplitData(data, rows, labels)
     drawn = drawn_augmentations(len(part), n_augmentations=n_sets, augmentation=strength, seed=0)
 
     sets = []
     for number, parameters in enumerate(drawn):
-        name = f"{stored}-{number}-{strength}" if number else f"{stored}-0"
+        name = f"{stored}-{len(rows)}-{number}" + (f"-{strength}" if number else "")
         file = root / f"features-{name}.npy"
         if not file.is_file():
             found = augmented_features(
@@ -202,13 +209,17 @@ def main() -> None:
     parser.add_argument("folder", type=Path, help="folder of data sets and features")
     parser.add_argument("--sets", type=int, default=4, help="feature sets per image")
     parser.add_argument("--strength", default="moderate", choices=("moderate", "aggressive"))
+    parser.add_argument(
+        "--negatives", type=int, help="images without roadwork, drawn; all where it is not given"
+    )
     parser.add_argument("--seeds", type=int, default=5, help="number of heads for each row and day")
     parser.add_argument("--sizes", type=int, nargs=2, default=(224, 448), help="stored sizes")
     parsed = parser.parse_args()
 
     parsed.folder.mkdir(parents=True, exist_ok=True)
     of_size = {
-        size: seen(parsed.folder, size, parsed.sets, parsed.strength) for size in parsed.sizes
+        size: seen(parsed.folder, size, parsed.sets, parsed.strength, parsed.negatives)
+        for size in parsed.sizes
     }
     small, large = of_size.items()
     rows = {

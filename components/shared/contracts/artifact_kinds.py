@@ -199,6 +199,13 @@ class Kind(StrEnum):
         " and the images that drove it.",
         "a person",
     )
+    LABELLING_TASKS = (
+        "LabellingTasks",
+        None,
+        "New images that are worth a label: a table, and tasks of Label Studio with the bundle's"
+        " answers.",
+        "a person",
+    )
     TRAINING_STATE = (
         "TrainingState",
         None,

@@ -64,19 +64,19 @@ class Policy:
         Raises:
             DataError: the task is multiclass.
         """
-        return class_log_odds(self._calibrated(logits), self.outcomes.positive_index)
+        return class_log_odds(self.calibrated(logits), self.outcomes.positive_index)
 
     def probabilities(self, logits: LogitArray) -> Floats:
         """Return (N, K) float64 calibrated probabilities of the outcomes, from logits (N, C)."""
         if self.outcomes.positive is None:
-            return softmax(self._calibrated(logits))
+            return softmax(self.calibrated(logits))
         margin = self.margin(logits)
         return np.column_stack([sigmoid(-margin), sigmoid(margin)])
 
     def decision(self, logits: LogitArray) -> Integers:
         """Return (N,) int64, the outcome that is decided for; also where the policy defers."""
         if self.outcomes.positive is None:
-            return np.asarray(self._calibrated(logits).argmax(axis=1))
+            return np.asarray(self.calibrated(logits).argmax(axis=1))
         return np.asarray(self.margin(logits) > self.threshold_margin, dtype=np.int64)
 
     def confidence(self, logits: LogitArray, gate: LogitArray | None = None) -> Floats:
@@ -87,7 +87,7 @@ class Policy:
         """
         del gate
         if self.outcomes.positive is None:
-            return _top_log_odds(self._calibrated(logits))
+            return _top_log_odds(self.calibrated(logits))
         return np.abs(self.margin(logits) - self.threshold_margin)
 
     def answers(self, logits: LogitArray, gate: LogitArray | None = None) -> Bools:
@@ -107,7 +107,7 @@ class Policy:
         named = [SET_SEPARATOR.join(names[members]) for members in sets]
         return np.where(self.answers(logits, gate), np.array(named, dtype=np.str_), DEFER)
 
-    def _calibrated(self, logits: LogitArray) -> Floats:
+    def calibrated(self, logits: LogitArray) -> Floats:
         """Return (N, C) float64 logits, after the calibrator where there is one."""
         logits64 = np.asarray(logits, dtype=np.float64)
         return logits64 if self.calibrator is None else self.calibrator.log_probabilities(logits64)

@@ -164,6 +164,20 @@ class Predictor:
             pooled = self._classifier.head.pooled(features).float().cpu().numpy()
             return pooled, self._outputs(features)[0]
 
+    def embedded(
+        self, pixels: npt.NDArray[np.uint8]
+    ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float64], npt.NDArray[np.float64] | None]:
+        """Return features and scores of (B, S, S, 3) uint8 and all views; one batch.
+
+        Returns:
+            (B, 2h) features, of several views pooled as the head pools them, and what `scores`
+            returns.
+        """
+        with torch.inference_mode():
+            features = self.features(pixels)
+            pooled = self._classifier.head.pooled(features).float().cpu().numpy()
+            return pooled, *self._outputs(features)
+
     def answers(self, pixels: npt.NDArray[np.uint8], *, all_views: bool = False) -> list[Answer]:
         """Return one answer per image of (B, S, S, 3) uint8.
 

@@ -58,6 +58,8 @@ OPTIONS = {
     "registry show": FROM | {"--json"},
     "registry download": FROM | {"--output", "--json"},
     "registry gc": FROM | {"--dry-run", "--undecided", "--json"},
+    "select-for-labelling": FROM
+    | {"--bundle", "--count", "--address", "--seed", "--output", "--json"},
     "doctor": API | RESOURCES | GRAPH | {"--kfp-namespace", "--store-endpoint"},
     "smoke": API
     | STORE
