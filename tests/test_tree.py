@@ -22,7 +22,6 @@ COVERED: dict[str, str] = {
     "components/configure/test_resolve.py": "phases",
     "components/detect_drift/test_explanations.py": "comparison",
     "components/detect_drift/test_step.py": "new_images page reference",
-    "components/extract_features/test_step.py": "extract",
     "components/fit_threshold/test_step.py": "sweep_outputs",
     "components/import_backbone/test_step.py": "backbone_sources",
     "components/ingest_dataset/test_step.py": "check grouping label_report ../shared/data/parallel",

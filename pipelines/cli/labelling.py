@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -73,7 +74,9 @@ def select_for_labelling(
         config = SelectForLabellingConfig(
             bundle=folder, images=images, n_images=count, image_address=address, seed=seed
         )
-        counts = run(config, labelling_tasks=output)
+        # What the step says is no part of the document.
+        with contextlib.redirect_stdout(sys.stderr if as_json else sys.stdout):
+            counts = run(config, labelling_tasks=output)
 
     if as_json:
         whole = {name: int(value) for name, value in counts.items()}
