@@ -9,13 +9,13 @@ from pathlib import Path
 
 import pytest
 
-from components.configure.phases import ALONE, PHASES
+from components.configure.phases import PHASES
 from components.configure.recipes import NAMES
 from components.configure.resolve import _RENAMED as RENAMED
 from pipelines import documents
 from pipelines.documents import FULL, spec_of
 from pipelines.graph import critical_path, mermaid, nodes
-from pipelines.parameters import Variant
+from pipelines.parameters import STANDALONE, Variant
 from pipelines.sources import ROOT
 from tests.pictures import GRAPHS, IMAGES
 
@@ -63,7 +63,7 @@ def test_every_recipe_is_documented(name: str) -> None:
 
 def test_the_readme_names_every_phase_in_the_order_of_the_graph() -> None:
     named = re.findall(r"^\| \[`(\w+)`\]", README, re.MULTILINE)
-    assert sorted(named) == sorted(["configure", *PHASES, *ALONE])
+    assert sorted(named) == sorted(["configure", *PHASES, *STANDALONE])
 
     order = {phase: number for number, phase in enumerate(named)}
     phase_of = {
