@@ -152,7 +152,10 @@ def _as_component(broken: Broken, paths: Mapping[str, Any], folder: Path) -> Non
         elif name not in ("config", "return", "mode") and broken.step != "configure":
             given[name] = _Artifact(str(folder / "task" / name))
     options = _options(broken)
-    function(**given, **(options if broken.step == "configure" else {"config": options}))
+    if broken.step == "configure":  # KFP hands over every field of the form
+        function(**ConfigureConfig(data="", backbone="").to_json() | options)
+    else:
+        function(**given, config=options)
 
 
 @pytest.mark.parametrize("entry", [_alone, _as_component], ids=lambda entry: entry.__name__)

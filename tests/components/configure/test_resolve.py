@@ -149,10 +149,10 @@ def test_the_form_may_leave_a_value_automatic(text: str) -> None:
         ({"epochs": "0"}, "train_baseline: epochs=0 must be >= 1"),
         ({"epochs": "many"}, "train_baseline: epochs='many' must be int, got str"),
         ({"epochs": "2.5"}, "train_baseline: epochs=2.5 must be int, got float"),
-        ({"seed": "-1"}, "split_dataset and 13 more: seed=-1 must be >= 0"),
+        ({"seed": "-1"}, "split_dataset and 15 more: seed=-1 must be >= 0"),
         (
             {"seed": str(2**60)},
-            "split_dataset and 13 more: seed=1152921504606846976 must be <= 9007199254740992",
+            "split_dataset and 15 more: seed=1152921504606846976 must be <= 9007199254740992",
         ),
         ({"mode": "half"}, "train_baseline: mode='half' must be one of frozen, full, lora, dora"),
         ({"policy": "best"}, "policy='best' must be one of softmax, gate, scrc"),

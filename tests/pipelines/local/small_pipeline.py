@@ -5,33 +5,7 @@ from typing import Any, NamedTuple
 from kfp import dsl
 
 from components.artifact_types import Bundle, Evaluation
-
-
-@dsl.component(base_image="python", install_kfp_package=False)
-def checking(config: dict) -> None:
-    """Run `check`."""
-    from components.shared.contracts.step import execute
-    from tests.pipelines.local.small_steps import check
-
-    execute(check, config)
-
-
-@dsl.component(base_image="python", install_kfp_package=False)
-def evaluating(evaluation: dsl.Output[Evaluation], config: dict) -> None:
-    """Run `evaluate`."""
-    from components.shared.contracts.step import execute
-    from tests.pipelines.local.small_steps import evaluate
-
-    execute(evaluate, config, evaluation=evaluation)
-
-
-@dsl.component(base_image="python", install_kfp_package=False)
-def exporting(bundle: dsl.Output[Bundle], evaluation: dsl.Input[Evaluation], config: dict) -> None:
-    """Run `export`."""
-    from components.shared.contracts.step import execute
-    from tests.pipelines.local.small_steps import export
-
-    execute(export, config, evaluation=evaluation, bundle=bundle)
+from tests.pipelines.local.small_components import checking, evaluating, exporting
 
 
 class Outputs(NamedTuple):

@@ -167,7 +167,8 @@ def test_an_artifact_that_is_damaged_again_and_again_ends_the_run(
     small: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(run, "damage", lambda artifact: f"{artifact}: 1 difference(s)")
-    monkeypatch.setattr(run, "_run_once", lambda *_: [tmp_path / "runs/a-run/exporting/bundle"])
+    found = {"bundle": tmp_path / "runs/a-run/exporting/bundle"}
+    monkeypatch.setattr(run, "_run_once", lambda *_: found)
     monkeypatch.setattr(run.Cache, "drop", lambda *_: True)
     with pytest.raises(ArtifactError, match=r"delete .*/a-run/exporting to have it made again"):
         _run(tmp_path / "runs")
