@@ -49,6 +49,7 @@ def tune(
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
 ) -> None:
     """Search the classifier's options on TRAIN and VAL_SELECT; write the best as a recipe."""
+    from components.shared.contracts.documents import read_object
     from pipelines.local.output import check_output
     from pipelines.local.run import run_artifacts
     from pipelines.parameters import Variant, sources_of
@@ -66,7 +67,7 @@ def tune(
     recipe = output / "best.yaml"
     recipe.write_bytes((tuning / "best.yaml").read_bytes())
 
-    found = json.loads((tuning / "tuning.json").read_text(encoding="utf-8"))
+    found = read_object(tuning / "tuning.json", dict[str, Any])
     if as_json:
         found = {key: value for key, value in found.items() if key != "trials"}
         print(json.dumps(found | {"recipe": str(recipe), "tuning": str(tuning)}, indent=1))

@@ -34,6 +34,7 @@ class Kind(StrEnum):
         "extract_features",
         "audit_labels",
         "train_baseline",
+        "tune_training",
         "train_gate",
         "predict_logits",
         "promote_bundle",
@@ -50,6 +51,7 @@ class Kind(StrEnum):
         "Assignment of every sample to TRAIN, VAL_SELECT, VAL_CALIB or VAL_TEST.",
         "extract_features",
         "train_baseline",
+        "tune_training",
         "train_gate",
         "predict_logits",
         "promote_bundle",
@@ -74,6 +76,7 @@ class Kind(StrEnum):
         "pretrain_explora",
         "extract_features",
         "train_baseline",
+        "tune_training",
     )
     TRAIN_FEATURES = (
         "TrainFeatures",

@@ -6,14 +6,14 @@ the image stays deferred, with the reason.
 """
 
 import importlib
-import json
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit
 
-from components.shared.contracts.errors import ConfigError, one_line
+from components.shared.contracts.documents import parse_json
+from components.shared.contracts.errors import ArtifactError, ConfigError, one_line
 from components.shared.contracts.listing import first_of, shown
 from components.shared.contracts.redaction import carries_credential, redacted
 
@@ -125,8 +125,8 @@ def _service(url: str) -> Callable[[bytes], Any]:
         if answer.status != 200:
             raise _NoAnswerError(f"{host} answered HTTP {answer.status}")
         try:
-            return json.loads(data)
-        except (ValueError, RecursionError) as error:
+            return parse_json(data, host, most_bytes=_MOST_BYTES)
+        except ArtifactError as error:
             raise _NoAnswerError(f"{host} answered no JSON: {shown(data, 80)}") from error
 
     return ask
