@@ -5,7 +5,8 @@ from typing import Any
 
 from pipelines.continuous import continuous
 from pipelines.drift import drift
-from pipelines.names import CONTINUOUS, DRIFT, STAGE1, TUNE, TUNE_TRAINING
+from pipelines.labelling import labelling
+from pipelines.names import CONTINUOUS, DRIFT, LABELLING, STAGE1, TUNE, TUNE_TRAINING
 from pipelines.parameters import Variant
 from pipelines.resources import Profile
 from pipelines.stage1 import stage1
@@ -17,6 +18,7 @@ _GRAPHS: dict[str, Callable[[Profile, Variant], Any]] = {
     TUNE: tune,
     TUNE_TRAINING: tune_training,
     DRIFT: drift,
+    LABELLING: labelling,
 }
 
 

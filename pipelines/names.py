@@ -5,14 +5,16 @@ Importing them is fast, since kfp is not.
 
 # Each pipeline of the project, as the command line names it, and its name in Kubeflow, to which
 # KFP's cache keys belong. `catalog` has its graph, `parameters.FORMS` the parameters of its runs.
-STAGE1, CONTINUOUS, DRIFT = "stage1", "continuous", "drift"
+STAGE1, CONTINUOUS = "stage1", "continuous"
 TUNE, TUNE_TRAINING = "tune", "tune-training"
+DRIFT, LABELLING = "drift", "labelling"
 PIPELINES = {
     STAGE1: "streetvision-stage1",
     CONTINUOUS: "streetvision-continuous",
     TUNE: "streetvision-tune",
     TUNE_TRAINING: "streetvision-tune-training",
     DRIFT: "streetvision-drift",
+    LABELLING: "streetvision-labelling",
 }
 PIPELINE = PIPELINES[STAGE1]
 CONFIGURE = "configure"  # the first step, which is never cached

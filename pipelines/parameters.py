@@ -15,13 +15,13 @@ from components.configure.resolve import number, phases_with, resolve
 from components.detect_drift.config import DetectDriftConfig, DriftForm
 from components.ingest_dataset.component import MAX_PARTS
 from components.ingest_dataset.config import IngestConfig
-from components.select_for_labelling.config import SelectForLabellingConfig
+from components.select_for_labelling.config import LabellingForm, SelectForLabellingConfig
 from components.shared.contracts.adaptations import FROZEN, MODES
 from components.shared.contracts.config import Config
 from components.shared.contracts.errors import ConfigError
 from components.shared.contracts.listing import shown
 from components.train_baseline.config import TrainBaselineConfig
-from pipelines.names import CONTINUOUS, DRIFT, PIPELINES, STAGE1, TUNE, TUNE_TRAINING
+from pipelines.names import CONTINUOUS, DRIFT, LABELLING, PIPELINES, STAGE1, TUNE, TUNE_TRAINING
 from pipelines.plain_yaml import parse_yaml, read_yaml
 
 # The parameters of a run of each pipeline. With RunForm the first step is `configure`; a pipeline
@@ -29,6 +29,7 @@ from pipelines.plain_yaml import parse_yaml, read_yaml
 FORMS: dict[str, type[Config]] = {
     **dict.fromkeys((STAGE1, CONTINUOUS, TUNE, TUNE_TRAINING), RunForm),
     DRIFT: DriftForm,
+    LABELLING: LabellingForm,
 }
 # Phases with a pipeline of their own, whose options no `configure` resolves.
 STANDALONE: dict[str, type[Config]] = {

@@ -101,7 +101,7 @@ def _how_to_set(phase: str) -> str:
     """Return the sentences on where options are declared and how they are set."""
     declared = "Declared in [config.py](config.py)."
     if phase in STANDALONE:
-        return f"`options` of the pipeline's run, or `--option` of the verb. {declared}"
+        return f"`options` of the pipeline's run, or the verb's options. {declared}"
     if phase not in PHASES:
         return f"The run form, and the choices of the compiled pipeline. {declared}"
     names = ", ".join(f"`{name}`" for name in sorted(PHASES[phase].QUALIFIED))

@@ -30,7 +30,6 @@ from components.calibrate_scrc.component import calibrate_scrc
 from components.compare_adaptations.component import compare_adaptations
 from components.compare_calibrators.component import compare_calibrators
 from components.configure.component import configure
-from components.configure.config import RunForm
 from components.evaluate.component import evaluate
 from components.export_bundle.component import export_bundle
 from components.extract_features.component import extract_features
@@ -46,7 +45,7 @@ from components.train_gate.component import train_gate
 from pipelines import resources, train_job
 from pipelines.kfp_private import PythonComponent
 from pipelines.names import PIPELINE
-from pipelines.parameters import Variant
+from pipelines.parameters import FORMS, Variant
 from pipelines.resources import Profile
 from pipelines.sources import phase_image
 
@@ -414,14 +413,14 @@ def _named(component: PythonComponent, name: str) -> PythonComponent:
 
 def with_form(wire: Any, variant: Variant, outputs: Any, description: str) -> Any:
     """Return `wire` with the signature that KFP expects: one documented parameter per field."""
-    kinds = {"overrides": dict}
-    defaults = RunForm().to_json()
+    fields = FORMS[variant.pipeline].__dataclass_fields__
+    mappings = [name for name in variant.form if fields[name].default is dataclasses.MISSING]
     parameters = [
         inspect.Parameter(
             name,
             inspect.Parameter.POSITIONAL_OR_KEYWORD,
-            default=defaults[name],
-            annotation=kinds.get(name, str),
+            default={} if name in mappings else fields[name].default,
+            annotation=dict if name in mappings else str,
         )
         for name in variant.form
     ]
@@ -429,10 +428,7 @@ def with_form(wire: Any, variant: Variant, outputs: Any, description: str) -> An
     def pipeline(*channels: Any) -> Any:
         return wire(dict(zip(variant.form, channels, strict=True)))
 
-    helps = [
-        f"    {name}: {RunForm.__dataclass_fields__[name].metadata['help']}"
-        for name in variant.form
-    ]
+    helps = [f"    {name}: {fields[name].metadata['help']}" for name in variant.form]
     pipeline.__doc__ = "\n".join([description, "", "Args:", *helps])
     pipeline.__signature__ = inspect.Signature(  # type: ignore[attr-defined]
         parameters, return_annotation=outputs

@@ -32,13 +32,13 @@ def write_new_images(folder: Path, *, darker: float = 1.0, count: int = 40) -> P
 
 def _reference(predictor: Predictor) -> DriftReference:
     pixels = noise(3 * N_REFERENCE, seed=1)
-    features, logits = predictor.embed(pixels[:N_REFERENCE])
+    features, logits, _ = predictor.embedded(pixels[:N_REFERENCE])
     return DriftReference(
         class_names=("None", "Roadwork"),
         features=as_half(features),
         logits=logits.astype(np.float32),
         labels=np.arange(N_REFERENCE) % 2,
-        support=as_half(predictor.embed(pixels[N_REFERENCE:])[0]),
-        probe=as_half(predictor.embed(reference_image(SIZE))[0][0]),
+        support=as_half(predictor.embedded(pixels[N_REFERENCE:])[0]),
+        probe=as_half(predictor.embedded(reference_image(SIZE))[0][0]),
         n_groups=N_REFERENCE + 7,
     )

@@ -21,7 +21,7 @@ COVERED: dict[str, str] = {
     "components/compare_adaptations/test_step.py": "candidates",
     "components/configure/test_resolve.py": "phases",
     "components/detect_drift/test_explanations.py": "comparison",
-    "components/detect_drift/test_step.py": "new_images page reference",
+    "components/detect_drift/test_step.py": "new_images page",
     "components/fit_threshold/test_step.py": "sweep_outputs",
     "components/import_backbone/test_step.py": "backbone_sources",
     "components/ingest_dataset/test_step.py": "check grouping label_report ../shared/data/parallel",
@@ -79,6 +79,7 @@ COVERED: dict[str, str] = {
     "pipelines/smoke/test_backend.py": "cleanup runner waiting",
     "pipelines/test_phase_pages.py": "documents",
     "pipelines/test_catalog.py": "names kubeflow/options",
+    "pipelines/test_one_task.py": "drift labelling",
     "pipelines/test_stage1.py": "package",
     "pipelines/upload_data/test_upload_data.py": "digests location selection transfer",
 }

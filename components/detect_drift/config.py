@@ -4,27 +4,19 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
-from components.shared.contracts.config import Config, adjusted, option
-from components.shared.contracts.errors import ConfigError
-from components.shared.contracts.options import SeedConfig
-
-CHAMPION = "champion"  # as a reference: the registry's
+from components.shared.contracts.config import adjusted, option
+from components.shared.contracts.options import NewImagesConfig, NewImagesForm, SeedConfig
 
 
 @dataclass(frozen=True, kw_only=True)
-class DetectDriftConfig(SeedConfig):
+class DetectDriftConfig(NewImagesConfig):
     """What is compared, and how often a comparison may alarm without drift."""
 
     reference: str = option(
-        CHAMPION,
+        "champion",
         "Bundle with the drift reference: a folder, s3://bucket/prefix of one, the first digits of"
         " its digest in the registry, or champion.",
     )
-    bundle_registry: str = option(
-        "",
-        "Registry of bundles, s3://bucket/prefix; empty: that of STREETVISION_BUNDLE_REGISTRY.",
-    )
-    images: str = option("", "New images: a folder or s3://bucket/prefix, searched to any depth.")
     unit: str = option(
         "near_duplicates",
         "What counts once: near_duplicates, sets of images of one scene; folder, all images of a"
@@ -67,26 +59,14 @@ class DetectDriftConfig(SeedConfig):
 
 
 @dataclass(frozen=True, kw_only=True)
-class DriftForm(Config):
+class DriftForm(NewImagesForm):
     """Parameters of a run of the pipeline `drift`."""
 
+    STEP = DetectDriftConfig
+
     reference: str = adjusted(DetectDriftConfig, "reference")
-    images: str = adjusted(DetectDriftConfig, "images")
-    options: dict[str, Any] = option(
-        {}, "Further options of detect_drift by name, such as {false_alarm_rate: 0.05}."
+    options: dict[str, Any] = adjusted(
+        NewImagesForm,
+        "options",
+        help="Further options of detect_drift by name, such as {false_alarm_rate: 0.05}.",
     )
-
-    def check(self) -> list[str]:
-        """Refuse what the step would refuse, and a run without images."""
-        problems = [] if self.images else ["images is not set; give s3://bucket/prefix"]
-        try:
-            self.step()
-        except ConfigError as error:
-            problems += error.problems
-        return problems
-
-    def step(self) -> DetectDriftConfig:
-        """Return the configuration of the step."""
-        return DetectDriftConfig.from_mapping(
-            {**self.options, "reference": self.reference, "images": self.images}
-        )

@@ -1,4 +1,4 @@
-"""New images below an address: which are read, and which of them show one scene.
+"""The new images that are compared, one of each group.
 
 Every image is decoded as ingest decodes it, so that no difference of pixels is the decoder's.
 """
@@ -12,16 +12,17 @@ import numpy.typing as npt
 
 from components.detect_drift.config import DetectDriftConfig
 from components.shared.contracts.errors import DataError
-from components.shared.contracts.listing import first_of, printable
-from components.shared.contracts.progress import progress
+from components.shared.contracts.listing import printable
 from components.shared.data import duplicates
-from components.shared.data.decode import ImageRejectedError, decode_resized, without_warnings
-from components.shared.data.files import Files, files_at, is_hidden, is_image
-from components.shared.data.parallel import ordered_map
+from components.shared.data.decode import decode_resized
+from components.shared.data.files import Files
 from components.shared.policies.calibration_split import one_per_group
+from components.shared.serving.new_images import (
+    decoded_images,
+    listed_images,
+    near_duplicate_groups,
+)
 
-# As ingest's default: distance in bits below which two images show one scene.
-_MAX_DISTANCE = 8
 FEWEST_GROUPS = 16  # with fewer a test sees nothing but the crudest shift
 
 
@@ -51,7 +52,9 @@ class NewImages:
 
     def pixels(self, rows: Sequence[int]) -> npt.NDArray[np.uint8]:
         """Return (n, S, S, 3) uint8 of the images `rows`."""
-        return np.stack([_decoded(self.files, self.names[row], self.size) for row in rows])
+        return np.stack(
+            [decode_resized(self.files.read(self.names[row]), size=self.size) for row in rows]
+        )
 
 
 def read_new_images(config: DetectDriftConfig, size: int) -> NewImages:
@@ -64,22 +67,18 @@ def read_new_images(config: DetectDriftConfig, size: int) -> NewImages:
     Raises:
         DataError: there are no images, none can be decoded, or they are too few groups.
     """
-    files = files_at(config.images, "images")
-    listed = [name for name in files.names() if is_image(name) and not is_hidden(name)]
-    if not listed:
-        raise DataError(f"images={printable(config.images)} holds no images; is the prefix right?")
+    listing = listed_images(config.images)
+    names = listing.drawn(config.max_images, config.seed)
 
-    drawn = np.random.default_rng([config.seed, len(listed)]).permutation(len(listed))
-    names = [listed[row] for row in np.sort(drawn[: config.max_images])]
-    thumbnails, rejected = _thumbnails(files, names, size)
-    read = [name for name in names if name not in rejected]
-    if not read:
-        raise DataError(
-            f"images={printable(config.images)}: none of {len(names)} images can be decoded, such"
-            f" as {printable(names[0])}: {rejected[names[0]]}"
-        )
+    def thumbnail(data: bytes) -> npt.NDArray[np.uint8]:
+        return duplicates.thumbnail(decode_resized(data, size=size))
 
-    groups = _groups(read, thumbnails, by_folder=config.unit == "folder")
+    rejected: dict[str, str] = {}
+    decoded = dict(decoded_images(listing.files, names, thumbnail, rejected))
+    read = list(decoded)
+
+    links = _of_one_folder(read) if config.unit == "folder" else None
+    groups = near_duplicate_groups(np.stack(list(decoded.values())), links)
     sizes = np.bincount(groups)
     if len(sizes) < FEWEST_GROUPS:
         raise DataError(
@@ -93,61 +92,20 @@ def read_new_images(config: DetectDriftConfig, size: int) -> NewImages:
     rows = rows[np.sort(kept[: config.max_groups])]
 
     return NewImages(
-        files=files,
+        files=listing.files,
         size=size,
         names=tuple(read[row] for row in rows),
         group_sizes=tuple(int(sizes[groups[row]]) for row in rows),
-        n_listed=len(listed),
+        n_listed=len(listing.names),
         n_read=len(read),
         n_groups=len(sizes),
         rejected=rejected,
     )
 
 
-def _thumbnails(
-    files: Files, names: Sequence[str], size: int
-) -> tuple[npt.NDArray[np.uint8], dict[str, str]]:
-    """Return (n, 32, 32) uint8 of the images that can be decoded, and why the others cannot."""
-
-    def thumbnail(name: str) -> npt.NDArray[np.uint8] | str:
-        try:
-            return duplicates.thumbnail(_decoded(files, name, size))
-        except ImageRejectedError as error:
-            return str(error)
-
-    found, rejected = [], {}
-    with without_warnings():
-        read = progress(ordered_map(thumbnail, names), "new images", total=len(names))
-        for name, result in zip(names, read, strict=True):
-            if isinstance(result, str):
-                rejected[name] = result
-            else:
-                found.append(result)
-
-    side = (0, duplicates.THUMBNAIL_SIZE, duplicates.THUMBNAIL_SIZE)
-    return np.stack(found) if found else np.empty(side, dtype=np.uint8), rejected
-
-
-def _decoded(files: Files, name: str, size: int) -> npt.NDArray[np.uint8]:
-    return decode_resized(files.read(name), size=size)
-
-
-def _groups(
-    names: Sequence[str], thumbnails: npt.NDArray[np.uint8], *, by_folder: bool
-) -> npt.NDArray[np.int64]:
-    """Return (n,) number of each image's group: near-duplicates, and images of one folder."""
-    hashes = duplicates.perceptual_hashes(thumbnails)
-    links = [duplicates.nearest_links(hashes, _MAX_DISTANCE)[0]]
-    if by_folder:
-        first: dict[str, int] = {}
-        folders = [str(PurePosixPath(name).parent) for name in names]
-        pairs = [(first.setdefault(folder, row), row) for row, folder in enumerate(folders)]
-        links.append(np.array(pairs, dtype=np.int64))
-    return duplicates.connected_components(len(names), np.concatenate(links))
-
-
-def shown_rejects(rejected: dict[str, str]) -> str:
-    """Return the first names of files that cannot be decoded, with the reasons."""
-    return first_of(
-        [f"{printable(name)} ({reason})" for name, reason in sorted(rejected.items())], most=5
-    )
+def _of_one_folder(names: Sequence[str]) -> npt.NDArray[np.int64]:
+    """Return (N, 2) pairs of rows: of each image, and of the first one in its folder."""
+    first: dict[str, int] = {}
+    folders = [str(PurePosixPath(name).parent) for name in names]
+    pairs = [(first.setdefault(folder, row), row) for row, folder in enumerate(folders)]
+    return np.array(pairs, dtype=np.int64)

@@ -16,14 +16,8 @@ import numpy.typing as npt
 
 from components.detect_drift.comparison import Comparison, compare
 from components.detect_drift.config import DetectDriftConfig
-from components.detect_drift.new_images import (
-    FEWEST_GROUPS,
-    NewImages,
-    read_new_images,
-    shown_rejects,
-)
+from components.detect_drift.new_images import FEWEST_GROUPS, NewImages, read_new_images
 from components.detect_drift.page import DrivingImage, PageData, render
-from components.detect_drift.reference import fetch_bundle
 from components.shared.contracts.artifact_kinds import Kind
 from components.shared.contracts.artifacts import read_manifest, write_json, writing
 from components.shared.contracts.errors import ArtifactError, ConfigError, DataError
@@ -34,10 +28,11 @@ from components.shared.contracts.tables import write_table
 from components.shared.data.drift_reference import DriftReference, as_half
 from components.shared.data.val_test_images import encode_thumbnail
 from components.shared.serving.bundle import REFERENCE, Bundle
+from components.shared.serving.chosen_bundle import chosen_bundle
+from components.shared.serving.new_images import BATCH, shown_rejects
 from components.shared.vision.reference_image import reference_image
 
 STEP = "detect_drift"
-_BATCH = 16  # images, as the predict command's
 # Of features relative to the largest: rounding to float16 is 5e-4, another backbone is far off.
 _TOLERANCE = 0.02
 _COLUMNS = ("path", "images_in_group", "score", "margin", "support_quantile", "outside_support")
@@ -75,7 +70,9 @@ def run(config: DetectDriftConfig, *, drift: OutputDir, report: OutputFile | Non
         raise ConfigError("images is not set; give a folder or s3://bucket/prefix of new images")
 
     with tempfile.TemporaryDirectory(prefix="streetvision-drift-") as folder:
-        bundle = fetch_bundle(config, Path(folder))
+        bundle = chosen_bundle(
+            config.reference, config.bundle_registry, Path(folder), option="reference"
+        )
         reference = _reference_of(bundle)
         images = read_new_images(config, bundle.spec.image_size)
         features, logits = _embedded(bundle, reference, images)
@@ -137,14 +134,14 @@ def _embedded(
     from components.shared.serving.predictor import Predictor
 
     predictor = Predictor(bundle)
-    probe = predictor.embed(reference_image(bundle.spec.image_size))[0][0]
+    probe = predictor.embedded(reference_image(bundle.spec.image_size))[0][0]
     _check_probe(bundle, reference, probe)
 
-    starts = range(0, len(images.names), _BATCH)
+    starts = range(0, len(images.names), BATCH)
     found = []
     for start in progress(starts, "features of new images", total=len(starts)):
-        rows = range(start, min(start + _BATCH, len(images.names)))
-        found.append(predictor.embed(images.pixels(rows)))
+        rows = range(start, min(start + BATCH, len(images.names)))
+        found.append(predictor.embedded(images.pixels(rows))[:2])
     features, logits = (np.concatenate(parts) for parts in zip(*found, strict=True))
 
     if not (np.isfinite(features).all() and np.isfinite(logits).all()):

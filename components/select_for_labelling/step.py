@@ -19,12 +19,17 @@ from components.select_for_labelling.selection import Choice, choose
 from components.shared.contracts.artifact_kinds import Kind
 from components.shared.contracts.artifacts import read_manifest, write_json, writing
 from components.shared.contracts.errors import ConfigError
-from components.shared.contracts.listing import first_of, printable, say
+from components.shared.contracts.listing import say
 from components.shared.contracts.step import OutputDir, main
 from components.shared.contracts.tables import write_table
 from components.shared.policies.policy import Policy
 from components.shared.serving.chosen_bundle import chosen_bundle
-from components.shared.serving.new_images import NewImages, embed_images, listed_images
+from components.shared.serving.new_images import (
+    NewImages,
+    embed_images,
+    listed_images,
+    shown_rejects,
+)
 from components.shared.stats.metrics import softmax
 
 STEP = "select_for_labelling"
@@ -88,8 +93,7 @@ def run(config: SelectForLabellingConfig, *, labelling_tasks: OutputDir) -> dict
         f" deferred, {int((~choice.deferred).sum())} uncertain"
     )
     if images.rejected:
-        reasons = [f"{printable(name)} ({why})" for name, why in images.rejected.items()]
-        say(f"{len(reasons)} images cannot be decoded: {first_of(reasons, most=5)}")
+        say(f"{len(images.rejected)} images cannot be decoded: {shown_rejects(images.rejected)}")
     return {name: float(value) for name, value in counts.items()}
 
 

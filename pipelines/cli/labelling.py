@@ -21,6 +21,7 @@ _NOTES = """
 examples:
   python -m pipelines select-for-labelling photos --bundle BUNDLE
   python -m pipelines select-for-labelling s3://photos/new --count 200 --runs runs
+  python -m pipelines submit --pipeline labelling --params labelling.yaml
 
 Images that the bundle defers come first, then those that it is least sure of and that differ from
 one another; of near-duplicates one. The folder holds selection.csv, and for Label Studio

@@ -4,9 +4,10 @@ A phase's configuration inherits the mixins that it needs. One that has to chang
 narrow a description uses `adjusted`; no option is declared again.
 """
 
+import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 from components.shared.contracts.adaptations import MONITORS
 from components.shared.contracts.config import MOST_INTEGER, Config, Range, adjusted, option
@@ -30,6 +31,41 @@ class SeedConfig(Config):
     """The seed, from which every random stream of a phase is derived."""
 
     seed: int = option(0, "Seed of the phase's random numbers.", ge=0, le=MOST_INTEGER)
+
+
+@dataclass(frozen=True, kw_only=True)
+class NewImagesConfig(SeedConfig):
+    """Images without labels, which a bundle looks at."""
+
+    images: str = option("", "New images: a folder or s3://bucket/prefix, searched to any depth.")
+    bundle_registry: str = option(
+        "",
+        "Registry of bundles, s3://bucket/prefix; empty: that of STREETVISION_BUNDLE_REGISTRY.",
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class NewImagesForm(Config):
+    """Parameters of a run of one phase, the pipeline's only one."""
+
+    STEP: ClassVar[type[NewImagesConfig]]  # configuration of the phase
+
+    images: str = adjusted(NewImagesConfig, "images")
+    options: dict[str, Any] = option({}, "Further options of the phase by name.")
+
+    def check(self) -> list[str]:
+        """Refuse what the step would refuse, and a run without images."""
+        problems = [] if self.images else ["images is not set; give s3://bucket/prefix"]
+        try:
+            self.step()
+        except ConfigError as error:
+            problems += error.problems
+        return problems
+
+    def step(self) -> NewImagesConfig:
+        """Return the configuration of the step."""
+        places = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        return self.STEP.from_mapping(places.pop("options") | places)
 
 
 @dataclass(frozen=True, kw_only=True)

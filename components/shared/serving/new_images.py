@@ -1,18 +1,17 @@
 """New images without labels: which are below an address, which show one scene, and their features.
 
-What a step needs that looks at images of users through a bundle. Images are decoded as the
-predictor decodes them, so that logits are those that users are given.
+What a step needs that looks at images of users through a bundle.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
 from components.shared.contracts.errors import DataError, PermanentError
-from components.shared.contracts.listing import printable
+from components.shared.contracts.listing import first_of, printable
 from components.shared.contracts.progress import progress
 from components.shared.data import duplicates
 from components.shared.data.decode import ImageRejectedError, without_warnings
@@ -22,8 +21,10 @@ from components.shared.data.parallel import ordered_map
 if TYPE_CHECKING:
     from components.shared.serving.predictor import Predictor
 
-NEAR = 8  # bits of the hash within which two images show one scene, as ingest's default
-_BATCH = 16  # images, as the predict command's
+T = TypeVar("T")
+
+BATCH = 16  # images, as the predict command's
+_NEAR = 8  # bits of the hash within which two images show one scene, as ingest's default
 
 
 @dataclass(frozen=True)
@@ -63,6 +64,11 @@ class Listing(NamedTuple):
     files: Files
     names: list[str]
 
+    def drawn(self, most: int, seed: int) -> list[str]:
+        """Return the names of at most `most` images, drawn from all, sorted."""
+        rows = np.random.default_rng([seed, len(self.names)]).permutation(len(self.names))
+        return [self.names[row] for row in np.sort(rows[:most])]
+
 
 def listed_images(address: str, option: str = "images") -> Listing:
     """List the images below a folder or s3://bucket/prefix.
@@ -77,8 +83,46 @@ def listed_images(address: str, option: str = "images") -> Listing:
     return Listing(files, names)
 
 
+def decoded_images(
+    files: Files, names: Sequence[str], decode: Callable[[bytes], T], rejected: dict[str, str]
+) -> Iterator[tuple[str, T]]:
+    """Yield name and image of the files that can be decoded, in order.
+
+    Args:
+        files: Where they are.
+        names: Of the files.
+        decode: Called with a file's bytes in a thread; raises ImageRejectedError.
+        rejected: Is given the names of the others, with the reason.
+
+    Raises:
+        DataError: None of them can be decoded; after the last one.
+    """
+
+    def image(name: str) -> T | ImageRejectedError:
+        try:
+            return decode(files.read(name))
+        except ImageRejectedError as error:
+            return error
+
+    with without_warnings():
+        found = progress(ordered_map(image, names), "new images", total=len(names))
+        for name, result in zip(names, found, strict=True):
+            if isinstance(result, ImageRejectedError):
+                rejected[name] = str(result)
+            else:
+                yield name, result
+
+    if len(rejected) == len(names):
+        raise DataError(
+            f"images={printable(files.address)}: none of {len(names)} images can be decoded, such"
+            f" as {printable(names[0])}: {rejected[names[0]]}"
+        )
+
+
 def embed_images(predictor: "Predictor", listing: Listing, *, most: int, seed: int) -> NewImages:
     """Read listed images and pass them through a bundle, each once.
+
+    They are decoded as the predictor decodes them, so that logits are those that users are given.
 
     Args:
         predictor: The bundle's predictor.
@@ -90,39 +134,19 @@ def embed_images(predictor: "Predictor", listing: Listing, *, most: int, seed: i
         DataError: None of the images can be decoded.
         PermanentError: The model's output is not finite.
     """
-    files, listed = listing
-    drawn = np.random.default_rng([seed, len(listed)]).permutation(len(listed))
-    names = [listed[row] for row in np.sort(drawn[:most])]
-
-    def decoded(name: str) -> npt.NDArray[np.uint8] | str:
-        try:
-            return predictor.pixels(files.read(name))
-        except ImageRejectedError as error:
-            return str(error)
-
     read, thumbnails, batches = [], [], []
     waiting: list[npt.NDArray[np.uint8]] = []
     rejected: dict[str, str] = {}
-    with without_warnings():
-        found = progress(ordered_map(decoded, names), "new images", total=len(names))
-        for name, pixels in zip(names, found, strict=True):
-            if isinstance(pixels, str):
-                rejected[name] = pixels
-                continue
-
-            read.append(name)
-            thumbnails.append(duplicates.thumbnail(pixels))
-            waiting.append(pixels)
-            if len(waiting) == _BATCH:
-                batches.append(Embedded(*predictor.embedded(np.stack(waiting))))
-                waiting = []
+    names = listing.drawn(most, seed)
+    for name, pixels in decoded_images(listing.files, names, predictor.pixels, rejected):
+        read.append(name)
+        thumbnails.append(duplicates.thumbnail(pixels))
+        waiting.append(pixels)
+        if len(waiting) == BATCH:
+            batches.append(Embedded(*predictor.embedded(np.stack(waiting))))
+            waiting = []
     if waiting:
         batches.append(Embedded(*predictor.embedded(np.stack(waiting))))
-    if not read:
-        raise DataError(
-            f"{printable(files.address)}: none of {len(names)} images can be decoded, such as"
-            f" {printable(names[0])}: {rejected[names[0]]}"
-        )
 
     whole = _joined(batches)
     if not (np.isfinite(whole.features).all() and np.isfinite(whole.logits).all()):
@@ -132,15 +156,33 @@ def embed_images(predictor: "Predictor", listing: Listing, *, most: int, seed: i
         *whole,
         groups=near_duplicate_groups(np.stack(thumbnails)),
         rejected=rejected,
-        n_listed=len(listed),
+        n_listed=len(listing.names),
     )
 
 
-def near_duplicate_groups(thumbnails: npt.NDArray[np.uint8]) -> npt.NDArray[np.int64]:
-    """Return (N,) int64, the set of near-duplicates of each image, from (N, 32, 32) uint8."""
+def near_duplicate_groups(
+    thumbnails: npt.NDArray[np.uint8], links: npt.NDArray[np.int64] | None = None
+) -> npt.NDArray[np.int64]:
+    """Return the set of near-duplicates that each image belongs to.
+
+    Args:
+        thumbnails: (N, 32, 32) uint8.
+        links: (L, 2) further pairs of rows that belong together.
+
+    Returns:
+        (N,) int64 numbers of sets.
+    """
     hashes = duplicates.perceptual_hashes(thumbnails)
-    links = duplicates.nearest_links(hashes, NEAR)[0]
-    return duplicates.connected_components(len(hashes), links)
+    near = duplicates.nearest_links(hashes, _NEAR)[0]
+    every = near if links is None else np.concatenate([near, links])
+    return duplicates.connected_components(len(hashes), every)
+
+
+def shown_rejects(rejected: Mapping[str, str]) -> str:
+    """Return the first names of files that cannot be decoded, with the reasons."""
+    return first_of(
+        [f"{printable(name)} ({reason})" for name, reason in sorted(rejected.items())], most=5
+    )
 
 
 def _joined(batches: Sequence[Embedded]) -> Embedded:

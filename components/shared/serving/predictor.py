@@ -151,19 +151,6 @@ class Predictor:
         with torch.inference_mode():
             return self._outputs(self.features(pixels))
 
-    def embed(
-        self, pixels: npt.NDArray[np.uint8]
-    ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float64]]:
-        """Return what the head makes of all views of (B, S, S, 3) uint8; one batch.
-
-        Returns:
-            Features (B, 2h), of several views pooled, and logits (B, C) as `logits` returns them.
-        """
-        with torch.inference_mode():
-            features = self.features(pixels)
-            pooled = self._classifier.head.pooled(features).float().cpu().numpy()
-            return pooled, self._outputs(features)[0]
-
     def embedded(
         self, pixels: npt.NDArray[np.uint8]
     ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float64], npt.NDArray[np.float64] | None]:

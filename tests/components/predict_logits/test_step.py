@@ -51,7 +51,7 @@ def test_the_reference_has_one_image_of_each_group_and_two_processes_compute_the
 
     predictor = Predictor(open_bundle(tiny.bundle))
     ids = splits.ids("VAL_CALIB")
-    features, logits = predictor.embed(data.images(np.array([data.index[i] for i in ids])))
+    features, logits, _ = predictor.embedded(data.images(np.array([data.index[i] for i in ids])))
     rows = [int(np.abs(logits - row).sum(axis=1).argmin()) for row in found.logits]
     np.testing.assert_allclose(logits[rows], found.logits, atol=1e-4)
     np.testing.assert_allclose(features[rows], found.features, rtol=2e-3, atol=1e-3)
@@ -59,7 +59,7 @@ def test_the_reference_has_one_image_of_each_group_and_two_processes_compute_the
     assert labels == found.labels.tolist()
     groups = {data.samples[data.index[ids[row]]].group for row in rows}
     assert len(groups) == len(rows)
-    probe = predictor.embed(reference_image(data.image_size))[0][0]
+    probe = predictor.embedded(reference_image(data.image_size))[0][0]
     np.testing.assert_allclose(probe, found.probe, rtol=2e-3, atol=1e-3)
 
     predict(tiny, tmp_path, n_processes=2)

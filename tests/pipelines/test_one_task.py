@@ -1,0 +1,69 @@
+"""The pipelines of one task, never cached, with the parameters of their forms."""
+
+import json
+
+import pytest
+from google.protobuf import json_format
+
+from components.detect_drift.config import DriftForm
+from components.select_for_labelling.config import LabellingForm
+from components.shared.contracts.errors import ConfigError
+from components.shared.contracts.options import NewImagesForm
+from pipelines.catalog import pipeline_of
+from pipelines.names import DRIFT, LABELLING
+from pipelines.parameters import FORMS, Variant, read_parameters
+from pipelines.resources import LOCAL
+from pipelines.sources import phase_image
+
+
+@pytest.mark.parametrize(
+    ("pipeline", "phase", "kind", "bundle"),
+    [
+        (DRIFT, "detect_drift", "Drift", "reference"),
+        (LABELLING, "select_for_labelling", "LabellingTasks", "bundle"),
+    ],
+)
+def test_the_graph_is_one_task_that_is_never_cached(
+    pipeline: str, phase: str, kind: str, bundle: str
+) -> None:
+    spec = json_format.MessageToDict(pipeline_of(LOCAL, Variant(pipeline=pipeline)).pipeline_spec)
+    (task,) = spec["root"]["dag"]["tasks"].values()
+    assert not task.get("cachingOptions", {}).get("enableCache", False)
+    assert {
+        name: source["componentInputParameter"]
+        for name, source in task["inputs"]["parameters"].items()
+    } == {"config": "options", bundle: bundle, "images": "images"}
+
+    parameters = spec["root"]["inputDefinitions"]["parameters"]
+    assert {name: given["defaultValue"] for name, given in parameters.items()} == {
+        "images": "",
+        bundle: "champion",
+        "options": {},
+    }
+    (executor,) = spec["deploymentSpec"]["executors"].values()
+    assert executor["container"]["image"] == phase_image(phase)
+    (output,) = spec["root"]["outputDefinitions"]["artifacts"].values()
+    assert kind in json.dumps(output)
+
+
+@pytest.mark.parametrize(
+    ("form", "option", "value"),
+    [(DriftForm, "false_alarm_rate", 0.05), (LabellingForm, "n_images", 7)],
+)
+def test_the_form_refuses_what_the_step_would(
+    form: type[NewImagesForm], option: str, value: float
+) -> None:
+    given = form(images="s3://bucket/tonight", options={option: value})
+    assert getattr(given.step(), option) == value
+    with pytest.raises(ConfigError, match=r"images is not set.*; unknown key 'alpha'"):
+        form(options={"alpha": 1})
+    with pytest.raises(ConfigError, match=f"{option}=-1 must be"):
+        form(images="s3://bucket/tonight", options={option: -1})
+
+
+@pytest.mark.parametrize("pipeline", [DRIFT, LABELLING])
+def test_parameters_of_the_command_line_are_the_forms(pipeline: str) -> None:
+    assert issubclass(FORMS[pipeline], NewImagesForm)
+    given = ["images=s3://bucket/tonight", "options={seed: 3}"]
+    found = read_parameters(None, given, Variant(pipeline=pipeline))
+    assert found == {"images": "s3://bucket/tonight", "options": {"seed": 3}}
