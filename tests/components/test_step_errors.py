@@ -143,13 +143,13 @@ def _as_component(broken: Broken, paths: Mapping[str, Any], folder: Path) -> Non
     module = importlib.import_module(f"components.{broken.step}.component")
     function = getattr(module, broken.step).python_func
     given: dict[str, Any] = {}
-    for name in typing.get_type_hints(function):
+    for name, hint in typing.get_type_hints(function).items():
         base, _, number = name.rpartition("_")
         if name in paths:
             given[name] = _Artifact(paths[name])
         elif number.isdigit() and (listed := paths.get(base, paths.get(f"{base}s"))):
             given[name] = _Artifact(listed[int(number) - 1]) if int(number) <= 2 else None
-        elif name not in ("config", "return", "mode") and broken.step != "configure":
+        elif name not in ("config", "return") and hint is not str and broken.step != "configure":
             given[name] = _Artifact(str(folder / "task" / name))
     options = _options(broken)
     if broken.step == "configure":  # KFP hands over every field of the form

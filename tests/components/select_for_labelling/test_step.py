@@ -4,11 +4,13 @@ import csv
 import json
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from components.select_for_labelling.component import select_for_labelling
 from components.select_for_labelling.config import SelectForLabellingConfig
 from components.select_for_labelling.step import run
 from components.shared.contracts.artifact_kinds import Kind
@@ -77,6 +79,20 @@ def test_the_bundles_answers_choose_and_annotate(
         (prediction,) = task["predictions"]
         assert prediction["result"][0]["value"]["choices"] == [row["predicted"]]
         assert prediction["score"] == float(row["probability"])
+
+
+def test_the_components_places_stand_above_those_of_its_options(
+    tiny: TinyRun, photos: Path, tmp_path: Path
+) -> None:
+    logged: dict[str, float] = {}
+    select_for_labelling.python_func(
+        labelling_tasks=SimpleNamespace(path=str(tmp_path / "tasks")),
+        metrics=SimpleNamespace(path=str(tmp_path / "metrics"), log_metric=logged.__setitem__),
+        config={"n_images": 3, "images": "nowhere"},
+        bundle=str(tiny.bundle),
+        images=str(photos),
+    )
+    assert logged["n_chosen"] == len(_rows(tmp_path / "tasks")) == 3
 
 
 def test_images_and_bundle_of_a_store(
