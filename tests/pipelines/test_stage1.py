@@ -26,7 +26,7 @@ from components.split_dataset.component import split_dataset
 from components.train_baseline.component import train_baseline
 from pipelines.images import pipeline_images
 from pipelines.package import write_package
-from pipelines.parameters import Variant
+from pipelines.parameters import STANDALONE, Variant
 from pipelines.resources import CA_FOLDER, STORE_CA, STORE_VARIABLES, Profile, load_profile
 from pipelines.stage1 import stage1
 
@@ -420,7 +420,7 @@ def test_every_step_runs_in_the_image_of_its_phase(compiled: Compile) -> None:
     for variant in (Variant("labelled"), MODES, Variant(audit_labels=True)):
         executors = compiled(variant)[0]["deploymentSpec"]["executors"].values()
         named |= {executor["container"]["image"] for executor in executors}
-    of_other_pipelines = ("promote_bundle", "tune_head", "tune_training")
+    of_other_pipelines = ("promote_bundle", "tune_head", "tune_training", *STANDALONE)
     assert named == {
         image.reference for image in pipeline_images() if image.phase not in of_other_pipelines
     }
