@@ -32,7 +32,10 @@ def _declarations(classes: list[type[Config]]) -> tuple[dict[str, set[str]], dic
         for name in vars(config_class).get("__annotations__", {}):
             field = getattr(config_class, "__dataclass_fields__", {}).get(name)
             if field is not None and field.metadata and "adjusts" not in field.metadata:
-                by_name[name].add(config_class.__name__)
+                # A phase that only `phase.option` sets has a name of its own.
+                qualified = name in getattr(config_class, "QUALIFIED", ())
+                option_name = f"{config_class.__name__}.{name}" if qualified else name
+                by_name[option_name].add(config_class.__name__)
                 by_help[field.metadata["help"]].add(name)
     return by_name, by_help
 
