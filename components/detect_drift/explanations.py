@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from components.shared.contracts.outcomes import Outcomes
+from components.shared.contracts.random_streams import DriftStream
 from components.shared.data.drift_reference import DriftReference
 from components.shared.policies.policy import Policy
 from components.shared.stats.jackknife import clopper_pearson
@@ -138,7 +139,7 @@ def label_shift(
         )
 
     # Rows drawn with replacement are counts of a multinomial distribution.
-    rng = np.random.default_rng([seed, len(decided), 2])
+    rng = np.random.default_rng([seed, len(decided), DriftStream.LABEL_SHIFT])
     joints = rng.multinomial(len(joint), confusion.ravel(), _N_BOOTSTRAP) / len(joint)
     rates = rng.multinomial(len(decided), decided.mean(axis=0), _N_BOOTSTRAP) / len(decided)
     draws = _estimated(joints.reshape(-1, count, count), rates)

@@ -13,6 +13,7 @@ import numpy.typing as npt
 from components.detect_drift.config import DetectDriftConfig
 from components.shared.contracts.errors import DataError
 from components.shared.contracts.listing import printable
+from components.shared.contracts.random_streams import DriftStream
 from components.shared.data import duplicates
 from components.shared.data.decode import decode_resized
 from components.shared.data.files import Files
@@ -88,7 +89,8 @@ def read_new_images(config: DetectDriftConfig, size: int) -> NewImages:
         )
 
     rows = one_per_group([f"{group:09d}" for group in groups], config.seed)
-    kept = np.random.default_rng([config.seed, len(rows), 1]).permutation(len(rows))
+    rng = np.random.default_rng([config.seed, len(rows), DriftStream.KEPT_GROUPS])
+    kept = rng.permutation(len(rows))
     rows = rows[np.sort(kept[: config.max_groups])]
 
     return NewImages(

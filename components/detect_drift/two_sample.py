@@ -15,6 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from components.shared.contracts.random_streams import DriftStream
 from components.shared.stats.metrics import Bools, Floats
 
 N_FOLDS = 10
@@ -117,7 +118,8 @@ def _cross_fitted(values: Floats, seed: int) -> Floats:
     """Return (n, n): held-out scores are this matrix times the centred labels."""
     kernel = values @ values.T / max(values.shape[1], 1)
     ridge = RIDGE * max(float(np.trace(kernel)) / len(kernel), _SMALL)
-    fold = np.random.default_rng([seed, len(values), 1]).permutation(len(values)) % N_FOLDS
+    rng = np.random.default_rng([seed, len(values), DriftStream.FOLDS])
+    fold = rng.permutation(len(values)) % N_FOLDS
 
     smoother: Floats = np.zeros(kernel.shape)
     for number in range(N_FOLDS):

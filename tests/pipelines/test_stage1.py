@@ -76,7 +76,11 @@ def test_a_component_is_its_artifacts_and_one_configuration(phase: str) -> None:
         for name, spec in component.component_spec.inputs.items()
         if not spec.type.startswith("system.")
     ]
-    assert phase == "configure" or parameters in (["config"], ["config", "mode"])
+    assert phase == "configure" or parameters in (
+        ["config"],
+        ["config", "mode"],
+        ["config", "training"],  # of a search: the options of what it trains
+    )
     assert inspect.getdoc(component.python_func)
     assert component.component_spec.description
 

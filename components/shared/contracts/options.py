@@ -11,6 +11,7 @@ from typing import Any, ClassVar
 
 from components.shared.contracts.adaptations import MONITORS
 from components.shared.contracts.config import MOST_INTEGER, Config, Range, adjusted, option
+from components.shared.contracts.environment import Variable
 from components.shared.contracts.errors import ConfigError, InfeasibleError
 from components.shared.contracts.outcomes import MULTICLASS, NEEDS_BINARY, TASKS, Outcomes
 
@@ -40,7 +41,7 @@ class NewImagesConfig(SeedConfig):
     images: str = option("", "New images: a folder or s3://bucket/prefix, searched to any depth.")
     bundle_registry: str = option(
         "",
-        "Registry of bundles, s3://bucket/prefix; empty: that of STREETVISION_BUNDLE_REGISTRY.",
+        f"Registry of bundles, s3://bucket/prefix; empty: that of {Variable.BUNDLE_REGISTRY}.",
     )
 
 

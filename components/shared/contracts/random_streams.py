@@ -75,6 +75,14 @@ class SearchStream(IntEnum):
     SAMPLER = 0
 
 
+class DriftStream(IntEnum):
+    """Comparison of new images, by (seed, number of images, stream)."""
+
+    FOLDS = 1
+    LABEL_SHIFT = 2
+    KEPT_GROUPS = 3
+
+
 class DemoStream(IntEnum):
     """Demo images: by (seed, drive, stream), with the place or the frame as a fourth part.
 

@@ -1095,7 +1095,7 @@ NOT_FOUND = (
 
 def _pull(answers: Answers, monkeypatch: pytest.MonkeyPatch, *events: Any) -> None:
     """One image, on no node, and these events."""
-    monkeypatch.setattr("pipelines.cli.cluster._images", lambda *options: (IMAGE,))
+    monkeypatch.setattr("pipelines.catalog.images_of", lambda *options: (IMAGE,))
     answers[f"{SINGLE_USER}/events?involvedObject.kind=Pod"]["items"] = list(events)
 
 

@@ -14,9 +14,11 @@ from components.shared.contracts.random_streams import (
     DemoStream,
     DinoStream,
     DistilledHeadStream,
+    DriftStream,
     GateStream,
     MaeStream,
     SampleOrderStream,
+    SearchStream,
 )
 
 ROOT = Path(__file__).resolve().parents[4]
@@ -29,11 +31,15 @@ CONTEXTS: tuple[tuple[type[IntEnum], ...], ...] = (
     (DinoStream,),
     (MaeStream,),
     (DemoStream,),
+    (DriftStream,),
+    (SearchStream,),
 )
 VALUES = {
     "CachedImageStream": {"CACHED_AUGMENTATION": 3, "CORRUPTION": 4},
     "ClassifierStream": {"DROPOUT": 0, "AUGMENTATION": 1, "CHOICE_OF_CACHED_AUGMENTATION": 2},
     "DistilledHeadStream": {"DROPOUT": 0},
+    "DriftStream": {"FOLDS": 1, "LABEL_SHIFT": 2, "KEPT_GROUPS": 3},
+    "SearchStream": {"SAMPLER": 0},
     "GateStream": {"DROPOUT": 0, "CHOICE_OF_CACHED_AUGMENTATION": 1},
     "SampleOrderStream": {"TRAINING": 0, "PROFIT_REFERENCE": 1},
     "DinoStream": {"MASKS": 1000},
