@@ -253,7 +253,7 @@ CHANGES: dict[str, tuple[str, dict[str, object], tuple[str, ...]]] = {
     "code of `evaluate`": ("components/evaluate/step.py", {}, ("evaluate",)),
     "code of `fit_threshold`": ("components/fit_threshold/step.py", {}, ("fit-threshold",)),
     "code of `train_baseline`": (
-        "components/train_baseline/tasks.py",
+        "components/train_baseline/train.py",
         {},
         ("train-full", "train-lora"),
     ),
