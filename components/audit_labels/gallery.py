@@ -16,6 +16,7 @@ import numpy as np
 from components.audit_labels.audited import Audited
 from components.audit_labels.cross_fit import CrossFitted
 from components.audit_labels.findings import Findings
+from components.shared.contracts.pages import templates
 from components.shared.data.val_test_images import encode_thumbnail
 
 # Sections that explain have fewer pictures than the suspects, which a person goes through.
@@ -131,12 +132,5 @@ def _picture(audited: Audited, findings: Findings, row: int) -> Picture:
 
 @functools.cache
 def _template() -> jinja2.Template:
-    environment = jinja2.Environment(
-        # The package's full name, so that the files of its folder belong to the phase's image.
-        loader=jinja2.PackageLoader("components.audit_labels.templates", "."),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
+    environment = templates("components.audit_labels.templates")
     return environment.get_template("audit.html.jinja")

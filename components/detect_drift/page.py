@@ -8,6 +8,7 @@ from typing import Any
 import jinja2
 
 from components.shared.contracts.listing import printable
+from components.shared.contracts.pages import templates
 
 
 @dataclass(frozen=True)
@@ -57,14 +58,7 @@ def _percent(value: float) -> str:
 
 @functools.cache
 def _template() -> jinja2.Template:
-    environment = jinja2.Environment(
-        # The package's full name, so that the files of its folder belong to the phase's image.
-        loader=jinja2.PackageLoader("components.detect_drift.templates", "."),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
+    environment = templates("components.detect_drift.templates")
     environment.filters |= {
         "thumbnail": _thumbnail,
         "number": _number,

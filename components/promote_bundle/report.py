@@ -8,6 +8,8 @@ from typing import Any
 
 import jinja2
 
+from components.shared.contracts.pages import templates
+
 _RECORDED = {
     "number": "decision",
     "kind": "kind",
@@ -48,14 +50,7 @@ def render(document: Mapping[str, Any]) -> str:
 
 
 def _template() -> jinja2.Template:
-    environment = jinja2.Environment(
-        # The package's full name, so that the files of its folder belong to the phase's image.
-        loader=jinja2.PackageLoader("components.promote_bundle.templates", "."),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
+    environment = templates("components.promote_bundle.templates")
     environment.filters |= {
         "number": lambda value: "none" if value is None else f"{value:.4f}",
         "signed": lambda value: "none" if value is None else f"{value:+.4f}",

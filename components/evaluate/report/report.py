@@ -25,6 +25,7 @@ from components.evaluate.report.slices import SliceReport
 from components.evaluate.targets import Targets
 from components.shared.contracts.artifacts import Manifest
 from components.shared.contracts.outcomes import BINARY, MULTICLASS
+from components.shared.contracts.pages import templates
 from components.shared.policies.policy import Policy, ScrcPolicy
 from components.shared.policies.predictions import Predictions, question
 from components.shared.stats import jackknife, multiclass
@@ -254,14 +255,7 @@ def spread(entry: Entry, n_groups: int, digits: int = 3) -> str:
 
 @functools.cache
 def _template() -> jinja2.Template:
-    environment = jinja2.Environment(
-        # The package's full name, so that the files of its folder belong to the phase's image.
-        loader=jinja2.PackageLoader("components.evaluate.report.templates", "."),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
+    environment = templates("components.evaluate.report.templates")
     environment.filters |= {
         "number": number,
         "interval": interval,

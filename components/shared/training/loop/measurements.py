@@ -16,6 +16,7 @@ import numpy as np
 import torch
 
 from components.shared.contracts.listing import say
+from components.shared.contracts.pages import templates
 from components.shared.training.loop.distributed import World
 from components.shared.training.loop.gpu_monitor import USAGE, GpuMonitor
 from components.shared.training.loop.profiler import StepProfiler
@@ -135,12 +136,5 @@ class Measurements:
 
 
 def _template() -> jinja2.Template:
-    environment = jinja2.Environment(
-        # The package's full name, so that the files of its folder belong to the phase's image.
-        loader=jinja2.PackageLoader("components.shared.training.loop.templates", "."),
-        autoescape=True,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        undefined=jinja2.StrictUndefined,
-    )
+    environment = templates("components.shared.training.loop.templates")
     return environment.get_template("measurements.html.jinja")

@@ -16,6 +16,7 @@ from components.shared.contracts.adaptations import monitored
 from components.shared.contracts.artifacts import write_json
 from components.shared.contracts.listing import say
 from components.shared.contracts.options import StepsLaunchConfig
+from components.shared.contracts.pages import templates
 from components.shared.contracts.tables import write_table
 from components.shared.data.features import FeatureLabels
 from components.shared.training.classifier.config import ClassifierConfig
@@ -245,12 +246,5 @@ def _number(value: float | None) -> float:
 
 
 def _template() -> jinja2.Template:
-    environment = jinja2.Environment(
-        # The package's full name, so that the files of its folder belong to the phase's image.
-        loader=jinja2.PackageLoader("components.shared.training.search.templates", "."),
-        autoescape=True,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        undefined=jinja2.StrictUndefined,
-    )
+    environment = templates("components.shared.training.search.templates")
     return environment.get_template("tuning.html.jinja")
