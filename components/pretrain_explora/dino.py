@@ -56,7 +56,7 @@ class TeacherTargets:
         cls: (2n, K) targets of CLS tokens.
         patches: (M, K) targets of the M masked patches, in the order of `masks`.
         koleo: KoLeo of the student's CLS features (B, 2, D) of the whole global batch; None where
-            it has no weight, or the pass of the loss has the whole batch.
+            it has no weight, and in a process that is alone until a micro-batch needs it.
     """
 
     first_slot: int
