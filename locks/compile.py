@@ -24,6 +24,7 @@ SETS: dict[str, tuple[str, ...]] = {
     "bench": ("requirements.txt", "requirements-dev.txt", "requirements-bench.txt"),
     "image-cpu": ("images/cpu/requirements.txt",),
     "image-trainer": ("images/trainer/requirements.txt",),
+    "image-server": ("images/server/requirements.txt",),
     "tools": ("locks/tools.in",),
 }
 # Locks that are parts of those: torch alone, for the first step of an installation, and CUDA's

@@ -226,6 +226,8 @@ def _prepare(folder: Path) -> None:
     write_backbone(folder / "facebook/dinov2-small")
     shutil.copytree(ROOT / "tests/golden/schema1/bundle", folder / "BUNDLE")
     Image.new("RGB", (64, 48), (200, 120, 40)).save(folder / "photo.jpg")
+    # What the audit's guide hands to `relabel`; a row needs an id of the photographs only in a run.
+    (folder / "corrections.csv").write_text("id,label\n", encoding="utf-8")
 
 
 def _write_small_data(folder: Path) -> None:
