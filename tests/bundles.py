@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import pytest
 import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
@@ -25,6 +26,7 @@ from transformers import (
 )
 
 from components.export_bundle.config import ExportConfig
+from components.export_bundle.onnx_export import write_onnx
 from components.export_bundle.step import run
 from components.shared.calibration.calibrator import class_log_odds
 from components.shared.contracts.artifacts import sha256_file, verify_dir, write_json, writing
@@ -43,7 +45,9 @@ from components.shared.models.gate import Gate, GateHead
 from components.shared.policies.logit_affine import logit_affine_of
 from components.shared.policies.policy import Policy, softmax_policy
 from components.shared.policies.policy_artifact import read_policy
+from components.shared.serving.bundle import open_bundle
 from components.shared.vision.classifier_spec import ClassifierSpec
+from tests.once import made_once
 
 SIZE = 56
 _SMALL = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "image_size": SIZE}
@@ -295,3 +299,22 @@ def write_images(folder: Path) -> list[Path]:
     base.resize((300, 7)).save(folder / "wide.webp")
     base.resize((4032, 3024)).save(folder / "large.jpg", quality=75)
     return sorted(folder.iterdir())
+
+
+def with_onnx(bundle: Path, path: Path, policy: Policy | None = None) -> Path:
+    """Write the bundle again with onnx/, as an export with that format does, without its gate."""
+    opened = open_bundle(bundle)
+    return resigned(bundle, path, lambda out: write_onnx(opened, out / "onnx", policy))
+
+
+def onnx_bundle(factory: pytest.TempPathFactory) -> Path:
+    """Return a tiny bundle with onnx/: None and Roadwork, of noise about half each.
+
+    Its images are SIZE pixels wide. It is made once in a session; no test writes into it.
+    """
+
+    def make(root: Path) -> None:
+        plain = make_inputs(root / "inputs", threshold_margin=0.4).export(root / "plain")
+        with_onnx(plain, root / "bundle")
+
+    return made_once(factory, "onnx-bundle", make) / "bundle"

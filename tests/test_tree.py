@@ -22,6 +22,8 @@ COVERED: dict[str, str] = {
     "components/configure/test_resolve.py": "phases",
     "components/detect_drift/test_explanations.py": "comparison",
     "components/detect_drift/test_step.py": "new_images page",
+    "components/export_bundle/test_onnx_export.py": "onnx_graph",
+    "components/shared/serving/formats/test_onnx_predictor.py": "onnx_format ../answer",
     "components/fit_threshold/test_step.py": "sweep_outputs",
     "components/import_backbone/test_step.py": "backbone_sources",
     "components/ingest_dataset/test_step.py": "check grouping label_report ../shared/data/parallel",

@@ -6,6 +6,8 @@ model/              the classifier with calibrator and decision fused into the h
 policy.json         the one policy, with its task, its calibrator and its thresholds
 gate/               the gate's weights, where the policy is a gate
 preprocessing.json  how an image becomes the model's input
+onnx/               the same model as ONNX graphs, which decide as the policy, where asked for
+onnx_int8/          those graphs quantised, with a policy.json of their own
 student/            a transformers image classifier of the full image alone, where one was distilled
 reference/          features and logits of held-out images, with which new images are compared
 early_exit.json     when the full image is enough, where the model uses several views
@@ -33,6 +35,9 @@ from components.shared.vision.classifier_spec import ClassifierSpec
 
 MODEL, POLICY, PREPROCESSING, DOCUMENT = "model", "policy.json", "preprocessing.json", "bundle.json"
 GATE, DISTILLED_MODEL, REFERENCE = "gate", "student", "reference"
+ONNX, ONNX_INT8 = "onnx", "onnx_int8"
+# Folders of further forms; of these, the ones whose policy is their own.
+_FORMS, _OWN_POLICY = (ONNX, ONNX_INT8), (ONNX_INT8,)
 _SPEC = ("image_size", "image_mean", "image_std", "backbone_type", "views")
 
 
@@ -50,6 +55,7 @@ class Bundle:
         reference_logits: Logits before folding of the reference image, in the policy's order;
             None in bundles of earlier releases.
         name: What messages call the directory; empty: its path.
+        form_policies: Policies of forms that have their own, by the form's folder.
     """
 
     path: Path
@@ -60,6 +66,16 @@ class Bundle:
     versions: dict[str, str] = field(default_factory=dict)
     reference_logits: list[float] | None = None
     name: str = ""
+    form_policies: dict[str, Policy] = field(default_factory=dict)
+
+    @property
+    def forms(self) -> list[str]:
+        """Folders of the forms of the model beside the first one."""
+        return [form for form in _FORMS if (self.path / form).is_dir()]
+
+    def policy_of(self, form: str) -> Policy:
+        """Return the policy of a form: that of the bundle, unless the form has its own."""
+        return self.form_policies.get(form, self.policy)
 
     def drift_reference(self) -> DriftReference:
         """Read the drift reference.
@@ -137,8 +153,9 @@ def open_bundle(path: Path, digest: str | None = None) -> Bundle:
         )
 
     recorded = {name: entry["sha256"] for name, entry in manifest.files.items()}
+    own = [f"{form}/{POLICY}" for form in _OWN_POLICY if f"{form}/{POLICY}" in recorded]
     policies = sorted(name for name in recorded if name.rsplit("/", 1)[-1] == POLICY)
-    if policies != [POLICY]:
+    if policies != sorted([POLICY, *own]):
         found = first_of(map(printable, policies)) or "none"
         raise ArtifactError(f"{path}: must hold exactly one {POLICY}, holds {found}")
 
@@ -164,6 +181,9 @@ def open_bundle(path: Path, digest: str | None = None) -> Bundle:
         _early_exit(path, spec),
         document.versions,
         document.reference_logits,
+        form_policies={
+            name.removesuffix(f"/{POLICY}"): _form_policy(path / name, policy) for name in own
+        },
     )
 
 
@@ -176,6 +196,17 @@ def spec_of(preprocessing: Any, policy: Policy, where: str) -> ClassifierSpec:
         raise ArtifactError(f"{where}: must be a JSON object, not {shown(preprocessing, 60)}")
     values = {name: preprocessing[name] for name in _SPEC if name in preprocessing}
     return ClassifierSpec.from_json(values | {"class_names": list(policy.class_names)}, where)
+
+
+def _form_policy(file: Path, policy: Policy) -> Policy:
+    """Read the policy of a form, whose outcomes must be those of the bundle's."""
+    found = parse_policy(_read(file), str(file))
+    if found.outcomes != policy.outcomes:
+        raise ArtifactError(
+            f"{file}: is for the outcomes {shown(list(found.outcomes.names))}, the bundle for"
+            f" {shown(list(policy.outcomes.names))}"
+        )
+    return found
 
 
 def _early_exit(path: Path, spec: ClassifierSpec) -> EarlyExit | None:

@@ -6,8 +6,8 @@ nothing is stored twice; undoing the fold gives the logits before it, exact to f
 (1e-6 for thresholds within 16 log-odds), and the policy decides on those.
 """
 
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -17,47 +17,38 @@ from transformers import PreTrainedModel
 from components.shared.calibration.calibrator import class_log_odds
 from components.shared.contracts.errors import ArtifactError, DataError, PermanentError, one_line
 from components.shared.contracts.listing import shown
-from components.shared.contracts.outcomes import DEFER
 from components.shared.data.decode import decode, resize
 from components.shared.models.classifier import Classifier, Head, check_input_size, normalise
 from components.shared.models.gate import Gate
 from components.shared.models.loading import load_pretrained
 from components.shared.policies.early_exit import EarlyExit
-from components.shared.policies.logit_affine import logit_affine_of
-from components.shared.policies.policy import Policy
+from components.shared.policies.logit_affine import LogitAffine, logit_affine_of
+from components.shared.serving.answer import Answer, answer_of
 from components.shared.serving.bundle import DOCUMENT, GATE, MODEL, Bundle, stock_order
-from components.shared.stats.metrics import Bools, Floats
 from components.shared.training.launch.device import device_type
 from components.shared.vision.arithmetic import single_precision
 from components.shared.vision.reference_image import reference_image
 
-_N_SHOWN = 5  # classes whose probabilities an answer has
 # Largest difference of a logit, relative where it exceeds 1: a hundred times what another order of
 # float32 sums explains.
 _TOLERANCE = 1e-3
 
 
-@dataclass(frozen=True)
-class Answer:
-    """Answer of the policy for one image.
+class Network(NamedTuple):
+    """The parts of a bundle's model, in eval mode on the CPU.
 
     Attributes:
-        decision: name of an outcome, the names of several that the policy cannot tell apart, or
-            "defer".
-        probability: calibrated, in [0, 1]: of the positive class; of a multiclass task, of the most
-            probable class.
-        threshold: what the policy compares the probability with; None where it compares something
-            else.
-        probabilities: of a multiclass task, the most probable classes, at most five, by name.
-        views: number of views that were used, of a model of several; of 1, the probabilities are
-            the full image's.
+        classifier: Backbone and head, as the bundle stores them.
+        gate: The gate; None for a policy without one.
+        fold: The calibrator and threshold that the head's weights contain; None where they are as
+            trained.
+        order: (C,) the stored logit of each class.
     """
 
-    decision: str | list[str]
-    probability: float
-    threshold: float | None
-    probabilities: dict[str, float] | None = None
-    views: int | None = None
+    classifier: Classifier
+    gate: Gate | None
+    fold: LogitAffine | None
+    order: tuple[int, ...]
 
 
 class Predictor:
@@ -76,10 +67,13 @@ class Predictor:
         """
         self._bundle, self._device = bundle, torch.device(device_type())
         self._spec = bundle.spec
-        self._fold = logit_affine_of(bundle.policy) if self._spec.views is None else None
         try:
-            self._classifier = _classifier(bundle).to(self._device)
-            self._gate = _gate(bundle, self._classifier, self._device)
+            network = load_network(bundle)
+            self._classifier = network.classifier.to(self._device)
+            self._gate = network.gate
+            if self._gate is not None and self._gate.head is not None:
+                self._gate = Gate(self._gate.head.to(self._device))
+            self._fold, self._order = network.fold, list(network.order)
             self._check_reference()
         except (ArtifactError, DataError) as error:
             differences = bundle.version_differences()
@@ -205,7 +199,7 @@ class Predictor:
         answered, sets = policy.answers(logits, gate), policy.answer_sets(logits)
         probabilities = policy.probabilities(logits)
         return [
-            _answer(policy, members if answers else None, values, views)
+            answer_of(policy, members if answers else None, values, views)
             for answers, members, values in zip(answered, sets, probabilities, strict=True)
         ]
 
@@ -213,9 +207,7 @@ class Predictor:
         self, features: torch.Tensor
     ) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64] | None]:
         """Logits before folding (B, C), and raw gate scores (B,) where the policy is a gate."""
-        logits = self._classifier.head(features).double().cpu().numpy()
-        if self._bundle.stock:
-            logits = logits[:, np.argsort(stock_order(self._bundle.policy.outcomes))]
+        logits = self._classifier.head(features).double().cpu().numpy()[:, self._order]
         if self._fold is not None:
             logits = self._fold.inverse(logits)
         if self._gate is None:
@@ -227,29 +219,6 @@ class Predictor:
         )
 
         return logits, scores.double().cpu().numpy()
-
-
-def _answer(
-    policy: Policy, members: Bools | None, probabilities: Floats, views: int | None
-) -> Answer:
-    """Return the answer with these of K outcomes, None for a deferral, and their probabilities."""
-    names = policy.outcomes.names
-    decision: str | list[str] = DEFER
-    if members is not None:
-        named = [name for name, is_member in zip(names, members, strict=True) if is_member]
-        decision = named[0] if len(named) == 1 else named
-
-    if policy.outcomes.positive is not None:
-        return Answer(decision, float(probabilities[1]), policy.threshold, views=views)
-
-    top = np.argsort(-probabilities, kind="stable")[:_N_SHOWN].tolist()
-    return Answer(
-        decision,
-        probability=float(probabilities[top[0]]),
-        threshold=policy.threshold if policy.kind == "softmax" else None,
-        probabilities={names[k]: float(probabilities[k]) for k in top},
-        views=views,
-    )
 
 
 def load_stock(directory: Path, where: str, n_classes: int) -> PreTrainedModel:
@@ -264,6 +233,25 @@ def load_stock(directory: Path, where: str, n_classes: int) -> PreTrainedModel:
             f"{where}: the model has {n_labels} labels, the policy {n_classes} classes"
         )
     return model
+
+
+def load_network(bundle: Bundle) -> Network:
+    """Return the parts of a bundle's model.
+
+    Raises:
+        ArtifactError: A file of the model is refused (`load_pretrained`), or its weights are not
+            all there.
+    """
+    classifier, policy = _classifier(bundle), bundle.policy
+    order = list(range(len(policy.class_names)))
+    if bundle.stock:
+        order = np.argsort(stock_order(policy.outcomes)).tolist()
+    return Network(
+        classifier,
+        _gate(bundle, classifier),
+        logit_affine_of(policy) if bundle.spec.views is None else None,
+        tuple(order),
+    )
 
 
 def _classifier(bundle: Bundle) -> Classifier:
@@ -289,12 +277,11 @@ def _classifier(bundle: Bundle) -> Classifier:
     return classifier
 
 
-def _gate(bundle: Bundle, classifier: Classifier, device: torch.device) -> Gate | None:
+def _gate(bundle: Bundle, classifier: Classifier) -> Gate | None:
     if bundle.policy.kind != "gate":
         return None
-    gate = Gate.load(
+    return Gate.load(
         bundle.path / GATE,
         n_features=classifier.head.linear.in_features,
         where=bundle.place(GATE),
     )
-    return gate if gate.head is None else Gate(gate.head.to(device))

@@ -1,0 +1,124 @@
+"""Writing of a bundle's ONNX form: its graphs, and the document about them."""
+
+import contextlib
+import logging
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import onnx
+import torch
+from torch import nn
+
+from components.export_bundle.onnx_graph import ModelGraph, Output, TilesGraph
+from components.shared.policies.policy import Policy
+from components.shared.serving.bundle import Bundle
+from components.shared.serving.formats.onnx_format import (
+    MODEL,
+    TILES,
+    OnnxFormat,
+    decision_names,
+    write_format,
+)
+from components.shared.serving.predictor import load_network
+
+OPSET = 20  # the least with the exact GELU as one operator
+# A file of protocol buffers cannot be larger; weights beyond go beside it.
+_MOST_BYTES = 2**31 - 2**20
+
+
+def write_onnx(bundle: Bundle, folder: Path, policy: Policy | None = None) -> OnnxFormat:
+    """Write the graphs of a bundle and their format.json; the same bytes each time.
+
+    Args:
+        bundle: On disk, with its model.
+        folder: Where to write; it is made.
+        policy: What the graphs decide by; None: the bundle's own.
+
+    Returns:
+        The document of format.json.
+    """
+    network, policy = load_network(bundle), policy or bundle.policy
+    size, folder_outputs = bundle.spec.image_size, {}
+    images = torch.zeros(2, size, size, 3, dtype=torch.uint8)
+    folder.mkdir()
+
+    model = ModelGraph(network, policy).eval()
+    _write_graph(model, {"images": images}, model.outputs, folder / MODEL)
+    folder_outputs[MODEL] = _described(model.outputs)
+    if bundle.spec.views is not None:
+        tiles = TilesGraph(network, policy).eval()
+        features = torch.zeros(2, network.classifier.head.linear.in_features)
+        given = {"images": images, "features": features}
+        _write_graph(tiles, given, tiles.outputs, folder / TILES)
+        folder_outputs[TILES] = _described(tiles.outputs)
+
+    document = OnnxFormat(
+        opset=OPSET,
+        image_size=size,
+        decisions=decision_names(policy.outcomes),
+        outputs=folder_outputs,
+        early_exit=bundle.early_exit,
+    )
+    write_format(folder, document)
+    return document
+
+
+def _described(outputs: list[Output]) -> dict[str, str]:
+    return {output.name: f"{output.dtype} ({output.axes}): {output.meaning}" for output in outputs}
+
+
+def _write_graph(
+    module: nn.Module, given: dict[str, torch.Tensor], outputs: list[Output], file: Path
+) -> None:
+    """Export a module with any number of images in a batch."""
+    batch = torch.export.Dim("N")
+    with _quietly(), torch.no_grad():
+        program = torch.onnx.export(
+            module,
+            kwargs=given,
+            dynamo=True,
+            dynamic_shapes={name: {0: batch} for name in given},
+            input_names=list(given),
+            output_names=[output.name for output in outputs],
+            opset_version=OPSET,
+            verbose=False,
+        )
+    assert program is not None
+    model = program.model_proto
+    _drop_origin(model)
+
+    n_bytes = sum(tensor.nbytes for tensor in module.state_dict().values())
+    if n_bytes > _MOST_BYTES:
+        onnx.save_model(model, file, save_as_external_data=True, location=f"{file.name}.data")
+    else:
+        file.write_bytes(model.SerializeToString(deterministic=True))
+
+
+def _drop_origin(model: onnx.ModelProto) -> None:
+    """Delete what differs between machines: paths of sources, stack traces, the build of PyTorch.
+
+    What remains is a function of the weights and the policy.
+    """
+    model.producer_version = model.producer_version.partition("+")[0]
+    parts: list[Any] = [model, model.graph, *model.graph.node, *model.graph.value_info]
+    parts += [*model.graph.input, *model.graph.output, *model.graph.initializer]
+    for part in parts:
+        part.doc_string = ""
+        if hasattr(part, "metadata_props"):
+            del part.metadata_props[:]
+
+
+@contextlib.contextmanager
+def _quietly() -> Iterator[None]:
+    """Silence what the exporter says about packages that nothing here needs."""
+    logger = logging.getLogger("torch.onnx")
+    before = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)
+            yield
+    finally:
+        logger.setLevel(before)

@@ -1,0 +1,1 @@
+"""Further forms of a bundle's model, which run without torch."""

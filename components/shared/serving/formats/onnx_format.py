@@ -1,0 +1,89 @@
+"""format.json: what the graphs of an ONNX form take and give, and how they were compared.
+
+onnx/model.onnx     the model of one view; of several, the full image alone
+onnx/tiles.onnx     of several views: all of them, from the image and the first graph's features
+onnx/format.json    this document
+onnx_int8/          the same, quantised, with a policy.json of its own
+"""
+
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from components.shared.contracts.artifacts import write_json
+from components.shared.contracts.documents import read_object
+from components.shared.contracts.errors import ArtifactError
+from components.shared.contracts.listing import shown
+from components.shared.contracts.outcomes import DEFER, Outcomes
+from components.shared.policies.early_exit import EarlyExit
+
+__all__ = [
+    "FORMAT",
+    "MODEL",
+    "TILES",
+    "OnnxFormat",
+    "decision_names",
+    "read_format",
+    "write_format",
+]
+
+MODEL, TILES, FORMAT = "model.onnx", "tiles.onnx", "format.json"
+
+
+@dataclass(frozen=True)
+class OnnxFormat:
+    """The document of format.json.
+
+    Attributes:
+        opset: Version of ONNX's operators.
+        image_size: S of the input `images`, (N, S, S, 3) uint8 RGB.
+        decisions: Name of each code of the output `decision`.
+        outputs: For each graph, what its outputs are: name, dtype, axes, meaning.
+        early_exit: Where a full image's margin before calibration is enough, the document of
+            early_exit.json; None for a model of one view, or where all views are always needed.
+        parity: Numbers of the comparison with the bundle's own model, for people.
+        metrics: Metrics of a form that decides on its own, for people.
+    """
+
+    opset: int
+    image_size: int
+    decisions: list[str]
+    outputs: dict[str, dict[str, str]]
+    early_exit: EarlyExit | None = None
+    parity: dict[str, Any] = field(default_factory=dict)
+    metrics: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def has_tiles(self) -> bool:
+        """Whether the model is of several views."""
+        return TILES in self.outputs
+
+
+def decision_names(outcomes: Outcomes) -> list[str]:
+    """Return the name of each code: the K outcomes, then "defer", then that of several outcomes."""
+    return [*outcomes.names, DEFER, "both" if len(outcomes.names) == 2 else "several"]
+
+
+def write_format(folder: Path, document: OnnxFormat) -> None:
+    """Write format.json."""
+    write_json(folder / FORMAT, asdict(document))
+
+
+def read_format(folder: Path, outcomes: Outcomes, where: str = "") -> OnnxFormat:
+    """Read format.json of a form.
+
+    Args:
+        folder: Of the form.
+        outcomes: Of its policy.
+        where: What messages call the folder; empty: its path.
+
+    Raises:
+        ArtifactError: It is damaged, or of another policy.
+    """
+    found, where = read_object(folder / FORMAT, OnnxFormat), where or str(folder)
+    if found.decisions != decision_names(outcomes):
+        raise ArtifactError(
+            f"{where}/{FORMAT}: has the decisions {shown(found.decisions)}, the policy"
+            f" {shown(decision_names(outcomes))}; the form belongs to another bundle"
+        )
+    return found

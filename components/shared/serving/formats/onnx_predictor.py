@@ -1,0 +1,165 @@
+"""Predictions of a bundle's ONNX form, with onnxruntime and numpy alone.
+
+The graph holds preprocessing, model, calibrator and policy. What remains is the choice of the
+graph: of a model of several views the first one sees the full image, and the second one the tiles
+of the images for which that is not enough.
+"""
+
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import onnxruntime
+
+from components.shared.calibration.calibrator import class_log_odds
+from components.shared.contracts.errors import ArtifactError, PermanentError, one_line
+from components.shared.contracts.machine import n_usable_cores
+from components.shared.data.decode import decode, resize
+from components.shared.serving.answer import Answer, answer_of
+from components.shared.serving.bundle import ONNX, Bundle
+from components.shared.serving.formats.onnx_format import MODEL, TILES, read_format
+from components.shared.stats.metrics import Bools, Integers
+
+_Arrays = dict[str, npt.NDArray[Any]]
+_ERRORS_ONLY = 3  # onnxruntime's level of messages
+
+
+class OnnxOutputs(NamedTuple):
+    """Outputs of the graphs for N images, K outcomes and C classes.
+
+    Attributes:
+        logits: (N, C) float32 before calibration, in the order of the policy's classes.
+        margin: (N,) float32 calibrated log-odds: of the positive class; of a multiclass task, of
+            the most probable class against all others.
+        probabilities: (N, K) float32, calibrated.
+        decision: (N,) int64 codes, as format.json names them.
+        members: (N, K) bool, the outcomes that an answer names.
+        gate: (N,) float32 raw gate scores; None without a gate.
+        views: (N,) int64 number of views that were used; None for a model of one.
+    """
+
+    logits: npt.NDArray[np.float32]
+    margin: npt.NDArray[np.float32]
+    probabilities: npt.NDArray[np.float32]
+    decision: Integers
+    members: Bools
+    gate: npt.NDArray[np.float32] | None
+    views: Integers | None
+
+
+class OnnxPredictor:
+    """The ONNX form of a bundle on the CPU; threads may share it."""
+
+    def __init__(self, bundle: Bundle, form: str = ONNX, *, threads: int | None = None) -> None:
+        """Load the graphs.
+
+        Args:
+            bundle: The bundle.
+            form: Its folder.
+            threads: Of one operator; None: the cores that this process may use.
+
+        Raises:
+            ArtifactError: The bundle has no such form, or onnxruntime refuses it.
+        """
+        folder = bundle.path / form
+        if form not in bundle.forms:
+            raise ArtifactError(
+                f"{bundle.name or bundle.path}: has no {form}/; export it with formats that have"
+                f" {form}"
+            )
+
+        self._bundle, self.form = bundle, form
+        self.policy = bundle.policy_of(form)
+        self.format = read_format(folder, self.policy.outcomes, bundle.place(form))
+        self._threads = n_usable_cores() if threads is None else threads
+        self._model = self._session(MODEL)
+        self._tiles = self._session(TILES) if self.format.has_tiles else None
+
+    def pixels(self, data: bytes) -> npt.NDArray[np.uint8]:
+        """(S, S, 3) uint8 of an encoded image of any supported format, whatever its file is called.
+
+        Raises ImageRejectedError where it cannot be decoded.
+        """
+        return resize(decode(data), self.format.image_size)
+
+    def answers(self, pixels: npt.NDArray[np.uint8], *, all_views: bool = False) -> list[Answer]:
+        """Return one answer per image of (B, S, S, 3) uint8.
+
+        Of several views no more are computed than needed, unless `all_views`. Raises PermanentError
+        where the model's output is not finite.
+        """
+        found = self.outputs(pixels, all_views=all_views)
+        defers = found.decision == len(self.policy.outcomes.names)
+        views = [None] * len(pixels) if found.views is None else found.views.tolist()
+        return [
+            answer_of(self.policy, None if deferred else members, probabilities, n_views)
+            for deferred, members, probabilities, n_views in zip(
+                defers, found.members, found.probabilities, views, strict=True
+            )
+        ]
+
+    def outputs(self, pixels: npt.NDArray[np.uint8], *, all_views: bool = False) -> OnnxOutputs:
+        """Return the graphs' outputs for (B, S, S, 3) uint8; arguments and errors as `answers`."""
+        found = self._run(self._model, {"images": pixels})
+        if self._tiles is None:
+            return self._outputs(found, None)
+
+        views = np.ones(len(pixels), dtype=np.int64)
+        rest = np.arange(len(pixels))
+        if self.format.early_exit is not None and not all_views:
+            # Of one view, every aggregation gives that view's margin.
+            positive = self.policy.outcomes.positive_index
+            margins = class_log_odds(found["logits"].astype(np.float64), positive)
+            rest = np.flatnonzero(~self.format.early_exit.exits(margins))
+        if len(rest):
+            given = {"images": pixels[rest], "features": found["features"][rest]}
+            for name, values in self._run(self._tiles, given).items():
+                found[name][rest] = values
+            assert self._bundle.spec.views is not None
+            views[rest] = self._bundle.spec.views.count
+
+        return self._outputs(found, views)
+
+    def _outputs(self, found: _Arrays, views: Integers | None) -> OnnxOutputs:
+        """Return the arrays of a run, with those that the graph of a binary task leaves out."""
+        decision, n_outcomes = found["decision"], len(self.policy.outcomes.names)
+        probabilities, members = found.get("probabilities"), found.get("members")
+        if probabilities is None:
+            positive = found["probability"]
+            probabilities = np.column_stack([1 - positive, positive])
+        if members is None:
+            several = decision == n_outcomes + 1
+            members = several[:, None] | (decision[:, None] == np.arange(n_outcomes))
+        return OnnxOutputs(
+            found["logits"],
+            found["margin"],
+            probabilities,
+            decision,
+            members,
+            found.get("gate"),
+            views,
+        )
+
+    def _run(self, session: onnxruntime.InferenceSession, given: _Arrays) -> _Arrays:
+        names = [output.name for output in session.get_outputs()]
+        found = dict(zip(names, session.run(names, given), strict=True))
+        if not np.isfinite(found["margin"]).all():
+            raise PermanentError(
+                f"{self._bundle.place(self.form)}: the output is not finite; the weights are"
+                " damaged"
+            )
+        return found
+
+    def _session(self, graph: str) -> onnxruntime.InferenceSession:
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = self._threads
+        options.log_severity_level = _ERRORS_ONLY
+        try:
+            return onnxruntime.InferenceSession(
+                self._bundle.path / self.form / graph, options, providers=["CPUExecutionProvider"]
+            )
+        except Exception as error:  # onnxruntime's own classes have no common base
+            raise ArtifactError(
+                f"{self._bundle.place(self.form)}/{graph}: onnxruntime refuses it"
+                f" ({one_line(error)})"
+            ) from error
