@@ -11,7 +11,7 @@ from components.shared.contracts.errors import ConfigError
 from pipelines.cli.declare import LOCAL, verb
 from pipelines.cli.help import Verb
 from pipelines.cli.options import GraphOptions, ParameterOptions, PipelineKey
-from pipelines.names import STAGE1, TUNE, TUNE_TRAINING
+from pipelines.names import DRIFT, LABELLING, STAGE1, TUNE, TUNE_TRAINING
 
 if TYPE_CHECKING:
     from pipelines.local.store import LocalStore
@@ -28,6 +28,13 @@ examples:
 
 `python -m pipelines parameters` lists every parameter with its default and meaning.
 """
+# Pipelines that a verb of their own runs on this machine.
+_OWN_VERB = {
+    TUNE: "tune",
+    TUNE_TRAINING: "tune",
+    DRIFT: "drift",
+    LABELLING: "select-for-labelling",
+}
 _PARAMETERS_NOTES = """
 example:
   python -m pipelines parameters | grep -A 1 learning_rate
@@ -66,8 +73,10 @@ def run(
     from pipelines.parameters import sources_of
 
     variant = graph.variant(pipeline)
-    if pipeline in (TUNE, TUNE_TRAINING):
-        raise ConfigError(f"--pipeline {pipeline} is run on this machine by the verb tune")
+    if pipeline in _OWN_VERB:
+        raise ConfigError(
+            f"--pipeline {pipeline} is run on this machine by the verb {_OWN_VERB[pipeline]}"
+        )
     check_output(output)
     values = run_values(parameters, variant, output if demo else None)
     check_output(output, sources_of(values, variant))

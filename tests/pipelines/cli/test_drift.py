@@ -1,12 +1,17 @@
 """The verb `drift`: exit codes, what it prints and keeps, and what it refuses in one line."""
 
+import dataclasses
 import json
 from pathlib import Path
 
 import pytest
 
 from components.shared.contracts.artifacts import read_manifest
+from components.shared.data.drift_reference import write_reference
+from components.shared.serving.bundle import open_bundle
+from components.shared.storage import StoreSettings
 from pipelines.cli.app import main
+from tests.bundles import resigned
 from tests.drift import write_bundle, write_new_images
 
 FEW = ("--option", "n_permutations=199", "--option", "false_alarm_rate=0.02")
@@ -69,3 +74,32 @@ def test_bad_input_is_one_line_and_code_42(
         assert error.startswith("error: ")
         assert error.count("\n") == 1
         assert says in error
+
+
+def test_a_reference_of_another_backbone_is_one_line_and_code_42(
+    bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    found = open_bundle(bundle).drift_reference()
+    other = dataclasses.replace(found, probe=found.probe[::-1].copy())
+    of_other = resigned(
+        bundle, tmp_path / "other", lambda out: write_reference(out / "reference", other)
+    )
+    images = write_new_images(tmp_path / "new", count=20)
+    assert _code("--images", images, "--reference", of_other) == 42
+    error = capsys.readouterr().err
+    assert error.count("error: ") == 1
+    assert "another backbone computed the reference" in error.splitlines()[-1]
+
+
+def test_an_empty_prefix_is_one_line_and_code_42(
+    bundle: Path,
+    s3: StoreSettings,
+    bucket: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    for name, value in s3.to_environment().items():
+        monkeypatch.setenv(name, value)
+    assert _code("--images", f"s3://{bucket}/tonight", "--reference", bundle) == 42
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"error: images='s3://{bucket}/tonight' holds no objects")

@@ -61,6 +61,8 @@ def test_a_bundle_of_the_registry_by_its_digits(
     uri = f"s3://{bucket}/registry"
     monkeypatch.setenv(Variable.BUNDLE_REGISTRY, uri)
     assert "no champion yet" in _failed(capsys, "photos")
+    nothing = _failed(capsys, f"s3://{bucket}/tonight", "--bundle", "BUNDLE")
+    assert nothing.startswith(f"error: images='s3://{bucket}/tonight' holds no objects")
 
     BundleRegistry(Store(s3), bucket, "registry").put_bundle(BUNDLE)
     digest = read_manifest(BUNDLE).content_digest

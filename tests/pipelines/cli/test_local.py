@@ -132,6 +132,16 @@ def test_a_dry_run_prints_the_plan_and_runs_nothing(
         ([], "data is not set; add --param data=FOLDER_OR_PARQUET, or --demo"),
         (["--param", "data=photos"], "backbone is not set; add --param backbone=PLACE"),
         ([*VALUES, "--pretrain", "all"], "--pretrain 'all' must be one of none, unlabelled"),
+        (["--pipeline", "tune"], "--pipeline tune is run on this machine by the verb tune\n"),
+        (["--pipeline", "tune-training"], "--pipeline tune-training is run on this machine by"),
+        (
+            ["--pipeline", "drift", "--param", "images=s3://b/new"],
+            "--pipeline drift is run on this machine by the verb drift\n",
+        ),
+        (
+            ["--pipeline", "labelling", "--dry-run"],
+            "--pipeline labelling is run on this machine by the verb select-for-labelling\n",
+        ),
         ([*VALUES, "--params", "absent.yaml"], "absent.yaml: cannot be read (No such file"),
     ],
 )

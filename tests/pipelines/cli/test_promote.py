@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 
 from components.shared.storage import StoreSettings
-from components.shared.storage.registry import BundleRegistry
+from components.shared.storage.registry import BundleRegistry, Draft, Provenance, SplitLineage
 from pipelines.cli.app import main
 from pipelines.cli.registry import commit, login
-from tests.promotion import Run, make_run
+from tests.promotion import FRACTIONS, Run, make_run
 from tests.registries import name_registry, new_registry
 
 Command = Callable[..., tuple[int, str, str]]
@@ -26,6 +26,14 @@ def best(tmp_path_factory: pytest.TempPathFactory) -> Run:
 def weak(tmp_path_factory: pytest.TempPathFactory) -> Run:
     """Another model on the same data, hardly better than chance."""
     return make_run(tmp_path_factory.mktemp("weak"), seed=2)
+
+
+@pytest.fixture(scope="module")
+def abroad(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """A model of another lineage, which trained on 50 of the 60 groups of VAL_TEST."""
+    seen = {f"g{group}": "TRAIN" for group in range(50)}
+    root = tmp_path_factory.mktemp("abroad")
+    return make_run(root, seed=2, lineage="abroad", splits_of_groups=seen)
 
 
 @pytest.fixture
@@ -135,6 +143,42 @@ def test_bad_input_is_one_line(
     assert len(err.splitlines()) == 1
     assert message in err
     assert registry.bundles() == []
+
+
+def test_a_champion_of_a_foreign_lineage_is_not_compared(
+    registry: BundleRegistry, promote: Command, best: Run, abroad: Run
+) -> None:
+    """Of its samples nothing is known; without a comparison it can be replaced."""
+    registry.put_bundle(
+        _bundle(abroad),
+        Provenance(lineage=SplitLineage(name="abroad", salt="s", fractions=FRACTIONS)),
+    )
+    draft = Draft(kind="by_hand", promoted=True, challenger=abroad.digest, reason="test")
+    registry.decide(draft, None)
+
+    because = ("--because", "x")
+    code, out, err = promote(_bundle(best), best.root, *because)
+    line = (
+        "error: not compared: the champion is of lineage 'abroad', the challenger of 'roads', and"
+        " the samples that the champion has seen are not recorded; promote by hand with --force,"
+        " or train in the champion's lineage; recorded as decision 2\n"
+    )
+    assert (code, out, err) == (42, "", line)
+    assert registry.comparisons("roads") == []
+    assert promote(_bundle(best), best.root, *because, "--force")[0] == 0
+
+
+def test_a_champion_that_trained_on_val_test_is_not_compared(
+    registry: BundleRegistry, promote: Command, best: Run, abroad: Run
+) -> None:
+    because = ("--because", "x")
+    assert promote(_bundle(abroad), abroad.root, *because)[0] == 0
+    code, out, err = promote(_bundle(best), best.root, *because)
+    assert (code, out) == (42, "")
+    assert err.startswith(
+        "error: not compared: 10 groups of VAL_TEST can be compared, a test needs 16"
+    )
+    assert len(err.splitlines()) == 1
 
 
 def test_not_worse_than_no_champion_is_refused(

@@ -23,7 +23,6 @@ def sources(tmp_path: Path) -> list[str]:
     [
         (["tune", "--param=mode=lora"], "use --search training"),
         (["tune", "--search=training", "--param=mode=frozen"], "use --search head"),
-        (["run", "--pipeline=tune"], "is run on this machine by the verb tune"),
         (["tune", "--param=tune_head.n_trials=0"], "n_trials=0 must be >= 1"),
         (["tune", "--param=tune_head.training={}"], "is that of train_baseline"),
     ],
