@@ -1,6 +1,6 @@
 """Wrong promotions in 500 nights, and the power against a better model.
 
-`python -m tests.simulations.promotion [--series 400]` draws VAL_TEST in groups, and night after
+`python -m tests.simulations.promotion [--series 1000]` draws VAL_TEST in groups, and night after
 night a challenger that is not better than the champion. A series is wrong if any of them is
 promoted; the budget limits how many series are. Beside the levels of `spending` stand two rules
 that know nothing of the number of nights: a test at 5 % every night, and the ladder of Blum and
@@ -17,7 +17,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from scipy.optimize import brentq
-from scipy.stats import norm
+from scipy.stats import binomtest, norm
 
 from components.promote_bundle.spending import level
 from components.shared.stats import multiclass
@@ -29,8 +29,8 @@ BUDGET = 0.05
 NIGHTS = 500
 GAIN = 0.03
 MCC = 0.8  # of the champion, where classes are balanced
-# No p-value of a smaller score is below the first and largest level, 0.015.
-_WORTH_TESTING = 1.7
+# Fraction of the standard errors that a normal gain needs, below which the test shows none.
+_WORTH_TESTING = 0.8
 
 
 @dataclass(frozen=True)
@@ -151,17 +151,23 @@ def settings(n_groups: int = 200) -> list[Setting]:
     even, rare = quality(MCC, 0.5), quality(MCC - 0.1, 0.1)
     worse = {loss: quality(MCC - loss, 0.5) for loss in np.linspace(0, 0.05, 11).tolist()}
     other = quality(MCC, 0.5, threshold=0.35)
-    blind = quality(MCC, 0.5, blind=0.08)
+    blind = {fraction: quality(MCC, 0.5, blind=fraction) for fraction in (0.08, 0.15)}
     losses = list(worse)
     return [
         Setting("equal", n_groups, 0.5, even, lambda _: even),
         Setting("equal, 1 of 10 images positive", n_groups, 0.1, rare, lambda _: rare),
         Setting("equal MCC, other threshold", n_groups, 0.5, even, lambda _: other),
-        Setting("equal MCC, blind in 8 % of the groups", n_groups, 0.5, even, lambda _: blind),
+        Setting(
+            "equal MCC, blind in 8 % of the groups", n_groups, 0.5, even, lambda _: blind[0.08]
+        ),
+        Setting(
+            "equal MCC, blind in 15 % of the groups", n_groups, 0.5, even, lambda _: blind[0.15]
+        ),
         Setting(
             "equal to worse by .05", n_groups, 0.5, even, lambda rng: worse[rng.choice(losses)]
         ),
         Setting("equal, 60 groups", 60, 0.5, even, lambda _: even),
+        Setting("equal MCC, blind in 8 % of 60 groups", 60, 0.5, even, lambda _: blind[0.08]),
     ]
 
 
@@ -185,6 +191,11 @@ def simulate(setting: Setting, n_series: int, nights: int, seed: int = 0) -> Fou
     rows = [_series(setting, nights, np.random.default_rng([seed, k])) for k in range(n_series)]
     spending, every_night, ladder = np.array(rows, dtype=float).mean(axis=0).tolist()
     return Found(spending, every_night, ladder)
+
+
+def is_worth_testing(errors: float, allowed: float) -> bool:
+    """Whether a gain of so many standard errors could have a p-value of at most `allowed`."""
+    return bool(errors >= _WORTH_TESTING * norm.isf(allowed))
 
 
 def _series(setting: Setting, nights: int, rng: np.random.Generator) -> tuple[bool, bool, bool]:
@@ -212,9 +223,10 @@ def _series(setting: Setting, nights: int, rng: np.random.Generator) -> tuple[bo
         return False
 
     def by_spending(night: int, champion: int, errors: float) -> bool:
-        if errors < _WORTH_TESTING:
+        allowed = level(night, BUDGET)
+        if not is_worth_testing(errors, allowed):
             return False
-        return images.p_value(decisions[night], decisions[champion]) <= level(night, BUDGET)
+        return images.p_value(decisions[night], decisions[champion]) <= allowed
 
     return (
         is_wrong(by_spending),
@@ -239,22 +251,22 @@ def power(
 def main() -> None:
     """Print both tables as Markdown."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n", 1)[0])
-    parser.add_argument("--series", type=int, default=400)
+    parser.add_argument("--series", type=int, default=1000)
     parser.add_argument("--nights", type=int, default=NIGHTS)
     parser.add_argument("--draws", type=int, default=300)
     parsed = parser.parse_args()
-    bound = BUDGET + 3 * np.sqrt(BUDGET * (1 - BUDGET) / parsed.series)
 
+    print(f"{parsed.series} series of {parsed.nights} nights, budget {BUDGET}\n")
     print(
-        f"{parsed.series} series of {parsed.nights} nights, budget {BUDGET}: the fraction of wrong"
-        f" series may be {bound:.3f}\n"
+        "| challengers | groups | spent from the budget (95 %) | test at 5 % every night | ladder |"
     )
-    print("| challengers | groups | spent from the budget | test at 5 % every night | ladder |")
     print("|---|---|---|---|---|")
     for setting in settings():
         found = simulate(setting, parsed.series, parsed.nights)
+        wrong = binomtest(round(found.spending * parsed.series), parsed.series).proportion_ci()
         print(
-            f"| {setting.name} | {setting.n_groups} | {found.spending:.3f} |"
+            f"| {setting.name} | {setting.n_groups} | {found.spending:.3f}"
+            f" ({wrong.low:.3f} to {wrong.high:.3f}) |"
             f" {found.every_night:.3f} | {found.ladder:.3f} |",
             flush=True,
         )

@@ -19,6 +19,7 @@ import pytest
 from components.shared.storage import Store, StoreSettings
 from pipelines import package as package_module
 from pipelines.cli.app import main
+from pipelines.names import CONTINUOUS, DRIFT, LABELLING, PIPELINES
 from pipelines.package import write_package
 from pipelines.parameters import Variant
 from pipelines.resources import Profile, load_profile
@@ -284,6 +285,55 @@ def test_schedules_of_another_pipeline_are_left_alone(
     capsys.readouterr()
     main(["schedule", "list", "--pipeline", "never-uploaded"])
     assert capsys.readouterr().out == ""
+
+
+@pytest.mark.parametrize(
+    ("pipeline", "values", "last_task"),
+    [
+        (CONTINUOUS, VALUES, "promote-bundle"),
+        (DRIFT, ["--param", "images=s3://streetvision/tonight"], "detect-drift"),
+        (LABELLING, ["--param", "images=s3://streetvision/tonight"], "select-for-labelling"),
+    ],
+)
+def test_each_recurring_pipeline_is_scheduled_under_its_own_name(
+    server: KfpServer,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    pipeline: str,
+    values: list[str],
+    last_task: str,
+) -> None:
+    """The package is the pipeline's own, not the stage 1 of the other tests."""
+    monkeypatch.setattr(
+        package_module,
+        "package",
+        lambda profile, variant: (
+            tmp_path / "own.yaml",
+            write_package(tmp_path / "own.yaml", profile, variant),
+        ),
+    )
+    nightly = ["schedule", "create", "nightly", "--cron", "0 0 3 * * *", "--pipeline", pipeline]
+    main([*nightly, *values])
+    assert capsys.readouterr().out.splitlines()[-1] == "schedule nightly created"
+
+    (item,) = server.recurring.values()
+    assert item["trigger"] == {"cron_schedule": {"cron": "0 0 3 * * *"}}
+    assert (item["max_concurrency"], item["no_catchup"]) == ("1", True)
+    assert item["runtime_config"]["parameters"] == dict(
+        value.split("=") for value in values if "=" in value
+    )
+    reference = item["pipeline_version_reference"]
+    assert server.pipelines[reference["pipeline_id"]]["display_name"] == PIPELINES[pipeline]
+    spec = server.packages[reference["pipeline_version_id"]]
+    assert spec["pipelineInfo"]["name"] == PIPELINES[pipeline]
+    assert last_task in spec["root"]["dag"]["tasks"]
+
+    # Of stage 1 there is no such schedule.
+    main(["schedule", "list"])
+    assert capsys.readouterr().out == ""
+    main(["schedule", "list", "--pipeline", pipeline])
+    assert capsys.readouterr().out.split()[:2] == ["nightly", "ENABLED"]
 
 
 @pytest.mark.parametrize("mode", ["api", "api-multi-user"])
