@@ -25,6 +25,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
+from components.shared.contracts.artifact_kinds import Kind
 from components.shared.contracts.config import Config, canonical_json
 from components.shared.contracts.documents import as_type, parse_json, read_bytes
 from components.shared.contracts.errors import ArtifactError, LeakageViolationError
@@ -35,6 +36,10 @@ T = TypeVar("T")
 
 SCHEMA_VERSION = 1
 MANIFEST = "manifest.json"
+# Who made a bundle and of what. Both speak about its manifest, which therefore cannot list them,
+# and its content digest does not depend on them.
+SIGNATURE, PROVENANCE = "model.sig", "provenance.json"
+_BESIDE_MANIFEST: dict[str, tuple[str, ...]] = {Kind.BUNDLE: (PROVENANCE, SIGNATURE)}
 ANY_SPLIT = "*"  # for code that only copies artifacts
 _FILE_MODE, _FOLDER_MODE = 0o644, 0o755
 _SHA256 = re.compile(r"[0-9a-f]{64}")
@@ -91,6 +96,7 @@ def writing(
     inputs: Mapping[str, Manifest | str] | None = None,
     split: str | None = None,
     summary: dict[str, Any] | None = None,
+    attest: Callable[[Path, Manifest], None] | None = None,
 ) -> Iterator[Path]:
     """Yield a staging directory that becomes the artifact at `path` on success.
 
@@ -106,6 +112,8 @@ def writing(
             manifest recorded.
         split: Data split that it belongs to, if any.
         summary: Facts for readers of the manifest; the caller may fill it while writing.
+        attest: Writes the files of `beside_manifest` into the staging directory, once the manifest
+            is there.
 
     Yields:
         The staging directory. On an exception nothing appears at `path`.
@@ -134,6 +142,8 @@ def writing(
 
         # Last of all files: a directory with a manifest is complete.
         write_json(staging / MANIFEST, manifest.to_json())
+        if attest is not None:
+            attest(staging, manifest)
         make_readable(staging)
         _fsync_tree(staging)
         # Never two halves at `path`: the old artifact leaves whole before the new one comes.
@@ -144,6 +154,11 @@ def writing(
     finally:
         for leftover in (staging, replaced):
             shutil.rmtree(leftover, ignore_errors=True)
+
+
+def beside_manifest(kind: str) -> tuple[str, ...]:
+    """Return the files that an artifact of a kind may have without an entry in its manifest."""
+    return _BESIDE_MANIFEST.get(kind, ())
 
 
 def make_readable(directory: Path) -> None:
@@ -379,6 +394,9 @@ def _is_trusted(path: Path, manifest: Manifest) -> bool:
 def _differences(path: Path, manifest: Manifest, *, hashed: bool) -> list[str]:
     found, differences = _entries(path)
     del found[MANIFEST]
+    for name in beside_manifest(manifest.kind):
+        if name not in manifest.files and stat.S_ISREG(getattr(found.get(name), "st_mode", 0)):
+            del found[name]
 
     links = {name for name, status in found.items() if stat.S_ISLNK(status.st_mode)}
     differences += [f"{name}: symbolic link refused" for name in sorted(links)]

@@ -99,6 +99,22 @@ class Variable(StrEnum):
         "none; commands take --bundle-registry",
     )
 
+    # Signatures of bundles.
+    SIGNING_KEY = (
+        "STREETVISION_SIGNING_KEY",
+        "PEM file with the private key that signs bundles and, where a certificate vouches for it,"
+        " the certificate and its chain.",
+        "the step that exports, and the command that signs",
+        "bundles are not signed",
+    )
+    TRUSTED_KEYS = (
+        "STREETVISION_TRUSTED_KEYS",
+        "PEM file with public keys and certificates of authorities, one of which must have signed"
+        " every bundle that is exported or opened.",
+        "the first step, and the steps and commands that export or open a bundle",
+        "signatures are not checked",
+    )
+
     WEBHOOK_SECRET = (
         "STREETVISION_WEBHOOK_SECRET",
         "Secret that signs the request to on_promotion: whsec_..., or a text of at least 16 bytes.",

@@ -15,6 +15,8 @@ bundle.json         name, version, SHA-256 of every other file, lineage, library
 README.md, model_card.json
                     for readers, and for NATIX
 manifest.json       as in every artifact
+provenance.json     what the bundle was made of, where that was recorded
+model.sig           who made it, where it was signed; it covers every other file
 """
 
 from dataclasses import dataclass, field, fields
@@ -23,14 +25,16 @@ from pathlib import Path
 from typing import Any
 
 from components.shared.contracts.artifact_kinds import Kind
-from components.shared.contracts.artifacts import MANIFEST, verify_dir
+from components.shared.contracts.artifacts import MANIFEST, SIGNATURE, verify_dir
 from components.shared.contracts.documents import as_type, read_json
+from components.shared.contracts.environment import Variable
 from components.shared.contracts.errors import ArtifactError
 from components.shared.contracts.listing import first_of, printable, shown
 from components.shared.contracts.outcomes import Outcomes
 from components.shared.data.drift_reference import DriftReference, read_reference
 from components.shared.policies.early_exit import EarlyExit, read_early_exit
 from components.shared.policies.policy import Policy, parse_policy
+from components.shared.serving.signature import TrustedKeys, verify_signature
 from components.shared.vision.classifier_spec import ClassifierSpec
 
 MODEL, POLICY, PREPROCESSING, DOCUMENT = "model", "policy.json", "preprocessing.json", "bundle.json"
@@ -56,6 +60,8 @@ class Bundle:
             None in bundles of earlier releases.
         name: What messages call the directory; empty: its path.
         form_policies: Policies of forms that have their own, by the form's folder.
+        signer: Who signed it: a key's digest or a certificate's subject; empty where no trusted
+            keys are named, and the signature was not looked at.
     """
 
     path: Path
@@ -67,6 +73,7 @@ class Bundle:
     reference_logits: list[float] | None = None
     name: str = ""
     form_policies: dict[str, Policy] = field(default_factory=dict)
+    signer: str = ""
 
     @property
     def forms(self) -> list[str]:
@@ -102,6 +109,17 @@ class Bundle:
         """Return what messages call a file or folder of the bundle."""
         return f"{self.name or self.path}/{entry}"
 
+    def signature_warning(self) -> str:
+        """Return what should be known about a signature that was not checked; empty if nothing."""
+        if self.signer:
+            return ""
+        if (self.path / SIGNATURE).is_file():
+            return (
+                f"{self.name or self.path}: is signed, and nobody has checked by whom; name the"
+                f" trusted keys: {Variable.TRUSTED_KEYS}"
+            )
+        return f"{self.name or self.path}: is not signed; its sums do not say who made it"
+
     def version_differences(self) -> str:
         """Return which libraries have another version here, as text; empty if none."""
         return ", ".join(
@@ -131,7 +149,7 @@ def stock_order(outcomes: Outcomes) -> list[int]:
     return classes[::-1] if len(classes) == 2 and outcomes.positive == 0 else classes
 
 
-def open_bundle(path: Path, digest: str | None = None) -> Bundle:
+def open_bundle(path: Path, digest: str | None = None, *, trusted_keys: str | Path = "") -> Bundle:
     """Verify and read a bundle; needs neither torch nor transformers.
 
     Args:
@@ -139,12 +157,18 @@ def open_bundle(path: Path, digest: str | None = None) -> Bundle:
         digest: Content digest that the bundle must have, 64 lower-case hex digits; None accepts
             any. The sums of the manifest protect against damage, a digest from elsewhere also
             against people who write new sums.
+        trusted_keys: PEM file of keys and authorities, one of which must have signed it; empty:
+            that of STREETVISION_TRUSTED_KEYS, and where that is not set, no signature is needed.
 
     Raises:
-        ArtifactError: listing every difference from the manifest or from bundle.json; or for
-            another digest, another number of policies than one, or documents that are damaged or
-            contradict each other.
+        ConfigError: the file of trusted keys is missing or holds none.
+        ArtifactError: not signed by a trusted key; or listing every difference from the manifest or
+            from bundle.json; or for another digest, another number of policies than one, or
+            documents that are damaged or contradict each other.
     """
+    trusted = TrustedKeys.of(trusted_keys)
+    # The sums are read only where they are the signer's.
+    signer = "" if trusted is None else verify_signature(path, trusted)
     manifest = verify_dir(path, Kind.BUNDLE)
     if digest is not None and manifest.content_digest != digest:
         raise ArtifactError(
@@ -184,6 +208,7 @@ def open_bundle(path: Path, digest: str | None = None) -> Bundle:
         form_policies={
             name.removesuffix(f"/{POLICY}"): _form_policy(path / name, policy) for name in own
         },
+        signer=signer,
     )
 
 
