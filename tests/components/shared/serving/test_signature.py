@@ -23,7 +23,7 @@ from components.shared.contracts.errors import ArtifactError
 from components.shared.serving.bundle import DOCUMENT, open_bundle
 from components.shared.serving.signature import TrustedKeys, sign_bundle
 from tests.bundles import edit_json
-from tests.golden.test_golden import FOLDER
+from tests.golden.make import FOLDER
 from tests.resigned import resign
 from tests.signing import Authority, key_pair
 
