@@ -130,7 +130,7 @@ def test_a_finished_chunk_is_not_decoded_again_and_a_damaged_one_is(
     ingest(config_of(source), dataset=tmp_path / "dataset")
     assert len(decoded) == n_files(source) - ROWS
     printed = capsys.readouterr().out
-    assert "damaged chunk is checked again" in printed
+    assert "warning: a damaged part is made again" in printed
     assert f"{ROWS} images were checked by an earlier attempt" in printed
     assert digests(tmp_path / "dataset") == digests(tmp_path / "whole")
 
