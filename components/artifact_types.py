@@ -129,3 +129,8 @@ class Drift(dsl.Artifact):
 class LabellingTasks(dsl.Artifact):
     __doc__ = Kind.LABELLING_TASKS.content
     schema_title = Kind.LABELLING_TASKS.schema_title
+
+
+class Scores(dsl.Artifact):
+    __doc__ = Kind.SCORES.content
+    schema_title = Kind.SCORES.schema_title

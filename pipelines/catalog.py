@@ -6,9 +6,10 @@ from typing import Any
 from pipelines.continuous import continuous
 from pipelines.drift import drift
 from pipelines.labelling import labelling
-from pipelines.names import CONTINUOUS, DRIFT, LABELLING, STAGE1, TUNE, TUNE_TRAINING
+from pipelines.names import CONTINUOUS, DRIFT, LABELLING, SCORE, STAGE1, TUNE, TUNE_TRAINING
 from pipelines.parameters import Variant
 from pipelines.resources import Profile
+from pipelines.score import score
 from pipelines.stage1 import stage1
 from pipelines.tune import tune, tune_training
 
@@ -19,6 +20,7 @@ _GRAPHS: dict[str, Callable[[Profile, Variant], Any]] = {
     TUNE_TRAINING: tune_training,
     DRIFT: drift,
     LABELLING: labelling,
+    SCORE: score,
 }
 
 

@@ -7,7 +7,7 @@ Importing them is fast, since kfp is not.
 # KFP's cache keys belong. `catalog` has its graph, `parameters.FORMS` the parameters of its runs.
 STAGE1, CONTINUOUS = "stage1", "continuous"
 TUNE, TUNE_TRAINING = "tune", "tune-training"
-DRIFT, LABELLING = "drift", "labelling"
+DRIFT, LABELLING, SCORE = "drift", "labelling", "score"
 PIPELINES = {
     STAGE1: "streetvision-stage1",
     CONTINUOUS: "streetvision-continuous",
@@ -15,6 +15,7 @@ PIPELINES = {
     TUNE_TRAINING: "streetvision-tune-training",
     DRIFT: "streetvision-drift",
     LABELLING: "streetvision-labelling",
+    SCORE: "streetvision-score",
 }
 PIPELINE = PIPELINES[STAGE1]
 CONFIGURE = "configure"  # the first step, which is never cached

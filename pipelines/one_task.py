@@ -1,6 +1,6 @@
-"""Pipelines of one task that looks at new images, for recurring runs.
+"""Pipelines that look at new images, for recurring runs: most have one task.
 
-The task is never cached: what is below the address changes, and only reading it says so.
+Their tasks are never cached: what is below the address changes, and only reading it says so.
 """
 
 from typing import Any
@@ -32,13 +32,28 @@ def one_task(
 
     def wire(form: dict[str, Any]) -> Any:
         places = {name: channel for name, channel in form.items() if name != "options"}
-        task = component(config=form["options"], **places)
-        phase = component.python_func.__name__
-        task.set_container_image(phase_image(phase, profile.registry))
-        task.set_caching_options(enable_caching=False)
-        resources.with_store(resources.heavy(task, profile), profile, "data")
-        return task.outputs[output]
+        return never_cached(component, profile, config=form["options"], **places).outputs[output]
 
+    return standalone(wire, kind, description, variant)
+
+
+def never_cached(component: Any, profile: Profile, **inputs: Any) -> Any:
+    """Return a task of a component that reads a store, with the resources of a heavy step."""
+    task = component(**inputs)
+    task.set_container_image(phase_image(component.python_func.__name__, profile.registry))
+    task.set_caching_options(enable_caching=False)
+    return resources.with_store(resources.heavy(task, profile), profile, "data")
+
+
+def standalone(wire: Any, kind: type, description: str, variant: Variant) -> Any:
+    """Return a pipeline without `configure`, as a KFP graph component.
+
+    Args:
+        wire: Makes the tasks of the form's channels by name, and returns the output.
+        kind: Type of the output.
+        description: What the pipeline does, in one sentence.
+        variant: Names the pipeline, and so its form.
+    """
     return dsl.pipeline(name=PIPELINES[variant.pipeline], description=description)(
         with_form(wire, variant, kind, description)
     )

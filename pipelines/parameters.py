@@ -13,16 +13,42 @@ from components.configure.config import PRETRAIN, ConfigureConfig, RunForm
 from components.configure.phases import PHASES
 from components.configure.resolve import number, phases_with, resolve
 from components.detect_drift.config import DetectDriftConfig, DriftForm
+from components.import_bundle.config import ImportBundleConfig
 from components.ingest_dataset.component import MAX_PARTS
 from components.ingest_dataset.config import IngestConfig
+from components.score_images.config import ScoreImagesConfig
 from components.select_for_labelling.config import LabellingForm, SelectForLabellingConfig
 from components.shared.contracts.adaptations import FROZEN, MODES
-from components.shared.contracts.config import Config
+from components.shared.contracts.config import Config, adjusted
 from components.shared.contracts.errors import ConfigError
 from components.shared.contracts.listing import shown
 from components.train_baseline.config import TrainBaselineConfig
-from pipelines.names import CONTINUOUS, DRIFT, LABELLING, PIPELINES, STAGE1, TUNE, TUNE_TRAINING
+from pipelines.names import (
+    CONTINUOUS,
+    DRIFT,
+    LABELLING,
+    PIPELINES,
+    SCORE,
+    STAGE1,
+    TUNE,
+    TUNE_TRAINING,
+)
 from pipelines.plain_yaml import parse_yaml, read_yaml
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScoreForm(Config):
+    """Parameters of a run of the pipeline `score`, whose two phases they belong to."""
+
+    images: str = adjusted(ScoreImagesConfig, "images")
+    bundle: str = adjusted(ImportBundleConfig, "bundle")
+    bundle_registry: str = adjusted(ImportBundleConfig, "bundle_registry")
+    form: str = adjusted(ScoreImagesConfig, "form")
+
+    def check(self) -> list[str]:
+        """Refuse a run without images."""
+        return [] if self.images else ["images is not set; give s3://bucket/prefix"]
+
 
 # The parameters of a run of each pipeline. With RunForm the first step is `configure`; a pipeline
 # with another form has no recipes and no overrides, and its graph no variants.
@@ -30,11 +56,14 @@ FORMS: dict[str, type[Config]] = {
     **dict.fromkeys((STAGE1, CONTINUOUS, TUNE, TUNE_TRAINING), RunForm),
     DRIFT: DriftForm,
     LABELLING: LabellingForm,
+    SCORE: ScoreForm,
 }
 # Phases with a pipeline of their own, whose options no `configure` resolves.
 STANDALONE: dict[str, type[Config]] = {
     "detect_drift": DetectDriftConfig,
     "select_for_labelling": SelectForLabellingConfig,
+    "import_bundle": ImportBundleConfig,
+    "score_images": ScoreImagesConfig,
 }
 
 

@@ -26,6 +26,7 @@ COVERED: dict[str, str] = {
     "components/shared/serving/formats/test_onnx_predictor.py": "onnx_format ../answer",
     "components/fit_threshold/test_step.py": "sweep_outputs",
     "components/import_backbone/test_step.py": "backbone_sources",
+    "components/ingest_dataset/test_chunks.py": "../shared/data/finished_parts",
     "components/ingest_dataset/test_step.py": "check grouping label_report ../shared/data/parallel",
     "components/ingest_dataset/sources/test_sources.py": (
         "csv_source open parquet_source ../../shared/data/files"
@@ -34,6 +35,7 @@ COVERED: dict[str, str] = {
     "components/predict_logits/test_step.py": "predict ../shared/vision/reference_image",
     "components/promote_bundle/test_step.py": "author",
     "components/split_dataset/test_step.py": "needs record",
+    "components/score_images/test_step.py": "scoring table",
     "components/select_for_labelling/test_step.py": (
         "../shared/serving/chosen_bundle ../shared/serving/new_images"
     ),
@@ -81,7 +83,7 @@ COVERED: dict[str, str] = {
     "pipelines/smoke/test_backend.py": "cleanup runner waiting",
     "pipelines/test_phase_pages.py": "documents",
     "pipelines/test_catalog.py": "names kubeflow/options",
-    "pipelines/test_one_task.py": "drift labelling",
+    "pipelines/test_one_task.py": "drift labelling score",
     "pipelines/test_stage1.py": "package",
     "pipelines/upload_data/test_upload_data.py": "digests location selection transfer",
 }

@@ -22,6 +22,7 @@ from pipelines.cli import (
     registry,
     runs,
     schedules,
+    score,
     tuning,
 )
 from pipelines.cli.help import MODULE, WIDTH, VerbGroup
@@ -105,6 +106,7 @@ def command(program: str) -> Any:
         local,
         tuning,
         drift,
+        score,
         packages,
         runs,
         schedules,

@@ -3,8 +3,6 @@
 import contextlib
 import json
 import sys
-import tempfile
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated
 
@@ -12,7 +10,7 @@ import typer
 
 from components.shared.contracts.errors import ConfigError
 from pipelines.cli.declare import CHAMPION, verb
-from pipelines.cli.registry_options import Json, RegistryOptions, opened
+from pipelines.cli.registry_options import Json, RegistryOptions, bundle_place
 from pipelines.kubeflow.options import ApiOptions, StoreOptions
 
 app = typer.Typer()
@@ -71,7 +69,7 @@ def select_for_labelling(
     if output.exists():
         raise ConfigError(f"{output} exists; give --output a folder that does not")
 
-    with _folder_of(bundle, where, api, store) as folder:
+    with bundle_place(bundle, where, api, store) as folder:
         config = SelectForLabellingConfig(
             bundle=folder, images=images, n_images=count, image_address=address, seed=seed
         )
@@ -85,20 +83,3 @@ def select_for_labelling(
     else:
         print(f"table: {output / 'selection.csv'}")
         print(f"Label Studio: {output / 'label_studio.json'}")
-
-
-@contextlib.contextmanager
-def _folder_of(
-    bundle: str, where: RegistryOptions, api: ApiOptions, store: StoreOptions
-) -> Iterator[str]:
-    """Yield the bundle as the step takes it: what is in the registry is downloaded before."""
-    if bundle.startswith("s3://") or Path(bundle).is_dir():
-        yield bundle
-        return
-
-    from components.shared.serving.chosen_bundle import digest_of
-
-    with tempfile.TemporaryDirectory(prefix="streetvision-bundle-") as folder:
-        with opened(where, api, store) as registry:
-            registry.get_bundle(digest_of(bundle, registry), Path(folder) / "bundle")
-        yield str(Path(folder) / "bundle")

@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -91,6 +92,34 @@ def opened(
         )
     with local_store(folder):
         yield open_registry(REGISTRY)
+
+
+@contextlib.contextmanager
+def bundle_place(
+    bundle: str, where: RegistryOptions, api: ApiOptions, store: StoreOptions
+) -> Iterator[str]:
+    """Yield the bundle as a step takes it: what is in the registry is downloaded before.
+
+    Args:
+        bundle: A folder, s3://bucket/prefix, the first digits of a digest, or "champion".
+        where: The registry.
+        api: The cluster that may name it.
+        store: Its store.
+
+    Raises:
+        ConfigError: It is no such place, or the registry has no such bundle.
+        DataError: The registry has no champion yet.
+    """
+    if bundle.startswith("s3://") or Path(bundle).is_dir():
+        yield bundle
+        return
+
+    from components.shared.serving.chosen_bundle import digest_of
+
+    with tempfile.TemporaryDirectory(prefix="streetvision-bundle-") as folder:
+        with opened(where, api, store) as registry:
+            registry.get_bundle(digest_of(bundle, registry), Path(folder) / "bundle")
+        yield str(Path(folder) / "bundle")
 
 
 def _remote(given: str, api: ApiOptions, store: StoreOptions) -> "BundleRegistry":

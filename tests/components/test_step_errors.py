@@ -38,6 +38,8 @@ _OPTIONS: dict[str, dict[str, Any]] = {
     "configure": {"data": "/nowhere", "backbone": "org/name"},
     "ingest_dataset": {"data": "/nowhere"},
     "import_backbone": {"backbone": "/nowhere"},
+    "import_bundle": {"bundle": "/nowhere"},
+    "score_images": {"images": "/nowhere"},
     "detect_drift": {"reference": str(GOLDEN / "bundle"), "images": "/nowhere"},
     "compare_adaptations": {"modes": ["full", "lora"]},
 }

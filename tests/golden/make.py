@@ -37,6 +37,8 @@ from components.ingest_dataset.part import run_part
 from components.ingest_dataset.step import run as ingest_dataset
 from components.predict_logits.config import PredictLogitsConfig
 from components.predict_logits.step import run as predict_logits
+from components.score_images.config import ScoreImagesConfig
+from components.score_images.step import run as score_images
 from components.shared.contracts.artifacts import SCHEMA_VERSION
 from components.shared.training.checkpoint import files as checkpoint_files
 from components.shared.training.loop.state import TrainingState
@@ -80,6 +82,7 @@ KINDS = {
     "scrc_policy": "Policy",
     "evaluation": "Evaluation",
     "bundle": "Bundle",
+    "scores": "Scores",
     "step-000000003": "TrainingState",
 }
 POLICIES = ("softmax_policy", "gate_policy", "scrc_policy")
@@ -168,6 +171,8 @@ def _run(root: Path) -> None:
     )
     evaluate(EvaluateConfig(n_bootstrap=100), **_paths(root, *EVALUATED, "evaluation", "report"))
     export_bundle(ExportConfig(), **_paths(root, *BUNDLED, "bundle"))
+    scored = ScoreImagesConfig(images=str(root / "source"))
+    score_images(scored, **_paths(root, "bundle", "scores"))
     state = TrainingState({"weights/w": torch.arange(3.0)}, {"step": 3, "best_epoch": 1})
     checkpoint_files.write(root, state, step="train_baseline", config=config)
 

@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from components.ingest_dataset.chunks import Chunk, chunk_name
+from components.score_images.table import counts
 from components.shared.contracts.artifacts import SCHEMA_VERSION, verify_dir
 from components.shared.data.dataset import Dataset
 from components.shared.data.drift_reference import open_reference
@@ -82,6 +83,9 @@ def test_readers_give_what_was_written() -> None:
         assert list(logits.sample_ids) == read_splits(FOLDER / "splits").ids(split)
     for name in POLICIES:
         assert read_policy(FOLDER / name)[0].class_names == data.class_names
+    decided, errors = counts(FOLDER / "scores/scores.parquet")
+    assert sum(decided.values()) == 241
+    assert not errors
     state = checkpoint_files.read(FOLDER / "step-000000003")
     assert (state.step, state.tensors["weights/w"].tolist()) == (3, [0.0, 1.0, 2.0])
 

@@ -1,4 +1,4 @@
-"""The pipelines of one task, never cached, with the parameters of their forms."""
+"""The pipelines that look at new images, never cached, with the parameters of their forms."""
 
 import json
 
@@ -10,7 +10,7 @@ from components.select_for_labelling.config import LabellingForm
 from components.shared.contracts.errors import ConfigError
 from components.shared.contracts.options import NewImagesForm
 from pipelines.catalog import pipeline_of
-from pipelines.names import DRIFT, LABELLING
+from pipelines.names import DRIFT, LABELLING, SCORE
 from pipelines.parameters import FORMS, Variant, read_parameters
 from pipelines.resources import LOCAL
 from pipelines.sources import phase_image
@@ -44,6 +44,38 @@ def test_the_graph_is_one_task_that_is_never_cached(
     assert executor["container"]["image"] == phase_image(phase)
     (output,) = spec["root"]["outputDefinitions"]["artifacts"].values()
     assert kind in json.dumps(output)
+
+
+def test_the_graph_of_score_imports_the_bundle_and_scores_the_images() -> None:
+    spec = json_format.MessageToDict(pipeline_of(LOCAL, Variant(pipeline=SCORE)).pipeline_spec)
+    tasks = spec["root"]["dag"]["tasks"]
+    assert tasks.keys() == {"import-bundle", "score-images"}
+    given = {"bundle": "bundle", "bundle_registry": "bundle_registry"}
+    scored = {"images": "images", "form": "form"}
+    for name, channels in (("import-bundle", given), ("score-images", scored)):
+        assert not tasks[name].get("cachingOptions", {}).get("enableCache", False)
+        parameters = dict(tasks[name]["inputs"]["parameters"])
+        assert parameters.pop("config") == {"runtimeValue": {"constant": {}}}
+        assert {
+            key: source["componentInputParameter"] for key, source in parameters.items()
+        } == channels
+    artifact = tasks["score-images"]["inputs"]["artifacts"]["bundle"]["taskOutputArtifact"]
+    assert artifact == {"producerTask": "import-bundle", "outputArtifactKey": "imported"}
+
+    images = {
+        executor["container"]["image"] for executor in spec["deploymentSpec"]["executors"].values()
+    }
+    assert images == {phase_image("import_bundle"), phase_image("score_images")}
+    (output,) = spec["root"]["outputDefinitions"]["artifacts"].values()
+    assert "Scores" in json.dumps(output)
+
+
+def test_the_form_of_score_has_the_options_of_its_two_phases() -> None:
+    with pytest.raises(ConfigError, match=r"images is not set; give s3://.*; form='no' must be"):
+        read_parameters(None, ["form=no"], Variant(pipeline=SCORE))
+    given = ["images=s3://bucket/tonight", "bundle=3f2a9c1b"]
+    found = read_parameters(None, given, Variant(pipeline=SCORE))
+    assert found == {"images": "s3://bucket/tonight", "bundle": "3f2a9c1b"}
 
 
 @pytest.mark.parametrize(

@@ -187,6 +187,7 @@ class Kind(StrEnum):
         None,
         "The deployable model directory with exactly one policy.",
         "promote_bundle",
+        "score_images",
         "serving",
     )
     PROMOTION = (
@@ -207,6 +208,12 @@ class Kind(StrEnum):
         None,
         "New images that are worth a label: a table, and tasks of Label Studio with the bundle's"
         " answers.",
+        "a person",
+    )
+    SCORES = (
+        "Scores",
+        None,
+        "A bundle's answers to many images as one Parquet table; or to some, between two attempts.",
         "a person",
     )
     TRAINING_STATE = (

@@ -35,7 +35,7 @@ class SeedConfig(Config):
 
 
 @dataclass(frozen=True, kw_only=True)
-class NewImagesConfig(SeedConfig):
+class NewImagesConfig(Config):
     """Images without labels, which a bundle looks at."""
 
     images: str = option("", "New images: a folder or s3://bucket/prefix, searched to any depth.")

@@ -1,7 +1,7 @@
 """Progress bars of long loops, readable on a terminal and in a log."""
 
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable
 from typing import TypeVar
 
 from tqdm import tqdm
@@ -19,7 +19,7 @@ def progress(
     total: int | None = None,
     size: Callable[[T], int] | None = None,
     quiet: bool = False,
-) -> Iterator[T]:
+) -> Generator[T, None, None]:
     """Iterate with a progress bar (count, rate, remaining time) on stderr.
 
     Where stderr is not a terminal, a line is written every 10 s. `total` counts items, or with

@@ -41,6 +41,9 @@ class Files(Protocol):
                 link that points out of the source.
         """
 
+    def version(self, name: str) -> str:
+        """Return what changes where somebody replaces a file; empty of one that is not there."""
+
     def seekable(self, name: str) -> Path | io.BytesIO:
         """Return one file for random access, of any size; errors as in `read`."""
 
@@ -108,6 +111,14 @@ class LocalFiles:
             return read_regular(self._inside(name))
         except OSError as error:
             raise ImageRejectedError(_reason(error)) from error
+
+    def version(self, name: str) -> str:
+        """Return size and modification time of one file."""
+        try:
+            status = (self._root / name).stat()
+        except OSError:
+            return ""
+        return f"{status.st_size} {status.st_mtime_ns}"
 
     def seekable(self, name: str) -> Path:
         """Return the resolved path of one file; errors as in `Files.read`."""
@@ -205,6 +216,13 @@ class StoredFiles:
         if name in self._names and self._listed[self._folder + name].size > MOST_BYTES:
             raise ImageRejectedError(f"larger than {MOST_BYTES:,} bytes")
         return self.seekable(name).getvalue()
+
+    def version(self, name: str) -> str:
+        """Return size and ETag of one object."""
+        if name not in self._names:
+            return ""
+        listed = self._listed[self._folder + name]
+        return f"{listed.size} {listed.etag}"
 
     def seekable(self, name: str) -> io.BytesIO:
         """Return a whole object of any size in memory; errors as in `Files.read`."""

@@ -33,6 +33,7 @@ OPTIONS = {
     "tune": PARAMETERS | {"--search", "--demo", "--output", "--dry-run", "--json"},
     "parameters": set(),
     "drift": {"--images", "--reference", "--bundle-registry", "--option", "--output", "--json"},
+    "score": FROM | {"--output", "--form", "--json"},
     "images": {"--build", "--push", "--registry"},
     "compile": RESOURCES | GRAPH | {"--pipeline", "--output"},
     "upload": API | RESOURCES | GRAPH | {"--dry-run"},
