@@ -4,9 +4,10 @@ from dataclasses import dataclass
 
 from components.shared.contracts.config import Config, adjusted, option
 from components.shared.contracts.options import NewImagesConfig
+from components.shared.serving.bundle import ONNX, ONNX_INT8
 
 TRANSFORMERS = "transformers"
-_FORMS = (TRANSFORMERS,)
+_FORMS = (TRANSFORMERS, ONNX, ONNX_INT8)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -10,7 +10,7 @@ import functools
 import itertools
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from typing import NamedTuple, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -26,12 +26,10 @@ from components.shared.data.files import Files
 from components.shared.data.finished_parts import FinishedParts
 from components.shared.data.parallel import ordered_map
 from components.shared.policies.policy import SET_SEPARATOR
+from components.shared.serving.answer import Answer
 from components.shared.serving.bundle import Bundle
 from components.shared.serving.new_images import BATCH, Listing
 from components.shared.storage.errors import ObjectNotFoundError
-
-if TYPE_CHECKING:
-    from components.shared.serving.predictor import Answer
 
 PART_IMAGES = 16 * BATCH  # half a minute of one core: what an attempt loses at most
 _Pixels = npt.NDArray[np.uint8]
@@ -43,7 +41,7 @@ class Predictor(Protocol):
     def pixels(self, data: bytes) -> _Pixels:
         """(S, S, 3) uint8 of an encoded image; raises ImageRejectedError."""
 
-    def answers(self, pixels: _Pixels) -> "list[Answer]":
+    def answers(self, pixels: _Pixels) -> list[Answer]:
         """Return one answer per image of (B, S, S, 3) uint8."""
 
 
@@ -75,10 +73,14 @@ def open_predictor(bundle: Bundle, form: str) -> Predictor:
 
     The imports take seconds, which a refused bundle need not wait for.
     """
-    assert form == TRANSFORMERS
-    from components.shared.serving.predictor import Predictor
+    if form == TRANSFORMERS:
+        from components.shared.serving.predictor import Predictor
 
-    return Predictor(bundle)
+        return Predictor(bundle)
+
+    from components.shared.serving.formats.onnx_predictor import OnnxPredictor
+
+    return OnnxPredictor(bundle, form)
 
 
 def score(
@@ -158,7 +160,7 @@ def _rows(predictor: Predictor, part: Part, decoded: Iterator[_Pixels | str]) ->
     return rows
 
 
-def _row(path: str, answer: "Answer") -> Row:
+def _row(path: str, answer: Answer) -> Row:
     decision = answer.decision
     named = decision if isinstance(decision, str) else SET_SEPARATOR.join(decision)
     return Row(path, named, round(answer.probability, 6), answer.views)

@@ -23,7 +23,9 @@ from components.shared.serving.bundle import open_bundle
 from components.shared.serving.new_images import listed_images, shown_rejects
 
 STEP = "score_images"
+# Whose version may change an answer.
 _LIBRARIES = {TRANSFORMERS: ("pillow", "torch", "transformers")}
+_WITHOUT_TORCH = ("pillow", "onnxruntime")
 
 
 def run(config: ScoreImagesConfig, *, bundle: InputDir, scores: OutputDir) -> dict[str, Any]:
@@ -48,7 +50,8 @@ def run(config: ScoreImagesConfig, *, bundle: InputDir, scores: OutputDir) -> di
     listing = listed_images(config.images)
     parts = parts_of(listing)
 
-    versions = [importlib.metadata.version(name) for name in _LIBRARIES[config.form]]
+    libraries = _LIBRARIES.get(config.form, _WITHOUT_TORCH)
+    versions = [importlib.metadata.version(name) for name in libraries]
     key = digest([STEP, config.to_json(), manifest.content_digest, code_version(), versions])[:32]
     summary: dict[str, Any] = {}
     with resumable(Work("scores", Kind.SCORES, STEP, config), key, scores) as finished:

@@ -71,8 +71,10 @@ def test_the_graph_of_score_imports_the_bundle_and_scores_the_images() -> None:
 
 
 def test_the_form_of_score_has_the_options_of_its_two_phases() -> None:
-    with pytest.raises(ConfigError, match=r"images is not set; give s3://.*; form='no' must be"):
+    with pytest.raises(ConfigError, match=r"form='no' must be one of transformers, onnx"):
         read_parameters(None, ["form=no"], Variant(pipeline=SCORE))
+    with pytest.raises(ConfigError, match="images is not set; give s3://"):
+        read_parameters(None, [], Variant(pipeline=SCORE))
     given = ["images=s3://bucket/tonight", "bundle=3f2a9c1b"]
     found = read_parameters(None, given, Variant(pipeline=SCORE))
     assert found == {"images": "s3://bucket/tonight", "bundle": "3f2a9c1b"}

@@ -23,10 +23,12 @@ from components.shared.contracts.errors import (
     DataError,
     TransientError,
 )
+from components.shared.serving.answer import Answer
 from components.shared.serving.bundle import Bundle, open_bundle
-from components.shared.serving.predictor import Answer, Predictor
+from components.shared.serving.predictor import Predictor
 from components.shared.storage import Store, StoreSettings
 from pipelines.sources import ROOT
+from tests.bundles import onnx_bundle
 from tests.components.conftest import write_source
 
 BUNDLE = ROOT / "tests/golden/schema1/bundle"
@@ -219,6 +221,20 @@ def test_another_machine_goes_on_from_the_store(
     assert again.n_answered < N_IMAGES - PER_PART
     assert len(rows_of(tmp_path / "two/scores")) == N_IMAGES + 1
     assert not [item for item in store.list(bucket) if item.key.startswith("checkpoints/")]
+
+
+def test_a_form_without_torch_answers_alike(
+    images: Path, tmp_path: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    bundle = onnx_bundle(tmp_path_factory)
+    config = ScoreImagesConfig(images=str(images), form="onnx")
+    run(config, bundle=bundle, scores=tmp_path / "onnx")
+    run(ScoreImagesConfig(images=str(images)), bundle=bundle, scores=tmp_path / "transformers")
+    found, expected = (rows_of(tmp_path / form) for form in ("onnx", "transformers"))
+    assert [row["decision"] for row in found] == [row["decision"] for row in expected]
+    assert pq.read_schema(tmp_path / "onnx/scores.parquet").metadata[b"form"] == b"onnx"
+    with pytest.raises(ArtifactError, match="has no onnx/; export it with formats"):
+        run(config, bundle=BUNDLE, scores=tmp_path / "scores")
 
 
 def test_what_cannot_be_scored_is_refused(images: Path, tmp_path: Path) -> None:
