@@ -121,6 +121,21 @@ def predict(context: typer.Context) -> None:
     main(context.args, program=context.command_path)
 
 
+# As of predict, the options are those of the module, which is the image's program.
+@app.command(
+    "serve",
+    cls=Verb,
+    rich_help_panel=LOCAL,
+    add_help_option=False,
+    context_settings={"allow_extra_args": True, "ignore_unknown_options": True},
+)
+def serve(context: typer.Context) -> None:
+    """Serve a bundle over HTTP and gRPC."""
+    from components.shared.serving.server.command import main
+
+    main(context.args, program=context.command_path)
+
+
 def run_values(given: ParameterOptions, variant: "Variant", demo: Path | None) -> dict[str, Any]:
     """Return the run's parameters, with those of the demo below the folder `demo`, if any."""
     from components.configure.fingerprint import exists

@@ -1,6 +1,7 @@
 """The answer of a bundle's policy for one image, whichever form of the model computed it."""
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from typing import Any
 
 import numpy as np
 
@@ -62,3 +63,15 @@ def answer_of(
         probabilities={names[k]: float(probabilities[k]) for k in top},
         views=views,
     )
+
+
+def answer_document(answer: Answer) -> dict[str, Any]:
+    """Return an answer as a JSON object: what it has, with six decimals."""
+    values = asdict(answer).items()
+    return {name: _rounded(value) for name, value in values if value is not None}
+
+
+def _rounded(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {name: _rounded(part) for name, part in value.items()}
+    return round(value, 6) if isinstance(value, float) else value

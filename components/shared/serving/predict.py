@@ -5,11 +5,9 @@
 
 import argparse
 import os
-import re
 import signal
 import sys
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -22,6 +20,8 @@ from components.shared.contracts.regular_files import read_regular
 from components.shared.contracts.step import fail
 from components.shared.data.decode import ImageRejectedError, without_warnings
 from components.shared.data.parallel import ordered_map
+from components.shared.serving.answer import answer_document
+from components.shared.serving.arguments import digest
 from components.shared.serving.bundle import open_bundle
 from components.shared.serving.stage2 import Stage2, Stage2Answer
 
@@ -159,16 +159,7 @@ def _lines(
         if position in errors:
             yield line | {"error": errors[position]}
         else:
-            values = {
-                name: value for name, value in asdict(next(answers)).items() if value is not None
-            }
-            yield line | {name: _rounded(value) for name, value in values.items()}
-
-
-def _rounded(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {name: _rounded(part) for name, part in value.items()}
-    return round(value, 6) if isinstance(value, float) else value
+            yield line | answer_document(next(answers))
 
 
 def _parser(program: str) -> argparse.ArgumentParser:
@@ -199,7 +190,7 @@ def _parser(program: str) -> argparse.ArgumentParser:
 
     parser.add_argument(
         "--digest",
-        type=_digest,
+        type=digest,
         metavar="HEX",
         help="refuse a bundle with another content digest: 64 hex digits, which the run printed",
     )
@@ -217,12 +208,6 @@ def _parser(program: str) -> argparse.ArgumentParser:
     )
 
     return parser
-
-
-def _digest(text: str) -> str:
-    if not re.fullmatch(r"[0-9a-fA-F]{64}", text):
-        raise argparse.ArgumentTypeError(f"{text!r} must be 64 hex digits")
-    return text.lower()
 
 
 def _positive(text: str) -> int:

@@ -1,0 +1,163 @@
+"""The command: a real bundle, asked over HTTP, as a process of its own."""
+
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+
+from components.shared.contracts.artifacts import read_manifest
+from components.shared.serving.answer import answer_document
+from components.shared.serving.bundle import open_bundle
+from components.shared.serving.formats.onnx_predictor import OnnxPredictor
+from components.shared.serving.server.command import main
+from components.shared.storage import StoreSettings
+from components.shared.storage.registry import BundleRegistry, Draft
+from tests.bundles import edit_json, onnx_bundle, resigned, write_images
+from tests.registries import new_registry
+from tests.serving_server import Process
+
+
+@pytest.fixture(scope="module")
+def path(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return onnx_bundle(tmp_path_factory)
+
+
+@pytest.fixture(scope="module")
+def process(path: Path) -> Iterator[Process]:
+    with Process(path) as found:
+        yield found
+
+
+@pytest.fixture(scope="module")
+def images(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    return write_images(tmp_path_factory.mktemp("images") / "all")
+
+
+def test_it_says_where_it_listens_and_what_it_serves(process: Process, path: Path) -> None:
+    assert process.said | {"http": 0, "grpc": 0} == {
+        "serving": "streetvision",
+        "digest": read_manifest(path).content_digest,
+        "form": "onnx",
+        "http": 0,
+        "grpc": 0,
+    }
+
+
+def test_every_kind_of_image_gets_the_answer_of_the_bundle(
+    process: Process, path: Path, images: list[Path]
+) -> None:
+    predictor = OnnxPredictor(open_bundle(path), threads=1)
+    for image in images:
+        data = image.read_bytes()
+        answer = httpx.post(
+            f"{process.url}/predict", files={"image": (image.name, data, "image/any")}, timeout=30
+        )
+        (expected,) = predictor.answers(predictor.pixels(data)[None])
+        found = answer.json()
+        assert found.pop("probability") == pytest.approx(expected.probability, abs=1e-5)
+        expected_line = answer_document(expected)
+        del expected_line["probability"]
+        assert found == {"image": image.name} | expected_line
+
+
+def test_its_end_is_clean_and_leaves_nothing_behind(path: Path, tmp_path: Path) -> None:
+    with Process(path, env={"TMPDIR": str(tmp_path)}) as process:
+        httpx.get(f"{process.url}/v2/health/ready").raise_for_status()
+        assert process.end() == 0
+    assert process.errors() == ""
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_changed_bundle_opens_no_port(
+    path: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    other = resigned(path, tmp_path / "other", lambda out: None)
+    edit_json(other / "policy.json", threshold=0.1)
+    with pytest.raises(SystemExit) as end:
+        main([str(other)])
+    assert end.value.code == 42
+    assert "policy.json" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "reason"),
+    [
+        ([], "name either a BUNDLE, or the registry to --follow"),
+        (["bundle", "--follow", "s3://b/r"], "name either a BUNDLE"),
+        (["--follow", "s3://b/r", "--digest", "0" * 64], "whatever its --digest"),
+        (["nowhere"], "nowhere"),
+    ],
+)
+def test_options_that_contradict_are_refused(
+    arguments: list[str], reason: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as end:
+        main(arguments)
+    assert end.value.code == 42
+    assert reason in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["--port", "70000"],
+        ["--queue", "0"],
+        ["--max-mib", "nan"],
+        ["--form", "torch"],
+        ["--digest", "abc"],
+        ["--batch", "1.5"],
+    ],
+)
+def test_options_out_of_range_are_usage_errors(
+    arguments: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as end:
+        main([*arguments, "bundle"])
+    assert end.value.code == 2
+    assert arguments[0] in capsys.readouterr().err
+
+
+def _promote(registry: BundleRegistry, digest: str) -> None:
+    draft = Draft(kind="choice", promoted=True, challenger=digest, reason="better", because="test")
+    registry.decide(draft, over=registry.champion())
+
+
+@pytest.mark.slow
+def test_a_new_champion_takes_over_without_a_dropped_request(
+    s3: StoreSettings, path: Path, tmp_path: Path, images: list[Path]
+) -> None:
+    """Promoted while a client asks without a pause: every answer is a 200."""
+    registry = new_registry(s3)
+    second = resigned(
+        path, tmp_path / "second", lambda out: edit_json(out / "preprocessing.json", note="2")
+    )
+    digests = [registry.put_bundle(bundle) for bundle in (path, second)]
+    _promote(registry, digests[0])
+
+    environment = {**s3.to_environment(), "TMPDIR": str(tmp_path)}
+    arguments = ("--follow", registry.uri, "--follow-seconds", "0.2")
+    with Process(*arguments, env=environment) as process, httpx.Client() as client:
+        assert process.said["digest"] == digests[0]
+        image = images[0].read_bytes()
+
+        def ask() -> None:
+            answer = client.post(
+                f"{process.url}/predict", content=image, headers={"content-type": "image/jpeg"}
+            )
+            assert answer.status_code == 200, answer.text
+
+        def serves(digest: str) -> bool:
+            return f'digest="{digest}"' in client.get(f"{process.url}/metrics").text
+
+        ask()
+        _promote(registry, digests[1])
+        deadline = time.monotonic() + 60
+        while not serves(digests[1]):
+            ask()
+            assert time.monotonic() < deadline
+        for _ in range(20):
+            ask()
+        assert process.end() == 0
+    assert f"champion: {digests[1][:12]} is served" in process.errors()
