@@ -146,7 +146,7 @@ class Process:
 
     def __init__(self, *arguments: object, env: Mapping[str, str] | None = None) -> None:
         words = ["--host", "127.0.0.1", "--port", "0", "--grpc-port", "0", *map(str, arguments)]
-        self._errors = tempfile.TemporaryFile("w+")
+        self._errors = tempfile.TemporaryFile("w+")  # noqa: SIM115  # closed in __exit__
         self._process = subprocess.Popen(
             [sys.executable, "-m", "components.shared.serving.server", *words],
             cwd=ROOT,
@@ -168,6 +168,7 @@ class Process:
             self.end()
         if self._process.stdout is not None:
             self._process.stdout.close()
+        self._errors.close()
 
     @property
     def url(self) -> str:

@@ -47,6 +47,8 @@ COVERED: dict[str, str] = {
     "components/shared/data/test_train_images.py": "train_labels",
     "components/shared/models/test_adapters.py": "experimental/doran",
     "components/shared/policies/test_policy_artifact.py": "targets",
+    "components/shared/serving/server/test_deployment.py": "limits refusals",
+    "components/shared/serving/test_predict.py": "arguments",
     "components/shared/storage/test_faults.py": "retry",
     "components/shared/storage/registry/test_bundle_registry.py": "documents folder",
     "components/shared/training/checkpoint/test_remote.py": "files uploads writer",

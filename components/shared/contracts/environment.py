@@ -380,6 +380,12 @@ class Variable(StrEnum):
     )
 
     # Libraries, as the images set them.
+    ORT_NO_TELEMETRY = (
+        "ORT_DISABLE_TELEMETRY",
+        "Set to 1: onnxruntime sends no usage data to its maker and writes no file for it.",
+        "onnxruntime",
+        "where a form of a bundle runs: 1",
+    )
     HUB_TOKEN = (
         "HF_TOKEN",
         "Access token of the Hugging Face Hub, for gated models.",

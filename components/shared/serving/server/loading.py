@@ -2,6 +2,7 @@
 
 import math
 import shutil
+import sys
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -70,6 +71,8 @@ class Loader:
 
     def _loaded(self, bundle: Bundle, folder: Path) -> Loaded:
         """Load a verified bundle. The one place that every served bundle passes."""
+        if warning := bundle.signature_warning():
+            print(f"warning: {warning}", file=sys.stderr, flush=True)  # noqa: T201
         engine = OnnxPredictor(bundle, self.form, threads=self.threads or usable_cores())
         size = bundle.spec.image_size
         engine.answers(np.zeros((1, size, size, 3), np.uint8))  # allocates what requests need
