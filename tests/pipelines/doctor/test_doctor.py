@@ -8,6 +8,7 @@ workflow-controller-configmap, artifact-repositories and the Profile's labels ar
 
 import base64
 import copy
+import functools
 import json
 import shlex
 import shutil
@@ -258,6 +259,7 @@ def profile(
     return answers
 
 
+@functools.cache
 def _images() -> list[str]:
     """The images as a node lists them."""
     from pipelines.images import pipeline_images
