@@ -69,6 +69,8 @@ def run(
         gate_test_logits=gate_test_logits,
         evaluation=evaluation,
     )
+    if warning := challenger.bundle.signature_warning():
+        say(f"warning: {warning}")
     registry = open_registry()
     outcome = promote(config, challenger, registry, author_of_run())
     document = promotion_document(outcome, challenger.digest, registry.uri)

@@ -23,6 +23,7 @@ from pipelines.cli import (
     runs,
     schedules,
     score,
+    sign,
     tuning,
 )
 from pipelines.cli.help import MODULE, WIDTH, VerbGroup
@@ -112,6 +113,7 @@ def command(program: str) -> Any:
         schedules,
         promote,
         registry,
+        sign,
         labelling,
         cluster,
     ):

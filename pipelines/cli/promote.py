@@ -14,7 +14,14 @@ import typer
 from components.shared.contracts.errors import ArtifactError, ConfigError
 from pipelines.cli.declare import CHAMPION, verb
 from pipelines.cli.registry import commit, finish, login, print_json
-from pipelines.cli.registry_options import AnnounceOptions, Json, RegistryOptions, opened
+from pipelines.cli.registry_options import (
+    AnnounceOptions,
+    Json,
+    RegistryOptions,
+    TrustedKeys,
+    opened,
+    trusting,
+)
 from pipelines.exit_codes import REFUSED
 from pipelines.kubeflow.options import ApiOptions, StoreOptions
 
@@ -73,15 +80,24 @@ def promote(
     force: Annotated[
         bool, typer.Option("--force", help="Promote without a comparison and without guards.")
     ] = False,
+    trusted_keys: TrustedKeys = "",
     json: Json = False,
 ) -> None:
     """Promote a bundle by hand: with the checks of a run, or --force; recorded either way."""
+    from components.shared.serving.signature import check_signature, unchecked_warning
+
     if not because.strip():
         raise ConfigError("give --because TEXT: the record of a promotion by hand says why")
 
     config = _config(param or [])
     announcement = announce.checked()
-    with opened(where, api, store) as found, _folder_of(found, bundle) as folder:
+    with (
+        trusting(trusted_keys),
+        opened(where, api, store) as found,
+        folder_of(found, bundle) as folder,
+    ):
+        if not check_signature(folder):
+            print(f"warning: {unchecked_warning(folder)}", file=sys.stderr)
         if force:
             draft = _forced(found, folder, artifacts, because)
             finish(found, found.decide(draft, found.champion()), announcement, as_json=json)
@@ -164,7 +180,7 @@ def _forced(found: "BundleRegistry", folder: Path, artifacts: Path, because: str
 
 
 @contextmanager
-def _folder_of(found: "BundleRegistry", bundle: str) -> Iterator[Path]:
+def folder_of(found: "BundleRegistry", bundle: str) -> Iterator[Path]:
     """Yield the folder of a bundle, which is downloaded where a digest names it."""
     if Path(bundle).is_dir():
         yield Path(bundle)

@@ -2,6 +2,7 @@
 
 import getpass
 import json as json_
+import shutil
 import sys
 from collections.abc import Iterable
 from dataclasses import asdict
@@ -10,10 +11,17 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from components.shared.contracts.errors import ConfigError
+from components.shared.contracts.errors import ConfigError, PermanentError
+from components.shared.contracts.listing import printable
 from pipelines.cli.declare import CHAMPION, verb
 from pipelines.cli.help import VerbGroup
-from pipelines.cli.registry_options import AnnounceOptions, Json, RegistryOptions, opened
+from pipelines.cli.registry_options import (
+    AnnounceOptions,
+    Json,
+    RegistryOptions,
+    TrustedKeys,
+    opened,
+)
 from pipelines.kubeflow.options import ApiOptions, StoreOptions
 
 if TYPE_CHECKING:
@@ -57,8 +65,10 @@ _DOWNLOAD_NOTES = f"""
 examples:
   python -m pipelines registry download --output champion
   python -m pipelines registry download 3f2a9c1b7d4e --output former
+  python -m pipelines registry download --output champion --trusted-keys ours.pem
 
-Every file is compared with its digest. {_DIGITS}
+Every file is compared with its digest, and the signature with the trusted keys, where they are
+named. {_DIGITS}
 """
 _GC_NOTES = """
 examples:
@@ -194,9 +204,12 @@ def download(
             show_default="bundle-DIGEST",
         ),
     ] = None,
+    trusted_keys: TrustedKeys = "",
     json: Json = False,
 ) -> None:
     """Copy a bundle from the registry and verify it."""
+    from components.shared.serving.signature import check_signature, unchecked_warning
+
     with opened(where, api, store) as found:
         digest = _champion_of(found) if bundle is None else found.resolve(bundle)
         folder = output or Path(f"bundle-{digest[:12]}")
@@ -206,11 +219,22 @@ def download(
         folder.absolute().parent.mkdir(parents=True, exist_ok=True)
         found.get_bundle(digest, folder)
 
+    try:
+        signer = check_signature(folder, trusted_keys)
+    except PermanentError:
+        shutil.rmtree(folder)
+        raise
+    if not signer:
+        print(f"warning: {unchecked_warning(folder)}", file=sys.stderr)
+
     if json:
-        print_json({"digest": digest, "path": str(folder)})
+        signed = {"signer": signer} if signer else {}
+        print_json({"digest": digest, "path": str(folder)} | signed)
     else:
         print(f"bundle: {folder}")
         print(f"digest: {digest}")
+        if signer:
+            print(printable(f"signer: {signer}"))
 
 
 @verb(registry, "gc", notes=_GC_NOTES)

@@ -20,6 +20,17 @@ if TYPE_CHECKING:
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
 
+TrustedKeys = Annotated[
+    str,
+    typer.Option(
+        "--trusted-keys",
+        metavar="FILE",
+        help="PEM file with public keys and certificates of authorities, one of which must have"
+        " signed the bundle.",
+        show_default=f"that of {Variable.TRUSTED_KEYS}",
+    ),
+]
+
 
 def _option(metavar: str, help_text: str, default: Any) -> Any:
     return field(default=default, metadata={"metavar": metavar, "help": help_text})
@@ -63,6 +74,21 @@ class AnnounceOptions:
         from components.shared.storage.registry.announcement import Announcement
 
         return Announcement.checked(self.on_promotion, self.model_registry_url)
+
+
+@contextlib.contextmanager
+def trusting(trusted_keys: str) -> Iterator[None]:
+    """Let the file of an option stand for STREETVISION_TRUSTED_KEYS, which steps read too."""
+    former = os.environ.get(Variable.TRUSTED_KEYS)
+    if trusted_keys:
+        os.environ[Variable.TRUSTED_KEYS] = trusted_keys
+    try:
+        yield
+    finally:
+        if trusted_keys and former is None:
+            del os.environ[Variable.TRUSTED_KEYS]
+        elif former is not None:
+            os.environ[Variable.TRUSTED_KEYS] = former
 
 
 @contextlib.contextmanager

@@ -25,16 +25,15 @@ from pathlib import Path
 from typing import Any
 
 from components.shared.contracts.artifact_kinds import Kind
-from components.shared.contracts.artifacts import MANIFEST, SIGNATURE, verify_dir
+from components.shared.contracts.artifacts import MANIFEST, verify_dir
 from components.shared.contracts.documents import as_type, read_json
-from components.shared.contracts.environment import Variable
 from components.shared.contracts.errors import ArtifactError
 from components.shared.contracts.listing import first_of, printable, shown
 from components.shared.contracts.outcomes import Outcomes
 from components.shared.data.drift_reference import DriftReference, read_reference
 from components.shared.policies.early_exit import EarlyExit, read_early_exit
 from components.shared.policies.policy import Policy, parse_policy
-from components.shared.serving.signature import TrustedKeys, verify_signature
+from components.shared.serving.signature import check_signature, unchecked_warning
 from components.shared.vision.classifier_spec import ClassifierSpec
 
 MODEL, POLICY, PREPROCESSING, DOCUMENT = "model", "policy.json", "preprocessing.json", "bundle.json"
@@ -111,14 +110,7 @@ class Bundle:
 
     def signature_warning(self) -> str:
         """Return what should be known about a signature that was not checked; empty if nothing."""
-        if self.signer:
-            return ""
-        if (self.path / SIGNATURE).is_file():
-            return (
-                f"{self.name or self.path}: is signed, and nobody has checked by whom; name the"
-                f" trusted keys: {Variable.TRUSTED_KEYS}"
-            )
-        return f"{self.name or self.path}: is not signed; its sums do not say who made it"
+        return "" if self.signer else unchecked_warning(self.path, self.name)
 
     def version_differences(self) -> str:
         """Return which libraries have another version here, as text; empty if none."""
@@ -166,9 +158,7 @@ def open_bundle(path: Path, digest: str | None = None, *, trusted_keys: str | Pa
             from bundle.json; or for another digest, another number of policies than one, or
             documents that are damaged or contradict each other.
     """
-    trusted = TrustedKeys.of(trusted_keys)
-    # The sums are read only where they are the signer's.
-    signer = "" if trusted is None else verify_signature(path, trusted)
+    signer = check_signature(path, trusted_keys)  # first: the sums have to be the signer's
     manifest = verify_dir(path, Kind.BUNDLE)
     if digest is not None and manifest.content_digest != digest:
         raise ArtifactError(

@@ -13,8 +13,10 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import numpy as np
 
+from components.shared.contracts.artifacts import SIGNATURE
+from components.shared.contracts.environment import Variable
 from components.shared.contracts.errors import PERMANENT_EXIT_CODE, StreetVisionError, one_line
-from components.shared.contracts.listing import say_json
+from components.shared.contracts.listing import printable, say_json
 from components.shared.contracts.outcomes import DEFER
 from components.shared.contracts.regular_files import read_regular
 from components.shared.contracts.step import fail
@@ -22,7 +24,7 @@ from components.shared.data.decode import ImageRejectedError, without_warnings
 from components.shared.data.parallel import ordered_map
 from components.shared.serving.answer import answer_document
 from components.shared.serving.arguments import digest
-from components.shared.serving.bundle import open_bundle
+from components.shared.serving.bundle import Bundle, open_bundle
 from components.shared.serving.stage2 import Stage2, Stage2Answer
 
 if TYPE_CHECKING:
@@ -47,9 +49,10 @@ sets a list of names if no single one is certain enough. A model of several view
 The bundle is verified first: a changed, missing or additional file is refused with exit code 42,
 and so is a model that would run code or whose weights are incomplete. The sums in the bundle
 protect against damage, not against somebody who changes the bundle and writes new sums: for that,
-keep the content digest that the run printed (it is also the bundle's name in the registry), and
-give it:
+keep the content digest that the run printed (it is also the bundle's name in the registry), or
+have bundles signed, and give the digest, or the public keys that you trust:
   python -m components.shared.serving.predict --digest 3f94...c0e bundle photo1.jpg
+  python -m components.shared.serving.predict --trusted-keys ours.pem bundle photo1.jpg
 
 With --stage2 the deferred images are asked of somebody else: a service, which is sent the image's
 bytes by POST and answers {"decision": NAME}, or a function of your Python, module:function, which
@@ -77,7 +80,7 @@ def main(given: Sequence[str] | None = None, program: str = _PROGRAM) -> None:
     """
     arguments = _parser(program).parse_args(given)
     try:
-        bundle = open_bundle(arguments.bundle, arguments.digest)
+        bundle = _opened(arguments)
         names, target = bundle.policy.outcomes.names, arguments.stage2
         stage2 = None if target is None else Stage2.of(target, names)
         # Seconds of imports, which a refused bundle need not wait for.
@@ -102,6 +105,17 @@ def main(given: Sequence[str] | None = None, program: str = _PROGRAM) -> None:
         _end_quietly()
 
     sys.exit(PERMANENT_EXIT_CODE if failed else int(unanswered))
+
+
+def _opened(arguments: argparse.Namespace) -> Bundle:
+    """Open the bundle; say where it has a signature that nobody has checked."""
+    bundle = open_bundle(
+        arguments.bundle, arguments.digest, trusted_keys=arguments.trusted_keys or ""
+    )
+    if (bundle.path / SIGNATURE).is_file() and not bundle.signer:
+        warning = printable(bundle.signature_warning())
+        print(f"warning: {warning}", file=sys.stderr)  # noqa: T201 - stdout has the answers
+    return bundle
 
 
 def _with_stage2(
@@ -193,6 +207,14 @@ def _parser(program: str) -> argparse.ArgumentParser:
         type=digest,
         metavar="HEX",
         help="refuse a bundle with another content digest: 64 hex digits, which the run printed",
+    )
+
+    parser.add_argument(
+        "--trusted-keys",
+        type=Path,
+        metavar="FILE",
+        help="PEM file with public keys and certificates of authorities, one of which must have"
+        f" signed the bundle (default: that of {Variable.TRUSTED_KEYS})",
     )
 
     parser.add_argument(

@@ -29,6 +29,7 @@ from components.shared.contracts.listing import first_of, printable, shown
 
 if TYPE_CHECKING:
     from cryptography import x509
+    from cryptography.hazmat.primitives.asymmetric import ec
     from model_signing import hashing
 
 _LARGEST_PEM = 2**20  # bytes; the authorities of all browsers take a fifth of it
@@ -154,14 +155,46 @@ def verify_signature(path: Path, trusted: TrustedKeys) -> str:
     return signer
 
 
+def check_signature(path: Path, trusted_keys: str | Path = "") -> str:
+    """Return who signed a bundle; empty where no trusted keys are named, and nothing is checked.
+
+    Args:
+        path: The bundle.
+        trusted_keys: PEM file of trusted keys; empty: that of STREETVISION_TRUSTED_KEYS.
+
+    Raises:
+        ConfigError: as `TrustedKeys.of`.
+        ArtifactError: as `verify_signature`.
+    """
+    trusted = TrustedKeys.of(trusted_keys)
+    return "" if trusted is None else verify_signature(path, trusted)
+
+
+def unchecked_warning(path: Path, name: str = "") -> str:
+    """Return what should be known of a bundle whose signature nobody has checked.
+
+    Args:
+        path: The bundle.
+        name: What messages call it; empty: its path.
+    """
+    if (path / SIGNATURE).is_file():
+        return (
+            f"{name or path}: is signed, and nobody has checked by whom; name the keys that you"
+            f" trust: {Variable.TRUSTED_KEYS}"
+        )
+    return f"{name or path}: is not signed; its sums do not say who made it"
+
+
 def signing_key() -> Path | None:
     """Return the file that STREETVISION_SIGNING_KEY names, or None."""
     named = os.environ.get(Variable.SIGNING_KEY, "")
     return Path(named) if named else None
 
 
-def sign_bundle(path: Path, key: Path) -> None:
+def sign_bundle(path: Path, key: Path) -> str:
     """Write the signature of a complete bundle, in place of one that is there.
+
+    Returns who signed it, as `verify_signature` does.
 
     Args:
         path: The bundle, whose files agree with its manifest.
@@ -173,8 +206,8 @@ def sign_bundle(path: Path, key: Path) -> None:
             to another key.
         ArtifactError: The bundle differs from its manifest.
     """
-    certified = _check_signing_key(key)
-    verify_dir(path, Kind.BUNDLE, hashed=False)
+    signer, certified = _signer(key)
+    verify_dir(path, Kind.BUNDLE)
     from model_signing import signing
 
     config = signing.Config()  # type: ignore[no-untyped-call]
@@ -192,6 +225,7 @@ def sign_bundle(path: Path, key: Path) -> None:
     temporary = path / f"{SIGNATURE}.tmp"
     config.sign(path, temporary)
     temporary.replace(path / SIGNATURE)
+    return signer
 
 
 def _verify(path: Path, *, public_key: bytes = b"", authorities: Sequence[bytes] = ()) -> None:
@@ -290,8 +324,12 @@ def _is_for_code(certificate: "x509.Certificate") -> bool:
     return x509.oid.ExtendedKeyUsageOID.CODE_SIGNING in usage
 
 
-def _check_signing_key(file: Path) -> bool:
-    """Return whether a certificate stands behind a private key; no message repeats its text."""
+def _signer(file: Path) -> tuple[str, bool]:
+    """Return whom a private key makes the signer, and whether by a certificate behind it.
+
+    No message repeats a part of the file.
+    """
+    from cryptography import x509
     from cryptography.hazmat.primitives import serialization
     from cryptography.hazmat.primitives.asymmetric import ec
 
@@ -310,7 +348,12 @@ def _check_signing_key(file: Path) -> bool:
             f"{file}: must be a key on one of the curves {', '.join(_CURVES)}; make one: openssl"
             " genpkey -algorithm EC -pkeyopt ec_paramgen_curve:P-256"
         )
-    return b"CERTIFICATE-----" in data
+    if b"CERTIFICATE-----" not in data:
+        return _named(key.public_key())[0], False
+    try:
+        return x509.load_pem_x509_certificate(data).subject.rfc4514_string(), True
+    except ValueError as error:
+        raise ConfigError(f"{file}: the certificate in it is damaged") from error
 
 
 def _material(file: Path) -> dict[str, Any]:
@@ -341,6 +384,12 @@ def _public_key(block: bytes, file: Path) -> tuple[str, bytes]:
         raise ConfigError(f"{file}: a public key in it is damaged") from error
     if not isinstance(key, ec.EllipticCurvePublicKey) or key.curve.name not in _CURVES:
         raise ConfigError(f"{file}: a public key is not on one of {', '.join(_CURVES)}")
+    return _named(key)
+
+
+def _named(key: "ec.EllipticCurvePublicKey") -> tuple[str, bytes]:
+    """Return the SHA-256 of a public key's PEM text, by which signatures name it, and the text."""
+    from cryptography.hazmat.primitives import serialization
 
     text = key.public_bytes(
         serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo

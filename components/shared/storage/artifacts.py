@@ -4,6 +4,7 @@ The manifest is written last and read first: an upload that was interrupted has 
 exist for readers.
 """
 
+import contextlib
 import shutil
 from pathlib import Path
 
@@ -11,12 +12,14 @@ from components.shared.contracts.artifacts import (
     ANY_SPLIT,
     MANIFEST,
     Manifest,
+    beside_manifest,
     make_readable,
     parse_manifest,
     verify_dir,
 )
 from components.shared.contracts.documents import MOST_BYTES
 from components.shared.storage.client import Store
+from components.shared.storage.errors import ObjectNotFoundError
 
 
 def upload_artifact(store: Store, path: Path, bucket: str, prefix: str, *, kind: str) -> Manifest:
@@ -29,8 +32,15 @@ def upload_artifact(store: Store, path: Path, bucket: str, prefix: str, *, kind:
     for name in sorted(manifest.files):
         digest = str(manifest.files[name]["sha256"])
         store.put(bucket, _join(prefix, name), path / name, sha256=digest)
-    store.put(bucket, _join(prefix, MANIFEST), path / MANIFEST)
+    upload_manifest(store, path, bucket, prefix, kind=kind)
     return manifest
+
+
+def upload_manifest(store: Store, path: Path, bucket: str, prefix: str, *, kind: str) -> None:
+    """Copy the artifact's manifest, and before it what it does not list: a signature over it."""
+    for name in (*beside_manifest(kind), MANIFEST):
+        if (path / name).is_file():
+            store.put(bucket, _join(prefix, name), path / name)
 
 
 def download_artifact(store: Store, bucket: str, prefix: str, path: Path, *, kind: str) -> Manifest:
@@ -52,6 +62,10 @@ def download_artifact(store: Store, bucket: str, prefix: str, path: Path, *, kin
             store.get_verified(bucket, _join(prefix, name), target, listed[name]["sha256"])
 
         staging.mkdir(parents=True, exist_ok=True)
+        for name in beside_manifest(kind):
+            with contextlib.suppress(ObjectNotFoundError):
+                data = store.read(bucket, _join(prefix, name), most_bytes=MOST_BYTES)
+                (staging / name).write_bytes(data)
         (staging / MANIFEST).write_bytes(document)
         make_readable(staging)
         # Every file was hashed while it was received.

@@ -55,11 +55,14 @@ OPTIONS = {
     "schedule disable": API,
     "schedule delete": API | {"--force"},
     "champion": FROM | {"--limit", "--json"},
-    "promote": FROM | ANNOUNCE | {"--because", "--artifacts", "--param", "--force", "--json"},
+    "promote": FROM
+    | ANNOUNCE
+    | {"--because", "--artifacts", "--param", "--force", "--trusted-keys", "--json"},
     "rollback": FROM | ANNOUNCE | {"--because", "--json"},
     "registry list": FROM | {"--json"},
     "registry show": FROM | {"--json"},
-    "registry download": FROM | {"--output", "--json"},
+    "registry download": FROM | {"--output", "--trusted-keys", "--json"},
+    "sign": FROM | {"--key", "--json"},
     "registry gc": FROM | {"--dry-run", "--undecided", "--json"},
     "select-for-labelling": FROM
     | {"--bundle", "--count", "--address", "--seed", "--output", "--json"},

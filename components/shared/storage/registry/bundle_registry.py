@@ -2,7 +2,8 @@
 
 Layout below the prefix:
 
-    bundles/<digest>/...             a bundle under its content digest; never changes once complete
+    bundles/<digest>/...             a bundle under its content digest; never changes once complete,
+                                     but for its newest signature, with the manifest that it covers
     provenance/<digest>.json         where the bundle comes from
     tables/<SHA-256>.csv             samples, splits and groups that a run has seen
     lineages/<name>.json             salt and fractions of a lineage
@@ -25,12 +26,16 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from components.shared.contracts.artifact_kinds import Kind
-from components.shared.contracts.artifacts import MANIFEST, verify_dir
+from components.shared.contracts.artifacts import MANIFEST, SIGNATURE, verify_dir
 from components.shared.contracts.config import canonical_json
 from components.shared.contracts.documents import as_type, parse_json
 from components.shared.contracts.errors import ArtifactError, ConfigError
 from components.shared.contracts.listing import first_of, shown
-from components.shared.storage.artifacts import download_artifact, upload_artifact
+from components.shared.storage.artifacts import (
+    download_artifact,
+    upload_artifact,
+    upload_manifest,
+)
 from components.shared.storage.client import MOST_DOCUMENT_BYTES, Store
 from components.shared.storage.errors import ObjectNotFoundError, StoreConflictError
 from components.shared.storage.registry.documents import (
@@ -113,6 +118,9 @@ class BundleRegistry:
     def put_bundle(self, path: Path, provenance: Provenance | None = None) -> str:
         """Upload a bundle under its content digest, unless it is there, and return the digest.
 
+        A signature replaces the one that is there: the bundle was signed since, or by another key.
+        A bundle without one leaves that of the registry.
+
         Args:
             path: the bundle's folder.
             provenance: where it comes from. Of two runs that make the same bytes the first one's is
@@ -124,10 +132,11 @@ class BundleRegistry:
             dated = replace(provenance, registered_at=_now())
             self.root.create(f"provenance/{digest}.json", asdict(dated))
 
+        root, location = self.root, f"{self.root.prefix}bundles/{digest}"
         if not self.holds(digest):
-            root = self.root
-            location = f"{root.prefix}bundles/{digest}"
             upload_artifact(root.store, path, root.bucket, location, kind=Kind.BUNDLE)
+        elif (path / SIGNATURE).is_file():
+            upload_manifest(root.store, path, root.bucket, location, kind=Kind.BUNDLE)
         return digest
 
     def get_bundle(self, digest: str, path: Path) -> None:

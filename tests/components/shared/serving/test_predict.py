@@ -15,11 +15,14 @@ from PIL import Image
 from components.shared.calibration.linear import Temperature
 from components.shared.contracts.artifacts import read_manifest, write_json, writing
 from components.shared.contracts.config import Config
+from components.shared.contracts.environment import Variable
 from components.shared.contracts.outcomes import Outcomes
 from components.shared.policies.policy import ScrcPolicy
 from components.shared.serving import predict
+from components.shared.serving.signature import sign_bundle
 from tests.bundles import Inputs, make_inputs, write_images
 from tests.hostile_files import HOSTILE, without_root_rights
+from tests.signing import key_pair
 
 THRESHOLD_MARGIN = 3.5
 ROOT = str(Path(predict.__file__).parents[3])
@@ -447,3 +450,28 @@ def test_a_stage_2_that_is_none_is_refused_before_an_image_is_read(run: Run, bun
     code, out, err = run("--stage2", "no_module_of_mine:ask", bundle, "none.jpg")
     assert (code, out) == (42, "")
     assert err == "error: stage2='no_module_of_mine:ask': No module named 'no_module_of_mine'\n"
+
+
+def test_a_bundle_is_answered_from_where_a_trusted_key_has_signed_it(
+    bundle: Path, run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    private, public = key_pair(tmp_path, "signer")
+    path = shutil.copytree(bundle, tmp_path / "bundle")
+    image, *_ = write_images(tmp_path / "images")
+    code, out, err = run("--trusted-keys", public, path, image)
+    assert (code, out) == (42, "")
+    assert "is not signed" in err
+
+    sign_bundle(path, private)
+    code, out, err = run("--trusted-keys", public, path, image)
+    assert (code, err, len(_lines(out))) == (0, "", 1)
+    code, out, err = run(path, image)
+    assert (code, len(_lines(out))) == (0, 1)
+    assert err.startswith("warning: ")
+    assert "nobody has checked by whom" in err
+
+    _, foreign = key_pair(tmp_path, "foreign")
+    monkeypatch.setenv(Variable.TRUSTED_KEYS, str(foreign))
+    code, out, err = run(path, image)
+    assert (code, out) == (42, "")
+    assert "is signed by the key" in err

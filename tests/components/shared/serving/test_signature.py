@@ -7,9 +7,15 @@ signatures of ours, and the other way round.
 
 import json
 import shutil
+import subprocess
+import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import rsa
 
 from components.shared.contracts.artifacts import (
     MANIFEST,
@@ -19,19 +25,34 @@ from components.shared.contracts.artifacts import (
     write_json,
 )
 from components.shared.contracts.environment import Variable
-from components.shared.contracts.errors import ArtifactError
+from components.shared.contracts.errors import ArtifactError, ConfigError
 from components.shared.serving.bundle import DOCUMENT, open_bundle
 from components.shared.serving.signature import TrustedKeys, sign_bundle
 from tests.bundles import edit_json
 from tests.golden.make import FOLDER
 from tests.resigned import resign
-from tests.signing import Authority, key_pair
+from tests.signing import DAY, NOW, Authority, key_pair, private_key
 
 FILES = sorted(
     file.relative_to(FOLDER / "bundle").as_posix()
     for file in (FOLDER / "bundle").rglob("*")
     if file.is_file()
 )
+
+_RSA = rsa.generate_private_key(public_exponent=65537, key_size=2048)
+RSA = _RSA.public_key().public_bytes(
+    serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo
+)
+RSA_PRIVATE = _RSA.private_bytes(
+    serialization.Encoding.PEM,
+    serialization.PrivateFormat.PKCS8,
+    serialization.NoEncryption(),
+)
+
+
+def _certificates(file: Path) -> bytes:
+    """Return what stands behind the private key of a file."""
+    return b"-----BEGIN CERT" + file.read_bytes().partition(b"-----BEGIN CERT")[2]
 
 
 class Signer:
@@ -80,8 +101,13 @@ def with_new_sums(bundle: Path, **changes: str) -> None:
     (bundle / SIGNATURE).write_bytes(signature)
 
 
-def change(bundle: Path, name: str) -> None:
-    """Change a file so that the bundle still opens, and write new sums of everything."""
+def change(bundle: Path, name: str, *, signature: bytes | None = None) -> None:
+    """Change a file so that the bundle still opens, and write new sums of everything.
+
+    The signature stays, or is `signature`.
+    """
+    if signature is not None:
+        (bundle / SIGNATURE).write_bytes(signature)
     file = bundle / name
     if name == DOCUMENT:
         edit_json(file, version="9.9.9")
@@ -149,3 +175,221 @@ def test_what_another_signs_is_refused(
 
     sign_bundle(copied, foreign.certified)
     _refused(copied, ours.authority.trusted, "CN=release.*does not vouch")
+
+
+EXPIRED, FUTURE = (NOW - 9 * DAY, NOW - DAY), (NOW + DAY, NOW + 9 * DAY)
+SERVER = x509.oid.ExtendedKeyUsageOID.SERVER_AUTH
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"valid": EXPIRED}, "does not vouch: certificate has expired"),
+        ({"valid": FUTURE}, "does not vouch: certificate is not yet valid"),
+        ({"usage": SERVER}, "is not for signing code"),
+        ({"usage": None}, "is not for signing code"),
+    ],
+)
+@pytest.mark.parametrize("name", [*FILES, ""])
+def test_a_certificate_that_is_not_valid_now_is_refused(
+    name: str, fields: dict[str, Any], message: str, copied: Path, ours: Signer
+) -> None:
+    """Whether a file was changed as well or, for the empty name, none."""
+    if name:
+        change(copied, name)
+    sign_bundle(copied, ours.authority.issue("other", **fields))
+    _refused(copied, ours.authority.trusted, message)
+
+
+def test_a_certificate_of_the_authority_is_accepted_and_named(copied: Path, ours: Signer) -> None:
+    assert sign_bundle(copied, ours.certified) == "CN=release"
+    assert open_bundle(copied, trusted_keys=ours.authority.trusted).signer == "CN=release"
+    _refused(copied, ours.public, "has no authority")
+
+    sign_bundle(copied, ours.key)
+    _refused(copied, ours.authority.trusted, "which is not in")
+
+
+def test_keys_are_replaced_while_both_are_trusted(
+    copied: Path, ours: Signer, foreign: Signer, tmp_path: Path
+) -> None:
+    both = tmp_path / "both.pem"
+    both.write_bytes(
+        foreign.public.read_bytes() + ours.public.read_bytes() + ours.authority.trusted.read_bytes()
+    )
+    for key in (ours.key, foreign.key, ours.certified):
+        signer = sign_bundle(copied, key)
+        assert open_bundle(copied, trusted_keys=both).signer == signer
+
+    again = tmp_path / "again.pem"
+    again.write_bytes(ours.public.read_bytes() + foreign.public.read_bytes())
+    assert TrustedKeys.read(both).digest != TrustedKeys.read(again).digest
+    again.write_bytes(again.read_bytes() + ours.authority.trusted.read_bytes())
+    assert TrustedKeys.read(both).digest == TrustedKeys.read(again).digest
+
+
+def test_a_bundle_without_a_signature_is_refused_and_so_is_one_of_another_bundle(
+    copied: Path, ours: Signer
+) -> None:
+    signature = (copied / SIGNATURE).read_bytes()
+    (copied / SIGNATURE).unlink()
+    _refused(copied, ours.public, "is not signed .*sign it if it is yours: streetvision sign")
+
+    change(copied, "README.md", signature=signature)
+    _refused(copied, ours.public, "changed since: README.md, bundle.json, manifest.json")
+
+
+@pytest.mark.parametrize("name", ["more.txt", "model/more.txt", ".gitignore"])
+def test_an_added_file_is_refused(name: str, copied: Path, ours: Signer) -> None:
+    (copied / name).write_text("more")
+    _refused(copied, ours.public, name)
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_a_removed_file_is_refused(name: str, copied: Path, ours: Signer) -> None:
+    (copied / name).unlink()
+    _refused(copied, ours.public, name)
+
+
+def test_a_link_is_refused(copied: Path, ours: Signer, tmp_path: Path) -> None:
+    (copied / "README.md").rename(tmp_path / "README.md")
+    (copied / "README.md").symlink_to(tmp_path / "README.md")
+    _refused(copied, ours.public, "symlink")
+
+    (copied / SIGNATURE).rename(tmp_path / SIGNATURE)
+    (copied / SIGNATURE).symlink_to(tmp_path / SIGNATURE)
+    _refused(copied, ours.public, "not a regular file")
+    with pytest.raises(ArtifactError, match="symbolic link refused"):
+        open_bundle(copied)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "[]",
+        "{}",
+        '{"verificationMaterial": {}}',
+        '{"verificationMaterial": {"publicKey": []}}',
+        '{"verificationMaterial": {"publicKey": {}}}',
+        '{"verificationMaterial": {"publicKey": {"hint": "HINT"}}}',
+        '{"verificationMaterial": {"publicKey": {"hint": "HINT"}}, "dsseEnvelope": {}}',
+        '{"verificationMaterial": {"x509CertificateChain": {"certificates": []}}}',
+        '{"verificationMaterial": {"x509CertificateChain": {"certificates": [{"rawBytes": "A"}]}}}',
+    ],
+)
+def test_what_is_no_signature_is_refused_in_one_line(
+    text: str, copied: Path, ours: Signer, tmp_path: Path
+) -> None:
+    both = tmp_path / "both.pem"
+    both.write_bytes(ours.public.read_bytes() + ours.authority.trusted.read_bytes())
+    hint = next(iter(TrustedKeys.read(both).public_keys))
+    (copied / SIGNATURE).write_text(text.replace("HINT", hint))
+    _refused(copied, both, "bundle")
+
+
+def test_a_signature_of_other_files_of_ours_is_refused(
+    copied: Path, ours: Signer, tmp_path: Path
+) -> None:
+    """Of an earlier bundle, as it stands in the registry for everybody to copy."""
+    earlier = tmp_path / "earlier"
+    shutil.copytree(copied, earlier)
+    change(earlier, "policy.json")
+    sign_bundle(earlier, ours.key)
+    shutil.copy(earlier / SIGNATURE, copied / SIGNATURE)
+    _refused(copied, ours.public, "changed since: bundle.json, manifest.json, policy.json")
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"", "neither a public key nor a certificate"),
+        (b"-----BEGIN PUBLIC KEY-----\nMA==\n-----END PUBLIC KEY-----\n", "is damaged"),
+        (b"-----BEGIN CERTIFICATE-----\nMA==\n-----END CERTIFICATE-----\n", "is damaged"),
+        (RSA, "a public key is not on one of secp256r1"),
+    ],
+)
+def test_a_file_of_trusted_keys_without_one_is_refused(
+    content: bytes, message: str, signed: Path, tmp_path: Path
+) -> None:
+    file = tmp_path / "trusted.pem"
+    file.write_bytes(content)
+    with pytest.raises(ConfigError, match=message):
+        open_bundle(signed, trusted_keys=file)
+
+
+def test_a_missing_file_of_trusted_keys_is_no_reason_to_trust(
+    signed: Path, ours: Signer, tmp_path: Path
+) -> None:
+    with pytest.raises(ConfigError, match="cannot be read"):
+        open_bundle(signed, trusted_keys=tmp_path / "none.pem")
+    with pytest.raises(ConfigError, match="holds a private key"):
+        open_bundle(signed, trusted_keys=ours.key)
+
+
+def test_a_key_that_cannot_sign_is_refused_and_nothing_of_it_is_said(
+    copied: Path, ours: Signer, foreign: Signer, tmp_path: Path
+) -> None:
+    file, secret = tmp_path / "key.pem", "c2VjcmV0"
+    before = (copied / SIGNATURE).read_bytes()
+    private_key(file, password=b"password")
+    cases = [(file.read_bytes(), "has a password"), (b"", "holds no private key in PEM")]
+    damaged = f"-----BEGIN PRIVATE KEY-----\n{secret}\n-----END PRIVATE KEY-----\n"
+    cases += [(damaged.encode(), "holds no private key in PEM")]
+    cases += [(foreign.key.read_bytes() + _certificates(ours.certified), "does not match")]
+    cases += [(RSA_PRIVATE, "must be a key on one of the curves")]
+    for content, message in cases:
+        file.write_bytes(content)
+        with pytest.raises(ConfigError, match=message) as caught:
+            sign_bundle(copied, file)
+        assert secret not in str(caught.value)
+    assert (copied / SIGNATURE).read_bytes() == before
+
+
+def test_a_bundle_that_differs_from_its_manifest_is_not_signed(copied: Path, ours: Signer) -> None:
+    (copied / "README.md").write_text("another")
+    with pytest.raises(ArtifactError, match="difference"):
+        sign_bundle(copied, ours.key)
+
+
+def _model_signing(*arguments: object) -> subprocess.CompletedProcess[str]:
+    """The command of model-signing, as somebody runs it who has nothing of this project."""
+    return subprocess.run(
+        [sys.executable, "-m", "model_signing", *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def test_the_command_of_model_signing_verifies_and_refuses_as_we_do(
+    copied: Path, ours: Signer
+) -> None:
+    by_key = ("verify", "key", copied, "--signature", copied / SIGNATURE)
+    assert _model_signing(*by_key, "--public_key", ours.public).returncode == 0
+
+    change(copied, "policy.json")
+    found = _model_signing(*by_key, "--public_key", ours.public)
+    assert found.returncode != 0
+    assert "policy.json" in found.stdout + found.stderr
+
+
+@pytest.mark.slow
+def test_the_command_of_model_signing_verifies_by_certificate(
+    copied: Path, ours: Signer, foreign: Signer
+) -> None:
+    sign_bundle(copied, ours.certified)
+    by_certificate = ("verify", "certificate", copied, "--signature", copied / SIGNATURE)
+    for signer, accepted in ((ours, True), (foreign, False)):
+        found = _model_signing(*by_certificate, "--certificate_chain", signer.authority.trusted)
+        assert (found.returncode == 0) is accepted
+
+
+def test_a_signature_by_the_command_of_model_signing_is_accepted(
+    tmp_path: Path, ours: Signer
+) -> None:
+    path = shutil.copytree(FOLDER / "bundle", tmp_path / "bundle")
+    private = ("--private_key", ours.key)
+    signed = _model_signing("sign", "key", path, "--signature", path / SIGNATURE, *private)
+    assert signed.returncode == 0, signed.stderr
+    assert open_bundle(path, trusted_keys=ours.public).signer

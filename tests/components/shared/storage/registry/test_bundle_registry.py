@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from components.shared.contracts.artifacts import verify_dir
+from components.shared.contracts.artifacts import MANIFEST, PROVENANCE, SIGNATURE, verify_dir
 from components.shared.contracts.errors import ArtifactError, ConfigError
 from components.shared.storage import Store
 from components.shared.storage.artifacts import upload_artifact
@@ -21,6 +21,7 @@ from components.shared.storage.registry import BundleRegistry, Draft, Provenance
 from pipelines.sources import ROOT
 from tests.components.shared.storage.registry.conftest import bundle
 from tests.modes import modes
+from tests.resigned import resign
 
 LINEAGE = SplitLineage(name="photos-1", salt="5", fractions={"TRAIN": 0.7, "VAL_TEST": 0.3})
 
@@ -315,3 +316,40 @@ def test_garbage_is_named(registry: BundleRegistry, tmp_path: Path, data: bytes)
         _put(registry, f"{name}", tmp_path / "m", data)
         with pytest.raises(ArtifactError, match=f"{name}: "):
             read()
+
+
+def test_a_bundle_keeps_its_signature_and_a_new_one_replaces_it(
+    registry: BundleRegistry, tmp_path: Path
+) -> None:
+    """The registry stores bytes; who signed them is asked by who opens the bundle."""
+    up = bundle(tmp_path / "up", "weights")
+    digest = registry.put_bundle(up)
+    registry.get_bundle(digest, tmp_path / "unsigned")
+    assert not (tmp_path / "unsigned" / SIGNATURE).exists()
+
+    for text in ("first", "second"):
+        (up / SIGNATURE).write_text(text)
+        (up / PROVENANCE).write_text("{}")
+        assert registry.put_bundle(up) == digest
+        registry.get_bundle(digest, tmp_path / "down")
+        assert (tmp_path / "down" / SIGNATURE).read_text() == text
+        assert (tmp_path / "down" / PROVENANCE).read_text() == "{}"
+        assert [entry.digest for entry in registry.bundles()] == [digest]
+
+    (up / SIGNATURE).unlink()
+    registry.put_bundle(up)
+    registry.get_bundle(digest, tmp_path / "down")
+    assert (tmp_path / "down" / SIGNATURE).read_text() == "second"
+
+
+def test_a_signature_comes_with_the_manifest_that_it_covers(
+    registry: BundleRegistry, tmp_path: Path
+) -> None:
+    """Other code made the same bytes: one content digest, two manifests."""
+    registry.put_bundle(bundle(tmp_path / "up", "weights"))
+    again = bundle(tmp_path / "again", "weights")
+    resign(again, code_version="other")
+    (again / SIGNATURE).write_text("over the other manifest")
+    digest = registry.put_bundle(again)
+    registry.get_bundle(digest, tmp_path / "down")
+    assert (tmp_path / "down" / MANIFEST).read_bytes() == (again / MANIFEST).read_bytes()
