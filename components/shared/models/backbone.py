@@ -101,5 +101,17 @@ def patch_and_cls(backbone: PreTrainedModel, pixel_values: torch.Tensor) -> torc
     They are float32 under autocast too, averaged in float32. `pixel_values` are (B, 3, S, S)
     float32 normalised images.
     """
-    tokens = tokens_of(backbone, pixel_values).float()
-    return torch.cat([tokens[:, 0], tokens[:, n_prefix_tokens(backbone) :].mean(dim=1)], dim=1)
+    return pool_tokens(backbone, tokens_of(backbone, pixel_values).float())
+
+
+def pool_tokens(backbone: PreTrainedModel, tokens: torch.Tensor) -> torch.Tensor:
+    """Return features (..., 2h) of tokens (..., T, h): CLS token and mean patch token."""
+    cls, patches = split_tokens(backbone, tokens)
+    return torch.cat([cls, patches.mean(dim=-2)], dim=-1)
+
+
+def split_tokens(
+    backbone: PreTrainedModel, tokens: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return CLS (..., h) and the P patches (..., P, h) of tokens (..., T, h), row by row."""
+    return tokens[..., 0, :], tokens[..., n_prefix_tokens(backbone) :, :]

@@ -23,7 +23,12 @@ from components.shared.models.aggregation import (
     neutral_margin,
     view_weights,
 )
-from components.shared.models.backbone import image_statistics, load_backbone, patch_and_cls
+from components.shared.models.backbone import (
+    image_statistics,
+    load_backbone,
+    patch_and_cls,
+    tokens_of,
+)
 from components.shared.models.linear import HeadLinear
 from components.shared.models.loading import load_weights
 from components.shared.vision.classifier_spec import CLASSIFIER, ClassifierSpec, read_spec
@@ -153,13 +158,23 @@ class BagHead(_ViewsHead):
         logits = self.linear(features)
         return torch.Tensor(logits[..., self.positive] - logits[..., 1 - self.positive])
 
+    def margins_of(self, features: torch.Tensor, k: torch.Tensor) -> torch.Tensor:
+        """Return the margins (B, V) of the views for class k (B,) of each image."""
+        margins = self.margins(features)
+        return torch.where((k == self.positive)[:, None], margins, -margins)
+
+    def weights(self, features: torch.Tensor, k: torch.Tensor | None = None) -> torch.Tensor:
+        """Return each view's weight (B, V) in its image's margin, whatever the class k."""
+        del k
+        return view_weights(self.margins(features), self.views, self._attention(features))
+
     def pooled(self, features: torch.Tensor) -> torch.Tensor:
         """Return the mean (B, 2h) of the views' features, weighted by `view_weights`.
 
         The weights are constants for the gradient.
         """
         with torch.no_grad():
-            weights = view_weights(self.margins(features), self.views, self._attention(features))
+            weights = self.weights(features)
         return (weights[..., None] * features).sum(dim=1)
 
 
@@ -185,16 +200,22 @@ class MulticlassBagHead(_ViewsHead):
         others = log_probabilities[..., None, :].masked_fill(own, -torch.inf)
         return torch.Tensor(log_probabilities - others.logsumexp(dim=-1))
 
+    def margins_of(self, features: torch.Tensor, k: torch.Tensor) -> torch.Tensor:
+        """Return the margins (B, V) of the views for class k (B,) of each image."""
+        return self.margins(features)[torch.arange(len(k)), :, k]
+
+    def weights(self, features: torch.Tensor, k: torch.Tensor) -> torch.Tensor:
+        """Return each view's weight (B, V) in its image's margin of class k (B,)."""
+        margins = self.margins_of(features, k)
+        return view_weights(margins, self.views, self._attention(features))
+
     def pooled(self, features: torch.Tensor) -> torch.Tensor:
         """Return the mean (B, 2h) of the views' features, weighted for the most probable class.
 
         The weights are constants for the gradient.
         """
         with torch.no_grad():
-            margins, attention = self.margins(features), self._attention(features)
-            decided = self._logits(margins, attention).argmax(dim=1)
-            of_decided = margins[torch.arange(len(decided)), :, decided]
-            weights = view_weights(of_decided, self.views, attention)
+            weights = self.weights(features, self(features).argmax(dim=1))
         return (weights[..., None] * features).sum(dim=1)
 
     def _logits(self, margins: torch.Tensor, attention: torch.Tensor | None) -> torch.Tensor:
@@ -243,6 +264,11 @@ class Classifier(nn.Module):
         """
         flat = patch_and_cls(self.backbone, pixel_values.flatten(0, -4))
         return flat.view(*pixel_values.shape[:-3], flat.shape[-1])
+
+    def tokens(self, pixel_values: torch.Tensor) -> torch.Tensor:
+        """Return the tokens (B, T, h) float32 that `features` pools, or (B, V, T, h) for views."""
+        flat = tokens_of(self.backbone, pixel_values.flatten(0, -4)).float()
+        return flat.view(*pixel_values.shape[:-3], *flat.shape[1:])
 
     def forward(
         self, pixel_values: torch.Tensor, dropout_mask: torch.Tensor | None = None

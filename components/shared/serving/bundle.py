@@ -83,6 +83,11 @@ class Bundle:
         """Return the policy of a form: that of the bundle, unless the form has its own."""
         return self.form_policies.get(form, self.policy)
 
+    @property
+    def has_reference(self) -> bool:
+        """Whether the bundle has a drift reference; those of earlier releases have none."""
+        return (self.path / REFERENCE).is_dir()
+
     def drift_reference(self) -> DriftReference:
         """Read the drift reference.
 
@@ -90,7 +95,7 @@ class Bundle:
             ArtifactError: the bundle has none, or one of other classes or with damaged files.
         """
         folder = self.path / REFERENCE
-        if not folder.is_dir():
+        if not self.has_reference:
             raise ArtifactError(
                 f"{self.name or self.path}: has no {REFERENCE}/ with which new images could be"
                 " compared, as bundles of earlier releases; export the bundle again"

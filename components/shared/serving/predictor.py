@@ -6,6 +6,7 @@ nothing is stored twice; undoing the fold gives the logits before it, exact to f
 (1e-6 for thresholds within 16 log-odds), and the policy decides on those.
 """
 
+from functools import cached_property
 from pathlib import Path
 from typing import NamedTuple
 
@@ -18,6 +19,7 @@ from components.shared.calibration.calibrator import class_log_odds
 from components.shared.contracts.errors import ArtifactError, DataError, PermanentError, one_line
 from components.shared.contracts.listing import shown
 from components.shared.data.decode import decode, resize
+from components.shared.models.backbone import pool_tokens
 from components.shared.models.classifier import Classifier, Head, check_input_size, normalise
 from components.shared.models.gate import Gate
 from components.shared.models.loading import load_pretrained
@@ -25,6 +27,8 @@ from components.shared.policies.early_exit import EarlyExit
 from components.shared.policies.logit_affine import LogitAffine, logit_affine_of
 from components.shared.serving.answer import Answer, answer_of
 from components.shared.serving.bundle import DOCUMENT, GATE, MODEL, Bundle, stock_order
+from components.shared.serving.explanation import Explanation, explain
+from components.shared.stats.metrics import Floats
 from components.shared.training.launch.device import device_type
 from components.shared.vision.arithmetic import single_precision
 from components.shared.vision.reference_image import reference_image
@@ -170,6 +174,30 @@ class Predictor:
                 count = None if self._spec.views is None else self._spec.views.count
                 return self._decided(self.features(pixels), count)
             return self._answers_early(pixels, self._bundle.early_exit)
+
+    def explanation(self, pixels: npt.NDArray[np.uint8], views: int | None = None) -> Explanation:
+        """Split the margin of one image of (S, S, 3) uint8 into parts of its tokens.
+
+        The reference is the bundle's mean feature vector, zeros in bundles without one.
+
+        Args:
+            pixels: The image.
+            views: Number of views that its answer used (`Answer.views`).
+        """
+        inputs = self.inputs(pixels[None], last=views).to(self._device)
+        with torch.inference_mode():
+            with single_precision(self._device):
+                tokens = self._classifier.tokens(inputs)
+            features = pool_tokens(self._classifier.backbone, tokens)
+            logits, _ = self._outputs(features)
+            return explain(self._bundle, self._classifier, tokens, logits, self._mean_features)
+
+    @cached_property
+    def _mean_features(self) -> Floats | None:
+        """(2h,) float64 mean of the bundle's held-out images; None in bundles without them."""
+        if not self._bundle.has_reference:
+            return None
+        return self._bundle.drift_reference().features.astype(np.float64).mean(axis=0)
 
     def _answers_early(self, pixels: npt.NDArray[np.uint8], early_exit: EarlyExit) -> list[Answer]:
         """Answer from the full images, and from all views where that is not enough.

@@ -3,7 +3,7 @@
 import torch
 from torch.nn import functional as F
 
-from components.shared.vision.view_spec import ViewSpec, tile_boxes
+from components.shared.vision.view_spec import ViewSpec, view_box
 
 
 def cut_views(
@@ -22,15 +22,11 @@ def cut_views(
     Returns:
         (B, V, 3, s, s) float32 in [0, 1], or fewer views between `first` and `last`.
     """
-    image_size = x_BCHW.shape[-1]
-    boxes = [(0, 0, image_size), *tile_boxes(image_size, views)]
-
     parts = []
 
     for number in range(views.count)[first:last]:
-        left, top, side = boxes[number % len(boxes)]
+        left, top, side, mirrored = view_box(x_BCHW.shape[-1], views, number)
         part = _resize(x_BCHW[..., top : top + side, left : left + side], views.size)
-        mirrored = number >= len(boxes)
         parts.append(part.flip(-1) if mirrored else part)
 
     return torch.stack(parts, dim=1)

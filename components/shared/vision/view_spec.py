@@ -105,3 +105,11 @@ def tile_boxes(image_size: int, views: ViewSpec) -> list[tuple[int, int, int]]:
     n_steps = max(views.grid - 1, 1)
     starts = [round(i * (image_size - side) / n_steps) for i in range(views.grid)]
     return [(left, top, side) for top in starts for left in starts]
+
+
+def view_box(image_size: int, views: ViewSpec | None, number: int) -> tuple[int, int, int, bool]:
+    """Return (left, top, side) in pixels of a view, and whether it is mirrored; 0 is the image."""
+    boxes = [(0, 0, image_size)]
+    if views is not None:
+        boxes += tile_boxes(image_size, views)
+    return *boxes[number % len(boxes)], number >= len(boxes)
