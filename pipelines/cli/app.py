@@ -15,6 +15,7 @@ from components.shared.contracts.redaction import redact_output
 from pipelines.cli import (
     cluster,
     drift,
+    export,
     labelling,
     local,
     packages,
@@ -108,6 +109,7 @@ def command(program: str) -> Any:
         tuning,
         drift,
         score,
+        export,
         packages,
         runs,
         schedules,

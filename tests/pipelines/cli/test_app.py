@@ -36,6 +36,7 @@ OPTIONS = {
     "parameters": set(),
     "drift": {"--images", "--reference", "--bundle-registry", "--option", "--output", "--json"},
     "score": FROM | {"--output", "--form", "--json"},
+    "export triton": FROM | {"--output", "--name", "--form", "--instances", "--gpu", "--json"},
     "images": {"--build", "--push", "--registry"},
     "compile": RESOURCES | GRAPH | {"--pipeline", "--output"},
     "upload": API | RESOURCES | GRAPH | {"--dry-run"},
@@ -120,7 +121,7 @@ def test_the_help_of_a_verb_teaches(capsys: pytest.CaptureFixture[str], verb: li
     assert f"sage: {MODULE} {' '.join(verb)}" in text
     assert "\x1b" not in text
     assert max(len(line) for line in text.splitlines()) <= 100
-    if verb not in (["schedule"], ["registry"]):  # their actions have the examples
+    if verb not in (["schedule"], ["registry"], ["export"]):  # their actions have the examples
         assert f"  {MODULE} {' '.join(verb)}" in text or verb in ARGPARSE
         assert "example" in text
 

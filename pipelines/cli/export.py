@@ -1,0 +1,94 @@
+"""Verbs that write a bundle in the form of another server: `export triton`."""
+
+import json as json_
+import shutil
+import tempfile
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from components.shared.contracts.errors import ConfigError
+from pipelines.cli.declare import LOCAL, verb
+from pipelines.cli.help import VerbGroup
+from pipelines.cli.registry_options import Json, RegistryOptions, bundle_place
+from pipelines.kubeflow.options import ApiOptions, StoreOptions
+
+app = typer.Typer()
+export = typer.Typer(
+    cls=VerbGroup,
+    help="Write a bundle in the form of another server.",
+    subcommand_metavar="TARGET [ARGS]...",
+)
+app.add_typer(export, name="export", rich_help_panel=LOCAL)
+
+_TRITON_NOTES = """
+examples:
+  python -m pipelines export triton BUNDLE --output models
+  python -m pipelines export triton champion --output models --form onnx_int8 --instances 4
+
+The repository holds a model NAME, which takes pixels: UINT8 of [S, S, 3], RGB. Its output
+"decision" is a code; decisions.txt has the names. Of a model of several views NAME is the full
+image alone, and NAME_all_views an ensemble of all. docs/guides/triton.md has a client.
+"""
+
+
+@verb(export, "triton", notes=_TRITON_NOTES)
+def triton(
+    where: RegistryOptions,
+    api: ApiOptions,
+    store: StoreOptions,
+    bundle: Annotated[
+        str,
+        typer.Argument(
+            metavar="BUNDLE",
+            help="Folder or s3://bucket/prefix of a bundle, digest in the registry, or champion.",
+        ),
+    ],
+    output: Annotated[
+        Path, typer.Option("--output", "-o", metavar="FOLDER", help="New folder to write to.")
+    ] = Path("models"),
+    name: Annotated[
+        str, typer.Option("--name", metavar="NAME", help="Name of the model in Triton.")
+    ] = "streetvision",
+    form: Annotated[
+        str,
+        typer.Option("--form", metavar="FORM", help="Form of the bundle: onnx or onnx_int8."),
+    ] = "onnx",
+    instances: Annotated[
+        int, typer.Option("--instances", metavar="N", min=1, help="Executions at once.")
+    ] = 1,
+    gpu: Annotated[
+        bool,
+        typer.Option("--gpu", help="Run on GPUs, where answers were not compared."),
+    ] = False,
+    json: Json = False,
+) -> None:
+    """Write a Triton model repository of a bundle's ONNX form."""
+    from components.shared.serving.chosen_bundle import chosen_bundle
+    from components.shared.serving.formats.onnx_predictor import OnnxPredictor
+    from components.shared.serving.formats.triton import write_repository
+
+    if output.exists():
+        raise ConfigError(f"{output} exists; give --output a folder that does not")
+
+    with (
+        bundle_place(bundle, where, api, store) as place,
+        tempfile.TemporaryDirectory(prefix="streetvision-bundle-") as folder,
+    ):
+        opened = chosen_bundle(place, "", Path(folder))
+        predictor = OnnxPredictor(opened, form)
+        partial = output.with_name(f".{output.name}.partial")
+        shutil.rmtree(partial, ignore_errors=True)
+        try:
+            models = write_repository(
+                predictor, opened, partial, name=name, n_instances=instances, on_gpu=gpu
+            )
+            partial.replace(output)
+        finally:
+            shutil.rmtree(partial, ignore_errors=True)
+
+    if json:
+        print(json_.dumps({"path": str(output), "models": models}, indent=1))
+    else:
+        print(f"models of Triton in {output}: {', '.join(models)}")
