@@ -60,7 +60,7 @@ class Tensor(NamedTuple):
 
         A tensor without further axes is one of length 1 outside of the graph, as Triton requires.
         """
-        without_axes = {} if self.dims else {"reshape": {"shape": []}}
+        without_axes: dict[str, Any] = {} if self.dims else {"reshape": {"shape": []}}
         return {
             "name": self.name,
             "data_type": _Word(self.data_type),
@@ -116,9 +116,7 @@ def write_repository(
     if predictor.format.has_tiles:
         model = f"{name}_all_views"
         (folder / model / "1").mkdir(parents=True)
-        (
-            folder / model / "1/.keep"
-        ).touch()  # Triton wants a folder, and some stores drop empty ones
+        (folder / model / "1/.keep").touch()  # Triton wants the folder; a store drops empty ones
         _write_labels(folder / model, predictor)
         tensors = {step: _tensors(source / graph) for step, graph in graphs.items()}
         _write(folder / model, _ensemble(model, tensors, parameters))
