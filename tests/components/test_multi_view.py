@@ -255,6 +255,26 @@ def test_predict_says_how_many_views_it_looked_at(
         assert json.loads(capsys.readouterr().out)["views"] in allowed
 
 
+def test_an_explanation_is_of_a_view_that_the_answer_used(
+    tiny: TinyRun,
+    bundle: Bundle,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    photos = [str(photo) for photo in sorted((tiny.source / "img").iterdir())[:8]]
+    with pytest.raises(SystemExit, match="0"):
+        predict.main([str(bundle.path), *photos, "--explain", str(tmp_path / "why")])
+    lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert len(list((tmp_path / "why").glob("*.png"))) == len(photos)
+    for line in lines:
+        assert 0 <= line["explanation"]["view"] < line["views"]
+        if line["views"] == 1:
+            # Of one view the margin is the image's own.
+            margin = np.log(line["probability"] / (1 - line["probability"]))
+            threshold = np.log(line["threshold"] / (1 - line["threshold"]))
+            assert line["explanation"]["margin"] == pytest.approx(margin - threshold, abs=1e-3)
+
+
 def test_one_class_of_three_against_the_rest_is_refused_before_a_model_is_loaded(
     tiny: TinyRun, tmp_path: Path
 ) -> None:

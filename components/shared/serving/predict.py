@@ -22,9 +22,12 @@ from components.shared.contracts.regular_files import read_regular
 from components.shared.contracts.step import fail
 from components.shared.data.decode import ImageRejectedError, without_warnings
 from components.shared.data.parallel import ordered_map
+from components.shared.policies.policy import SET_SEPARATOR
 from components.shared.serving.answer import answer_document
 from components.shared.serving.arguments import digest
 from components.shared.serving.bundle import Bundle, open_bundle
+from components.shared.serving.explained_images import Pictures
+from components.shared.serving.explanation_picture import read_photograph
 from components.shared.serving.stage2 import Stage2, Stage2Answer
 
 if TYPE_CHECKING:
@@ -62,6 +65,14 @@ takes the bytes and returns NAME:
 "stage" says who decided; probabilities are stage 1's. Where stage 2 fails, the image stays "defer"
 with the reason under "stage2_error", and the exit code at the end is 1.
 
+With --explain the parts of the answer's margin are drawn over the photograph: a file for one image,
+a folder for several:
+  python -m components.shared.serving.predict --explain why.png bundle photo1.jpg
+  {"image": "photo1.jpg", ..., "explanation": {"file": "why.png", "outcome": "Roadwork",
+   "margin": 0.953, "patches": 1.31, "cls": -0.2, "constant": -0.157, "cls_share": 0.13}}
+margin = patches + cls + constant. A patch's part is exact, and not a proof of what is in the patch;
+"cls_share" is the share of the evidence that has no place in the picture.
+
 An image that cannot be read gets "error" instead of a decision; the other images are still
 answered, and the exit code at the end is 42. Only regular files of at most 1 GiB are read.
 """
@@ -83,6 +94,8 @@ def main(given: Sequence[str] | None = None, program: str = _PROGRAM) -> None:
         bundle = _opened(arguments)
         names, target = bundle.policy.outcomes.names, arguments.stage2
         stage2 = None if target is None else Stage2.of(target, names)
+        target, images = arguments.explain, arguments.images
+        pictures = None if target is None else Pictures.planned(target, images, arguments.bundle)
         # Seconds of imports, which a refused bundle need not wait for.
         from transformers.utils import logging
 
@@ -92,9 +105,11 @@ def main(given: Sequence[str] | None = None, program: str = _PROGRAM) -> None:
         predictor = Predictor(bundle)
         failed = unanswered = False
 
-        for start in range(0, len(arguments.images), arguments.batch_size):
-            batch = arguments.images[start : start + arguments.batch_size]
+        for start in range(0, len(images), arguments.batch_size):
+            batch = images[start : start + arguments.batch_size]
             lines = _lines(predictor, batch, all_views=arguments.all_views)
+            if pictures is not None:
+                lines = _explained(predictor, batch, lines, pictures, start)
             for line in lines if stage2 is None else _with_stage2(stage2, batch, lines):
                 failed |= "error" in line
                 unanswered |= "stage2_error" in line
@@ -116,6 +131,41 @@ def _opened(arguments: argparse.Namespace) -> Bundle:
         warning = printable(bundle.signature_warning())
         print(f"warning: {warning}", file=sys.stderr)  # noqa: T201 - stdout has the answers
     return bundle
+
+
+def _explained(
+    predictor: "Predictor",
+    images: Sequence[Path],
+    lines: Iterator[dict[str, Any]],
+    pictures: Pictures,
+    first: int,
+) -> Iterator[dict[str, Any]]:
+    """Yield the documents of one batch with what the picture of each shows; `first` is its start.
+
+    Images are read again: decoded photographs of a whole batch would fill the memory.
+    """
+    for number, (image, line) in enumerate(zip(images, lines, strict=True), start=first):
+        if "error" in line:
+            yield line
+            continue
+        try:
+            data = read_regular(image)
+        except OSError as error:  # gone since its answer
+            yield line | {"error": error.strerror or one_line(error)}
+            continue
+        with without_warnings():
+            pixels, photograph = predictor.pixels(data), read_photograph(data)
+        explanation = predictor.explanation(pixels, line.get("views"))
+        found = pictures.write(number, photograph, explanation, _in_words(line))
+        yield line | {"explanation": found}
+
+
+def _in_words(line: dict[str, Any]) -> str:
+    """Return the image's name, the answer, and what it was compared with."""
+    decision = line["decision"]
+    named = decision if isinstance(decision, str) else SET_SEPARATOR.join(decision)
+    limit = f", threshold {line['threshold']:.3f}" if "threshold" in line else ""
+    return f"{Path(line['image']).name}: {named} (probability {line['probability']:.3f}{limit})"
 
 
 def _with_stage2(
@@ -221,6 +271,13 @@ def _parser(program: str) -> argparse.ArgumentParser:
         "--stage2",
         metavar="URL|MODULE:FUNCTION",
         help="who answers what the policy defers: a service, or a function of your Python",
+    )
+
+    parser.add_argument(
+        "--explain",
+        type=Path,
+        metavar="PNG|FOLDER",
+        help="draw which patches spoke for the answer: a picture, or a folder for several images",
     )
 
     parser.add_argument(

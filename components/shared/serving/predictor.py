@@ -184,7 +184,7 @@ class Predictor:
             pixels: The image.
             views: Number of views that its answer used (`Answer.views`).
         """
-        inputs = self.inputs(pixels[None], last=views).to(self._device)
+        inputs = self.inputs(pixels[None].copy(), last=views).to(self._device)
         with torch.inference_mode():
             with single_precision(self._device):
                 tokens = self._classifier.tokens(inputs)
@@ -197,7 +197,8 @@ class Predictor:
         """(2h,) float64 mean of the bundle's held-out images; None in bundles without them."""
         if not self._bundle.has_reference:
             return None
-        return self._bundle.drift_reference().features.astype(np.float64).mean(axis=0)
+        features = self._bundle.drift_reference().features
+        return np.asarray(features.astype(np.float64).mean(axis=0))
 
     def _answers_early(self, pixels: npt.NDArray[np.uint8], early_exit: EarlyExit) -> list[Answer]:
         """Answer from the full images, and from all views where that is not enough.

@@ -5,7 +5,7 @@ import dataclasses
 import numpy as np
 import pytest
 
-from components.shared.vision.view_spec import ViewSpec, tile_boxes
+from components.shared.vision.view_spec import ViewSpec, tile_boxes, view_box
 
 SPEC = ViewSpec(
     grid=3,
@@ -41,3 +41,14 @@ def test_overlap_is_the_share_of_a_tile_that_its_neighbour_has() -> None:
     boxes = tile_boxes(700, dataclasses.replace(SPEC, overlap=0.25))
     assert [box[0] for box in boxes[:3]] == [0, 210, 420]
     assert {box[2] for box in boxes} == {280}
+
+
+def test_the_box_of_a_view() -> None:
+    views = dataclasses.replace(SPEC, grid=2, flips=True)
+    assert view_box(56, None, 0) == (0, 0, 56, False)
+    assert [view_box(56, views, number) for number in (0, 2, 5, 9)] == [
+        (0, 0, 56, False),
+        (28, 0, 28, False),
+        (0, 0, 56, True),
+        (28, 28, 28, True),
+    ]
