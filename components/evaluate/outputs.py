@@ -12,6 +12,7 @@ import numpy as np
 from components.evaluate.config import EvaluateConfig
 from components.evaluate.inputs import EvaluationInputs
 from components.evaluate.policies import PolicyResults
+from components.evaluate.report.evidence import evidence_of
 from components.evaluate.report.per_class import COLUMNS, ClassResult
 from components.evaluate.report.report import HardExample, PolicyResult, ReportData, render
 from components.evaluate.report.scorecard import Entry
@@ -168,6 +169,13 @@ def _hard_examples(
                 confidence=float(predictions.confidence[row]),
                 error=_error_name(predictions.outcomes.task, truth),
                 thumbnail=images.thumbnail(logits.sample_ids[row]),
+                evidence=evidence_of(
+                    images.parts.get(logits.sample_ids[row]),
+                    logits.logits[row],
+                    int(logits.labels[row]),
+                    decision,
+                    predictions.outcomes,
+                ),
             )
         )
 

@@ -14,6 +14,7 @@ import numpy.typing as npt
 import torch
 
 from components.predict_logits.config import PredictLogitsConfig
+from components.predict_logits.explanations import split_errors
 from components.shared.contracts.options import PREDICTOR_PRECISION
 from components.shared.data.dataset import Dataset
 from components.shared.data.drift_reference import (
@@ -52,14 +53,16 @@ def predict_splits(
     `drift_reference/` holds the files of that artifact. All other files are float32, in the order
     of the split's ids, for N images and C classes: `<split>.npy` (N, C) logits; of a multi-view
     model `<split>-full-image.npy` (N,) margins of the full image; of its distilled head
-    `<split>-distilled.npy` (N, 2) logits; and with `config.robustness` `VAL_TEST-corrupted.npy`
-    (4, N, C) logits at severities 0 to 3.
+    `<split>-distilled.npy` (N, 2) logits; with `config.robustness` `VAL_TEST-corrupted.npy`
+    (4, N, C) logits at severities 0 to 3; and `VAL_TEST-explained.npy`, what `split_errors` returns
+    of some images.
     """
     data, assignment = Dataset.open(dataset), read_splits(splits)
     parts = {split: SplitData.of(data, assignment, split) for split in ("VAL_CALIB", "VAL_TEST")}
     classifier = Classifier.load(checkpoint).to(world.device)
     prepare_blocks(classifier.backbone, config)
 
+    logits = {}
     for split, part in parts.items():
         found = predict_views(
             classifier,
@@ -68,6 +71,7 @@ def predict_splits(
             precision=config.precision,
             description=f"logits of {split}",
         )
+        logits[split] = found.logits
         files = {
             split: found.logits,
             f"{split}-full-image": found.full_image_margin,
@@ -97,6 +101,10 @@ def predict_splits(
     reference = _reference(classifier, parts["VAL_CALIB"], train, config.seed, world)
     if world.is_main:
         write_reference(work / "drift_reference", reference)
+
+    explained = split_errors(classifier, parts["VAL_TEST"], logits["VAL_TEST"], reference, world)
+    if world.is_main:
+        np.save(work / "VAL_TEST-explained.npy", explained, allow_pickle=False)
 
 
 def _reference(

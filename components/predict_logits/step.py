@@ -1,21 +1,26 @@
 """The selected model's logits on VAL_CALIB and VAL_TEST, which no earlier phase reads."""
 
 import shutil
+from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 
 from components.predict_logits.config import PredictLogitsConfig
+from components.predict_logits.explanations import explained_rows, margin_parts
 from components.shared.contracts.artifact_kinds import Kind
 from components.shared.contracts.artifacts import verify_dir, working, writing
 from components.shared.contracts.step import InputDir, OutputDir, main
 from components.shared.data import drift_reference as reference
 from components.shared.data.arrays import load_array
 from components.shared.data.dataset import Dataset
+from components.shared.data.margin_parts import MarginParts
 from components.shared.data.splits import read_splits, refuse_foreign
 from components.shared.data.val_test_images import SPLIT, write_val_test_images
 from components.shared.training.session.outputs import write_split_logits
 from components.shared.training.session.restarts import run_module
-from components.shared.vision.classifier_spec import read_spec
+from components.shared.vision.classifier_spec import ClassifierSpec, read_spec
 
 STEP = "predict_logits"
 
@@ -81,7 +86,8 @@ def run(
             inputs=inputs,
             split=SPLIT,
         ) as out:
-            write_val_test_images(out, data.resized(spec.image_size), ids, logits)
+            parts = _margin_parts(work, spec, data, ids, logits)
+            write_val_test_images(out, data.resized(spec.image_size), ids, logits, parts=parts)
 
         if drift_reference is not None:
             with writing(
@@ -93,6 +99,21 @@ def run(
                 split=reference.SPLIT,
             ) as out:
                 shutil.copytree(work / "drift_reference", out, dirs_exist_ok=True)
+
+
+def _margin_parts(
+    work: Path,
+    spec: ClassifierSpec,
+    data: Dataset,
+    ids: Sequence[str],
+    logits: npt.NDArray[np.float32],
+) -> dict[str, MarginParts]:
+    """Return the parts that the ranks left, by sample id."""
+    labels = np.array([data.samples[data.index[i]].label for i in ids], dtype=np.int64)
+    rows = explained_rows(logits, labels)
+    columns = load_array(work / f"{SPLIT}-explained.npy", np.float32, (len(rows), None))
+    parts = margin_parts(columns, spec, logits[rows], labels[rows])
+    return {ids[row]: part for row, part in zip(rows.tolist(), parts, strict=True)}
 
 
 if __name__ == "__main__":

@@ -17,6 +17,7 @@ import numpy as np
 from components.evaluate.report import plots
 from components.evaluate.report.cascade import CascadeReport
 from components.evaluate.report.early_exit_report import EarlyExitResult
+from components.evaluate.report.evidence import Evidence
 from components.evaluate.report.guarantees import PER_GROUP, Guarantee, PolicyComparison
 from components.evaluate.report.per_class import COLUMNS, ClassResult
 from components.evaluate.report.robustness import Robustness
@@ -128,6 +129,7 @@ class HardExample:
         confidence: of the decision, by which examples are ranked.
         error: "missed" or "false alarm" of a binary task, else "wrong".
         thumbnail: JPEG of the image; empty where there is none.
+        evidence: what spoke for the answer, where it is known.
     """
 
     sample_id: str
@@ -141,6 +143,7 @@ class HardExample:
     confidence: float
     error: str
     thumbnail: bytes
+    evidence: Evidence | None = None
 
 
 @dataclass(frozen=True)
@@ -264,6 +267,7 @@ def _template() -> jinja2.Template:
         "label": _label,
         "listing": _listing,
         "thumbnail": _thumbnail,
+        "base64": _base64,
     }
     return environment.get_template("report.html.jinja")
 
@@ -329,4 +333,8 @@ def _thumbnail(jpeg: bytes) -> Thumbnail:
     from PIL import Image
 
     with Image.open(io.BytesIO(jpeg)) as picture:
-        return Thumbnail(picture.width, picture.height, base64.b64encode(jpeg).decode())
+        return Thumbnail(picture.width, picture.height, _base64(jpeg))
+
+
+def _base64(data: bytes) -> str:
+    return base64.b64encode(data).decode()

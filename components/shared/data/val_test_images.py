@@ -7,13 +7,14 @@ the data set:
   policies, so the logits choose candidates: the images whose true class has the least logit
   compared with the largest other one. Errors of any threshold are among them, as long as they are
   fewer than the candidates, and a small data set has thumbnails of all images;
+* the parts of margins (`margin_parts`) of the first 2,000 of these images;
 * probes: some images at full size, on which the bundle is compared with the checkpoint;
 * labels of all images, and the data set's manifest, for the report and the model card;
 * what else is recorded of all images, by which metrics are sliced.
 """
 
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -40,6 +41,7 @@ from components.shared.contracts.tables import integer, read_table, write_table
 from components.shared.data.arrays import load_array
 from components.shared.data.attributes import is_recorded, recorded_columns
 from components.shared.data.dataset import Dataset
+from components.shared.data.margin_parts import MarginParts, read_margin_parts, write_margin_parts
 
 SPLIT = "VAL_TEST"
 # 150 to 250 MB: a hundred times as many as the report can show, whatever the size of the data set.
@@ -75,6 +77,8 @@ class ValTestImages:
         recorded: columns of texts in the order of `labels`, see `attributes`; artifacts of former
             versions have none.
         probes: (P, S, S, 3) uint8, some images as the data set stores them.
+        parts: of the margins of images that may become hard examples, by sample id; artifacts of
+            former versions have none.
     """
 
     manifest: Manifest
@@ -84,6 +88,7 @@ class ValTestImages:
     labels: dict[str, int]
     recorded: dict[str, list[str]] = field(repr=False)
     probes: npt.NDArray[np.uint8] = field(repr=False)
+    parts: dict[str, MarginParts] = field(repr=False)
     _bytes: npt.NDArray[np.uint8] = field(repr=False)
     _lengths: tuple[int, ...] = field(repr=False)
 
@@ -123,6 +128,7 @@ class ValTestImages:
             probes=load_array(path / _PROBES, np.uint8, (None, size, size, 3)),
             _bytes=load_array(path / _THUMBNAILS, np.uint8, (sum(lengths),), mapped=True),
             _lengths=lengths,
+            parts=read_margin_parts(path, labels, len(header.class_names)),
         )
 
     def thumbnail(self, sample_id: str) -> bytes:
@@ -143,6 +149,7 @@ def write_val_test_images(
     ids: Sequence[str],
     logits: npt.NDArray[np.float32],
     most: int = MOST_THUMBNAILS,
+    parts: Mapping[str, MarginParts] | None = None,
 ) -> None:
     """Write the artifact's files into its staging directory.
 
@@ -152,11 +159,12 @@ def write_val_test_images(
         ids: of VAL_TEST, sorted.
         logits: (N, C) float32 of these images.
         most: number of images with a thumbnail.
+        parts: of the margins of some of them, by sample id.
     """
     positions = np.array([data.index[sample_id] for sample_id in ids], dtype=np.int64)
     labels = np.array([data.samples[position].label for position in positions], dtype=np.int64)
 
-    rows = np.sort(_least_certain(logits, labels)[:most])
+    rows = np.sort(least_certain(logits, labels)[:most])
     jpegs = dict(zip(rows.tolist(), _encoded(data, positions[rows]), strict=True))
     _save(directory / _THUMBNAILS, np.frombuffer(b"".join(jpegs.values()), dtype=np.uint8))
 
@@ -167,6 +175,8 @@ def write_val_test_images(
     lengths = [len(jpegs.get(row, b"")) for row in range(len(ids))]
     table = zip(ids, labels.tolist(), lengths, *recorded.values(), strict=True)
     write_table(directory / _TABLE, (*_COLUMNS, *recorded), table)
+    if parts:
+        write_margin_parts(directory, parts)
     write_json(directory / _DATASET, data.manifest.to_json())
     write_json(
         directory / _HEADER,
@@ -188,15 +198,22 @@ def encode_thumbnail(image: npt.NDArray[np.uint8]) -> bytes:
     return buffer.getvalue()
 
 
-def _least_certain(
+def least_certain(
     logits: npt.NDArray[np.float32], labels: npt.NDArray[np.int64]
 ) -> npt.NDArray[np.int64]:
     """Return (N,) rows in the order of the true class's margin over the best other class."""
-    rows = np.arange(len(labels))
+    rows, logits64 = np.arange(len(labels)), logits.astype(np.float64)
+    best_other = logits64[rows, wrong_classes(logits, labels)]
+    return np.argsort(logits64[rows, labels] - best_other, kind="stable")
+
+
+def wrong_classes(
+    logits: npt.NDArray[np.float32], labels: npt.NDArray[np.int64]
+) -> npt.NDArray[np.int64]:
+    """Return (N,) the most probable class of each image that is not its true one."""
     others = logits.astype(np.float64)
-    of_truth = others[rows, labels].copy()
-    others[rows, labels] = -np.inf
-    return np.argsort(of_truth - others.max(axis=1), kind="stable")
+    others[np.arange(len(labels)), labels] = -np.inf
+    return np.asarray(others.argmax(axis=1))
 
 
 def _encoded(data: Dataset, positions: npt.NDArray[np.int64]) -> list[bytes]:

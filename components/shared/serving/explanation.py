@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
+from components.shared.data.margin_parts import cls_share
 from components.shared.models.classifier import Classifier
 from components.shared.models.explanation import LogitMap, split_margins
 from components.shared.policies.logit_affine import logit_affine_of
@@ -52,12 +53,6 @@ class Explanation:
     def cls_share(self) -> float:
         """The CLS token's share of the evidence, 0 to 1: |cls| / (|cls| + |sum of patches|)."""
         return cls_share(self.cls, float(self.patches.sum()))
-
-
-def cls_share(cls: float, patches: float) -> float:
-    """Return the CLS token's share of two parts of a margin, 0 to 1; 0 where both are 0."""
-    both = abs(cls) + abs(patches)
-    return abs(cls) / both if both else 0.0
 
 
 def explain(

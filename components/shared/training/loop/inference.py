@@ -232,7 +232,7 @@ def predict_columns(
     def columns(_: Positions, images: torch.Tensor) -> torch.Tensor:
         return function(classifier.features(normalise(images, classifier.spec)))
 
-    return _infer_images(classifier, part, world, columns, description, precision)
+    return infer_images(classifier, part, world, columns, description, precision)
 
 
 def predict_corrupted(
@@ -255,12 +255,12 @@ def predict_corrupted(
         return torch.Tensor(classifier(standardise(corrupted, classifier.spec)))
 
     classifier.eval()
-    found = _infer_images(classifier, part, world, logits, description, precision)
+    found = infer_images(classifier, part, world, logits, description, precision)
 
     return np.asarray(found.numpy())
 
 
-def _infer_images(
+def infer_images(
     classifier: Classifier,
     part: SplitData,
     world: World,
@@ -268,9 +268,9 @@ def _infer_images(
     description: str,
     precision: str,
 ) -> torch.Tensor:
-    """Return `infer` of a function of rows (n,) and their images, which are read ahead.
+    """Return `infer` of a function of rows (n,) and their images (n, S, S, 3) uint8.
 
-    The images have the size that the classifier sees.
+    The images have the size that the classifier sees, and are read ahead.
     """
     with part.resized(classifier.spec.image_size).reader(world.device) as reader:
         return infer(

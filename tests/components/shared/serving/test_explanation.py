@@ -13,7 +13,7 @@ from components.shared.contracts.outcomes import Outcomes
 from components.shared.models.classifier import Classifier, new_head
 from components.shared.policies.policy import argmax_policy, softmax_policy
 from components.shared.serving.bundle import Bundle, open_bundle
-from components.shared.serving.explanation import cls_share, explain
+from components.shared.serving.explanation import explain
 from components.shared.serving.predictor import Predictor
 from components.shared.vision.view_spec import ViewSpec
 from tests.bundles import SIZE, make_inputs, noise, random_classifier
@@ -131,10 +131,3 @@ def test_a_reference_moves_what_all_images_share_into_the_constant(tmp_path: Pat
         np.testing.assert_allclose(difference, difference[0, 0], atol=1e-9)
     assert np.mean([found.cls for found in relative]) == pytest.approx(0, abs=1e-5)
     assert np.mean([found.patches.sum() for found in relative]) == pytest.approx(0, abs=1e-5)
-
-
-@pytest.mark.parametrize(
-    ("cls", "patches", "share"), [(3, 1, 0.75), (-1, 1, 0.5), (0, -2, 0), (2, 0, 1), (0, 0, 0)]
-)
-def test_the_share_of_the_cls_token(cls: float, patches: float, share: float) -> None:
-    assert cls_share(cls, patches) == share
