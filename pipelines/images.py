@@ -16,6 +16,7 @@ from pipelines.sources import (
     BUILD_FILES,
     DEFAULT_REGISTRY,
     ROOT,
+    SERVER,
     kind_of,
     phase_sources,
     phases,
@@ -32,7 +33,7 @@ _CONFIRMED = re.compile(r"digest: (sha256:[0-9a-f]{64})")
 
 @dataclass(frozen=True, order=True)
 class PhaseImage:
-    """The image of one phase.
+    """The image of one phase, or of the server.
 
     tagged: its name, with a digest of its sources as the tag. reference: what the compiled spec
     holds, the same with the digest of what was pushed under the name, if it was.
@@ -84,12 +85,21 @@ class Builder:
 
 def pipeline_images(registry: str = DEFAULT_REGISTRY) -> list[PhaseImage]:
     """Return one image for each phase, sorted by kind and phase."""
+    return _images(phases(), registry)
+
+
+def all_images(registry: str = DEFAULT_REGISTRY) -> list[PhaseImage]:
+    """Return the images of the phases and of the server, sorted by kind and phase."""
+    return _images([*phases(), SERVER], registry)
+
+
+def _images(names: Sequence[str], registry: str) -> list[PhaseImage]:
     digests = pushed_digests()
     images = []
-    for phase in phases():
-        kind = kind_of(phase)
-        tagged = reference(kind, phase, registry=registry)
-        images.append(PhaseImage(kind, phase, tagged, pinned(tagged, digests)))
+    for name in names:
+        kind = kind_of(name)
+        tagged = reference(kind, name, registry=registry)
+        images.append(PhaseImage(kind, name, tagged, pinned(tagged, digests)))
 
     return sorted(images)
 

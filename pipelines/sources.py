@@ -40,7 +40,11 @@ BUILD_FILES = {
         "locks/cuda.txt",
         "locks/image-trainer.txt",
     ),
+    "server": ("images/Dockerfile", "locks/installer.txt", "locks/image-server.txt"),
 }
+# The server of bundles: no phase, but built as one. Its image's program, below components/.
+SERVER = "server"
+_SERVER_PROGRAM = "shared/serving/server/__main__.py"
 _DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
 
 
@@ -98,7 +102,9 @@ def record_pushed(tagged: str, digest: str) -> None:
 
 @functools.cache
 def kind_of(phase: str) -> str:
-    """Kind of a phase's image, "cpu" or "trainer"."""
+    """Kind of a phase's image, "cpu" or "trainer"; that of the server is "server"."""
+    if phase == SERVER:
+        return SERVER
     component = getattr(importlib.import_module(f"components.{phase}.component"), phase)
     return str(component.component_spec.implementation.container.image).rpartition("/")[2]
 
@@ -129,7 +135,7 @@ def source_digest(kind: str, phase: str, root: Path = ROOT) -> str:
 
 
 def phase_sources(phase: str, root: Path = ROOT) -> list[Path]:
-    """Files of `components/` that the phase's component reaches, its own among them, sorted.
+    """Files of `components/` that a phase's component or the server reaches, sorted.
 
     Imports count wherever they stand, and so do strings that are a module's name: torchrun is
     handed one. A package comes with its `__init__.py` and its files that are no Python.
@@ -137,7 +143,7 @@ def phase_sources(phase: str, root: Path = ROOT) -> list[Path]:
     top = root / "components"
     modules = _modules(top)
     found: set[Path] = set()
-    waiting = [top / phase / "component.py"]
+    waiting = [top / (_SERVER_PROGRAM if phase == SERVER else f"{phase}/component.py")]
     while waiting:
         file = waiting.pop()
         if file in found:

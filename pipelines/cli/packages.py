@@ -71,14 +71,14 @@ def images(
     ] = False,
     registry: Registry = "",
 ) -> None:
-    """List, build or push the images that the compiled pipeline names.
+    """List, build or push the images of the pipeline's phases and of the server.
 
-    One line for each phase: its image, named by a digest of the sources that the phase runs.
+    One line for each: its image, named by a digest of the sources that it runs.
     """
-    from pipelines.images import Builder, build_images, missing_images, pipeline_images, push_images
+    from pipelines.images import Builder, all_images, build_images, missing_images, push_images
     from pipelines.sources import registry_of
 
-    images, builder = pipeline_images(registry_of(registry)), Builder.from_environment()
+    images, builder = all_images(registry_of(registry)), Builder.from_environment()
     wanted = [image for image in images if not (push and image.was_pushed)]
     missing = missing_images(wanted, builder) if build and wanted else []
     for image in missing:

@@ -19,14 +19,14 @@ from components.shared.contracts.artifacts import verify_dir
 from components.shared.serving.bundle import open_bundle
 from pipelines.demo.backbone import write_demo_backbone
 from pipelines.demo.dataset import write_demo_data
-from pipelines.images import Builder, build_images, missing_images, pipeline_images
+from pipelines.images import Builder, all_images, build_images, missing_images
 from pipelines.resources import LOCAL
 from pipelines.stage1 import stage1
 
 pytestmark = pytest.mark.slow
 
 USER = "10001:10001"
-IMAGES = pipeline_images()
+IMAGES = all_images()
 PLANTED = ("AKIAPLANTEDCREDENTIAL", "planted-secret-8d1f0c")
 
 
@@ -93,9 +93,9 @@ def test_an_image_is_small_has_no_tools_and_runs_as_nobody(
     with capsys.disabled():
         print(f"{image.reference}: {size:.0f} MB")
     if (
-        image.kind == "cpu" or Builder.from_environment().wheels
+        image.kind != "trainer" or Builder.from_environment().wheels
     ):  # the index's torch brings gigabytes of CUDA
-        assert size < (1000 if image.kind == "cpu" else 2000)
+        assert size < (2000 if image.kind == "trainer" else 1000)
     assert config["User"] == USER
     assert labels["org.opencontainers.image.title"] == f"streetvision {image.phase}"
     assert labels["org.opencontainers.image.version"] in image.reference
@@ -107,11 +107,11 @@ def test_an_image_is_small_has_no_tools_and_runs_as_nobody(
     output = engine.containers.run(
         image.reference, ["python3", "-c", tools], remove=True, network_mode="none"
     )
-    assert output.decode().split("] ")[0] == ("[" if image.kind == "cpu" else "['torch'")
+    assert output.decode().split("] ")[0] == ("['torch'" if image.kind == "trainer" else "[")
     assert output.decode().split()[-1] == "10001"
 
 
-@pytest.mark.parametrize("kind", ["cpu", "trainer"])
+@pytest.mark.parametrize("kind", ["cpu", "server", "trainer"])
 def test_no_credential_of_the_builder_is_in_an_image(
     engine: docker.DockerClient, kind: str
 ) -> None:

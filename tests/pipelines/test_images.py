@@ -14,7 +14,14 @@ from components.shared.contracts.errors import ConfigError, PermanentError
 from pipelines import sources
 from pipelines.cli.app import main
 from pipelines.doctor.images import _listed
-from pipelines.images import Builder, build_images, pipeline_images, push_images, write_context
+from pipelines.images import (
+    Builder,
+    all_images,
+    build_images,
+    pipeline_images,
+    push_images,
+    write_context,
+)
 from pipelines.sources import ROOT
 
 REGISTRY = "registry.example:5000/streetvision"
@@ -87,7 +94,7 @@ def test_pushed_images_are_in_the_spec_by_digest_and_others_by_tag(
 def test_what_was_pushed_is_neither_built_nor_pushed_again(
     docker: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    images = pipeline_images(REGISTRY)
+    images = all_images(REGISTRY)
     options = ["images", "--registry", REGISTRY, "--build", "--push"]
     sources.record_pushed(images[0].tagged, DIGEST)
     main(options)

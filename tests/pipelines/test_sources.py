@@ -14,13 +14,13 @@ from google.protobuf import json_format
 from packaging.utils import canonicalize_name
 
 from components.shared.contracts.errors import ConfigError
-from pipelines.images import PhaseImage, pipeline_images, write_context
+from pipelines.images import PhaseImage, all_images, write_context
 from pipelines.parameters import STANDALONE
 from pipelines.resources import load_profile
-from pipelines.sources import ROOT, phase_sources, reference, registry_of
+from pipelines.sources import ROOT, SERVER, phase_sources, reference, registry_of
 from pipelines.stage1 import stage1
 
-IMAGES = pipeline_images()
+IMAGES = all_images()
 TRAINERS = {image.phase for image in IMAGES if image.kind == "trainer"}
 
 
@@ -46,7 +46,7 @@ def _changed(tree: Path, file: str) -> set[str]:
     }
 
 
-@pytest.mark.parametrize("phase", [image.phase for image in IMAGES])
+@pytest.mark.parametrize("phase", [image.phase for image in IMAGES if image.phase != SERVER])
 def test_a_change_in_a_phase_changes_its_image_and_no_other(tree: Path, phase: str) -> None:
     assert _changed(tree, f"components/{phase}/step.py") == {phase}
     # `configure`, which is never cached, resolves the options of all phases of a run.
@@ -90,7 +90,9 @@ def test_a_change_in_shared_code_changes_the_images_of_those_that_use_it(tree: P
 def test_a_lock_changes_the_images_that_are_installed_from_it_and_no_other(tree: Path) -> None:
     for name in ("image-trainer", "torch", "cuda"):
         assert _changed(tree, f"locks/{name}.txt") == TRAINERS
-    assert _changed(tree, "locks/image-cpu.txt") == {image.phase for image in IMAGES} - TRAINERS
+    assert _changed(tree, "locks/image-server.txt") == {SERVER}
+    light = {image.phase for image in IMAGES if image.kind == "cpu"}
+    assert _changed(tree, "locks/image-cpu.txt") == light
     assert _changed(tree, "locks/installer.txt") == {image.phase for image in IMAGES}
     for name in ("locks/run.txt", "locks/test.txt", "constraints.txt", "requirements-dev.txt"):
         assert _changed(tree, name) == set()
@@ -106,6 +108,7 @@ def test_what_torchrun_starts_by_name_is_in_the_image() -> None:
 
 _LIBRARIES = {
     "cpu": ["kfp", "matplotlib", "minio", "pyarrow.parquet", "scipy.stats", "sklearn.linear_model"],
+    "server": ["kserve", "minio", "onnxruntime"],
     "trainer": ["kfp", "peft", "scipy.stats", "torch", "transformers"],
 }
 # Imports all modules of each context in a process that is forked from one with the libraries, of
@@ -126,7 +129,7 @@ for app in sorted(path for path in pathlib.Path(folder).iterdir() if path.is_dir
         name = ".".join(file.relative_to(app).with_suffix("").parts)
         importlib.import_module(name.removesuffix(".__init__"))
     torch = {"torch", "transformers", "peft"} & set(sys.modules)
-    assert kind != "cpu" or not torch, "a light step imports torch"
+    assert kind == "trainer" or not torch, "a light step imports torch"
     app.with_suffix(".imported").touch()
     sys.stderr.flush()
     os._exit(0)
@@ -189,7 +192,7 @@ def test_the_registry_is_given_or_the_environments_when_it_is_asked_for(
     assert registry_of() == load_profile("cpu").registry == "registry.example.com/street"
     assert load_profile("cpu", registry="another").registry == registry_of("another") == "another"
 
-    (image,) = (image for image in pipeline_images(registry_of()) if image.phase == "evaluate")
+    (image,) = (image for image in all_images(registry_of()) if image.phase == "evaluate")
     default = next(image for image in IMAGES if image.phase == "evaluate")
     assert image.reference == default.reference.replace("streetvision/", f"{registry_of()}/", 1)
     compiled = json_format.MessageToJson(stage1(load_profile("cpu")).pipeline_spec)
@@ -199,6 +202,8 @@ def test_the_registry_is_given_or_the_environments_when_it_is_asked_for(
 
 # Looked for before anything is compared, where an option asks for what needs them.
 _OF_EXTRAS = ("model_registry",)
+# What policies are fitted with, which a server only applies.
+_OF_FITTING = {"server": ("scipy", "sklearn")}
 
 
 @pytest.mark.parametrize("image", IMAGES, ids=lambda image: image.phase)
@@ -210,7 +215,7 @@ def test_the_requirements_name_what_the_step_imports(image: PhaseImage) -> None:
     distributions = metadata.packages_distributions()
     for source in (file for file in phase_sources(image.phase) if file.suffix == ".py"):
         for module in _third_party(source):
-            if module in _OF_EXTRAS:
+            if module in (*_OF_EXTRAS, *_OF_FITTING.get(image.kind, ())):
                 continue
             names = {canonicalize_name(name) for name in distributions.get(module, [module])}
             assert names & required, f"{source.relative_to(ROOT)} imports {module}"

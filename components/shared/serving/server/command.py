@@ -71,7 +71,14 @@ def _serve(arguments: argparse.Namespace, folder: Path) -> None:
     # Seconds of imports, which a wrong option need not wait for.
     from components.shared.data.decode import without_warnings
     from components.shared.serving.server.loading import Loader
-    from components.shared.serving.server.process import Address, Followed, serve
+
+    try:
+        from components.shared.serving.server.process import Address, Followed, serve
+    except ModuleNotFoundError as error:
+        raise ConfigError(
+            f"the library {error.name} is not installed; install those of the server:"
+            " pip install -r requirements-server.txt"
+        ) from error
     from components.shared.serving.stage2 import Stage2
     from components.shared.storage.registry import open_registry
 
