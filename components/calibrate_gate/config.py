@@ -2,10 +2,9 @@
 
 from dataclasses import dataclass
 
-from components.shared.calibration.config import CalibratorConfig
-from components.shared.policies.config import SelectiveConfig
+from components.shared.policies.fitting.config import GateConfig
 
 
 @dataclass(frozen=True, kw_only=True)
-class CalibrateGateConfig(SelectiveConfig, CalibratorConfig):
+class CalibrateGateConfig(GateConfig):
     """Options of the gate's policy."""

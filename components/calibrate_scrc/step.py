@@ -5,40 +5,16 @@ decided on VAL_CALIB, so that a bundle can carry it. Tuning groups fit the calib
 thresholds, the others certify them (see `components.shared.policies`).
 """
 
-import numpy as np
-
 from components.calibrate_scrc.config import CalibrateScrcConfig
-from components.calibrate_scrc.sets import SetSamples, certify_sets, selection_threshold
-from components.shared.contracts.errors import InfeasibleError
 from components.shared.contracts.listing import first_of, say
 from components.shared.contracts.step import InputDir, OutputDir, main
-from components.shared.policies.calibration_split import (
-    CalibrationSplit,
-    draw_calibration_split,
-    fit_on_tuning,
-)
-from components.shared.policies.certify import Samples
-from components.shared.policies.early_exit import fit_early_exit
-from components.shared.policies.logits import Logits, read_logits
-from components.shared.policies.policy import (
-    Infeasible,
-    Policy,
-    ScrcPolicy,
-    argmax_policy,
-)
-from components.shared.policies.policy_artifact import fit_document, write_infeasible, write_policy
-from components.shared.policies.targets import (
-    ALL_ANSWERS,
-    Certified,
-    Target,
-    certify_targets,
-    check_coverage,
-    target_of,
-    too_few_for_sets,
-)
+from components.shared.policies.fitting.fitted import CertifiedPolicy
+from components.shared.policies.fitting.scrc import fit_scrc
+from components.shared.policies.logits import read_logits
+from components.shared.policies.policy import Infeasible
+from components.shared.policies.policy_artifact import write_infeasible, write_policy
 
 STEP = "calibrate_scrc"
-_KIND = "scrc"
 
 
 def run(config: CalibrateScrcConfig, *, val_calib_logits: InputDir, scrc_policy: OutputDir) -> None:
@@ -48,54 +24,15 @@ def run(config: CalibrateScrcConfig, *, val_calib_logits: InputDir, scrc_policy:
         DataError: the positive class is unknown.
     """
     logits, manifest = read_logits(val_calib_logits, "VAL_CALIB")
-    outcomes = config.outcomes(logits.class_names)
     inputs = {"val_calib_logits": manifest}
 
-    try:
-        config.check_task(outcomes)
-        split = draw_calibration_split(
-            logits.groups, config.tuning_fraction, config.seed, config.max_group_images
-        )
-    except InfeasibleError as error:
-        infeasible = Infeasible(_KIND, str(error))
-        write_infeasible(scrc_policy, infeasible, step=STEP, config=config, inputs=inputs)
-        return
-
-    fitted = fit_on_tuning(config.calibrator, logits, split, config.seed)
-    softmax = argmax_policy(outcomes, fitted.calibrator)
-
-    single_from: float | None = None
-
-    if config.set_valued:
-        found, single_from = _certify_sets(config, logits, split, softmax)
-    else:
-        # A binary policy that gives one of its answers only has nothing to tell apart; of many
-        # classes some are too rare for a certificate.
-        found = certify_targets(
-            config,
-            _targets(config, logits, split, softmax),
-            _KIND,
-            need_all=outcomes.positive is not None,
-        )
-
-    match found:
+    match fit_scrc(config, logits):
         case Infeasible() as infeasible:
             write_infeasible(scrc_policy, infeasible, step=STEP, config=config, inputs=inputs)
-        case Certified() as certified:
-            policy = _policy(config, softmax, certified, single_from)
-            fit = fit_document(config, split, certified)
-            fit |= {
-                "calibrator": fitted.name,
-                "uncalibrated_reason": fitted.reason,
-                "single_from": single_from,
-                "never_answered": list(certified.uncertified),
-            }
-            if certified.uncertified:
-                never = first_of(certified.uncertified)
-                say(f"scrc: without a certificate, always deferred: {never}")
-            early_exit = fit_early_exit(
-                policy, logits, max_changed=config.early_exit_error, seed=config.seed
-            )
+        case CertifiedPolicy(policy=policy, fit=fit, early_exit=early_exit):
+            never = fit["never_answered"]
+            if never:
+                say(f"scrc: without a certificate, always deferred: {first_of(never)}")
             write_policy(
                 scrc_policy,
                 policy,
@@ -105,100 +42,6 @@ def run(config: CalibrateScrcConfig, *, val_calib_logits: InputDir, scrc_policy:
                 inputs=inputs,
                 early_exit=early_exit,
             )
-
-
-def _targets(
-    config: CalibrateScrcConfig, logits: Logits, split: CalibrationSplit, softmax: Policy
-) -> list[Target]:
-    """Return one target for all answers, or with `class_wise` one for each answer."""
-    truth, decision = logits.truth(softmax.outcomes), softmax.decision(logits.logits)
-    confidence = softmax.confidence(logits.logits)
-    samples = Samples.of_decisions(config.risk, truth, decision, confidence)
-
-    if config.class_wise:
-        by_answer = {
-            name: samples.mask(np.asarray(decision == outcome))
-            for outcome, name in enumerate(softmax.outcomes.names)
-        }
-    else:
-        by_answer = {ALL_ANSWERS: samples}
-
-    return [
-        target_of(config, name, of_answer, logits.groups, split)
-        for name, of_answer in by_answer.items()
-    ]
-
-
-def _certify_sets(
-    config: CalibrateScrcConfig, logits: Logits, split: CalibrationSplit, softmax: Policy
-) -> tuple[Certified | Infeasible, float | None]:
-    """Certify answers that are sets of outcomes; only what `min_coverage` leaves is deferred.
-
-    Returns:
-        The certificate, and 1 minus the least probability of a member of a set.
-    """
-    delta = config.risk_delta
-    confidence, truth = softmax.confidence(logits.logits), logits.truth(softmax.outcomes)
-    of_truth = softmax.probabilities(logits.logits)[np.arange(len(truth)), truth]
-    # The decision is in every set, however improbable.
-    of_truth = np.where(softmax.decision(logits.logits) == truth, 1.0, of_truth)
-    tuning, samples = (
-        SetSamples(confidence[rows], of_truth[rows]) for rows in (split.tuning, split.calibration)
-    )
-
-    threshold = selection_threshold(
-        tuning.confidence,
-        len(samples.confidence),
-        config.min_coverage,
-        delta,
-        select_all=softmax.threshold_margin,
-    )
-    found = certify_sets(
-        tuning,
-        samples,
-        threshold=threshold,
-        alpha=config.alpha,
-        delta=delta,
-        coverage_delta=delta,
-        method=config.multiple_testing,
-    )
-    if found is None:
-        n_selected = int((samples.confidence >= threshold).sum())
-        return too_few_for_sets(config, n_selected, _KIND), None
-
-    certificate, least_probability = found
-    certified = Certified({ALL_ANSWERS: certificate}, delta)
-
-    return check_coverage(config, certified, _KIND), 1 - least_probability
-
-
-def _policy(
-    config: CalibrateScrcConfig, softmax: Policy, certified: Certified, single_from: float | None
-) -> ScrcPolicy:
-    certificates, names = certified.certificates, softmax.outcomes.names
-    bounds: tuple[float | None, ...]
-
-    if config.class_wise:
-        bounds = tuple(
-            certificates[name].threshold if name in certificates else None for name in names
-        )
-    else:
-        bounds = (certificates[ALL_ANSWERS].threshold,) * len(names)
-
-    return ScrcPolicy(
-        kind=_KIND,
-        outcomes=softmax.outcomes,
-        threshold=softmax.threshold,
-        threshold_margin=softmax.threshold_margin,
-        calibrator=softmax.calibrator,
-        risk=config.risk,
-        alpha=config.alpha,
-        delta=config.delta,
-        coverage_lower_bound=certified.coverage_lower_bound,
-        max_group_images=config.max_group_images,
-        answer_from=bounds,
-        single_from=single_from,
-    )
 
 
 if __name__ == "__main__":

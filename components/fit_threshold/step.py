@@ -8,23 +8,23 @@ import numpy as np
 
 from components.fit_threshold.config import FitThresholdConfig
 from components.fit_threshold.multiclass import fit_multiclass
-from components.fit_threshold.sweep import Sweep, best_thresholds, sweep
 from components.fit_threshold.sweep_outputs import (
     plot_sweep,
     shown_interval,
     threshold_interval,
     write_sweep,
 )
-from components.fit_threshold.threshold import FnrLimit, ThresholdFit, fit_threshold
 from components.shared.calibration.artifact import read_calibrator
 from components.shared.calibration.calibrator import LogitArray
 from components.shared.contracts.artifact_kinds import Kind
 from components.shared.contracts.artifacts import Manifest, write_json, writing
 from components.shared.contracts.errors import InfeasibleError
 from components.shared.contracts.listing import say
-from components.shared.contracts.outcomes import Outcomes
 from components.shared.contracts.step import InputDir, OutputDir, main
 from components.shared.policies.early_exit import fit_early_exit, write_early_exit
+from components.shared.policies.fitting.binary import fit_binary, fit_margins
+from components.shared.policies.fitting.sweep import Sweep, best_thresholds, sweep
+from components.shared.policies.fitting.threshold import ThresholdFit
 from components.shared.policies.logits import Logits, read_logits
 from components.shared.policies.policy import Infeasible, Policy, argmax_policy, softmax_policy
 from components.shared.policies.policy_artifact import (
@@ -34,14 +34,12 @@ from components.shared.policies.policy_artifact import (
     write_infeasible,
 )
 from components.shared.stats.bootstrap import Interval
-from components.shared.stats.metrics import Bools, Floats, sigmoid
+from components.shared.stats.metrics import Bools, sigmoid
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 STEP = "fit_threshold"
-# With fewer, one or two images decide the threshold, and most bootstrap replicates lack a class.
-_MIN_PER_CLASS = 3
 
 
 def run(
@@ -94,13 +92,9 @@ def _fit_binary(
     inputs: Mapping[str, Manifest],
 ) -> None:
     """Choose the threshold on P(positive) and write the artifact; raises InfeasibleError."""
-    outcomes = uncut.outcomes
-    truth, margin = np.asarray(logits.truth(outcomes) == 1), uncut.margin(logits.logits)
-    _check_counts(outcomes, truth)
-    fit = _fit(config, truth, margin, logits.groups)
-
-    best = fit.best
-    fitted = softmax_policy(outcomes, best.threshold, uncut.calibrator)
+    fitted, fit = fit_binary(config, uncut, logits)
+    truth = np.asarray(logits.truth(uncut.outcomes) == 1)
+    margin, best = uncut.margin(logits.logits), fit.best
     # Of the threshold that is best for the population; the chosen one is a smoother estimate of it.
     interval = threshold_interval(
         config,
@@ -138,7 +132,7 @@ def _write_distilled(
     outcomes = config.outcomes(logits.class_names)
     uncut = softmax_policy(outcomes, 0.0)
     try:
-        fit = _fit(config, truth, uncut.margin(distilled), logits.groups)
+        fit = fit_margins(config, truth, uncut.margin(distilled), logits.groups)
     except InfeasibleError as error:
         say(f"distilled head: infeasible. {error}")
         return
@@ -146,30 +140,6 @@ def _write_distilled(
     threshold = fit.best.threshold
     fitted = softmax_policy(outcomes, threshold)
     write_json(file, fitted.to_json())
-
-
-def _fit(
-    config: FitThresholdConfig, truth: Bools, margin: Floats, groups: tuple[str, ...]
-) -> ThresholdFit:
-    return fit_threshold(
-        truth,
-        margin,
-        groups,
-        objective=config.objective,
-        limit=FnrLimit(config.max_fnr, config.max_fnr_delta),
-        seed=config.seed,
-    )
-
-
-def _check_counts(outcomes: Outcomes, truth: Bools) -> None:
-    """Raise InfeasibleError where a class has too few samples for a threshold."""
-    n_positive, n_negative = int(truth.sum()), int((~truth).sum())
-    if min(n_positive, n_negative) < _MIN_PER_CLASS:
-        raise InfeasibleError(
-            f"VAL_CALIB has {n_positive} samples of {outcomes.positive_class!r} and {n_negative}"
-            f" others, a threshold needs at least {_MIN_PER_CLASS} of each; use more data or a"
-            " larger calib_fraction"
-        )
 
 
 def _fit_document(

@@ -8,7 +8,7 @@ so ours must find at least its MCC.
 import numpy as np
 from sklearn.metrics import matthews_corrcoef
 
-from components.fit_threshold.sweep import best_threshold, sweep
+from components.shared.policies.fitting.sweep import best_threshold, sweep
 from components.shared.stats.metrics import Bools, Floats
 from tests.bench.measure import Result, interleaved
 

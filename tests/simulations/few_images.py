@@ -15,9 +15,9 @@ from pathlib import Path
 import numpy as np
 from scipy.stats import norm
 
-from components.fit_threshold.sweep import best_threshold, sweep
-from components.fit_threshold.threshold import FnrLimit, fit_threshold
 from components.shared.calibration.compare import LabelledLogits, fit_named
+from components.shared.policies.fitting.sweep import best_threshold, sweep
+from components.shared.policies.fitting.threshold import FnrLimit, fit_threshold
 from components.shared.stats.metrics import Bools, Floats, log_softmax, mcc, nll
 
 SIZES = (56, 112, 224, 500)

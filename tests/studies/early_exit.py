@@ -9,13 +9,13 @@ from collections.abc import Iterator, Mapping
 import numpy as np
 import numpy.typing as npt
 
-from components.fit_threshold.sweep import best_threshold, sweep
 from components.shared.contracts.outcomes import Outcomes
 from components.shared.policies.early_exit import (
     decisions_of_margin,
     fit_early_exit,
     logits_of_margin,
 )
+from components.shared.policies.fitting.sweep import best_threshold, sweep
 from components.shared.policies.logits import Logits, Views
 from components.shared.policies.policy import Policy, softmax_policy
 from components.shared.stats.bootstrap import intervals

@@ -4,9 +4,13 @@ import numpy as np
 import pytest
 from scipy.stats import norm
 
-from components.fit_threshold.sweep import best_threshold, sweep
-from components.fit_threshold.threshold import FnrLimit, fit_threshold, positive_probability
 from components.shared.contracts.errors import InfeasibleError
+from components.shared.policies.fitting.sweep import best_threshold, sweep
+from components.shared.policies.fitting.threshold import (
+    FnrLimit,
+    fit_threshold,
+    positive_probability,
+)
 from components.shared.stats.metrics import Bools, Floats, sigmoid
 
 NO_LIMIT = FnrLimit(1.0, None)

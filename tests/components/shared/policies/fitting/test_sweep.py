@@ -6,8 +6,13 @@ import sklearn.metrics as peer
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from components.fit_threshold.sweep import OBJECTIVES, best_threshold, best_thresholds, sweep
 from components.shared.contracts.errors import InfeasibleError
+from components.shared.policies.fitting.sweep import (
+    OBJECTIVES,
+    best_threshold,
+    best_thresholds,
+    sweep,
+)
 from components.shared.stats.metrics import sigmoid
 from tests.components.shared.stats.cal40 import MARGIN, PROBABILITY, TRUTH
 

@@ -15,10 +15,10 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from components.fit_threshold.sweep import Best, Sweep, best_threshold, sweep
 from components.shared.calibration.compare import LabelledLogits, simplest
 from components.shared.calibration.linear import Platt
 from components.shared.policies.calibration_split import one_per_group
+from components.shared.policies.fitting.sweep import Best, Sweep, best_threshold, sweep
 from components.shared.stats.bounds import clopper_pearson_upper
 from components.shared.stats.metrics import Bools, Floats, sigmoid
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from components.calibrate_scrc.sets import SetSamples, certify_sets, selection_threshold
+from components.shared.policies.fitting.sets import SetSamples, certify_sets, selection_threshold
 from components.shared.stats.metrics import sigmoid
 from components.shared.stats.multiple_testing import METHODS
 
