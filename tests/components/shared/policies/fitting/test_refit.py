@@ -75,7 +75,7 @@ def test_the_limit_holds_on_the_other_logits(tmp_path: Path, kind: str) -> None:
     old, new = (p.decision(shifted.logits) for p in (policy, found.policy))
     assert old.mean() > new.mean()
     expected = policy.decision(logits.logits)
-    assert (new == expected).mean() > 0.97
+    assert (new == expected).mean() > 0.95
     if kind == "softmax":
         assert found.fit["fnr_upper_bound"] <= 0.2
 
