@@ -13,6 +13,7 @@ from components.configure.config import PRETRAIN, ConfigureConfig, RunForm
 from components.configure.phases import PHASES
 from components.configure.resolve import number, phases_with, resolve
 from components.detect_drift.config import DetectDriftConfig, DriftForm
+from components.export_bundle.config import ExportConfig
 from components.import_bundle.config import ImportBundleConfig
 from components.ingest_dataset.component import MAX_PARTS
 from components.ingest_dataset.config import IngestConfig
@@ -21,6 +22,7 @@ from components.select_for_labelling.config import LabellingForm, SelectForLabel
 from components.shared.contracts.adaptations import FROZEN, MODES
 from components.shared.contracts.config import Config, adjusted
 from components.shared.contracts.errors import ConfigError
+from components.shared.contracts.formats import FORMATS, TRANSFORMERS
 from components.shared.contracts.listing import shown
 from components.train_baseline.config import TrainBaselineConfig
 from pipelines.names import (
@@ -79,6 +81,8 @@ class Variant:
             merged; 1: one task without parts.
         pipeline: Which pipeline, a key of `names.PIPELINES`.
         audit_labels: Whether a task looks for wrong labels of TRAIN and VAL_SELECT.
+        formats: Forms of the model in the bundle; those beyond the first are compared with it on
+            the data set.
     """
 
     pretrain: str = "none"
@@ -86,6 +90,7 @@ class Variant:
     ingest_parts: int = 1
     pipeline: str = STAGE1
     audit_labels: bool = False
+    formats: tuple[str, ...] = FORMATS
 
     def __post_init__(self) -> None:
         problems = []
@@ -94,7 +99,7 @@ class Variant:
         elif not self.is_configured and self.name:
             problems.append(
                 f"--pipeline {self.pipeline} has one graph: without --pretrain, --modes,"
-                " --ingest-parts and --audit-labels"
+                " --ingest-parts, --audit-labels and --formats"
             )
         if self.pretrain not in PRETRAIN:
             problems.append(f"--pretrain {self.pretrain!r} must be one of {', '.join(PRETRAIN)}")
@@ -115,8 +120,17 @@ class Variant:
             problems.append(f"--modes {shown!r} must be at most {MAX_CANDIDATES}")
         if not 1 <= self.ingest_parts <= MAX_PARTS:
             problems.append(f"--ingest-parts {self.ingest_parts} must be 1 to {MAX_PARTS}")
+        try:
+            ExportConfig(formats=self.formats)
+        except ConfigError as error:
+            problems += [f"--{problem}" for problem in error.problems]
         if problems:
             raise ConfigError("; ".join(problems))
+
+    @property
+    def is_compared(self) -> bool:
+        """Whether the bundle has formats that are compared with its first one."""
+        return self.formats != (TRANSFORMERS,)
 
     @property
     def name(self) -> str:
@@ -124,6 +138,7 @@ class Variant:
         first = [f"pretrain-{self.pretrain}"] if self.pretrain != "none" else []
         last = [f"ingest-{self.ingest_parts}"] if self.ingest_parts > 1 else []
         last += ["audit"] if self.audit_labels else []
+        last += self.formats if self.formats != FORMATS else []
         return "-".join([*first, *self.modes, *last])
 
     def with_form(self, values: Mapping[str, Any]) -> ConfigureConfig:
@@ -141,6 +156,7 @@ class Variant:
             "modes": list(self.modes),
             "promote": self.pipeline == CONTINUOUS,
             "audit_labels": self.audit_labels,
+            "formats": list(self.formats),
         }
 
     @property
@@ -162,10 +178,14 @@ def parse_variant(
     pipeline: str = STAGE1,
     *,
     audit_labels: bool = False,
+    formats: str = ",".join(FORMATS),
 ) -> Variant:
-    """Read the options of the graph; of `--modes` the names, with commas between."""
-    named = tuple(mode.strip() for mode in modes.split(",") if mode.strip())
-    return Variant(pretrain, named, ingest_parts, pipeline, audit_labels)
+    """Read the options of the graph; of `--modes` and `--formats` names with commas between."""
+    return Variant(pretrain, _names(modes), ingest_parts, pipeline, audit_labels, _names(formats))
+
+
+def _names(text: str) -> tuple[str, ...]:
+    return tuple(name.strip() for name in text.split(",") if name.strip())
 
 
 def read_parameters(file: Path | None, pairs: Sequence[str], variant: Variant) -> dict[str, Any]:

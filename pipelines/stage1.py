@@ -95,7 +95,7 @@ class Stage1:
     def __init__(self, profile: Profile, variant: Variant) -> None:
         self.profile, self.variant = profile, variant
         self._train = _train(profile, variant)
-        self._deliver = _evaluate_and_deliver(profile)
+        self._deliver = _evaluate_and_deliver(profile, variant)
 
     def wire(self, form: dict[str, Any]) -> Wired:
         """Add the tasks to the pipeline that is being made.
@@ -118,8 +118,10 @@ class Stage1:
             **({"audit_config": config["audit_labels"]} if self.variant.audit_labels else {}),
         )
 
+        compared = {"dataset": data.dataset, "splits": data.splits}
         delivered = self._deliver(
             **trained.outputs,
+            **(compared if self.variant.is_compared else {}),
             calibrators_config=config["compare_calibrators"],
             threshold_config=config["fit_threshold"],
             gate_config=config["calibrate_gate"],
@@ -324,16 +326,13 @@ def _best(tasks: list[dsl.PipelineTask], config: Any, profile: Profile) -> Any:
     return set_step(resources.light, compared, profile).outputs["checkpoint"]
 
 
-def _evaluate_and_deliver(profile: Profile) -> Any:
+def _evaluate_and_deliver(profile: Profile, variant: Variant) -> Any:
     """Return the group that fits the policies, evaluates them and writes the bundle.
 
-    Policies are fitted on VAL_CALIB and evaluated on VAL_TEST.
+    Policies are fitted on VAL_CALIB and evaluated on VAL_TEST. The bundle's further formats are
+    compared with its first one on the data set.
     """
 
-    @dsl.pipeline(
-        name="evaluate-and-deliver",
-        description="Fit the policies on VAL_CALIB, evaluate them on VAL_TEST, write the bundle.",
-    )
     def evaluate_and_deliver(
         checkpoint: dsl.Input[Checkpoint],
         val_calib_logits: dsl.Input[ValCalibLogits],
@@ -349,6 +348,8 @@ def _evaluate_and_deliver(profile: Profile) -> Any:
         scrc_config: dict,
         evaluate_config: dict,
         export_config: dict,
+        dataset: dsl.Input[ImageDataset] = None,
+        splits: dsl.Input[Splits] = None,
     ) -> Outputs:
         calibration = compare_calibrators(
             val_calib_logits=val_calib_logits, config=calibrators_config
@@ -382,6 +383,7 @@ def _evaluate_and_deliver(profile: Profile) -> Any:
             val_test_images=val_test_images,
             drift_reference=drift_reference,
             **policies,
+            **({"dataset": dataset, "splits": splits} if is_compared else {}),
             config=export_config,
         )
         for task in (calibration, softmax, gate, scrc, evaluation):
@@ -393,7 +395,13 @@ def _evaluate_and_deliver(profile: Profile) -> Any:
             bundle.outputs["bundle"], evaluation.outputs["evaluation"], evaluation.outputs["report"]
         )
 
-    return evaluate_and_deliver
+    is_compared = variant.is_compared
+    for name in () if is_compared else ("dataset", "splits"):
+        _drop_parameter(evaluate_and_deliver, name)
+    return dsl.pipeline(
+        name="evaluate-and-deliver",
+        description="Fit the policies on VAL_CALIB, evaluate them on VAL_TEST, write the bundle.",
+    )(evaluate_and_deliver)
 
 
 def set_step(

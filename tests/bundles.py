@@ -72,7 +72,7 @@ class Inputs:
         paths[f"{fields.get('policy', 'softmax')}_policy"] = self.root / "policy"
         paths.setdefault("softmax_policy", self.root / "policy")
         with contextlib.redirect_stdout(io.StringIO()):
-            run(ExportConfig(**fields), **paths, bundle=bundle)
+            run(ExportConfig(**{"formats": ("transformers",)} | fields), **paths, bundle=bundle)
         return bundle
 
     @property

@@ -207,4 +207,5 @@ def _write_bundle(
     paths[f"{policy.kind}_policy"] = root / "policy"
     paths.setdefault("softmax_policy", root / "policy")
     with contextlib.redirect_stdout(io.StringIO()):
-        export_bundle(ExportConfig(policy=policy.kind), **paths, bundle=root / "bundle")
+        config = ExportConfig(policy=policy.kind, formats=("transformers",))
+        export_bundle(config, **paths, bundle=root / "bundle")

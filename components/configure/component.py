@@ -30,6 +30,7 @@ def configure(
     modes: list,
     promote: bool,
     audit_labels: bool,
+    formats: list,
 ) -> NamedTuple(  # type: ignore[valid-type]
     "PhaseConfigs",
     [
@@ -80,6 +81,7 @@ def configure(
         "modes": modes,
         "promote": promote,
         "audit_labels": audit_labels,
+        "formats": formats,
     }
 
     return execute(run, form)

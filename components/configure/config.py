@@ -70,3 +70,4 @@ class ConfigureConfig(RunForm):
         False, "Whether the bundle is promoted: the champion and the lineage are the registry's."
     )
     audit_labels: bool = option(False, "Whether a task looks for wrong labels.")
+    formats: tuple[str, ...] = adjusted(ExportConfig, "formats")

@@ -63,6 +63,7 @@ SET_BY_PIPELINE = {
     "champion": "is read from the registry",
     "use_labeled_data": "is chosen when the pipeline is compiled: --pretrain labelled",
     "modes": "is chosen when the pipeline is compiled: --modes full,lora",
+    "formats": "is chosen when the pipeline is compiled: --formats transformers",
     "needed": "follows from the mode",
     "training": "is that of train_baseline",
 }

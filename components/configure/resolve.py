@@ -204,6 +204,7 @@ def _unknown(key: str) -> str:
 def _built(config: ConfigureConfig, options: Options) -> dict[str, Config]:
     """Construct and check every configuration, each mode's too."""
     options["pretrain_explora"]["use_labeled_data"] = config.pretrain == "labelled"
+    options["export_bundle"]["formats"] = list(config.formats)
     if config.modes:
         options["compare_adaptations"]["modes"] = list(config.modes)
         options["train_baseline"]["mode"] = config.modes[0]

@@ -6,7 +6,9 @@ from components.artifact_types import (
     Bundle,
     Checkpoint,
     Evaluation,
+    ImageDataset,
     Policy,
+    Splits,
     ValCalibReference,
     ValTestImages,
 )
@@ -26,8 +28,14 @@ def export_bundle(
     drift_reference: dsl.Input[ValCalibReference],
     bundle: dsl.Output[Bundle],
     config: dict,
+    dataset: dsl.Input[ImageDataset] = None,
+    splits: dsl.Input[Splits] = None,
 ) -> None:
-    """Write the deployable directory: fused model, one policy, model cards and checksums."""
+    """Write the deployable directory: fused model, one policy, model cards and checksums.
+
+    Args:
+        dataset: For the comparison of further formats, as splits.
+    """
     from components.export_bundle.step import run
     from components.shared.contracts.step import execute
 
@@ -43,4 +51,6 @@ def export_bundle(
         val_test_images=val_test_images,
         drift_reference=drift_reference,
         bundle=bundle,
+        dataset=dataset,
+        splits=splits,
     )

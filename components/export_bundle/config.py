@@ -5,6 +5,7 @@ import re
 from dataclasses import dataclass
 
 from components.shared.contracts.config import MOST_INTEGER, option
+from components.shared.contracts.formats import FORMATS, TRANSFORMERS
 from components.shared.contracts.outcomes import Outcomes
 from components.shared.policies.config import BundledPolicyConfig
 
@@ -40,13 +41,25 @@ class ExportConfig(BundledPolicyConfig):
         le=MOST_INTEGER,
     )
 
+    formats: tuple[str, ...] = option(
+        FORMATS,
+        "Forms of the model in the bundle. onnx runs with onnxruntime alone, and must decide every"
+        " image of VAL_CALIB and VAL_SELECT as transformers' does.",
+        choices=FORMATS,
+    )
+
     def check(self) -> list[str]:
-        """Values that the model cards cannot hold."""
+        """Values that the model cards cannot hold, and formats without the first one."""
         problems = [
             f"{name}={value!r} must be one line of text"
             for name in _SINGLE_LINE
             if (value := getattr(self, name)) is not None and len(value.strip().splitlines()) != 1
         ]
+
+        if TRANSFORMERS not in self.formats or len(set(self.formats)) != len(self.formats):
+            problems.append(
+                f"formats={list(self.formats)} must have {TRANSFORMERS}, and none twice"
+            )
 
         if not re.fullmatch(r"[0-9]+\.[0-9]+\.[0-9]+", self.model_version):
             problems.append(

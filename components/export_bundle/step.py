@@ -1,7 +1,7 @@
 """The deployable directory: the model, exactly one policy, and the files that verify them."""
 
 import shutil
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -18,13 +18,16 @@ from components.shared.contracts.artifacts import (
     writing,
 )
 from components.shared.contracts.errors import ArtifactError
+from components.shared.contracts.formats import ONNX, TRANSFORMERS
 from components.shared.contracts.listing import say, shown
 from components.shared.contracts.step import InputDir, OutputDir, main
+from components.shared.data.dataset import Dataset
 from components.shared.data.drift_reference import (
     open_reference,
     read_reference,
     write_reference,
 )
+from components.shared.data.splits import Splits, read_splits
 from components.shared.data.val_test_images import ValTestImages
 from components.shared.policies.early_exit import read_early_exit, write_early_exit
 from components.shared.policies.evaluation_report import read_report
@@ -46,11 +49,19 @@ from components.shared.serving.bundle import (
     Bundle,
     spec_of,
 )
+from components.shared.serving.formats.onnx_format import write_format
 from components.shared.vision.classifier_spec import ClassifierSpec, read_spec
 from components.shared.vision.view_spec import ViewSpec, tile_boxes
 
 _FORM_METRICS = ("accuracy", "mcc", "auroc")
 _LIBRARIES = ("numpy", "pillow", "safetensors", "torch", "transformers")
+
+
+class _ComparedData(NamedTuple):
+    """What further formats are compared on."""
+
+    dataset: Dataset
+    splits: Splits
 
 
 @dataclass(frozen=True)
@@ -64,6 +75,7 @@ class _Inputs:
     report: dict[str, Any]
     images: ValTestImages
     drift_reference: Path | None
+    compared: _ComparedData | None
     manifests: dict[str, Manifest]
 
 
@@ -74,11 +86,13 @@ class _Model(NamedTuple):
         preprocessing: The document of preprocessing.json.
         stock_reason: Why transformers' stock pipeline cannot load the model; empty if it can.
         reference_logits: Logits of the reference image, in the policy's order.
+        bundle: The bundle so far.
     """
 
     preprocessing: dict[str, Any]
     stock_reason: str
     reference_logits: list[float]
+    bundle: Bundle
 
 
 def run(
@@ -93,14 +107,19 @@ def run(
     gate_policy: InputDir | None = None,
     scrc_policy: InputDir | None = None,
     drift_reference: InputDir | None = None,
+    dataset: InputDir | None = None,
+    splits: InputDir | None = None,
 ) -> None:
     """Write the bundle of the policy named by `config.policy`, and compare it with the checkpoint.
 
+    `dataset` and `splits` are for the comparison of further formats.
+
     Raises:
         InfeasibleError: the policy could not be fitted or certified on VAL_CALIB.
-        ArtifactError: none or several policies, or inputs of different runs; before a model is
-            loaded.
-        PermanentError: the exported model's logits differ from the checkpoint's.
+        ArtifactError: none or several policies, inputs of different runs, or formats without the
+            data that they are compared on; before a model is loaded.
+        PermanentError: the exported model's logits differ from the checkpoint's, or a format's
+            decisions from the model's.
     """
     policies = {"softmax": softmax_policy, "gate": gate_policy, "scrc": scrc_policy}
     if config.policy == "gate" and gate_checkpoint is not None:
@@ -113,6 +132,7 @@ def run(
         evaluation=evaluation,
         val_test_images=val_test_images,
         drift_reference=drift_reference,
+        compared=_compared_data(config, dataset, splits),
     )
 
     _check_inputs(inputs)
@@ -127,6 +147,8 @@ def run(
             write_reference(out / REFERENCE, read_reference(inputs.drift_reference))
         model = _write_model(inputs, out)
         distilled = _write_distilled_model(inputs, out)
+        if ONNX in config.formats:
+            _write_onnx(inputs, out, model)
 
         card = model_card(
             named,
@@ -162,6 +184,7 @@ def _read_inputs(
     evaluation: Path,
     val_test_images: Path,
     drift_reference: Path | None,
+    compared: _ComparedData | None,
 ) -> _Inputs:
     if policy_path is None:
         raise ArtifactError(
@@ -189,6 +212,13 @@ def _read_inputs(
     if drift_reference is not None:
         _, manifests["drift_reference"] = open_reference(drift_reference)
 
+    if compared is not None:
+        if compared.dataset.manifest.content_digest != images.dataset.content_digest:
+            raise ArtifactError(
+                "dataset is another one than that of val_test_images; use the artifacts of one run"
+            )
+        manifests["splits"] = compared.splits.manifest
+
     return _Inputs(
         checkpoint=checkpoint,
         policy_path=policy_path,
@@ -197,8 +227,27 @@ def _read_inputs(
         report=read_report(evaluation),
         images=images,
         drift_reference=drift_reference,
+        compared=compared,
         manifests=manifests,
     )
+
+
+def _compared_data(
+    config: ExportConfig, dataset: Path | None, splits: Path | None
+) -> _ComparedData | None:
+    """Return what further formats are compared on; None where there are none.
+
+    Raises ArtifactError where it is not given.
+    """
+    further = [name for name in config.formats if name != TRANSFORMERS]
+    if not further:
+        return None
+    if dataset is None or splits is None:
+        raise ArtifactError(
+            f"formats has {', '.join(further)}, compared on VAL_CALIB and VAL_SELECT: give dataset"
+            f" and splits, or formats=[{TRANSFORMERS}]"
+        )
+    return _ComparedData(Dataset.open(dataset), read_splits(splits))
 
 
 def _check_inputs(inputs: _Inputs) -> None:
@@ -244,7 +293,7 @@ def _check_reference(manifests: dict[str, Manifest]) -> None:
         )
 
 
-def _write_model(inputs: _Inputs, out: Path) -> "_Model":
+def _write_model(inputs: _Inputs, out: Path) -> _Model:
     """Write model/, gate/ and preprocessing.json, and check them."""
     import torch  # takes seconds, so only once the inputs are known to be good
 
@@ -281,13 +330,26 @@ def _write_model(inputs: _Inputs, out: Path) -> "_Model":
         policy,
         spec_of(preprocessing, policy, PREPROCESSING),
         stock=not stock_reason,
+        early_exit=read_early_exit(inputs.policy_path),
         name="the exported bundle",
     )
     check_logits(bundle, pixels, logits)
     if bundle.stock:
         check_decisions(bundle, pixels, logits)
 
-    return _Model(preprocessing, stock_reason, reference_logits(bundle))
+    return _Model(preprocessing, stock_reason, reference_logits(bundle), bundle)
+
+
+def _write_onnx(inputs: _Inputs, out: Path, model: _Model) -> None:
+    """Write onnx/, and compare it with model/."""
+    from components.export_bundle.onnx_export import write_onnx
+    from components.export_bundle.parity import check_parity
+
+    assert inputs.compared is not None
+    document = write_onnx(model.bundle, out / ONNX)
+    parity = check_parity(model.bundle, ONNX, *inputs.compared)
+    found = {graph: result.to_json() for graph, result in parity.items()}
+    write_format(out / ONNX, replace(document, parity=found))
 
 
 def _write_distilled_model(inputs: _Inputs, out: Path) -> bool:

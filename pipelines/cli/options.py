@@ -105,6 +105,12 @@ class GraphOptions:
         default=False,
     )
 
+    formats: str = _option(
+        "FORMAT,FORMAT",
+        "Forms of the model in the bundle: transformers always, onnx for onnxruntime alone.",
+        default="transformers,onnx",
+    )
+
     def variant(self, pipeline: str) -> "Variant":
         """Return the graph that the options ask for.
 
@@ -122,6 +128,7 @@ class GraphOptions:
             self.ingest_parts,
             pipeline,
             audit_labels=self.audit_labels,
+            formats=self.formats,
         )
 
     def variant_of(self, api: ApiOptions) -> "Variant":

@@ -153,6 +153,8 @@ def export(run: TinyRun, out: Path) -> None:
     """Bundle the tiny model."""
     export_bundle(
         ExportConfig(),
+        dataset=run.dataset,
+        splits=run.splits,
         checkpoint=run.checkpoint,
         softmax_policy=run.policy,
         evaluation=run.evaluation,

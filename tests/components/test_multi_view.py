@@ -141,6 +141,8 @@ def bundle(tiny: TinyRun, several: Path) -> Bundle:
     """The bundle of that training."""
     export_bundle(
         ExportConfig(),
+        dataset=tiny.dataset,
+        splits=tiny.splits,
         checkpoint=several / "checkpoint",
         softmax_policy=several / "policy",
         evaluation=several / "evaluation",

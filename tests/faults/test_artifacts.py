@@ -74,7 +74,7 @@ _GATE = Reader(
     ("gate_checkpoint", "val_calib_logits", "val_test_logits"),
 )
 _EVALUATE = Reader(evaluate, _same(*EVALUATED), ("evaluation", "report"))
-_EXPORT = Reader(export_bundle, _same(*BUNDLED), ("bundle",))
+_EXPORT = Reader(export_bundle, _same(*BUNDLED, "dataset", "splits"), ("bundle",))
 _THRESHOLD = Reader(fit_threshold, _same("val_calib_logits", "calibration"), ("policy",))
 _CALIBRATE_GATE = Reader(
     calibrate_gate, {"val_calib_logits": "gate_calib_logits"}, ("gate_policy",)

@@ -98,7 +98,10 @@ STEPS: dict[str, tuple[Callable[..., Any], tuple[str, ...]]] = {
         _reading(evaluate, EvaluateConfig(n_bootstrap=100), *EVALUATED),
         ("evaluation", "report"),
     ),
-    "export_bundle": (_reading(export_bundle, ExportConfig(), *BUNDLED), ("bundle",)),
+    "export_bundle": (
+        _reading(export_bundle, ExportConfig(formats=("transformers",)), *BUNDLED),
+        ("bundle",),
+    ),
 }
 
 

@@ -170,7 +170,8 @@ def _run(root: Path) -> None:
         **_paths(root, "gate_policy"),
     )
     evaluate(EvaluateConfig(n_bootstrap=100), **_paths(root, *EVALUATED, "evaluation", "report"))
-    export_bundle(ExportConfig(), **_paths(root, *BUNDLED, "bundle"))
+    bundled = ExportConfig(formats=("transformers",))
+    export_bundle(bundled, **_paths(root, *BUNDLED, "bundle"))
     scored = ScoreImagesConfig(images=str(root / "source"))
     score_images(scored, **_paths(root, "bundle", "scores"))
     state = TrainingState({"weights/w": torch.arange(3.0)}, {"step": 3, "best_epoch": 1})

@@ -87,7 +87,7 @@ class Policy:
         """
         del gate
         if self.outcomes.positive is None:
-            return _top_log_odds(self.calibrated(logits))
+            return top_log_odds(self.calibrated(logits))
         return np.abs(self.margin(logits) - self.threshold_margin)
 
     def answers(self, logits: LogitArray, gate: LogitArray | None = None) -> Bools:
@@ -395,7 +395,7 @@ def _outcome_problems(names: object, task: object, positive: object) -> list[str
     return []
 
 
-def _top_log_odds(logits: Floats) -> Floats:
+def top_log_odds(logits: Floats) -> Floats:
     """Return (N,) the log-odds of the largest of logits (N, C) against all others."""
     ordered = np.sort(logits, axis=1)
     return class_log_odds(ordered, ordered.shape[1] - 1)

@@ -149,6 +149,18 @@ class Predictor:
         with torch.inference_mode():
             return self._outputs(self.features(pixels))
 
+    def scores_by_stage(
+        self, pixels: npt.NDArray[np.uint8]
+    ) -> list[tuple[npt.NDArray[np.float64], npt.NDArray[np.float64] | None]]:
+        """Return the scores of the full image alone, then of all views; of one view, one entry.
+
+        Of (B, S, S, 3) uint8; each entry is what `scores` returns.
+        """
+        with torch.inference_mode():
+            features = self.features(pixels)
+            stages = [features] if self._spec.views is None else [features[:, :1], features]
+            return [self._outputs(stage) for stage in stages]
+
     def embedded(
         self, pixels: npt.NDArray[np.uint8]
     ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float64], npt.NDArray[np.float64] | None]:

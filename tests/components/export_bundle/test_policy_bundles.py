@@ -205,7 +205,7 @@ def test_the_policy_that_was_asked_for_must_be_there(
     paths = {name: tmp_path / name for name in ("checkpoint", "evaluation", "val_test_images")}
     with pytest.raises(ArtifactError, match=message):
         run(
-            ExportConfig(policy=asked),
+            ExportConfig(policy=asked, formats=("transformers",)),
             **paths,
             softmax_policy=tmp_path / "policy",
             bundle=tmp_path / "bundle",

@@ -389,7 +389,7 @@ def _reference(root: Path, checkpoint: str) -> Path:
 def _export_with_reference(inputs: Inputs, checkpoint: str, bundle: Path) -> Path:
     paths = {name: inputs.root / name for name in ("checkpoint", "evaluation", "val_test_images")}
     run(
-        ExportConfig(),
+        ExportConfig(formats=("transformers",)),
         **paths,
         softmax_policy=inputs.root / "policy",
         drift_reference=_reference(bundle.parent, checkpoint),

@@ -85,7 +85,7 @@ def test_the_checkpoint_predicts_resized_images_and_the_bundle_is_of_that_size(
         report=seen.root / "report.html",
     )
     export_bundle(
-        ExportConfig(),
+        ExportConfig(formats=("transformers",)),
         checkpoint=seen.checkpoint,
         softmax_policy=seen.policy,
         evaluation=seen.evaluation,

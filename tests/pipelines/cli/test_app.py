@@ -22,7 +22,7 @@ from pipelines.sources import ROOT
 API = {"--host", "--namespace", "--ca-file", "--pipeline"}
 STORE = {"--root", "--store-endpoint"}
 PARAMETERS = {"--params", "--param"}
-GRAPH = {"--pretrain", "--modes", "--ingest-parts", "--audit-labels"}
+GRAPH = {"--pretrain", "--modes", "--ingest-parts", "--audit-labels", "--formats"}
 RESOURCES = {"--profile", "--queue", "--store-secret", "--own-store", "--registry"}
 RUN = {"--experiment", "--service-account"}
 SENT = API | STORE | PARAMETERS | GRAPH | RESOURCES | RUN | {"--dry-run"}

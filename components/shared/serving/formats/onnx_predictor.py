@@ -13,10 +13,11 @@ import onnxruntime
 
 from components.shared.calibration.calibrator import class_log_odds
 from components.shared.contracts.errors import ArtifactError, PermanentError, one_line
+from components.shared.contracts.formats import ONNX
 from components.shared.contracts.machine import n_usable_cores
 from components.shared.data.decode import decode, resize
 from components.shared.serving.answer import Answer, answer_of
-from components.shared.serving.bundle import ONNX, Bundle
+from components.shared.serving.bundle import Bundle
 from components.shared.serving.formats.onnx_format import MODEL, TILES, read_format
 from components.shared.stats.metrics import Bools, Integers
 
@@ -71,6 +72,7 @@ class OnnxPredictor:
         self._bundle, self.form = bundle, form
         self.policy = bundle.policy_of(form)
         self.format = read_format(folder, self.policy.outcomes, bundle.place(form))
+        self._n_views = 1 if bundle.spec.views is None else bundle.spec.views.count
         self._threads = n_usable_cores() if threads is None else threads
         self._model = self._session(MODEL)
         self._tiles = self._session(TILES) if self.format.has_tiles else None
@@ -102,25 +104,38 @@ class OnnxPredictor:
         """Return the graphs' outputs for (B, S, S, 3) uint8; arguments and errors as `answers`."""
         found = self._run(self._model, {"images": pixels})
         if self._tiles is None:
-            return self._outputs(found, None)
+            return self._outputs(found)
 
-        views = np.ones(len(pixels), dtype=np.int64)
         rest = np.arange(len(pixels))
         if self.format.early_exit is not None and not all_views:
             # Of one view, every aggregation gives that view's margin.
             positive = self.policy.outcomes.positive_index
             margins = class_log_odds(found["logits"].astype(np.float64), positive)
             rest = np.flatnonzero(~self.format.early_exit.exits(margins))
+
+        views = np.ones(len(pixels), dtype=np.int64)
         if len(rest):
             given = {"images": pixels[rest], "features": found["features"][rest]}
             for name, values in self._run(self._tiles, given).items():
                 found[name][rest] = values
-            assert self._bundle.spec.views is not None
-            views[rest] = self._bundle.spec.views.count
+            views[rest] = self._n_views
 
         return self._outputs(found, views)
 
-    def _outputs(self, found: _Arrays, views: Integers | None) -> OnnxOutputs:
+    def outputs_by_stage(self, pixels: npt.NDArray[np.uint8]) -> list[OnnxOutputs]:
+        """Return the outputs of each graph for all of (B, S, S, 3) uint8, in order.
+
+        Raises PermanentError where the model's output is not finite.
+        """
+        found = self._run(self._model, {"images": pixels})
+        if self._tiles is None:
+            return [self._outputs(found)]
+
+        ones = np.ones(len(pixels), dtype=np.int64)
+        tiles = self._run(self._tiles, {"images": pixels, "features": found["features"]})
+        return [self._outputs(found, ones), self._outputs(tiles, ones * self._n_views)]
+
+    def _outputs(self, found: _Arrays, views: Integers | None = None) -> OnnxOutputs:
         """Return the arrays of a run, with those that the graph of a binary task leaves out."""
         decision, n_outcomes = found["decision"], len(self.policy.outcomes.names)
         probabilities, members = found.get("probabilities"), found.get("members")
