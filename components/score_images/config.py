@@ -3,10 +3,9 @@
 from dataclasses import dataclass
 
 from components.shared.contracts.config import Config, adjusted, option
+from components.shared.contracts.formats import ONNX, ONNX_INT8, TRANSFORMERS
 from components.shared.contracts.options import NewImagesConfig
-from components.shared.serving.bundle import ONNX, ONNX_INT8
 
-TRANSFORMERS = "transformers"
 _FORMS = (TRANSFORMERS, ONNX, ONNX_INT8)
 
 

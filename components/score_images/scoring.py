@@ -15,10 +15,10 @@ from typing import NamedTuple, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from components.score_images.config import TRANSFORMERS
 from components.score_images.table import Row, read_part, write_part
 from components.shared.contracts.config import digest
 from components.shared.contracts.errors import one_line
+from components.shared.contracts.formats import TRANSFORMERS
 from components.shared.contracts.listing import say
 from components.shared.contracts.progress import progress
 from components.shared.data.decode import ImageRejectedError, without_warnings

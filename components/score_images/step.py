@@ -8,13 +8,14 @@ import importlib.metadata
 from pathlib import Path
 from typing import Any
 
-from components.score_images.config import TRANSFORMERS, ScoreImagesConfig
+from components.score_images.config import ScoreImagesConfig
 from components.score_images.scoring import parts_of, score
 from components.score_images.table import FILE, counts, write_table
 from components.shared.contracts.artifact_kinds import Kind
 from components.shared.contracts.artifacts import code_version, read_manifest, writing
 from components.shared.contracts.config import digest
 from components.shared.contracts.errors import ConfigError
+from components.shared.contracts.formats import TRANSFORMERS
 from components.shared.contracts.listing import first_of, printable, say
 from components.shared.contracts.outcomes import DEFER
 from components.shared.contracts.step import InputDir, OutputDir, main

@@ -1,5 +1,5 @@
 """Names of the forms in which a bundle holds its model."""
 
 TRANSFORMERS = "transformers"  # always there: the others are compared with it
-ONNX = "onnx"
-FORMATS = (TRANSFORMERS, ONNX)
+ONNX, ONNX_INT8 = "onnx", "onnx_int8"
+FORMATS = (TRANSFORMERS, ONNX)  # that an export writes

@@ -28,7 +28,7 @@ from components.shared.contracts.artifact_kinds import Kind
 from components.shared.contracts.artifacts import MANIFEST, verify_dir
 from components.shared.contracts.documents import as_type, read_json
 from components.shared.contracts.errors import ArtifactError
-from components.shared.contracts.formats import ONNX
+from components.shared.contracts.formats import ONNX, ONNX_INT8
 from components.shared.contracts.listing import first_of, printable, shown
 from components.shared.contracts.outcomes import Outcomes
 from components.shared.data.drift_reference import DriftReference, read_reference
@@ -39,7 +39,6 @@ from components.shared.vision.classifier_spec import ClassifierSpec
 
 MODEL, POLICY, PREPROCESSING, DOCUMENT = "model", "policy.json", "preprocessing.json", "bundle.json"
 GATE, DISTILLED_MODEL, REFERENCE = "gate", "student", "reference"
-ONNX_INT8 = "onnx_int8"
 # Folders of further forms; of these, the ones whose policy is their own.
 _FORMS, _OWN_POLICY = (ONNX, ONNX_INT8), (ONNX_INT8,)
 _SPEC = ("image_size", "image_mean", "image_std", "backbone_type", "views")

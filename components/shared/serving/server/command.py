@@ -9,9 +9,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from components.shared.contracts.errors import ConfigError, StreetVisionError
+from components.shared.contracts.formats import ONNX, ONNX_INT8
 from components.shared.contracts.step import fail
 from components.shared.serving.arguments import digest
-from components.shared.serving.bundle import ONNX, ONNX_INT8
 from components.shared.serving.server.limits import MIB, Limits
 
 PROGRAM = "python -m components.shared.serving.server"
