@@ -32,6 +32,7 @@ from components.shared.calibration.calibrator import class_log_odds
 from components.shared.contracts.artifacts import sha256_file, verify_dir, write_json, writing
 from components.shared.contracts.config import Config
 from components.shared.contracts.outcomes import Outcomes
+from components.shared.contracts.tables import write_table
 from components.shared.data.dataset import (
     Dataset,
     Sample,
@@ -71,6 +72,7 @@ class Inputs:
         paths = {name: self.root / name for name in ("checkpoint", "evaluation", "val_test_images")}
         paths[f"{fields.get('policy', 'softmax')}_policy"] = self.root / "policy"
         paths.setdefault("softmax_policy", self.root / "policy")
+        paths |= {name: fields.pop(name) for name in ("dataset", "splits") if name in fields}
         with contextlib.redirect_stdout(io.StringIO()):
             run(ExportConfig(**{"formats": ("transformers",)} | fields), **paths, bundle=bundle)
         return bundle
@@ -318,3 +320,14 @@ def onnx_bundle(factory: pytest.TempPathFactory) -> Path:
         with_onnx(plain, root / "bundle")
 
     return made_once(factory, "onnx-bundle", make) / "bundle"
+
+
+def write_splits(path: Path, dataset: Path) -> Path:
+    """Every fifth image in TRAIN and in VAL_TEST, the others in VAL_CALIB and VAL_SELECT."""
+    data = Dataset.open(dataset)
+    names = ("TRAIN", "VAL_CALIB", "VAL_SELECT", "VAL_TEST", "VAL_CALIB")
+    rows = [(sample.sample_id, names[i % 5]) for i, sample in enumerate(data.samples)]
+    inputs = {"dataset": data.manifest}
+    with writing(path, kind="Splits", step="split_dataset", config=Config(), inputs=inputs) as out:
+        write_table(out / "splits.csv", ("sample_id", "split"), rows)
+    return path
