@@ -169,7 +169,7 @@ class Connection:
         """Return the namespace of the runs, and in words where it was found."""
         if self.namespace:
             return self.namespace, "--namespace"
-        context = _kube_context()
+        context = kube_context()
         if context and context[1] not in ("", "default"):
             return context[1], f"kubeconfig's context {context[0]!r}"
         if context is None and multi_user and _POD_NAMESPACE.is_file():
@@ -279,7 +279,7 @@ def _credential(environment: Mapping[str, str], name: str) -> str | None:
     return value or None
 
 
-def _kube_context() -> tuple[str, str] | None:
+def kube_context() -> tuple[str, str] | None:
     """Name and namespace of kubeconfig's current context; None where there is no kubeconfig."""
     file = os.environ.get(Variable.KUBECONFIG) or str(Path("~/.kube/config").expanduser())
     try:

@@ -224,11 +224,17 @@ class ClusterReader:
 
     def has_object(self, group: str, version: str, plural: str, name: str) -> bool:
         """Whether the namespace has an object of a custom resource."""
+        return self.custom_object(group, version, plural, name) is not None
+
+    def custom_object(
+        self, group: str, version: str, plural: str, name: str
+    ) -> dict[str, Any] | None:
+        """Return an object of a custom resource, None where the namespace has none."""
         custom = client.CustomObjectsApi(self._api)
-        found = self._read(
+        found: dict[str, Any] | None = self._read(
             custom.get_namespaced_custom_object, group, version, self.namespace, plural, name
         )
-        return found is not None
+        return found
 
     def _read(self, call: Callable[..., Any], *arguments: Any) -> Any | None:
         """Ask once for each object; None for an answer of 404."""

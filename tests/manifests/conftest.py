@@ -28,6 +28,7 @@ _ADDED: tuple[set[str], ...] = (
     {"hub-access"},
     {"tls"},
     {"multi-node"},
+    {"serving"},
     {"dev", "kueue", "hub-access"},
 )
 Object = dict[str, Any]

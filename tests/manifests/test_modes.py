@@ -31,11 +31,18 @@ CUSTOM = {
     "Issuer",
     "Certificate",
     "TrainingRuntime",
+    "InferenceService",  # test_serving.py has KServe's own
 }  # of operators: Kubernetes has no schema
 CLUSTER_WIDE = {"PriorityClass"}
 # What kubeflow-edit of Kubeflow's manifests (common/kubeflow-roles) may create in a profile's
 # namespace.
-EDITOR_KINDS = {"ConfigMap", "Secret", "NetworkPolicy"}
+EDITOR_KINDS = {
+    "ConfigMap",
+    "Secret",
+    "NetworkPolicy",
+    "InferenceService",
+    "PodDisruptionBudget",
+}
 ADMIN_KINDS = {
     "ServiceAccount",
     "Role",
@@ -154,7 +161,12 @@ def test_everything_is_in_the_modes_namespace_and_none_is_made_or_labelled(
 ) -> None:
     for item in objects:
         assert item["kind"] != "Namespace"
-        assert item["metadata"]["name"] not in ("own-store", "cluster", "tls"), "read, not applied"
+        assert item["metadata"]["name"] not in (
+            "own-store",
+            "cluster",
+            "tls",
+            "serving",
+        ), "read, not applied"
         if item["kind"] not in CLUSTER_WIDE:
             assert item["metadata"]["namespace"] == NAMESPACES[variant.mode], identity(item)
         assert item["metadata"]["labels"]["app.kubernetes.io/part-of"] == "streetvision", identity(
