@@ -81,6 +81,7 @@ COVERED: dict[str, str] = {
         "run_report run_text ../upload_data/demo ../cli/packages ../cli/schedules ../cli/submission"
     ),
     "pipelines/kubeflow/test_run_store.py": "reader",
+    "pipelines/kubeflow/test_serving.py": "../cli/serving",
     "pipelines/local/test_embedded_store.py": "server_process store_certificate",
     "pipelines/local/test_run.py": "plan",
     "pipelines/preflight/test_preflight.py": "findings namespace places target",

@@ -24,6 +24,7 @@ from pipelines.cli import (
     runs,
     schedules,
     score,
+    serving,
     sign,
     tuning,
 )
@@ -116,6 +117,7 @@ def command(program: str) -> Any:
         promote,
         registry,
         sign,
+        serving,
         labelling,
         cluster,
     ):

@@ -58,7 +58,9 @@ def status(
     if json:
         print(json_.dumps(asdict(found), indent=1))
     else:
-        print(f"{found.name}: {'ready' if found.ready else 'not ready'}, {found.url or 'no address'}")
+        print(
+            f"{found.name}: {'ready' if found.ready else 'not ready'}, {found.url or 'no address'}"
+        )
         for backend in found.backends:
             of = f" ({backend.revision})" if backend.revision else ""
             state = "" if backend.ready else ", not ready"

@@ -65,6 +65,7 @@ OPTIONS = {
     "registry download": FROM | {"--output", "--trusted-keys", "--json"},
     "sign": FROM | {"--key", "--json"},
     "registry gc": FROM | {"--dry-run", "--undecided", "--json"},
+    "serving status": {"--name", "--namespace", "--json"},
     "select-for-labelling": FROM
     | {"--bundle", "--count", "--address", "--seed", "--output", "--json"},
     "doctor": API | RESOURCES | GRAPH | {"--kfp-namespace", "--store-endpoint"},
@@ -121,7 +122,12 @@ def test_the_help_of_a_verb_teaches(capsys: pytest.CaptureFixture[str], verb: li
     assert f"sage: {MODULE} {' '.join(verb)}" in text
     assert "\x1b" not in text
     assert max(len(line) for line in text.splitlines()) <= 100
-    if verb not in (["schedule"], ["registry"], ["export"]):  # their actions have the examples
+    if verb not in (
+        ["schedule"],
+        ["registry"],
+        ["export"],
+        ["serving"],
+    ):  # their actions have the examples
         assert f"  {MODULE} {' '.join(verb)}" in text or verb in ARGPARSE
         assert "example" in text
 
