@@ -11,7 +11,7 @@ from components.shared.contracts.errors import ConfigError
 from pipelines.cli.declare import LOCAL, verb
 from pipelines.cli.help import Verb
 from pipelines.cli.options import GraphOptions, ParameterOptions, PipelineKey
-from pipelines.names import DRIFT, LABELLING, STAGE1, TUNE, TUNE_TRAINING
+from pipelines.names import DRIFT, LABELLING, SCORE, STAGE1, TUNE, TUNE_TRAINING
 
 if TYPE_CHECKING:
     from pipelines.local.store import LocalStore
@@ -34,6 +34,7 @@ _OWN_VERB = {
     TUNE_TRAINING: "tune",
     DRIFT: "drift",
     LABELLING: "select-for-labelling",
+    SCORE: "score",
 }
 _PARAMETERS_NOTES = """
 example:

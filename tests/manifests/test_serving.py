@@ -28,7 +28,7 @@ def _container(objects: list[Object]) -> dict[str, Any]:
     return container
 
 
-@pytest.fixture(params=["", "standard", "canary"])
+@pytest.fixture(params=["", "standard", "canary", "trusted-keys"])
 def option(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 
@@ -44,6 +44,8 @@ def objects(
     made = manifests / "overlays" / f"{variant}-{option}"
     if not made.exists():
         shutil.copytree(overlay(variant), made)
+        keys = manifests / "components/serving/trusted-keys/trusted.pem"
+        keys.write_text("-----BEGIN PUBLIC KEY-----\n")
         file = made / "kustomization.yaml"
         line = f"  # - ../../components/serving/{option}\n"
         assert file.read_text().count(line) == 1
@@ -93,13 +95,19 @@ def test_the_container_meets_the_restricted_level_and_is_bounded(objects: list[O
     assert context["capabilities"] == {"drop": ["ALL"]}
     assert context["seccompProfile"] == {"type": "RuntimeDefault"}
     assert predictor["automountServiceAccountToken"] is False
-    assert all(volume.keys() <= {"name", "emptyDir"} for volume in predictor["volumes"])
+    kinds = {"name", "emptyDir", "configMap"}  # Knative takes these without a feature flag
+    assert all(volume.keys() <= kinds for volume in predictor["volumes"])
+    assert {volume["name"] for volume in predictor["volumes"]} == {
+        mount["name"] for mount in container["volumeMounts"]
+    }
 
     requests, limits = container["resources"]["requests"], container["resources"]["limits"]
     assert requests.keys() == limits.keys() == {"cpu", "memory", "ephemeral-storage"}
     for resource, amount in requests.items():
         assert parse_quantity(amount) <= parse_quantity(limits[resource])
-    (scratch,) = (volume["emptyDir"]["sizeLimit"] for volume in predictor["volumes"])
+    (scratch,) = (
+        volume["emptyDir"]["sizeLimit"] for volume in predictor["volumes"] if "emptyDir" in volume
+    )
     assert parse_quantity(scratch) <= parse_quantity(limits["ephemeral-storage"])
 
 
@@ -165,6 +173,23 @@ def test_pods_are_added_by_requests_in_flight(objects: list[Object], option: str
     metric = "cpu" if option == "standard" else "concurrency"
     assert predictor["scaleMetric"] == metric
     assert predictor["minReplicas"] < predictor["maxReplicas"]
+
+
+def test_the_authority_of_the_store_is_where_the_settings_say(rendered: Rendered) -> None:
+    objects = rendered(Variant("single-user", frozenset({"minio", "tls", "serving"})))
+    settings = named(objects, "ConfigMap")["streetvision-store"]["data"]
+    mounts = {mount["name"]: mount["mountPath"] for mount in _container(objects)["volumeMounts"]}
+    (name,) = named(objects, "ConfigMap")["streetvision-store-ca"]["data"]
+    assert settings[Variable.S3_CA_FILE] == f"{mounts['store-ca']}/{name}"
+
+
+@pytest.mark.parametrize("option", ["trusted-keys"], indirect=True)
+def test_keys_that_are_trusted_are_a_file_of_the_server(objects: list[Object]) -> None:
+    container = _container(objects)
+    env = {entry["name"]: entry.get("value", "") for entry in container["env"]}
+    mounts = {mount["name"]: mount["mountPath"] for mount in container["volumeMounts"]}
+    (name,) = named(objects, "ConfigMap")["streetvision-trusted-keys"]["data"]
+    assert env[Variable.TRUSTED_KEYS] == f"{mounts['trusted-keys']}/{name}"
 
 
 @pytest.mark.parametrize("option", ["canary"], indirect=True)

@@ -142,6 +142,7 @@ def test_a_dry_run_prints_the_plan_and_runs_nothing(
             ["--pipeline", "labelling", "--dry-run"],
             "--pipeline labelling is run on this machine by the verb select-for-labelling\n",
         ),
+        (["--pipeline", "score"], "--pipeline score is run on this machine by the verb score\n"),
         ([*VALUES, "--params", "absent.yaml"], "absent.yaml: cannot be read (No such file"),
     ],
 )
