@@ -21,7 +21,7 @@ from components.shared.contracts.environment import Variable
 from components.shared.contracts.errors import ConfigError
 from components.shared.contracts.listing import shown
 from pipelines.plain_yaml import read_yaml
-from pipelines.sources import DEFAULT_REGISTRY, registry_of
+from pipelines.sources import DEFAULT_REGISTRY, code_commit, registry_of
 
 PROFILES = Path(__file__).with_name("profiles")
 PROFILE_NAMES = tuple(sorted(file.stem for file in PROFILES.glob("*.yaml")))
@@ -39,6 +39,7 @@ OWN_STORE_SECRETS = {
 TEAM_SECRET = "streetvision-team"  # noqa: S105 - a name
 STORE_CA = "streetvision-store-ca"  # ConfigMap of manifests/components/tls
 CA_FOLDER = "/streetvision/ca"  # of the file that manifests/components/tls/settings names
+SIGNING_FOLDER = "/streetvision/signing"
 PULL_POLICIES = ("Always", "IfNotPresent", "Never")
 GPU = "nvidia.com/gpu"
 QUEUE_LABEL = "kueue.x-k8s.io/queue-name"
@@ -147,6 +148,10 @@ class Secrets(Config):
     webhook: str = option(
         "streetvision-webhook",
         f"Optional Secret whose key `secret` is {Variable.WEBHOOK_SECRET}, for on_promotion.",
+    )
+    signing: str = option(
+        "streetvision-signing",
+        f"Optional Secret with the file that {Variable.SIGNING_KEY} names, for the export only.",
     )
     image_pull: tuple[str, ...] = option((), "Secrets of private registries.")
 
@@ -321,6 +326,19 @@ def with_store(task: dsl.PipelineTask, profile: Profile, role: Role) -> dsl.Pipe
     kubernetes.use_secret_as_env(task, profile.secrets.of(role), keys, optional=True)
 
     return task
+
+
+def with_signing(task: dsl.PipelineTask, profile: Profile) -> dsl.PipelineTask:
+    """Give the export the key that signs, by reference, and what the provenance records.
+
+    Where the namespace has no such Secret, and STORE_CONFIG names no keys, nothing is signed.
+    """
+    kubernetes.use_config_map_as_volume(task, STORE_CONFIG, str(SETTINGS_FOLDER), optional=True)
+    kubernetes.use_secret_as_volume(task, profile.secrets.signing, SIGNING_FOLDER, optional=True)
+    kubernetes.use_field_path_as_env(task, Variable.RUN, "metadata.labels['pipeline/runid']")
+    if commit := code_commit():
+        task.set_env_variable(Variable.GIT_COMMIT, commit)
+    return task.set_env_variable(Variable.IMAGE, task.container_spec.image)
 
 
 def with_registry(task: dsl.PipelineTask, profile: Profile) -> dsl.PipelineTask:

@@ -12,6 +12,7 @@ import importlib
 import json
 import os
 import re
+import subprocess
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -61,6 +62,23 @@ def registry_of(given: str = "") -> str:
             " registry.example.com/streetvision"
         )
     return registry
+
+
+def commit() -> str:
+    """Return the commit that is checked out here; empty where the code is no repository."""
+    return _git("rev-parse", "HEAD") or ""
+
+
+@functools.cache
+def code_commit() -> str:
+    """Return the last commit that changed what images are built from; empty where none is known.
+
+    Later commits leave the compiled pipeline, and so its version, as it is. Where a file differs
+    from the commit, the commit is not what runs, and none is named.
+    """
+    folders = ("--", "components", "images", "locks")
+    changed = _git("status", "--porcelain", *folders)
+    return (_git("log", "-1", "--format=%H", *folders) or "") if changed == "" else ""
 
 
 def phase_image(phase: str, registry: str = DEFAULT_REGISTRY) -> str:
@@ -204,3 +222,14 @@ def _mentioned(file: Path, modified: int) -> frozenset[str]:
             names.add(node.value)
 
     return frozenset(name for name in names if name.startswith("components."))
+
+
+def _git(*arguments: str) -> str | None:
+    """Return what git prints about the project's folder; None where it cannot say."""
+    try:
+        found = subprocess.run(
+            ["git", "-C", str(ROOT), *arguments], capture_output=True, text=True, check=False
+        )
+    except OSError:
+        return None
+    return found.stdout.strip() if found.returncode == 0 else None

@@ -389,7 +389,7 @@ def _evaluate_and_deliver(profile: Profile, variant: Variant) -> Any:
         for task in (calibration, softmax, gate, scrc, evaluation):
             set_step(resources.light, task, profile)
         resources.with_store(evaluation, profile, "data")  # for the table of stage 2
-        set_step(resources.heavy, bundle, profile)
+        resources.with_signing(set_step(resources.heavy, bundle, profile), profile)
 
         return Outputs(
             bundle.outputs["bundle"], evaluation.outputs["evaluation"], evaluation.outputs["report"]

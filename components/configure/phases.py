@@ -17,6 +17,7 @@ from components.predict_logits.config import PredictLogitsConfig
 from components.pretrain_explora.config import PretrainExploraConfig
 from components.promote_bundle.config import PromoteConfig
 from components.shared.contracts.config import Config
+from components.shared.contracts.environment import Variable
 from components.shared.contracts.options import LaunchConfig
 from components.split_dataset.config import SplitConfig
 from components.train_baseline.config import TrainBaselineConfig
@@ -60,6 +61,7 @@ SET_BY_PIPELINE = {
     "lineage_request": "is computed from the data and the options",
     "lineage_previous": "is read from the lineage's record",
     "attempt": "is counted by the pipeline",
+    "trusted_keys": f"is computed from {Variable.TRUSTED_KEYS}",
     "champion": "is read from the registry",
     "use_labeled_data": "is chosen when the pipeline is compiled: --pretrain labelled",
     "modes": "is chosen when the pipeline is compiled: --modes full,lora",

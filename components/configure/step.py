@@ -18,13 +18,16 @@ from components.configure.phases import PHASES
 from components.configure.promotion import with_champion, with_registered_lineage
 from components.configure.resolve import resolve
 from components.evaluate.config import EvaluateConfig
+from components.export_bundle.config import ExportConfig
 from components.import_backbone.config import ImportBackboneConfig
 from components.ingest_dataset.config import IngestConfig
 from components.promote_bundle.config import PromoteConfig
 from components.shared.contracts.config import Config
+from components.shared.contracts.environment import Variable
 from components.shared.contracts.errors import ConfigError
 from components.shared.contracts.listing import say
 from components.shared.contracts.step import main
+from components.shared.serving.signature import TrustedKeys, signing_key
 from components.shared.storage.registry import open_registry
 from components.split_dataset.config import SplitConfig
 from components.train_baseline.config import TrainBaselineConfig
@@ -94,6 +97,7 @@ def configured(config: ConfigureConfig) -> PhaseConfigs:
             cast(IngestConfig, phases["ingest_dataset"]),
             registry,
         )
+    phases["export_bundle"] = _with_trusted_keys(cast(ExportConfig, phases["export_bundle"]))
     phases["evaluate"] = _with_stage2(cast(EvaluateConfig, phases["evaluate"]))
     phases["split_dataset"] = with_lineage(
         cast(SplitConfig, phases["split_dataset"]), cast(IngestConfig, phases["ingest_dataset"])
@@ -115,6 +119,17 @@ def _with_stage2(evaluation: EvaluateConfig) -> EvaluateConfig:
         return evaluation
     found = file_fingerprint("stage2_logits", evaluation.stage2_logits)
     return dataclasses.replace(evaluation, stage2_fingerprint=found)
+
+
+def _with_trusted_keys(export: ExportConfig) -> ExportConfig:
+    """Return the options of the export with the digest of the keys, one of which must sign."""
+    trusted = TrustedKeys.of()
+    if trusted is None and signing_key() is not None:
+        raise ConfigError(
+            f"{Variable.SIGNING_KEY} is set and {Variable.TRUSTED_KEYS} is not: name the file with"
+            " the public half too, or an unsigned bundle of an earlier run could be taken"
+        )
+    return dataclasses.replace(export, trusted_keys="" if trusted is None else trusted.digest)
 
 
 def _check_input_size(phases: Mapping[str, Config], patch_size: int | None) -> None:

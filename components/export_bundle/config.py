@@ -5,6 +5,7 @@ import re
 from dataclasses import dataclass
 
 from components.shared.contracts.config import MOST_INTEGER, option
+from components.shared.contracts.environment import Variable
 from components.shared.contracts.formats import FORMATS, TRANSFORMERS
 from components.shared.contracts.outcomes import Outcomes
 from components.shared.policies.config import BundledPolicyConfig
@@ -40,7 +41,11 @@ class ExportConfig(BundledPolicyConfig):
         ge=0,
         le=MOST_INTEGER,
     )
-
+    trusted_keys: str = option(
+        "",
+        f"Digest of the keys of {Variable.TRUSTED_KEYS}, one of which must sign the bundle;"
+        " computed by the first step, so that another key signs again.",
+    )
     formats: tuple[str, ...] = option(
         FORMATS,
         "Forms of the model in the bundle. onnx runs with onnxruntime alone, and must decide every"

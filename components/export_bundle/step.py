@@ -6,8 +6,10 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from components.export_bundle.attestation import Attestation
 from components.export_bundle.config import ExportConfig
 from components.export_bundle.model_card import model_card, natix_card
+from components.export_bundle.sbom import write_sbom
 from components.shared.contracts.artifact_kinds import Kind
 from components.shared.contracts.artifacts import (
     Manifest,
@@ -118,6 +120,7 @@ def run(
         InfeasibleError: the policy could not be fitted or certified on VAL_CALIB.
         ArtifactError: none or several policies, inputs of different runs, or formats without the
             data that they are compared on; before a model is loaded.
+        ConfigError: the bundle must be signed, and no key is named that is trusted.
         PermanentError: the exported model's logits differ from the checkpoint's, or a format's
             decisions from the model's.
     """
@@ -137,8 +140,15 @@ def run(
 
     _check_inputs(inputs)
 
+    attestation = Attestation.checked(config)
+
     with writing(
-        bundle, kind=Kind.BUNDLE, step="export_bundle", config=config, inputs=inputs.manifests
+        bundle,
+        kind=Kind.BUNDLE,
+        step="export_bundle",
+        config=config,
+        inputs=inputs.manifests,
+        attest=lambda out, manifest: attestation.write(out, manifest, inputs.manifests),
     ) as out:
         shutil.copyfile(inputs.policy_path / POLICY, out / POLICY)
         write_early_exit(out, read_early_exit(inputs.policy_path))
@@ -163,6 +173,8 @@ def run(
 
         (out / "README.md").write_text(card, encoding="utf-8")
         write_json(out / "model_card.json", natix_card(named))
+
+        write_sbom(out, named)
 
         document = _document(named, inputs, out, model)
         if distilled and "student" in inputs.report:

@@ -13,7 +13,7 @@ import typer
 
 from components.shared.contracts.errors import ArtifactError, ConfigError
 from pipelines.cli.declare import CHAMPION, verb
-from pipelines.cli.registry import commit, finish, login, print_json
+from pipelines.cli.registry import finish, login, print_json
 from pipelines.cli.registry_options import (
     AnnounceOptions,
     Json,
@@ -24,6 +24,7 @@ from pipelines.cli.registry_options import (
 )
 from pipelines.exit_codes import REFUSED
 from pipelines.kubeflow.options import ApiOptions, StoreOptions
+from pipelines.sources import commit
 
 if TYPE_CHECKING:
     from components.promote_bundle.challenger import Challenger

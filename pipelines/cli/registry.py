@@ -23,6 +23,7 @@ from pipelines.cli.registry_options import (
     opened,
 )
 from pipelines.kubeflow.options import ApiOptions, StoreOptions
+from pipelines.sources import commit
 
 if TYPE_CHECKING:
     from components.shared.storage.registry import BundleRegistry, Decision
@@ -301,21 +302,6 @@ def login() -> str:
         return getpass.getuser()
     except (KeyError, OSError):
         return ""
-
-
-def commit() -> str:
-    """Return the commit that is checked out here; empty where the code is no repository."""
-    import subprocess
-
-    from pipelines.sources import ROOT
-
-    try:
-        found = subprocess.run(
-            ["git", "-C", str(ROOT), "rev-parse", "HEAD"], capture_output=True, text=True
-        )
-    except OSError:
-        return ""
-    return found.stdout.strip() if found.returncode == 0 else ""
 
 
 def _former(found: "BundleRegistry", version: str | None) -> str:

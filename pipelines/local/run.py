@@ -37,6 +37,7 @@ from pipelines.names import PIPELINES
 from pipelines.ownership import owning, scratch
 from pipelines.parameters import Variant
 from pipelines.resources import LOCAL
+from pipelines.sources import code_commit
 
 _ROOT = Path(__file__).resolve().parents[2]
 # Outputs of the pipelines that are artifacts of ours; the others are pages.
@@ -169,6 +170,7 @@ def _environment(output: Path) -> Iterator[None]:
     # Each run has directories of its own; a training that was interrupted is found again by the
     # next run.
     os.environ.setdefault(Variable.CHECKPOINTS, str(output / ".checkpoints"))
+    os.environ.setdefault(Variable.GIT_COMMIT, code_commit())
 
     try:
         yield

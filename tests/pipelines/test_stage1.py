@@ -27,7 +27,15 @@ from components.train_baseline.component import train_baseline
 from pipelines.images import pipeline_images
 from pipelines.package import write_package
 from pipelines.parameters import STANDALONE, Variant
-from pipelines.resources import CA_FOLDER, STORE_CA, STORE_VARIABLES, Profile, load_profile
+from pipelines.resources import (
+    CA_FOLDER,
+    SIGNING_FOLDER,
+    STORE_CA,
+    STORE_CONFIG,
+    STORE_VARIABLES,
+    Profile,
+    load_profile,
+)
 from pipelines.stage1 import stage1
 
 Documents = tuple[dict[str, Any], dict[str, Any]]
@@ -391,9 +399,23 @@ def test_steps_with_the_store_get_its_authority_as_a_file_where_there_is_one(
         if not mounts:
             assert "secretAsEnv" not in executor, name
             continue
+        if name == "export-bundle":  # which needs the settings, and nothing of the store
+            assert [entry["configMapName"] for entry in mounts] == [STORE_CONFIG]
+            continue
         _, mount = mounts
         assert (mount["configMapName"], mount["mountPath"]) == (STORE_CA, CA_FOLDER)
         assert mount["optional"] is True
+
+
+def test_the_key_that_signs_is_a_file_of_an_optional_secret_in_the_export_alone(
+    compiled: Compile,
+) -> None:
+    executors = _executors(compiled()[1])
+    holders = {name: e["secretAsVolume"] for name, e in executors.items() if "secretAsVolume" in e}
+    assert holders.keys() == {"export-bundle"}
+    (mount,) = holders["export-bundle"]
+    assert (mount["secretName"], mount["mountPath"]) == ("streetvision-signing", SIGNING_FOLDER)
+    assert mount["optional"] is True
 
 
 def test_the_hub_token_reaches_the_import_alone(compiled: Compile) -> None:

@@ -123,15 +123,21 @@ class Variable(StrEnum):
     )
     RUN = (
         "STREETVISION_RUN",
-        "Name of the run, which the records of decisions carry.",
-        "the step that promotes",
+        "Name of the run, which a bundle's provenance and the records of decisions carry.",
+        "the steps that export and promote",
         "records name no run",
     )
     GIT_COMMIT = (
         "STREETVISION_GIT_COMMIT",
-        "Commit of the code, which the records of decisions carry.",
-        "the step that promotes",
-        "records name no commit; they have the digest of the sources",
+        "Commit of the code, which a bundle's provenance and the records of decisions carry.",
+        "the steps that export and promote",
+        "none is named; there is the digest of the sources. Local runs: the one checked out",
+    )
+    IMAGE = (
+        "STREETVISION_IMAGE",
+        "Image of the step, which a bundle's provenance carries; set by the compiled pipeline.",
+        "the step that exports",
+        "the provenance names none",
     )
 
     # Computation.

@@ -191,6 +191,28 @@ def signing_key() -> Path | None:
     return Path(named) if named else None
 
 
+def check_signer(key: Path, trusted: TrustedKeys) -> None:
+    """Refuse a signing key whose signatures the trusted keys would not accept.
+
+    Raises:
+        ConfigError: the file holds no such key, or nobody who is trusted vouches for it.
+    """
+    from cryptography import x509
+
+    signer, certified = _signer(key)
+    if not certified:
+        if signer not in trusted.public_keys:
+            raise ConfigError(f"{key}: its public half is not in {trusted.file}; add it there")
+        return
+
+    chain = x509.load_pem_x509_certificates(key.read_bytes())
+    encoded = [base64.b64encode(_der(certificate)).decode() for certificate in chain]
+    try:
+        _check_certificates(key, encoded, trusted)
+    except ArtifactError as error:
+        raise ConfigError(str(error)) from error
+
+
 def sign_bundle(path: Path, key: Path) -> str:
     """Write the signature of a complete bundle, in place of one that is there.
 

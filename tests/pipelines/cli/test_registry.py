@@ -14,8 +14,9 @@ from components.shared.contracts.environment import S3_VARIABLES, Variable
 from components.shared.storage import StoreSettings
 from components.shared.storage.registry import BundleRegistry, Draft, Provenance, SplitLineage
 from pipelines.cli.app import main
-from pipelines.cli.registry import commit, login
+from pipelines.cli.registry import login
 from pipelines.local.store import REGISTRY, local_store
+from pipelines.sources import commit
 from tests.components.shared.storage.registry.receiver import receiving
 from tests.fault_proxy import fault_proxy
 from tests.pipelines.kubernetes_server import kubernetes_server
