@@ -1,4 +1,4 @@
-"""The bundle's list of libraries: valid CycloneDX, of the lock, and the same whenever it is made."""
+"""The bundle's list of libraries: valid CycloneDX, of the lock, and always the same bytes."""
 
 import importlib.metadata
 import json
