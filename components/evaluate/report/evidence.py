@@ -59,7 +59,7 @@ def evidence_of(
     left, top, side = (100 * length for length in parts.box)
     return Evidence(
         speaks_for=outcomes.names[decision if outcomes.positive is None else 1],
-        overlay=encode_overlay(parts.patches),
+        overlay=encode_overlay(parts.patches, parts.strength),
         box=(left, top, side),
         end=largest(parts.patches),
         patches=float(np.sum(parts.patches)),

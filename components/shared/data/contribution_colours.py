@@ -17,21 +17,25 @@ def largest(contributions: npt.NDArray[np.float64]) -> float:
     return max(float(np.abs(contributions).max()), float(np.finfo(np.float32).tiny))
 
 
-def colours(contributions: npt.NDArray[np.float64], end: float) -> npt.NDArray[np.uint8]:
+def colours(
+    contributions: npt.NDArray[np.float64], end: float, strength: float
+) -> npt.NDArray[np.uint8]:
     """Return (..., 4) uint8 red, green, blue and alpha of contributions (...).
 
-    The alpha grows linearly with the size of the contribution, up to `end`.
+    The alpha grows linearly with the size of the contribution, up to `end`. All of it is multiplied
+    by `strength`, 0 to 1, so that a picture fades whose contributions matter little.
     """
     relative = np.clip(contributions / end, -1, 1)[..., None]
     colour = np.where(relative > 0, FOR, AGAINST)
-    alpha = np.abs(relative) * _LARGEST_ALPHA * 255
+    alpha = np.abs(relative) * _LARGEST_ALPHA * strength * 255
     return np.concatenate([colour, alpha.round()], axis=-1).astype(np.uint8)
 
 
-def encode_overlay(contributions: npt.NDArray[np.float64]) -> bytes:
+def encode_overlay(contributions: npt.NDArray[np.float64], strength: float) -> bytes:
     """Return contributions (H, W) as a PNG of one pixel each, to be laid over the photograph."""
     from PIL import Image  # readers need no Pillow
 
     buffer = io.BytesIO()
-    Image.fromarray(colours(contributions, largest(contributions))).save(buffer, format="PNG")
+    rgba = colours(contributions, largest(contributions), strength)
+    Image.fromarray(rgba).save(buffer, format="PNG")
     return buffer.getvalue()

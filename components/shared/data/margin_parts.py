@@ -54,6 +54,11 @@ class MarginParts:
         """The CLS token's share of the evidence, 0 to 1: |cls| / (|cls| + |sum of patches|)."""
         return cls_share(self.cls, float(self.patches.sum()))
 
+    @property
+    def strength(self) -> float:
+        """The patches' weight in the evidence, 0 to 1, with which their colours are drawn."""
+        return strength(self.cls, self.patches)
+
     def negated(self) -> Self:
         """Return the same parts as evidence for the other one of the two classes."""
         return replace(
@@ -69,6 +74,15 @@ def cls_share(cls: float, patches: float) -> float:
     """Return the CLS token's share of two parts of a margin, 0 to 1; 0 where both are 0."""
     both = abs(cls) + abs(patches)
     return abs(cls) / both if both else 0.0
+
+
+def strength(cls: float, patches: npt.NDArray[np.float64]) -> float:
+    """Return the patches' weight beside the CLS token's, 0 to 1: sum |patch| / (|cls| + that).
+
+    Unlike in `cls_share`, patches for and against do not cancel.
+    """
+    gross = float(np.abs(patches).sum())
+    return gross / (gross + abs(cls)) if gross else 0.0
 
 
 def write_margin_parts(directory: Path, parts: Mapping[str, MarginParts]) -> None:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from components.shared.data.margin_parts import cls_share
+from components.shared.data.margin_parts import cls_share, strength
 from components.shared.models.classifier import Classifier
 from components.shared.models.explanation import LogitMap, split_margins
 from components.shared.policies.logit_affine import logit_affine_of
@@ -53,6 +53,11 @@ class Explanation:
     def cls_share(self) -> float:
         """The CLS token's share of the evidence, 0 to 1: |cls| / (|cls| + |sum of patches|)."""
         return cls_share(self.cls, float(self.patches.sum()))
+
+    @property
+    def strength(self) -> float:
+        """The patches' weight in the evidence, 0 to 1, with which their colours are drawn."""
+        return strength(self.cls, self.patches)
 
 
 def explain(

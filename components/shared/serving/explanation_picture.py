@@ -16,6 +16,7 @@ if TYPE_CHECKING:  # loads torch
 _INCHES, _DPI = (10.0, 4.9), 110
 _LONGEST = 1024  # pixels of the photograph's longer side: more than the picture has room for
 _TICKS = 101  # of the colour bar
+_MOSTLY = 0.5  # a larger part of the CLS token outweighs all patches
 _MOST = 60  # characters of a name in the title
 
 
@@ -91,14 +92,15 @@ def _overlay(
     end = largest(explanation.patches)
     axes.imshow(grey, cmap="gray", vmin=0, vmax=255)
     extent = (-0.5, grey.shape[1] - 0.5, grey.shape[0] - 0.5, -0.5)
-    axes.imshow(colours(explanation.patches, end), extent=extent, interpolation="nearest")
+    drawn = colours(explanation.patches, end, explanation.strength)
+    axes.imshow(drawn, extent=extent, interpolation="nearest")
     axes.set_xlim(extent[:2])
     axes.set_ylim(extent[2:])
     axes.set_axis_off()
 
     name = _name(explanation.outcome)
     axes.set_title(f"orange speaks for {name}, blue against it", size=9)
-    scale = colours(np.linspace(-end, end, _TICKS), end) / 255.0
+    scale = colours(np.linspace(-end, end, _TICKS), end, explanation.strength) / 255.0
 
     return ScalarMappable(Normalize(-end, end), ListedColormap(_on_grey(scale)))
 
@@ -114,11 +116,12 @@ def _sum_in_words(explanation: "Explanation") -> str:
     name = _name(explanation.outcome)
     what = f"log-odds of {name}" + (" over the threshold" if explanation.from_threshold else "")
     patches = float(explanation.patches.sum())
+    warning = ": the colours explain little" if explanation.cls_share >= _MOSTLY else ""
     return (
         f"{what} {explanation.margin:+.2f} = patches {patches:+.2f}, CLS token"
         f" {explanation.cls:+.2f}, constant {explanation.constant:+.2f}\n"
         f"{explanation.cls_share:.0%} of the evidence is the CLS token's, which has no place in the"
-        " picture"
+        f" picture{warning}"
     )
 
 

@@ -69,7 +69,7 @@ With --explain the parts of the answer's margin are drawn over the photograph: a
 a folder for several:
   python -m components.shared.serving.predict --explain why.png bundle photo1.jpg
   {"image": "photo1.jpg", ..., "explanation": {"file": "why.png", "outcome": "Roadwork",
-   "margin": 0.953, "patches": 1.31, "cls": -0.2, "constant": -0.157, "cls_share": 0.13}}
+   "margin": 1.066, "patches": 1.4, "cls": -0.2, "constant": -0.134, "cls_share": 0.125}}
 margin = patches + cls + constant. A patch's part is exact, and not a proof of what is in the patch;
 "cls_share" is the share of the evidence that has no place in the picture.
 

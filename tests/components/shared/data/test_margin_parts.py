@@ -10,6 +10,7 @@ from components.shared.data.margin_parts import (
     MarginParts,
     cls_share,
     read_margin_parts,
+    strength,
     write_margin_parts,
 )
 
@@ -93,3 +94,10 @@ def test_the_same_evidence_speaks_against_the_other_class() -> None:
 )
 def test_the_share_of_the_cls_token(cls: float, patches: float, share: float) -> None:
     assert cls_share(cls, patches) == share
+
+
+def test_patches_for_and_against_have_a_weight_where_their_sum_has_none() -> None:
+    patches = np.array([[1.0, -1.0], [0.5, -0.5]])
+    assert strength(1.0, patches) == 0.75
+    assert cls_share(1.0, float(patches.sum())) == 1
+    assert strength(0.0, np.zeros((1, 1))) == 0

@@ -16,7 +16,7 @@ PATCHES = np.zeros((4, 4))
 PATCHES[0, 0], PATCHES[3, 3] = 0.5, -0.5
 PLAIN = Explanation(
     outcome="Roadwork",
-    cls=0.2,
+    cls=0.0,
     patches=PATCHES,
     constant=-0.1,
     from_threshold=True,
@@ -98,3 +98,13 @@ def test_a_name_is_no_formula(tmp_path: Path) -> None:
 def test_a_large_photograph_is_reduced_and_keeps_its_shape(tmp_path: Path) -> None:
     Image.new("RGB", (4000, 1000), (9, 99, 199)).save(tmp_path / "large.jpg")
     assert read_photograph((tmp_path / "large.jpg").read_bytes()).shape == (256, 1024, 3)
+
+
+def test_colours_fade_where_the_cls_token_outweighs_the_patches(tmp_path: Path) -> None:
+    def saturation(cls: float) -> int:
+        picture = _drawn(tmp_path, dataclasses.replace(PLAIN, cls=cls))[100:, 505:990]
+        return int((picture.max(axis=2) - picture.min(axis=2)).max())
+
+    # All patches together have the size 1; a tenth of the colour is left beside a CLS part of 9.
+    assert saturation(0.0) > 150
+    assert saturation(9.0) < 25
