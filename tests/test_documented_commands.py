@@ -57,6 +57,7 @@ TOO_LONG = (
     "tests.simulations.slices ",
     "tests.simulations.splitting ",
     "tests.studies.bytes_per_step ",
+    "tests.studies.explanations ",
     "tests.studies.gtsdb ",
     "tests.studies.gtsdb_adapted ",
     "tests.studies.input_size ",
