@@ -210,10 +210,11 @@ def write_dataset(
     path: Path,
     class_names: tuple[str, ...],
     n_images: int = 20,
-    size: int = SIZE,
+    size: int | None = None,
     attributes: Sequence[dict[str, str]] = (),
 ) -> None:
     """An ImageDataset of noise, of which nothing is measured."""
+    size = size or SIZE
     samples = [
         Sample(
             f"{i:016x}",
