@@ -17,7 +17,7 @@ class Limits:
         body_bytes: of one request.
         pixels: width times height of an image, checked before a pixel is decoded.
         queued_images: accepted and not yet answered, of all requests; above it 503.
-        batch_images: that the model computes at once.
+        batch_images: that the model computes at once; on a CPU more take memory and no less time.
         batch_wait_seconds: for which a batch waits for images that are being decoded.
         request_seconds: from the last byte of a request to its answer.
         client_seconds: for which a client may take to send a request's headers, and its body.
@@ -27,7 +27,7 @@ class Limits:
     body_bytes: int = 16 * MIB
     pixels: int = 50_000_000
     queued_images: int = 64
-    batch_images: int = 16
+    batch_images: int = 4
     batch_wait_seconds: float = 0.005
     request_seconds: float = 30.0
     client_seconds: float = 20.0
