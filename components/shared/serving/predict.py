@@ -70,8 +70,9 @@ a folder for several:
   python -m components.shared.serving.predict --explain why.png bundle photo1.jpg
   {"image": "photo1.jpg", ..., "explanation": {"file": "why.png", "outcome": "Roadwork",
    "margin": 1.066, "patches": 1.4, "cls": -0.2, "constant": -0.134, "cls_share": 0.125}}
-margin = patches + cls + constant. A patch's part is exact, and not a proof of what is in the patch;
-"cls_share" is the share of the evidence that has no place in the picture.
+margin = patches + cls + constant; "cls_share" is the share of the evidence that has no place in the
+picture. The parts are what the head added up. They are no proof of what is in a patch: where it was
+measured, deleting the patches that speak for an answer changed it no more than others did.
 
 An image that cannot be read gets "error" instead of a decision; the other images are still
 answered, and the exit code at the end is 42. Only regular files of at most 1 GiB are read.
