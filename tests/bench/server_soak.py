@@ -1,9 +1,9 @@
 """A server at its limit for minutes, and then its end: python -m tests.bench.server_soak.
 
 More clients ask than the queue holds, so that some requests are refused with 503 all the time;
-every minute the resident memory is printed. Then SIGTERM arrives under load. It ends with 1 where an
-answer is neither 200 nor 503, a request is lost, or memory grew by more than a twentieth after the
-first quarter.
+every minute the resident memory is printed. Then SIGTERM arrives under load. It ends with 1 where
+an answer is neither 200 nor 503, a request is lost, or memory grew by more than a twentieth after
+the first quarter.
 """
 
 import argparse
