@@ -4,8 +4,9 @@ Both serve the same bundle, a DINOv2-small of 224 pixels with random weights, wh
 the work; both are asked over HTTP by a process of its own, for JPEG files of 1280 x 720, by 1, 4
 and 16 clients at a time, in turns. Every answer must be 200 and the decision of the bundle.
 
-KServe's Hugging Face server is no peer: its package (`huggingfaceserver`, not on the package index;
-part of KServe's sources) has tasks of texts and embeddings, and no image classification.
+KServe's Hugging Face server is no peer: its tasks (`MLTask` of huggingfaceserver/task.py in the
+sources of KServe; the package is not on the index) are those of texts, tables, embeddings and time
+series, and image classification is not among them.
 """
 
 import contextlib

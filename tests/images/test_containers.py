@@ -21,7 +21,9 @@ from pipelines.demo.backbone import write_demo_backbone
 from pipelines.demo.dataset import write_demo_data
 from pipelines.images import Builder, all_images, build_images, missing_images
 from pipelines.resources import LOCAL
+from pipelines.sources import SERVER
 from pipelines.stage1 import stage1
+from tests.bundles import onnx_bundle
 
 pytestmark = pytest.mark.slow
 
@@ -125,3 +127,54 @@ def test_no_credential_of_the_builder_is_in_an_image(
     assert found.decode() == ""
     authority = engine.containers.run(image.id, ["ls", "/run"], remove=True, network_mode="none")
     assert "ca.pem" not in authority.decode()
+
+
+def test_the_server_answers_offline_as_nobody_on_a_read_only_root(
+    engine: docker.DockerClient, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    """Asked from inside its container, which has no network but its own loopback."""
+    bundle = onnx_bundle(tmp_path_factory)
+    for place in [bundle, *bundle.rglob("*"), *bundle.parents]:
+        if place.is_relative_to(tmp_path_factory.getbasetemp().parent):
+            place.chmod(0o755 if place.is_dir() else 0o644)
+    (image,) = (image for image in IMAGES if image.kind == SERVER)
+    container = engine.containers.run(
+        image.reference,
+        ["python3", "-m", "components.shared.serving.server", "/bundle"],
+        detach=True,
+        network_mode="none",
+        user=USER,
+        read_only=True,
+        cap_drop=["ALL"],
+        security_opt=["no-new-privileges"],
+        tmpfs={"/tmp": "mode=1777"},
+        volumes={str(bundle): {"bind": "/bundle", "mode": "ro"}},
+    )
+    try:
+        answer = container.exec_run(["python3", "-c", _ASK])
+        assert answer.exit_code == 0, (answer.output, container.logs())
+        assert json.loads(answer.output)["decision"] in ("None", "Roadwork")
+        container.kill("SIGTERM")
+        assert container.wait(timeout=60)["StatusCode"] == 0
+    finally:
+        container.remove(force=True)
+
+
+# Waits until the server is ready, and asks it about an image.
+_ASK = """
+import io, time, urllib.request
+from PIL import Image
+url = "http://127.0.0.1:8080"
+for _ in range(600):
+    try:
+        urllib.request.urlopen(url + "/v2/health/ready")
+        break
+    except OSError:
+        time.sleep(0.1)
+stream = io.BytesIO()
+Image.new("RGB", (64, 48), (200, 120, 40)).save(stream, "JPEG")
+request = urllib.request.Request(
+    url + "/predict", stream.getvalue(), {"Content-Type": "image/jpeg"}
+)
+print(urllib.request.urlopen(request).read().decode())
+"""
