@@ -29,7 +29,7 @@ _SIGNALS = (signal.SIGTERM, signal.SIGINT)
 _KEEP_ALIVE_SECONDS = 75  # longer than the 60 s of common proxies, which then close first
 _BACKLOG = 2048
 # After SIGTERM, in which a connection that was kept open may still bring a request.
-_LAST_REQUESTS_SECONDS = 0.5
+_LAST_REQUESTS_SECONDS = 1.0
 _LOOK_SECONDS = 0.02
 
 
@@ -125,6 +125,8 @@ class Server:
 
     async def stop(self) -> None:
         """Accept nothing more, answer what was accepted, and close."""
+        await self._web.stop_listening()
+        # Only now are connections closed with their answer: their clients would open others.
         self.deployment.is_accepting = False
         serving, *others = self._tasks
         for task in others:
@@ -167,14 +169,25 @@ class _Web(uvicorn.Server):
     def capture_signals(self) -> Iterator[None]:
         yield
 
+    async def stop_listening(self) -> None:
+        """Accept no more connections; those that the system has accepted already are taken over."""
+        loop, state = asyncio.get_running_loop(), self.server_state
+        protocol = self.config.http_protocol_class
+        for server in self.servers:
+            waiting = [part for listener in server.sockets for part in _accepted(listener)]
+            server.close()
+            for connection in waiting:
+                await loop.connect_accepted_socket(
+                    lambda: protocol(config=self.config, server_state=state, app_state={}),
+                    connection,
+                )
+
     async def drain(self, seconds: float, serving: "asyncio.Task[None]") -> None:
-        """Accept no more connections, answer what comes over the open ones, and end.
+        """Answer what comes over the open connections, and end.
 
         uvicorn alone would close a connection between two requests, with the second one unread.
         """
-        await asyncio.sleep(_LOOK_SECONDS)  # what the system has accepted is ours
-        for server in self.servers:
-            server.close()
+        await asyncio.sleep(_LOOK_SECONDS)  # for connections that were just accepted
 
         loop = asyncio.get_running_loop()
         last, latest = loop.time(), loop.time() + seconds
@@ -188,6 +201,17 @@ class _Web(uvicorn.Server):
 
         self.should_exit = True
         await serving
+
+
+def _accepted(listener: Any) -> Iterator[socket.socket]:
+    """Yield the connections that the system has accepted for a socket; closing would reset them."""
+    with listener.dup() as copy:
+        copy.setblocking(False)
+        with contextlib.suppress(BlockingIOError):
+            while True:
+                connection, _ = copy.accept()
+                connection.setblocking(False)
+                yield connection
 
 
 @contextlib.contextmanager
