@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from components.export_bundle.onnx_graph import ModelGraph, Output, TilesGraph
+from components.shared.contracts.errors import PermanentError
 from components.shared.policies.policy import Policy
 from components.shared.serving.bundle import Bundle
 from components.shared.serving.formats.onnx_format import (
@@ -88,6 +89,9 @@ def _write_graph(
     assert program is not None
     model = program.model_proto
     _drop_origin(model)
+    free = [entry.type.tensor_type.shape.dim[0].dim_param for entry in model.graph.input]
+    if free != ["N"] * len(given):
+        raise PermanentError(f"{file.name}: the exporter has fixed the number of images in a batch")
 
     n_bytes = sum(tensor.nbytes for tensor in module.state_dict().values())
     if n_bytes > _MOST_BYTES:

@@ -10,7 +10,7 @@ import functools
 import itertools
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -18,7 +18,6 @@ import numpy.typing as npt
 from components.score_images.table import Row, read_part, write_part
 from components.shared.contracts.config import digest
 from components.shared.contracts.errors import one_line
-from components.shared.contracts.formats import TRANSFORMERS
 from components.shared.contracts.listing import say
 from components.shared.contracts.progress import progress
 from components.shared.data.decode import ImageRejectedError, without_warnings
@@ -28,21 +27,12 @@ from components.shared.data.parallel import ordered_map
 from components.shared.policies.policy import SET_SEPARATOR
 from components.shared.serving.answer import Answer
 from components.shared.serving.bundle import Bundle
+from components.shared.serving.forms import FormPredictor, open_predictor
 from components.shared.serving.new_images import BATCH, Listing
 from components.shared.storage.errors import ObjectNotFoundError
 
 PART_IMAGES = 16 * BATCH  # half a minute of one core: what an attempt loses at most
 _Pixels = npt.NDArray[np.uint8]
-
-
-class Predictor(Protocol):
-    """What answers, whichever form of the model it computes with."""
-
-    def pixels(self, data: bytes) -> _Pixels:
-        """(S, S, 3) uint8 of an encoded image; raises ImageRejectedError."""
-
-    def answers(self, pixels: _Pixels) -> list[Answer]:
-        """Return one answer per image of (B, S, S, 3) uint8."""
 
 
 class Part(NamedTuple):
@@ -66,21 +56,6 @@ def parts_of(listing: Listing) -> list[Part]:
 def _part(files: Files, names: list[str]) -> Part:
     versions = [[_as_text(name), files.version(name)] for name in names]
     return Part(f"part-{digest(versions)[:32]}", names)
-
-
-def open_predictor(bundle: Bundle, form: str) -> Predictor:
-    """Return what answers with a form of the bundle; raise ArtifactError where it has none.
-
-    The imports take seconds, which a refused bundle need not wait for.
-    """
-    if form == TRANSFORMERS:
-        from components.shared.serving.predictor import Predictor
-
-        return Predictor(bundle)
-
-    from components.shared.serving.formats.onnx_predictor import OnnxPredictor
-
-    return OnnxPredictor(bundle, form)
 
 
 def score(
@@ -122,14 +97,16 @@ def score(
 
 
 def _made(
-    part: Part, predictor: Predictor, decoded: Iterator[_Pixels | str], finished: FinishedParts
+    part: Part, predictor: FormPredictor, decoded: Iterator[_Pixels | str], finished: FinishedParts
 ) -> Path:
     """Score one part; its images are the next ones of `decoded`."""
     rows = _rows(predictor, part, decoded)
     return finished.add(part.key, lambda out: write_part(out, rows))
 
 
-def _decoded(predictor: Predictor, files: Files, names: Iterable[str]) -> Iterator[_Pixels | str]:
+def _decoded(
+    predictor: FormPredictor, files: Files, names: Iterable[str]
+) -> Iterator[_Pixels | str]:
     """Yield the pixels of each image, or why it cannot be read."""
 
     def decoded(name: str) -> _Pixels | str:
@@ -145,7 +122,7 @@ def _decoded(predictor: Predictor, files: Files, names: Iterable[str]) -> Iterat
     return ordered_map(decoded, names)
 
 
-def _rows(predictor: Predictor, part: Part, decoded: Iterator[_Pixels | str]) -> list[Row]:
+def _rows(predictor: FormPredictor, part: Part, decoded: Iterator[_Pixels | str]) -> list[Row]:
     """Return the rows of one part; takes as many images from `decoded` as it has."""
     rows: list[Row] = []
     for first in range(0, len(part.names), BATCH):

@@ -9,13 +9,19 @@ import signal
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn, cast
 
 import numpy as np
 
 from components.shared.contracts.artifacts import SIGNATURE
 from components.shared.contracts.environment import Variable
-from components.shared.contracts.errors import PERMANENT_EXIT_CODE, StreetVisionError, one_line
+from components.shared.contracts.errors import (
+    PERMANENT_EXIT_CODE,
+    ConfigError,
+    StreetVisionError,
+    one_line,
+)
+from components.shared.contracts.formats import ONNX, ONNX_INT8, TRANSFORMERS
 from components.shared.contracts.listing import printable, say_json
 from components.shared.contracts.outcomes import DEFER
 from components.shared.contracts.regular_files import read_regular
@@ -28,6 +34,7 @@ from components.shared.serving.arguments import digest
 from components.shared.serving.bundle import Bundle, open_bundle
 from components.shared.serving.explained_images import Pictures
 from components.shared.serving.explanation_picture import read_photograph
+from components.shared.serving.forms import FormPredictor, open_predictor
 from components.shared.serving.stage2 import Stage2, Stage2Answer
 
 if TYPE_CHECKING:
@@ -65,6 +72,9 @@ takes the bytes and returns NAME:
 "stage" says who decided; probabilities are stage 1's. Where stage 2 fails, the image stays "defer"
 with the reason under "stage2_error", and the exit code at the end is 1.
 
+With --form onnx the bundle's ONNX graph answers, by onnxruntime alone: the same decisions, which
+the export has compared on all images of VAL_CALIB and VAL_SELECT.
+
 With --explain the parts of the answer's margin are drawn over the photograph: a file for one image,
 a folder for several:
   python -m components.shared.serving.predict --explain why.png bundle photo1.jpg
@@ -96,21 +106,17 @@ def main(given: Sequence[str] | None = None, program: str = _PROGRAM) -> None:
         names, target = bundle.policy.outcomes.names, arguments.stage2
         stage2 = None if target is None else Stage2.of(target, names)
         target, images = arguments.explain, arguments.images
+        if target is not None and arguments.form != TRANSFORMERS:
+            raise ConfigError(f"--explain needs --form {TRANSFORMERS}")
         pictures = None if target is None else Pictures.planned(target, images, arguments.bundle)
-        # Seconds of imports, which a refused bundle need not wait for.
-        from transformers.utils import logging
-
-        from components.shared.serving.predictor import Predictor
-
-        logging.disable_progress_bar()
-        predictor = Predictor(bundle)
+        predictor = _predictor(bundle, arguments.form)
         failed = unanswered = False
 
         for start in range(0, len(images), arguments.batch_size):
             batch = images[start : start + arguments.batch_size]
             lines = _lines(predictor, batch, all_views=arguments.all_views)
             if pictures is not None:
-                lines = _explained(predictor, batch, lines, pictures, start)
+                lines = _explained(cast("Predictor", predictor), batch, lines, pictures, start)
             for line in lines if stage2 is None else _with_stage2(stage2, batch, lines):
                 failed |= "error" in line
                 unanswered |= "stage2_error" in line
@@ -132,6 +138,15 @@ def _opened(arguments: argparse.Namespace) -> Bundle:
         warning = printable(bundle.signature_warning())
         print(f"warning: {warning}", file=sys.stderr)  # noqa: T201 - stdout has the answers
     return bundle
+
+
+def _predictor(bundle: Bundle, form: str) -> FormPredictor:
+    """Return what answers; transformers shows no progress of its loading."""
+    if form == TRANSFORMERS:
+        from transformers.utils import logging
+
+        logging.disable_progress_bar()
+    return open_predictor(bundle, form)
 
 
 def _explained(
@@ -199,7 +214,7 @@ def _end_quietly() -> NoReturn:
 
 
 def _lines(
-    predictor: "Predictor", images: list[Path], *, all_views: bool
+    predictor: FormPredictor, images: list[Path], *, all_views: bool
 ) -> Iterator[dict[str, Any]]:
     """Yield the documents of one batch, in order.
 
@@ -251,6 +266,14 @@ def _parser(program: str) -> argparse.ArgumentParser:
         default=16,
         metavar="N",
         help="images at a time (default: 16)",
+    )
+
+    parser.add_argument(
+        "--form",
+        choices=(TRANSFORMERS, ONNX, ONNX_INT8),
+        default=TRANSFORMERS,
+        help="which form of the model computes; the onnx forms need no torch (default:"
+        f" {TRANSFORMERS})",
     )
 
     parser.add_argument(

@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from PIL import Image
 
@@ -20,7 +21,7 @@ from components.shared.contracts.outcomes import Outcomes
 from components.shared.policies.policy import ScrcPolicy
 from components.shared.serving import predict
 from components.shared.serving.signature import sign_bundle
-from tests.bundles import Inputs, make_inputs, write_images
+from tests.bundles import Inputs, make_inputs, onnx_bundle, write_images
 from tests.hostile_files import HOSTILE, without_root_rights
 from tests.signing import key_pair
 
@@ -377,6 +378,43 @@ def test_a_refusal_does_not_wait_for_torch(bundle: Path, tmp_path: Path) -> None
         check=True,
     )
     assert finished.stdout.split() == ["42", "[]"]
+
+
+def test_the_onnx_form_answers_alike_without_torch(
+    run: Run, tmp_path_factory: pytest.TempPathFactory, tmp_path: Path
+) -> None:
+    bundle, images = onnx_bundle(tmp_path_factory), write_images(tmp_path / "images")
+    own, onnx = (
+        _lines(run(bundle, *images, "--form", form)[1]) for form in ("transformers", "onnx")
+    )
+    assert [line["decision"] for line in onnx] == [line["decision"] for line in own]
+    assert {line["decision"] for line in own} == {"None", "Roadwork"}
+    np.testing.assert_allclose(
+        [line["probability"] for line in onnx], [line["probability"] for line in own], atol=1e-4
+    )
+
+    program = (
+        "import sys\nfrom components.shared.serving import predict\ntry:\n    predict.main()\n"
+        "except SystemExit as end:\n    print(end.code, [name for name in ('torch',"
+        " 'transformers', 'onnx') if name in sys.modules])\n"
+    )
+    finished = subprocess.run(
+        [sys.executable, "-c", program, str(bundle), str(images[0]), "--form", "onnx"],
+        capture_output=True,
+        text=True,
+        cwd=Path(predict.__file__).parents[3],
+        check=True,
+    )
+    line, end = finished.stdout.splitlines()
+    assert json.loads(line) == onnx[0]
+    assert end == "0 []"
+
+
+def test_a_form_that_the_bundle_lacks_is_refused(run: Run, bundle: Path, tmp_path: Path) -> None:
+    code, _, err = run(bundle, "photo.jpg", "--form", "onnx")
+    assert (code, "has no onnx/; export it with formats" in err) == (42, True)
+    code, _, err = run(bundle, "photo.jpg", "--form", "onnx", "--explain", tmp_path / "why.png")
+    assert (code, "--explain needs --form transformers" in err) == (42, True)
 
 
 @pytest.fixture(scope="module")
