@@ -18,6 +18,10 @@ from components.shared.calibration.dirichlet import Beta, Dirichlet
 from components.shared.calibration.linear import Platt, Temperature, VectorScaling
 from components.shared.policies.policy import GatePolicy, Policy, ScrcPolicy
 
+# A fitted bound is the confidence of an image, and of all images on a step of a calibrator that is
+# a staircase: where it is reached but for the rounding of float64, it is reached.
+_ROUNDING = 1e-9
+
 
 class Decided(NamedTuple):
     """What a policy makes of N images, for K outcomes.
@@ -55,14 +59,14 @@ class PolicyModule(nn.Module):
             confidence = margin
         else:
             margin = _class_log_odds(calibrated, positive)
-            decision = (margin > policy.threshold_margin).long()
+            decision = (margin > policy.threshold_margin + _ROUNDING).long()
             probabilities = torch.stack([torch.sigmoid(-margin), torch.sigmoid(margin)], dim=1)
             confidence = (margin - policy.threshold_margin).abs()
 
         n_outcomes = len(policy.outcomes.names)
         members = decision[:, None] == torch.arange(n_outcomes)
         if isinstance(policy, ScrcPolicy) and policy.single_from is not None:
-            members = members | (probabilities >= 1 - policy.single_from)
+            members = members | (probabilities >= 1 - policy.single_from - _ROUNDING)
 
         several = members.sum(dim=1) > 1
         code = torch.where(several, n_outcomes + 1, decision)
@@ -78,11 +82,14 @@ def _answers(
     """Return (N,) bool, False where the policy defers; None for one that never does."""
     if isinstance(policy, GatePolicy):
         assert gate is not None, "a gate policy needs the gate's scores"
-        return policy.gate_slope * gate.double() + policy.gate_intercept >= policy.answer_from
+        confidence = policy.gate_slope * gate.double() + policy.gate_intercept
+        return confidence >= policy.answer_from - _ROUNDING
     if isinstance(policy, ScrcPolicy):
         bounds = [math.inf if bound is None else bound for bound in policy.answer_from]
-        return confidence >= _constant(bounds)[decision]
-    return None if policy.outcomes.positive is not None else confidence >= policy.threshold_margin
+        return confidence >= _constant(bounds)[decision] - _ROUNDING
+    if policy.outcomes.positive is not None:
+        return None
+    return confidence >= policy.threshold_margin - _ROUNDING
 
 
 def _calibrated(calibrator: Calibrator | None, x_NC: torch.Tensor) -> torch.Tensor:

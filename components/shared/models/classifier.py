@@ -203,7 +203,8 @@ class MulticlassBagHead(_ViewsHead):
     def margins_of(self, features: torch.Tensor, k: torch.Tensor) -> torch.Tensor:
         """Return the margins (B, V) of the views for class k (B,) of each image."""
         # An index of `arange(B)` would fix B in an exported graph.
-        return self.margins(features).take_along_dim(k[:, None, None], dim=2).squeeze(2)
+        margins = self.margins(features)
+        return margins.gather(2, k[:, None, None].expand(-1, margins.shape[1], 1)).squeeze(2)
 
     def weights(self, features: torch.Tensor, k: torch.Tensor) -> torch.Tensor:
         """Return each view's weight (B, V) in its image's margin of class k (B,)."""
