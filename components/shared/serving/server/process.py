@@ -172,7 +172,7 @@ class _Web(uvicorn.Server):
     async def stop_listening(self) -> None:
         """Accept no more connections; those that the system has accepted already are taken over."""
         loop, state = asyncio.get_running_loop(), self.server_state
-        protocol = self.config.http_protocol_class
+        protocol: Any = self.config.http_protocol_class
         for server in self.servers:
             waiting = [part for listener in server.sockets for part in _accepted(listener)]
             server.close()
