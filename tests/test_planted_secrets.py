@@ -5,6 +5,7 @@ that was written, is searched for the credential.
 """
 
 import json
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -17,15 +18,18 @@ import pytest
 from components.import_backbone.config import ImportBackboneConfig
 from components.import_backbone.step import run as import_backbone
 from components.ingest_dataset.step import run as ingest_dataset
+from components.shared.contracts.environment import Variable
 from components.shared.contracts.errors import one_line
 from components.shared.contracts.step import execute
 from components.shared.data.lineage import Lineage
+from components.shared.serving.bundle import open_bundle
 from components.shared.storage import Store, StoreSettings
 from components.shared.training.checkpoint.remote import RemoteCheckpoints
 from components.shared.training.launch.failures import report_error
 from pipelines.cli.app import main
 from pipelines.kubeflow.options import StoreOptions
 from pipelines.kubeflow.run_store import root_for_runs
+from tests.golden.make import FOLDER
 from tests.lying_store import lying_store
 
 PLANTED = "S3CRETPW"
@@ -134,6 +138,28 @@ def _report_of_a_rank(folder: Path, _: pytest.MonkeyPatch) -> None:
     assert "cannot upload to s3://***@bucket/photos by" in (folder / "error-rank0.json").read_text()
 
 
+def _signing_key(content: str) -> Planted:
+    """A key whose file is damaged, or is named where trusted keys belong."""
+
+    def planted(folder: Path, patch: pytest.MonkeyPatch) -> None:
+        (folder.parent / "key.pem").write_text(content)
+        shutil.copytree(FOLDER / "bundle", folder / "bundle")
+        sign = ("sign", "FOLDER/bundle", "--key", "FOLDER/../key.pem")
+        print(Variable.SIGNING_KEY)
+        _pipelines(*sign)(folder, patch)
+
+    return planted
+
+
+def _trusted_private_key(folder: Path, patch: pytest.MonkeyPatch) -> None:
+    (folder.parent / "key.pem").write_text(_KEY)
+    shutil.copytree(FOLDER / "bundle", folder / "bundle")
+    print(Variable.TRUSTED_KEYS)
+    patch.setenv(Variable.TRUSTED_KEYS, str(folder.parent / "key.pem"))
+    open_bundle(folder / "bundle")
+
+
+_KEY = f"-----BEGIN PRIVATE KEY-----\n{PLANTED * 6}\n-----END PRIVATE KEY-----\n"
 _PING = _pipelines("status", "run-1")
 _UPLOAD = _pipelines("upload-data", "FOLDER/../photos", "s3://bucket/photos")
 
@@ -181,6 +207,9 @@ PLACES: dict[str, Planted] = {
     "the store's authorities": _with("STREETVISION_S3_CA_FILE", PLANTED * 500, _UPLOAD),
     "the store's session token, wrapped": _with("STREETVISION_S3_SESSION_TOKEN", WRAPPED, _UPLOAD),
     "the address of an upload": _pipelines("upload-data", "FOLDER/../photos", URI),
+    "a damaged signing key": _signing_key(_KEY),
+    "a signing key that is no PEM": _signing_key(PLANTED * 8),
+    "a signing key among the trusted ones": _trusted_private_key,
     "the store of checkpoints": lambda *_: RemoteCheckpoints(
         SimpleNamespace(),
         URI,

@@ -11,7 +11,7 @@ import typer
 
 from components.shared.contracts.errors import ConfigError
 from pipelines.cli.declare import LOCAL, verb
-from pipelines.cli.registry_options import Json
+from pipelines.cli.registry_options import Json, TrustedKeys
 from pipelines.exit_codes import DRIFTED
 
 if TYPE_CHECKING:
@@ -74,12 +74,16 @@ def drift(
             show_default="not kept",
         ),
     ] = None,
+    trusted_keys: TrustedKeys = "",
     json: Json = False,
 ) -> None:
     """Compare new images with what a bundle was calibrated on."""
+    from components.shared.serving.signature import trusting
+
     config = _config(images, reference, bundle_registry, option or [])
     # A JSON document stands alone on stdout.
-    with contextlib.redirect_stdout(sys.stderr) if json else contextlib.nullcontext():
+    said = contextlib.redirect_stdout(sys.stderr if json else sys.stdout)
+    with trusting(trusted_keys), said:
         found = _compared(config, output)
 
     if json:

@@ -20,7 +20,6 @@ from pipelines.cli.registry_options import (
     RegistryOptions,
     TrustedKeys,
     opened,
-    trusting,
 )
 from pipelines.exit_codes import REFUSED
 from pipelines.kubeflow.options import ApiOptions, StoreOptions
@@ -85,7 +84,7 @@ def promote(
     json: Json = False,
 ) -> None:
     """Promote a bundle by hand: with the checks of a run, or --force; recorded either way."""
-    from components.shared.serving.signature import check_signature, unchecked_warning
+    from components.shared.serving.signature import check_signature, trusting, unchecked_warning
 
     if not because.strip():
         raise ConfigError("give --because TEXT: the record of a promotion by hand says why")

@@ -77,21 +77,6 @@ class AnnounceOptions:
 
 
 @contextlib.contextmanager
-def trusting(trusted_keys: str) -> Iterator[None]:
-    """Let the file of an option stand for STREETVISION_TRUSTED_KEYS, which steps read too."""
-    former = os.environ.get(Variable.TRUSTED_KEYS)
-    if trusted_keys:
-        os.environ[Variable.TRUSTED_KEYS] = trusted_keys
-    try:
-        yield
-    finally:
-        if trusted_keys and former is None:
-            del os.environ[Variable.TRUSTED_KEYS]
-        elif former is not None:
-            os.environ[Variable.TRUSTED_KEYS] = former
-
-
-@contextlib.contextmanager
 def opened(
     where: RegistryOptions, api: ApiOptions, store: StoreOptions
 ) -> Iterator["BundleRegistry"]:

@@ -12,7 +12,7 @@ import typer
 
 from components.shared.contracts.errors import PERMANENT_EXIT_CODE, ConfigError
 from pipelines.cli.declare import LOCAL, verb
-from pipelines.cli.registry_options import Json, RegistryOptions, bundle_place
+from pipelines.cli.registry_options import Json, RegistryOptions, TrustedKeys, bundle_place
 from pipelines.kubeflow.options import ApiOptions, StoreOptions
 
 if TYPE_CHECKING:
@@ -61,10 +61,12 @@ def score(
             help="Form of the bundle that answers: transformers, onnx or onnx_int8.",
         ),
     ] = "transformers",
+    trusted_keys: TrustedKeys = "",
     as_json: Json = False,
 ) -> None:
     """Score all images below an address, one row of a Parquet table for each."""
     from components.score_images.config import ScoreImagesConfig
+    from components.shared.serving.signature import trusting
 
     if output.exists():
         raise ConfigError(f"{output} exists; give --output a file that does not")
@@ -74,7 +76,7 @@ def score(
     config = ScoreImagesConfig(images=images, form=form)
     # What the step says is no part of the document.
     said = contextlib.redirect_stdout(sys.stderr if as_json else sys.stdout)
-    with bundle_place(bundle, where, api, store) as place, said:
+    with trusting(trusted_keys), bundle_place(bundle, where, api, store) as place, said:
         found = _scored(config, place, output)
 
     if as_json:

@@ -11,11 +11,12 @@ Its import takes a second, so that it is imported only where a key is named.
 """
 
 import base64
+import contextlib
 import hashlib
 import os
 import re
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
@@ -183,6 +184,21 @@ def unchecked_warning(path: Path, name: str = "") -> str:
             f" trust: {Variable.TRUSTED_KEYS}"
         )
     return f"{name or path}: is not signed; its sums do not say who made it"
+
+
+@contextlib.contextmanager
+def trusting(trusted_keys: str | Path = "") -> Iterator[None]:
+    """Let the file of an option stand for STREETVISION_TRUSTED_KEYS, which steps read too."""
+    former = os.environ.get(Variable.TRUSTED_KEYS)
+    if str(trusted_keys):
+        os.environ[Variable.TRUSTED_KEYS] = str(trusted_keys)
+    try:
+        yield
+    finally:
+        if former is not None:
+            os.environ[Variable.TRUSTED_KEYS] = former
+        else:
+            os.environ.pop(Variable.TRUSTED_KEYS, None)
 
 
 def signing_key() -> Path | None:

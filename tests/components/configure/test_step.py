@@ -44,3 +44,23 @@ def test_each_compared_training_resolves_its_own_mode(places: dict[str, str]) ->
     for mode in _MODES:
         read = PHASES["train_baseline"].from_mapping
         assert read({**short, "mode": mode}) == read({**whole, "mode": mode})
+
+
+def test_the_export_is_configured_with_the_keys_that_are_trusted(
+    places: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Other keys are another configuration, and so another cache key: nothing old is taken."""
+    assert "trusted_keys" not in run(ConfigureConfig(**places)).export_bundle
+    found = set()
+    for name in ("old", "new"):
+        private, public = key_pair(tmp_path, name)
+        monkeypatch.setenv(Variable.SIGNING_KEY, str(private))
+        monkeypatch.setenv(Variable.TRUSTED_KEYS, str(public))
+        handed = run(ConfigureConfig(**places)).export_bundle["trusted_keys"]
+        assert handed == TrustedKeys.read(public).digest
+        found.add(handed)
+    assert len(found) == 2
+
+    monkeypatch.delenv(Variable.TRUSTED_KEYS)
+    with pytest.raises(ConfigError, match="STREETVISION_TRUSTED_KEYS is not: name the file"):
+        run(ConfigureConfig(**places))

@@ -34,8 +34,9 @@ OPTIONS = {
     "run": PARAMETERS | GRAPH | {"--pipeline", "--demo", "--output", "--store", "--dry-run"},
     "tune": PARAMETERS | {"--search", "--demo", "--output", "--dry-run", "--json"},
     "parameters": set(),
-    "drift": {"--images", "--reference", "--bundle-registry", "--option", "--output", "--json"},
-    "score": FROM | {"--output", "--form", "--json"},
+    "drift": {"--images", "--reference", "--bundle-registry", "--option", "--output", "--json"}
+    | {"--trusted-keys"},
+    "score": FROM | {"--output", "--form", "--trusted-keys", "--json"},
     "export triton": FROM | {"--output", "--name", "--form", "--instances", "--gpu", "--json"},
     "images": {"--build", "--push", "--registry"},
     "compile": RESOURCES | GRAPH | {"--pipeline", "--output"},

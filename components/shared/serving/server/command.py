@@ -8,11 +8,13 @@ import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from components.shared.contracts.environment import Variable
 from components.shared.contracts.errors import ConfigError, StreetVisionError
 from components.shared.contracts.formats import ONNX, ONNX_INT8
 from components.shared.contracts.step import fail
 from components.shared.serving.arguments import digest
 from components.shared.serving.server.limits import MIB, Limits
+from components.shared.serving.signature import trusting
 
 PROGRAM = "python -m components.shared.serving.server"
 _DEFAULT = Limits()
@@ -54,8 +56,9 @@ def main(given: Sequence[str] | None = None, program: str = PROGRAM) -> None:
         SystemExit: 42 if the bundle or an option was refused.
     """
     arguments = _parser(program).parse_args(given)
+    folders = tempfile.TemporaryDirectory(prefix="streetvision-serve-")
     try:
-        with tempfile.TemporaryDirectory(prefix="streetvision-serve-") as folder:
+        with trusting(arguments.trusted_keys or ""), folders as folder:
             _serve(arguments, Path(folder))
     except StreetVisionError as error:
         fail(error)
@@ -160,6 +163,13 @@ def _add_bundle_options(parser: argparse.ArgumentParser) -> None:
         type=digest,
         metavar="HEX",
         help="refuse a bundle with another content digest: 64 hex digits",
+    )
+    group.add_argument(
+        "--trusted-keys",
+        type=Path,
+        metavar="FILE",
+        help="PEM file with public keys and certificates of authorities, one of which must have"
+        f" signed the bundle (default: that of {Variable.TRUSTED_KEYS})",
     )
     group.add_argument(
         "--bundle-registry",
