@@ -8,8 +8,12 @@ import pytest
 from components.configure.config import ConfigureConfig
 from components.configure.phases import PHASES
 from components.configure.recipes import NAMES
-from components.configure.step import configured, handed_over
+from components.configure.step import configured, handed_over, run
+from components.shared.contracts.environment import Variable
+from components.shared.contracts.errors import ConfigError
+from components.shared.serving.signature import TrustedKeys
 from tests.model_folder import write_model_folder
+from tests.signing import key_pair
 
 _MODES = ("full", "frozen")
 
