@@ -59,14 +59,14 @@ class PolicyModule(nn.Module):
             confidence = margin
         else:
             margin = _class_log_odds(calibrated, positive)
-            decision = (margin > policy.threshold_margin + _ROUNDING).long()
+            decision = (margin > _constant(policy.threshold_margin + _ROUNDING)).long()
             probabilities = torch.stack([torch.sigmoid(-margin), torch.sigmoid(margin)], dim=1)
-            confidence = (margin - policy.threshold_margin).abs()
+            confidence = (margin - _constant(policy.threshold_margin)).abs()
 
         n_outcomes = len(policy.outcomes.names)
         members = decision[:, None] == torch.arange(n_outcomes)
         if isinstance(policy, ScrcPolicy) and policy.single_from is not None:
-            members = members | (probabilities >= 1 - policy.single_from - _ROUNDING)
+            members = members | (probabilities >= _constant(1 - policy.single_from - _ROUNDING))
 
         several = members.sum(dim=1) > 1
         code = torch.where(several, n_outcomes + 1, decision)
@@ -82,14 +82,14 @@ def _answers(
     """Return (N,) bool, False where the policy defers; None for one that never does."""
     if isinstance(policy, GatePolicy):
         assert gate is not None, "a gate policy needs the gate's scores"
-        confidence = policy.gate_slope * gate.double() + policy.gate_intercept
-        return confidence >= policy.answer_from - _ROUNDING
+        confidence = _constant(policy.gate_slope) * gate.double() + _constant(policy.gate_intercept)
+        return confidence >= _constant(policy.answer_from - _ROUNDING)
     if isinstance(policy, ScrcPolicy):
-        bounds = [math.inf if bound is None else bound for bound in policy.answer_from]
-        return confidence >= _constant(bounds)[decision] - _ROUNDING
+        bounds = [math.inf if b is None else b - _ROUNDING for b in policy.answer_from]
+        return confidence >= _constant(bounds)[decision]
     if policy.outcomes.positive is not None:
         return None
-    return confidence >= policy.threshold_margin - _ROUNDING
+    return confidence >= _constant(policy.threshold_margin - _ROUNDING)
 
 
 def _calibrated(calibrator: Calibrator | None, x_NC: torch.Tensor) -> torch.Tensor:
@@ -98,10 +98,10 @@ def _calibrated(calibrator: Calibrator | None, x_NC: torch.Tensor) -> torch.Tens
         case None:
             return x_NC
         case Temperature(temperature=temperature):
-            return (x_NC / temperature).log_softmax(dim=1)
+            return (x_NC / _constant(temperature)).log_softmax(dim=1)
         case Platt(slope=slopes, intercept=intercepts):
             margins = [
-                slope * _class_log_odds(x_NC, k) + intercept
+                _constant(slope) * _class_log_odds(x_NC, k) + _constant(intercept)
                 for k, slope, intercept in zip(_classes(slopes), slopes, intercepts, strict=True)
             ]
             return _log_probabilities_of_margins(margins)
@@ -135,7 +135,8 @@ def _classes(rows: Sequence[object]) -> Sequence[int]:
     return [1] if len(rows) == 1 else range(len(rows))
 
 
-def _constant(values: Sequence[object]) -> torch.Tensor:
+def _constant(values: float | Sequence[object]) -> torch.Tensor:
+    """Return a float64 tensor: the exporter rounds a Python number to float32."""
     return torch.tensor(values, dtype=torch.float64)
 
 
@@ -165,7 +166,7 @@ def _log_sigmoid(margin: torch.Tensor) -> torch.Tensor:
 def _beta(x_NC: torch.Tensor, k: int, a: float, b: float, c: float) -> torch.Tensor:
     log_p = x_NC.log_softmax(dim=1)
     others = torch.cat([log_p[:, :k], log_p[:, k + 1 :]], dim=1)
-    return a * log_p[:, k] - b * others.logsumexp(dim=1) + c
+    return _constant(a) * log_p[:, k] - _constant(b) * others.logsumexp(dim=1) + _constant(c)
 
 
 def _interpolated(

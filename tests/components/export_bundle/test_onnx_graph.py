@@ -58,6 +58,7 @@ CASES = {
     "softmax": Case(family="dinov2_with_registers", calibrator="platt"),
     "gate": Case(kind="gate", calibrator="temperature", family="vit"),
     "gatekeeper": Case(kind="gatekeeper"),
+    "scrc histogram": Case(kind="scrc", calibrator="histogram"),
     "scrc isotonic, one of three": Case(REST, "scrc", "isotonic"),
     "dinov3 beta": Case(calibrator="beta", family="dinov3_vit"),
     "three classes": Case(THREE, "softmax", "dirichlet"),
@@ -69,7 +70,7 @@ CASES = {
     "views max": Case(aggregation="max", family="dinov3_vit"),
     "views topk_mean, three classes, gate": Case(THREE, "gate", None, "topk_mean"),
 }
-FAST = ("three classes, sets", "views lse")
+FAST = ("scrc histogram", "views lse")
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,7 @@ from PIL import Image
 from components.shared.contracts.errors import ArtifactError
 from components.shared.serving.bundle import open_bundle
 from components.shared.serving.formats.onnx_predictor import OnnxPredictor
+from components.shared.serving.forms import open_predictor
 from components.shared.serving.predictor import Predictor
 from tests.bundles import edit_json, noise, onnx_bundle, resigned
 
@@ -23,6 +24,8 @@ def test_answers_are_those_of_the_bundle_s_own_model(path: Path) -> None:
     bundle, pixels = open_bundle(path), noise(40, seed=9)
     assert bundle.forms == ["onnx"]
     onnx, own = OnnxPredictor(bundle, threads=1), Predictor(bundle)
+    assert isinstance(open_predictor(bundle, "onnx"), OnnxPredictor)
+    assert isinstance(open_predictor(bundle, "transformers"), Predictor)
     found, expected = onnx.answers(pixels), own.answers(pixels)
     assert [answer.decision for answer in found] == [answer.decision for answer in expected]
     assert {answer.decision for answer in found} == {"None", "Roadwork"}
