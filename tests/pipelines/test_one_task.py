@@ -1,19 +1,25 @@
 """The pipelines that look at new images, never cached, with the parameters of their forms."""
 
 import json
+from pathlib import Path
 
 import pytest
 from google.protobuf import json_format
+from kfp import local
 
 from components.detect_drift.config import DriftForm
 from components.select_for_labelling.config import LabellingForm
+from components.shared.contracts.artifacts import verify_dir
 from components.shared.contracts.errors import ConfigError
 from components.shared.contracts.options import NewImagesForm
 from pipelines.catalog import pipeline_of
+from pipelines.demo.dataset import write_demo_data
+from pipelines.local.console import readable_log
 from pipelines.names import DRIFT, LABELLING, SCORE
 from pipelines.parameters import FORMS, Variant, read_parameters
 from pipelines.resources import LOCAL
-from pipelines.sources import phase_image
+from pipelines.sources import ROOT, phase_image
+from tests.drift import write_bundle
 
 
 @pytest.mark.parametrize(
@@ -101,3 +107,46 @@ def test_parameters_of_the_command_line_are_the_forms(pipeline: str) -> None:
     given = ["images=s3://bucket/tonight", "options={seed: 3}"]
     found = read_parameters(None, given, Variant(pipeline=pipeline))
     assert found == {"images": "s3://bucket/tonight", "options": {"seed": 3}}
+
+
+@pytest.fixture(scope="module")
+def tonight(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """Images of the demo, and a bundle of a random model whose drift reference is noise."""
+    root = tmp_path_factory.mktemp("one-task")
+    write_demo_data(root / "demo", n_images=40)
+    return {"images": str(root / "demo"), "bundle": str(write_bundle(root))}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("pipeline", "bundle", "options", "kind", "document"),
+    [
+        (DRIFT, "reference", {"n_permutations": 99}, "Drift", "drift.json"),
+        (LABELLING, "bundle", {"n_images": 5}, "LabellingTasks", "label_studio.json"),
+    ],
+)
+def test_a_run_of_the_compiled_graph_on_this_machine(
+    pipeline: str,
+    bundle: str,
+    options: dict[str, int],
+    kind: str,
+    document: str,
+    tonight: dict[str, str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))  # the images have it
+    monkeypatch.chdir(tmp_path)
+    local.init(local.SubprocessRunner(use_venv=False), pipeline_root=str(tmp_path / "runs"))
+    values = {"images": tonight["images"], bundle: tonight["bundle"], "options": options}
+    with readable_log():
+        artifact = pipeline_of(LOCAL, Variant(pipeline=pipeline))(**values).output
+
+    found = Path(artifact.path)
+    assert verify_dir(found, kind).config["images"] == tonight["images"]
+    read = json.loads((found / document).read_text())
+    if pipeline == DRIFT:
+        assert read["drift"], "scenes are no noise"
+        assert (found.parent / "report").read_bytes() == (found / "report.html").read_bytes()
+    else:
+        assert len(read) == 5

@@ -1,6 +1,6 @@
 """Wrong promotions in 500 nights, and the power against a better model.
 
-`python -m tests.simulations.promotion [--series 1000]` draws VAL_TEST in groups, and night after
+`python -m tests.simulations.promotion [--series 600]` draws VAL_TEST in groups, and night after
 night a challenger that is not better than the champion. A series is wrong if any of them is
 promoted; the budget limits how many series are. Beside the levels of `spending` stand two rules
 that know nothing of the number of nights: a test at 5 % every night, and the ladder of Blum and
@@ -17,7 +17,8 @@ from dataclasses import dataclass
 
 import numpy as np
 from scipy.optimize import brentq
-from scipy.stats import binomtest, norm
+from scipy.special import ndtr, ndtri
+from scipy.stats import binomtest
 
 from components.promote_bundle.spending import level
 from components.shared.stats import multiclass
@@ -50,8 +51,8 @@ class Quality:
     def mcc(self, prevalence: float) -> float:
         """Return the MCC on images without end."""
         seen = 1 - self.blind
-        tpr = seen * norm.cdf(self.signal - self.threshold) + self.blind * norm.cdf(-self.threshold)
-        tnr = seen * norm.cdf(self.signal + self.threshold) + self.blind * norm.cdf(self.threshold)
+        tpr = seen * ndtr(self.signal - self.threshold) + self.blind * ndtr(-self.threshold)
+        tnr = seen * ndtr(self.signal + self.threshold) + self.blind * ndtr(self.threshold)
         no, yes = 1 - prevalence, prevalence
         cells = (no * tnr, no * (1 - tnr), yes * (1 - tpr), yes * tpr)
         tn, fp, fn, tp = (np.asarray(cell) for cell in cells)
@@ -195,7 +196,7 @@ def simulate(setting: Setting, n_series: int, nights: int, seed: int = 0) -> Fou
 
 def is_worth_testing(errors: float, allowed: float) -> bool:
     """Whether a gain of so many standard errors could have a p-value of at most `allowed`."""
-    return bool(errors >= _WORTH_TESTING * norm.isf(allowed))
+    return bool(errors >= _WORTH_TESTING * -ndtri(allowed))
 
 
 def _series(setting: Setting, nights: int, rng: np.random.Generator) -> tuple[bool, bool, bool]:
@@ -203,7 +204,7 @@ def _series(setting: Setting, nights: int, rng: np.random.Generator) -> tuple[bo
     images = TestImages.draw(rng, setting.n_groups, prevalence=setting.prevalence)
     models = [setting.champion, *(setting.draw(rng) for _ in range(nights))]
     decisions = np.array([images.decisions(rng, model) for model in models])
-    true = [model.mcc(setting.prevalence) for model in models]
+    true = {model: model.mcc(setting.prevalence) for model in set(models)}
     value, without = images.scored(decisions)
 
     def is_wrong(passes: Callable[[int, int, float], bool]) -> bool:
@@ -217,7 +218,7 @@ def _series(setting: Setting, nights: int, rng: np.random.Generator) -> tuple[bo
             else:
                 return False
             promoted = night + offset
-            if true[promoted] <= true[champion] + 1e-9:
+            if true[models[promoted]] <= true[models[champion]] + 1e-9:
                 return True
             champion, night = promoted, promoted + 1
         return False
@@ -230,7 +231,7 @@ def _series(setting: Setting, nights: int, rng: np.random.Generator) -> tuple[bo
 
     return (
         is_wrong(by_spending),
-        is_wrong(lambda night, champion, errors: errors > norm.isf(0.05)),
+        is_wrong(lambda night, champion, errors: errors > -ndtri(0.05)),
         is_wrong(lambda night, champion, errors: errors > 1),
     )
 
@@ -251,7 +252,7 @@ def power(
 def main() -> None:
     """Print both tables as Markdown."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n", 1)[0])
-    parser.add_argument("--series", type=int, default=1000)
+    parser.add_argument("--series", type=int, default=600)
     parser.add_argument("--nights", type=int, default=NIGHTS)
     parser.add_argument("--draws", type=int, default=300)
     parsed = parser.parse_args()
