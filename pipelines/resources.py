@@ -35,6 +35,7 @@ OWN_STORE_SECRETS = {
     "data": "streetvision-data",
     "runs": "streetvision-runs",
     "checkpoints": "streetvision-checkpoints",
+    "registry": "streetvision-registry",
 }
 TEAM_SECRET = "streetvision-team"  # noqa: S105 - a name
 STORE_CA = "streetvision-store-ca"  # ConfigMap of manifests/components/tls
@@ -54,7 +55,7 @@ _QUANTITIES = (
     "shared_memory",
 )
 
-Role = Literal["data", "runs", "checkpoints"]
+Role = Literal["data", "runs", "checkpoints", "registry"]
 ROLES: tuple[Role, ...] = get_args(Role)
 _QUEUE = re.compile(r"[a-z0-9]([-a-z0-9.]{0,61}[a-z0-9])?")  # the value of a label
 C = TypeVar("C", bound=Config)
@@ -129,7 +130,7 @@ class TrainingResources(StepResources):
 class Secrets(Config):
     """Names of Secrets in the namespace of the runs, and of the keys in them; never a value.
 
-    A store with one user has one Secret, `store`; a store with a user for each role has three more,
+    A store with one user has one Secret, `store`; a store with a user for each role has four more,
     and a step is given that of its role only.
     """
 
@@ -139,6 +140,7 @@ class Secrets(Config):
     data: str = option("", "Secret of the user who reads data; empty: store.")
     runs: str = option("", "Secret of the user who writes runs and lineages; empty: store.")
     checkpoints: str = option("", "Secret of the user who writes checkpoints; empty: store.")
+    registry: str = option("", "Secret of the user who writes the registry; empty: store.")
     store_access_key: str = option("accesskey", "Key of the access key in it.")
     store_secret_key: str = option("secretkey", "Key of the secret key in it.")
     hub: str = option(
@@ -230,14 +232,10 @@ def load_profile(
 
     secrets = profile.secrets
     if store_secret:
-        secrets = dataclasses.replace(secrets, store=store_secret, data="", runs="", checkpoints="")
+        none = dict.fromkeys(ROLES, "")
+        secrets = dataclasses.replace(secrets, store=store_secret, **none)
     if own_store:
-        secrets = dataclasses.replace(
-            secrets,
-            data=OWN_STORE_SECRETS["data"],
-            runs=OWN_STORE_SECRETS["runs"],
-            checkpoints=OWN_STORE_SECRETS["checkpoints"],
-        )
+        secrets = dataclasses.replace(secrets, **OWN_STORE_SECRETS)
 
     return dataclasses.replace(
         profile,
@@ -342,11 +340,15 @@ def with_signing(task: dsl.PipelineTask, profile: Profile) -> dsl.PipelineTask:
 
 
 def with_registry(task: dsl.PipelineTask, profile: Profile) -> dsl.PipelineTask:
-    """Give a step what it needs to promote: the store, its run's id, what signs announcements."""
+    """Give a step what it needs to promote: the store, its run's id, what signs announcements.
+
+    Its Secret is its own: KFP's launcher runs in every pod, and with the launcher's Secret any step
+    could move the champion's pointer.
+    """
     key = {"secret": Variable.WEBHOOK_SECRET}
     kubernetes.use_secret_as_env(task, profile.secrets.webhook, key, optional=True)
     kubernetes.use_field_path_as_env(task, Variable.RUN, "metadata.labels['pipeline/runid']")
-    return with_store(task, profile, "runs")
+    return with_store(task, profile, "registry")
 
 
 def with_hub_token(task: dsl.PipelineTask, profile: Profile) -> dsl.PipelineTask:

@@ -2,7 +2,7 @@
 # Credentials come from files and go to mc's standard input: arguments can be read by whoever may list processes.
 set -eu
 cd "${0%/*}"
-roles="data runs checkpoints team"
+roles="data runs checkpoints registry team"
 attempts=60 # every two seconds; the Job's deadline ends the rest
 
 refuse() {
@@ -66,27 +66,34 @@ must_not() { ! "$@" || refuse "$2 can do what it must not: $1 $3; see the polici
 
 makes() { mc admin user svcacct add "$1" "$(value "$1/accesskey")" >/dev/null 2>&1; }
 
-for prefix in data runs checkpoints; do
+for prefix in data runs checkpoints registry; do
   must writes store $prefix
 done
 must reads data data
 must writes runs runs
 must writes checkpoints checkpoints
+must writes registry registry
 must writes team data
+must writes team registry
 must reads team runs
-for prefix in data runs checkpoints; do
+for prefix in data runs checkpoints registry; do
   must_not writes data $prefix
+done
+for prefix in data runs checkpoints; do
+  must_not writes registry $prefix
 done
 must_not writes runs data
 must_not writes runs checkpoints
+must_not writes runs registry
 must_not reads runs checkpoints
 must_not writes checkpoints data
 must_not writes checkpoints runs
+must_not writes checkpoints registry
 must_not writes team runs
 for role in $roles; do
   must_not makes "$role" "a service account"
 done
-for prefix in data runs checkpoints; do
+for prefix in data runs checkpoints registry; do
   mc rm --recursive --force --versions "store/streetvision/$prefix/.setup" >/dev/null
 done
 echo "streetvision is ready"

@@ -158,7 +158,7 @@ class ResourceOptions:
     own_store: bool = _option(
         "",
         "A store of the pipeline's own: each step is given the Secret of its role only,"
-        " streetvision-data, streetvision-runs or streetvision-checkpoints.",
+        " streetvision-data, -runs, -checkpoints or -registry.",
         default=False,
     )
     registry: str = _option(

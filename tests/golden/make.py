@@ -24,6 +24,8 @@ from components.compare_adaptations.config import CompareAdaptationsConfig
 from components.compare_adaptations.step import run as compare_adaptations
 from components.compare_calibrators.config import CompareCalibratorsConfig
 from components.compare_calibrators.step import run as compare_calibrators
+from components.detect_drift.config import DetectDriftConfig
+from components.detect_drift.step import run as detect_drift
 from components.evaluate.config import EvaluateConfig
 from components.evaluate.step import run as evaluate
 from components.export_bundle.config import ExportConfig
@@ -39,6 +41,8 @@ from components.predict_logits.config import PredictLogitsConfig
 from components.predict_logits.step import run as predict_logits
 from components.score_images.config import ScoreImagesConfig
 from components.score_images.step import run as score_images
+from components.promote_bundle.config import PromoteConfig
+from components.promote_bundle.step import run as promote_bundle
 from components.shared.contracts.artifacts import SCHEMA_VERSION
 from components.shared.training.checkpoint import files as checkpoint_files
 from components.shared.training.loop.state import TrainingState
@@ -50,7 +54,10 @@ from components.train_gate.config import TrainGateConfig
 from components.train_gate.step import run as train_gate
 from components.tune_head.config import TuneHeadConfig
 from components.tune_head.step import run as tune_head
+from pipelines.local.store import local_store
 from tests.components.conftest import write_backbone_artifact, write_source
+from tests.drift import write_bundle, write_new_images
+from tests.promotion import make_run
 
 FOLDER = Path(__file__).parent / f"schema{SCHEMA_VERSION}"
 # Directory name -> kind in its manifest.
@@ -84,6 +91,8 @@ KINDS = {
     "bundle": "Bundle",
     "scores": "Scores",
     "step-000000003": "TrainingState",
+    "drift": "Drift",
+    "promotion": "Promotion",
 }
 POLICIES = ("softmax_policy", "gate_policy", "scrc_policy")
 EVALUATED = ("val_test_logits", "gate_test_logits", *POLICIES, "val_test_images")
@@ -176,6 +185,32 @@ def _run(root: Path) -> None:
     score_images(scored, **_paths(root, "bundle", "scores"))
     state = TrainingState({"weights/w": torch.arange(3.0)}, {"step": 3, "best_epoch": 1})
     checkpoint_files.write(root, state, step="train_baseline", config=config)
+    make_drift(root)
+    make_promotion(root)
+
+
+def make_drift(root: Path) -> None:
+    """New images of noise, darker than the reference of a bundle of a random model."""
+    config = DetectDriftConfig(
+        images=str(write_new_images(root / "new", darker=0.4, count=20)),
+        reference=str(write_bundle(root / "of_drift")),
+        n_permutations=99,
+        n_shown=3,
+    )
+    detect_drift(config, drift=root / "drift")
+
+
+def make_promotion(root: Path) -> None:
+    """The second decision of a registry, on a bundle that is better than the champion."""
+    with local_store(root / "store"):
+        for seed, out in ((2, root / "first_promotion"), (1, root / "promotion")):
+            made = make_run(root / f"of_promotion{seed}", seed=seed)
+            promote_bundle(
+                PromoteConfig(n_bootstrap=200),
+                **made.paths,
+                promotion=out,
+                report=root / "promotion.html",
+            )
 
 
 def _paths(root: Path, *names: str) -> dict[str, Any]:

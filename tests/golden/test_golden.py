@@ -1,12 +1,17 @@
 """Artifacts that users have on disk are read by today's code."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
 
+from components.detect_drift.step import verdict
 from components.ingest_dataset.chunks import Chunk, chunk_name
 from components.score_images.table import counts
+from components.promote_bundle.report import render
 from components.shared.contracts.artifacts import SCHEMA_VERSION, verify_dir
+from components.shared.contracts.documents import read_object
 from components.shared.data.dataset import Dataset
 from components.shared.data.drift_reference import open_reference
 from components.shared.data.features import open_features
@@ -88,6 +93,17 @@ def test_readers_give_what_was_written() -> None:
     assert not errors
     state = checkpoint_files.read(FOLDER / "step-000000003")
     assert (state.step, state.tensors["weights/w"].tolist()) == (3, [0.0, 1.0, 2.0])
+
+
+def test_decisions_are_read_and_shown_again() -> None:
+    document = read_object(FOLDER / "promotion/promotion.json", dict[str, Any])
+    assert document["outcome"] == "promoted"
+    page = render(document)
+    assert document["decision"]["challenger"] in page
+    assert "the gain of" in page
+    found = read_object(FOLDER / "drift/drift.json", dict[str, Any])
+    assert verdict(found).startswith("drift: a classifier tells 20 new from 60 reference groups")
+    assert (FOLDER / "drift/images.csv").read_text().count("\n") == 21
 
 
 def test_models_still_decide_as_they_did() -> None:

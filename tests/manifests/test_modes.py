@@ -334,6 +334,7 @@ def test_examples_are_committed_and_secrets_cannot_be() -> None:
     assert [str(file.relative_to(MANIFESTS)) for file in examples] == [
         "base/credentials/checkpoints.env.example",
         "base/credentials/data.env.example",
+        "base/credentials/registry.env.example",
         "base/credentials/runs.env.example",
         "base/credentials/team.env.example",
         "components/hub-access/hub.env.example",

@@ -321,6 +321,12 @@ def test_the_job_ends_where_the_administrator_is_another(
     [
         ("data", ("s3:GetObject", "s3:PutObject"), "data cannot do what it must: reads data/"),
         ("runs", ("runs/*", "*"), "runs can do what it must not: writes data"),
+        (
+            "runs",
+            ("lineages/*", "registry/*"),
+            "runs can do what it must not: writes registry; see",
+        ),
+        ("registry", ("registry/*", "*"), "registry can do what it must not: writes data"),
         ("checkpoints", ("streetvision/checkpoints/*", "streetvision/*"), "checkpoints can do"),
         ("team", ("admin:CreateServiceAccount", "admin:ListUsers"), "team can do what it must not"),
     ],
@@ -352,9 +358,10 @@ RIGHTS = {
     "runs": {
         "runs": f"{READ} {WRITE}",
         "lineages": f"{READ} {WRITE}",
-        "registry": f"{READ} {WRITE}",
+        "registry": READ,
     },
     "checkpoints": {"checkpoints": f"{READ} {WRITE} {DELETE}"},
+    "registry": {"registry": f"{READ} {WRITE}"},
     "team": {
         "data": f"{READ} {WRITE} {DELETE}",
         "backbones": f"{READ} {WRITE} {DELETE}",
@@ -384,7 +391,7 @@ def test_each_user_may_do_what_its_role_needs_and_no_more(role: str) -> None:
 @pytest.mark.parametrize("role", RIGHTS)
 def test_who_promotes_removes_the_probe_and_only_people_remove_bundles(role: str) -> None:
     """The probe for conditional writes; no record of the registry is removed by anybody."""
-    promotes = role in ("runs", "team")
+    promotes = role in ("registry", "team")
     policy = _policy(role)
     assert allows(policy, DELETE, "registry/.probe-0a1b") == promotes
     assert allows(policy, DELETE, "registry/bundles/0a1b/manifest.json") == (role == "team")

@@ -75,7 +75,7 @@ def test_the_promotion_comes_last_and_reads_the_bundle_and_all_that_it_is_judged
 def test_the_promotion_may_write_the_registry_and_knows_its_run(compiled: Compiled) -> None:
     settings = compiled.kubernetes[f"exec-{PROMOTE}"]
     secrets = {entry["secretName"]: entry for entry in settings["secretAsEnv"]}
-    assert secrets.keys() == {"streetvision-webhook", "streetvision-runs"}
+    assert secrets.keys() == {"streetvision-webhook", "streetvision-registry"}
     assert all(entry["optional"] for entry in secrets.values())
     (key,) = secrets["streetvision-webhook"]["keyToEnv"]
     assert (key["secretKey"], key["envVar"]) == ("secret", Variable.WEBHOOK_SECRET)

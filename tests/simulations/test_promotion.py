@@ -22,14 +22,20 @@ from tests.simulations.promotion import (
 
 SERIES = 100
 SETTINGS = {setting.name: setting for setting in settings()}
-_BOUND = BUDGET + 3 * np.sqrt(BUDGET * (1 - BUDGET) / SERIES)
+
+
+def _most(n_series: int) -> float:
+    """The budget, and three standard errors of a fraction of so many series."""
+    return float(BUDGET + 3 * np.sqrt(BUDGET * (1 - BUDGET) / n_series))
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", SETTINGS)
 def test_wrong_promotions_of_500_nights_stay_within_the_budget(name: str) -> None:
-    found = simulate(SETTINGS[name], SERIES, NIGHTS)
-    assert found.spending <= _BOUND
+    # A test without a group that is added is wrong in a tenth of these series.
+    n_series = 3 * SERIES if "blind" in name else SERIES
+    found = simulate(SETTINGS[name], n_series, NIGHTS)
+    assert found.spending <= _most(n_series)
     # The rules that do not count the nights are wrong in most series.
     assert found.every_night > 0.3
     assert found.ladder > found.every_night
@@ -38,7 +44,7 @@ def test_wrong_promotions_of_500_nights_stay_within_the_budget(name: str) -> Non
 def test_wrong_promotions_of_a_month_stay_within_the_budget() -> None:
     n_series = 30
     found = simulate(settings(60)[0], n_series, 30)
-    assert found.spending <= BUDGET + 3 * np.sqrt(BUDGET * (1 - BUDGET) / n_series)
+    assert found.spending <= _most(n_series)
     assert found.ladder > 3 * BUDGET
 
 

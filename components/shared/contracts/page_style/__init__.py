@@ -1,0 +1,1 @@
+"""The style sheet that all pages of steps share."""
