@@ -232,10 +232,17 @@ def load_profile(
 
     secrets = profile.secrets
     if store_secret:
-        none = dict.fromkeys(ROLES, "")
-        secrets = dataclasses.replace(secrets, store=store_secret, **none)
+        secrets = dataclasses.replace(
+            secrets, store=store_secret, data="", runs="", checkpoints="", registry=""
+        )
     if own_store:
-        secrets = dataclasses.replace(secrets, **OWN_STORE_SECRETS)
+        secrets = dataclasses.replace(
+            secrets,
+            data=OWN_STORE_SECRETS["data"],
+            runs=OWN_STORE_SECRETS["runs"],
+            checkpoints=OWN_STORE_SECRETS["checkpoints"],
+            registry=OWN_STORE_SECRETS["registry"],
+        )
 
     return dataclasses.replace(
         profile,

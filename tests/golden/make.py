@@ -39,10 +39,10 @@ from components.ingest_dataset.part import run_part
 from components.ingest_dataset.step import run as ingest_dataset
 from components.predict_logits.config import PredictLogitsConfig
 from components.predict_logits.step import run as predict_logits
-from components.score_images.config import ScoreImagesConfig
-from components.score_images.step import run as score_images
 from components.promote_bundle.config import PromoteConfig
 from components.promote_bundle.step import run as promote_bundle
+from components.score_images.config import ScoreImagesConfig
+from components.score_images.step import run as score_images
 from components.shared.contracts.artifacts import SCHEMA_VERSION
 from components.shared.training.checkpoint import files as checkpoint_files
 from components.shared.training.loop.state import TrainingState

@@ -8,8 +8,8 @@ import torch
 
 from components.detect_drift.step import verdict
 from components.ingest_dataset.chunks import Chunk, chunk_name
-from components.score_images.table import counts
 from components.promote_bundle.report import render
+from components.score_images.table import counts
 from components.shared.contracts.artifacts import SCHEMA_VERSION, verify_dir
 from components.shared.contracts.documents import read_object
 from components.shared.data.dataset import Dataset
