@@ -5,7 +5,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from components.shared.contracts.artifacts import MANIFEST
+from components.shared.contracts.artifacts import MANIFEST, beside_manifest
 from components.shared.contracts.config import canonical_json
 
 
@@ -20,12 +20,13 @@ def resign(directory: Path, **changes: Any) -> None:
     """Give the artifact a manifest that fits its files; `changes` replace fields of it."""
     file = directory / MANIFEST
     document = json.loads(file.read_bytes())
+    left_out = (MANIFEST, *beside_manifest(document["kind"]))
     document["files"] = {
         entry.relative_to(directory).as_posix(): {
             "sha256": hashlib.sha256(entry.read_bytes()).hexdigest(),
             "bytes": entry.stat().st_size,
         }
         for entry in sorted(directory.rglob("*"))
-        if entry.is_file() and entry != file
+        if entry.is_file() and entry.relative_to(directory).as_posix() not in left_out
     }
     file.write_bytes(signed(document | changes))

@@ -96,16 +96,16 @@ def promote(
         opened(where, api, store) as found,
         folder_of(found, bundle) as folder,
     ):
-        if not check_signature(folder):
-            print(f"warning: {unchecked_warning(folder)}", file=sys.stderr)
+        signer, code = check_signature(folder), 0
         if force:
             draft = _forced(found, folder, artifacts, because)
             finish(found, found.decide(draft, found.champion()), announcement, as_json=json)
-            return
-
-        code = _compared(
-            found, _challenger(folder, artifacts), config, because, announcement, as_json=json
-        )
+        else:
+            code = _compared(
+                found, _challenger(folder, artifacts), config, because, announcement, as_json=json
+            )
+        if not signer:
+            print(f"warning: {unchecked_warning(folder)}", file=sys.stderr)
     if code:
         sys.exit(code)
 

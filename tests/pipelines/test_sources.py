@@ -81,8 +81,8 @@ def test_pages_for_readers_are_in_no_image() -> None:
 def test_a_change_in_shared_code_changes_the_images_of_those_that_use_it(tree: Path) -> None:
     everyone = {image.phase for image in IMAGES}
     assert _changed(tree, "components/shared/contracts/errors.py") == everyone
-    assert "fit_threshold" in _changed(tree, "components/fit_threshold/sweep.py")
-    assert "split_dataset" not in _changed(tree, "components/fit_threshold/sweep.py")
+    assert "fit_threshold" in _changed(tree, "components/shared/policies/fitting/sweep.py")
+    assert "split_dataset" not in _changed(tree, "components/shared/policies/fitting/sweep.py")
     assert _changed(tree, "components/shared/training/session/fit.py") <= TRAINERS
     assert _changed(tree, "images/Dockerfile") == everyone
 

@@ -37,6 +37,7 @@ class Kind(StrEnum):
         "tune_training",
         "train_gate",
         "predict_logits",
+        "export_bundle",
         "promote_bundle",
     )
     IMAGE_PART = (
@@ -54,6 +55,7 @@ class Kind(StrEnum):
         "tune_training",
         "train_gate",
         "predict_logits",
+        "export_bundle",
         "promote_bundle",
     )
     TRAIN_IMAGES = (

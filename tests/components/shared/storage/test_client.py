@@ -176,7 +176,7 @@ def test_the_embedded_server_listens_on_loopback_only(s3: StoreSettings) -> None
     listening = [
         c.laddr
         for server in servers
-        for c in server.net_connections("inet")
+        for c in server.connections("inet")
         if c.status == "LISTEN"
     ]
     assert int(s3.endpoint.rpartition(":")[2]) in {address.port for address in listening}
