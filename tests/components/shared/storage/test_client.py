@@ -174,10 +174,7 @@ def test_the_embedded_server_listens_on_loopback_only(s3: StoreSettings) -> None
         child for child in psutil.Process().children(recursive=True) if child.name() == "weed"
     ]
     listening = [
-        c.laddr
-        for server in servers
-        for c in server.connections("inet")
-        if c.status == "LISTEN"
+        c.laddr for server in servers for c in server.connections("inet") if c.status == "LISTEN"
     ]
     assert int(s3.endpoint.rpartition(":")[2]) in {address.port for address in listening}
     assert {address.ip for address in listening} == {"127.0.0.1"}
