@@ -5,7 +5,7 @@ the work; both are asked over HTTP by a process of its own, for JPEG files of 12
 and 16 clients at a time, in turns. Every answer must be 200 and the decision of the bundle.
 
 KServe's Hugging Face server is no peer: its tasks (`MLTask` of huggingfaceserver/task.py in the
-sources of KServe; the package is not on the index) are those of texts, tables, embeddings and time
+sources of KServe) are those of texts, tables, embeddings and time
 series, and image classification is not among them.
 """
 

@@ -1,6 +1,9 @@
 """The ONNX form of a bundle answers as the bundle's own model."""
 
 import io
+import re
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +15,7 @@ from components.shared.serving.bundle import open_bundle
 from components.shared.serving.formats.onnx_predictor import OnnxPredictor
 from components.shared.serving.forms import open_predictor
 from components.shared.serving.predictor import Predictor
+from pipelines.sources import ROOT
 from tests.bundles import edit_json, noise, onnx_bundle, resigned
 
 
@@ -39,6 +43,30 @@ def test_answers_are_those_of_the_bundle_s_own_model(path: Path) -> None:
     np.testing.assert_allclose(outputs.margin, bundle.policy.margin(own.logits(pixels)), atol=1e-3)
     assert found[0].views is None
     assert found[0].threshold == expected[0].threshold
+
+
+def test_the_guide_s_program_decides_without_torch_and_without_the_project(
+    path: Path, tmp_path: Path
+) -> None:
+    guide = (ROOT / "docs/guides/serving.md").read_text(encoding="utf-8")
+    (program,) = re.findall(r"^```python\n(import json\n.*?)^```$", guide, re.M | re.S)
+    program += "import sys\nprint({'torch', 'transformers', 'components'} & set(sys.modules))\n"
+    (tmp_path / "BUNDLE").symlink_to(path)
+    Image.fromarray(noise(1, seed=5)[0]).resize((90, 60)).save(tmp_path / "photo.jpg")
+
+    finished = subprocess.run(
+        [sys.executable, "-P", "-c", program],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    predictor = OnnxPredictor(open_bundle(path))
+    pixels = predictor.pixels((tmp_path / "photo.jpg").read_bytes())
+    (answer,) = predictor.answers(pixels[None])
+    decision, probability, *modules = finished.stdout.split()
+    assert (decision, modules) == (answer.decision, ["set()"])
+    assert float(probability) == pytest.approx(answer.probability, abs=1e-6)
 
 
 def test_an_image_becomes_the_same_pixels(path: Path) -> None:
