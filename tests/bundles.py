@@ -29,7 +29,13 @@ from components.export_bundle.config import ExportConfig
 from components.export_bundle.onnx_export import write_onnx
 from components.export_bundle.step import run
 from components.shared.calibration.calibrator import class_log_odds
-from components.shared.contracts.artifacts import sha256_file, verify_dir, write_json, writing
+from components.shared.contracts.artifacts import (
+    beside_manifest,
+    sha256_file,
+    verify_dir,
+    write_json,
+    writing,
+)
 from components.shared.contracts.config import Config
 from components.shared.contracts.outcomes import Outcomes
 from components.shared.contracts.tables import write_table
@@ -99,7 +105,8 @@ def resigned(bundle: Path, path: Path, change: Callable[[Path], object]) -> Path
     """
     with writing(path, kind="Bundle", step="export_bundle", config=Config()) as out:
         shutil.copytree(bundle, out, dirs_exist_ok=True)
-        (out / "manifest.json").unlink()
+        for name in ("manifest.json", *beside_manifest("Bundle")):
+            (out / name).unlink(missing_ok=True)
         change(out)
 
         document = json.loads((out / "bundle.json").read_text())

@@ -135,7 +135,7 @@ def _left(run: Run) -> list[str]:
     described = []
     for process in left:
         with contextlib.suppress(psutil.Error):
-            ports = [c.laddr.port for c in process.net_connections("inet") if c.status == "LISTEN"]
+            ports = [c.laddr.port for c in process.connections("inet") if c.status == "LISTEN"]
             command = " ".join(process.cmdline())[:120]
             described.append(f"process {process.pid} is left, ports {ports}: {command}")
             process.kill()

@@ -260,7 +260,7 @@ def _export(case: Case, values: dict[str, Any], root: Path) -> str:
 
     try:
         export_bundle(
-            config_of(ExportConfig, values),
+            config_of(ExportConfig, values | {"formats": ["transformers"]}),
             checkpoint=root / "checkpoint",
             gate_checkpoint=root / "checkpoint",
             softmax_policy=root / "softmax",

@@ -51,7 +51,7 @@ class Serving:
     server: psutil.Process
 
     def ports(self) -> list[int]:
-        connections = self.server.net_connections("inet")
+        connections = self.server.connections("inet")
         return sorted(c.laddr.port for c in connections if c.status == psutil.CONN_LISTEN)
 
     def port(self, name: str) -> int:
@@ -147,7 +147,7 @@ def test_the_servers_own_certificate_opens_what_is_closed_to_others(serving: Ser
 
 
 def test_sockets_and_files_are_closed_to_other_users(serving: Serving) -> None:
-    sockets = [c.laddr for c in serving.server.net_connections("unix") if c.laddr]
+    sockets = [c.laddr for c in serving.server.connections("unix") if c.laddr]
     assert len(sockets) >= 5
     for path in [*map(Path, sockets), serving.folder, serving.folder / "private"]:
         assert stat.S_IMODE(path.stat().st_mode) & 0o077 == 0, path
@@ -175,7 +175,7 @@ def test_a_lock_of_a_process_that_is_gone_is_taken_over(tmp_path: Path) -> None:
 def test_nothing_is_left_but_the_data(tmp_path: Path) -> None:
     with embedded_store(tmp_path, buckets=("bucket",)):
         server = psutil.Process(int((tmp_path / "lock").read_text()))
-        sockets = [Path(c.laddr) for c in server.net_connections("unix") if c.laddr]
+        sockets = [Path(c.laddr) for c in server.connections("unix") if c.laddr]
         assert sockets
     assert not server.is_running()
     assert not any(socket.exists() for socket in sockets)
