@@ -66,7 +66,7 @@ $(BENCH_STAMP): $(TEST_STAMP) locks/bench.txt
 run: $(if $(value STORE),$(TEST_STAMP),$(STAMP)) ## run the whole pipeline here: on demo data, or DATA=... BACKBONE=...; STORE=embedded for S3
 	$(RUN)
 
-test: $(TEST_STAMP) ## the tests that every change needs: all that are not marked slow; a few minutes
+test: $(TEST_STAMP) ## the tests that every change needs: all that are not marked slow; a quarter of an hour
 	$(PYTEST) -m "not slow" $(ARGS)
 
 test-all: test ## `make test`, then whole pipelines, the documents' commands, kills of real trainings, studies
