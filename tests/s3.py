@@ -26,11 +26,7 @@ def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[StoreSettings]:
 
 @pytest.fixture
 def bucket(s3: StoreSettings) -> Iterator[str]:
-    """Make an empty bucket of the test's own, and remove the bucket afterwards.
-
-    The server reserves volumes for every bucket: without removal there are none left after some
-    fifty buckets, and it answers 500.
-    """
+    """Make an empty bucket of the test's own, and remove the bucket afterwards."""
     name = f"test-{secrets.token_hex(6)}"
     store = Store(s3)
     store.make_bucket(name)

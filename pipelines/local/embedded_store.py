@@ -135,6 +135,9 @@ def _options(data: Path, ports: dict[str, int]) -> list[str]:
         "admin.ui": "false",
         "master.telemetry": "false",
         "volume.preStopSeconds": "0",
+        # Every bucket takes seven. The server's own limit follows the free disk: without volumes
+        # left it answers 500, on a nearly full disk to the first bucket.
+        "volume.max": "4000",
         "s3.allowDeleteBucketNotEmpty": "false",
         "s3.autoCreateBucket": "false",
         "s3.iam": "false",

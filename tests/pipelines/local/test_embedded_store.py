@@ -153,6 +153,15 @@ def test_sockets_and_files_are_closed_to_other_users(serving: Serving) -> None:
         assert stat.S_IMODE(path.stat().st_mode) & 0o077 == 0, path
 
 
+@pytest.mark.slow
+def test_buckets_are_not_counted(tmp_path: Path) -> None:
+    with embedded_store(tmp_path) as settings:
+        store = Store(settings)
+        for number in range(120):
+            store.make_bucket(f"bucket-{number:03d}")
+            assert store.put_if_absent(f"bucket-{number:03d}", "k", CONTENT)
+
+
 def test_a_second_server_in_the_folder_is_refused_and_names_the_first(serving: Serving) -> None:
     started = time.monotonic()
     with pytest.raises(TransientError) as caught, embedded_store(serving.folder):
