@@ -33,6 +33,12 @@ def test_the_graph_says_nothing_about_where_it_was_made(path: Path) -> None:
     assert b"/" + Path.cwd().parts[1].encode() + b"/" not in data
 
 
+def test_attention_searches_for_no_masked_rows(path: Path) -> None:
+    graph = onnx.load(path / "onnx/model.onnx").graph
+    assert "Softmax" in {node.op_type for node in graph.node}
+    assert "IsNaN" not in {node.op_type for node in graph.node}
+
+
 def test_the_batch_is_the_only_free_axis(path: Path) -> None:
     graph = onnx.load(path / "onnx/model.onnx").graph
     axes = [axis.dim_param or axis.dim_value for axis in graph.input[0].type.tensor_type.shape.dim]
