@@ -13,6 +13,11 @@ from components.shared.stats.jackknife import MIN_GROUPS
 from components.shared.stats.one_sided import paired_contributions
 
 
+def in_words(difference: float) -> str:
+    """Return a difference of a metric for a sentence that says what is above or below it."""
+    return f"{difference:g}" if difference else "zero"
+
+
 @dataclass(frozen=True)
 class Comparison:
     """What the test says.
@@ -52,11 +57,11 @@ class Comparison:
         bound = (
             "no lower bound" if self.lower_bound is None else f"at least {self.lower_bound:+.4f}"
         )
-        verdict = "exceeds" if self.passes else "is not shown to exceed"
+        verdict = "is" if self.passes else "is not shown to be"
         return (
-            f"{self.objective.name} {self.challenger:.4f} against {self.champion:.4f}: the gain of"
+            f"{self.objective.label} {self.challenger:.4f} against {self.champion:.4f}: the gain of"
             f" {self.gain:+.4f} ({bound} at confidence {1 - self.level:.6g}) {verdict}"
-            f" {self.margin:g}"
+            f" above {in_words(self.margin)}"
         )
 
     def to_json(self) -> dict[str, Any]:

@@ -92,7 +92,8 @@ def certified_risk(
             return Guard(name, False, problem)
 
     if not isinstance(challenger, SelectivePolicy):
-        return Guard(name, True, "neither policy certifies a risk")
+        subject = "the policy certifies no" if champion is None else "neither policy certifies a"
+        return Guard(name, True, f"{subject} risk")
 
     promised = f"{challenger.risk} at most {challenger.alpha:g}, delta {challenger.delta:g}"
     for guarantee in guarantees:
@@ -212,6 +213,9 @@ def slices_guard(config: PromoteConfig, results: Sequence[SliceResult]) -> Guard
     name, tolerance = "slices", config.slice_tolerance
     tested = [result for result in results if result.interval is not None]
     worse = [result for result in results if not result.holds]
+    if not tested:
+        found = f"{len(results)} slices, none with an interval" if results else "no slices"
+        return Guard(name, True, f"{found}: nothing is shown to be worse")
     if not worse:
         few = len(results) - len(tested)
         return Guard(

@@ -92,6 +92,12 @@ def objective_of(name: str, policy: Policy) -> Objective:
     return _OBJECTIVES[name]
 
 
+def label_of(name: str) -> str:
+    """Return the title of what a record names; the name itself where it is of another version."""
+    found = {**_OBJECTIVES, ACCURACY.name: ACCURACY}.get(name)
+    return found.label if found is not None else name
+
+
 def of_slice(objective: Objective, truth: Integers) -> Objective:
     """Return what a slice with these outcomes (n,) is judged by.
 

@@ -8,6 +8,8 @@ from typing import Any
 
 import jinja2
 
+from components.promote_bundle.comparison import in_words
+from components.promote_bundle.objectives import label_of
 from components.shared.contracts.pages import templates
 
 _RECORDED = {
@@ -56,5 +58,8 @@ def _template() -> jinja2.Template:
         "signed": lambda value: "none" if value is None else f"{value:+.4f}",
         "probability": lambda value: "none" if value is None else f"{value:.3g}",
         "confidence": lambda value: f"{value:.7g}",
+        "words": in_words,
+        "label": label_of,
+        "sentence": lambda reason: f"{reason[:1].upper()}{reason[1:]}.",
     }
     return environment.get_template("promotion.html.jinja")

@@ -320,12 +320,19 @@ def _label(name: str) -> str:
 
 
 def _listing(value: object) -> str:
-    """Return a count, a list of names, or counts by name, as one line."""
+    """Return a count, a list of names, counts by name, or rows of labels, as one line."""
     if isinstance(value, Mapping):
         return ", ".join(f"{count} {name}" for name, count in value.items())
+    if isinstance(value, list | tuple) and all(isinstance(item, Mapping) for item in value):
+        return ", ".join(_label_row(item) for item in value)
     if isinstance(value, list | tuple):
         return ", ".join(str(item) for item in value)
     return str(value)
+
+
+def _label_row(row: Mapping[str, object]) -> str:
+    """Return one of `label_rows` of ingest_dataset."""
+    return f"{row['label']} -> {row['class']}: {row['count']} ({row['source']})"
 
 
 def _thumbnail(jpeg: bytes) -> Thumbnail:

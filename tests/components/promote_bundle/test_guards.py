@@ -61,11 +61,15 @@ def test_a_slice_of_few_groups_says_so_and_does_not_refuse() -> None:
     assert "without an interval" not in guards.slices_guard(CONFIG, results).reason
     tolerant = PromoteConfig(n_bootstrap=500, slice_tolerance=0.99)
     held = guards.compare_slices(tolerant, MCC, theirs, theirs, _slices(np.arange(N) < 10))
-    assert "; 2 without an interval" in guards.slices_guard(tolerant, held).reason
+    assert guards.slices_guard(tolerant, held).reason == (
+        "2 slices, none with an interval: nothing is shown to be worse"
+    )
 
 
 def test_no_slices_at_all() -> None:
-    assert guards.slices_guard(CONFIG, []).holds
+    found = guards.slices_guard(CONFIG, [])
+    assert found.holds
+    assert found.reason == "no slices: nothing is shown to be worse"
 
 
 @pytest.mark.parametrize(
@@ -89,6 +93,11 @@ def test_the_certified_risk_is_not_looser(
     found = guards.certified_risk(challenger, champion, ())
     assert found.holds is holds
     assert found.reason
+
+
+def test_a_first_champion_is_not_spoken_of_as_one_of_two() -> None:
+    assert guards.certified_risk(SOFTMAX, None, ()).reason == "the policy certifies no risk"
+    assert guards.certified_risk(SOFTMAX, SOFTMAX, ()).reason == "neither policy certifies a risk"
 
 
 @pytest.mark.parametrize(

@@ -45,7 +45,7 @@ DECISION: dict[str, Any] = {
     "git_commit": "c0ffee",
     "code_version": "1234",
     "recorded_at": "2026-01-01T00:00:00+00:00",
-    "reason": "mcc <better>",
+    "reason": "the gain <better>",
     "evidence": {
         "comparison": COMPARED,
         "spending": {"number": 3, "budget": 0.05, "level": 0.00386, "remaining": 0.025},
@@ -60,7 +60,7 @@ DECISION: dict[str, Any] = {
 def _document(outcome: str, decision: dict[str, Any] | None) -> dict[str, Any]:
     return {
         "outcome": outcome,
-        "reason": "mcc <better>",
+        "reason": "the gain <better>",
         "challenger": "a" * 64,
         "registry": "s3://bucket/registry",
         "n_comparisons": 3,
@@ -75,9 +75,12 @@ def test_a_comparison_has_numbers_guards_slices_and_its_record() -> None:
         "0.8123",
         "+0.1123",
         "+0.0400",
+        "must be above zero",
+        "lower bound over groups is above zero; p = 1e-05, level 0.0146",
         "at confidence 0.98536",
         "comparison 3 of the lineage",
-        "4 groups were left out",
+        "4 groups were left out, because the champion has seen them",
+        "lies below -0.05.",
         "1 of 2 slices worse",
         "-0.3000 to -0.1000",
         "too few groups",
@@ -85,11 +88,23 @@ def test_a_comparison_has_numbers_guards_slices_and_its_record() -> None:
         "c0ffee",
     ):
         assert shown in page, shown
-    assert "mcc &lt;better&gt;" in page
+    assert "<p>The gain &lt;better&gt;.</p>" in page
     assert "&lt;b&gt;night&lt;/b&gt;" in page
     assert "<script" not in page
     assert "http" not in page.replace("http-equiv", "")
     assert page == render(_document("refused", DECISION))
+
+
+def test_a_refresh_may_lose_a_little() -> None:
+    evidence = DECISION["evidence"] | {
+        "comparison": COMPARED | {"margin": -0.01},
+        "slice_tolerance": 0.0,
+        "left_out_groups": 1,
+    }
+    page = render(_document("promoted", DECISION | {"evidence": evidence}))
+    assert "must be above -0.01" in page
+    assert "1 group was left out, because the champion has seen it" in page
+    assert "lies below zero." in page
 
 
 def test_a_first_champion_has_its_metric() -> None:

@@ -51,7 +51,7 @@ def test_nights_of_a_series(
     result, document = _promote(weak, tmp_path / "4")
     assert document["outcome"] == "refused"
     assert result.metrics["promoted"] == 0
-    assert "is not shown to exceed 0" in str(document["reason"])
+    assert "is not shown to be above zero" in str(document["reason"])
     assert registry.champion().digest == best.digest  # type: ignore[union-attr]
     assert [decision.promoted for decision in registry.decisions()] == [False, True, True]
 

@@ -116,6 +116,7 @@ def report_data(shown: Predictions | None = None, policy: Policy | None = None) 
             "n_samples": 900,
             "n_per_class": {"None": 800, "Roadwork": 100},
             "sources": ["a", "b"],
+            "labels": [{"source": "a", "label": "-1", "class": "exclude", "count": 3}],
         },
         lineage={"dataset": manifest},
         targets=TARGETS,

@@ -123,6 +123,7 @@ def test_the_reader_finds_the_numbers(html: str) -> None:
     for cell in shown.confusion.ravel().tolist():
         assert f">{cell}</b>" in html
     assert "Roadwork if its probability exceeds 0.6225" in text
+    assert "-1 -> exclude: 3 (a)" in text
     assert "Probabilities: the model's own; no calibrator was better" in text
     assert "is Roadwork (0.021), decided None (0.979)" in text
     assert "800 None, 100 Roadwork" in text
