@@ -168,7 +168,7 @@ def phase_sources(phase: str, root: Path = ROOT) -> list[Path]:
             continue
 
         found.add(file)
-        names = _mentioned(file, file.stat().st_mtime_ns)
+        names = _mentioned(file.read_bytes())
         waiting += [modules[name] for name in names if name in modules]
 
     folders = {top}
@@ -206,14 +206,10 @@ def _modules(top: Path) -> dict[str, Path]:
 
 
 @functools.cache
-def _mentioned(file: Path, modified: int) -> frozenset[str]:
-    """Dotted names below `components` that the file imports or names in a string.
-
-    `modified` keeps the cache fresh.
-    """
-    del modified
+def _mentioned(source: bytes) -> frozenset[str]:
+    """Dotted names below `components` that a module imports or names in a string."""
     names = set()
-    for node in ast.walk(ast.parse(file.read_bytes(), str(file))):
+    for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.Import):
             names |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and node.module:
