@@ -95,6 +95,7 @@ COVERED: dict[str, str] = {
 TOGETHER = (
     "components/calibrate_scrc/test_multiclass.py",
     "components/export_bundle/test_policy_bundles.py",
+    "components/shared/serving/formats/test_hostile_graphs.py",
     "components/shared/serving/server/test_end.py",
     "components/shared/serving/server/test_transcript.py",
     "components/shared/storage/test_lying_store.py",

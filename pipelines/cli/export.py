@@ -1,8 +1,10 @@
-"""Verbs that write a bundle in the form of another server: `export triton`."""
+"""Verbs that write a bundle in the form of another server: `export triton`, `export tensorrt`."""
 
+import contextlib
 import json as json_
 import shutil
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated
 
@@ -69,26 +71,79 @@ def triton(
     from components.shared.serving.formats.onnx_predictor import OnnxPredictor
     from components.shared.serving.formats.triton import write_repository
 
-    if output.exists():
-        raise ConfigError(f"{output} exists; give --output a folder that does not")
-
     with (
+        _written(output) as partial,
         bundle_place(bundle, where, api, store) as place,
         tempfile.TemporaryDirectory(prefix="streetvision-bundle-") as folder,
     ):
         opened = chosen_bundle(place, "", Path(folder))
         predictor = OnnxPredictor(opened, form)
-        partial = output.with_name(f".{output.name}.partial")
-        shutil.rmtree(partial, ignore_errors=True)
-        try:
-            models = write_repository(
-                predictor, opened, partial, name=name, n_instances=instances, on_gpu=gpu
-            )
-            partial.replace(output)
-        finally:
-            shutil.rmtree(partial, ignore_errors=True)
+        models = write_repository(
+            predictor, opened, partial, name=name, n_instances=instances, on_gpu=gpu
+        )
 
     if json:
         print(json_.dumps({"path": str(output), "models": models}, indent=1))
     else:
         print(f"models of Triton in {output}: {', '.join(models)}")
+
+
+_TENSORRT_NOTES = """
+examples:
+  python -m pipelines export tensorrt BUNDLE --output engines
+
+Run it on the machine that will use the engines: they fit its GPU and its version of TensorRT.
+They compute in float32. Their outputs for the reference image must be those that the bundle
+stores, and those of the ONNX form; nothing is written otherwise. docs/guides/triton.md says what
+was tested.
+"""
+
+
+@verb(export, "tensorrt", notes=_TENSORRT_NOTES)
+def tensorrt(
+    where: RegistryOptions,
+    api: ApiOptions,
+    store: StoreOptions,
+    bundle: Annotated[
+        str,
+        typer.Argument(
+            metavar="BUNDLE",
+            help="Folder or s3://bucket/prefix of a bundle, digest in the registry, or champion.",
+        ),
+    ],
+    output: Annotated[
+        Path, typer.Option("--output", "-o", metavar="FOLDER", help="New folder to write to.")
+    ] = Path("engines"),
+    json: Json = False,
+) -> None:
+    """Build TensorRT engines of a bundle's ONNX form, on the GPU that will run them."""
+    from components.shared.serving.chosen_bundle import chosen_bundle
+    from components.shared.serving.tensorrt_engine import load_tensorrt, write_engines
+
+    trt = load_tensorrt()  # before a bundle is fetched
+    with (
+        _written(output) as partial,
+        bundle_place(bundle, where, api, store) as place,
+        tempfile.TemporaryDirectory(prefix="streetvision-bundle-") as folder,
+    ):
+        engines = write_engines(trt, chosen_bundle(place, "", Path(folder)), partial)
+
+    if json:
+        print(json_.dumps({"path": str(output), "engines": engines}, indent=1))
+    else:
+        print(f"engines of TensorRT in {output}: {', '.join(engines)}")
+
+
+@contextlib.contextmanager
+def _written(output: Path) -> Iterator[Path]:
+    """Yield the name of a new folder that becomes `output`, unless something fails."""
+    if output.exists():
+        raise ConfigError(f"{output} exists; give --output a folder that does not")
+
+    partial = output.with_name(f".{output.name}.partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    try:
+        yield partial
+        partial.replace(output)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)

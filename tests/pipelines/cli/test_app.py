@@ -38,6 +38,7 @@ OPTIONS = {
     | {"--trusted-keys"},
     "score": FROM | {"--output", "--form", "--trusted-keys", "--json"},
     "export triton": FROM | {"--output", "--name", "--form", "--instances", "--gpu", "--json"},
+    "export tensorrt": FROM | {"--output", "--json"},
     "images": {"--build", "--push", "--registry"},
     "compile": RESOURCES | GRAPH | {"--pipeline", "--output"},
     "upload": API | RESOURCES | GRAPH | {"--dry-run"},

@@ -1,6 +1,7 @@
-"""The verb `export triton`: it writes a repository or, where it cannot, nothing."""
+"""The verbs `export triton` and `export tensorrt`: they write a folder or, if not able, nothing."""
 
 import json
+import sys
 from pathlib import Path
 
 import pytest
@@ -12,9 +13,9 @@ from tests.bundles import onnx_bundle
 WITHOUT_ONNX = str(ROOT / "tests/golden/schema1/bundle")
 
 
-def _code(*arguments: str) -> int:
+def _code(*arguments: str, target: str = "triton") -> int:
     try:
-        main(["export", "triton", *arguments])
+        main(["export", target, *arguments])
     except SystemExit as ended:
         return int(ended.code or 0)
     return 0
@@ -56,5 +57,17 @@ def test_a_mistake_is_one_line_and_leaves_nothing(
     assert _code(*arguments) == 42
     error = capsys.readouterr().err
     assert message in error
+    assert error.count("\n") == 1
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_engines_need_the_package_of_the_machine(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setitem(sys.modules, "tensorrt", None)
+    assert _code(WITHOUT_ONNX, target="tensorrt") == 42
+    error = capsys.readouterr().err
+    assert "the package tensorrt is not installed" in error
     assert error.count("\n") == 1
     assert list(tmp_path.iterdir()) == []

@@ -127,13 +127,24 @@ class OnnxPredictor:
 
         Raises PermanentError where the model's output is not finite.
         """
-        found = self._run(self._model, {"images": pixels})
+        found = self.raw_outputs(pixels)
         if self._tiles is None:
-            return [self._outputs(found)]
+            return [self._outputs(outputs) for outputs in found]
 
         ones = np.ones(len(pixels), dtype=np.int64)
-        tiles = self._run(self._tiles, {"images": pixels, "features": found["features"]})
-        return [self._outputs(found, ones), self._outputs(tiles, ones * self._n_views)]
+        counts = (ones, ones * self._n_views)
+        return [self._outputs(*stage) for stage in zip(found, counts, strict=True)]
+
+    def raw_outputs(self, pixels: npt.NDArray[np.uint8]) -> list[dict[str, npt.NDArray[Any]]]:
+        """Return what each graph gives for all of (B, S, S, 3) uint8, by the outputs' names.
+
+        Raises PermanentError where the model's output is not finite.
+        """
+        found = [self._run(self._model, {"images": pixels})]
+        if self._tiles is not None:
+            given = {"images": pixels, "features": found[0]["features"]}
+            found.append(self._run(self._tiles, given))
+        return found
 
     def _outputs(self, found: _Arrays, views: Integers | None = None) -> OnnxOutputs:
         """Return the arrays of a run, with those that the graph of a binary task leaves out."""
