@@ -24,6 +24,9 @@ _GRID = np.r_[
     np.linspace(-60, 60, 12_001),
     np.geomspace(_RANGE, 60, 2000, endpoint=False)[::-1],
 ]
+# The threshold of a policy that always decides alike. Stored logits are float32 and contain it: at
+# 1e3 they keep 3e-5 of a logit, at the end of the grid not even a hundredth.
+_NEVER_REACHED = 1e3
 # A smaller scale cannot be inverted in float32.
 _LEAST_SCALE = 1e-3
 
@@ -103,7 +106,7 @@ def _uncalibrated_threshold(policy: Policy) -> float | None:
     decided = is_positive(_GRID)
     changes = np.flatnonzero(np.diff(decided.astype(np.int8)))
     if len(changes) == 0:
-        return -_RANGE if decided[0] else _RANGE
+        return -_NEVER_REACHED if decided[0] else _NEVER_REACHED
     if len(changes) > 1 or decided[0]:
         return None
 
