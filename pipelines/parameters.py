@@ -22,7 +22,7 @@ from components.select_for_labelling.config import LabellingForm, SelectForLabel
 from components.shared.contracts.adaptations import FROZEN, MODES
 from components.shared.contracts.config import Config, adjusted
 from components.shared.contracts.errors import ConfigError
-from components.shared.contracts.formats import FORMATS, TRANSFORMERS
+from components.shared.contracts.formats import DEFAULT_FORMATS, TRANSFORMERS
 from components.shared.contracts.listing import shown
 from components.train_baseline.config import TrainBaselineConfig
 from pipelines.names import (
@@ -90,7 +90,7 @@ class Variant:
     ingest_parts: int = 1
     pipeline: str = STAGE1
     audit_labels: bool = False
-    formats: tuple[str, ...] = FORMATS
+    formats: tuple[str, ...] = DEFAULT_FORMATS
 
     def __post_init__(self) -> None:
         problems = []
@@ -138,7 +138,7 @@ class Variant:
         first = [f"pretrain-{self.pretrain}"] if self.pretrain != "none" else []
         last = [f"ingest-{self.ingest_parts}"] if self.ingest_parts > 1 else []
         last += ["audit"] if self.audit_labels else []
-        last += self.formats if self.formats != FORMATS else []
+        last += self.formats if self.formats != DEFAULT_FORMATS else []
         return "-".join([*first, *self.modes, *last])
 
     def with_form(self, values: Mapping[str, Any]) -> ConfigureConfig:
@@ -178,7 +178,7 @@ def parse_variant(
     pipeline: str = STAGE1,
     *,
     audit_labels: bool = False,
-    formats: str = ",".join(FORMATS),
+    formats: str = ",".join(DEFAULT_FORMATS),
 ) -> Variant:
     """Read the options of the graph; of `--modes` and `--formats` names with commas between."""
     return Variant(pretrain, _names(modes), ingest_parts, pipeline, audit_labels, _names(formats))

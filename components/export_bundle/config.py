@@ -6,7 +6,13 @@ from dataclasses import dataclass
 
 from components.shared.contracts.config import MOST_INTEGER, option
 from components.shared.contracts.environment import Variable
-from components.shared.contracts.formats import FORMATS, TRANSFORMERS
+from components.shared.contracts.formats import (
+    DEFAULT_FORMATS,
+    FORMATS,
+    ONNX,
+    ONNX_INT8,
+    TRANSFORMERS,
+)
 from components.shared.contracts.outcomes import Outcomes
 from components.shared.policies.config import BundledPolicyConfig
 
@@ -47,9 +53,10 @@ class ExportConfig(BundledPolicyConfig):
         " computed by the first step, so that another key signs again.",
     )
     formats: tuple[str, ...] = option(
-        FORMATS,
+        DEFAULT_FORMATS,
         "Forms of the model in the bundle. onnx runs with onnxruntime alone, and must decide every"
-        " image of VAL_CALIB and VAL_SELECT as transformers' does.",
+        " image of VAL_CALIB and VAL_SELECT as transformers' does. onnx_int8, made of onnx, has a"
+        " policy of its own.",
         choices=FORMATS,
     )
 
@@ -64,6 +71,10 @@ class ExportConfig(BundledPolicyConfig):
         if TRANSFORMERS not in self.formats or len(set(self.formats)) != len(self.formats):
             problems.append(
                 f"formats={list(self.formats)} must have {TRANSFORMERS}, and none twice"
+            )
+        if ONNX_INT8 in self.formats and ONNX not in self.formats:
+            problems.append(
+                f"formats={list(self.formats)}: {ONNX_INT8} is made of {ONNX}; add {ONNX}"
             )
 
         if not re.fullmatch(r"[0-9]+\.[0-9]+\.[0-9]+", self.model_version):

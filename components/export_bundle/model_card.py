@@ -1,17 +1,21 @@
 """Model cards: README.md with the Hub's metadata and model index, and NATIX's model_card.json."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from importlib.resources import files
+from pathlib import Path
 from typing import Any
 
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
 from components.export_bundle.config import ExportConfig, slug
 from components.shared.contracts.artifacts import Manifest
+from components.shared.contracts.formats import ONNX, ONNX_INT8
 from components.shared.contracts.outcomes import Outcomes
 from components.shared.policies.logit_affine import LogitAffine
 from components.shared.policies.policy import Policy
+from components.shared.serving.bundle import DISTILLED_MODEL, MODEL
 
 # The package's full name, so that the files of its folder belong to the phase's image.
 _TEMPLATES = "components.export_bundle.templates"
@@ -23,8 +27,71 @@ _HUB_METRICS = {
     "mcc": "matthews_correlation",
 }
 _NAME_OF_RISK = {"error": "error rate", "fnr": "false negative rate"}
+# Metrics of the table of forms, with their titles.
+_FORM_METRICS = {"accuracy": "accuracy", "mcc": "MCC", "auroc": "AUROC"}
 # Classes that a sentence names; more are counted.
 _N_NAMED = 8
+
+
+@dataclass(frozen=True)
+class Form:
+    """One form of the model in the bundle.
+
+    Attributes:
+        folder: Its folder.
+        n_bytes: Size of its files.
+        scores: By metric, the value on VAL_TEST; None where it has none.
+        differences: By metric, the paired difference to the first form and its 95 % interval; empty
+            for a form that decides alike.
+    """
+
+    folder: str
+    n_bytes: int
+    scores: dict[str, float | None]
+    differences: dict[str, tuple[float | None, tuple[float, float] | None]]
+
+    def cell(self, metric: str) -> str:
+        """Return a metric with its difference, as a cell of a table."""
+        text = _number(self.scores.get(metric))
+        difference, bounds = self.differences.get(metric, (None, None))
+        if difference is None:
+            return text
+        within = "no interval" if bounds is None else f"{bounds[0]:+.4f} to {bounds[1]:+.4f}"
+        return f"{text} ({difference:+z.4f}: {within})"
+
+
+def bundle_forms(bundle: Path, report: dict[str, Any], int8: dict[str, Any]) -> list[Form]:
+    """Return the forms in a bundle on disk.
+
+    Args:
+        bundle: The directory.
+        report: eval_report.json.
+        int8: Metrics of the INT8 form as its format.json has them; empty where there is none.
+    """
+    of_model = {name: entry["value"] for name, entry in report["metrics"].items()}
+    # A graph decides as the model, or is not exported.
+    scores = {MODEL: of_model, ONNX: of_model}
+    if "student" in report:
+        student = report["student"]
+        scores[DISTILLED_MODEL] = {name: entry["value"] for name, entry in student.items()}
+
+    differences: dict[str, dict[str, Any]] = {}
+    if int8:
+        scores[ONNX_INT8] = {name: entry["int8"] for name, entry in int8["metrics"].items()}
+        differences[ONNX_INT8] = {
+            name: (entry["difference"], entry["difference_95"])
+            for name, entry in int8["metrics"].items()
+        }
+
+    return [
+        Form(folder, _size(bundle / folder), of_form, differences.get(folder, {}))
+        for folder, of_form in scores.items()
+        if (bundle / folder).is_dir()
+    ]
+
+
+def _size(folder: Path) -> int:
+    return sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
 
 
 def model_card(
@@ -37,6 +104,8 @@ def model_card(
     affine: LogitAffine,
     stock_reason: str,
     distilled: bool,
+    forms: Sequence[Form],
+    refused_formats: Mapping[str, str],
 ) -> str:
     """Return the Markdown of README.md: data, metrics with intervals, decision, use and limits.
 
@@ -49,6 +118,8 @@ def model_card(
         affine: the part of calibrator and threshold that the weights contain.
         stock_reason: why transformers' stock pipeline cannot load the model; empty if it can.
         distilled: whether the bundle holds the distilled head as a stock model.
+        forms: what `bundle_forms` returns.
+        refused_formats: formats that were asked for, and why the bundle is without them.
     """
     outcomes, kind = policy.outcomes, policy.kind
     guarantees = report.get("policies", {}).get(kind, {}).get("guarantees", [])
@@ -70,6 +141,9 @@ def model_card(
         affine=affine,
         stock_reason=stock_reason,
         distilled=distilled,
+        forms=forms,
+        form_metrics=_FORM_METRICS,
+        refused_formats=refused_formats,
         number=_number,
         interval=_interval,
         listing=_listing,

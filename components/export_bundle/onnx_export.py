@@ -1,5 +1,6 @@
 """Writing of a bundle's ONNX form: its graphs, and the document about them."""
 
+import ast
 import contextlib
 import logging
 import warnings
@@ -27,6 +28,8 @@ from components.shared.serving.predictor import load_network
 OPSET = 20  # the least with the exact GELU as one operator
 # A file of protocol buffers cannot be larger; weights beyond go beside it.
 _MOST_BYTES = 2**31 - 2**20
+BACKBONE = "backbone/"  # names of the backbone's nodes begin with it
+_SCOPES, _BACKBONE_SCOPE = "pkg.torch.onnx.name_scopes", "backbone_and_head.backbone"
 
 
 def write_onnx(bundle: Bundle, folder: Path, policy: Policy | None = None) -> OnnxFormat:
@@ -88,6 +91,7 @@ def _write_graph(
         )
     assert program is not None
     model = program.model_proto
+    _name_backbone(model.graph)
     _drop_origin(model)
     free = [entry.type.tensor_type.shape.dim[0].dim_param for entry in model.graph.input]
     if free != ["N"] * len(given):
@@ -98,6 +102,14 @@ def _write_graph(
         onnx.save_model(model, file, save_as_external_data=True, location=f"{file.name}.data")
     else:
         file.write_bytes(model.SerializeToString(deterministic=True))
+
+
+def _name_backbone(graph: onnx.GraphProto) -> None:
+    """Let the names of the backbone's nodes say so: constant folding leaves no name of a weight."""
+    for node in graph.node:
+        scopes = next((entry.value for entry in node.metadata_props if entry.key == _SCOPES), "[]")
+        if _BACKBONE_SCOPE in ast.literal_eval(scopes):
+            node.name = f"{BACKBONE}{node.name}"
 
 
 def _drop_origin(model: onnx.ModelProto) -> None:

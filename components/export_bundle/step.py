@@ -4,11 +4,11 @@ import shutil
 from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from components.export_bundle.attestation import Attestation
 from components.export_bundle.config import ExportConfig
-from components.export_bundle.model_card import model_card, natix_card
+from components.export_bundle.model_card import bundle_forms, model_card, natix_card
 from components.export_bundle.sbom import write_sbom
 from components.shared.contracts.artifact_kinds import Kind
 from components.shared.contracts.artifacts import (
@@ -20,7 +20,7 @@ from components.shared.contracts.artifacts import (
     writing,
 )
 from components.shared.contracts.errors import ArtifactError
-from components.shared.contracts.formats import ONNX, TRANSFORMERS
+from components.shared.contracts.formats import ONNX, ONNX_INT8, TRANSFORMERS
 from components.shared.contracts.listing import say, shown
 from components.shared.contracts.step import InputDir, OutputDir, main
 from components.shared.data.dataset import Dataset
@@ -54,6 +54,9 @@ from components.shared.serving.bundle import (
 from components.shared.serving.formats.onnx_format import write_format
 from components.shared.vision.classifier_spec import ClassifierSpec, read_spec
 from components.shared.vision.view_spec import ViewSpec, tile_boxes
+
+if TYPE_CHECKING:
+    from components.export_bundle.int8 import Int8
 
 _FORM_METRICS = ("accuracy", "mcc", "auroc")
 _LIBRARIES = ("numpy", "pillow", "safetensors", "torch", "transformers")
@@ -114,7 +117,9 @@ def run(
 ) -> None:
     """Write the bundle of the policy named by `config.policy`, and compare it with the checkpoint.
 
-    `dataset` and `splits` are for the comparison of further formats.
+    `dataset` and `splits` are for the comparison of further formats. onnx_int8 is another model:
+    where its policy cannot be fitted or certified, the bundle is written without it, and
+    `refused_formats` in bundle.json says why.
 
     Raises:
         InfeasibleError: the policy could not be fitted or certified on VAL_CALIB.
@@ -159,6 +164,10 @@ def run(
         distilled = _write_distilled_model(inputs, out)
         if ONNX in config.formats:
             _write_onnx(inputs, out, model)
+        metrics, refused = {}, {}
+        if ONNX_INT8 in config.formats:
+            int8 = _write_int8(inputs, model)
+            metrics, refused = int8.metrics, int8.refusals
 
         card = model_card(
             named,
@@ -169,6 +178,8 @@ def run(
             affine=logit_affine_of(inputs.policy),
             stock_reason=model.stock_reason,
             distilled=distilled,
+            forms=bundle_forms(out, inputs.report, metrics),
+            refused_formats=refused,
         )
 
         (out / "README.md").write_text(card, encoding="utf-8")
@@ -176,7 +187,7 @@ def run(
 
         write_sbom(out, named)
 
-        document = _document(named, inputs, out, model)
+        document = _document(named, inputs, out, model) | {"refused_formats": refused}
         if distilled and "student" in inputs.report:
             document |= _forms(inputs.report)
         write_json(out / DOCUMENT, document)
@@ -362,6 +373,14 @@ def _write_onnx(inputs: _Inputs, out: Path, model: _Model) -> None:
     parity = check_parity(model.bundle, ONNX, *inputs.compared)
     found = {graph: result.to_json() for graph, result in parity.items()}
     write_format(out / ONNX, replace(document, parity=found))
+
+
+def _write_int8(inputs: _Inputs, model: _Model) -> "Int8":
+    """Write onnx_int8/, or find out why there can be none."""
+    from components.export_bundle.int8 import write_int8
+
+    assert inputs.compared is not None
+    return write_int8(model.bundle, inputs.manifests["policy"].config, *inputs.compared)
 
 
 def _write_distilled_model(inputs: _Inputs, out: Path) -> bool:

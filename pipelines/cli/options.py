@@ -107,7 +107,8 @@ class GraphOptions:
 
     formats: str = _option(
         "FORMAT,FORMAT",
-        "Forms of the model in the bundle: transformers always, onnx for onnxruntime alone.",
+        "Forms of the model in the bundle: transformers always, onnx for onnxruntime alone,"
+        " onnx_int8 (with onnx) quantised.",
         default="transformers,onnx",
     )
 

@@ -226,7 +226,7 @@ def test_the_student_is_a_stock_model_that_decides_at_its_own_threshold(
     report = json.loads((several / "evaluation/eval_report.json").read_text())
     assert document["forms"]["student"]["accuracy"] == report["student"]["accuracy"]["value"]
     assert document["forms"]["model"]["accuracy"] == report["metrics"]["accuracy"]["value"]
-    assert "| distilled head (`student/`) |" in (bundle.path / "README.md").read_text()
+    assert "| `student/` |" in (bundle.path / "README.md").read_text()
     training = json.loads((several / "checkpoint/training.json").read_text())
     assert training["distilled_head"]["val_select/agreement"] >= 0.5
 

@@ -59,6 +59,7 @@ class Bundle:
             None in bundles of earlier releases.
         name: What messages call the directory; empty: its path.
         form_policies: Policies of forms that have their own, by the form's folder.
+        refused_formats: Formats that were asked for, and why the bundle is without them.
         signer: Who signed it: a key's digest or a certificate's subject; empty where no trusted
             keys are named, and the signature was not looked at.
     """
@@ -72,6 +73,7 @@ class Bundle:
     reference_logits: list[float] | None = None
     name: str = ""
     form_policies: dict[str, Policy] = field(default_factory=dict)
+    refused_formats: dict[str, str] = field(default_factory=dict)
     signer: str = ""
 
     @property
@@ -134,6 +136,7 @@ class _Document:
     stock_pipeline: bool
     versions: dict[str, str] = field(default_factory=dict)
     reference_logits: list[float] | None = None
+    refused_formats: dict[str, str] = field(default_factory=dict)
 
 
 def stock_order(outcomes: Outcomes) -> list[int]:
@@ -203,6 +206,7 @@ def open_bundle(path: Path, digest: str | None = None, *, trusted_keys: str | Pa
         form_policies={
             name.removesuffix(f"/{POLICY}"): _form_policy(path / name, policy) for name in own
         },
+        refused_formats=document.refused_formats,
         signer=signer,
     )
 

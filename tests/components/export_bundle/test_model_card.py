@@ -11,7 +11,7 @@ import pytest
 from huggingface_hub import ModelCard
 
 from components.export_bundle.config import ExportConfig
-from components.export_bundle.model_card import model_card, natix_card
+from components.export_bundle.model_card import bundle_forms, model_card, natix_card
 from components.shared.contracts.artifacts import Manifest
 from components.shared.contracts.outcomes import Outcomes
 from components.shared.policies.logit_affine import LogitAffine, logit_affine_of
@@ -77,6 +77,8 @@ def _card(policy: Policy = SOFTMAX, **changed: Any) -> str:
         "stock_reason": "",
         "distilled": False,
         "preprocessing": PREPROCESSING,
+        "forms": [],
+        "refused_formats": {},
     }
     config = ExportConfig(model_name="cones", model_version="1.2.3").named(policy.outcomes)
     return model_card(config, policy, report, DATASET, **(arguments | changed))
@@ -153,8 +155,30 @@ def test_a_multi_view_model_tells_its_views_and_its_distilled_head() -> None:
     assert "each as 112 x 112 pixels, and aggregates their margins (noisy_or)" in text
     assert "the policy decides on all views together" in text
     assert "few pixels even of a tile (a square of 140 of 224 pixels)" in text
-    assert "| all views (`model/`) | 0.8125 | 0.6257 | 0.9000 |" in card
-    assert "| distilled head (`student/`) | 0.8125 | 0.6257 | 0.9000 |" in card
+    assert "a head distilled from all views on TRAIN" in text
+    assert "\n\n\n" not in card
+
+
+def test_every_form_in_the_bundle_has_its_size_and_scores(tmp_path: Path) -> None:
+    for folder, n_bytes in (("model", 2_000_000), ("onnx", 1_040_000), ("onnx_int8", 300_000)):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "weights").write_bytes(bytes(n_bytes))
+    entry = {"float": 0.8125, "int8": 0.75, "difference": -0.0625, "difference_95": (-0.125, 0.0)}
+    auroc = entry | {"difference": None, "difference_95": None}
+    int8 = {"metrics": {"accuracy": entry, "mcc": entry | {"difference_95": None}, "auroc": auroc}}
+    report = {"metrics": METRICS, "student": METRICS}
+    card = _card(forms=bundle_forms(tmp_path, report, int8))
+    assert "| `model/` | 2.0 | 0.8125 | 0.6257 | 0.9000 |\n" in card
+    assert "| `onnx/` | 1.0 | 0.8125 | 0.6257 | 0.9000 |\n" in card
+    scores = "0.7500 (-0.0625: -0.1250 to +0.0000) | 0.7500 (-0.0625: no interval) | 0.7500"
+    assert f"| `onnx_int8/` | 0.3 | {scores} |\n" in card
+    assert "`student/`" not in card
+    assert "a policy that was fitted on its own VAL_CALIB logits" in _one_line(card)
+
+
+def test_a_refused_format_is_named_with_its_reason() -> None:
+    card = _card(refused_formats={"onnx_int8": "too few groups"})
+    assert "`onnx_int8` was asked for and is not in the bundle: too few groups.\n" in card
     assert "\n\n\n" not in card
 
 
@@ -291,5 +315,7 @@ def test_errors_of_calibration_have_their_noise_and_no_interval() -> None:
         affine=logit_affine_of(policy),
         stock_reason="",
         distilled=False,
+        forms=[],
+        refused_formats={},
     )
     assert "| ece | 0.0500 | of a calibrated model: up to 0.0300 |" in card

@@ -42,6 +42,8 @@ class OnnxFormat:
         early_exit: Where a full image's margin before calibration is enough, the document of
             early_exit.json; None for a model of one view, or where all views are always needed.
         parity: Numbers of the comparison with the bundle's own model, for people.
+        quantisation: How the INT8 form was made, for people: images that gave the ranges, bits of
+            weights, number of the backbone's layers, and positions of those that stay in float.
         metrics: Metrics of a form that decides on its own, for people.
     """
 
@@ -51,6 +53,7 @@ class OnnxFormat:
     outputs: dict[str, dict[str, str]]
     early_exit: EarlyExit | None = None
     parity: dict[str, Any] = field(default_factory=dict)
+    quantisation: dict[str, Any] = field(default_factory=dict)
     metrics: dict[str, Any] = field(default_factory=dict)
 
     @property

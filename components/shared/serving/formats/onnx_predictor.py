@@ -14,6 +14,7 @@ import onnxruntime
 from components.shared.calibration.calibrator import class_log_odds
 from components.shared.contracts.errors import ArtifactError, PermanentError, one_line
 from components.shared.contracts.formats import ONNX
+from components.shared.contracts.listing import printable
 from components.shared.contracts.machine import n_usable_cores
 from components.shared.data.decode import decode, resize
 from components.shared.serving.answer import Answer, answer_of
@@ -64,9 +65,11 @@ class OnnxPredictor:
         """
         folder = bundle.path / form
         if form not in bundle.forms:
+            reason = bundle.refused_formats.get(form)
+            remedy = f"export it with formats that have {form}"
             raise ArtifactError(
-                f"{bundle.name or bundle.path}: has no {form}/; export it with formats that have"
-                f" {form}"
+                f"{bundle.name or bundle.path}: has no {form}/;"
+                f" {remedy if reason is None else f'the export refused it: {printable(reason)}'}"
             )
 
         self._bundle, self.form = bundle, form
