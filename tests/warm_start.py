@@ -38,8 +38,8 @@ _ENTRY_POINTS = (
     "tests.components.shared.training.toy",
 )
 _LAZY = ("torch._dynamo", "transformers.models.dinov2.modeling_dinov2", "peft.tuners.lora")
-# What may differ from one start to the next without a module having read it on import.
-_PER_START = ("STREETVISION_", "PYTEST_", "TOKENIZERS_PARALLELISM")
+# What may differ from one start to the next without a module having read it on import, on a CPU.
+_PER_START = ("STREETVISION_", "PYTEST_", "PYTORCH_ALLOC_CONF", "TOKENIZERS_PARALLELISM")
 _ROOT = str(Path(__file__).resolve().parents[1])
 _PR_SET_CHILD_SUBREAPER = 36  # linux/prctl.h
 _LARGEST_REQUEST = 1 << 17
