@@ -238,6 +238,29 @@ def test_labels_are_audited_only_where_it_was_compiled_in_and_never_those_of_the
     assert Variant(audit_labels=True).name == "audit"
 
 
+def test_a_bundle_s_further_formats_are_compared_on_the_data_set(compiled: Compile) -> None:
+    compared = {"dataset", "splits"}
+    assert compared < _artifacts(_tasks(compiled()[0])["export-bundle"])
+    alone = _tasks(compiled(Variant(formats=("transformers",)))[0])
+    assert not compared & _artifacts(alone["export-bundle"])
+    assert Variant(formats=("transformers",)).name == "transformers"
+
+
+@pytest.mark.parametrize(
+    ("formats", "message"),
+    [
+        (("transformers", "tensorrt"), "'tensorrt'"),
+        (("onnx",), "transformers"),
+        (("transformers", "onnx", "onnx"), "onnx"),
+    ],
+)
+def test_formats_that_no_export_writes_are_refused_before_anything_is_compiled(
+    formats: tuple[str, ...], message: str
+) -> None:
+    with pytest.raises(ConfigError, match=rf"--formats.*{message}"):
+        Variant(formats=formats)
+
+
 def _artifacts(task: dict[str, Any]) -> set[str]:
     """Names of the artifacts that a task reads."""
     return set(task.get("inputs", {}).get("artifacts", {}))

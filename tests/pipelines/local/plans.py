@@ -3,8 +3,8 @@
 A program of its own, since it imports changed code.
 
 Usage: python plans.py OUTPUT < changes.json, started with the changeable tree on PYTHONPATH. A
-change is {"file": path or "", "data": folder, "params": file, "changed": options, "modes": names}:
-the file gets one more line for the length of one plan.
+change is {"file": path or "", "data": folder, "params": file, "changed": options, "graph": given}:
+the file gets one more line for the length of one plan; `parse_variant` gets what is given.
 """
 
 import importlib
@@ -31,7 +31,7 @@ def main() -> None:
             ]:
                 del sys.modules[name]
             parameters = importlib.import_module("pipelines.parameters")
-            variant = parameters.parse_variant("none", change["modes"])
+            variant = parameters.parse_variant("none", **change["graph"])
             pairs = [f"{name}={value}" for name, value in change["changed"].items()]
             values = parameters.read_parameters(
                 Path(change["params"]), [*pairs, f"data={data}"], variant

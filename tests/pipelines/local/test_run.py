@@ -276,6 +276,7 @@ CHANGES: dict[str, tuple[str, dict[str, object], tuple[str, ...]]] = {
         {"--modes": "full,lora,frozen"},
         ("extract-features", "train-frozen"),
     ),
+    "`--formats`: `transformers` alone": ("", {"--formats": "transformers"}, ("export-bundle",)),
     "one image of the data": ("data/img/000.jpg", {}, ("ingest-dataset",)),
     "nothing any more": ("", {}, ()),
 }
@@ -309,14 +310,14 @@ def test_the_caching_table(finished: Finished, tree: Path) -> None:
     for file, values, _ in CHANGES.values():
         place = finished.root if file.startswith("data/") else tree
         options = dict(values)
-        modes = options.pop("--modes", MODES)
+        given = {name: options.pop(f"--{name}", None) for name in ("modes", "formats")}
         changes.append(
             {
                 "file": str(place / file) if file else "",
                 "data": finished.values["data"],
                 "params": str(finished.root / "run.yaml"),
                 "changed": options,
-                "modes": modes,
+                "graph": {"modes": MODES} | {k: v for k, v in given.items() if v is not None},
             }
         )
     done = subprocess.run(

@@ -28,16 +28,19 @@ from components.shared.contracts.environment import Variable
 from components.shared.contracts.errors import ArtifactError, ConfigError
 from components.shared.serving.bundle import DOCUMENT, open_bundle
 from components.shared.serving.signature import TrustedKeys, sign_bundle
-from tests.bundles import edit_json
+from tests.bundles import edit_json, onnx_bundle
 from tests.golden.make import FOLDER
 from tests.resigned import resign
 from tests.signing import DAY, NOW, Authority, key_pair, private_key
 
-FILES = sorted(
-    file.relative_to(FOLDER / "bundle").as_posix()
-    for file in (FOLDER / "bundle").rglob("*")
-    if file.is_file()
-)
+
+def files(bundle: Path, *but: str) -> list[str]:
+    """Return the names of a bundle's files, without some."""
+    found = [file.relative_to(bundle) for file in bundle.rglob("*") if file.is_file()]
+    return sorted({name.as_posix() for name in found} - set(but))
+
+
+FILES = files(FOLDER / "bundle")
 
 _RSA = rsa.generate_private_key(public_exponent=65537, key_size=2048)
 RSA = _RSA.public_key().public_bytes(
@@ -93,7 +96,7 @@ def with_new_sums(bundle: Path, **changes: str) -> None:
     """Make bundle.json and the manifest agree with the files, as an attacker does."""
     own = (DOCUMENT, MANIFEST, SIGNATURE)
     document = json.loads((bundle / DOCUMENT).read_text())
-    document["files"] = {name: sha256_file(bundle / name) for name in FILES if name not in own}
+    document["files"] = {name: sha256_file(bundle / name) for name in files(bundle, *own)}
     write_json(bundle / DOCUMENT, document)
     signature = (bundle / SIGNATURE).read_bytes()
     (bundle / SIGNATURE).unlink()
@@ -199,6 +202,42 @@ def test_a_certificate_that_is_not_valid_now_is_refused(
         change(copied, name)
     sign_bundle(copied, ours.authority.issue("other", **fields))
     _refused(copied, ours.authority.trusted, message)
+
+
+@pytest.fixture
+def fresh(tmp_path_factory: pytest.TempPathFactory, tmp_path: Path, ours: Signer) -> Path:
+    """A bundle as it is exported today, with onnx/, and signed."""
+    path = shutil.copytree(onnx_bundle(tmp_path_factory), tmp_path / "fresh")
+    sign_bundle(path, ours.key)
+    return path
+
+
+@pytest.mark.parametrize("attack", ["flip", "new sums", "foreign key", "expired certificate"])
+def test_every_file_of_a_new_export_is_protected(
+    attack: str, fresh: Path, tmp_path: Path, ours: Signer, foreign: Signer
+) -> None:
+    names = files(fresh, SIGNATURE)
+    assert {"onnx/model.onnx", "onnx/format.json", "sbom.cdx.json"} < set(names)
+    expired = ours.authority.issue("other", valid=EXPIRED)
+    for name in names:
+        bundle, trusted = shutil.copytree(fresh, tmp_path / "bundle"), ours.public
+        if attack == "flip":
+            data = bytearray((bundle / name).read_bytes())
+            data[len(data) // 2] ^= 1
+            (bundle / name).write_bytes(data)
+            message = "bundle"
+        else:
+            change(bundle, name)
+            assert open_bundle(bundle).signer == "", name
+            message = f"its signature does not hold: changed since: .*{MANIFEST}"
+        if attack == "foreign key":
+            sign_bundle(bundle, foreign.key)
+            message = "which is not in"
+        elif attack == "expired certificate":
+            sign_bundle(bundle, expired)
+            trusted, message = ours.authority.trusted, "does not vouch: certificate has expired"
+        _refused(bundle, trusted, message)
+        shutil.rmtree(bundle)
 
 
 def test_a_certificate_of_the_authority_is_accepted_and_named(copied: Path, ours: Signer) -> None:
