@@ -89,6 +89,7 @@ KINDS = {
     "scrc_policy": "Policy",
     "evaluation": "Evaluation",
     "bundle": "Bundle",
+    "onnx_bundle": "Bundle",
     "scores": "Scores",
     "step-000000003": "TrainingState",
     "drift": "Drift",
@@ -181,12 +182,20 @@ def _run(root: Path) -> None:
     evaluate(EvaluateConfig(n_bootstrap=100), **_paths(root, *EVALUATED, "evaluation", "report"))
     bundled = ExportConfig(formats=("transformers",))
     export_bundle(bundled, **_paths(root, *BUNDLED, "bundle"))
+    make_onnx_bundle(root)
     scored = ScoreImagesConfig(images=str(root / "source"))
     score_images(scored, **_paths(root, "bundle", "scores"))
     state = TrainingState({"weights/w": torch.arange(3.0)}, {"step": 3, "best_epoch": 1})
     checkpoint_files.write(root, state, step="train_baseline", config=config)
     make_drift(root)
     make_promotion(root)
+
+
+def make_onnx_bundle(root: Path) -> None:
+    """The bundle once more, with the form onnx, whose comparison reads the data set."""
+    config = ExportConfig(formats=("transformers", "onnx"))
+    inputs = _paths(root, *BUNDLED, "dataset", "splits")
+    export_bundle(config, **inputs, bundle=root / "onnx_bundle")
 
 
 def make_drift(root: Path) -> None:

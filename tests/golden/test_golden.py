@@ -23,6 +23,7 @@ from components.shared.models.classifier import Classifier, normalise
 from components.shared.policies.logits import read_logits
 from components.shared.policies.policy_artifact import read_policy
 from components.shared.serving.bundle import open_bundle
+from components.shared.serving.formats.onnx_predictor import OnnxPredictor
 from components.shared.serving.predictor import Predictor
 from components.shared.training.checkpoint import files as checkpoint_files
 from tests.golden.make import FOLDER, KINDS, POLICIES
@@ -118,3 +119,6 @@ def test_models_still_decide_as_they_did() -> None:
     answers = Predictor(bundle).answers(data.images(rows))
     assert [answer.decision for answer in answers] == bundle.policy.decide(again).tolist()
     assert {answer.decision for answer in answers} <= {"None", "Roadwork", "defer"}
+    graphs = OnnxPredictor(open_bundle(FOLDER / "onnx_bundle"), threads=1)
+    decisions = [answer.decision for answer in graphs.answers(data.images(rows))]
+    assert decisions == [answer.decision for answer in answers]
