@@ -61,6 +61,7 @@ TOO_LONG = (
     "tests.studies.gtsdb ",
     "tests.studies.gtsdb_adapted ",
     "tests.studies.input_size ",
+    "tests.studies.int8 ",
     "tests.studies.labelling ",
     "tests.studies.label_audit ",
     "tests.studies.monitors ",

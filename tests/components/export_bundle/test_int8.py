@@ -25,6 +25,7 @@ from components.shared.serving.formats.onnx_predictor import OnnxPredictor
 from components.shared.serving.predict import main as predict
 from tests.bundles import Inputs, make_inputs, noise, write_images, write_splits
 from tests.once import made_once
+from tests.studies.int8 import tables
 
 FORMATS = ("transformers", "onnx", "onnx_int8")
 # Of noise with labels by number nothing better can be certified on the few groups.
@@ -185,3 +186,20 @@ def test_predict_answers_with_the_form(root: Path, tmp_path: Path) -> None:
     answers = [json.loads(line) for line in printed.getvalue().splitlines()]
     assert len(answers) == len(images)
     assert {answer["decision"] for answer in answers} <= {"None", "Roadwork", "defer"}
+
+
+@pytest.mark.slow
+def test_the_study_shows_both_certificates_and_the_differences(root: Path, tmp_path: Path) -> None:
+    policy = tmp_path / "calibrate-scrc/scrc_policy"
+    policy.mkdir(parents=True)
+    shutil.copytree(root / "bundle", tmp_path / "export-bundle/bundle")
+    own = json.loads((root / "bundle/onnx_int8/fit.json").read_text())
+    write_json(policy / "fit.json", own | {"coverage": 0.125})
+    lines = list(tables(tmp_path))
+    rows = {line.split(" | ")[0]: line.split(" | ")[1:] for line in lines}
+    promised = "error at most 0.9 with probability 0.5"
+    assert rows["| `onnx`"][0] == rows["| `onnx_int8`"][0] == promised
+    assert rows["| `onnx`"][2].startswith("0.125, at least")
+    assert rows["| `onnx_int8`"][2].startswith(f"{own['coverage']:.3f}, at least")
+    assert rows["| accuracy"][3] == "none |"
+    assert "of 4 images of 4 groups are answered otherwise" in lines[0]
