@@ -15,6 +15,7 @@ import torch
 
 from components.predict_logits.config import PredictLogitsConfig
 from components.predict_logits.explanations import split_errors
+from components.shared.contracts.artifacts import write_json
 from components.shared.contracts.options import PREDICTOR_PRECISION
 from components.shared.data.dataset import Dataset
 from components.shared.data.drift_reference import (
@@ -55,7 +56,7 @@ def predict_splits(
     model `<split>-full-image.npy` (N,) margins of the full image; of its distilled head
     `<split>-distilled.npy` (N, 2) logits; with `config.robustness` `VAL_TEST-corrupted.npy`
     (4, N, C) logits at severities 0 to 3; and `VAL_TEST-explained.npy`, what `split_errors` returns
-    of some images.
+    of some images. `prediction.json` says how the logits were computed.
     """
     data, assignment = Dataset.open(dataset), read_splits(splits)
     parts = {split: SplitData.of(data, assignment, split) for split in ("VAL_CALIB", "VAL_TEST")}
@@ -105,6 +106,8 @@ def predict_splits(
     explained = split_errors(classifier, parts["VAL_TEST"], logits["VAL_TEST"], reference, world)
     if world.is_main:
         np.save(work / "VAL_TEST-explained.npy", explained, allow_pickle=False)
+        computation = config.computation() | {"device": world.device.type}
+        write_json(work / "prediction.json", {"computation": computation})
 
 
 def _reference(

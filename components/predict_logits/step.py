@@ -3,6 +3,7 @@
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -11,6 +12,7 @@ from components.predict_logits.config import PredictLogitsConfig
 from components.predict_logits.explanations import explained_rows, margin_parts
 from components.shared.contracts.artifact_kinds import Kind
 from components.shared.contracts.artifacts import verify_dir, working, writing
+from components.shared.contracts.documents import read_object
 from components.shared.contracts.step import InputDir, OutputDir, main
 from components.shared.data import drift_reference as reference
 from components.shared.data.arrays import load_array
@@ -63,6 +65,7 @@ def run(
         paths = {"dataset": dataset, "splits": splits, "checkpoint": checkpoint}
         run_module("components.predict_logits.predict", config, paths, work, verified=inputs)
 
+        summary = read_object(work / "prediction.json", dict[str, Any])
         for split, path in (("VAL_CALIB", val_calib_logits), ("VAL_TEST", val_test_logits)):
             write_split_logits(
                 path,
@@ -74,6 +77,7 @@ def run(
                 config=config,
                 inputs=inputs,
                 views=spec.views,
+                summary=summary,
             )
 
         ids = assignment.ids(SPLIT)

@@ -3,6 +3,7 @@
 import csv
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -135,10 +136,10 @@ def train(run: TinyRun, config: TrainBaselineConfig, out: Path) -> None:
     )
 
 
-def predict(run: TinyRun, out: Path, n_processes: int = 1) -> None:
+def predict(run: TinyRun, out: Path, n_processes: int = 1, **options: Any) -> None:
     """Logits of the tiny model."""
     predict_logits(
-        PredictLogitsConfig(n_processes=n_processes),
+        PredictLogitsConfig(n_processes=n_processes, **options),
         dataset=run.dataset,
         splits=run.splits,
         checkpoint=run.checkpoint,

@@ -9,6 +9,7 @@ from components.ingest_dataset.config import IngestConfig
 from components.ingest_dataset.step import run as ingest_dataset
 from components.predict_logits.config import PredictLogitsConfig
 from components.predict_logits.step import run
+from components.shared.contracts.artifacts import read_manifest
 from components.shared.contracts.errors import ArtifactError
 from components.shared.data.dataset import Dataset
 from components.shared.data.drift_reference import open_reference
@@ -34,6 +35,16 @@ def test_two_processes_say_what_one_says(tiny: TinyRun, tmp_path: Path) -> None:
         assert np.allclose(one.logits, two.logits, atol=1e-5)
         assert set(manifest.inputs) == {"dataset", "splits", "checkpoint"}
     assert {entry.name for entry in tmp_path.iterdir()} == set(OUTPUTS)
+
+
+def test_the_logits_say_what_auto_was(tiny: TinyRun, tmp_path: Path) -> None:
+    predict(tiny, tmp_path, precision="auto", robustness=False)
+    for name in ("val_calib_logits", "val_test_logits"):
+        manifest = read_manifest(tmp_path / name)
+        assert manifest.config["precision"] == "auto"
+        found = manifest.summary["computation"]
+        assert (found["precision"], found["deterministic"]) == ("fp32", True)
+        assert found["device"] == "cpu"
 
 
 def test_the_reference_has_one_image_of_each_group_and_two_processes_compute_the_same(

@@ -3,6 +3,7 @@
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -28,6 +29,7 @@ def write_split_logits(
     config: Config,
     inputs: Mapping[str, Manifest],
     views: ViewSpec | None = None,
+    summary: dict[str, Any] | None = None,
 ) -> None:
     """Write the predictions of the ranks as a logits artifact, in the order of the sample ids.
 
@@ -42,6 +44,7 @@ def write_split_logits(
         config: Configuration of the step, for the manifest.
         inputs: Manifests of the step's inputs by name.
         views: How the model cuts images; None for one view.
+        summary: Facts for readers of the manifest.
     """
     ids = assignment.ids(split)
     samples = [data.samples[data.index[sample_id]] for sample_id in ids]
@@ -65,7 +68,9 @@ def write_split_logits(
     )
 
     kind = Kind.logits_of(split)
-    with writing(path, kind=kind, step=step, config=config, inputs=inputs, split=split) as out:
+    with writing(
+        path, kind=kind, step=step, config=config, inputs=inputs, split=split, summary=summary
+    ) as out:
         write_logits(out, logits)
 
 
