@@ -9,6 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from components.export_bundle.int8 import write_int8
+from components.export_bundle.onnx_export import write_onnx
 from components.shared.contracts.artifacts import read_manifest, write_json, writing
 from components.shared.contracts.errors import ArtifactError
 from components.shared.contracts.outcomes import Outcomes
@@ -23,7 +25,16 @@ from components.shared.policies.predictions import Predictions
 from components.shared.serving.bundle import Bundle, open_bundle
 from components.shared.serving.formats.onnx_predictor import OnnxPredictor
 from components.shared.serving.predict import main as predict
-from tests.bundles import Inputs, make_inputs, noise, write_images, write_splits
+from tests.bundles import (
+    Inputs,
+    make_inputs,
+    noise,
+    write_dataset,
+    write_images,
+    write_splits,
+)
+from tests.components.export_bundle.test_onnx_graph import CASES
+from tests.components.export_bundle.test_onnx_graph import _bundle as random_bundle
 from tests.once import made_once
 from tests.studies.int8 import tables
 
@@ -174,6 +185,30 @@ def test_a_changed_file_is_refused(root: Path, tmp_path: Path, file: str) -> Non
     changed.write_bytes(bytes(content))
     with pytest.raises(ArtifactError, match=f"onnx_int8/{file}"):
         open_bundle(path)
+
+
+@pytest.mark.slow
+def test_of_several_views_both_graphs_are_quantised(tmp_path: Path) -> None:
+    """The full image's graph gives the tiles' one its features, and early exit is fitted again."""
+    (tmp_path / "bundle").mkdir()
+    bundle = random_bundle(CASES["views lse"], tmp_path / "bundle")
+    shutil.rmtree(bundle.path / "onnx", ignore_errors=True)
+    write_onnx(bundle, bundle.path / "onnx")
+    write_dataset(tmp_path / "dataset", bundle.policy.class_names, 40)
+    write_splits(tmp_path / "splits", tmp_path / "dataset")
+    data, splits = Dataset.open(tmp_path / "dataset"), read_splits(tmp_path / "splits")
+    found = write_int8(bundle, {}, data, splits)
+    assert (found.refusals, found.metrics["n_images"]) == ({}, 8)
+
+    sizes = {
+        form: {file.name: file.stat().st_size for file in (bundle.path / form).glob("*.onnx")}
+        for form in bundle.forms
+    }
+    assert sizes["onnx_int8"].keys() == {"model.onnx", "tiles.onnx"}
+    assert all(size < sizes["onnx"][name] for name, size in sizes["onnx_int8"].items())
+    early_exit = OnnxPredictor(bundle, "onnx_int8").format.early_exit
+    assert early_exit is not None
+    assert early_exit.n_images == 16  # of VAL_CALIB, one of each group
 
 
 @pytest.mark.slow
