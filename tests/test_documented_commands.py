@@ -58,6 +58,7 @@ TOO_LONG = (
     "tests.simulations.splitting ",
     "tests.studies.bytes_per_step ",
     "tests.studies.explanations ",
+    "tests.studies.formats",
     "tests.studies.gtsdb ",
     "tests.studies.gtsdb_adapted ",
     "tests.studies.input_size ",

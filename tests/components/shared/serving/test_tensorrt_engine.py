@@ -209,7 +209,7 @@ def test_without_the_package_or_a_gpu_one_line_says_so(monkeypatch: pytest.Monke
     monkeypatch.setitem(sys.modules, "tensorrt", None)
     with pytest.raises(ConfigError, match="the package tensorrt is not installed"):
         load_tensorrt()
-    monkeypatch.setitem(sys.modules, "tensorrt", FakeTensorrt())  # type: ignore[arg-type]
+    monkeypatch.setitem(sys.modules, "tensorrt", FakeTensorrt())
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     with pytest.raises(ConfigError, match="no GPU is visible"):
         load_tensorrt()
