@@ -1,6 +1,7 @@
 """Nights of the recurring pipeline on this machine, with a store and a registry.
 
-docs/guides/continuous.md has the table of what ran on which night.
+docs/guides/continuous.md has the table of what ran on which night. `python -m pytest -s -m slow` of
+this file prints seconds and decision of each night, and the registry's history after a rollback.
 """
 
 import shutil
@@ -99,6 +100,10 @@ class Site:
         cli.main([*verb, "--runs", str(self.root / "runs"), "--because", "a test of the nights"])
         self.capture.readouterr()
 
+    def show_history(self) -> None:
+        """Print the registry's history, as the verb prints it."""
+        cli.main(["champion", "--runs", str(self.root / "runs")])
+
     def _ran(self) -> set[str]:
         """Return run and step of every step that has run."""
         files = (self.root / "runs").glob("streetvision-continuous-*/*/status.json")
@@ -152,6 +157,7 @@ def test_the_nights_of_the_recurring_pipeline(
     for what, found in rows:
         promoted = next(line for line in found.printed.splitlines() if "promotion: " in line)
         print(f"{what}: {found.seconds:.0f} s, {promoted}")
+    site.show_history()
     table = "\n".join(f"| {what} | {_named(found.ran, first.ran)} |" for what, found in rows)
     assert table in (ROOT / "docs/guides/continuous.md").read_text(), table
 
