@@ -10,6 +10,7 @@ series, and image classification is not among them.
 """
 
 import contextlib
+import os
 import re
 import socket
 import subprocess
@@ -54,6 +55,11 @@ class _Server:
         status = Path(f"/proc/{self.pid}/status").read_text(encoding="ascii")
         return int(re.findall(r"VmHWM:\s+(\d+)", status)[0]) / 1024
 
+    def cpu_seconds(self) -> float:
+        """Seconds of all its threads, in the program and the kernel, since its start."""
+        fields = Path(f"/proc/{self.pid}/stat").read_text(encoding="ascii").rpartition(")")[2]
+        return sum(map(int, fields.split()[11:13])) / os.sysconf("SC_CLK_TCK")
+
 
 def run() -> list[Result]:
     """One result for each number of clients: seconds per image, ours and the peer's."""
@@ -84,12 +90,14 @@ def _compared(
     bundle: Path, images: list[Path], expected: dict[int, list[str]], clients: int
 ) -> Result:
     loads: dict[str, list[Load]] = {"ours": [], "peer": []}
-    memory = {}
+    memory, cpu = {}, {}
     for _ in range(_ROUNDS):
         for name, started in (("ours", _ours), ("peer", _peer)):
             with started(bundle) as server:
                 finish_load(start_load(server.port, clients, 2, images))  # warm
+                before = server.cpu_seconds()
                 load = finish_load(start_load(server.port, clients, _SECONDS, images))
+                cpu[name] = (server.cpu_seconds() - before) / len(load.latencies)
                 memory[name] = server.megabytes()
             assert load.statuses.keys() == {"200"}, (name, load.statuses)
             assert load.decisions == {image: expected[image] for image in load.decisions}, name
@@ -98,7 +106,8 @@ def _compared(
     ours, peer = (max(loads[name], key=lambda load: load.images_per_second) for name in loads)
     note = "; ".join(
         f"{name} {load.images_per_second:.1f} images/s, p50 {load.milliseconds(0.5):.0f} ms,"
-        f" p99 {load.milliseconds(0.99):.0f} ms, {memory[name]:.0f} MB"
+        f" p99 {load.milliseconds(0.99):.0f} ms, {memory[name]:.0f} MB,"
+        f" {cpu[name] * 1000:.0f} ms of a core per image"
         for name, load in (("ours", ours), ("peer", peer))
     )
     return Result(

@@ -182,6 +182,11 @@ class OnnxPredictor:
     def _session(self, graph: str) -> onnxruntime.InferenceSession:
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = self._threads
+        # A thread that spins for work takes the core from one that has it: from the decoding of
+        # the next image, or another process.
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        # A plan for each number of images holds memory of its own, and saves no time.
+        options.enable_mem_pattern = False
         options.log_severity_level = _ERRORS_ONLY
         try:
             return onnxruntime.InferenceSession(
