@@ -8,7 +8,7 @@ Own code around kfp's cache, which ends with a traceback on a document of anothe
 """
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ from typing import Any
 from components.shared.contracts.artifacts import read_manifest, verify_dir
 from components.shared.contracts.config import digest
 from components.shared.contracts.documents import read_object
+from components.shared.contracts.environment import Variable
 from components.shared.contracts.errors import ArtifactError, one_line
 from pipelines import kfp_private
 
@@ -48,6 +49,15 @@ class Cache(kfp_private.LocalCache):
             yield
         finally:
             module.get_local_cache = before
+
+    def compute_key(self, *, env_vars: Mapping[str, str] | None = None, **parts: Any) -> str:
+        """Return kfp's key, whatever the commit that the bundle's provenance names.
+
+        A commit that leaves a step's image as it is runs nothing again, as on Kubeflow, whose keys
+        have no variables. A bundle names the commit that it was made by.
+        """
+        kept = {k: v for k, v in (env_vars or {}).items() if k != Variable.GIT_COMMIT}
+        return str(super().compute_key(env_vars=kept, **parts))
 
     def get(self, key: str) -> Outputs | None:
         """Return the outputs of the key, None where there is no valid entry."""

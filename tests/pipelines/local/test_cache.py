@@ -42,6 +42,19 @@ def test_an_entry_is_read_as_it_was_written(cache: Cache, artifact: Path) -> Non
     assert cache.get("1" * 64) is None
 
 
+def test_a_commit_that_leaves_the_image_as_it_is_is_no_change(cache: Cache) -> None:
+    def key(**variables: str) -> str:
+        return cache.compute_key(
+            component_name="export-bundle",
+            image="cpu:export_bundle-src-0",
+            full_command=["python"],
+            arguments={},
+            env_vars=variables,
+        )
+
+    assert key(STREETVISION_GIT_COMMIT="a", OTHER="1") == key(OTHER="1") != key(OTHER="2")
+
+
 @pytest.mark.parametrize(
     "content",
     [
