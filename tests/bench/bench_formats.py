@@ -1,18 +1,15 @@
 """Latency of a bundle's further forms against PyTorch and Hugging Face Optimum's export.
 
-The model is a DINOv2-small of 224 pixels with random weights, which do not change the work; one
-thread, one image and eight at a time, from pixels in memory. Milliseconds are processor time of
+The bundle is that of `served_bundle`; one thread, one image and eight at a time, from pixels in
+memory. Milliseconds are processor time of
 that thread, which other processes on the machine do not add to. PyTorch runs the bundle's model in
 fp32, eagerly, on a normalised input. Every form must decide each image by its policy.
-In onnx_int8 every layer of the backbone is quantised, with ranges of noise: an export leaves up to
-an eighth of the layers in float.
 
 Optimum's exporter needs transformers before 4.58, so its packages are installed into a folder of
 their own, by the hashes of optimum.txt.
 """
 
 import os
-import shutil
 import subprocess
 import sys
 import tempfile
@@ -27,15 +24,13 @@ import onnxruntime
 import torch
 from transformers import PreTrainedModel
 
-from components.export_bundle.quantise import layers, quantise
 from components.shared.contracts.formats import ONNX, ONNX_INT8
-from components.shared.serving.bundle import MODEL, POLICY, Bundle, open_bundle
+from components.shared.serving.bundle import MODEL, Bundle, open_bundle
 from components.shared.serving.formats.onnx_format import MODEL as GRAPH
 from components.shared.serving.formats.onnx_predictor import OnnxPredictor
 from components.shared.serving.predictor import Predictor, load_stock
-from tests.bench.bench_server import write_bundle
 from tests.bench.measure import Result, interleaved
-from tests.bundles import resigned
+from tests.bench.served_bundle import noise, write_bundle
 
 WEIGHTS = "model.safetensors"
 _BATCHES, _ROUNDS = (1, 8), 15
@@ -55,7 +50,7 @@ def run() -> Iterator[Result]:
     torch.set_num_threads(1)
     try:
         with tempfile.TemporaryDirectory() as folder:
-            bundle = open_bundle(_with_int8(write_bundle(Path(folder)), Path(folder)))
+            bundle = open_bundle(write_bundle(Path(folder)))
             graph = optimum_export(bundle.path / MODEL, Path(folder))
             yield from compared(bundle, graph)
     finally:
@@ -64,7 +59,7 @@ def run() -> Iterator[Result]:
 
 def compared(bundle: Bundle, optimum: Path) -> Iterator[Result]:
     """Compare every form of a bundle of one view, which transformers can load, with both peers."""
-    own, size = Predictor(bundle), bundle.spec.image_size
+    own = Predictor(bundle)
     model = load_stock(bundle.path / MODEL, MODEL, len(bundle.spec.class_names))
     session = _session(optimum)
     for form in bundle.forms:
@@ -72,7 +67,7 @@ def compared(bundle: Bundle, optimum: Path) -> Iterator[Result]:
         megabytes = _megabytes(bundle.path / form / GRAPH)
         note = f"{megabytes:.0f} MB, PyTorch {_megabytes(bundle.path / MODEL / WEIGHTS):.0f} MB"
         for n_images in _BATCHES:
-            pixels = _noise(n_images, size)
+            pixels = noise(n_images)
             inputs = own.inputs(pixels)
             _check(predictor, own, pixels)
             peers: dict[str, tuple[Callable[[], object], float]] = {
@@ -87,20 +82,6 @@ def compared(bundle: Bundle, optimum: Path) -> Iterator[Result]:
                     clock=time.thread_time,
                 )
                 yield Result(f"{form}, {n_images} at a time", peer, *seconds, goal=goal, note=note)
-
-
-def _with_int8(path: Path, folder: Path) -> Path:
-    """Write the bundle again with onnx_int8/, which decides by the bundle's policy."""
-    size = open_bundle(path).spec.image_size
-
-    def write(out: Path) -> None:
-        shutil.copytree(out / ONNX, out / ONNX_INT8)
-        shutil.copyfile(out / POLICY, out / ONNX_INT8 / POLICY)
-        graph = out / ONNX / GRAPH
-        batches = [{"images": _noise(8, size)}]
-        quantise(graph, out / ONNX_INT8 / GRAPH, folder / "ranges", layers(graph), batches)
-
-    return resigned(path, folder / "quantised", write)
 
 
 def optimum_export(model: Path, folder: Path) -> Path:
@@ -145,11 +126,6 @@ def _session(graph: Path) -> onnxruntime.InferenceSession:
     options.intra_op_num_threads = 1
     options.log_severity_level = _ERRORS_ONLY
     return onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
-
-
-def _noise(n_images: int, size: int) -> _Pixels:
-    rng = np.random.default_rng(0)
-    return rng.integers(0, 256, (n_images, size, size, 3), dtype=np.uint8)
 
 
 def _megabytes(file: Path) -> float:

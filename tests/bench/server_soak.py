@@ -12,8 +12,8 @@ import tempfile
 import time
 from pathlib import Path
 
-from tests.bench.bench_server import write_bundle
 from tests.bench.photographs import photographs
+from tests.bench.served_bundle import write_bundle
 from tests.bench.server_load import Load, finish_load, start_load
 from tests.serving_server import Process
 
