@@ -77,7 +77,7 @@ FAST = ("scrc histogram", "views lse")
     "name", [name if name in FAST else pytest.param(name, marks=pytest.mark.slow) for name in CASES]
 )
 def test_answers_are_those_of_the_bundle_s_own_model(name: str, tmp_path: Path) -> None:
-    bundle = _bundle(CASES[name], tmp_path)
+    bundle = bundle_of(CASES[name], tmp_path)
     write_onnx(bundle, tmp_path / "onnx")
     pixels, own, onnx = noise(40, seed=9), Predictor(bundle), OnnxPredictor(bundle, threads=1)
 
@@ -105,7 +105,7 @@ def test_answers_are_those_of_the_bundle_s_own_model(name: str, tmp_path: Path) 
             np.testing.assert_allclose(outputs.gate, gate, atol=1e-3)
 
 
-def _bundle(case: Case, root: Path) -> Bundle:
+def bundle_of(case: Case, root: Path) -> Bundle:
     """The files of a bundle that its model is read from, with a random model."""
     classifier = _classifier(case)
     if case.kind in ("gate", "gatekeeper"):

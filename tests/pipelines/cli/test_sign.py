@@ -9,10 +9,11 @@ import pytest
 
 from components.shared.contracts.artifacts import SIGNATURE, read_manifest
 from components.shared.contracts.environment import Variable
-from components.shared.serving.signature import TrustedKeys, verify_signature
+from components.shared.serving.signature import TrustedKeys, sign_bundle, verify_signature
 from components.shared.storage import StoreSettings
 from components.shared.storage.registry import BundleRegistry
 from pipelines.cli.app import main
+from tests.components.conftest import write_source
 from tests.golden.make import FOLDER
 from tests.registries import name_registry, new_registry
 from tests.signing import key_pair
@@ -113,6 +114,39 @@ def test_what_nobody_checks_is_said_when_a_bundle_leaves_the_registry(
     main(["sign", digest, "--key", str(keys[0])])
     main(["registry", "download", digest, "--output", str(tmp_path / "second")])
     assert "is signed, and nobody has checked by whom" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "verb",
+    [
+        ("score", "{bundle}", "{photos}", "--output", "{out}"),
+        ("drift", "--reference", "{bundle}", "--images", "{photos}", "--output", "{out}"),
+        ("serve", "{bundle}", "--port", "0", "--grpc-port", "0"),
+        ("export", "triton", "{bundle}", "--output", "{out}"),
+    ],
+    ids=lambda verb: verb[0],
+)
+def test_no_verb_opens_a_bundle_that_nobody_trusted_has_signed(
+    verb: tuple[str, ...],
+    keys: tuple[Path, Path],
+    tmp_path: Path,
+    refused: Refused,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    bundle = shutil.copytree(FOLDER / "onnx_bundle", tmp_path / "bundle")
+    write_source(tmp_path / "photos", 4)
+    places = {"bundle": bundle, "photos": tmp_path / "photos", "out": tmp_path / "out"}
+    words = [word.format(**places) for word in verb]
+
+    monkeypatch.setenv(Variable.TRUSTED_KEYS, str(keys[1]))
+    assert "is not signed" in refused(*words)
+    sign_bundle(bundle, key_pair(tmp_path, "foreign")[0])
+    assert "is signed by the key" in refused(*words)
+    assert not (tmp_path / "out").exists()
+
+    if verb[0] != "export":  # which takes the variable alone
+        monkeypatch.delenv(Variable.TRUSTED_KEYS)
+        assert "is signed by the key" in refused(*words, "--trusted-keys", keys[1])
 
 
 @pytest.mark.parametrize("force", [(), ("--force",)])

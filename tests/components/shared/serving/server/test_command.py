@@ -1,7 +1,8 @@
 """The command: a real bundle, asked over HTTP, as a process of its own."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import httpx
@@ -12,11 +13,15 @@ from components.shared.serving.answer import answer_document
 from components.shared.serving.bundle import open_bundle
 from components.shared.serving.formats.onnx_predictor import OnnxPredictor
 from components.shared.serving.server.command import main
+from components.shared.serving.signature import sign_bundle
 from components.shared.storage import StoreSettings
 from components.shared.storage.registry import BundleRegistry, Draft
 from tests.bundles import edit_json, onnx_bundle, resigned, write_images
 from tests.registries import new_registry
 from tests.serving_server import Process
+from tests.signing import key_pair
+
+JPEG = {"content-type": "image/jpeg"}
 
 
 @pytest.fixture(scope="module")
@@ -126,6 +131,50 @@ def _promote(registry: BundleRegistry, digest: str) -> None:
 
 
 @pytest.mark.slow
+def test_only_a_champion_that_a_trusted_key_has_signed_takes_over(
+    s3: StoreSettings, path: Path, tmp_path: Path, images: list[Path]
+) -> None:
+    registry = new_registry(s3)
+    private, public = key_pair(tmp_path, "signing")
+    bundles = [
+        resigned(path, tmp_path / note, partial(_noted, note=note))
+        for note in ("first", "unsigned", "foreign", "last")
+    ]
+    for bundle, key in (
+        (bundles[0], private),
+        (bundles[2], key_pair(tmp_path, "foreigner")[0]),
+        (bundles[3], private),
+    ):
+        sign_bundle(bundle, key)
+    first, unsigned, foreign, last = map(registry.put_bundle, bundles)
+    _promote(registry, first)
+
+    arguments = ("--follow", registry.uri, "--follow-seconds", "0.2", "--trusted-keys", public)
+    environment = {**s3.to_environment(), "TMPDIR": str(tmp_path)}
+    with Process(*arguments, env=environment) as process, httpx.Client() as client:
+
+        def until(is_so: Callable[[], bool]) -> None:
+            deadline = time.monotonic() + 60
+            while not is_so():
+                assert time.monotonic() < deadline, process.errors()
+                answer = client.post(
+                    f"{process.url}/predict", content=images[0].read_bytes(), headers=JPEG
+                )
+                assert answer.status_code == 200, answer.text
+
+        for digest, reason in ((unsigned, "is not signed"), (foreign, "is signed by the key")):
+            _promote(registry, digest)
+            until(partial(lambda words: words in process.errors(), reason))
+            assert f'digest="{first}"' in client.get(f"{process.url}/metrics").text
+        _promote(registry, last)
+        until(lambda: f'digest="{last}"' in client.get(f"{process.url}/metrics").text)
+
+
+def _noted(bundle: Path, note: str) -> None:
+    edit_json(bundle / "preprocessing.json", note=note)
+
+
+@pytest.mark.slow
 def test_a_new_champion_takes_over_without_a_dropped_request(
     s3: StoreSettings, path: Path, tmp_path: Path, images: list[Path]
 ) -> None:
@@ -144,9 +193,7 @@ def test_a_new_champion_takes_over_without_a_dropped_request(
         image = images[0].read_bytes()
 
         def ask() -> None:
-            answer = client.post(
-                f"{process.url}/predict", content=image, headers={"content-type": "image/jpeg"}
-            )
+            answer = client.post(f"{process.url}/predict", content=image, headers=JPEG)
             assert answer.status_code == 200, answer.text
 
         def serves(digest: str) -> bool:

@@ -3,18 +3,29 @@ loses one.
 """
 
 import asyncio
+import io
+import json
 from collections.abc import Coroutine
 from pathlib import Path
 from typing import Any
 
+import httpx
 import numpy as np
 import pytest
+from PIL import Image
 
-from components.shared.serving.server.deployment import Deployment
+from components.export_bundle.onnx_export import write_onnx
+from components.shared.serving.answer import answer_document
+from components.shared.serving.formats.onnx_predictor import OnnxPredictor
+from components.shared.serving.server.deployment import Deployment, Loaded
 from components.shared.serving.server.limits import Limits
 from components.shared.serving.server.refusals import Reason, RefusedError
 from components.shared.serving.stage2 import Stage2
-from tests.serving_server import NAMES, SIZE, FakeEngine, loaded, photo
+from tests.bundles import noise
+from tests.components.export_bundle.test_onnx_graph import CASES, bundle_of
+from tests.serving_server import NAMES, SIZE, FakeEngine, loaded, photo, running
+
+PNG = {"content-type": "image/png"}
 
 
 def run(work: Coroutine[Any, Any, Any]) -> Any:
@@ -183,3 +194,27 @@ def test_a_slow_stage_2_does_not_cost_the_answer_of_stage_1() -> None:
     line = _line(slow, photo(128), request_seconds=0.4)
     assert (line["decision"], line["stage"]) == ("defer", 1)
     assert line["stage2_error"] == "no answer in the time of the request"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["three classes, gate", "three classes, sets", "views max"])
+def test_several_classes_and_views_get_the_answers_of_the_bundle(name: str, tmp_path: Path) -> None:
+    bundle = bundle_of(CASES[name], tmp_path)
+    write_onnx(bundle, tmp_path / "onnx")
+    predictor = OnnxPredictor(bundle, threads=1)
+    model = Loaded(
+        engine=predictor,
+        outcomes=predictor.policy.outcomes.names,
+        image_size=bundle.spec.image_size,
+        digest="a" * 64,
+        form="onnx",
+    )
+    with running(model) as server:
+        for pixels in noise(20, seed=9):
+            stream = io.BytesIO()
+            Image.fromarray(pixels).save(stream, "PNG")
+            found = httpx.post(f"{server.url}/predict", content=stream.getvalue(), headers=PNG)
+            found.raise_for_status()
+            (expected,) = predictor.answers(predictor.pixels(stream.getvalue())[None])
+            line = json.loads(json.dumps(answer_document(expected)))
+            assert found.json() | {"image": None} == {"image": None} | line
