@@ -195,6 +195,8 @@ def test_a_documented_run_ends_with_a_bundle_or_an_infeasible_guarantee(
 ) -> None:
     options = [word for pair in SMALL.split() for word in ("--param", pair)]
     arguments = shlex.split(_module(command))[1:]
+    if "--formats" not in arguments:  # test_run.py runs the whole pipeline with the default ones
+        options += ["--formats", "transformers"]
     code = _exit_code([arguments[0], *options, *arguments[1:], "--output", str(runs)])
 
     shown = capfd.readouterr()
