@@ -34,7 +34,7 @@ from tests.bundles import (
     write_splits,
 )
 from tests.components.export_bundle.test_onnx_graph import CASES
-from tests.components.export_bundle.test_onnx_graph import _bundle as random_bundle
+from tests.components.export_bundle.test_onnx_graph import bundle_of as random_bundle
 from tests.once import made_once
 from tests.studies.int8 import tables
 
