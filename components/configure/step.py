@@ -98,6 +98,7 @@ def configured(config: ConfigureConfig) -> PhaseConfigs:
             registry,
         )
     phases["export_bundle"] = _with_trusted_keys(cast(ExportConfig, phases["export_bundle"]))
+    _check_views(phases)
     phases["evaluate"] = _with_stage2(cast(EvaluateConfig, phases["evaluate"]))
     phases["split_dataset"] = with_lineage(
         cast(SplitConfig, phases["split_dataset"]), cast(IngestConfig, phases["ingest_dataset"])
@@ -130,6 +131,14 @@ def _with_trusted_keys(export: ExportConfig) -> ExportConfig:
             " the public half too, or an unsigned bundle of an earlier run could be taken"
         )
     return dataclasses.replace(export, trusted_keys="" if trusted is None else trusted.digest)
+
+
+def _check_views(phases: Mapping[str, Config]) -> None:
+    """Raise ConfigError where the graph of a model of several views is to resize."""
+    has_tiles = cast(TrainBaselineConfig, phases["train_baseline"]).tile_grid is not None
+    problem = cast(ExportConfig, phases["export_bundle"]).views_problem(has_tiles)
+    if problem:
+        raise ConfigError(f"export_bundle: {problem}")
 
 
 def _check_input_size(phases: Mapping[str, Config], patch_size: int | None) -> None:

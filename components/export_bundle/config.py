@@ -59,6 +59,11 @@ class ExportConfig(BundledPolicyConfig):
         " policy of its own.",
         choices=FORMATS,
     )
+    onnx_resize: bool = option(
+        False,
+        "onnx/model.onnx takes RGB photographs of any size (N, H, W, 3) and resizes them; without"
+        " it, of the model's size. For models of one view, without onnx_int8.",
+    )
 
     def check(self) -> list[str]:
         """Values that the model cards cannot hold, and formats without the first one."""
@@ -77,6 +82,12 @@ class ExportConfig(BundledPolicyConfig):
                 f"formats={list(self.formats)}: {ONNX_INT8} is made of {ONNX}; add {ONNX}"
             )
 
+        if self.onnx_resize and (ONNX not in self.formats or ONNX_INT8 in self.formats):
+            problems.append(
+                f"onnx_resize=True with formats={list(self.formats)}: only {ONNX} resizes; add"
+                f" {ONNX}, leave out {ONNX_INT8}, or set onnx_resize=False"
+            )
+
         if not re.fullmatch(r"[0-9]+\.[0-9]+\.[0-9]+", self.model_version):
             problems.append(
                 f"model_version={self.model_version!r} must be X.Y.Z, for example 1.0.0"
@@ -92,6 +103,15 @@ class ExportConfig(BundledPolicyConfig):
             )
 
         return problems
+
+    def views_problem(self, has_tiles: bool) -> str:
+        """Return why a model of several views cannot resize in its graph; empty where it can."""
+        if not (self.onnx_resize and has_tiles):
+            return ""
+        return (
+            "onnx_resize=True with tiles: model.onnx would take photographs of any size and"
+            " tiles.onnx would not; set onnx_resize=False"
+        )
 
     def named(self, outcomes: Outcomes) -> "ExportConfig":
         """Return the options with name and description of a model with these outcomes."""

@@ -13,6 +13,7 @@ import torch
 from torch import nn
 
 from components.export_bundle.onnx_graph import ModelGraph, Output, TilesGraph
+from components.export_bundle.onnx_resize import add_resizing
 from components.shared.contracts.errors import PermanentError
 from components.shared.policies.policy import Policy
 from components.shared.serving.bundle import Bundle
@@ -32,13 +33,16 @@ BACKBONE = "backbone/"  # names of the backbone's nodes begin with it
 _SCOPES, _BACKBONE_SCOPE = "pkg.torch.onnx.name_scopes", "backbone_and_head.backbone"
 
 
-def write_onnx(bundle: Bundle, folder: Path, policy: Policy | None = None) -> OnnxFormat:
+def write_onnx(
+    bundle: Bundle, folder: Path, policy: Policy | None = None, *, resizes: bool = False
+) -> OnnxFormat:
     """Write the graphs of a bundle and their format.json; the same bytes each time.
 
     Args:
         bundle: On disk, with its model.
         folder: Where to write; it is made.
         policy: What the graphs decide by; None: the bundle's own.
+        resizes: Whether model.onnx, of a model of one view, takes images of any size.
 
     Returns:
         The document of format.json.
@@ -49,7 +53,8 @@ def write_onnx(bundle: Bundle, folder: Path, policy: Policy | None = None) -> On
     folder.mkdir()
 
     model = ModelGraph(network, policy).eval()
-    _write_graph(model, {"images": images}, model.outputs, folder / MODEL)
+    file = folder / MODEL
+    _write_graph(model, {"images": images}, model.outputs, file, size if resizes else None)
     folder_outputs[MODEL] = _described(model.outputs)
     if bundle.spec.views is not None:
         tiles = TilesGraph(network, policy).eval()
@@ -64,6 +69,7 @@ def write_onnx(bundle: Bundle, folder: Path, policy: Policy | None = None) -> On
         decisions=decision_names(policy.outcomes),
         outputs=folder_outputs,
         early_exit=bundle.early_exit,
+        resizes=resizes,
     )
     write_format(folder, document)
     return document
@@ -74,9 +80,13 @@ def _described(outputs: list[Output]) -> dict[str, str]:
 
 
 def _write_graph(
-    module: nn.Module, given: dict[str, torch.Tensor], outputs: list[Output], file: Path
+    module: nn.Module,
+    given: dict[str, torch.Tensor],
+    outputs: list[Output],
+    file: Path,
+    resized_to: int | None = None,
 ) -> None:
-    """Export a module with any number of images in a batch."""
+    """Export a module with any number of images in a batch; of any size, if they are resized."""
     batch = torch.export.Dim("N")
     with _quietly(), torch.no_grad():
         program = torch.onnx.export(
@@ -96,6 +106,9 @@ def _write_graph(
     free = [entry.type.tensor_type.shape.dim[0].dim_param for entry in model.graph.input]
     if free != ["N"] * len(given):
         raise PermanentError(f"{file.name}: the exporter has fixed the number of images in a batch")
+
+    if resized_to is not None:
+        add_resizing(model.graph, resized_to)
 
     n_bytes = sum(tensor.nbytes for tensor in module.state_dict().values())
     if n_bytes > _MOST_BYTES:

@@ -19,7 +19,7 @@ from components.shared.contracts.artifacts import (
     write_json,
     writing,
 )
-from components.shared.contracts.errors import ArtifactError
+from components.shared.contracts.errors import ArtifactError, ConfigError
 from components.shared.contracts.formats import ONNX, ONNX_INT8, TRANSFORMERS
 from components.shared.contracts.listing import say, shown
 from components.shared.contracts.step import InputDir, OutputDir, main
@@ -125,7 +125,8 @@ def run(
         InfeasibleError: the policy could not be fitted or certified on VAL_CALIB.
         ArtifactError: none or several policies, inputs of different runs, or formats without the
             data that they are compared on; before a model is loaded.
-        ConfigError: the bundle must be signed, and no key is named that is trusted.
+        ConfigError: the bundle must be signed, and no key is named that is trusted; or the graph of
+            a model of several views is to resize.
         PermanentError: the exported model's logits differ from the checkpoint's, or a format's
             decisions from the model's.
     """
@@ -144,6 +145,9 @@ def run(
     )
 
     _check_inputs(inputs)
+    problem = config.views_problem(read_spec(inputs.checkpoint).views is not None)
+    if problem:
+        raise ConfigError(problem)
 
     attestation = Attestation.checked(config)
 
@@ -163,7 +167,7 @@ def run(
         model = _write_model(inputs, out)
         distilled = _write_distilled_model(inputs, out)
         if ONNX in config.formats:
-            _write_onnx(inputs, out, model)
+            _write_onnx(inputs, out, model, resizes=config.onnx_resize)
         metrics, refused = {}, {}
         if ONNX_INT8 in config.formats:
             int8 = _write_int8(inputs, model)
@@ -363,13 +367,13 @@ def _write_model(inputs: _Inputs, out: Path) -> _Model:
     return _Model(preprocessing, stock_reason, reference_logits(bundle), bundle)
 
 
-def _write_onnx(inputs: _Inputs, out: Path, model: _Model) -> None:
+def _write_onnx(inputs: _Inputs, out: Path, model: _Model, *, resizes: bool) -> None:
     """Write onnx/, and compare it with model/."""
     from components.export_bundle.onnx_export import write_onnx
     from components.export_bundle.parity import check_parity
 
     assert inputs.compared is not None
-    document = write_onnx(model.bundle, out / ONNX)
+    document = write_onnx(model.bundle, out / ONNX, resizes=resizes)
     parity = check_parity(model.bundle, ONNX, *inputs.compared)
     found = {graph: result.to_json() for graph, result in parity.items()}
     write_format(out / ONNX, replace(document, parity=found))

@@ -6,6 +6,9 @@ four tiles at 112, each with a policy of every kind. GTSDB, a frozen DINOv2-S, a
 logistic regression on TRAIN, and a SelectiveNet gate on what the head gets right; calibrators are
 fitted on VAL_CALIB, and thresholds lie at medians, so that every answer occurs. No policy is
 certified here: the study is about graphs. About a quarter of an hour on an idle core.
+
+`--resizing` compares a graph that resizes instead, of the photographs of VAL_CALIB and VAL_SELECT
+at full size, with the decode path. About five minutes.
 """
 
 import argparse
@@ -19,13 +22,16 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import onnx
+import onnxruntime
 import torch
 from sklearn.linear_model import LogisticRegression
 from torch.nn import functional as F
 
 from components.export_bundle.fuse_head import stock_incompatibility, write_model
 from components.export_bundle.onnx_export import write_onnx
-from components.export_bundle.parity import TOLERANCE, check_parity
+from components.export_bundle.onnx_resize import RESIZED
+from components.export_bundle.parity import SPLITS, TOLERANCE, check_parity
 from components.ingest_dataset.config import IngestConfig
 from components.ingest_dataset.step import run as ingest_dataset
 from components.shared.calibration import registry
@@ -35,6 +41,7 @@ from components.shared.contracts.formats import ONNX
 from components.shared.contracts.outcomes import Outcomes
 from components.shared.contracts.progress import progress
 from components.shared.data.dataset import Dataset
+from components.shared.data.decode import decode, resize
 from components.shared.data.splits import Splits, read_splits
 from components.shared.models.backbone import image_statistics, load_backbone
 from components.shared.models.classifier import Classifier, new_head, normalise
@@ -43,6 +50,8 @@ from components.shared.policies.early_exit import EarlyExit
 from components.shared.policies.logit_affine import logit_affine_of
 from components.shared.policies.policy import GatePolicy, Policy, ScrcPolicy, softmax_policy
 from components.shared.serving.bundle import GATE, MODEL, Bundle
+from components.shared.serving.formats.onnx_format import MODEL as MODEL_GRAPH
+from components.shared.serving.formats.onnx_predictor import OnnxPredictor
 from components.shared.vision.classifier_spec import ClassifierSpec
 from components.shared.vision.view_spec import ViewSpec
 from components.split_dataset.config import SplitConfig
@@ -95,10 +104,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m tests.studies.formats", description=__doc__)
     parser.add_argument("--data", type=Path, default=SHARED / "data/gtsdb", metavar="FOLDER")
     parser.add_argument("--backbone", type=Path, default=BACKBONE, metavar="FOLDER")
+    parser.add_argument("--resizing", action="store_true", help="the graph that resizes")
     parsed = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
         data, splits = prepared(parsed.data, Path(name))
-        for line in table(parsed.backbone, data, splits, Path(name)):
+        if parsed.resizing:
+            lines = resizing_table(parsed.backbone, parsed.data, data, splits, Path(name))
+        else:
+            lines = table(parsed.backbone, data, splits, Path(name))
+        for line in lines:
             print(line, flush=True)
 
 
@@ -135,6 +149,38 @@ def table(backbone: Path, data: Dataset, splits: Splits, root: Path) -> Iterator
                 cells = [name, f"{kind}, {calibrator}", graph, str(parity.n_images)]
                 cells += [str(parity.n_images - parity.n_near), str(parity.n_near)]
                 yield f"| {' | '.join([*cells, f'{parity.largest_difference:.1e}'])} |"
+
+
+def resizing_table(
+    backbone: Path, source: Path, data: Dataset, splits: Splits, root: Path
+) -> Iterator[str]:
+    """Markdown: one row."""
+    yield "| images | values that differ | by at most | decisions equal | margins |"
+    yield "|---" * 5 + "|"
+    with contextlib.redirect_stdout(io.StringIO()):
+        bundle = write_bundle(trained(backbone, None, data, splits), "softmax", root / "resizing")
+        write_onnx(bundle, bundle.path / ONNX, resizes=True)
+        predictor = OnnxPredictor(bundle)
+    graph = onnx.load(bundle.path / ONNX / MODEL_GRAPH)
+    graph.graph.output.append(
+        onnx.helper.make_tensor_value_info(RESIZED, onnx.TensorProto.UINT8, None)
+    )
+    session = onnxruntime.InferenceSession(graph.SerializeToString())
+    names = [output.name for output in session.get_outputs()]
+    ids = [sample_id for split in SPLITS for sample_id in splits.ids(split)]
+    steps, margins, n_equal = [], [], 0
+    for sample_id in progress(ids, "photographs", total=len(ids)):
+        image = decode((source / data.samples[data.index[sample_id]].path).read_bytes())
+        values = session.run(names, {"images": np.asarray(image)[None]})
+        found = dict(zip(names, values, strict=True))
+        small = resize(image, _SIZE)[None]
+        (expected,) = predictor.raw_outputs(small)
+        steps.append(np.abs(found[RESIZED].astype(np.int64) - small))
+        margins.append(abs(float(found["margin"][0] - expected["margin"][0])))
+        n_equal += int(found["decision"][0] == expected["decision"][0])
+    changed = np.mean([(step > 0).mean() for step in steps])
+    cells = [str(len(ids)), f"{changed:.1e}", str(max(step.max() for step in steps))]
+    yield f"| {' | '.join([*cells, str(n_equal), f'{max(margins):.1e}'])} |"
 
 
 def trained(path: Path, views: ViewSpec | None, data: Dataset, splits: Splits) -> Model:

@@ -64,8 +64,8 @@ def write_engines(trt: Any, bundle: Bundle, folder: Path) -> list[str]:
         The files of the engines.
 
     Raises:
-        ArtifactError: The bundle has no form `onnx`, onnxruntime refuses it, or it stores no
-            reference outputs.
+        ArtifactError: The bundle has no form `onnx`, onnxruntime refuses it, its graph resizes, or
+            it stores no reference outputs.
         PermanentError: TensorRT cannot build a graph, or an engine answers otherwise.
     """
     predictor = OnnxPredictor(bundle)
@@ -73,6 +73,12 @@ def write_engines(trt: Any, bundle: Bundle, folder: Path) -> list[str]:
         raise ArtifactError(
             f"{bundle.place(DOCUMENT)}: has no reference_logits to compare with; export the bundle"
             " again"
+        )
+
+    if predictor.format.resizes:
+        raise ArtifactError(
+            f"{bundle.place(ONNX)}: its graph resizes, and engines are of graphs of one size;"
+            " export the bundle with onnx_resize=False"
         )
 
     form = bundle.path / ONNX

@@ -50,6 +50,13 @@ def test_each_compared_training_resolves_its_own_mode(places: dict[str, str]) ->
         assert read({**short, "mode": mode}) == read({**whole, "mode": mode})
 
 
+def test_a_graph_of_several_views_that_resizes_is_refused(places: dict[str, str]) -> None:
+    overrides = {"export_bundle.onnx_resize": True, "train_baseline.tile_grid": 2}
+    form = ConfigureConfig(**places, overrides=overrides)
+    with pytest.raises(ConfigError, match="export_bundle: onnx_resize=True with tiles"):
+        configured(form)
+
+
 def test_the_export_is_configured_with_the_keys_that_are_trusted(
     places: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -41,6 +41,8 @@ class OnnxFormat:
         outputs: For each graph, what its outputs are: name, dtype, axes, meaning.
         early_exit: Where a full image's margin before calibration is enough, the document of
             early_exit.json; None for a model of one view, or where all views are always needed.
+        resizes: Whether model.onnx takes images of any size, (N, H, W, 3), and resizes them to S
+            itself. The file has the field only where it is true.
         parity: Numbers of the comparison with the bundle's own model, for people.
         quantisation: How the INT8 form was made, for people: images that gave the ranges, bits of
             weights, number of the backbone's layers, and positions of those that stay in float.
@@ -52,6 +54,7 @@ class OnnxFormat:
     decisions: list[str]
     outputs: dict[str, dict[str, str]]
     early_exit: EarlyExit | None = None
+    resizes: bool = False
     parity: dict[str, Any] = field(default_factory=dict)
     quantisation: dict[str, Any] = field(default_factory=dict)
     metrics: dict[str, Any] = field(default_factory=dict)
@@ -69,7 +72,10 @@ def decision_names(outcomes: Outcomes) -> list[str]:
 
 def write_format(folder: Path, document: OnnxFormat) -> None:
     """Write format.json."""
-    write_json(folder / FORMAT, asdict(document))
+    values = asdict(document)
+    if not document.resizes:
+        del values["resizes"]  # earlier releases refuse fields that they do not know
+    write_json(folder / FORMAT, values)
 
 
 def read_format(folder: Path, outcomes: Outcomes, where: str = "") -> OnnxFormat:

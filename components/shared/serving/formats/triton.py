@@ -8,7 +8,8 @@ NAME_tiles/         of several views: all of them, from the image and the first 
 NAME_all_views/     of several views: an ensemble of both
 
 A graph takes pixels, (N, S, S, 3) uint8 RGB of the bundle's size, and holds everything that comes
-after: what is left to a client is to decode its image. An ensemble in front of the graph would have
+after: what is left to a client is to decode its image. A graph that resizes takes those of any
+size; Triton puts images of one size in a batch. An ensemble in front of the graph would have
 nothing to do that ONNX can, since ONNX Runtime decodes no JPEG; Triton's other back ends decode and
 resize in other ways than the bundle was calibrated with. Only models of several views have one.
 """
@@ -110,7 +111,8 @@ def write_repository(
         shutil.copyfile(source / graph, folder / model / "1" / "model.onnx")
         _write_labels(folder / model, predictor)
         inputs, outputs = _tensors(source / graph)
-        document = _configuration(model, inputs, outputs, instances, parameters)
+        size = predictor.format.image_size
+        document = _configuration(model, inputs, outputs, instances, parameters, size)
         _write(folder / model, document)
 
     if predictor.format.has_tiles:
@@ -130,8 +132,9 @@ def _configuration(
     outputs: list[Tensor],
     instances: Mapping[str, Any],
     parameters: list[dict[str, Any]],
+    image_size: int,
 ) -> dict[str, Any]:
-    """Return the configuration of a graph."""
+    """Return the configuration of a graph, which is warmed up with images of `image_size`."""
     return {
         "name": name,
         "backend": "onnxruntime",
@@ -145,7 +148,10 @@ def _configuration(
         },
         "instance_group": [instances],
         # The first request of a size pays for its memory; none of a client does.
-        "model_warmup": [_warm_up(inputs, size) for size in (1, *PREFERRED_BATCHES, MAX_BATCH)],
+        "model_warmup": [
+            _warm_up(inputs, n_images, image_size)
+            for n_images in (1, *PREFERRED_BATCHES, MAX_BATCH)
+        ],
         "parameters": parameters,
     }
 
@@ -190,8 +196,8 @@ def _outputs(tensors: list[Tensor]) -> list[dict[str, Any]]:
     return [tensor.message(**labelled.get(tensor.name, {})) for tensor in tensors]
 
 
-def _warm_up(inputs: list[Tensor], batch_size: int) -> dict[str, Any]:
-    """Return a request of drawn values."""
+def _warm_up(inputs: list[Tensor], batch_size: int, image_size: int) -> dict[str, Any]:
+    """Return a request of drawn values; free axes are of the model's size."""
     return {
         "name": f"batch_{batch_size}",
         "batch_size": batch_size,
@@ -200,7 +206,7 @@ def _warm_up(inputs: list[Tensor], batch_size: int) -> dict[str, Any]:
                 "key": tensor.name,
                 "value": {
                     "data_type": _Word(tensor.data_type),
-                    "dims": list(tensor.dims),
+                    "dims": [image_size if length < 0 else length for length in tensor.dims],
                     "random_data": True,
                 },
             }
@@ -233,10 +239,15 @@ def _tensors(graph: Path) -> tuple[list[Tensor], list[Tensor]]:
     options.log_severity_level = 3  # errors only
     session = onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
     described = [
-        [Tensor(entry.name, _TYPES[entry.type], tuple(entry.shape[1:])) for entry in entries]
+        [Tensor(entry.name, _TYPES[entry.type], _dims(entry.shape)) for entry in entries]
         for entries in (session.get_inputs(), session.get_outputs())
     ]
     return described[0], described[1]
+
+
+def _dims(shape: list[int | str]) -> tuple[int, ...]:
+    """Return the axes without the batch; one that is free has a name in ONNX, and -1 in Triton."""
+    return tuple(length if isinstance(length, int) else -1 for length in shape[1:])
 
 
 def _write_labels(folder: Path, predictor: OnnxPredictor) -> None:

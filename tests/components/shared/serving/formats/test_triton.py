@@ -8,9 +8,10 @@ configurations name.
 
 import io
 import json
+import shutil
 import subprocess
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ import pytest
 from onnx import TensorProto, helper
 from PIL import Image, ImageOps
 
+from components.export_bundle.onnx_resize import add_resizing
 from components.shared.contracts.artifacts import read_manifest
 from components.shared.contracts.errors import ConfigError
 from components.shared.serving.bundle import Bundle, open_bundle
@@ -80,11 +82,10 @@ def asked(repository: Path, configs: dict[str, Any], model: str, given: Arrays) 
     """Answer as Triton does: shapes as configured, and an ensemble step by step."""
     config = configs[model]
     for entry in config["input"]:
-        dims = tuple(map(int, entry["dims"]))
-        assert (given[entry["name"]].dtype, given[entry["name"]].shape[1:]) == (
-            DTYPES[entry["data_type"]],
-            dims,
-        )
+        values, dims = given[entry["name"]], tuple(map(int, entry["dims"]))
+        assert values.dtype == DTYPES[entry["data_type"]]
+        assert len(values.shape[1:]) == len(dims)
+        assert all(d in (-1, n) for d, n in zip(dims, values.shape[1:], strict=True))
 
     if config.get("platform") == "ensemble":
         tensors = dict(given)
@@ -134,6 +135,28 @@ def test_the_model_of_one_view_answers_as_the_form(bundle: Bundle, tmp_path: Pat
     (labelled,) = (entry for entry in config["output"] if "label_filename" in entry)
     labels = (tmp_path / "works" / labelled["label_filename"]).read_text().splitlines()
     assert len(labels) == int(labelled["dims"][0]) == len(bundle.policy.class_names)
+
+
+def test_a_graph_that_resizes_takes_any_size(bundle: Bundle, tmp_path: Path) -> None:
+    source = tmp_path / "source"
+    shutil.copytree(bundle.path, source)
+    model = onnx.load(source / "onnx/model.onnx")
+    add_resizing(model.graph, SIZE)
+    onnx.save(model, source / "onnx/model.onnx")
+    resizing = replace(bundle, path=source)
+    predictor = OnnxPredictor(resizing, threads=1)
+    options = {"name": "works", "n_instances": 1, "on_gpu": False}
+    write_repository(predictor, resizing, tmp_path / "models", **options)
+
+    configs = parsed(tmp_path / "models")
+    (images,) = configs["works"]["input"]
+    assert images["dims"] == ["-1", "-1", "3"]
+    for request in configs["works"]["model_warmup"]:
+        assert request["inputs"]["images"]["dims"] == [str(SIZE), str(SIZE), "3"]
+    pixels = noise(2)
+    small = asked(tmp_path / "models", configs, "works", {"images": pixels})
+    large = asked(tmp_path / "models", configs, "works", {"images": pixels.repeat(2, axis=2)})
+    np.testing.assert_array_equal(small["decision"], large["decision"])
 
 
 def test_the_ensemble_of_several_views_gives_the_features_to_the_tiles(
