@@ -47,6 +47,7 @@ REGISTRY = tuple(f"pipelines {verb} " for verb in ("champion", "promote", "rollb
 # Hours, some on real data: their functions are tested in tests/simulations, studies and bench.
 TOO_LONG = (
     "tests.bench ",
+    "tests.bench.server_soak ",
     "tests.simulations.drift ",
     "tests.simulations.grouped ",
     "tests.simulations.intervals ",
