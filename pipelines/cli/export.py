@@ -13,7 +13,7 @@ import typer
 from components.shared.contracts.errors import ConfigError
 from pipelines.cli.declare import LOCAL, verb
 from pipelines.cli.help import VerbGroup
-from pipelines.cli.registry_options import Json, RegistryOptions, bundle_place
+from pipelines.cli.registry_options import BundleArgument, Json, RegistryOptions, bundle_place
 from pipelines.kubeflow.options import ApiOptions, StoreOptions
 
 app = typer.Typer()
@@ -40,13 +40,7 @@ def triton(
     where: RegistryOptions,
     api: ApiOptions,
     store: StoreOptions,
-    bundle: Annotated[
-        str,
-        typer.Argument(
-            metavar="BUNDLE",
-            help="Folder or s3://bucket/prefix of a bundle, digest in the registry, or champion.",
-        ),
-    ],
+    bundle: BundleArgument,
     output: Annotated[
         Path, typer.Option("--output", "-o", metavar="FOLDER", help="New folder to write to.")
     ] = Path("models"),
@@ -104,13 +98,7 @@ def tensorrt(
     where: RegistryOptions,
     api: ApiOptions,
     store: StoreOptions,
-    bundle: Annotated[
-        str,
-        typer.Argument(
-            metavar="BUNDLE",
-            help="Folder or s3://bucket/prefix of a bundle, digest in the registry, or champion.",
-        ),
-    ],
+    bundle: BundleArgument,
     output: Annotated[
         Path, typer.Option("--output", "-o", metavar="FOLDER", help="New folder to write to.")
     ] = Path("engines"),

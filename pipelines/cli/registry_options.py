@@ -18,6 +18,13 @@ if TYPE_CHECKING:
     from components.shared.storage.registry import BundleRegistry
     from components.shared.storage.registry.announcement import Announcement
 
+BundleArgument = Annotated[
+    str,
+    typer.Argument(
+        metavar="BUNDLE",
+        help="Folder or s3://bucket/prefix of a bundle, digest in the registry, or champion.",
+    ),
+]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
 
 TrustedKeys = Annotated[

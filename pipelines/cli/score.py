@@ -12,7 +12,13 @@ import typer
 
 from components.shared.contracts.errors import PERMANENT_EXIT_CODE, ConfigError
 from pipelines.cli.declare import LOCAL, verb
-from pipelines.cli.registry_options import Json, RegistryOptions, TrustedKeys, bundle_place
+from pipelines.cli.registry_options import (
+    BundleArgument,
+    Json,
+    RegistryOptions,
+    TrustedKeys,
+    bundle_place,
+)
 from pipelines.kubeflow.options import ApiOptions, StoreOptions
 
 if TYPE_CHECKING:
@@ -40,13 +46,7 @@ def score(
     where: RegistryOptions,
     api: ApiOptions,
     store: StoreOptions,
-    bundle: Annotated[
-        str,
-        typer.Argument(
-            metavar="BUNDLE",
-            help="Folder or s3://bucket/prefix of a bundle, digest in the registry, or champion.",
-        ),
-    ],
+    bundle: BundleArgument,
     images: Annotated[
         str, typer.Argument(metavar="IMAGES", help="Folder or s3://bucket/prefix of images.")
     ],
