@@ -87,6 +87,20 @@ def test_a_bare_name_of_the_training_loop_never_sets_pre_training(name: str) -> 
     assert "train_baseline" in phases_with(name)
 
 
+@pytest.mark.parametrize("precision", ["auto", "tf32", "bf16"])
+def test_certificates_are_about_the_predictors_numbers_whatever_trains(precision: str) -> None:
+    given = {"precision": precision, "attention": "eager"}
+    phases = resolve(ConfigureConfig(overrides=given))
+    predicted = phases["predict_logits"].computation()  # type: ignore[attr-defined]
+    assert (predicted["precision"], predicted["attention"]) == ("fp32", "sdpa")
+    for phase in ("train_baseline", "train_gate", "extract_features", "pretrain_explora"):
+        assert phases[phase].computation().items() >= given.items()  # type: ignore[attr-defined]
+    assert _value("predict_logits", "precision", recipe="dinov3-large-lora") == "fp32"
+    assert _value(
+        "predict_logits", "precision", overrides={"predict_logits.precision": "bf16"}
+    ) == ("bf16")
+
+
 def test_an_audit_extracts_features_whatever_is_trained_and_no_more_of_them() -> None:
     def needs(**form: object) -> tuple[bool, str, int | None]:
         found = resolve(ConfigureConfig.from_mapping(form))["extract_features"].to_json()

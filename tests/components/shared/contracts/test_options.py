@@ -133,9 +133,9 @@ def test_every_phase_with_a_backbone_has_the_options_of_its_computation(
     )
 
 
-def test_one_value_sets_the_precision_of_all_phases() -> None:
+def test_one_value_sets_the_precision_of_all_that_train() -> None:
     resolved = resolve.resolve(ConfigureConfig(overrides={"precision": "bf16"}))
-    phases = ("pretrain_explora", "train_baseline", "train_gate", "predict_logits")
+    phases = ("pretrain_explora", "extract_features", "train_baseline", "train_gate")
     assert [resolved[phase].to_json()["precision"] for phase in phases] == ["bf16"] * 4
 
 
