@@ -124,14 +124,34 @@ def tensorrt(
 
 @contextlib.contextmanager
 def _written(output: Path) -> Iterator[Path]:
-    """Yield the name of a new folder that becomes `output`, unless something fails."""
+    """Yield the name of a new folder that becomes `output`, unless something fails.
+
+    Raises ConfigError where `output` exists or cannot be made, before anything is done for it.
+    """
     if output.exists():
         raise ConfigError(f"{output} exists; give --output a folder that does not")
+    if not output.absolute().parent.is_dir():
+        raise ConfigError(f"--output {str(output)!r}: the folder above it does not exist; make it")
 
     partial = output.with_name(f".{output.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
     try:
-        yield partial
-        partial.replace(output)
+        with _naming(output):
+            partial.mkdir()
+        yield partial / output.name
+        with _naming(output):
+            (partial / output.name).replace(output)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def _naming(output: Path) -> Iterator[None]:
+    """Let an error of the file system name the option."""
+    try:
+        yield
+    except OSError as error:
+        reason = error.strerror or type(error).__name__
+        raise ConfigError(
+            f"--output {str(output)!r}: cannot be written ({reason}); give another folder"
+        ) from error

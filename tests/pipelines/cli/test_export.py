@@ -6,6 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from components.shared.serving import tensorrt_engine
+from components.shared.serving.formats import triton
+from pipelines.cli import export
 from pipelines.cli.app import main
 from pipelines.sources import ROOT
 from tests.bundles import onnx_bundle
@@ -41,7 +44,6 @@ def test_a_repository_is_written(
     ("arguments", "message"),
     [
         ([WITHOUT_ONNX], "has no onnx/; export it with formats"),
-        ([WITHOUT_ONNX, "-o", "."], ". exists; give --output a folder that does not"),
         (["nowhere"], "no registry of bundles is named"),
     ],
 )
@@ -59,6 +61,69 @@ def test_a_mistake_is_one_line_and_leaves_nothing(
     assert message in error
     assert error.count("\n") == 1
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.fixture
+def no_download(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the machine be able to build engines, and fail where a bundle is looked for."""
+
+    def fetched(*_: object) -> None:
+        raise AssertionError("the bundle was fetched before the mistake was seen")
+
+    monkeypatch.setattr(tensorrt_engine, "load_tensorrt", lambda: None)
+    monkeypatch.setattr(export, "bundle_place", fetched)
+
+
+@pytest.mark.parametrize("target", ["triton", "tensorrt"])
+@pytest.mark.parametrize(
+    ("output", "message"),
+    [
+        (".", ". exists; give --output a folder that does not"),
+        ("no/models", "--output 'no/models': the folder above it does not exist; make it"),
+        ("file/models", "--output 'file/models': the folder above it does not exist; make it"),
+        ("/proc/models", "--output '/proc/models': cannot be written (No such file or directory)"),
+    ],
+)
+def test_a_folder_that_cannot_be_written_is_refused_before_the_download(
+    no_download: None,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    target: str,
+    output: str,
+    message: str,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "file").touch()
+    assert _code("champion", "-o", output, target=target) == 42
+    error = capsys.readouterr().err
+    assert error.startswith(f"error: {message}")
+    assert error.count("\n") == 1
+    assert [entry.name for entry in tmp_path.iterdir()] == ["file"]
+
+
+def test_a_folder_that_appears_meanwhile_is_left_as_it_is(
+    tmp_path: Path,
+    tmp_path_factory: pytest.TempPathFactory,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def write(*_: object, **__: object) -> list[str]:
+        (tmp_path / "models").mkdir()
+        (tmp_path / "models/mine").touch()
+        (tmp_path / ".models.partial/models").mkdir()
+        return ["streetvision"]
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(triton, "write_repository", write)
+    assert _code(str(onnx_bundle(tmp_path_factory))) == 42
+    error = capsys.readouterr().err
+    assert error.startswith("error: --output 'models': cannot be written (Directory not empty)")
+    assert error.count("\n") == 1
+    assert [str(file.relative_to(tmp_path)) for file in tmp_path.rglob("*")] == [
+        "models",
+        "models/mine",
+    ]
 
 
 def test_engines_need_the_package_of_the_machine(
