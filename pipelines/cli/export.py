@@ -11,6 +11,8 @@ from typing import Annotated
 import typer
 
 from components.shared.contracts.errors import ConfigError
+from components.shared.contracts.formats import ONNX, ONNX_INT8
+from components.shared.contracts.listing import shown
 from pipelines.cli.declare import LOCAL, verb
 from pipelines.cli.help import VerbGroup
 from pipelines.cli.registry_options import BundleArgument, Json, RegistryOptions, bundle_place
@@ -24,6 +26,7 @@ export = typer.Typer(
 )
 app.add_typer(export, name="export", rich_help_panel=LOCAL)
 
+_FORMS = (ONNX, ONNX_INT8)
 _TRITON_NOTES = """
 examples:
   python -m pipelines export triton BUNDLE --output models
@@ -49,8 +52,8 @@ def triton(
     ] = "streetvision",
     form: Annotated[
         str,
-        typer.Option("--form", metavar="FORM", help="Form of the bundle: onnx or onnx_int8."),
-    ] = "onnx",
+        typer.Option("--form", metavar="FORM", help=f"Form of the bundle: {' or '.join(_FORMS)}."),
+    ] = ONNX,
     instances: Annotated[
         int, typer.Option("--instances", metavar="N", min=1, help="Executions at once.")
     ] = 1,
@@ -63,8 +66,11 @@ def triton(
     """Write a Triton model repository of a bundle's ONNX form."""
     from components.shared.serving.chosen_bundle import chosen_bundle
     from components.shared.serving.formats.onnx_predictor import OnnxPredictor
-    from components.shared.serving.formats.triton import write_repository
+    from components.shared.serving.formats.triton import require_name, write_repository
 
+    if form not in _FORMS:
+        raise ConfigError(f"form={shown(form)} must be {' or '.join(_FORMS)}")
+    require_name(name)
     with (
         _written(output) as partial,
         bundle_place(bundle, where, api, store) as place,

@@ -102,6 +102,30 @@ def test_a_folder_that_cannot_be_written_is_refused_before_the_download(
     assert [entry.name for entry in tmp_path.iterdir()] == ["file"]
 
 
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--form", "transformers"], "form='transformers' must be onnx or onnx_int8\n"),
+        (["--form", "int8"], "form='int8' must be onnx or onnx_int8\n"),
+        (["--name", "../x"], "name='../x' must be letters, digits, '-' and '_', at most 64,"),
+    ],
+)
+def test_a_wrong_word_is_refused_before_the_download(
+    no_download: None,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    arguments: list[str],
+    message: str,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert _code("champion", *arguments) == 42
+    error = capsys.readouterr().err
+    assert error.startswith(f"error: {message}")
+    assert error.count("\n") == 1
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_folder_that_appears_meanwhile_is_left_as_it_is(
     tmp_path: Path,
     tmp_path_factory: pytest.TempPathFactory,

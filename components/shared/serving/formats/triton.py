@@ -71,6 +71,15 @@ class Tensor(NamedTuple):
         }
 
 
+def require_name(name: str) -> None:
+    """Raise ConfigError for what cannot be the name of a model."""
+    if not _NAME.fullmatch(name):
+        raise ConfigError(
+            f"name={shown(name)} must be letters, digits, '-' and '_', at most 64, and begin with a"
+            " letter or digit"
+        )
+
+
 def write_repository(
     predictor: OnnxPredictor,
     bundle: Bundle,
@@ -96,12 +105,7 @@ def write_repository(
     Raises:
         ConfigError: `name` is none.
     """
-    if not _NAME.fullmatch(name):
-        raise ConfigError(
-            f"name={shown(name)} must be letters, digits, '-' and '_', at most 64, and begin with a"
-            " letter or digit"
-        )
-
+    require_name(name)
     source = bundle.path / predictor.form
     instances = {"count": n_instances, "kind": _Word("KIND_GPU" if on_gpu else "KIND_CPU")}
     parameters = _parameters(predictor, bundle)
