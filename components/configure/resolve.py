@@ -15,7 +15,7 @@ from components.shared.contracts.config import Config, close_match
 from components.shared.contracts.documents import parse_json
 from components.shared.contracts.errors import ConfigError, DataError
 from components.shared.contracts.listing import shown
-from components.shared.contracts.options import TaskConfig
+from components.shared.contracts.options import ComputeConfig, TaskConfig
 from components.train_baseline.config import TrainBaselineConfig
 
 Options = dict[str, dict[str, Any]]
@@ -220,6 +220,9 @@ def _built(config: ConfigureConfig, options: Options) -> dict[str, Config]:
         except ConfigError as error:
             for problem in error.problems:
                 problems.setdefault(problem, []).append(phase)
+            continue
+        for problem in _kernel_problems(built[phase]):
+            problems.setdefault(problem, []).append(phase)
 
     if not problems:
         built["extract_features"] = _extraction(config, built)
@@ -230,6 +233,17 @@ def _built(config: ConfigureConfig, options: Options) -> dict[str, Config]:
         )
 
     return built
+
+
+def _kernel_problems(config: Config) -> Iterator[str]:
+    """Yield what each rank would refuse on any device, hours later."""
+    if not isinstance(config, ComputeConfig) or config.attention != "flash":
+        return
+    if config.precision not in ("auto", "bf16"):
+        yield (
+            f"attention='flash' with precision={config.precision!r}: flash-attn computes in bf16"
+            " only; use precision=bf16 or attention=sdpa"
+        )
 
 
 def _extraction(config: ConfigureConfig, built: Mapping[str, Config]) -> Config:

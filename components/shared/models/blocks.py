@@ -15,14 +15,15 @@ import torch
 from peft import PeftModel
 from torch import nn
 from torch.utils.checkpoint import checkpoint
-from transformers import PreTrainedModel
+from transformers import AttentionInterface, PreTrainedModel
 from transformers.modeling_layers import GradientCheckpointingLayer
 
 from components.shared.contracts.options import ComputeConfig
 
 __all__ = ["as_written", "compilation_time", "prepare_blocks"]
 
-_ATTENTION = {"sdpa": "sdpa", "eager": "eager", "flash": "flash_attention_2"}
+_FLASH = "flash_attention_2"
+_ATTENTION = {"sdpa": "sdpa", "eager": "eager", "flash": _FLASH}
 # Without CUDA graphs: they overwrite the outputs of an earlier call of the same kernels, and all
 # blocks share theirs.
 _MODES = {"default": "default", "max-autotune": "max-autotune-no-cudagraphs"}
@@ -37,8 +38,11 @@ def prepare_blocks(backbone: PreTrainedModel | PeftModel, config: ComputeConfig)
     """Let the blocks compute, from now on, as a resolved configuration says.
 
     Call it last: on a backbone that has its adapters and its device. Blocks are compiled at their
-    first pass, all with one and the same code.
+    first pass, all with one and the same code. flash-attn takes half precision only: the passes
+    that are exact whatever is configured (merges, predictions for certificates) keep sdpa.
     """
+    if config.attention == "flash":
+        _leave_exact_passes_to_sdpa()
     base = backbone.get_base_model() if isinstance(backbone, PeftModel) else backbone
     if base.config._attn_implementation != _ATTENTION[config.attention]:
         base.set_attn_implementation(_ATTENTION[config.attention])
@@ -78,6 +82,27 @@ def compilation_time() -> tuple[int, float]:
 def _blocks(backbone: nn.Module) -> list[nn.Module]:
     """Return the transformer blocks, those inside of peft's wrappers too."""
     return [part for part in backbone.modules() if isinstance(part, GradientCheckpointingLayer)]
+
+
+def _leave_exact_passes_to_sdpa() -> None:
+    """Let transformers call flash-attn from now on, in this process, for half precision alone."""
+    attention = AttentionInterface()
+    flash = attention[_FLASH]
+    if not isinstance(flash, functools.partial):
+        AttentionInterface.register(_FLASH, functools.partial(_by_precision, flash))
+
+
+def _by_precision(
+    flash: _Forward, module: nn.Module, query: torch.Tensor, *arguments: Any, **named: Any
+) -> Any:
+    """Compute the attention by the kernel that takes the query's precision.
+
+    Under autocast, transformers casts a query of fp32, as DINOv3's is, before it calls flash-attn.
+    """
+    is_cast = query.dtype == torch.float32 and torch.is_autocast_enabled(query.device.type)
+    if is_cast or query.dtype in (torch.bfloat16, torch.float16):
+        return flash(module, query, *arguments, **named)
+    return AttentionInterface()["sdpa"](module, query, *arguments, **named)
 
 
 class _Clock:

@@ -255,6 +255,17 @@ def test_the_form_may_leave_a_value_automatic(text: str) -> None:
             {"overrides": {"class_names": ["a", "b", "c"], "task": "binary"}},
             "needs a positive_class; name one of them, or use task=multiclass",
         ),
+        (
+            {"overrides": {"attention": "flash", "precision": "fp32"}},
+            (
+                "attention='flash' with precision='fp32': flash-attn computes in bf16 only; use"
+                " precision=bf16 or attention=sdpa"
+            ),
+        ),
+        (
+            {"overrides": {"predict_logits.attention": "flash"}},
+            "predict_logits: attention='flash' with precision='fp32'",
+        ),
     ],
 )
 def test_what_is_wrong_is_named_before_anything_runs(form: dict[str, object], message: str) -> None:

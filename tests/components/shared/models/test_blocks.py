@@ -5,17 +5,20 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
+from transformers import AttentionInterface, PreTrainedModel, modeling_utils
 
 from components.pretrain_explora.explora import prepare_explora
 from components.shared.contracts.options import BackboneLoopConfig
 from components.shared.models import adapters, blocks
-from components.shared.models.backbone import load_backbone, tokens_of
+from components.shared.models.backbone import exact_tokens, load_backbone, tokens_of
 from components.shared.models.blocks import prepare_blocks
 from components.shared.training.launch.heartbeat import Heartbeat
 from components.shared.training.loop.distributed import World
+from components.shared.training.loop.inference import in_batches
 from tests.components.shared.models.families import FAMILIES, small
 
 PIXELS = torch.linspace(-1, 1, 3 * 3 * 56 * 56).view(3, 3, 56, 56)
@@ -147,6 +150,67 @@ def test_nothing_is_replaced_where_nothing_is_asked() -> None:
     model = small("dinov2")
     prepare_blocks(model, BackboneLoopConfig())
     assert not any("forward" in module.__dict__ for module in model.modules())
+
+
+@pytest.fixture
+def flash(monkeypatch: pytest.MonkeyPatch) -> list[torch.dtype]:
+    """Stand for the package flash-attn, as transformers calls it: half precision, or an error.
+
+    Returns the precisions of the values that it was called with. The products are sdpa's.
+    """
+    called: list[torch.dtype] = []
+
+    def attention(module: nn.Module, *tensors: Any, **named: Any) -> Any:
+        query, key, value, *rest = tensors
+        if query.dtype == torch.float32 and torch.is_autocast_enabled("cpu"):
+            query, key, value = (part.to(torch.bfloat16) for part in (query, key, value))
+        called.append(value.dtype)
+        if query.dtype not in (torch.float16, torch.bfloat16):
+            raise RuntimeError("FlashAttention only support fp16 and bf16 data type")
+        return AttentionInterface()["sdpa"](module, query, key, value, *rest, **named)
+
+    mapping = AttentionInterface._global_mapping
+    monkeypatch.setitem(mapping, "flash_attention_2", attention)
+    monkeypatch.setattr(modeling_utils, "lazy_import_flash_attention", lambda *_, **__: None)
+    monkeypatch.setattr(
+        PreTrainedModel, "get_correct_attn_implementation", lambda _, name, __: name or "sdpa"
+    )
+    return called
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_what_is_not_in_half_precision_is_not_for_flash_attention(
+    family: str, flash: list[torch.dtype]
+) -> None:
+    plain = adapters.prepare(small(family), "lora", rank=2, alpha=4.0)
+    with torch.no_grad():
+        for name, parameter in plain.named_parameters():
+            if "lora_B" in name:
+                parameter.normal_(std=0.1)
+    model = copy.deepcopy(plain)
+    prepare_blocks(model, BackboneLoopConfig(attention="flash", precision="bf16"))
+
+    def tokens(backbone: nn.Module, precision: str) -> torch.Tensor:
+        def of(rows: Any) -> torch.Tensor:
+            return tokens_of(backbone, PIXELS[rows])  # type: ignore[arg-type]
+
+        world = World(0, 1, torch.device("cpu"))
+        return in_batches(of, np.arange(len(PIXELS)), world, "", precision)
+
+    tokens(model, "bf16")
+    assert flash == [torch.bfloat16] * 2
+
+    # What certificates are about, and the merge.
+    assert torch.equal(tokens(model, "fp32"), tokens(plain, "fp32"))
+    assert torch.equal(exact_tokens(model, PIXELS), exact_tokens(plain, PIXELS))
+    merged = adapters.merge(model, PIXELS)
+    torch.testing.assert_close(tokens(merged, "fp32"), tokens(plain, "fp32"), rtol=1e-4, atol=1e-4)
+    assert len(flash) == 2
+
+    # A second model of the process.
+    prepare_blocks(small(family), BackboneLoopConfig(attention="flash", precision="bf16"))
+    tokens(merged, "bf16")
+    assert flash == [torch.bfloat16] * 4
 
 
 @pytest.mark.slow
