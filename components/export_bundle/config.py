@@ -16,7 +16,7 @@ from components.shared.contracts.formats import (
 from components.shared.contracts.outcomes import Outcomes
 from components.shared.policies.config import BundledPolicyConfig
 
-_SINGLE_LINE = ("model_name", "description")
+_SINGLE_LINE = ("model_name", "description", "reference_machine")
 
 
 def slug(name: str) -> str:
@@ -54,15 +54,22 @@ class ExportConfig(BundledPolicyConfig):
     )
     formats: tuple[str, ...] = option(
         DEFAULT_FORMATS,
-        "Forms of the model in the bundle. onnx runs with onnxruntime alone, and must decide every"
-        " image of VAL_CALIB and VAL_SELECT as transformers' does. onnx_int8, made of onnx, has a"
-        " policy of its own.",
+        "Forms of the model in the bundle. onnx runs with onnxruntime alone, and must decide the"
+        " images of VAL_CALIB and VAL_SELECT as transformers' does. onnx_int8 is quantised from"
+        " onnx and has a policy of its own.",
         choices=FORMATS,
     )
     onnx_resize: bool = option(
         False,
         "onnx/model.onnx takes RGB photographs of any size (N, H, W, 3) and resizes them; without"
         " it, of the model's size. For models of one view, without onnx_int8.",
+    )
+
+    reference_machine: str | None = option(
+        None,
+        "Name of the machine that exports: the model card then has the time of an image by each"
+        " form on it. none: no times, so that equal exports are equal bytes.",
+        unset="none",
     )
 
     def check(self) -> list[str]:
@@ -79,7 +86,7 @@ class ExportConfig(BundledPolicyConfig):
             )
         if ONNX_INT8 in self.formats and ONNX not in self.formats:
             problems.append(
-                f"formats={list(self.formats)}: {ONNX_INT8} is made of {ONNX}; add {ONNX}"
+                f"formats={list(self.formats)}: {ONNX_INT8} is quantised from {ONNX}; add {ONNX}"
             )
 
         if self.onnx_resize and (ONNX not in self.formats or ONNX_INT8 in self.formats):

@@ -3,10 +3,9 @@
 A quantised model is another model: its policy is fitted and certified again on its own logits of
 VAL_CALIB. Where that cannot be done, the form is refused and the bundle goes on without it.
 
-Ranges of activations and the choice of layers are taken from images of VAL_CALIB, without labels:
-for a policy with a guarantee from the groups that tune it, so that the images that test it are as
-new to the quantised model as to the other one. The softmax policy has no such part: a bound of its
-false negative rate is tested on images of which some gave ranges.
+Activation ranges and the layers that stay in float come from images of VAL_SELECT, without labels:
+a choice of the model belongs there, and what VAL_CALIB certifies must be as new to the quantised
+model as to the float one.
 """
 
 import shutil
@@ -31,13 +30,13 @@ from components.export_bundle.quantise import (
 )
 from components.shared.calibration.calibrator import class_log_odds
 from components.shared.contracts.artifacts import write_json
-from components.shared.contracts.errors import InfeasibleError, PermanentError
+from components.shared.contracts.errors import PermanentError
 from components.shared.contracts.formats import ONNX, ONNX_INT8
 from components.shared.contracts.listing import say
 from components.shared.contracts.progress import progress
 from components.shared.data.dataset import Dataset
 from components.shared.data.splits import Splits
-from components.shared.policies.fitting.refit import refit, shaping_rows
+from components.shared.policies.fitting.refit import refit
 from components.shared.policies.logits import Logits, Views
 from components.shared.policies.policy import Infeasible, Policy, SelectivePolicy
 from components.shared.policies.policy_artifact import FIT
@@ -62,6 +61,7 @@ from components.shared.stats.metrics import (
     weighted_mean,
 )
 from components.shared.stats.risk_coverage import augrc
+from components.shared.vision.reference_image import reference_image
 
 _N_IMAGES = 64  # that give the ranges of activations
 _N_SWEPT = 16  # of these, on which the sensitivity of layers is measured
@@ -76,10 +76,12 @@ class Int8:
     Attributes:
         metrics: The entry of format.json, see `compare`; empty where the form is refused.
         refusals: The form with the reason why it is refused; empty where it is not.
+        policy: Its own; None where it is refused.
     """
 
     metrics: dict[str, Any]
     refusals: dict[str, str]
+    policy: Policy | None = None
 
 
 def write_int8(bundle: Bundle, options: Mapping[str, Any], data: Dataset, splits: Splits) -> Int8:
@@ -97,17 +99,11 @@ def write_int8(bundle: Bundle, options: Mapping[str, Any], data: Dataset, splits
     """
     folder = bundle.path / ONNX_INT8
     sized = data.resized(bundle.spec.image_size)
-    calib = [sized.index[sample_id] for sample_id in splits.ids("VAL_CALIB")]
-    groups = [sized.samples[position].group for position in calib]
-    try:
-        rows = shaping_rows(bundle.policy, options, groups)
-    except InfeasibleError as error:
-        return _refused(str(error))
+    select = np.array([sized.index[sample_id] for sample_id in splits.ids("VAL_SELECT")])
 
     with tempfile.TemporaryDirectory() as temporary:
         work = Path(temporary)
-        chosen = np.array(calib)[_spread(rows, _N_IMAGES)]
-        quantiser = _Quantiser(bundle, work, sized.images(chosen))
+        quantiser = _Quantiser(bundle, work, sized.images(_spread(select, _N_IMAGES)))
         quantiser.write(bundle.path / ONNX, folder)
 
         found = refit(bundle.policy, options, _logits(bundle, sized, splits, "VAL_CALIB"))
@@ -129,17 +125,24 @@ def write_int8(bundle: Bundle, options: Mapping[str, Any], data: Dataset, splits
 
     write_json(folder / POLICY, found.policy.to_json())
     write_json(folder / FIT, found.fit)
-    metrics = compare(replace(bundle, form_policies={ONNX_INT8: found.policy}), sized, splits)
-    write_format(
-        folder,
-        replace(
-            document,
-            early_exit=found.early_exit,
-            quantisation=quantiser.described,
-            metrics=metrics,
-        ),
+    quantised = replace(bundle, form_policies={ONNX_INT8: found.policy})
+    metrics = compare(quantised, sized, splits)
+    document = replace(
+        document,
+        early_exit=found.early_exit,
+        quantisation=quantiser.described,
+        metrics=metrics,
+        reference_logits=_reference_logits(quantised),
     )
-    return Int8(metrics, {})
+    write_format(folder, document)
+    return Int8(metrics, {}, found.policy)
+
+
+def _reference_logits(bundle: Bundle) -> list[float]:
+    """Return the form's logits of the reference image and all views, with four decimals."""
+    pixels = reference_image(bundle.spec.image_size)
+    logits = OnnxPredictor(bundle, ONNX_INT8).outputs(pixels, all_views=True).logits[0]
+    return [round(float(value), 4) + 0.0 for value in logits]  # no -0.0
 
 
 def compare(bundle: Bundle, data: Dataset, splits: Splits) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from huggingface_hub import EvalResult, ModelCard, ModelCardData
 from components.export_bundle.config import ExportConfig, slug
 from components.shared.contracts.artifacts import Manifest
 from components.shared.contracts.formats import ONNX, ONNX_INT8
+from components.shared.contracts.machine import n_usable_cores
 from components.shared.contracts.outcomes import Outcomes
 from components.shared.policies.logit_affine import LogitAffine
 from components.shared.policies.policy import Policy
@@ -43,12 +44,14 @@ class Form:
         scores: By metric, the value on VAL_TEST; None where it has none.
         differences: By metric, the paired difference to the first form and its 95 % interval; empty
             for a form that decides alike.
+        latency_ms: Median time of an image on the reference machine; None where none was measured.
     """
 
     folder: str
     n_bytes: int
     scores: dict[str, float | None]
     differences: dict[str, tuple[float | None, tuple[float, float] | None]]
+    latency_ms: float | None
 
     def cell(self, metric: str) -> str:
         """Return a metric with its difference, as a cell of a table."""
@@ -60,14 +63,21 @@ class Form:
         return f"{text} ({difference:+z.4f}: {within})"
 
 
-def bundle_forms(bundle: Path, report: dict[str, Any], int8: dict[str, Any]) -> list[Form]:
+def bundle_forms(
+    bundle: Path,
+    report: dict[str, Any],
+    int8: dict[str, Any],
+    latencies: Mapping[str, float] | None = None,
+) -> list[Form]:
     """Return the forms in a bundle on disk.
 
     Args:
         bundle: The directory.
         report: eval_report.json.
         int8: Metrics of the INT8 form as its format.json has them; empty where there is none.
+        latencies: By folder, milliseconds of an image on the reference machine.
     """
+    latencies = latencies or {}
     of_model = {name: entry["value"] for name, entry in report["metrics"].items()}
     # A graph decides as the model, or is not exported.
     scores = {MODEL: of_model, ONNX: of_model}
@@ -84,7 +94,13 @@ def bundle_forms(bundle: Path, report: dict[str, Any], int8: dict[str, Any]) -> 
         }
 
     return [
-        Form(folder, _size(bundle / folder), of_form, differences.get(folder, {}))
+        Form(
+            folder,
+            _size(bundle / folder),
+            of_form,
+            differences.get(folder, {}),
+            latencies.get(folder),
+        )
         for folder, of_form in scores.items()
         if (bundle / folder).is_dir()
     ]
@@ -105,6 +121,7 @@ def model_card(
     stock_reason: str,
     distilled: bool,
     forms: Sequence[Form],
+    n_near: int = 0,
     refused_formats: Mapping[str, str],
 ) -> str:
     """Return the Markdown of README.md: data, metrics with intervals, decision, use and limits.
@@ -119,6 +136,7 @@ def model_card(
         stock_reason: why transformers' stock pipeline cannot load the model; empty if it can.
         distilled: whether the bundle holds the distilled head as a stock model.
         forms: what `bundle_forms` returns.
+        n_near: images so near a threshold that only their margins were compared with onnx/.
         refused_formats: formats that were asked for, and why the bundle is without them.
     """
     outcomes, kind = policy.outcomes, policy.kind
@@ -143,6 +161,8 @@ def model_card(
         distilled=distilled,
         forms=forms,
         form_metrics=_FORM_METRICS,
+        n_near=n_near,
+        n_cores=n_usable_cores(),
         refused_formats=refused_formats,
         number=_number,
         interval=_interval,

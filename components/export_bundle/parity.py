@@ -40,9 +40,9 @@ class Parity:
     """Comparison of one graph with the bundle's own model.
 
     Attributes:
-        n_images: Images compared, all of them decided alike.
+        n_images: Images compared.
         n_near: Of these, images whose margin lies within the tolerance of a threshold; they are
-            compared in their margins alone.
+            compared in their margins alone, and all others are decided alike.
         largest_difference: Of margins, in log-odds.
     """
 
@@ -107,9 +107,9 @@ def check_parity(bundle: Bundle, form: str, data: Dataset, splits: Splits) -> di
         largest = float(compared.difference.max())
         results[graph] = Parity(len(ids), int(compared.near.sum()), largest)
         say(
-            f"{form}/{graph}: decisions of {len(ids)} images of {' and '.join(SPLITS)} equal,"
-            f" margins differ by at most {largest:.2g}, {results[graph].n_near} within"
-            f" {TOLERANCE:g} of a threshold"
+            f"{form}/{graph}: {len(ids)} images of {' and '.join(SPLITS)} compared, all decisions"
+            f" equal but for {results[graph].n_near} within {TOLERANCE:g} of a threshold; margins"
+            f" differ by at most {largest:.2g}"
         )
     return results
 

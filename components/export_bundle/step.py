@@ -1,10 +1,10 @@
 """The deployable directory: the model, exactly one policy, and the files that verify them."""
 
 import shutil
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 from components.export_bundle.attestation import Attestation
 from components.export_bundle.config import ExportConfig
@@ -55,9 +55,6 @@ from components.shared.serving.formats.onnx_format import write_format
 from components.shared.vision.classifier_spec import ClassifierSpec, read_spec
 from components.shared.vision.view_spec import ViewSpec, tile_boxes
 
-if TYPE_CHECKING:
-    from components.export_bundle.int8 import Int8
-
 _FORM_METRICS = ("accuracy", "mcc", "auroc")
 _LIBRARIES = ("numpy", "pillow", "safetensors", "torch", "transformers")
 
@@ -82,6 +79,23 @@ class _Inputs:
     drift_reference: Path | None
     compared: _ComparedData | None
     manifests: dict[str, Manifest]
+
+
+@dataclass(frozen=True)
+class _Further:
+    """What became of the forms beside model/.
+
+    Attributes:
+        n_near: Images so near a threshold that only their margins were compared with onnx/.
+        metrics: Of onnx_int8/, as its format.json has them; empty without it.
+        refusals: Formats that the bundle is without, and why.
+        policies: Of forms that have their own.
+    """
+
+    n_near: int = 0
+    metrics: dict[str, Any] = field(default_factory=dict)
+    refusals: dict[str, str] = field(default_factory=dict)
+    policies: dict[str, Policy] = field(default_factory=dict)
 
 
 class _Model(NamedTuple):
@@ -159,47 +173,48 @@ def run(
         inputs=inputs.manifests,
         attest=lambda out, manifest: attestation.write(out, manifest, inputs.manifests),
     ) as out:
-        shutil.copyfile(inputs.policy_path / POLICY, out / POLICY)
-        write_early_exit(out, read_early_exit(inputs.policy_path))
-        named = config.named(inputs.policy.outcomes)
-        if inputs.drift_reference is not None:
-            write_reference(out / REFERENCE, read_reference(inputs.drift_reference))
-        model = _write_model(inputs, out)
-        distilled = _write_distilled_model(inputs, out)
-        if ONNX in config.formats:
-            _write_onnx(inputs, out, model, resizes=config.onnx_resize)
-        metrics, refused = {}, {}
-        if ONNX_INT8 in config.formats:
-            int8 = _write_int8(inputs, model)
-            metrics, refused = int8.metrics, int8.refusals
+        _write_bundle(config, inputs, out)
 
-        card = model_card(
-            named,
-            inputs.policy,
-            inputs.report,
-            inputs.images.dataset,
-            model.preprocessing,
-            affine=logit_affine_of(inputs.policy),
-            stock_reason=model.stock_reason,
-            distilled=distilled,
-            forms=bundle_forms(out, inputs.report, metrics),
-            refused_formats=refused,
-        )
-
-        (out / "README.md").write_text(card, encoding="utf-8")
-        write_json(out / "model_card.json", natix_card(named))
-
-        write_sbom(out, named)
-
-        document = _document(named, inputs, out, model) | {"refused_formats": refused}
-        if distilled and "student" in inputs.report:
-            document |= _forms(inputs.report)
-        write_json(out / DOCUMENT, document)
-
+    named = config.named(inputs.policy.outcomes)
     say(
         f"bundle {named.model_name} {named.model_version}, content digest"
         f" {read_manifest(bundle).content_digest}"
     )
+
+
+def _write_bundle(config: ExportConfig, inputs: _Inputs, out: Path) -> None:
+    """Write everything but the manifest and what lies beside it."""
+    named = config.named(inputs.policy.outcomes)
+    shutil.copyfile(inputs.policy_path / POLICY, out / POLICY)
+    write_early_exit(out, read_early_exit(inputs.policy_path))
+    if inputs.drift_reference is not None:
+        write_reference(out / REFERENCE, read_reference(inputs.drift_reference))
+
+    model = _write_model(inputs, out)
+    distilled = _write_distilled_model(inputs, out)
+    further = _write_further(config, inputs, out, model)
+    latencies = _latencies(config, inputs, model, further.policies)
+    card = model_card(
+        named,
+        inputs.policy,
+        inputs.report,
+        inputs.images.dataset,
+        model.preprocessing,
+        affine=logit_affine_of(inputs.policy),
+        stock_reason=model.stock_reason,
+        distilled=distilled,
+        forms=bundle_forms(out, inputs.report, further.metrics, latencies),
+        n_near=further.n_near,
+        refused_formats=further.refusals,
+    )
+    (out / "README.md").write_text(card, encoding="utf-8")
+    write_json(out / "model_card.json", natix_card(named))
+    write_sbom(out, named)
+
+    document = _document(named, inputs, out, model) | {"refused_formats": further.refusals}
+    if distilled and "student" in inputs.report:
+        document |= _forms(inputs.report)
+    write_json(out / DOCUMENT, document)
 
 
 def _read_inputs(
@@ -367,24 +382,45 @@ def _write_model(inputs: _Inputs, out: Path) -> _Model:
     return _Model(preprocessing, stock_reason, reference_logits(bundle), bundle)
 
 
-def _write_onnx(inputs: _Inputs, out: Path, model: _Model, *, resizes: bool) -> None:
-    """Write onnx/, and compare it with model/."""
+def _write_further(config: ExportConfig, inputs: _Inputs, out: Path, model: _Model) -> _Further:
+    """Write onnx/ and onnx_int8/, where they are asked for and onnx_int8/ is not refused."""
+    if inputs.compared is None:
+        return _Further()
+
+    from components.export_bundle.int8 import write_int8
     from components.export_bundle.onnx_export import write_onnx
     from components.export_bundle.parity import check_parity
 
-    assert inputs.compared is not None
-    document = write_onnx(model.bundle, out / ONNX, resizes=resizes)
+    document = write_onnx(model.bundle, out / ONNX, resizes=config.onnx_resize)
     parity = check_parity(model.bundle, ONNX, *inputs.compared)
     found = {graph: result.to_json() for graph, result in parity.items()}
     write_format(out / ONNX, replace(document, parity=found))
+    n_near = max(result.n_near for result in parity.values())
+    if ONNX_INT8 not in config.formats:
+        return _Further(n_near)
+
+    int8 = write_int8(model.bundle, inputs.manifests["policy"].config, *inputs.compared)
+    policies = {} if int8.policy is None else {ONNX_INT8: int8.policy}
+    return _Further(n_near, int8.metrics, int8.refusals, policies)
 
 
-def _write_int8(inputs: _Inputs, model: _Model) -> "Int8":
-    """Write onnx_int8/, or find out why there can be none."""
-    from components.export_bundle.int8 import write_int8
+def _latencies(
+    config: ExportConfig, inputs: _Inputs, model: _Model, policies: dict[str, Policy]
+) -> dict[str, float]:
+    """Return milliseconds of an image by each form's folder, where a reference machine is named."""
+    if config.reference_machine is None:
+        return {}
 
-    assert inputs.compared is not None
-    return write_int8(model.bundle, inputs.manifests["policy"].config, *inputs.compared)
+    from components.shared.serving.forms import open_predictor
+    from components.shared.serving.latency import median_latency_ms
+
+    bundle = replace(model.bundle, form_policies=policies)
+    return {
+        MODEL if form == TRANSFORMERS else form: median_latency_ms(
+            open_predictor(bundle, form), inputs.images.probes[:, None]
+        )
+        for form in [TRANSFORMERS, *bundle.forms]
+    }
 
 
 def _write_distilled_model(inputs: _Inputs, out: Path) -> bool:
@@ -489,8 +525,13 @@ def _document(config: ExportConfig, inputs: _Inputs, out: Path, model: _Model) -
             }
             for name, manifest in inputs.manifests.items()
         },
-        "versions": {name: version(name) for name in _LIBRARIES},
+        "versions": {name: version(name) for name in _libraries(config)},
     }
+
+
+def _libraries(config: ExportConfig) -> list[str]:
+    """Return the libraries that the bundle's forms compute with."""
+    return [*_LIBRARIES, *(["onnxruntime"] if ONNX in config.formats else [])]
 
 
 def _stock_decision(policy: Policy) -> str:

@@ -7,14 +7,14 @@ from components.shared.contracts.options import (
     AugmentationConfig,
     ComputeConfig,
     InputConfig,
-    LaunchConfig,
+    ResumableConfig,
     SeedConfig,
 )
 
 
 @dataclass(frozen=True, kw_only=True)
 class ExtractFeaturesConfig(
-    LaunchConfig, ComputeConfig, AugmentationConfig, InputConfig, SeedConfig
+    ResumableConfig, ComputeConfig, AugmentationConfig, InputConfig, SeedConfig
 ):
     """What decides the features of a frozen backbone; `configure` takes it from the training."""
 

@@ -13,7 +13,7 @@ from components.shared.data.splits import read_splits
 from components.shared.models.backbone import load_backbone
 from components.shared.models.blocks import prepare_blocks
 from components.shared.models.classifier import Classifier, new_head, new_spec
-from components.shared.training.checkpoint.writer import CheckpointWriter
+from components.shared.training.checkpoint.parts import Parts
 from components.shared.training.loop.distributed import World
 from components.shared.training.loop.inference import SplitData
 from components.shared.training.session.features import (
@@ -32,7 +32,7 @@ def extract(
     backbone: Path,
     work: Path,
     world: World,
-    checkpoints: CheckpointWriter,
+    parts: Parts,
 ) -> None:
     """Compute one rank's shards; the main rank leaves `TRAIN/` and `VAL_SELECT/` in `work`."""
     data, assignment = Dataset.open(dataset), read_splits(splits)
@@ -40,15 +40,13 @@ def extract(
     classifier = _classifier(config, data, backbone).to(world.device)
     prepare_blocks(classifier.backbone, config)
 
-    features = computed_features(
-        classifier, train, select, FeatureRecipe.of(config), world, checkpoints.parts
-    )
+    features = computed_features(classifier, train, select, FeatureRecipe.of(config), world, parts)
 
     if world.is_main:
-        for split, part, found in zip(
+        for split, images, found in zip(
             ("TRAIN", "VAL_SELECT"), (train, select), features, strict=True
         ):
-            export_features(work / split, split, found, checkpoints.parts, labels_of(part))
+            export_features(work / split, split, found, parts, labels_of(images))
 
 
 def _classifier(config: ExtractFeaturesConfig, data: Dataset, folder: Path) -> Classifier:

@@ -1,18 +1,17 @@
 """What a bundle answers to images of VAL_TEST, through the code that users run, and how fast."""
 
-import time
-
 import numpy as np
 import numpy.typing as npt
 
 from components.promote_bundle.challenger import Images
 from components.shared.policies.predictions import Predictions
+from components.shared.serving import latency
 from components.shared.serving.bundle import Bundle
+from components.shared.serving.latency import N_TIMED
 from components.shared.stats.metrics import Integers
 from components.shared.vision.classifier_spec import ClassifierSpec
 
 _BATCH = 32  # images
-N_TIMED = 16  # images, after one that is not timed
 
 
 def served_predictions(bundle: Bundle, images: Images) -> Predictions:
@@ -44,15 +43,10 @@ def median_latency_ms(bundle: Bundle, images: Images) -> float:
     """Return the median time of an answer to one image, in milliseconds, from its pixels on."""
     from components.shared.serving.predictor import Predictor  # imports torch
 
-    predictor = Predictor(bundle)
-    n_timed = min(N_TIMED, len(images.positions))
-    seconds = []
-    for row in [0, *range(n_timed)]:
-        pixels = _pixels(images, np.array([row]), bundle.spec)
-        start = time.perf_counter()
-        predictor.answers(pixels)
-        seconds.append(time.perf_counter() - start)
-    return float(1000 * np.median(seconds[1:]))
+    rows = np.arange(len(images.positions))[:N_TIMED, None]
+    return latency.median_latency_ms(
+        Predictor(bundle), (_pixels(images, row, bundle.spec) for row in rows)
+    )
 
 
 def size_problem(spec: ClassifierSpec, image_size: int) -> str:

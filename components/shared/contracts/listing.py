@@ -49,6 +49,11 @@ def say(line: object) -> None:
     print(text, flush=True)  # noqa: T201 - the one print of the steps
 
 
+def warn(line: object) -> None:
+    """Print one line to stderr, for what may be part of a command whose answers are on stdout."""
+    print(printable(f"warning: {line}"), file=sys.stderr, flush=True)  # noqa: T201
+
+
 def say_json(document: object) -> None:
     """Print a document as one line of JSON, which any reader of JSON reads as the same value.
 

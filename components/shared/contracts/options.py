@@ -191,7 +191,17 @@ class TorchrunConfig(Config):
 
 
 @dataclass(frozen=True, kw_only=True)
-class LaunchConfig(TorchrunConfig):
+class ResumableConfig(TorchrunConfig):
+    """How a phase that an interruption does not throw back is launched."""
+
+    require_durable: bool = option(
+        False,
+        "Stop if what is finished cannot be stored safely, instead of going on with a warning.",
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class LaunchConfig(ResumableConfig):
     """Processes, restarts and checkpoints of a training; the result does not depend on them."""
 
     checkpoint_seconds: int = option(
@@ -203,10 +213,6 @@ class LaunchConfig(TorchrunConfig):
         ge=1,
         le=1_000_000_000,
         unset="none",
-    )
-    require_durable: bool = option(
-        False,
-        "Stop if a checkpoint cannot be stored safely, instead of training on with a warning.",
     )
 
 

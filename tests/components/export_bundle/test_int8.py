@@ -238,3 +238,29 @@ def test_the_study_shows_both_certificates_and_the_differences(root: Path, tmp_p
     assert rows["| `onnx_int8`"][2].startswith(f"{own['coverage']:.3f}, at least")
     assert rows["| accuracy"][3] == "none |"
     assert "of 4 images of 4 groups are answered otherwise" in lines[0]
+
+
+@pytest.mark.slow
+def test_other_logits_than_at_the_export_are_said(
+    root: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    bundle = open_bundle(root / "bundle")
+    file = bundle.path / "onnx_int8/format.json"
+    recorded = file.read_text()
+    try:
+        OnnxPredictor(bundle, "onnx_int8")
+        assert capsys.readouterr().err == ""
+
+        document = json.loads(recorded)
+        document["reference_logits"][0] += 0.25
+        write_json(file, document)
+        OnnxPredictor(bundle, "onnx_int8")
+        said = capsys.readouterr().err
+        assert "onnx_int8: the logits of the reference image differ by 0.2" in said
+        assert said.endswith("Export on such a machine to have them of its logits\n")
+
+        write_json(file, document | {"reference_logits": [0.0]})
+        with pytest.raises(ArtifactError, match="has 2 logits, the recorded reference 1"):
+            OnnxPredictor(bundle, "onnx_int8")
+    finally:
+        file.write_text(recorded)

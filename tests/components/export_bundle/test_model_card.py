@@ -80,7 +80,11 @@ def _card(policy: Policy = SOFTMAX, **changed: Any) -> str:
         "forms": [],
         "refused_formats": {},
     }
-    config = ExportConfig(model_name="cones", model_version="1.2.3").named(policy.outcomes)
+    config = ExportConfig(
+        model_name="cones",
+        model_version="1.2.3",
+        reference_machine=changed.pop("reference_machine", None),
+    ).named(policy.outcomes)
     return model_card(config, policy, report, DATASET, **(arguments | changed))
 
 
@@ -174,6 +178,21 @@ def test_every_form_in_the_bundle_has_its_size_and_scores(tmp_path: Path) -> Non
     assert f"| `onnx_int8/` | 0.3 | {scores} |\n" in card
     assert "`student/`" not in card
     assert "a policy that was fitted on its own VAL_CALIB logits" in _one_line(card)
+
+
+def test_times_are_those_of_the_named_machine(tmp_path: Path) -> None:
+    for folder in ("model", "student", "onnx"):
+        (tmp_path / folder).mkdir()
+    report = {"metrics": METRICS, "student": METRICS}
+    forms = bundle_forms(tmp_path, report, {}, {"model": 17.25, "onnx": 12.0})
+    assert " ms |" not in _card(forms=forms)
+
+    card = _card(forms=forms, reference_machine="a roadside box", n_near=2)
+    assert "| form | MB | ms | accuracy | MCC | AUROC |\n|---|---|---|---|---|---|\n" in card
+    assert "| `model/` | 0.0 | 17.2 | 0.8125 |" in card
+    assert "| `student/` | 0.0 | - | 0.8125 |" in card
+    assert "ms: median time of one image on a roadside box (" in card
+    assert "as `model/`, but for 2 within 0.001 of a threshold.\n" in card
 
 
 def test_a_refused_format_is_named_with_its_reason() -> None:

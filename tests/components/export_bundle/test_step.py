@@ -275,7 +275,7 @@ def test_exporting_again_gives_the_same_bytes(inputs: Inputs, bundle: Path, tmp_
         ("submitted_by", "0xabc", "submitted_by='0xabc' must be an ss58 address"),
         ("submission_time", -1, "submission_time=-1 must be >= 0"),
         ("formats", ("onnx",), "formats=['onnx'] must have transformers, and none twice"),
-        ("formats", ("transformers", "onnx_int8"), "onnx_int8 is made of onnx; add onnx"),
+        ("formats", ("transformers", "onnx_int8"), "onnx_int8 is quantised from onnx; add onnx"),
     ],
 )
 def test_wrong_options_are_refused(field: str, value: object, message: str) -> None:

@@ -3,7 +3,7 @@
 A quantised model is another model: neither a threshold nor a certificate carries over to it.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any, TypeVar
 
 import numpy as np
@@ -11,7 +11,6 @@ import numpy as np
 from components.shared.calibration.compare import LabelledLogits, fit_named
 from components.shared.contracts.config import Config
 from components.shared.contracts.errors import InfeasibleError
-from components.shared.policies.calibration_split import draw_calibration_split
 from components.shared.policies.early_exit import fit_early_exit
 from components.shared.policies.fitting.answers import fit_answers
 from components.shared.policies.fitting.binary import fit_binary
@@ -20,8 +19,7 @@ from components.shared.policies.fitting.fitted import FittedPolicy
 from components.shared.policies.fitting.gate import fit_gate
 from components.shared.policies.fitting.scrc import fit_scrc
 from components.shared.policies.logits import Logits
-from components.shared.policies.policy import Infeasible, Policy, SelectivePolicy, argmax_policy
-from components.shared.stats.metrics import Integers
+from components.shared.policies.policy import Infeasible, Policy, argmax_policy
 
 C = TypeVar("C", bound=Config)
 
@@ -43,27 +41,6 @@ def refit(policy: Policy, options: Mapping[str, Any], logits: Logits) -> FittedP
         return _fit_softmax(policy, _config(ThresholdConfig, options), logits)
     except InfeasibleError as error:
         return Infeasible(policy.kind, str(error))
-
-
-def shaping_rows(policy: Policy, options: Mapping[str, Any], groups: Sequence[str]) -> Integers:
-    """Return the rows of VAL_CALIB by which a model may be shaped before its policy is fitted.
-
-    Args:
-        policy: The first policy; with a guarantee the rows are those that tune it, none of which
-            tests it. Any row, where there is none.
-        options: Those of its fit, as the manifest of its artifact has them.
-        groups: (N,) group name of each sample of VAL_CALIB.
-
-    Raises:
-        InfeasibleError: Too few groups, or one beyond the limit, as at the fit.
-    """
-    if not isinstance(policy, SelectivePolicy):
-        return np.arange(len(groups))
-    config = _config(ScrcConfig if policy.kind == "scrc" else GateConfig, options)
-    split = draw_calibration_split(
-        groups, config.tuning_fraction, config.seed, config.max_group_images
-    )
-    return split.tuning
 
 
 def _fit_softmax(policy: Policy, config: ThresholdConfig, logits: Logits) -> FittedPolicy:

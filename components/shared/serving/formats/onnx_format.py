@@ -28,6 +28,8 @@ __all__ = [
 ]
 
 MODEL, TILES, FORMAT = "model.onnx", "tiles.onnx", "format.json"
+# Earlier releases refuse fields that they do not know.
+_OF_SOME = ("resizes", "quantisation", "reference_logits")
 
 
 @dataclass(frozen=True)
@@ -42,11 +44,13 @@ class OnnxFormat:
         early_exit: Where a full image's margin before calibration is enough, the document of
             early_exit.json; None for a model of one view, or where all views are always needed.
         resizes: Whether model.onnx takes images of any size, (N, H, W, 3), and resizes them to S
-            itself. The file has the field only where it is true.
+            itself.
         parity: Numbers of the comparison with the bundle's own model, for people.
         quantisation: How the INT8 form was made, for people: images that gave the ranges, bits of
             weights, number of the backbone's layers, and positions of those that stay in float.
         metrics: Metrics of a form that decides on its own, for people.
+        reference_logits: Logits of the reference image by a form that has other logits than the
+            bundle's model; empty for one that has the same.
     """
 
     opset: int
@@ -58,6 +62,7 @@ class OnnxFormat:
     parity: dict[str, Any] = field(default_factory=dict)
     quantisation: dict[str, Any] = field(default_factory=dict)
     metrics: dict[str, Any] = field(default_factory=dict)
+    reference_logits: list[float] = field(default_factory=list)
 
     @property
     def has_tiles(self) -> bool:
@@ -71,11 +76,10 @@ def decision_names(outcomes: Outcomes) -> list[str]:
 
 
 def write_format(folder: Path, document: OnnxFormat) -> None:
-    """Write format.json."""
+    """Write format.json; of what not every form has, only what this one has."""
     values = asdict(document)
-    if not document.resizes:
-        del values["resizes"]  # earlier releases refuse fields that they do not know
-    write_json(folder / FORMAT, values)
+    kept = {name: value for name, value in values.items() if value or name not in _OF_SOME}
+    write_json(folder / FORMAT, kept)
 
 
 def read_format(folder: Path, outcomes: Outcomes, where: str = "") -> OnnxFormat:

@@ -14,16 +14,19 @@ import onnxruntime
 from components.shared.calibration.calibrator import class_log_odds
 from components.shared.contracts.errors import ArtifactError, PermanentError, one_line
 from components.shared.contracts.formats import ONNX
-from components.shared.contracts.listing import printable
+from components.shared.contracts.listing import printable, warn
 from components.shared.contracts.machine import n_usable_cores
 from components.shared.data.decode import decode, resize
 from components.shared.serving.answer import Answer, answer_of
 from components.shared.serving.bundle import Bundle
 from components.shared.serving.formats.onnx_format import MODEL, TILES, read_format
 from components.shared.stats.metrics import Bools, Integers
+from components.shared.vision.reference_image import reference_image
 
 _Arrays = dict[str, npt.NDArray[Any]]
 _ERRORS_ONLY = 3  # onnxruntime's level of messages
+# Largest difference of a logit, relative where it exceeds 1, as for the bundle's own model.
+_TOLERANCE = 1e-3
 
 
 class OnnxOutputs(NamedTuple):
@@ -61,7 +64,8 @@ class OnnxPredictor:
             threads: Of one operator; None: the cores that this process may use.
 
         Raises:
-            ArtifactError: The bundle has no such form, or onnxruntime refuses it.
+            ArtifactError: The bundle has no such form, onnxruntime refuses it, or its float graph
+                computes other logits of the reference image than at the export.
         """
         folder = bundle.path / form
         if form not in bundle.forms:
@@ -79,6 +83,7 @@ class OnnxPredictor:
         self._threads = n_usable_cores() if threads is None else threads
         self._model = self._session(MODEL)
         self._tiles = self._session(TILES) if self.format.has_tiles else None
+        self._check_reference()
 
     def pixels(self, data: bytes) -> npt.NDArray[np.uint8]:
         """(S, S, 3) uint8 of an encoded image of any supported format, whatever its file is called.
@@ -148,6 +153,44 @@ class OnnxPredictor:
             given = {"images": pixels, "features": found[0]["features"]}
             found.append(self._run(self._tiles, given))
         return found
+
+    def _check_reference(self) -> None:
+        """Compare the logits of the reference image with those of the export.
+
+        Another order of float sums can move an activation to the next of 256 steps, so that another
+        processor computes INT8 logits that differ by some of the quantisation's own error. What the
+        certificate then counts are the logits of the exporting machine, which a line says.
+
+        Raises ArtifactError for the float graph.
+        """
+        of_model, own = self._bundle.reference_logits, self.format.reference_logits
+        expected = np.array(own or (of_model if self.form == ONNX else None) or [], np.float64)
+        if not expected.size:
+            return
+
+        pixels = reference_image(self.format.image_size)
+        found = self.raw_outputs(pixels)[-1]["logits"][0].astype(np.float64)
+        where = self._bundle.place(self.form)
+        if found.shape != expected.shape:
+            raise ArtifactError(
+                f"{where}: has {len(found)} logits, the recorded reference {len(expected)}; the"
+                " form belongs to another bundle"
+            )
+        difference = float((np.abs(found - expected) / np.maximum(1, np.abs(expected))).max())
+        if difference <= _TOLERANCE:
+            return
+
+        versions = self._bundle.version_differences()
+        problem = (
+            f"{where}: the logits of the reference image differ by {difference:.3g} from those at"
+            f" the export{f' (other versions: {versions})' if versions else ''}"
+        )
+        if not own:
+            raise ArtifactError(problem)
+        warn(
+            f"{problem}; policy and certificate are of the logits at the export. Export on such a"
+            " machine to have them of its logits"
+        )
 
     def _outputs(self, found: _Arrays, views: Integers | None = None) -> OnnxOutputs:
         """Return the arrays of a run, with those that the graph of a binary task leaves out."""

@@ -10,6 +10,7 @@ import shutil
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
+from typing import Any, Self
 
 from components.shared.contracts.artifact_kinds import Kind
 from components.shared.contracts.artifacts import MANIFEST, verify_dir, writing
@@ -21,7 +22,7 @@ from components.shared.contracts.errors import (
     one_line,
 )
 from components.shared.contracts.listing import say
-from components.shared.contracts.options import LaunchConfig
+from components.shared.contracts.options import ResumableConfig
 from components.shared.training.checkpoint.remote import RemoteCheckpoints
 
 FOLDER = "parts"
@@ -33,7 +34,7 @@ class Parts:
     def __init__(
         self,
         directory: Path,
-        config: LaunchConfig,
+        config: ResumableConfig,
         *,
         step: str,
         remote: RemoteCheckpoints | None = None,
@@ -43,6 +44,12 @@ class Parts:
         self._remote = remote
         self._uploads = ThreadPoolExecutor(1, thread_name_prefix="parts")
         self._upload: Future[None] | None = None
+
+    @classmethod
+    def of_job(cls, job: dict[str, Any], config: ResumableConfig) -> Self:
+        """Build from the "checkpoints" entry of job.json, which TrainingSession writes."""
+        remote = RemoteCheckpoints.of_job(job["remote"]) if job["remote"] else None
+        return cls(Path(job["directory"]), config, step=job["step"], remote=remote)
 
     def path(self, name: str) -> Path:
         """Return the directory of a part."""

@@ -15,9 +15,10 @@ from components.shared.contracts.documents import read_object
 from components.shared.contracts.environment import Variable
 from components.shared.contracts.errors import PERMANENT_EXIT_CODE
 from components.shared.contracts.listing import say
-from components.shared.contracts.options import ComputeConfig, LaunchConfig
+from components.shared.contracts.options import ComputeConfig, LaunchConfig, ResumableConfig
 from components.shared.contracts.redaction import redact_output
 from components.shared.models.blocks import compilation_time
+from components.shared.training.checkpoint.parts import Parts
 from components.shared.training.checkpoint.writer import CheckpointWriter
 from components.shared.training.launch.torchrun import report_error
 from components.shared.training.loop.distributed import World, leave, process_group
@@ -35,9 +36,10 @@ def run_rank(work: Callable[..., None], config_class: type[C], description: str 
     """Run `work` as one rank of torchrun and end the process.
 
     It parses `--config job.json` and calls work(config, **paths, world), with `checkpoints` where
-    the phase trains. The configuration has the values that its options have on this device
-    (`resolved`); random numbers are seeded where it has a seed. An error is left for the launcher
-    with its class and message; its traceback is printed unless it is permanent.
+    the phase trains, with `parts` where it computes part by part. The configuration has the values
+    that its options have on this device (`resolved`); random numbers are seeded where it has a
+    seed. An error is left for the launcher with its class and message; its traceback is printed
+    unless it is permanent.
     """
     parser = argparse.ArgumentParser(description=(description or "").split("\n", 1)[0])
     parser.add_argument("--config", type=Path, required=True, help="job.json written by the step")
@@ -51,9 +53,11 @@ def run_rank(work: Callable[..., None], config_class: type[C], description: str 
         verified = {paths[name]: digest for name, digest in document["verified"].items()}
         with trusting(verified), process_group() as world:
             config = _prepared(config_class.from_mapping(document["config"]), world)
-            more = {}
+            more: dict[str, CheckpointWriter | Parts] = {}
             if isinstance(config, LaunchConfig):
                 more["checkpoints"] = CheckpointWriter.of_job(document["checkpoints"], config)
+            elif isinstance(config, ResumableConfig):
+                more["parts"] = Parts.of_job(document["checkpoints"], config)
             work(config, **paths, world=world, **more)
             _say_compilation(world)
     except Exception as raised:

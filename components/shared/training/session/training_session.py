@@ -38,7 +38,7 @@ from components.shared.contracts.errors import (
     one_line,
 )
 from components.shared.contracts.listing import say
-from components.shared.contracts.options import KERNEL_OPTIONS, LaunchConfig, StepsLaunchConfig
+from components.shared.contracts.options import KERNEL_OPTIONS, ResumableConfig, StepsLaunchConfig
 from components.shared.storage import Store
 from components.shared.storage.errors import StoreConflictError, StoreUnavailableError
 from components.shared.training.checkpoint import files as checkpoint_files
@@ -59,7 +59,7 @@ class TrainingSession:
     """
 
     def __init__(
-        self, config: LaunchConfig, *, step: str, inputs: Mapping[str, Path | str], beside: Path
+        self, config: ResumableConfig, *, step: str, inputs: Mapping[str, Path | str], beside: Path
     ) -> None:
         """Find the directory and the store of the training.
 
@@ -276,7 +276,7 @@ def _raise_recorded(where: str, read: Callable[[], bytes]) -> None:
     raise kind(f"{message} (as before with the same inputs; to try it again, delete {where})")
 
 
-def training_key(config: LaunchConfig, step: str, inputs: Mapping[str, Path | str]) -> str:
+def training_key(config: ResumableConfig, step: str, inputs: Mapping[str, Path | str]) -> str:
     """Return 32 hex characters over step, inputs, configuration, code and torch version.
 
     Left out is everything that does not change the trained function but for the rounding of sums:

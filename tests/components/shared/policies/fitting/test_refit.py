@@ -17,10 +17,10 @@ from components.shared.contracts.artifact_kinds import Kind
 from components.shared.contracts.artifacts import read_manifest, writing
 from components.shared.contracts.config import Config
 from components.shared.policies.fitting.fitted import CertifiedPolicy, FittedPolicy
-from components.shared.policies.fitting.refit import refit, shaping_rows
+from components.shared.policies.fitting.refit import refit
 from components.shared.policies.logits import Logits, write_logits
 from components.shared.policies.policy import Infeasible
-from components.shared.policies.policy_artifact import read_fit, read_policy
+from components.shared.policies.policy_artifact import read_policy
 from tests.logits_artifacts import binary_logits, multiclass_logits
 
 _SELECTIVE: dict[str, Any] = {"alpha": 0.1, "positive_class": "Roadwork"}
@@ -98,24 +98,3 @@ def test_several_classes_are_fitted_again_by_their_error_rate(tmp_path: Path) ->
     assert found.policy == policy
     assert found.fit["error_rate"] <= 0.1
     assert read_manifest(tmp_path / "softmax").config == manifest.config
-
-
-@pytest.mark.parametrize("kind", ["gate", "scrc"])
-def test_no_row_that_tests_a_certificate_shapes_the_model(tmp_path: Path, kind: str) -> None:
-    """The fit counts the groups that test it: those of all rows that shape nothing."""
-    logits = _binary()
-    path = _fit(tmp_path, kind, logits)
-    policy, manifest = read_policy(path)
-    rows = shaping_rows(policy, manifest.config, logits.groups)
-    n_tested = read_fit(path)["n_calibration_groups"]
-    assert len(rows) == 600 - n_tested == 180
-
-    other = replace(logits, logits=logits.logits.copy())
-    other.logits[rows] = other.logits[rows][:, ::-1]  # only what tunes is spoilt
-    found = refit(policy, manifest.config, other)
-    assert isinstance(found, Infeasible) or found.policy.calibrator != policy.calibrator
-
-
-def test_all_rows_may_shape_a_model_whose_policy_certifies_nothing(tmp_path: Path) -> None:
-    policy, manifest = read_policy(_fit(tmp_path, "softmax", _binary()))
-    assert shaping_rows(policy, manifest.config, _binary().groups).tolist() == list(range(600))

@@ -4,6 +4,7 @@ import io
 import re
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -98,3 +99,13 @@ def test_a_form_of_another_bundle_is_refused(path: Path, tmp_path: Path) -> None
     )
     with pytest.raises(ArtifactError, match="the form belongs to another bundle"):
         OnnxPredictor(open_bundle(other))
+
+
+def test_a_float_graph_with_other_logits_than_at_the_export_is_refused(path: Path) -> None:
+    bundle = replace(open_bundle(path), versions={"numpy": "0.1"})
+    OnnxPredictor(bundle)
+
+    assert bundle.reference_logits is not None
+    other = [value + 0.5 for value in bundle.reference_logits]
+    with pytest.raises(ArtifactError, match=r"reference image differ by 0\.\d+ .*numpy"):
+        OnnxPredictor(replace(bundle, reference_logits=other))
