@@ -1,11 +1,11 @@
 """The TrainJob of a profile with several nodes, its pods, and the step that makes it."""
 
+import copy
 import dataclasses
 import json
 from pathlib import Path
 from typing import Any
 
-import jsonschema
 import kubernetes_validate
 import pytest
 import yaml
@@ -19,7 +19,7 @@ from pipelines.resources import CA_FOLDER, GPU, OWN_STORE_SECRETS, Profile, load
 from pipelines.stage1 import stage1
 from pipelines.train_job import shown_train_jobs, train_job
 from tests.manifests.conftest import MANIFESTS
-from tests.pipelines.train_job_model import SCHEMA, pod_of
+from tests.pipelines.train_job_model import pod_of, problems
 
 RUNTIME = yaml.safe_load((MANIFESTS / "components/multi-node/runtime.yaml").read_text())
 PROFILE = """
@@ -63,12 +63,27 @@ def pod(job: dict[str, Any]) -> dict[str, Any]:
     return pod_of(job, RUNTIME, 3)
 
 
-def test_it_has_the_fields_that_kubeflow_trainer_documents(job: dict[str, Any]) -> None:
-    jsonschema.validate(job, SCHEMA)
+def test_kubeflow_trainers_schemas_accept_the_job_and_its_runtime(job: dict[str, Any]) -> None:
+    assert problems(job) == []
+    assert problems(RUNTIME) == []
     assert job["spec"]["trainer"]["numNodes"] == 4
     assert job["spec"]["activeDeadlineSeconds"] == 86400
     assert job["metadata"]["labels"]["kueue.x-k8s.io/queue-name"] == "team"
     assert job["metadata"]["ownerReferences"][0]["uid"] == "uid"
+
+
+def test_a_field_that_kubeflow_trainer_does_not_have_is_refused(job: dict[str, Any]) -> None:
+    spec, runtime = job["spec"], copy.deepcopy(RUNTIME)
+    (patch,) = spec["runtimePatches"]
+    # As releases before 2.2 name it.
+    spec["podTemplateOverrides"] = [patch["trainingRuntimeSpec"]]
+    spec["trainer"]["numNodes"] = "4"
+    runtime["spec"]["template"]["spec"]["failurePolicy"]["maxRestart"] = 0
+    assert sorted(problems(job)) == [
+        "$.spec: Additional properties are not allowed ('podTemplateOverrides' was unexpected)",
+        "$.spec.trainer.numNodes: '4' is not of type 'integer'",
+    ]
+    assert len(problems(runtime)) == 1
 
 
 def test_the_api_accepts_its_pods(pod: dict[str, Any]) -> None:
@@ -173,7 +188,7 @@ def test_the_objects_can_be_looked_at_before_a_run(profile: Profile) -> None:
         "streetvision-pretrain-explora",
     ]
     for job in jobs:
-        jsonschema.validate(job, SCHEMA)
+        assert problems(job) == []
     with pytest.raises(ConfigError, match="profile cpu trains on one node, without a TrainJob"):
         shown_train_jobs(load_profile("cpu"), Variant())
 

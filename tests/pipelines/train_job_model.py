@@ -1,74 +1,24 @@
 """What Kubeflow Trainer accepts of a TrainJob and makes of it, as far as the pipeline uses it.
 
-Our own model, written from the documented fields of trainer.kubeflow.org/v1alpha1 and checked by
-eye against Kubeflow Trainer 2.3.0: pkg/apis/trainer/v1alpha1/trainjob_types.go (fields, limits),
-pkg/runtime/core/trainingruntime.go (merging), pkg/runtime/framework/plugins/torch/torch.go and
-jobset/{jobset,builder}.go (variables, validation). It stands for the CRD, the webhook and the
-controller; none of them was asked. Releases before 2.2 name the patches otherwise.
+Accepted is what the published schemas of its resources allow. What it makes of a TrainJob is our
+own model, checked by eye against Kubeflow Trainer 2.3.0: pkg/runtime/core/trainingruntime.go
+(merging), pkg/runtime/framework/plugins/torch/torch.go and jobset/{jobset,builder}.go (variables,
+validation). It stands for the webhook and the controller, which were not asked. Releases before 2.2
+name the patches otherwise.
 """
 
 import copy
 import re
 from typing import Any
 
+from tests.manifests import custom_resources
+
 Json = dict[str, Any]
-TEXT, COUNT = {"type": "string"}, {"type": "integer", "minimum": 1}
-TEXTS = {"type": "object", "additionalProperties": TEXT}
-ANYTHING = {"type": "array", "items": {"type": "object"}}  # Kubernetes' own, checked in the pod
 
 
-def _object(required: tuple[str, ...] = (), **properties: Json) -> Json:
-    return {
-        "type": "object",
-        "properties": properties,
-        "required": list(required),
-        "additionalProperties": False,
-    }
-
-
-_CONTAINER = _object(
-    ("name",), name=TEXT, volumeMounts=ANYTHING, securityContext={"type": "object"}
-)
-_POD = _object(
-    volumes=ANYTHING,
-    containers={"type": "array", "items": _CONTAINER},
-    imagePullSecrets=ANYTHING,
-    nodeSelector=TEXTS,
-    tolerations=ANYTHING,
-)
-_POD_TEMPLATE = _object(metadata=_object(labels=TEXTS, annotations=TEXTS), spec=_POD)
-_REPLICATED = _object(("name",), name=TEXT, template=_object(spec=_object(template=_POD_TEMPLATE)))
-_PATCH = _object(
-    ("manager",),
-    manager={"type": "string", "pattern": r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?/[A-Za-z0-9._-]+$"},
-    trainingRuntimeSpec=_object(
-        template=_object(spec=_object(replicatedJobs={"type": "array", "items": _REPLICATED}))
-    ),
-)
-SCHEMA = _object(
-    ("apiVersion", "kind", "metadata", "spec"),
-    apiVersion={"const": "trainer.kubeflow.org/v1alpha1"},
-    kind={"const": "TrainJob"},
-    metadata=_object(
-        ("name",),
-        name={"type": "string", "pattern": r"^[a-z]([-a-z0-9]*[a-z0-9])?$", "maxLength": 63},
-        labels=TEXTS,
-        ownerReferences=ANYTHING,
-    ),
-    spec=_object(
-        ("runtimeRef",),
-        runtimeRef=_object(("name",), name=TEXT, apiGroup=TEXT, kind=TEXT),
-        activeDeadlineSeconds=COUNT,
-        trainer=_object(
-            image={"type": "string", "maxLength": 500},
-            command={"type": "array", "items": TEXT, "maxItems": 128},
-            env={"type": "array", "items": {"type": "object"}, "maxItems": 128},
-            numNodes=COUNT,
-            resourcesPerNode=_object(requests=TEXTS, limits=TEXTS),
-        ),
-        runtimePatches={"type": "array", "items": _PATCH, "maxItems": 16},
-    ),
-)
+def problems(item: Json) -> list[str]:
+    """Return what an API server with Kubeflow Trainer would say of one of its objects."""
+    return custom_resources.problems(f"trainer-2.3.0-{item['kind'].lower()}", item)
 
 
 def pod_of(job: Json, runtime: Json, node: int) -> Json:
@@ -86,6 +36,7 @@ def pod_of(job: Json, runtime: Json, node: int) -> Json:
             _merge(template, changed["template"]["spec"]["template"])
 
     trainer, name = job["spec"]["trainer"], job["metadata"]["name"]
+    assert re.fullmatch(r"[a-z]([-a-z0-9]{0,61}[a-z0-9])?", name), "it is a JobSet's name too"
     (container,) = template["spec"]["containers"]
     assert container["name"] == "node"
     torch = {
