@@ -80,8 +80,8 @@ def test_a_field_that_kubeflow_trainer_does_not_have_is_refused(job: dict[str, A
     spec["trainer"]["numNodes"] = "4"
     runtime["spec"]["template"]["spec"]["failurePolicy"]["maxRestart"] = 0
     assert sorted(problems(job)) == [
-        "$.spec: Additional properties are not allowed ('podTemplateOverrides' was unexpected)",
         "$.spec.trainer.numNodes: '4' is not of type 'integer'",
+        "$.spec: Additional properties are not allowed ('podTemplateOverrides' was unexpected)",
     ]
     assert len(problems(runtime)) == 1
 
