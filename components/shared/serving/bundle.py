@@ -19,6 +19,7 @@ provenance.json     what the bundle was made of, where that was recorded
 model.sig           who made it, where it was signed; it covers every other file
 """
 
+import sys
 from dataclasses import dataclass, field, fields
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -116,8 +117,13 @@ class Bundle:
         return f"{self.name or self.path}/{entry}"
 
     def signature_warning(self) -> str:
-        """Return what should be known about a signature that was not checked; empty if nothing."""
+        """Return what should be known where no signature was checked; empty if one was."""
         return "" if self.signer else unchecked_warning(self.path, self.name)
+
+    def warn_unchecked(self) -> None:
+        """Say on stderr, in one line, where nobody has checked who made the bundle."""
+        if warning := self.signature_warning():
+            print(f"warning: {printable(warning)}", file=sys.stderr, flush=True)  # noqa: T201
 
     def version_differences(self) -> str:
         """Return which libraries have another version here, as text; empty if none."""

@@ -18,6 +18,8 @@ _DIGEST = re.compile(r"[0-9a-f]{6,64}")
 def chosen_bundle(given: str, registry: str, folder: Path, option: str = "bundle") -> Bundle:
     """Return the bundle, downloaded below `folder` where it is stored.
 
+    Where nobody has checked who made it, one line on stderr says so.
+
     Args:
         given: A folder, s3://bucket/prefix, the first digits of a digest, or "champion".
         registry: s3://bucket/prefix of the registry; empty: that of the environment.
@@ -29,7 +31,13 @@ def chosen_bundle(given: str, registry: str, folder: Path, option: str = "bundle
         DataError: The registry has no champion yet.
         ArtifactError: The bundle is damaged.
     """
-    path = folder / "bundle"
+    bundle = _opened(given, registry, folder / "bundle", option)
+    bundle.warn_unchecked()
+    return bundle
+
+
+def _opened(given: str, registry: str, path: Path, option: str) -> Bundle:
+    """Open the bundle of a folder, or download it to `path`."""
     if given.startswith("s3://"):
         bucket, prefix = split_uri(given)
         store = Store.from_environment()

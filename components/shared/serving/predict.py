@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any, NoReturn, cast
 
 import numpy as np
 
-from components.shared.contracts.artifacts import SIGNATURE
 from components.shared.contracts.environment import Variable
 from components.shared.contracts.errors import (
     PERMANENT_EXIT_CODE,
@@ -22,7 +21,7 @@ from components.shared.contracts.errors import (
     one_line,
 )
 from components.shared.contracts.formats import ONNX, ONNX_INT8, TRANSFORMERS
-from components.shared.contracts.listing import printable, say_json
+from components.shared.contracts.listing import say_json
 from components.shared.contracts.outcomes import DEFER
 from components.shared.contracts.regular_files import read_regular
 from components.shared.contracts.step import fail
@@ -130,13 +129,11 @@ def main(given: Sequence[str] | None = None, program: str = _PROGRAM) -> None:
 
 
 def _opened(arguments: argparse.Namespace) -> Bundle:
-    """Open the bundle; say where it has a signature that nobody has checked."""
+    """Open the bundle; say on stderr where nobody has checked who made it."""
     bundle = open_bundle(
         arguments.bundle, arguments.digest, trusted_keys=arguments.trusted_keys or ""
     )
-    if (bundle.path / SIGNATURE).is_file() and not bundle.signer:
-        warning = printable(bundle.signature_warning())
-        print(f"warning: {warning}", file=sys.stderr)  # noqa: T201 - stdout has the answers
+    bundle.warn_unchecked()
     return bundle
 
 

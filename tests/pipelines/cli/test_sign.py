@@ -1,5 +1,6 @@
 """The verb `sign`, and the verbs that ask who has signed, against a real S3 server."""
 
+import contextlib
 import json
 import shutil
 from collections.abc import Callable
@@ -147,6 +148,34 @@ def test_no_verb_opens_a_bundle_that_nobody_trusted_has_signed(
     if verb[0] != "export":  # which takes the variable alone
         monkeypatch.delenv(Variable.TRUSTED_KEYS)
         assert "is signed by the key" in refused(*words, "--trusted-keys", keys[1])
+
+
+@pytest.mark.parametrize(
+    "verb",
+    [
+        ("score", "{bundle}", "{photos}", "--output", "{out}", "--form", "onnx"),
+        ("drift", "--reference", "{bundle}", "--images", "{empty}"),
+        ("select-for-labelling", "{photos}", "--bundle", "{bundle}", "--output", "{out}"),
+        ("export", "triton", "{bundle}", "--output", "{out}"),
+    ],
+    ids=lambda verb: verb[0],
+)
+def test_a_verb_says_once_that_nobody_has_signed_the_bundle(
+    verb: tuple[str, ...],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    bundle = FOLDER / "onnx_bundle"
+    write_source(tmp_path / "photos", 4)
+    (tmp_path / "empty").mkdir()
+    places = {name: tmp_path / name for name in ("photos", "empty", "out")} | {"bundle": bundle}
+    with contextlib.suppress(SystemExit):  # of drift, which has no image
+        main([word.format(**places) for word in verb])
+
+    warnings = [
+        line for line in capsys.readouterr().err.splitlines() if line.startswith("warning: ")
+    ]
+    assert warnings == [f"warning: {bundle}: is not signed; its sums do not say who made it"]
 
 
 @pytest.mark.parametrize("force", [(), ("--force",)])

@@ -39,6 +39,11 @@ def bundle(inputs: Inputs, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return inputs.export(tmp_path_factory.mktemp("exported") / "bundle")
 
 
+def _unsigned(bundle: Path) -> str:
+    """Return what stderr has, and all it has, where no bundle is signed and no key is named."""
+    return f"warning: {bundle}: is not signed; its sums do not say who made it\n"
+
+
 class Run:
     """`python -m components.shared.serving.predict` inside this process."""
 
@@ -157,7 +162,7 @@ def test_what_is_no_file_gets_an_error_and_costs_the_others_nothing(
     code, out, err = run(bundle, good, hostile, good)
     lines = _lines(out)
 
-    assert (code, err) == (42, "")
+    assert (code, err) == (42, _unsigned(bundle))
     assert [line["image"] for line in lines] == [str(good), str(hostile), str(good)]
     assert ["error" in line for line in lines] == [False, True, False]
     assert re.search(reason, lines[1]["error"])
@@ -194,7 +199,7 @@ def test_an_image_that_fills_the_memory_gets_an_error(
     assert [line.get("error") for line in _lines(out)] == ["not enough memory to decode it", None]
 
 
-def test_large_and_damaged_images_leave_stderr_empty(bundle: Path, tmp_path: Path) -> None:
+def test_large_and_damaged_images_add_nothing_to_stderr(bundle: Path, tmp_path: Path) -> None:
     """Pillow warned of more than 89 megapixels, libtiff printed its own lines."""
     large, damaged = tmp_path / "large.png", tmp_path / "damaged.tif"
     Image.new("1", (9500, 9500)).save(large)
@@ -206,7 +211,7 @@ def test_large_and_damaged_images_leave_stderr_empty(bundle: Path, tmp_path: Pat
     damaged.write_bytes(content)
 
     finished = _finished(bundle, large, damaged)
-    assert (finished.returncode, finished.stderr) == (42, b"")
+    assert (finished.returncode, finished.stderr.decode()) == (42, _unsigned(bundle))
     assert ["error" in line for line in _lines(finished.stdout.decode())] == [False, True]
 
 
@@ -256,7 +261,7 @@ def test_a_reader_that_goes_ends_the_program_without_a_word(bundle: Path, tmp_pa
     assert process.stdout.read(1) == b"{"
     process.stdout.close()
     assert process.stderr is not None
-    assert process.stderr.read() == b""
+    assert process.stderr.read().decode() == _unsigned(bundle)
     process.stderr.close()
     assert process.wait() == 141  # 128 + SIGPIPE, as of every program
 
@@ -487,7 +492,8 @@ def test_stage_2_is_not_asked_about_what_stage_1_answers(
 def test_a_stage_2_that_is_none_is_refused_before_an_image_is_read(run: Run, bundle: Path) -> None:
     code, out, err = run("--stage2", "no_module_of_mine:ask", bundle, "none.jpg")
     assert (code, out) == (42, "")
-    assert err == "error: stage2='no_module_of_mine:ask': No module named 'no_module_of_mine'\n"
+    refusal = "error: stage2='no_module_of_mine:ask': No module named 'no_module_of_mine'\n"
+    assert err == _unsigned(bundle) + refusal
 
 
 def test_a_bundle_is_answered_from_where_a_trusted_key_has_signed_it(
@@ -499,6 +505,8 @@ def test_a_bundle_is_answered_from_where_a_trusted_key_has_signed_it(
     code, out, err = run("--trusted-keys", public, path, image)
     assert (code, out) == (42, "")
     assert "is not signed" in err
+    code, out, err = run("--batch-size", 1, path, image, image)
+    assert (code, err, len(_lines(out))) == (0, _unsigned(path), 2), "once, not for each image"
 
     sign_bundle(path, private)
     code, out, err = run("--trusted-keys", public, path, image)
