@@ -4,6 +4,7 @@ import getpass
 import json as json_
 import shutil
 import sys
+import tempfile
 from collections.abc import Iterable
 from dataclasses import asdict
 from pathlib import Path
@@ -48,8 +49,11 @@ _ROLLBACK_NOTES = f"""
 examples:
   python -m pipelines rollback --because 'wrong on wet roads'
   python -m pipelines rollback 3f2a9c1b7d4e --because 'the last one before the new camera'
+  python -m pipelines rollback --because 'wrong on wet roads' --trusted-keys ours.pem
 
-The former champion's bundle is still in the registry. The decision is recorded as every other one.
+The former champion's bundle is still in the registry. Its files are compared with their digests,
+and the signature with the trusted keys, where they are named. The decision is recorded as every
+other one.
 {_DIGITS}
 """
 _LIST_NOTES = """
@@ -120,6 +124,7 @@ def rollback(
     because: Annotated[
         str, typer.Option("--because", metavar="TEXT", help="Why; it is recorded.")
     ] = "",
+    trusted_keys: TrustedKeys = "",
     json: Json = False,
 ) -> None:
     """Make a former champion the champion again."""
@@ -135,6 +140,7 @@ def rollback(
         target = _former(found, version)
         if target == over.digest:
             raise ConfigError(f"{target[:12]} is the champion; name an earlier one, see: champion")
+        warning = _signature_warning(found, target, trusted_keys)
 
         draft = Draft(
             kind="rollback",
@@ -148,6 +154,8 @@ def rollback(
             by=login(),
         )
         finish(found, found.decide(draft, over), announcement, as_json=json)
+    if warning:
+        print(f"warning: {warning}", file=sys.stderr)
 
 
 @verb(registry, "list", notes=_LIST_NOTES)
@@ -318,6 +326,23 @@ def _former(found: "BundleRegistry", version: str | None) -> str:
             f"{digest[:12]} was never the champion; a rollback goes back only, see: champion"
         )
     return digest
+
+
+def _signature_warning(found: "BundleRegistry", digest: str, trusted_keys: str) -> str:
+    """Return what should be known of a bundle whose signature nobody has checked; else empty.
+
+    The bundle is downloaded for it, and so verified.
+
+    Raises:
+        ArtifactError: The bundle is damaged, or nobody who is trusted has signed it.
+    """
+    from components.shared.serving.signature import check_signature, unchecked_warning
+
+    with tempfile.TemporaryDirectory(prefix="streetvision-bundle-") as folder:
+        path = Path(folder) / digest[:12]
+        found.get_bundle(digest, path)
+        signer = check_signature(path, trusted_keys)
+        return "" if signer else unchecked_warning(path, digest[:12])
 
 
 def _champion_of(found: "BundleRegistry") -> str:

@@ -61,7 +61,7 @@ OPTIONS = {
     "promote": FROM
     | ANNOUNCE
     | {"--because", "--artifacts", "--param", "--force", "--trusted-keys", "--json"},
-    "rollback": FROM | ANNOUNCE | {"--because", "--json"},
+    "rollback": FROM | ANNOUNCE | {"--because", "--trusted-keys", "--json"},
     "registry list": FROM | {"--json"},
     "registry show": FROM | {"--json"},
     "registry download": FROM | {"--output", "--trusted-keys", "--json"},

@@ -14,6 +14,7 @@ from components.shared.serving.signature import TrustedKeys, sign_bundle, verify
 from components.shared.storage import StoreSettings
 from components.shared.storage.registry import BundleRegistry
 from pipelines.cli.app import main
+from tests.bundles import edit_json, resigned
 from tests.components.conftest import write_source
 from tests.golden.make import FOLDER
 from tests.registries import name_registry, new_registry
@@ -208,6 +209,43 @@ def test_a_signed_bundle_is_promoted(
     champion = registry.champion()
     assert champion is not None
     assert champion.digest == read_manifest(bundle).content_digest
+
+
+def test_no_rollback_goes_to_a_champion_that_nobody_trusted_has_signed(
+    registry: BundleRegistry,
+    bundle: Path,
+    keys: tuple[Path, Path],
+    tmp_path: Path,
+    refused: Refused,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    private, public = keys
+    first = read_manifest(bundle).content_digest
+    second = resigned(
+        bundle, tmp_path / "second", lambda out: edit_json(out / "preprocessing.json", note="2")
+    )
+    for path in (bundle, second):
+        main(["promote", str(path), "--because", "a try", "--force"])
+    present = registry.champion()
+
+    assert "is not signed" in refused("rollback", "--trusted-keys", public)
+    main(["sign", first, "--key", str(key_pair(tmp_path, "foreign")[0])])
+    monkeypatch.setenv(Variable.TRUSTED_KEYS, str(public))
+    assert "is signed by the key" in refused("rollback")
+    assert registry.champion() == present
+
+    main(["sign", first, "--key", str(private)])
+    capsys.readouterr()
+    main(["rollback"])
+    assert capsys.readouterr().err == ""
+    champion = registry.champion()
+    assert champion is not None
+    assert champion.digest == first
+
+    monkeypatch.delenv(Variable.TRUSTED_KEYS)
+    main(["rollback", read_manifest(second).content_digest])
+    assert "is not signed; its sums do not say who made it" in capsys.readouterr().err
 
 
 def test_a_key_is_needed_and_a_bundle(
