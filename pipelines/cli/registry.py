@@ -75,13 +75,15 @@ examples:
 Every file is compared with its digest, and the signature with the trusted keys, where they are
 named. {_DIGITS}
 """
-_GC_NOTES = """
+_GC_NOTES = f"""
 examples:
   python -m pipelines registry gc --dry-run
   python -m pipelines registry gc
+  python -m pipelines registry gc --keep 3f2a9c1b7d4e
 
 Removed are bundles that were refused, or lost against another promotion. Kept are the champion, all
-former champions, bundles without a decision, and every record.
+former champions, bundles without a decision, and every record. Name with --keep what a server
+serves by its digest, such as the challenger of a canary: which ones do is not recorded. {_DIGITS}
 """
 
 Bundle = Annotated[str, typer.Argument(metavar="BUNDLE", help="Digest of the bundle.")]
@@ -262,6 +264,14 @@ def gc(
             " is at work.",
         ),
     ] = False,
+    keep: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--keep",
+            metavar="DIGEST",
+            help="Bundle to keep whatever was decided on it. May be repeated.",
+        ),
+    ] = None,
     json: Json = False,
 ) -> None:
     """Remove bundles that nothing can go back to; records are kept."""
@@ -269,15 +279,16 @@ def gc(
     from pipelines.cli.registry_text import entry_document, entry_lines
 
     with opened(where, api, store) as found:
-        entries = removable(inventory(found), undecided=undecided)
+        kept = {found.resolve(digest) for digest in keep or ()}
+        entries = removable(inventory(found), undecided=undecided, keep=kept)
         described = [entry_document(found, entry) for entry in entries]
         lines = list(entry_lines(found, entries))
         if not dry_run:
-            gone = {entry.digest for entry in collect(found, undecided=undecided)}
-            kept = [
+            gone = {entry.digest for entry in collect(found, undecided=undecided, keep=kept)}
+            left = [
                 number for number, entry in enumerate(entries) if entry.digest not in gone
             ]  # promoted meanwhile
-            for number in reversed(kept):
+            for number in reversed(left):
                 del described[number], lines[number], entries[number]
 
     if json:

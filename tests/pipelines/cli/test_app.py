@@ -66,7 +66,7 @@ OPTIONS = {
     "registry show": FROM | {"--json"},
     "registry download": FROM | {"--output", "--trusted-keys", "--json"},
     "sign": FROM | {"--key", "--json"},
-    "registry gc": FROM | {"--dry-run", "--undecided", "--json"},
+    "registry gc": FROM | {"--dry-run", "--undecided", "--keep", "--json"},
     "serving status": {"--name", "--namespace", "--json"},
     "select-for-labelling": FROM
     | {"--bundle", "--count", "--address", "--seed", "--output", "--json"},

@@ -211,6 +211,20 @@ def test_the_collection_removes_what_was_refused_and_says_so_before(
     assert len(list(registry.decisions())) == 3
 
 
+def test_the_collection_keeps_what_it_is_told_to(
+    registry: BundleRegistry, digests: list[str], say: Command, refused: Command, tmp_path: Path
+) -> None:
+    """A canary serves a challenger by its digest, also one that was refused meanwhile."""
+    assert "none of the bundles" in refused("registry", "gc", "--keep", "0123456789")
+    other = registry.put_bundle(_bundle(tmp_path / "undecided", "4.0"))
+    keep = ("--keep", digests[2][:12], "--keep", other[:12])
+    assert "0 bundles" in say("registry", "gc", "--undecided", "--dry-run", *keep)
+    assert "0 bundles" in say("registry", "gc", "--undecided", *keep)
+    assert {entry.digest for entry in registry.bundles()} == {*digests, other}
+    assert "1 bundles" in say("registry", "gc", "--keep", other)
+    assert {entry.digest for entry in registry.bundles()} == {*digests[:2], other}
+
+
 BAD: dict[str, tuple[tuple[str, ...], str]] = {
     "rollback, no champion": (("rollback",), "has no champion; there is nothing to go back from"),
     "download, no champion": (("registry", "download"), "has no champion; name a bundle"),

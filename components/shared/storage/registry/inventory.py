@@ -5,7 +5,7 @@ decided on yet, and one whose promotion is recorded and may still take effect. W
 lost against another promotion, is removed on request; its records stay.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -57,22 +57,26 @@ def inventory(registry: BundleRegistry) -> list[Entry]:
     return _inventory(registry, registry.champion())
 
 
-def removable(entries: Sequence[Entry], *, undecided: bool = False) -> list[Entry]:
+def removable(
+    entries: Sequence[Entry], *, undecided: bool = False, keep: Collection[str] = ()
+) -> list[Entry]:
     """Return the bundles that `collect` removes.
 
     Args:
         entries: the inventory.
         undecided: also those that no decision names, unfinished uploads among them: right only
             while no run is at work.
+        keep: digests of bundles that stay whatever was decided on them.
     """
     states = (*_REMOVED, State.UNDECIDED) if undecided else _REMOVED
-    return [entry for entry in entries if entry.state in states]
+    return [entry for entry in entries if entry.state in states and entry.digest not in keep]
 
 
 def collect(
     registry: BundleRegistry,
     *,
     undecided: bool = False,
+    keep: Collection[str] = (),
     on_removed: Callable[[Entry], None] = lambda _: None,
 ) -> list[Entry]:
     """Remove the objects of bundles that nothing can go back to; return these bundles.
@@ -84,6 +88,7 @@ def collect(
     Args:
         registry: the registry.
         undecided: see `removable`.
+        keep: see `removable`.
         on_removed: called with each bundle that is gone.
 
     Raises:
@@ -96,7 +101,7 @@ def collect(
         if champion is None:
             raise ConfigError(f"{registry.uri} has no champion: nothing in it was decided yet")
 
-        entries = removable(_inventory(registry, champion), undecided=undecided)
+        entries = removable(_inventory(registry, champion), undecided=undecided, keep=keep)
         manifests = dict(_take_manifests(registry, entries))
         try:
             registry.renew_pointer(champion)
