@@ -15,8 +15,8 @@ from components.shared.contracts.formats import ONNX, ONNX_INT8
 from components.shared.contracts.listing import shown
 from pipelines.cli.declare import LOCAL, verb
 from pipelines.cli.help import VerbGroup
-from pipelines.cli.registry_options import BundleArgument, Json, RegistryOptions, bundle_place
-from pipelines.kubeflow.options import ApiOptions, StoreOptions
+from pipelines.cli.registry_options import BundleArgument, Json, RegistryOptions, bundle_location
+from pipelines.kubeflow.options import ApiAddress, StoreOptions
 
 app = typer.Typer()
 export = typer.Typer(
@@ -41,7 +41,7 @@ image alone, and NAME_all_views an ensemble of all. docs/guides/triton.md has a 
 @verb(export, "triton", notes=_TRITON_NOTES)
 def triton(
     where: RegistryOptions,
-    api: ApiOptions,
+    api: ApiAddress,
     store: StoreOptions,
     bundle: BundleArgument,
     output: Annotated[
@@ -73,7 +73,7 @@ def triton(
     require_name(name)
     with (
         _written(output) as partial,
-        bundle_place(bundle, where, api, store) as place,
+        bundle_location(bundle, where, api, store) as place,
         tempfile.TemporaryDirectory(prefix="streetvision-bundle-") as folder,
     ):
         opened = chosen_bundle(place, "", Path(folder))
@@ -102,7 +102,7 @@ was tested.
 @verb(export, "tensorrt", notes=_TENSORRT_NOTES)
 def tensorrt(
     where: RegistryOptions,
-    api: ApiOptions,
+    api: ApiAddress,
     store: StoreOptions,
     bundle: BundleArgument,
     output: Annotated[
@@ -117,7 +117,7 @@ def tensorrt(
     trt = load_tensorrt()  # before a bundle is fetched
     with (
         _written(output) as partial,
-        bundle_place(bundle, where, api, store) as place,
+        bundle_location(bundle, where, api, store) as place,
         tempfile.TemporaryDirectory(prefix="streetvision-bundle-") as folder,
     ):
         engines = write_engines(trt, chosen_bundle(place, "", Path(folder)), partial)

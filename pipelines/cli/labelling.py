@@ -10,8 +10,8 @@ import typer
 
 from components.shared.contracts.errors import ConfigError
 from pipelines.cli.declare import CHAMPION, verb
-from pipelines.cli.registry_options import Json, RegistryOptions, bundle_place
-from pipelines.kubeflow.options import ApiOptions, StoreOptions
+from pipelines.cli.registry_options import Json, RegistryOptions, bundle_location
+from pipelines.kubeflow.options import ApiAddress, StoreOptions
 
 app = typer.Typer()
 
@@ -30,7 +30,7 @@ label_studio.xml (labelling interface) and label_studio.json (tasks with the bun
 @verb(app, "select-for-labelling", CHAMPION, notes=_NOTES)
 def select_for_labelling(
     where: RegistryOptions,
-    api: ApiOptions,
+    api: ApiAddress,
     store: StoreOptions,
     images: Annotated[
         str,
@@ -69,7 +69,7 @@ def select_for_labelling(
     if output.exists():
         raise ConfigError(f"{output} exists; give --output a folder that does not")
 
-    with bundle_place(bundle, where, api, store) as folder:
+    with bundle_location(bundle, where, api, store) as folder:
         config = SelectForLabellingConfig(
             bundle=folder, images=images, n_images=count, image_address=address, seed=seed
         )

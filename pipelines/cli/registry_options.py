@@ -12,7 +12,7 @@ import typer
 
 from components.shared.contracts.environment import Variable
 from components.shared.contracts.errors import ConfigError
-from pipelines.kubeflow.options import ApiOptions, StoreOptions
+from pipelines.kubeflow.options import ApiAddress, StoreOptions
 
 if TYPE_CHECKING:
     from components.shared.storage.registry import BundleRegistry
@@ -50,7 +50,8 @@ class RegistryOptions:
     TITLE: ClassVar[str] = "Registry"
     NOTE: ClassVar[str] = (
         f"The registry is that of --runs, --bundle-registry, {Variable.BUNDLE_REGISTRY}, or the"
-        " cluster's ConfigMap streetvision-store. Its store is opened with"
+        " cluster's ConfigMap streetvision-store. Its store, and that of an s3:// BUNDLE, is opened"
+        " with"
         f" {Variable.S3_ENDPOINT}, {Variable.S3_ACCESS_KEY} and {Variable.S3_SECRET_KEY}, else as"
         " the cluster says; from outside the cluster forward its port and give --store-endpoint."
     )
@@ -85,7 +86,7 @@ class AnnounceOptions:
 
 @contextlib.contextmanager
 def opened(
-    where: RegistryOptions, api: ApiOptions, store: StoreOptions
+    where: RegistryOptions, api: ApiAddress, store: StoreOptions
 ) -> Iterator["BundleRegistry"]:
     """Open the registry that the options name; the embedded store runs until the end.
 
@@ -113,49 +114,73 @@ def opened(
 
 
 @contextlib.contextmanager
-def bundle_place(
-    bundle: str, where: RegistryOptions, api: ApiOptions, store: StoreOptions
+def bundle_location(
+    bundle: str, where: RegistryOptions, api: ApiAddress, store: StoreOptions
 ) -> Iterator[str]:
-    """Yield the bundle as a step takes it: what is in the registry is downloaded before.
+    """Yield the bundle as a step takes it: what a step would not find is downloaded before.
 
     Args:
         bundle: A folder, s3://bucket/prefix, the first digits of a digest, or "champion".
         where: The registry.
         api: The cluster that may name it.
-        store: Its store.
+        store: How its store, or that of an address, is reached.
 
     Raises:
-        ConfigError: It is no such place, or the registry has no such bundle.
+        ConfigError: It is no such place, the registry has no such bundle, or the store is not
+            described.
         DataError: The registry has no champion yet.
     """
-    if bundle.startswith("s3://") or Path(bundle).is_dir():
+    is_address = bundle.startswith("s3://")
+    if Path(bundle).is_dir() or (is_address and _is_of_environment(store)):
         yield bundle
         return
 
-    from components.shared.serving.chosen_bundle import digest_of
-
     with tempfile.TemporaryDirectory(prefix="streetvision-bundle-") as folder:
-        with opened(where, api, store) as registry:
-            registry.get_bundle(digest_of(bundle, registry), Path(folder) / "bundle")
-        yield str(Path(folder) / "bundle")
+        path = Path(folder) / "bundle"
+        if is_address:
+            _download(bundle, path, api, store)
+        else:
+            from components.shared.serving.chosen_bundle import digest_of
+
+            with opened(where, api, store) as registry:
+                registry.get_bundle(digest_of(bundle, registry), path)
+        yield str(path)
 
 
-def _remote(given: str, api: ApiOptions, store: StoreOptions) -> "BundleRegistry":
+def _download(address: str, path: Path, api: ApiAddress, store: StoreOptions) -> None:
+    """Download a bundle from a store that the environment does not describe."""
+    from components.shared.contracts.artifact_kinds import Kind
+    from components.shared.storage import split_uri
+    from components.shared.storage.artifacts import download_artifact
+    from pipelines.upload_data.location import find_store
+
+    bucket, prefix = split_uri(address)
+    found = find_store(api, store).store
+    download_artifact(found, bucket, prefix.rstrip("/"), path, kind=Kind.BUNDLE)
+
+
+def _is_of_environment(store: StoreOptions) -> bool:
+    """Whether the environment alone says where the store is and how it is opened."""
+    from pipelines.kubeflow.run_store import has_credentials
+
+    return has_credentials(os.environ) and not store.store_endpoint
+
+
+def _remote(given: str, api: ApiAddress, store: StoreOptions) -> "BundleRegistry":
     """Return a registry in a store that runs elsewhere."""
     from components.shared.storage import split_uri
     from components.shared.storage.registry import BundleRegistry, open_registry
-    from pipelines.kubeflow.run_store import has_credentials
     from pipelines.upload_data.location import find_store
 
     uri = given or os.environ.get(Variable.BUNDLE_REGISTRY, "")
-    if uri and has_credentials(os.environ) and not store.store_endpoint:
+    if uri and _is_of_environment(store):
         return open_registry(uri)
 
     bucket, prefix = split_uri(uri or _of_cluster(api))
     return BundleRegistry(find_store(api, store).store, bucket, prefix)
 
 
-def _of_cluster(api: ApiOptions) -> str:
+def _of_cluster(api: ApiAddress) -> str:
     """Return the address in the cluster's ConfigMap, which the steps read too."""
     from pipelines.upload_data.location import registry_of_cluster
 

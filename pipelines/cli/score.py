@@ -17,9 +17,9 @@ from pipelines.cli.registry_options import (
     Json,
     RegistryOptions,
     TrustedKeys,
-    bundle_place,
+    bundle_location,
 )
-from pipelines.kubeflow.options import ApiOptions, StoreOptions
+from pipelines.kubeflow.options import ApiAddress, StoreOptions
 
 if TYPE_CHECKING:
     from components.score_images.config import ScoreImagesConfig
@@ -44,7 +44,7 @@ exit code: 0, or 42 where some images cannot be read: the file is complete never
 @verb(app, "score", LOCAL, notes=_NOTES)
 def score(
     where: RegistryOptions,
-    api: ApiOptions,
+    api: ApiAddress,
     store: StoreOptions,
     bundle: BundleArgument,
     images: Annotated[
@@ -76,7 +76,7 @@ def score(
     config = ScoreImagesConfig(images=images, form=form)
     # What the step says is no part of the document.
     said = contextlib.redirect_stdout(sys.stderr if as_json else sys.stdout)
-    with trusting(trusted_keys), bundle_place(bundle, where, api, store) as place, said:
+    with trusting(trusted_keys), bundle_location(bundle, where, api, store) as place, said:
         found = _scored(config, place, output)
 
     if as_json:

@@ -29,7 +29,7 @@ from pipelines.kfp_private import (
     rest_client,
     set_namespace,
 )
-from pipelines.kubeflow.options import ApiOptions
+from pipelines.kubeflow.options import ApiAddress
 
 AUDIENCE = (  # of a token, where KFP checks it itself (TOKEN_REVIEW_AUDIENCE)
     "pipelines.kubeflow.org"
@@ -69,7 +69,7 @@ class Mode:
         return self.namespace if self.multi_user else None
 
 
-def find_mode(api: ApiOptions) -> Mode:
+def find_mode(api: ApiAddress) -> Mode:
     """Ask the API for its mode, and return the namespace of the runs that all verbs share.
 
     The namespace is that of --namespace, else of kubeconfig's current context ("default" counts as

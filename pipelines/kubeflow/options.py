@@ -12,8 +12,8 @@ from pipelines.names import PIPELINES, STAGE1, name_in_kubeflow
 
 
 @dataclass(frozen=True, kw_only=True)
-class ApiOptions:
-    """Address of Kubeflow's API, namespace of the runs, and name of the pipeline."""
+class ApiAddress:
+    """Address of Kubeflow's API, and namespace of the runs."""
 
     TITLE: ClassVar[str] = "Kubeflow API"
     NOTE: ClassVar[str] = (
@@ -38,6 +38,12 @@ class ApiOptions:
         default=None,
         metadata={"metavar": "PEM", "help": "Certificate authority of an https host."},
     )
+
+
+@dataclass(frozen=True, kw_only=True)
+class ApiOptions(ApiAddress):
+    """The same, and name of the pipeline."""
+
     pipeline: str = field(
         default=STAGE1,
         metadata={

@@ -9,7 +9,7 @@ from components.shared.contracts.errors import ConfigError, TransientError
 from components.shared.storage import Store, split_uri
 from components.shared.storage.retry import DEADLINE_SECONDS
 from pipelines.kubeflow.connection import Connection, Mode, find_mode
-from pipelines.kubeflow.options import ApiOptions, StoreOptions
+from pipelines.kubeflow.options import ApiAddress, StoreOptions
 from pipelines.kubeflow.reader import ClusterReader
 from pipelines.kubeflow.run_pods import reader_or_none
 from pipelines.kubeflow.run_store import (
@@ -23,7 +23,7 @@ from pipelines.kubeflow.run_store import (
 _CONNECT_SECONDS = 3.0
 
 
-def find_store(api: ApiOptions, given: StoreOptions) -> RunStore:
+def find_store(api: ApiAddress, given: StoreOptions) -> RunStore:
     """Return the store of STREETVISION_S3_*, else that of the cluster's pipeline root.
 
     KFP's API is asked for its mode only where its address is known. Raises ConfigError that says
@@ -36,7 +36,7 @@ def find_store(api: ApiOptions, given: StoreOptions) -> RunStore:
     return reachable_store(given, None, _reader_without_api(api))
 
 
-def registry_of_cluster(api: ApiOptions) -> str:
+def registry_of_cluster(api: ApiAddress) -> str:
     """Return the address of the registry that the cluster's steps use; empty where none says it."""
     if api.host or Variable.KFP_ENDPOINT in os.environ:
         reader = reader_or_none(find_mode(api).namespace)
@@ -45,7 +45,7 @@ def registry_of_cluster(api: ApiOptions) -> str:
     return setting_of_cluster(reader, Variable.BUNDLE_REGISTRY)
 
 
-def _reader_without_api(api: ApiOptions) -> ClusterReader | None:
+def _reader_without_api(api: ApiAddress) -> ClusterReader | None:
     namespace, _ = Connection(host="", namespace=api.namespace).find_namespace(multi_user=False)
     return reader_or_none(namespace)
 

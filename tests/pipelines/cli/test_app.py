@@ -19,14 +19,17 @@ from pipelines.cli.help import MODULE
 from pipelines.sources import ROOT
 
 # What scripts rely on: verbs with their options, those of a group included.
-API = {"--host", "--namespace", "--ca-file", "--pipeline"}
+ADDRESS = {"--host", "--namespace", "--ca-file"}
+API = ADDRESS | {"--pipeline"}
 STORE = {"--root", "--store-endpoint"}
 PARAMETERS = {"--params", "--param"}
 GRAPH = {"--pretrain", "--modes", "--ingest-parts", "--audit-labels", "--formats"}
 RESOURCES = {"--profile", "--queue", "--store-secret", "--own-store", "--registry"}
 RUN = {"--experiment", "--service-account"}
 SENT = API | STORE | PARAMETERS | GRAPH | RESOURCES | RUN | {"--dry-run"}
-FROM = API | STORE | {"--bundle-registry", "--runs"}
+REGISTRY = STORE | {"--bundle-registry", "--runs"}
+FROM = API | REGISTRY
+BUNDLE = ADDRESS | REGISTRY
 ANNOUNCE = {"--on-promotion", "--model-registry-url"}
 # Whose options are those of a module of its own.
 ARGPARSE = (["predict"], ["serve"])
@@ -36,9 +39,9 @@ OPTIONS = {
     "parameters": set(),
     "drift": {"--images", "--reference", "--bundle-registry", "--option", "--output", "--json"}
     | {"--trusted-keys"},
-    "score": FROM | {"--output", "--form", "--trusted-keys", "--json"},
-    "export triton": FROM | {"--output", "--name", "--form", "--instances", "--gpu", "--json"},
-    "export tensorrt": FROM | {"--output", "--json"},
+    "score": BUNDLE | {"--output", "--form", "--trusted-keys", "--json"},
+    "export triton": BUNDLE | {"--output", "--name", "--form", "--instances", "--gpu", "--json"},
+    "export tensorrt": BUNDLE | {"--output", "--json"},
     "images": {"--build", "--push", "--registry"},
     "compile": RESOURCES | GRAPH | {"--pipeline", "--output"},
     "upload": API | RESOURCES | GRAPH | {"--dry-run"},
@@ -68,7 +71,7 @@ OPTIONS = {
     "sign": FROM | {"--key", "--json"},
     "registry gc": FROM | {"--dry-run", "--undecided", "--keep", "--json"},
     "serving status": {"--name", "--namespace", "--json"},
-    "select-for-labelling": FROM
+    "select-for-labelling": BUNDLE
     | {"--bundle", "--count", "--address", "--seed", "--output", "--json"},
     "doctor": API | RESOURCES | GRAPH | {"--kfp-namespace", "--store-endpoint"},
     "smoke": API

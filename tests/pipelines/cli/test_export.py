@@ -6,8 +6,12 @@ from pathlib import Path
 
 import pytest
 
+from components.shared.contracts.artifact_kinds import Kind
+from components.shared.contracts.environment import Variable
 from components.shared.serving import tensorrt_engine
 from components.shared.serving.formats import triton
+from components.shared.storage import Store, StoreSettings
+from components.shared.storage.artifacts import upload_artifact
 from pipelines.cli import export
 from pipelines.cli.app import main
 from pipelines.sources import ROOT
@@ -64,6 +68,27 @@ def test_a_mistake_is_one_line_and_leaves_nothing(
     assert list(tmp_path.iterdir()) == []
 
 
+def test_an_address_is_read_where_the_options_say(
+    s3: StoreSettings,
+    bucket: str,
+    tmp_path: Path,
+    tmp_path_factory: pytest.TempPathFactory,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    upload_artifact(Store(s3), onnx_bundle(tmp_path_factory), bucket, "b", kind=Kind.BUNDLE)
+    for name, value in s3.to_environment().items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.chdir(tmp_path)
+    assert _code(f"s3://{bucket}/b/", "-o", "here") == 0
+
+    monkeypatch.setenv(Variable.S3_ENDPOINT, "127.0.0.1:9")  # where nothing listens
+    endpoint = ("--store-endpoint", s3.endpoint)
+    assert _code(f"s3://{bucket}/b/", "-o", "there", *endpoint) == 0
+    for file in (tmp_path / "here").rglob("*.*"):
+        copy = tmp_path / "there" / file.relative_to(tmp_path / "here")
+        assert copy.read_bytes() == file.read_bytes()
+
+
 @pytest.fixture
 def no_download(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let the machine be able to build engines, and fail where a bundle is looked for."""
@@ -72,7 +97,7 @@ def no_download(monkeypatch: pytest.MonkeyPatch) -> None:
         raise AssertionError("the bundle was fetched before the mistake was seen")
 
     monkeypatch.setattr(tensorrt_engine, "load_tensorrt", lambda: None)
-    monkeypatch.setattr(export, "bundle_place", fetched)
+    monkeypatch.setattr(export, "bundle_location", fetched)
 
 
 @pytest.mark.parametrize("target", ["triton", "tensorrt"])
