@@ -108,11 +108,12 @@ class World:
         if self.size == 1:
             return table.tolist()
 
-        # A GPU's collective calls are waited for where their result is read.
         self.record_progress(waiting=True)
+        self._finish_own_work()
         with self.timings.part("communication"):
             dist.all_reduce(table)
-        found: list[list[float]] = table.tolist()
+            # A GPU's collective calls are waited for where their result is read.
+            found: list[list[float]] = table.tolist()
         self.record_progress()
         return found
 
@@ -131,7 +132,12 @@ class World:
 
         (part, ...) -> (count, ...) on the CPU.
         """
-        return self.gather_on_device(part, count).cpu()
+        if self.size == 1:
+            return part.detach().cpu()
+        self._finish_own_work()
+        whole = self.gather_on_device(part, count)
+        with self.timings.part("communication"):
+            return whole.cpu()
 
     def gather_on_device(self, part: torch.Tensor, count: int) -> torch.Tensor:
         """As `gather_rows`, with the result on the device, for which the host does not wait."""
@@ -151,6 +157,11 @@ class World:
                 dist.all_reduce(tensor)
             self.record_progress()
         return tensor
+
+    def _finish_own_work(self) -> None:
+        """Wait for what this rank's GPU has to do, so that it does not count as communication."""
+        if self.device.type == "cuda":
+            torch.cuda.current_stream(self.device).synchronize()
 
 
 def is_out_of_memory(error: RuntimeError) -> bool:
