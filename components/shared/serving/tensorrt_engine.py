@@ -194,11 +194,23 @@ def _compare(trt: Any, bundle: Bundle, predictor: OnnxPredictor, plans: list[Pat
 
 
 def run_engine(trt: Any, plan: Path, given: _Arrays) -> _Arrays:
-    """Return all outputs of an engine, in memory that PyTorch has on the GPU."""
+    """Return all outputs of an engine, in memory that PyTorch has on the GPU.
+
+    Raises PermanentError where TensorRT cannot load or run it; TensorRT has logged why.
+    """
     import torch
 
+    where = f"{plan.name}: TensorRT {trt.__version__}"
     engine = trt.Runtime(trt.Logger(trt.Logger.ERROR)).deserialize_cuda_engine(plan.read_bytes())
+    if engine is None:
+        raise PermanentError(f"{where} cannot load it; its own messages say why")
     context = engine.create_execution_context()
+    if context is None:
+        raise PermanentError(
+            f"{where} cannot make a context to run it, as where the GPU's memory is full; its own"
+            " messages say why"
+        )
+
     memory = {name: torch.from_numpy(values).cuda() for name, values in given.items()}
     names = [engine.get_tensor_name(number) for number in range(engine.num_io_tensors)]
     for name in names:
@@ -213,7 +225,8 @@ def run_engine(trt: Any, plan: Path, given: _Arrays) -> _Arrays:
         context.set_tensor_address(name, memory[name].data_ptr())
 
     stream = torch.cuda.current_stream()
-    context.execute_async_v3(stream.cuda_stream)
+    if not context.execute_async_v3(stream.cuda_stream):
+        raise PermanentError(f"{where} could not run it; its own messages say why")
     stream.synchronize()
     return {name: memory[name].cpu().numpy() for name in outputs}
 

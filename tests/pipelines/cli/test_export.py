@@ -167,9 +167,8 @@ def test_a_folder_that_appears_meanwhile_is_left_as_it_is(
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(triton, "write_repository", write)
     assert _code(str(onnx_bundle(tmp_path_factory))) == 42
-    error = capsys.readouterr().err
+    error = capsys.readouterr().err.splitlines()[-1]
     assert error.startswith("error: --output 'models': cannot be written (Directory not empty)")
-    assert error.count("\n") == 1
     assert [str(file.relative_to(tmp_path)) for file in tmp_path.rglob("*")] == [
         "models",
         "models/mine",

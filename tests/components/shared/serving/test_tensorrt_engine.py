@@ -6,6 +6,7 @@ engine, and builds a text. `_on_cpu` stands for the engine on a GPU: onnxruntime
 
 import json
 import sys
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -20,9 +21,14 @@ from components.shared.contracts.errors import ArtifactError, ConfigError, Perma
 from components.shared.serving import tensorrt_engine
 from components.shared.serving.bundle import open_bundle
 from components.shared.serving.formats.onnx_predictor import OnnxPredictor
-from components.shared.serving.tensorrt_engine import load_tensorrt, write_engines
+from components.shared.serving.tensorrt_engine import (
+    check_outputs,
+    load_tensorrt,
+    run_engine,
+    write_engines,
+)
 from components.shared.vision.reference_image import reference_image
-from tests.bundles import SIZE, edit_json, onnx_bundle, resigned
+from tests.bundles import SIZE, edit_json, noise, onnx_bundle, resigned
 
 _Arrays = dict[str, np.ndarray]
 
@@ -94,6 +100,37 @@ class FakeTensorrt:
     def build_serialized_network(self, network: Any, config: Any) -> bytes | None:
         self.calls.append(("build",))
         return self.plan
+
+
+class _FakeRuntime(FakeTensorrt):
+    """The package as far as `run_engine` uses it, one of whose calls fails as TensorRT's do."""
+
+    num_io_tensors = 1
+
+    def __init__(self, failing: str) -> None:
+        super().__init__()
+        self.failing = failing
+
+    def Runtime(self, logger: Any) -> "_FakeRuntime":  # noqa: N802 - its name there
+        return self
+
+    def deserialize_cuda_engine(self, plan: bytes) -> "_FakeRuntime | None":
+        return None if self.failing == "deserialize_cuda_engine" else self
+
+    def create_execution_context(self) -> "_FakeRuntime | None":
+        return None if self.failing == "create_execution_context" else self
+
+    def get_tensor_name(self, number: int) -> str:
+        return "images"
+
+    def set_input_shape(self, name: str, shape: tuple[int, ...]) -> bool:
+        return True
+
+    def set_tensor_address(self, name: str, address: int) -> bool:
+        return True
+
+    def execute_async_v3(self, stream: int) -> bool:
+        return self.failing != "execute_async_v3"
 
 
 @pytest.fixture(scope="module")
@@ -183,18 +220,33 @@ def test_an_engine_that_answers_otherwise_is_refused(
         _write(path, tmp_path / "engines")
 
 
-def test_the_stored_outputs_count_also_where_onnxruntime_agrees(
-    path: Path, tmp_path: Path, gpu: None
+@pytest.mark.parametrize(
+    ("failing", "message"),
+    [
+        ("deserialize_cuda_engine", "cannot load it"),
+        ("create_execution_context", "cannot make a context to run it"),
+        ("execute_async_v3", "could not run it"),
+    ],
+)
+def test_an_engine_that_does_not_run_is_refused_with_plan_and_version(
+    failing: str, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    stored = OnnxPredictor(open_bundle(path), threads=1).raw_outputs(reference_image(SIZE))
-    others = (stored[0]["logits"][0] + 0.1).tolist()
-    bundle = resigned(
-        path,
-        tmp_path / "bundle",
-        lambda out: edit_json(out / "bundle.json", reference_logits=others),
-    )
+    stream = SimpleNamespace(cuda_stream=0, synchronize=lambda: None)
+    monkeypatch.setattr(torch.cuda, "current_stream", lambda: stream)
+    monkeypatch.setattr(torch.Tensor, "cuda", lambda tensor: tensor)
+    (tmp_path / "tiles.plan").write_bytes(b"engine")
+    given = {"images": noise(1)}
+    with pytest.raises(PermanentError, match=rf"^tiles\.plan: TensorRT 10\.0\.0 {message}"):
+        run_engine(_FakeRuntime(failing), tmp_path / "tiles.plan", given)
+
+
+def test_the_stored_outputs_count_also_where_onnxruntime_agrees(path: Path) -> None:
+    bundle = open_bundle(path)
+    outputs = OnnxPredictor(bundle, threads=1).raw_outputs(reference_image(SIZE))
+    others = replace(bundle, reference_logits=(outputs[0]["logits"][0] + 0.1).tolist())
+    assert check_outputs(bundle, outputs, outputs, ["model.plan"]) < 1e-3
     with pytest.raises(PermanentError, match=r"model\.plan: logits of the reference image differs"):
-        _write(bundle, tmp_path / "engines")
+        check_outputs(others, outputs, outputs, ["model.plan"])
 
 
 def test_a_bundle_without_stored_outputs_is_refused(path: Path, tmp_path: Path, gpu: None) -> None:
