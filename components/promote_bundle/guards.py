@@ -16,6 +16,7 @@ from components.promote_bundle.config import PromoteConfig
 from components.promote_bundle.objectives import Objective, of_slice
 from components.shared.policies.policy import Policy, SelectivePolicy
 from components.shared.policies.predictions import Predictions
+from components.shared.serving.bundle import Bundle
 from components.shared.stats import calibration_error
 from components.shared.stats.bootstrap import Statistic, membership, paired_difference
 from components.shared.stats.metrics import Integers
@@ -232,6 +233,24 @@ def slices_guard(config: PromoteConfig, results: Sequence[SliceResult]) -> Guard
         name,
         False,
         f"{len(worse)} of {len(tested)} slices worse by more than {tolerance:g}: {listed}",
+    )
+
+
+def forms(challenger: Bundle, champion: Bundle) -> Guard:
+    """Check that the challenger has each form of the model that the champion has.
+
+    A server that follows the champion serves one form, and none of a bundle without it.
+    """
+    name = "forms"
+    lacking = [form for form in champion.forms if form not in challenger.forms]
+    if not lacking:
+        found = ", ".join(champion.forms) or "no form beside transformers"
+        return Guard(name, True, f"the champion has {found}, and so has the challenger")
+
+    (form, *_) = lacking
+    why = challenger.refused_formats.get(form) or f"export it with {form} in formats"
+    return Guard(
+        name, False, f"the champion has {' and '.join(lacking)}, the challenger has not: {why}"
     )
 
 

@@ -265,6 +265,7 @@ def _judge(
         guards.slices_guard(config, slices),
         guards.certified_risk(challenger.bundle.policy, bundle.policy, challenger.guarantees),
         guards.calibration(config, ours, theirs),
+        guards.forms(challenger.bundle, bundle),
         *_latency(config, challenger),
     ]
 

@@ -1,6 +1,7 @@
 """Guards: each refuses what is shown to be worse, and nothing else."""
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,8 +11,10 @@ from components.promote_bundle.challenger import Guarantee, Observed
 from components.promote_bundle.config import PromoteConfig
 from components.promote_bundle.objectives import objective_of
 from components.shared.policies.policy import Policy
+from components.shared.serving.bundle import Bundle
 from components.shared.stats.metrics import Bools
 from components.shared.stats.slices import Slice, find_slices
+from components.shared.vision.classifier_spec import ClassifierSpec
 from tests.components.promote_bundle.predicted import SOFTMAX, model, predictions, scrc
 
 N = 600
@@ -20,6 +23,7 @@ NIGHT = np.arange(N) % 3 == 0
 GROUPS = tuple(f"g{i}" for i in range(N))
 CONFIG = PromoteConfig(n_bootstrap=500)
 MCC = objective_of("mcc", SOFTMAX)
+SPEC = ClassifierSpec(("None", "Roadwork"), 28, (0.5,) * 3, (0.5,) * 3, "dinov2")
 
 
 def _slices(night: Bools = NIGHT) -> tuple[Slice, ...]:
@@ -127,6 +131,21 @@ def test_a_worse_calibration_refuses() -> None:
     found = guards.calibration(CONFIG, certain, calibrated)
     assert not found.holds
     assert found.reason.endswith("(95 %): worse")
+
+
+def test_a_form_that_was_not_exported_is_named_with_the_option(tmp_path: Path) -> None:
+    plain, both = tmp_path / "plain", tmp_path / "both"
+    for form in ("onnx", "onnx_int8"):
+        (both / form).mkdir(parents=True)
+    bundles = [Bundle(path, SOFTMAX, SPEC, stock=True) for path in (plain, both)]
+    found = guards.forms(*bundles)
+    assert not found.holds
+    assert found.reason == (
+        "the champion has onnx and onnx_int8, the challenger has not: export it with onnx in"
+        " formats"
+    )
+    assert guards.forms(*reversed(bundles)).holds
+    assert guards.forms(bundles[0], bundles[0]).reason.startswith("the champion has no form beside")
 
 
 def test_the_latency_has_a_budget() -> None:

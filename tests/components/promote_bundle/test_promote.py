@@ -1,6 +1,7 @@
 """The decision: what is counted, what is recorded, and against which champion."""
 
 import io
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -16,6 +17,7 @@ from components.promote_bundle.spending import level
 from components.shared.contracts.errors import ConfigError, PermanentError, TransientError
 from components.shared.contracts.tables import parse_table
 from components.shared.storage.registry import BundleRegistry, Draft, Provenance, SplitLineage
+from tests.bundles import resigned
 from tests.promotion import FRACTIONS, Run
 
 MODULE = "components.promote_bundle.promote"
@@ -108,7 +110,7 @@ def test_the_evidence_has_both_models_the_test_and_the_guards(
     assert (compared["n_images"], compared["n_groups"]) == (120, 60)
     assert compared["lower_bound"] > 0
     names = [guard["name"] for guard in evidence["guards"]]
-    assert names == ["slices", "certified risk", "calibration"]
+    assert names == ["slices", "certified risk", "calibration", "forms"]
     assert {(found["column"], found["value"]) for found in evidence["slices"]} >= {
         ("light", "day"),
         ("light", "night"),
@@ -128,6 +130,29 @@ def test_a_failed_guard_refuses_a_better_bundle(
     assert "; guard latency: " in outcome.decision.reason
     assert not registry.holds(best.digest)
     assert registry.champion().digest == weak.digest  # type: ignore[union-attr]
+
+
+def test_a_better_bundle_without_a_form_of_the_champion_is_refused(
+    registry: BundleRegistry, best: Run, weak: Run, tmp_path: Path
+) -> None:
+    """Servers that follow the champion serve one form, and none of this bundle."""
+    quantised = _copy(weak, tmp_path / "quantised", "onnx_int8/model.onnx")
+    _crown(registry, quantised)
+    challenger = best.challenger()
+    reason = "certified is no risk of at most 0.05"
+    bundle = replace(challenger.bundle, refused_formats={"onnx_int8": reason})
+    outcome = _decide(registry, replace(challenger, bundle=bundle))
+    assert not outcome.promoted
+    assert outcome.decision is not None
+    assert outcome.decision.evidence["comparison"]["passes"]
+    assert outcome.decision.reason.endswith(
+        f"; guard forms: the champion has onnx_int8, the challenger has not: {reason}"
+    )
+    assert registry.champion().digest == quantised.digest  # type: ignore[union-attr]
+
+    # The other way round nothing is lost.
+    more = _copy(best, tmp_path / "more", "onnx_int8/model.onnx").challenger()
+    assert _decide(registry, more).promoted
 
 
 def test_a_bundle_alone_is_scored_as_its_saved_logits_are(
@@ -193,7 +218,7 @@ def test_another_promotion_meanwhile_is_another_champion(
 ) -> None:
     """The race is lost after the images were scored: the decision is made anew."""
     _crown(registry, weak)
-    other = _copy_with_another_digest(best, tmp_path / "other")
+    other = _copy(best, tmp_path / "other", "README.md")
     calls: list[object] = []
 
     def overtaken(*arguments: Any) -> Any:
@@ -259,10 +284,13 @@ def test_an_address_that_cannot_be_told_is_refused_before_anything_is_counted(
     assert registry.comparisons("roads") == []
 
 
-def _copy_with_another_digest(run: Run, root: Path) -> Run:
-    """The same model under other bytes."""
-    from tests.bundles import resigned
+def _copy(run: Run, root: Path, file: str) -> Run:
+    """The same run, with another file in its bundle, and so under another digest."""
 
-    root.mkdir()
-    resigned(run.root / "bundle", root / "bundle", lambda out: (out / "README.md").write_text("x"))
+    def change(bundle: Path) -> None:
+        (bundle / file).parent.mkdir(exist_ok=True)
+        (bundle / file).write_text("x")
+
+    shutil.copytree(run.root, root, ignore=shutil.ignore_patterns("bundle"))
+    resigned(run.root / "bundle", root / "bundle", change)
     return Run(root)
