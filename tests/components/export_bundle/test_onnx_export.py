@@ -2,12 +2,17 @@
 
 from pathlib import Path
 
+import numpy as np
 import onnx
+import onnxruntime
 import pytest
 
+from components.export_bundle import onnx_export
 from components.export_bundle.onnx_export import OPSET, write_onnx
 from components.shared.serving.bundle import open_bundle
-from tests.bundles import onnx_bundle
+from components.shared.serving.formats.onnx_predictor import OnnxPredictor
+from pipelines.cli.app import main
+from tests.bundles import noise, onnx_bundle, with_onnx
 
 
 @pytest.fixture(scope="module")
@@ -20,6 +25,32 @@ def test_a_second_export_gives_the_same_bytes(path: Path, tmp_path: Path) -> Non
     assert {file.name: file.read_bytes() for file in (tmp_path / "onnx").iterdir()} == {
         file.name: file.read_bytes() for file in (path / "onnx").iterdir()
     }
+
+
+@pytest.mark.slow
+def test_weights_beyond_2_gib_lie_beside_their_graph(
+    path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(onnx_export, "_MOST_BYTES", 0)
+    exports = [with_onnx(path.parent / "plain", tmp_path / name) for name in ("first", "second")]
+    contents = [
+        {file.name: file.read_bytes() for file in (bundle / "onnx").iterdir()} for bundle in exports
+    ]
+    assert contents[0].keys() == {"format.json", "model.onnx", "model.onnx.data"}
+    assert contents[0] == contents[1]
+    assert len(contents[0]["model.onnx.data"]) > len(contents[0]["model.onnx"])
+
+    pixels = noise(8)
+    (expected,), (found,) = (
+        OnnxPredictor(open_bundle(one), threads=1).raw_outputs(pixels) for one in (path, exports[0])
+    )
+    main(["export", "triton", str(exports[0]), "--output", str(tmp_path / "models")])
+    graph = tmp_path / "models/streetvision/1/model.onnx"
+    session = onnxruntime.InferenceSession(graph, providers=["CPUExecutionProvider"])
+    of_repository = session.run(list(expected), {"images": pixels})
+    for number, (name, values) in enumerate(expected.items()):
+        np.testing.assert_allclose(found[name], values, atol=1e-5)
+        np.testing.assert_allclose(of_repository[number], values, atol=1e-5)
 
 
 def test_the_graph_says_nothing_about_where_it_was_made(path: Path) -> None:

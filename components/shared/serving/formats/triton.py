@@ -1,7 +1,8 @@
 """A Triton model repository of a bundle's ONNX form.
 
 NAME/config.pbtxt, NAME/1/model.onnx
-                    the graph of one view; of several, of the full image alone
+                    the graph of one view; of several, of the full image alone. Beside a graph lies
+                    the file with its weights, if they are too large to be inside
 NAME/decisions.txt  name of each code of the output `decision`, one a line
 NAME/classes.txt    labels of the output `logits`, for Triton's classification extension
 NAME_tiles/         of several views: all of them, from the image and the first graph's features
@@ -110,13 +111,18 @@ def write_repository(
     instances = {"count": n_instances, "kind": _Word("KIND_GPU" if on_gpu else "KIND_CPU")}
     parameters = _parameters(predictor, bundle)
     graphs = {name: MODEL} | ({f"{name}_tiles": TILES} if predictor.format.has_tiles else {})
+    tensors = {}
     for model, graph in graphs.items():
-        (folder / model / "1").mkdir(parents=True)
-        shutil.copyfile(source / graph, folder / model / "1" / "model.onnx")
+        version = folder / model / "1"
+        version.mkdir(parents=True)
+        shutil.copyfile(source / graph, version / "model.onnx")
+        weights = f"{graph}.data"  # the name that the graph has for them
+        if (source / weights).exists():
+            shutil.copyfile(source / weights, version / weights)
         _write_labels(folder / model, predictor)
-        inputs, outputs = _tensors(source / graph)
+        tensors[model] = _tensors(version / "model.onnx")
         size = predictor.format.image_size
-        document = _configuration(model, inputs, outputs, instances, parameters, size)
+        document = _configuration(model, *tensors[model], instances, parameters, size)
         _write(folder / model, document)
 
     if predictor.format.has_tiles:
@@ -124,7 +130,6 @@ def write_repository(
         (folder / model / "1").mkdir(parents=True)
         (folder / model / "1/.keep").touch()  # Triton wants the folder; a store drops empty ones
         _write_labels(folder / model, predictor)
-        tensors = {step: _tensors(source / graph) for step, graph in graphs.items()}
         _write(folder / model, _ensemble(model, tensors, parameters))
         return [*graphs, model]
     return list(graphs)
