@@ -116,13 +116,16 @@ class Bundle:
         """Return what messages call a file or folder of the bundle."""
         return f"{self.name or self.path}/{entry}"
 
-    def signature_warning(self) -> str:
-        """Return what should be known where no signature was checked; empty if one was."""
-        return "" if self.signer else unchecked_warning(self.path, self.name)
+    def signature_warning(self, name: str = "") -> str:
+        """Return what should be known where no signature was checked; empty if one was.
 
-    def warn_unchecked(self) -> None:
-        """Say on stderr, in one line, where nobody has checked who made the bundle."""
-        if warning := self.signature_warning():
+        name: what the bundle is called; empty: its own name, or its path.
+        """
+        return "" if self.signer else unchecked_warning(self.path, name or self.name)
+
+    def warn_unchecked(self, name: str = "") -> None:
+        """Say on stderr, in one line, where nobody has checked who made it; `name` as above."""
+        if warning := self.signature_warning(name):
             print(f"warning: {printable(warning)}", file=sys.stderr, flush=True)  # noqa: T201
 
     def version_differences(self) -> str:

@@ -32,7 +32,7 @@ def chosen_bundle(given: str, registry: str, folder: Path, option: str = "bundle
         ArtifactError: The bundle is damaged.
     """
     bundle = _opened(given, registry, folder / "bundle", option)
-    bundle.warn_unchecked()
+    bundle.warn_unchecked(given)
     return bundle
 
 

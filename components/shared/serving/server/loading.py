@@ -58,7 +58,7 @@ class Loader:
         try:
             registry.get_bundle(digest, folder / "bundle")
             bundle = open_bundle(folder / "bundle", digest)
-            bundle.warn_unchecked()
+            bundle.warn_unchecked(f"bundle {digest[:12]}")
             return self._loaded(bundle, folder)
         except BaseException:
             shutil.rmtree(folder, ignore_errors=True)

@@ -7,8 +7,12 @@ from pathlib import Path
 
 import httpx
 import pytest
+import yaml
 
 from components.shared.contracts.artifacts import read_manifest
+from components.shared.contracts.environment import Variable
+from components.shared.contracts.outcomes import Outcomes
+from components.shared.policies.policy import ScrcPolicy
 from components.shared.serving.answer import answer_document
 from components.shared.serving.bundle import open_bundle
 from components.shared.serving.formats.onnx_predictor import OnnxPredictor
@@ -16,7 +20,16 @@ from components.shared.serving.server.command import main
 from components.shared.serving.signature import sign_bundle
 from components.shared.storage import StoreSettings
 from components.shared.storage.registry import BundleRegistry, Draft
-from tests.bundles import edit_json, onnx_bundle, resigned, write_images
+from pipelines.sources import ROOT
+from tests.bundles import (
+    edit_json,
+    make_inputs,
+    onnx_bundle,
+    resigned,
+    with_onnx,
+    write_images,
+)
+from tests.components.shared.serving.test_stage2 import Service
 from tests.registries import new_registry
 from tests.serving_server import Process
 from tests.signing import key_pair
@@ -94,15 +107,22 @@ def test_a_changed_bundle_opens_no_port(
         (["bundle", "--follow", "s3://b/r"], "name either a BUNDLE"),
         (["--follow", "s3://b/r", "--digest", "0" * 64], "whatever its --digest"),
         (["nowhere"], "nowhere"),
+        (["{bundle}", "--stage2", "no_module_of_mine:ask"], "No module named 'no_module_of_mine'"),
+        (
+            ["{bundle}", "--stage2", "ftp://vlm.example"],
+            "must be an http(s) URL, or",
+        ),
     ],
 )
-def test_options_that_contradict_are_refused(
-    arguments: list[str], reason: str, capsys: pytest.CaptureFixture[str]
+def test_options_that_contradict_or_lead_nowhere_are_refused(
+    arguments: list[str], reason: str, path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with pytest.raises(SystemExit) as end:
-        main(arguments)
+        main([argument.format(bundle=path) for argument in arguments])
     assert end.value.code == 42
-    assert reason in capsys.readouterr().err
+    printed = capsys.readouterr()
+    (line,) = (line for line in printed.err.splitlines() if not line.startswith("warning: "))
+    assert (reason in line, printed.out) == (True, "")
 
 
 @pytest.mark.parametrize(
@@ -123,6 +143,105 @@ def test_options_out_of_range_are_usage_errors(
         main([*arguments, "bundle"])
     assert end.value.code == 2
     assert arguments[0] in capsys.readouterr().err
+
+
+@pytest.fixture(scope="module")
+def deferring(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A bundle whose policy answers nothing, with its ONNX form."""
+    root = tmp_path_factory.mktemp("deferring")
+    policy = ScrcPolicy(
+        kind="scrc",
+        outcomes=Outcomes.of(("None", "Roadwork")),
+        threshold=0.5,
+        threshold_margin=0.0,
+        risk="error",
+        alpha=0.1,
+        delta=0.1,
+        coverage_lower_bound=0.3,
+        answer_from=(1e6, 1e6),
+    )
+    plain = make_inputs(root, policy=policy).export(root / "plain", policy="scrc")
+    return with_onnx(plain, root / "bundle")
+
+
+@pytest.mark.slow
+def test_what_is_deferred_is_answered_by_the_service_that_the_command_names(
+    deferring: Path, images: list[Path]
+) -> None:
+    service, image = Service(), images[0].read_bytes()
+    service.answers = [
+        (200, b'{"decision": "Roadwork"}'),
+        (200, b'"Roadwork"'),
+        (200, b'{"decision": "lorry"}'),
+    ]
+    try:
+        with Process("--stage2", service.url, deferring) as process, httpx.Client() as client:
+            found = [
+                client.post(f"{process.url}/predict", content=image, headers=JPEG).json()
+                for _ in range(3)
+            ]
+    finally:
+        service.close()
+    assert [(line["decision"], line["stage"]) for line in found] == [
+        ("Roadwork", 2),
+        ("Roadwork", 2),
+        ("defer", 1),
+    ]
+    assert "answered 'lorry', expected one of" in found[2]["stage2_error"]
+    assert [body for _, body in service.received] == [image] * 3
+
+
+@pytest.mark.slow
+def test_what_is_deferred_is_answered_by_the_function_that_the_command_names(
+    deferring: Path, images: list[Path], tmp_path: Path
+) -> None:
+    (tmp_path / "large_model.py").write_text("def ask(image):\n    return 'Roadwork'\n")
+    environment = {"PYTHONPATH": f"{ROOT}:{tmp_path}"}
+    with Process("--stage2", "large_model:ask", deferring, env=environment) as process:
+        data = images[0].read_bytes()
+        found = httpx.post(f"{process.url}/predict", content=data, headers=JPEG, timeout=30).json()
+    assert (found["decision"], found["stage"]) == ("Roadwork", 2)
+
+
+@pytest.mark.slow
+def test_a_canary_serves_the_registry_s_bundle_by_digest_and_the_champion_by_name(
+    s3: StoreSettings,
+    path: Path,
+    tmp_path: Path,
+    images: list[Path],
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """The arguments are those of the manifest."""
+    registry = new_registry(s3)
+    second = resigned(path, tmp_path / "second", partial(_noted, note="challenger"))
+    champion, challenger = (registry.put_bundle(bundle) for bundle in (path, second))
+    _promote(registry, champion)
+
+    manifest = ROOT / "manifests/components/serving/canary/canary.yaml"
+    (patch,) = (entry for entry in yaml.safe_load(manifest.read_text()) if "args" in entry["path"])
+    _, *rest = (
+        word.replace(f"$({Variable.BUNDLE_REGISTRY})", registry.uri) for word in patch["value"]
+    )
+    environment = {**s3.to_environment(), "TMPDIR": str(tmp_path)}
+    for name, digest in ((challenger[:12], challenger), ("champion", champion)):
+        with Process(name, *rest, env=environment) as process:
+            assert process.said["digest"] == digest
+            assert "grpc" not in process.said
+            data = images[0].read_bytes()
+            answer = httpx.post(f"{process.url}/predict", content=data, headers=JPEG, timeout=30)
+            assert answer.json()["decision"] in ("None", "Roadwork")
+            assert process.errors() == (
+                f"warning: {name}: is not signed; its sums do not say who made it\n"
+            )
+
+    with pytest.MonkeyPatch.context() as patched:
+        for variable, value in s3.to_environment().items():
+            patched.setenv(variable, value)
+        with pytest.raises(SystemExit) as end:
+            main([challenger[:12], *rest, "--digest", champion])
+    assert end.value.code == 42
+    expected = f"its content digest is {challenger}, expected {champion}"
+    assert expected in capsys.readouterr().err
 
 
 def _promote(registry: BundleRegistry, digest: str) -> None:
