@@ -110,9 +110,19 @@ def _write_graph(
     if resized_to is not None:
         add_resizing(model.graph, resized_to)
 
-    n_bytes = sum(tensor.nbytes for tensor in module.state_dict().values())
-    if n_bytes > _MOST_BYTES:
-        onnx.save_model(model, file, save_as_external_data=True, location=f"{file.name}.data")
+    write_model(model, file)
+
+
+def write_model(model: onnx.ModelProto, file: Path) -> None:
+    """Write a graph, its weights inside or, beyond 2 GiB, beside it in `{file}.data`.
+
+    The same bytes each time; what is there is replaced. The weights are no longer in `model` where
+    they lie beside it.
+    """
+    weights = file.with_name(f"{file.name}.data")
+    weights.unlink(missing_ok=True)  # the package would add to it
+    if sum(len(tensor.raw_data) for tensor in model.graph.initializer) > _MOST_BYTES:
+        onnx.save_model(model, file, save_as_external_data=True, location=weights.name)
     else:
         file.write_bytes(model.SerializeToString(deterministic=True))
 
