@@ -70,7 +70,13 @@ OPTIONS = {
     "registry download": FROM | {"--output", "--trusted-keys", "--json"},
     "sign": FROM | {"--key", "--json"},
     "registry gc": FROM | {"--dry-run", "--undecided", "--keep", "--json"},
-    "serving status": {"--name", "--namespace", "--json"},
+    "serving status": {
+        "--name",
+        "--namespace",
+        "--bundle-registry",
+        "--store-endpoint",
+        "--json",
+    },
     "select-for-labelling": BUNDLE
     | {"--bundle", "--count", "--address", "--seed", "--output", "--json"},
     "doctor": API | RESOURCES | GRAPH | {"--kfp-namespace", "--store-endpoint"},

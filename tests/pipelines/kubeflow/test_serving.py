@@ -12,9 +12,14 @@ from typing import Any
 
 import pytest
 
+from components.shared.contracts.environment import S3_VARIABLES, Variable
+from components.shared.storage import StoreSettings
+from components.shared.storage.registry import Draft
 from pipelines.cli.app import main
+from tests.golden.make import FOLDER
 from tests.manifests.kserve import problems
 from tests.pipelines.kubernetes_server import KubernetesServer, kubernetes_server, write_kubeconfig
+from tests.registries import new_registry
 
 NAMESPACE = "streetvision"
 SERVICE = f"/apis/serving.kserve.io/v1beta1/namespaces/{NAMESPACE}/inferenceservices/streetvision"
@@ -59,6 +64,8 @@ ALONE = _service(
 @pytest.fixture
 def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[KubernetesServer]:
     """An API with two revisions; KUBECONFIG leads to it and to the namespace."""
+    for name in (*S3_VARIABLES, Variable.BUNDLE_REGISTRY, Variable.KFP_ENDPOINT):
+        monkeypatch.delenv(name, raising=False)
     with kubernetes_server() as found:
         write_kubeconfig(tmp_path / "kubeconfig", found.host, NAMESPACE)
         monkeypatch.setenv("KUBECONFIG", str(tmp_path / "kubeconfig"))
@@ -86,11 +93,45 @@ def test_champion_and_challenger_with_their_traffic(
 ) -> None:
     server.answers[SERVICE] = CANARY
     assert _code() == 0
-    assert capsys.readouterr().out.splitlines() == [
+    printed = capsys.readouterr()
+    assert printed.err == (
+        "warning: which bundle the champion is cannot be said; name the registry: --bundle-registry"
+        " s3://bucket/prefix\n"
+    )
+    assert printed.out.splitlines() == [
         "streetvision: ready, http://streetvision.example.com",
         f"champion    80 %  champion ({OLD})",
         f"challenger  20 %  3f2a9c1b7d4e ({NEW})",
     ]
+
+
+def test_the_champion_s_digest_is_that_of_the_registry(
+    server: KubernetesServer,
+    s3: StoreSettings,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    server.answers[SERVICE] = CANARY
+    registry = new_registry(s3)
+    for name, value in s3.to_environment().items():
+        monkeypatch.setenv(name, value)
+    assert _code("--bundle-registry", registry.uri) == 0
+    assert capsys.readouterr().err.endswith(f"; {registry.uri} has no champion\n")
+
+    digest = registry.put_bundle(FOLDER / "bundle")
+    draft = Draft(kind="first", promoted=True, challenger=digest, reason="test")
+    registry.decide(draft, over=None)
+    assert _code("--bundle-registry", registry.uri) == 0
+    printed = capsys.readouterr()
+    assert printed.err == ""
+    assert printed.out.splitlines()[1:] == [
+        f"champion    80 %  champion {digest[:12]} ({OLD})",
+        f"challenger  20 %  3f2a9c1b7d4e ({NEW})",
+    ]
+    monkeypatch.setenv(Variable.BUNDLE_REGISTRY, registry.uri)
+    assert _code("--json") == 0
+    assert json.loads(capsys.readouterr().out)["champion"] == digest
 
 
 def test_the_champion_alone_as_json(
@@ -98,7 +139,9 @@ def test_the_champion_alone_as_json(
 ) -> None:
     server.answers[SERVICE] = ALONE
     assert _code("--namespace", NAMESPACE, "--json") == 0
-    (backend,) = json.loads(capsys.readouterr().out)["backends"]
+    document = json.loads(capsys.readouterr().out)
+    assert document["champion"] is None
+    (backend,) = document["backends"]
     assert backend == {
         "role": "champion",
         "percent": 100,
