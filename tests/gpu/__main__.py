@@ -18,7 +18,7 @@ from typing import Any
 import torch
 
 from tests.gpu import timings
-from tests.gpu.checks import CHECKS, n_gpus_needed
+from tests.gpu.checks import CHECKS, missing, n_gpus_needed
 from tests.gpu.workload import Workload
 
 _PACKAGES = ("torch", "transformers", "peft")
@@ -72,8 +72,8 @@ class Log:
 def run(work: Workload, log: Log, *, seconds: float, n_gpus: int) -> None:
     """Run the checks, and measure while there is time; one failure leaves the others their turn."""
     for check in CHECKS:
-        if n_gpus < n_gpus_needed(check):
-            log.add(check.__name__, "skipped", reason=f"needs {n_gpus_needed(check)} GPU(s)")
+        if reason := missing(check, n_gpus):
+            log.add(check.__name__, "skipped", reason=reason)
         elif log.seconds() > seconds:
             log.add(check.__name__, "skipped", reason="no time left")
         else:

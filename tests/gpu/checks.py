@@ -4,19 +4,30 @@ Each function takes a `Workload`, raises AssertionError, and returns what it mea
 compare it with itself, which rehearses them (`n_gpus_needed`).
 """
 
+import inspect
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+import numpy as np
 import torch
 from safetensors.torch import load_file
+from torch import nn
+from torch.nn.modules.module import register_module_forward_pre_hook
+from torch.nn.parallel import DistributedDataParallel
 
 from components.pretrain_explora import crop_augmentation
 from components.shared.models.backbone import load_backbone, tokens_of
 from components.shared.training.launch.torchrun import launch
+from components.shared.training.loop.inference import (
+    augmented_features,
+    drawn_augmentations,
+    part_size,
+)
 from components.shared.training.loop.sampler import step_rng
 from components.shared.training.loop.state import Position, capture, restore
 from components.shared.vision import augmentation, corruptions
@@ -31,6 +42,7 @@ from tests.gpu.workload import (
 Found = dict[str, Any]
 _CPU = torch.device("cpu")
 _RANK = "tests.gpu.rank"
+_SHARES = (0.8, 0.5, 0.35)  # of the memory that something takes
 
 
 def augmented_images_are_those_of_a_cpu(work: Workload) -> Found:
@@ -124,33 +136,82 @@ def a_resumed_training_ends_with_the_same_bits(work: Workload) -> Found:
 
 
 def little_memory_halves_the_micro_batch_and_keeps_the_weights(work: Workload) -> Found:
-    """The process may use a part of what the training takes; features are extracted in it too."""
-    total = torch.cuda.get_device_properties(work.device).total_memory
+    """The process may use .8, .5 and .35 of the memory that training, or features, take."""
     found: Found = {}
-    for mode in ("lora", "full"):
-        options: dict[str, Any] = {"mode": mode, "precision": "fp32", "global_batch_size": 64}
-        options |= {"micro_batch_size": 64}
+    n, shares = (16, _SHARES[-1:]) if work.small else (64, _SHARES)
+    for mode in ("lora",) if work.small else ("lora", "full"):
+        options: dict[str, Any] = {"mode": mode, "precision": "fp32", "global_batch_size": n}
+        options |= {"micro_batch_size": n}
         work.forget()
         trainer = work.trainer("S", **options)
         for step in range(3):
             work.forget_peak()  # which has what the probes of the first steps held back
             trainer.step(step)
-        peak, expected = torch.cuda.max_memory_allocated(), weights(trainer)
+        peak, expected = work.peak_gib, weights(trainer)
         trainer.close()
         del trainer
-        for share in (0.8, 0.5, 0.35):
+        for share in shares:
             work.forget()
-            torch.cuda.set_per_process_memory_fraction(min(1.0, share * peak / total))
-            try:
+            with _little_memory(work, share, peak=peak, n_images=n):
                 trainer = trained(work.trainer("S", **options), range(3))
-                difference = float((weights(trainer) - expected).abs().max())
-                found[f"{mode}/{share}"] = {"micro_batch": trainer.micro_batch_size}
-                assert trainer.micro_batch_size < 64, found
-                assert difference < 1e-3, (found, difference)
-                del trainer
-            finally:
-                torch.cuda.set_per_process_memory_fraction(1.0)
+            difference = float((weights(trainer) - expected).abs().max())
+            found[f"{mode}/{share}"] = {"micro_batch": trainer.micro_batch_size}
+            assert trainer.micro_batch_size < n, found
+            assert difference < 1e-3, (found, difference)
+            del trainer
+
+    work.forget()
+    features, n_at_a_time = _features(work)
+    peak = work.peak_gib
+    for share in shares:
+        work.forget()
+        with _little_memory(work, share, peak=peak, n_images=n_at_a_time):
+            again, n_now = _features(work)
+        difference = float((again - features).abs().max())
+        found[f"features/{share}"] = {"images_at_a_time": n_now, "without_limit": n_at_a_time}
+        # A GPU's number is found by time as well.
+        assert work.on_gpu or n_now < n_at_a_time, found
+        assert difference < 1e-3, (found, difference)
     return found
+
+
+def _features(work: Workload) -> tuple[torch.Tensor, int]:
+    """Features of images and of one augmentation of each; and how many images fitted at a time."""
+    classifier = work.classifier("S", work.config(mode="frozen", precision="fp32"), "dinov2").eval()
+    rows = np.arange(32 if work.small else 2048)
+    drawn = drawn_augmentations(len(work.split), n_augmentations=2, augmentation="moderate", seed=0)
+    found = augmented_features(
+        classifier, work.split, rows, work.world, parameters=drawn, precision="fp32"
+    )
+    return found, part_size(classifier, work.world).size
+
+
+@contextmanager
+def _little_memory(
+    work: Workload, share: float, *, peak: float | None, n_images: int
+) -> Iterator[None]:
+    """Let the process use a share of `peak` GiB, which a pass of `n_images` images takes.
+
+    In a rehearsal the memory of a CPU stands for a GPU's: a pass of more images fails.
+    """
+    if peak is not None:
+        total = torch.cuda.get_device_properties(work.device).total_memory
+        torch.cuda.set_per_process_memory_fraction(min(1.0, share * peak * 2**30 / total))
+        try:
+            yield
+        finally:
+            torch.cuda.set_per_process_memory_fraction(1.0)
+        return
+
+    def refuse(module: nn.Module, given: tuple[Any, ...]) -> None:
+        if isinstance(module, nn.Conv2d) and len(given[0]) > share * n_images:
+            raise torch.OutOfMemoryError(f"rehearsed: {len(given[0])} images")
+
+    hook = register_module_forward_pre_hook(refuse)
+    try:
+        yield
+    finally:
+        hook.remove()
 
 
 def a_process_starts_and_joins_its_group(work: Workload) -> Found:
@@ -195,11 +256,22 @@ CHECKS: tuple[Callable[[Workload], Found], ...] = (
     little_memory_halves_the_micro_batch_and_keeps_the_weights,
     two_gpus_train_the_weights_of_one,
 )
+# Several processes need it; torch 2.11 does not have it, torch 2.13 does.
+_SYNCS_NOTHING = "forward_sync_buffers"
 # GPUs without which a check says nothing, by its name.
 _N_GPUS = {
-    little_memory_halves_the_micro_batch_and_keeps_the_weights.__name__: 1,
     two_gpus_train_the_weights_of_one.__name__: 2,
 }
+
+
+def missing(check: Callable[[Workload], Found], n_gpus: int) -> str:
+    """Return what this machine lacks for a check; empty where it can run or be rehearsed."""
+    if n_gpus < n_gpus_needed(check):
+        return f"needs {n_gpus_needed(check)} GPU(s)"
+    known = inspect.signature(DistributedDataParallel).parameters
+    if n_gpus_needed(check) > 1 and _SYNCS_NOTHING not in known:
+        return f"needs DistributedDataParallel({_SYNCS_NOTHING}=), as in torch 2.13"
+    return ""
 
 
 def n_gpus_needed(check: Callable[[Workload], Found]) -> int:

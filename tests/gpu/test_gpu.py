@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 import torch
 
+from tests.gpu import checks
 from tests.gpu.__main__ import Log, main, run
-from tests.gpu.checks import CHECKS, n_gpus_needed
+from tests.gpu.checks import CHECKS, missing, n_gpus_needed
 from tests.gpu.workload import Workload
 
 
@@ -22,10 +23,28 @@ def work(tmp_path_factory: pytest.TempPathFactory) -> Workload:
 
 @pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.__name__)
 def test_on_a_gpu(work: Workload, check: Callable[[Workload], dict[str, Any]]) -> None:
-    needed = max(1, n_gpus_needed(check))
-    if torch.cuda.device_count() < needed:
-        pytest.skip(f"needs {needed} GPU(s)")
+    if not torch.cuda.is_available():
+        pytest.skip("needs a GPU")
+    if reason := missing(check, torch.cuda.device_count()):
+        pytest.skip(reason)
     check(work)
+
+
+def test_a_torch_that_cannot_train_with_several_processes_is_a_reason(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    assert {missing(check, 2) for check in CHECKS} == {""}
+
+    class Older:
+        """Stands for the class of torch 2.11."""
+
+        def __init__(self, module: object, broadcast_buffers: bool = True) -> None:
+            del module, broadcast_buffers
+
+    monkeypatch.setattr(checks, "DistributedDataParallel", Older)
+    assert [missing(check, 2) for check in CHECKS if missing(check, 2)] == [
+        "needs DistributedDataParallel(forward_sync_buffers=), as in torch 2.13"
+    ]
 
 
 def test_all_that_a_cpu_can_run_is_rehearsed(tmp_path: Path) -> None:
