@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from components.export_bundle.onnx_graph import ModelGraph, Output, TilesGraph
-from components.export_bundle.onnx_resize import add_resizing
+from components.export_bundle.onnx_resize import IMAGES, add_resizing
 from components.shared.contracts.errors import PermanentError
 from components.shared.policies.policy import Policy
 from components.shared.serving.bundle import Bundle
@@ -29,6 +29,7 @@ from components.shared.serving.predictor import load_network
 OPSET = 20  # the least with the exact GELU as one operator
 # A file of protocol buffers cannot be larger; weights beyond go beside it.
 _MOST_BYTES = 2**31 - 2**20
+_CONVERSION = ["Cast", IMAGES]
 BACKBONE = "backbone/"  # names of the backbone's nodes begin with it
 _SCOPES, _BACKBONE_SCOPE = "pkg.torch.onnx.name_scopes", "backbone_and_head.backbone"
 
@@ -107,7 +108,8 @@ def _write_graph(
     if free != ["N"] * len(given):
         raise PermanentError(f"{file.name}: the exporter has fixed the number of images in a batch")
 
-    if resized_to is not None:
+    _cast_first(model.graph)
+    if resized_to is not None:  # on 8-bit values; no engine of TensorRT is built of that
         add_resizing(model.graph, resized_to)
 
     write_model(model, file)
@@ -133,6 +135,21 @@ def _name_backbone(graph: onnx.GraphProto) -> None:
         scopes = next((entry.value for entry in node.metadata_props if entry.key == _SCOPES), "[]")
         if _BACKBONE_SCOPE in ast.literal_eval(scopes):
             node.name = f"{BACKBONE}{node.name}"
+
+
+def _cast_first(graph: onnx.GraphProto) -> None:
+    """Let the 8-bit images feed nothing but their conversion to float, the first node.
+
+    TensorRT lets them feed nothing else (NVIDIA/TensorRT, issue 3985), and the exporter takes the
+    number of images from them.
+    """
+    nodes = list(graph.node)
+    (number,) = (n for n, node in enumerate(nodes) if [node.op_type, *node.input] == _CONVERSION)
+    cast = nodes.pop(number)
+    for node in nodes:
+        node.input[:] = [cast.output[0] if name == IMAGES else name for name in node.input]
+    del graph.node[:]
+    graph.node.extend([cast, *nodes])
 
 
 def _drop_origin(model: onnx.ModelProto) -> None:

@@ -72,7 +72,7 @@ class _Graph(nn.Module):
 
     def pixels(self, images: torch.Tensor) -> torch.Tensor:
         """Return (N, 3, S, S) float32 in [0, 1]."""
-        return images.permute(0, 3, 1, 2).float() / 255
+        return images.float().permute(0, 3, 1, 2) / 255
 
     def features(self, parts: torch.Tensor) -> torch.Tensor:
         """Return (..., F) float32 features of (..., 3, s, s) pixels in [0, 1]."""

@@ -14,7 +14,7 @@ import numpy as np
 import onnx
 from onnx import helper, numpy_helper
 
-_INPUT = "images"
+IMAGES = "images"  # the input
 _PREFIX = "resize/"  # of names
 RESIZED = f"{_PREFIX}square"  # the tensor (N, S, S, 3) uint8
 _BICUBIC: dict[str, Any] = {
@@ -32,9 +32,9 @@ def add_resizing(graph: onnx.GraphProto, size: int) -> None:
         graph: Has the input `images`.
         size: S in pixels.
     """
-    (entry,) = (given for given in graph.input if given.name == _INPUT)
+    (entry,) = (given for given in graph.input if given.name == IMAGES)
     for node in graph.node:
-        node.input[:] = [RESIZED if name == _INPUT else name for name in node.input]
+        node.input[:] = [RESIZED if name == IMAGES else name for name in node.input]
     for axis, name in ((1, "H"), (2, "W")):
         entry.type.tensor_type.shape.dim[axis].dim_param = name
 
@@ -43,7 +43,7 @@ def add_resizing(graph: onnx.GraphProto, size: int) -> None:
         for name, value in {"S": size, "two": 2}.items()
     )
     nodes = [
-        _node("Transpose", [_INPUT], "planes", perm=[0, 3, 1, 2]),
+        _node("Transpose", [IMAGES], "planes", perm=[0, 3, 1, 2]),
         _node("Shape", ["planes"], "N_3", end=2),
         _node("Shape", ["planes"], "H", start=2, end=3),
         _node("Shape", ["planes"], "W", start=3, end=4),
@@ -74,6 +74,6 @@ def _resized(given: str, sides: list[str], found: str) -> list[onnx.NodeProto]:
 
 
 def _node(kind: str, inputs: list[str], output: str, **attributes: Any) -> onnx.NodeProto:
-    names = [name if name in ("", _INPUT) else f"{_PREFIX}{name}" for name in inputs]
+    names = [name if name in ("", IMAGES) else f"{_PREFIX}{name}" for name in inputs]
     name = f"{_PREFIX}{output}"
     return helper.make_node(kind, names, [name], name=name, **attributes)

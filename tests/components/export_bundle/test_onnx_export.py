@@ -81,3 +81,9 @@ def test_the_batch_is_the_only_free_axis(path: Path) -> None:
         "decision",
         "logits",
     ]
+
+
+def test_pixels_feed_nothing_but_their_conversion_to_float(path: Path) -> None:
+    """As TensorRT wants it; test_onnx_graph.py has the graphs of views."""
+    graph = onnx.load(path / "onnx/model.onnx").graph
+    assert [node.op_type for node in graph.node if "images" in node.input] == ["Cast"]

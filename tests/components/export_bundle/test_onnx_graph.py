@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import pytest
 import torch
 from transformers import AutoModel, DINOv3ViTConfig
@@ -79,10 +80,10 @@ FAST = ("scrc histogram", "views lse")
 def test_answers_are_those_of_the_bundle_s_own_model(name: str, tmp_path: Path) -> None:
     bundle = bundle_of(CASES[name], tmp_path)
     write_onnx(bundle, tmp_path / "onnx")
-    pixels, own, onnx = noise(40, seed=9), Predictor(bundle), OnnxPredictor(bundle, threads=1)
+    pixels, own, form = noise(40, seed=9), Predictor(bundle), OnnxPredictor(bundle, threads=1)
 
     for all_views in (False, True):
-        found = onnx.answers(pixels, all_views=all_views)
+        found = form.answers(pixels, all_views=all_views)
         expected = own.answers(pixels, all_views=all_views)
         assert [answer.decision for answer in found] == [answer.decision for answer in expected]
         assert [answer.views for answer in found] == [answer.views for answer in expected]
@@ -95,9 +96,13 @@ def test_answers_are_those_of_the_bundle_s_own_model(name: str, tmp_path: Path) 
         for mine, theirs in zip(found, expected, strict=True):
             assert (mine.probabilities or {}).keys() == (theirs.probabilities or {}).keys()
 
+    for file in (tmp_path / "onnx").glob("*.onnx"):
+        nodes = onnx.load(file).graph.node
+        assert [node.op_type for node in nodes if "images" in node.input] == ["Cast"]
+
     if bundle.early_exit is not None:
         assert {answer.views for answer in own.answers(pixels)} == {1, bundle.early_exit.n_views}
-    stages = zip(onnx.outputs_by_stage(pixels), own.scores_by_stage(pixels), strict=True)
+    stages = zip(form.outputs_by_stage(pixels), own.scores_by_stage(pixels), strict=True)
     for outputs, (logits, gate) in stages:
         np.testing.assert_allclose(outputs.logits, logits, atol=1e-3)
         assert (outputs.gate is None) == (gate is None)
