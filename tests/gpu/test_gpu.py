@@ -22,7 +22,12 @@ def work(tmp_path_factory: pytest.TempPathFactory) -> Workload:
 
 
 @pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.__name__)
-def test_on_a_gpu(work: Workload, check: Callable[[Workload], dict[str, Any]]) -> None:
+def test_on_a_gpu(
+    work: Workload,
+    check: Callable[[Workload], dict[str, Any]],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("STREETVISION_DEVICE", "cuda")  # of the processes that a check starts
     if not torch.cuda.is_available():
         pytest.skip("needs a GPU")
     if reason := missing(check, torch.cuda.device_count()):
