@@ -18,8 +18,11 @@ from unittest import mock
 def _parts_alone() -> Iterator[None]:
     """Import kserve's modules in the block without the package's own, and without pandas.
 
-    The package's own imports the client of Kubernetes, and the tensors name a data frame in two
-    annotations; both are 110 MB that no request uses. Afterwards each imports as always.
+    The package's own imports the client of Kubernetes, and two modules import pandas for data
+    frames; both are 110 MB that no request uses. Those two modules keep the stand-in for pandas:
+    `infer_type`'s `as_dataframe`, and the functions of `utils` that take or make data frames, fail
+    in this process. Nothing here calls them. Whoever imports pandas or kserve afterwards gets the
+    real ones.
     """
     found = find_spec("kserve")
     if found is None:

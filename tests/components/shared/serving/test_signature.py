@@ -6,6 +6,7 @@ signatures of ours, and the other way round.
 """
 
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -28,6 +29,7 @@ from components.shared.contracts.environment import Variable
 from components.shared.contracts.errors import ArtifactError, ConfigError
 from components.shared.serving.bundle import DOCUMENT, open_bundle
 from components.shared.serving.signature import TrustedKeys, sign_bundle
+from pipelines.sources import ROOT
 from tests.bundles import edit_json, onnx_bundle
 from tests.golden.make import FOLDER
 from tests.resigned import resign
@@ -411,6 +413,23 @@ def test_the_command_of_model_signing_verifies_and_refuses_as_we_do(
     found = _model_signing(*by_key, "--public_key", ours.public)
     assert found.returncode != 0
     assert "policy.json" in found.stdout + found.stderr
+
+
+def test_the_keys_of_the_guide_sign_and_are_trusted(tmp_path: Path) -> None:
+    """The block of docs/guides/trust.md, by OpenSSL."""
+    if shutil.which("openssl") is None:
+        pytest.skip("needs openssl")
+    guide = (ROOT / "docs/guides/trust.md").read_text(encoding="utf-8")
+    (block,) = re.findall(r"```bash\n(openssl .*?)```", guide, re.DOTALL)
+    script = f'{block}printf "%s\\n" "${Variable.SIGNING_KEY}" "${Variable.TRUSTED_KEYS}"\n'
+    made = subprocess.run(
+        ["bash", "-eu"], input=script, cwd=tmp_path, capture_output=True, text=True, check=True
+    )
+    key, trusted = made.stdout.splitlines()
+
+    path = shutil.copytree(FOLDER / "bundle", tmp_path / "bundle")
+    signer = sign_bundle(path, Path(key))
+    assert open_bundle(path, trusted_keys=trusted).signer == signer
 
 
 @pytest.mark.slow
