@@ -6,11 +6,13 @@ tests/pipelines/run_objects.py.
 """
 
 import json
+import re
 from typing import Any
 
 import pytest
 
 from pipelines.cli.app import main
+from pipelines.sources import ROOT
 from tests.pipelines.cli.recorded import (
     BAD,
     NOIF,
@@ -341,6 +343,25 @@ def test_waiting_ends_with_the_outcome_and_its_reason(
         for line in capsys.readouterr().out.splitlines()
         if line.startswith(f"run {run}") and last in line
     ]
+
+
+@pytest.mark.parametrize(
+    ("name", "code", "last"),
+    [
+        ("run-succeeded", 0, "succeeded"),
+        ("run-bad-data-path", 1, "its log: python -m pipelines logs"),
+    ],
+)
+def test_the_guide_s_line_of_a_crontab_tells_of_the_newest_night(
+    server: KfpServer, capsys: pytest.CaptureFixture[str], name: str, code: int, last: str
+) -> None:
+    guide = (ROOT / "docs/guides/continuous.md").read_text(encoding="utf-8")
+    (line,) = re.findall(r"-m pipelines (wait .*?) >", guide)
+    server.add_run(
+        RUNS[name], "streetvision-continuous", replay.spec_of(replay.pipeline_of(RUNS[name]))
+    )
+    assert exit_code(*line.split()) == code
+    assert last in capsys.readouterr().out.splitlines()[-1]
 
 
 def test_waiting_prints_each_change_of_a_step_once(
