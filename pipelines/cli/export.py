@@ -32,9 +32,10 @@ examples:
   python -m pipelines export triton BUNDLE --output models
   python -m pipelines export triton champion --output models --form onnx_int8 --instances 4
 
-The repository holds a model NAME, which takes pixels: UINT8 of [S, S, 3], RGB. Its output
-"decision" is a code; decisions.txt has the names. Of a model of several views NAME is the full
-image alone, and NAME_all_views an ensemble of all. docs/guides/triton.md has a client.
+The repository holds a model NAME, which takes pixels: UINT8 of [S, S, 3], RGB; of a bundle exported
+with onnx_resize, of any height and width. Its output "decision" is a code; decisions.txt has the
+names. Of a model of several views NAME is the full image alone, and NAME_all_views an ensemble of
+all. docs/guides/triton.md has a client.
 """
 
 

@@ -6,13 +6,14 @@ onnxruntime, which is Triton's back end for them, with the inputs, outputs and s
 configurations name.
 """
 
-import io
 import json
+import re
 import shutil
 import subprocess
 import sys
 from dataclasses import dataclass, replace
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -21,15 +22,17 @@ import onnx
 import onnxruntime
 import pytest
 from onnx import TensorProto, helper
-from PIL import Image, ImageOps
+from PIL import Image
 
 from components.export_bundle.onnx_resize import add_resizing
 from components.shared.contracts.artifacts import read_manifest
 from components.shared.contracts.errors import ConfigError
+from components.shared.data.decode import decode
 from components.shared.serving.bundle import Bundle, open_bundle
 from components.shared.serving.formats.onnx_format import OnnxFormat
 from components.shared.serving.formats.onnx_predictor import OnnxPredictor
 from components.shared.serving.formats.triton import write_repository
+from pipelines.sources import ROOT
 from tests.bundles import SIZE, noise, onnx_bundle
 
 PARSE = """
@@ -191,16 +194,57 @@ def test_the_ensemble_of_several_views_gives_the_features_to_the_tiles(
     assert "features" not in every
 
 
-def test_a_client_decodes_as_the_guide_says(bundle: Bundle) -> None:
-    data = io.BytesIO()
+@pytest.mark.parametrize("resizes", [False, True])
+def test_the_guide_s_client_sends_what_the_graph_takes(
+    resizes: bool, bundle: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     image = Image.fromarray(noise(1, seed=5)[0]).resize((90, 60))
     exif = image.getexif()
     exif[0x0112] = 6  # orientation: rotate by 90 degrees to view
-    image.save(data, "JPEG", exif=exif)
-    with Image.open(data) as opened:
-        upright = ImageOps.exif_transpose(opened).convert("RGB")
-    pixels = np.asarray(upright.resize((SIZE, SIZE), Image.Resampling.BICUBIC))
-    np.testing.assert_array_equal(pixels, OnnxPredictor(bundle).pixels(data.getvalue()))
+    image.save(tmp_path / "photo.jpg", exif=exif)
+    client = _Client([-1, -1, 3] if resizes else [SIZE, SIZE, 3])
+    monkeypatch.setitem(sys.modules, "tritonclient", ModuleType("tritonclient"))
+    monkeypatch.setitem(sys.modules, "tritonclient.http", client)
+    monkeypatch.chdir(tmp_path)
+    guide = (ROOT / "docs/guides/triton.md").read_text(encoding="utf-8")
+    (code,) = re.findall(r"^```python\n(.*?)^```$", guide, re.MULTILINE | re.DOTALL)
+    found: dict[str, Any] = {}
+    exec(compile(code, "triton.md", "exec"), found)
+    assert found["code"] == 1
+
+    data = (tmp_path / "photo.jpg").read_bytes()
+    expected = np.asarray(decode(data)) if resizes else OnnxPredictor(bundle).pixels(data)
+    np.testing.assert_array_equal(client.sent[0], expected)
+
+
+class _Client(ModuleType):
+    """Stands for the module tritonclient.http, its client, inputs and answers."""
+
+    def __init__(self, dims: list[int]) -> None:
+        super().__init__("tritonclient.http")
+        self.dims, self.sent = dims, np.empty(0, np.uint8)
+
+    def InferenceServerClient(self, address: str) -> "_Client":  # noqa: N802 - its name there
+        return self
+
+    def get_model_config(self, name: str) -> dict[str, Any]:
+        return {"input": [{"name": "images", "dims": self.dims}]}
+
+    def InferInput(self, name: str, shape: tuple[int, ...], dtype: str) -> "_Client":  # noqa: N802
+        assert (name, dtype) == ("images", "UINT8")
+        self.shape = shape
+        return self
+
+    def set_data_from_numpy(self, values: npt.NDArray[np.uint8]) -> None:
+        assert (values.shape, values.dtype) == (self.shape, np.uint8)
+        self.sent = values
+
+    def infer(self, name: str, inputs: list[Any]) -> "_Client":
+        assert (name, inputs) == ("streetvision", [self])
+        return self
+
+    def as_numpy(self, name: str) -> npt.NDArray[np.int64]:
+        return np.ones((1, 1), np.int64)
 
 
 def test_a_name_that_is_no_folder_is_refused(bundle: Bundle, tmp_path: Path) -> None:
