@@ -1,6 +1,8 @@
 """The object store of each mode: the steps' settings, an external service, MinIO's set-up job."""
 
 import json
+import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -11,11 +13,14 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
+from minio import Minio
 from minio.commonconfig import Filter
 from minio.lifecycleconfig import Expiration, LifecycleConfig, NoncurrentVersionExpiration, Rule
+from minio.versioningconfig import VersioningConfig
 
 from components.shared.contracts.environment import Variable
 from components.shared.storage import StoreSettings
+from pipelines.doctor.retention import Retention, retention
 from pipelines.resources import (
     CA_FOLDER,
     STORE_CA,
@@ -162,9 +167,7 @@ def test_checkpoints_expire_and_old_versions_do_and_nothing_else_does() -> None:
     """The client of the store takes the rules as `mc ilm rule import` reads them: AWS's names in
     JSON.
     """
-    config = LifecycleConfig(
-        [_rule(item) for item in json.loads((MINIO / "lifecycle.json").read_text())["Rules"]]
-    )
+    config = LifecycleConfig(list(map(_rule, _shipped_rules())))
     assert {rule.status for rule in config.rules} == {"Enabled"}
     expired, old, elsewhere = config.rules
     assert [rule.rule_filter and rule.rule_filter.prefix for rule in config.rules] == [
@@ -181,6 +184,51 @@ def test_checkpoints_expire_and_old_versions_do_and_nothing_else_does() -> None:
     assert elsewhere.expiration is None, "runs and the record of splits stay"
     assert elsewhere.noncurrent_version_expiration
     assert elsewhere.noncurrent_version_expiration.noncurrent_days == 30
+
+
+def test_an_s3_server_accepts_the_rules_and_doctor_reads_them(
+    s3: StoreSettings, bucket: str
+) -> None:
+    """Whether a rule ends a version cannot be seen within a test: its least time is a day."""
+    store = Minio(s3.endpoint, access_key=s3.access_key, secret_key=s3.secret_key, secure=s3.secure)
+    store.set_bucket_versioning(bucket, VersioningConfig("Enabled"))
+    store.set_bucket_lifecycle(bucket, LifecycleConfig(list(map(_rule, _shipped_rules()))))
+    assert retention(s3, bucket, "checkpoints/") == Retention(30, True, 1, True)
+    assert retention(s3, bucket, "runs/") == Retention(None, True, 30, False)
+
+
+@pytest.mark.parametrize(
+    ("place", "prefix"),
+    [("BUCKET", "checkpoints/"), ("mlpipeline", "streetvision/checkpoints/")],
+)
+def test_the_documented_commands_make_the_shipped_rules_of_checkpoints(
+    place: str, prefix: str
+) -> None:
+    text = (MANIFESTS / "README.md").read_text(encoding="utf-8")
+    pattern = rf"^mc ilm rule add ALIAS/{place} --prefix {prefix} (.*)$"
+    made = []
+    for words in map(shlex.split, re.findall(pattern, text, re.MULTILINE)):
+        # The rules that `mc ilm rule add` makes of its flags.
+        rule: dict[str, Object] = {}
+        values = iter(words)
+        for word in values:
+            if word == "--expire-days":
+                rule["Expiration"] = {"Days": int(next(values))}
+            elif word == "--noncurrent-expire-days":
+                rule["NoncurrentVersionExpiration"] = {"NoncurrentDays": int(next(values))}
+            else:
+                assert word == "--expire-delete-marker"
+                rule["Expiration"] = {"ExpiredObjectDeleteMarker": True}
+        made.append(rule)
+
+    shipped = [rule for rule in _shipped_rules() if rule["Filter"]["Prefix"] == "checkpoints/"]
+    actions = ("Expiration", "NoncurrentVersionExpiration")
+    assert made == [{key: rule[key] for key in actions if key in rule} for rule in shipped]
+
+
+def test_kfps_store_has_the_checkpoints_where_the_commands_say(rendered: Rendered) -> None:
+    data = named(rendered(Variant("single-user", frozenset())), "ConfigMap")[STORE_CONFIG]["data"]
+    assert data[Variable.CHECKPOINT_STORE] == "s3://mlpipeline/streetvision/checkpoints"
 
 
 def test_checkpoints_are_written_below_the_prefix_that_expires(rendered: Rendered) -> None:
@@ -496,6 +544,11 @@ def test_every_secret_that_a_pod_mounts_is_there_with_its_keys(
                 for secret in (item["secret"] for item in sources if "secret" in item):
                     name = secret.get("secretName") or secret["name"]
                     assert {item["key"] for item in secret["items"]} <= known[name], name
+
+
+def _shipped_rules() -> list[dict[str, Object]]:
+    rules: list[dict[str, Object]] = json.loads((MINIO / "lifecycle.json").read_text())["Rules"]
+    return rules
 
 
 def _rule(item: dict[str, Object]) -> Rule:
