@@ -29,7 +29,7 @@ _HUB_METRICS = {
 }
 _NAME_OF_RISK = {"error": "error rate", "fnr": "false negative rate"}
 # Metrics of the table of forms, with their titles.
-_FORM_METRICS = {"accuracy": "accuracy", "mcc": "MCC", "auroc": "AUROC"}
+FORM_METRICS = {"accuracy": "accuracy", "mcc": "MCC", "auroc": "AUROC"}
 # Classes that a sentence names; more are counted.
 _N_NAMED = 8
 
@@ -160,7 +160,7 @@ def model_card(
         stock_reason=stock_reason,
         distilled=distilled,
         forms=forms,
-        form_metrics=_FORM_METRICS,
+        form_metrics=FORM_METRICS,
         n_near=n_near,
         n_cores=n_usable_cores(),
         refused_formats=refused_formats,

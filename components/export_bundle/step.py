@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 from components.export_bundle.attestation import Attestation
 from components.export_bundle.config import ExportConfig
-from components.export_bundle.model_card import bundle_forms, model_card, natix_card
+from components.export_bundle.model_card import FORM_METRICS, bundle_forms, model_card, natix_card
 from components.export_bundle.sbom import write_sbom
 from components.shared.contracts.artifact_kinds import Kind
 from components.shared.contracts.artifacts import (
@@ -55,7 +55,6 @@ from components.shared.serving.formats.onnx_format import write_format
 from components.shared.vision.classifier_spec import ClassifierSpec, read_spec
 from components.shared.vision.view_spec import ViewSpec, tile_boxes
 
-_FORM_METRICS = ("accuracy", "mcc", "auroc")
 _LIBRARIES = ("numpy", "pillow", "safetensors", "torch", "transformers")
 
 
@@ -484,7 +483,7 @@ def _forms(report: dict[str, Any]) -> dict[str, Any]:
     return {
         "student": DISTILLED_MODEL,
         "forms": {
-            form: {name: metrics[name]["value"] for name in _FORM_METRICS}
+            form: {name: metrics[name]["value"] for name in FORM_METRICS}
             for form, metrics in metrics_of.items()
         },
     }

@@ -16,6 +16,7 @@ from components.shared.contracts.artifacts import Manifest, write_json, writing
 from components.shared.contracts.listing import say
 from components.shared.policies.fitting.answers import (
     AnswerSweep,
+    answers_document,
     fit_answers,
     least_thresholds,
     sweep_answers,
@@ -69,15 +70,7 @@ def fit_multiclass(
 
     with writing(path, kind=Kind.POLICY, step=step, config=config, inputs=inputs) as out:
         write_json(out / POLICY, fitted.to_json())
-        document = {
-            "split": "VAL_CALIB",
-            "n_samples": len(error),
-            "alpha": config.alpha,
-            "coverage": fit.coverage,
-            "error_rate": fit.error_rate,
-            "accuracy": float(1 - error.mean()),
-            "best_threshold_interval_95": interval,
-        }
+        document = answers_document(config.alpha, fit) | {"best_threshold_interval_95": interval}
         write_json(out / FIT, document)
         columns = {"coverage": result.coverage, "error_rate": result.error_rate}
         write_sweep(out / "threshold_sweep.csv", result.thresholds, columns)

@@ -22,9 +22,8 @@ from components.shared.contracts.errors import InfeasibleError
 from components.shared.contracts.listing import say
 from components.shared.contracts.step import InputDir, OutputDir, main
 from components.shared.policies.early_exit import fit_early_exit, write_early_exit
-from components.shared.policies.fitting.binary import fit_binary, fit_margins
+from components.shared.policies.fitting.binary import binary_document, fit_binary, fit_margins
 from components.shared.policies.fitting.sweep import Sweep, best_thresholds, sweep
-from components.shared.policies.fitting.threshold import ThresholdFit
 from components.shared.policies.logits import Logits, read_logits
 from components.shared.policies.policy import Infeasible, Policy, argmax_policy, softmax_policy
 from components.shared.policies.policy_artifact import (
@@ -114,7 +113,8 @@ def _fit_binary(
 
     with writing(path, kind=Kind.POLICY, step=step, config=config, inputs=inputs) as out:
         write_json(out / POLICY, fitted.to_json())
-        write_json(out / FIT, _fit_document(config, fit, interval, truth))
+        document = binary_document(config, fit, truth) | {"best_threshold_interval_95": interval}
+        write_json(out / FIT, document)
         write_early_exit(out, early_exit)
         if logits.distilled is not None:
             _write_distilled(out / DISTILLED_POLICY, config, logits, logits.distilled, truth)
@@ -140,29 +140,6 @@ def _write_distilled(
     threshold = fit.best.threshold
     fitted = softmax_policy(outcomes, threshold)
     write_json(file, fitted.to_json())
-
-
-def _fit_document(
-    config: FitThresholdConfig,
-    fit: ThresholdFit,
-    interval: Interval,
-    truth: Bools,
-) -> dict[str, object]:
-    best = fit.best
-    return {
-        "split": "VAL_CALIB",
-        "attempt": config.attempt,
-        "n_samples": len(truth),
-        "n_positive": int(truth.sum()),
-        "objective": config.objective,
-        "objective_value": best.objective,
-        "false_negative_rate": best.false_negative_rate,
-        "false_positive_rate": best.false_positive_rate,
-        "max_fnr": config.max_fnr,
-        "max_fnr_delta": config.max_fnr_delta,
-        "fnr_upper_bound": fit.fnr_upper_bound,
-        "best_threshold_interval_95": interval,
-    }
 
 
 def _write_sweep(

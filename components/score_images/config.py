@@ -3,10 +3,8 @@
 from dataclasses import dataclass
 
 from components.shared.contracts.config import Config, adjusted, option
-from components.shared.contracts.formats import ONNX, ONNX_INT8, TRANSFORMERS
+from components.shared.contracts.formats import FORMATS, TRANSFORMERS
 from components.shared.contracts.options import NewImagesConfig
-
-_FORMS = (TRANSFORMERS, ONNX, ONNX_INT8)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,5 +19,5 @@ class ScoreImagesConfig(Config):
     form: str = option(
         TRANSFORMERS,
         "Form of the bundle that answers; others than transformers compute without torch.",
-        choices=_FORMS,
+        choices=FORMATS,
     )

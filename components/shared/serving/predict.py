@@ -20,7 +20,7 @@ from components.shared.contracts.errors import (
     StreetVisionError,
     one_line,
 )
-from components.shared.contracts.formats import ONNX, ONNX_INT8, TRANSFORMERS
+from components.shared.contracts.formats import FORMATS, TRANSFORMERS
 from components.shared.contracts.listing import say_json
 from components.shared.contracts.outcomes import DEFER
 from components.shared.contracts.regular_files import read_regular
@@ -267,7 +267,7 @@ def _parser(program: str) -> argparse.ArgumentParser:
 
     parser.add_argument(
         "--form",
-        choices=(TRANSFORMERS, ONNX, ONNX_INT8),
+        choices=FORMATS,
         default=TRANSFORMERS,
         help="which form of the model computes; the onnx forms need no torch (default:"
         f" {TRANSFORMERS})",

@@ -7,6 +7,7 @@ certify.
 """
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -120,3 +121,15 @@ def fit_answers(uncut: Policy, logits: Logits, alpha: float) -> AnswersFit:
         confidence,
         error,
     )
+
+
+def answers_document(alpha: float, fit: AnswersFit) -> dict[str, Any]:
+    """Return fit.json of a confidence that was chosen on VAL_CALIB's samples."""
+    return {
+        "split": "VAL_CALIB",
+        "n_samples": len(fit.error),
+        "alpha": alpha,
+        "coverage": fit.coverage,
+        "error_rate": fit.error_rate,
+        "accuracy": float(1 - fit.error.mean()),
+    }

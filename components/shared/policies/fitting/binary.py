@@ -1,5 +1,7 @@
 """The fit of a binary softmax policy: the threshold on P(positive)."""
 
+from typing import Any
+
 import numpy as np
 
 from components.shared.contracts.errors import InfeasibleError
@@ -46,6 +48,23 @@ def fit_margins(
         limit=FnrLimit(config.max_fnr, config.max_fnr_delta),
         seed=config.seed,
     )
+
+
+def binary_document(config: ThresholdConfig, fit: ThresholdFit, truth: Bools) -> dict[str, Any]:
+    """Return fit.json of a threshold that was chosen on VAL_CALIB's samples; truth: (N,) bool."""
+    return {
+        "split": "VAL_CALIB",
+        "attempt": config.attempt,
+        "n_samples": len(truth),
+        "n_positive": int(truth.sum()),
+        "objective": config.objective,
+        "objective_value": fit.best.objective,
+        "false_negative_rate": fit.best.false_negative_rate,
+        "false_positive_rate": fit.best.false_positive_rate,
+        "max_fnr": config.max_fnr,
+        "max_fnr_delta": config.max_fnr_delta,
+        "fnr_upper_bound": fit.fnr_upper_bound,
+    }
 
 
 def _check_counts(outcomes: Outcomes, truth: Bools) -> None:

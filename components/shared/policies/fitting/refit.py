@@ -12,8 +12,8 @@ from components.shared.calibration.compare import LabelledLogits, fit_named
 from components.shared.contracts.config import Config
 from components.shared.contracts.errors import InfeasibleError
 from components.shared.policies.early_exit import fit_early_exit
-from components.shared.policies.fitting.answers import fit_answers
-from components.shared.policies.fitting.binary import fit_binary
+from components.shared.policies.fitting.answers import answers_document, fit_answers
+from components.shared.policies.fitting.binary import binary_document, fit_binary
 from components.shared.policies.fitting.config import GateConfig, ScrcConfig, ThresholdConfig
 from components.shared.policies.fitting.fitted import FittedPolicy
 from components.shared.policies.fitting.gate import fit_gate
@@ -53,26 +53,15 @@ def _fit_softmax(policy: Policy, config: ThresholdConfig, logits: Logits) -> Fit
 
     uncut = argmax_policy(policy.outcomes, calibrator)
     fit = {
-        "split": "VAL_CALIB",
-        "n_samples": len(logits.labels),
         "calibrator": None if calibrator is None else calibrator.NAME,
         "uncalibrated_reason": reason,
     }
-
     if policy.outcomes.positive is None:
         answers = fit_answers(uncut, logits, config.alpha)
-        fit |= {"alpha": config.alpha, "coverage": answers.coverage}
-        return FittedPolicy(answers.policy, fit | {"error_rate": answers.error_rate})
+        return FittedPolicy(answers.policy, fit | answers_document(config.alpha, answers))
 
     found, threshold = fit_binary(config, uncut, logits)
-    fit |= {
-        "n_positive": int(np.sum(logits.truth(policy.outcomes))),
-        "false_negative_rate": threshold.best.false_negative_rate,
-        "false_positive_rate": threshold.best.false_positive_rate,
-        "max_fnr": config.max_fnr,
-        "max_fnr_delta": config.max_fnr_delta,
-        "fnr_upper_bound": threshold.fnr_upper_bound,
-    }
+    fit |= binary_document(config, threshold, np.asarray(logits.truth(policy.outcomes) == 1))
     early_exit = fit_early_exit(
         found, logits, max_changed=config.early_exit_error, seed=config.seed
     )
