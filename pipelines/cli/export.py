@@ -3,7 +3,6 @@
 import contextlib
 import json as json_
 import shutil
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated
@@ -15,7 +14,13 @@ from components.shared.contracts.formats import ONNX, ONNX_INT8
 from components.shared.contracts.listing import shown
 from pipelines.cli.declare import LOCAL, verb
 from pipelines.cli.help import VerbGroup
-from pipelines.cli.registry_options import BundleArgument, Json, RegistryOptions, bundle_location
+from pipelines.cli.registry_options import (
+    BundleArgument,
+    Json,
+    RegistryOptions,
+    TrustedKeys,
+    verified_bundle,
+)
 from pipelines.kubeflow.options import ApiAddress, StoreOptions
 
 app = typer.Typer()
@@ -62,10 +67,10 @@ def triton(
         bool,
         typer.Option("--gpu", help="Run on GPUs, where answers were not compared."),
     ] = False,
+    trusted_keys: TrustedKeys = "",
     json: Json = False,
 ) -> None:
     """Write a Triton model repository of a bundle's ONNX form."""
-    from components.shared.serving.chosen_bundle import chosen_bundle
     from components.shared.serving.formats.onnx_predictor import OnnxPredictor
     from components.shared.serving.formats.triton import require_name, write_repository
 
@@ -73,14 +78,12 @@ def triton(
         raise ConfigError(f"form={shown(form)} must be {' or '.join(_FORMS)}")
     require_name(name)
     with (
-        _written(output) as partial,
-        bundle_location(bundle, where, api, store) as place,
-        tempfile.TemporaryDirectory(prefix="streetvision-bundle-") as folder,
+        _written(output) as folder,
+        verified_bundle(bundle, where, api, store, trusted_keys) as opened,
     ):
-        opened = chosen_bundle(place, "", Path(folder))
         predictor = OnnxPredictor(opened, form)
         models = write_repository(
-            predictor, opened, partial, name=name, n_instances=instances, on_gpu=gpu
+            predictor, opened, folder, name=name, n_instances=instances, on_gpu=gpu
         )
 
     if json:
@@ -109,19 +112,18 @@ def tensorrt(
     output: Annotated[
         Path, typer.Option("--output", "-o", metavar="FOLDER", help="New folder to write to.")
     ] = Path("engines"),
+    trusted_keys: TrustedKeys = "",
     json: Json = False,
 ) -> None:
     """Build TensorRT engines of a bundle's ONNX form, on the GPU that will run them."""
-    from components.shared.serving.chosen_bundle import chosen_bundle
     from components.shared.serving.tensorrt_engine import load_tensorrt, write_engines
 
     trt = load_tensorrt()  # before a bundle is fetched
     with (
-        _written(output) as partial,
-        bundle_location(bundle, where, api, store) as place,
-        tempfile.TemporaryDirectory(prefix="streetvision-bundle-") as folder,
+        _written(output) as folder,
+        verified_bundle(bundle, where, api, store, trusted_keys) as opened,
     ):
-        engines = write_engines(trt, chosen_bundle(place, "", Path(folder)), partial)
+        engines = write_engines(trt, opened, folder)
 
     if json:
         print(json_.dumps({"path": str(output), "engines": engines}, indent=1))

@@ -15,6 +15,7 @@ from components.shared.contracts.errors import ConfigError
 from pipelines.kubeflow.options import ApiAddress, StoreOptions
 
 if TYPE_CHECKING:
+    from components.shared.serving.bundle import Bundle
     from components.shared.storage.registry import BundleRegistry
     from components.shared.storage.registry.announcement import Announcement
 
@@ -111,6 +112,40 @@ def opened(
         )
     with local_store(folder):
         yield open_registry(REGISTRY)
+
+
+@contextlib.contextmanager
+def verified_bundle(
+    bundle: str,
+    where: RegistryOptions,
+    api: ApiAddress,
+    store: StoreOptions,
+    trusted_keys: str,
+) -> Iterator["Bundle"]:
+    """Yield the bundle, on this machine until the end; one line on stderr says if it is unsigned.
+
+    Args:
+        bundle: As `bundle_location`, and the next three too.
+        where: The registry.
+        api: The cluster that may name it.
+        store: How its store, or that of an address, is reached.
+        trusted_keys: The option's file of keys, which count until the end; empty: those of the
+            environment, if any.
+
+    Raises:
+        ConfigError: As `bundle_location`, or the file of keys has none.
+        DataError: The registry has no champion yet.
+        ArtifactError: The bundle is damaged, or nobody trusted has signed it.
+    """
+    from components.shared.serving.chosen_bundle import chosen_bundle
+    from components.shared.serving.signature import trusting
+
+    with (
+        trusting(trusted_keys),
+        bundle_location(bundle, where, api, store) as location,
+        tempfile.TemporaryDirectory(prefix="streetvision-bundle-") as folder,
+    ):
+        yield chosen_bundle(location, "", Path(folder))
 
 
 @contextlib.contextmanager

@@ -4,7 +4,6 @@ import contextlib
 import json
 import shutil
 import sys
-import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -17,7 +16,7 @@ from pipelines.cli.registry_options import (
     Json,
     RegistryOptions,
     TrustedKeys,
-    bundle_location,
+    verified_bundle,
 )
 from pipelines.kubeflow.options import ApiAddress, StoreOptions
 
@@ -66,7 +65,6 @@ def score(
 ) -> None:
     """Score all images below an address, one row of a Parquet table for each."""
     from components.score_images.config import ScoreImagesConfig
-    from components.shared.serving.signature import trusting
 
     if output.exists():
         raise ConfigError(f"{output} exists; give --output a file that does not")
@@ -76,8 +74,8 @@ def score(
     config = ScoreImagesConfig(images=images, form=form)
     # What the step says is no part of the document.
     said = contextlib.redirect_stdout(sys.stderr if as_json else sys.stdout)
-    with trusting(trusted_keys), bundle_location(bundle, where, api, store) as place, said:
-        found = _scored(config, place, output)
+    with verified_bundle(bundle, where, api, store, trusted_keys) as opened, said:
+        found = _scored(config, opened.path, output)
 
     if as_json:
         print(json.dumps(found | {"path": str(output)}, indent=1))
@@ -87,18 +85,14 @@ def score(
         sys.exit(PERMANENT_EXIT_CODE)
 
 
-def _scored(config: "ScoreImagesConfig", bundle: str, output: Path) -> dict[str, Any]:
+def _scored(config: "ScoreImagesConfig", bundle: Path, output: Path) -> dict[str, Any]:
     """Run the steps, and keep the table of the last one's artifact."""
     from components.score_images.step import run
     from components.score_images.table import FILE
-    from components.shared.serving.chosen_bundle import chosen_bundle
 
     artifact = output.with_name(f".{output.name}.artifact")
     try:
-        with tempfile.TemporaryDirectory(prefix="streetvision-bundle-") as folder:
-            found = run(
-                config, bundle=chosen_bundle(bundle, "", Path(folder)).path, scores=artifact
-            )
+        found = run(config, bundle=bundle, scores=artifact)
         (artifact / FILE).replace(output)
     finally:
         shutil.rmtree(artifact, ignore_errors=True)

@@ -40,8 +40,10 @@ OPTIONS = {
     "drift": {"--images", "--reference", "--bundle-registry", "--option", "--output", "--json"}
     | {"--trusted-keys"},
     "score": BUNDLE | {"--output", "--form", "--trusted-keys", "--json"},
-    "export triton": BUNDLE | {"--output", "--name", "--form", "--instances", "--gpu", "--json"},
-    "export tensorrt": BUNDLE | {"--output", "--json"},
+    "export triton": BUNDLE
+    | {"--output", "--name", "--form", "--instances", "--gpu", "--json"}
+    | {"--trusted-keys"},
+    "export tensorrt": BUNDLE | {"--output", "--trusted-keys", "--json"},
     "images": {"--build", "--push", "--registry"},
     "compile": RESOURCES | GRAPH | {"--pipeline", "--output"},
     "upload": API | RESOURCES | GRAPH | {"--dry-run"},

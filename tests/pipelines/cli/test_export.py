@@ -97,7 +97,7 @@ def no_download(monkeypatch: pytest.MonkeyPatch) -> None:
         raise AssertionError("the bundle was fetched before the mistake was seen")
 
     monkeypatch.setattr(tensorrt_engine, "load_tensorrt", lambda: None)
-    monkeypatch.setattr(export, "bundle_location", fetched)
+    monkeypatch.setattr(export, "verified_bundle", fetched)
 
 
 @pytest.mark.parametrize("target", ["triton", "tensorrt"])

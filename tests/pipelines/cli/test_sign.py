@@ -10,6 +10,7 @@ import pytest
 
 from components.shared.contracts.artifacts import SIGNATURE, read_manifest
 from components.shared.contracts.environment import Variable
+from components.shared.serving import tensorrt_engine
 from components.shared.serving.signature import TrustedKeys, sign_bundle, verify_signature
 from components.shared.storage import StoreSettings
 from components.shared.storage.registry import BundleRegistry
@@ -125,8 +126,9 @@ def test_what_nobody_checks_is_said_when_a_bundle_leaves_the_registry(
         ("drift", "--reference", "{bundle}", "--images", "{photos}", "--output", "{out}"),
         ("serve", "{bundle}", "--port", "0", "--grpc-port", "0"),
         ("export", "triton", "{bundle}", "--output", "{out}"),
+        ("export", "tensorrt", "{bundle}", "--output", "{out}"),
     ],
-    ids=lambda verb: verb[0],
+    ids=lambda verb: " ".join(verb[:2]),
 )
 def test_no_verb_opens_a_bundle_that_nobody_trusted_has_signed(
     verb: tuple[str, ...],
@@ -139,6 +141,7 @@ def test_no_verb_opens_a_bundle_that_nobody_trusted_has_signed(
     write_source(tmp_path / "photos", 4)
     places = {"bundle": bundle, "photos": tmp_path / "photos", "out": tmp_path / "out"}
     words = [word.format(**places) for word in verb]
+    monkeypatch.setattr(tensorrt_engine, "load_tensorrt", lambda: None)  # as where it is installed
 
     monkeypatch.setenv(Variable.TRUSTED_KEYS, str(keys[1]))
     assert "is not signed" in refused(*words)
@@ -146,9 +149,9 @@ def test_no_verb_opens_a_bundle_that_nobody_trusted_has_signed(
     assert "is signed by the key" in refused(*words)
     assert not (tmp_path / "out").exists()
 
-    if verb[0] != "export":  # which takes the variable alone
-        monkeypatch.delenv(Variable.TRUSTED_KEYS)
-        assert "is signed by the key" in refused(*words, "--trusted-keys", keys[1])
+    monkeypatch.delenv(Variable.TRUSTED_KEYS)
+    assert "is signed by the key" in refused(*words, "--trusted-keys", keys[1])
+    assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.parametrize(
