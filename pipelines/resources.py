@@ -6,6 +6,7 @@ the same keys.
 """
 
 import dataclasses
+import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -21,7 +22,7 @@ from components.shared.contracts.environment import Variable
 from components.shared.contracts.errors import ConfigError
 from components.shared.contracts.listing import shown
 from pipelines.plain_yaml import read_yaml
-from pipelines.sources import DEFAULT_REGISTRY, code_commit, registry_of
+from pipelines.sources import DEFAULT_REGISTRY, code_commit, pushed_images, registry_of
 
 PROFILES = Path(__file__).with_name("profiles")
 PROFILE_NAMES = tuple(sorted(file.stem for file in PROFILES.glob("*.yaml")))
@@ -343,6 +344,10 @@ def with_signing(task: dsl.PipelineTask, profile: Profile) -> dsl.PipelineTask:
     kubernetes.use_field_path_as_env(task, Variable.RUN, "metadata.labels['pipeline/runid']")
     if commit := code_commit():
         task.set_env_variable(Variable.GIT_COMMIT, commit)
+    if profile == LOCAL:
+        return task  # which runs in no image
+    if images := pushed_images(profile.registry):
+        task.set_env_variable(Variable.IMAGES, json.dumps(images, sort_keys=True))
     return task.set_env_variable(Variable.IMAGE, task.container_spec.image)
 
 

@@ -89,6 +89,15 @@ def phase_image(phase: str, registry: str = DEFAULT_REGISTRY) -> str:
     return pinned(reference(kind_of(phase), phase, registry=registry), pushed_digests())
 
 
+def pushed_images(registry: str = DEFAULT_REGISTRY) -> dict[str, str]:
+    """Return the images of all phases that were pushed, by phase; each names its digest."""
+    digests = pushed_digests()
+    if not digests:
+        return {}
+    tagged = {phase: reference(kind_of(phase), phase, registry=registry) for phase in phases()}
+    return {phase: pinned(name, digests) for phase, name in tagged.items() if name in digests}
+
+
 def pinned(tagged: str, digests: Mapping[str, str]) -> str:
     """Return `<reference>@<digest>` of a pushed image, which nobody can replace; else the tag."""
     return f"{tagged}@{digests[tagged]}" if tagged in digests else tagged

@@ -18,6 +18,7 @@ from components.shared.contracts.artifacts import (
     sha256_file,
     write_json,
 )
+from components.shared.contracts.documents import as_type, parse_json
 from components.shared.contracts.environment import Variable
 from components.shared.contracts.errors import ConfigError
 from components.shared.serving.signature import (
@@ -116,7 +117,8 @@ def _predicate(manifest: Manifest, inputs: Mapping[str, Manifest]) -> dict[str, 
             "internalParameters": {
                 name: {"step": entry.step, "codeVersion": entry.code_version}
                 for name, entry in by_name.items()
-            },
+            }
+            | _images(),
             "resolvedDependencies": [*_artifacts(inputs), *_code()],
         },
         "runDetails": {
@@ -124,6 +126,18 @@ def _predicate(manifest: Manifest, inputs: Mapping[str, Manifest]) -> dict[str, 
             "metadata": {"invocationId": os.environ.get(Variable.RUN, "")},
         },
     }
+
+
+def _images() -> dict[str, Any]:
+    """Return the pushed images of all phases, where the environment names them.
+
+    A step that came from KFP's cache ran in the same one: the image is a part of its key.
+    """
+    named = os.environ.get(Variable.IMAGES, "")
+    if not named:
+        return {}
+    images = parse_json(named.encode(), str(Variable.IMAGES))
+    return {"images": as_type(images, dict[str, str], str(Variable.IMAGES))}
 
 
 def _options(manifest: Manifest) -> dict[str, Any]:

@@ -6,10 +6,12 @@ The docker client is a program that writes down how it was called and answers in
 import json
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
 
+from components.shared.contracts.environment import Variable
 from components.shared.contracts.errors import ConfigError, PermanentError
 from pipelines import sources
 from pipelines.cli.app import main
@@ -64,11 +66,16 @@ def _calls(docker: Path, verb: str) -> list[list[str]]:
     return [call for call in calls if call[0] == verb]
 
 
-def _images_of_the_spec(folder: Path) -> set[str]:
+def _containers(folder: Path) -> dict[str, dict[str, Any]]:
+    """The containers of the compiled spec by their executors."""
     main(["compile", "--registry", REGISTRY, "--output", str(folder / "stage1.yaml")])
     spec = next(yaml.safe_load_all((folder / "stage1.yaml").read_text()))
-    executors = spec["deploymentSpec"]["executors"].values()
-    return {executor["container"]["image"] for executor in executors}
+    executors = spec["deploymentSpec"]["executors"]
+    return {name: executor["container"] for name, executor in executors.items()}
+
+
+def _images_of_the_spec(folder: Path) -> set[str]:
+    return {container["image"] for container in _containers(folder).values()}
 
 
 def test_pushed_images_are_in_the_spec_by_digest_and_others_by_tag(
@@ -85,6 +92,15 @@ def test_pushed_images_are_in_the_spec_by_digest_and_others_by_tag(
     named = _images_of_the_spec(tmp_path)
     assert pushed.reference in named
     assert named - {pushed.reference} < {image.tagged for image in rest}
+
+    # The export records them in the bundle's provenance.
+    variables = {
+        name: json.loads(entry["value"])
+        for name, container in _containers(tmp_path).items()
+        for entry in container.get("env", [])
+        if entry["name"] == Variable.IMAGES
+    }
+    assert variables == {"exec-export-bundle": {"evaluate": pushed.reference}}
 
     expected = [pushed if image == first else image for image in images]
     assert pipeline_images(REGISTRY) == expected

@@ -20,6 +20,7 @@ from components.extract_features.component import extract_features
 from components.fit_threshold.component import fit_threshold
 from components.predict_logits.component import predict_logits
 from components.pretrain_explora.component import pretrain_explora
+from components.shared.contracts.environment import Variable
 from components.shared.contracts.errors import ConfigError
 from components.shared.storage import StoreSettings
 from components.split_dataset.component import split_dataset
@@ -29,6 +30,7 @@ from pipelines.package import write_package
 from pipelines.parameters import STANDALONE, Variant
 from pipelines.resources import (
     CA_FOLDER,
+    LOCAL,
     SIGNING_FOLDER,
     STORE_CA,
     STORE_CONFIG,
@@ -440,6 +442,20 @@ def test_the_key_that_signs_is_a_file_of_an_optional_secret_in_the_export_alone(
     (mount,) = holders["export-bundle"]
     assert (mount["secretName"], mount["mountPath"]) == ("streetvision-signing", SIGNING_FOLDER)
     assert mount["optional"] is True
+
+
+@pytest.mark.parametrize("profile", [PROFILE, LOCAL], ids=lambda profile: profile.name)
+def test_the_export_names_its_image_where_it_runs_in_one(
+    compiled: Compile, profile: Profile
+) -> None:
+    (container,) = (
+        executor["container"]
+        for name, executor in compiled(profile=profile)[0]["deploymentSpec"]["executors"].items()
+        if name == "exec-export-bundle"
+    )
+    variables = {entry["name"]: entry["value"] for entry in container.get("env", [])}
+    named = None if profile == LOCAL else container["image"]
+    assert variables.get(Variable.IMAGE) == named
 
 
 def test_the_hub_token_reaches_the_import_alone(compiled: Compile) -> None:

@@ -139,6 +139,13 @@ class Variable(StrEnum):
         "the step that exports",
         "the provenance names none",
     )
+    IMAGES = (
+        "STREETVISION_IMAGES",
+        "Pushed images of all phases, a JSON object, which a bundle's provenance carries; set by"
+        " the compiled pipeline.",
+        "the step that exports",
+        "the provenance names the export's image alone",
+    )
 
     # Computation.
     DEVICE = (

@@ -44,6 +44,7 @@ def test_equal_exports_have_equal_digests_whoever_signs_and_whatever_the_commit(
     trusted = _keys(monkeypatch, *key_pair(tmp_path, "signer"))
     monkeypatch.setenv(Variable.GIT_COMMIT, COMMIT)
     monkeypatch.setenv(Variable.IMAGE, IMAGE)
+    monkeypatch.setenv(Variable.IMAGES, json.dumps({"evaluate": IMAGE}))
     signed = inputs.export(tmp_path / "signed", trusted_keys=trusted)
 
     assert open_bundle(signed).signer
@@ -55,7 +56,7 @@ def test_equal_exports_have_equal_digests_whoever_signs_and_whatever_the_commit(
     again = shutil.copytree(unsigned, tmp_path / "again")
     shutil.rmtree(unsigned)
     monkeypatch.delenv(Variable.SIGNING_KEY)
-    for name in (Variable.GIT_COMMIT, Variable.IMAGE):
+    for name in (Variable.GIT_COMMIT, Variable.IMAGE, Variable.IMAGES):
         monkeypatch.delenv(name)
     inputs.export(unsigned)
     assert (again / PROVENANCE).read_bytes() == (unsigned / PROVENANCE).read_bytes()
@@ -67,6 +68,7 @@ def test_the_statement_is_in_totos_with_the_provenance_of_slsa(
     """Both are read by the schemas that in-toto publishes, which refuse an unknown field."""
     monkeypatch.setenv(Variable.GIT_COMMIT, COMMIT)
     monkeypatch.setenv(Variable.IMAGE, IMAGE)
+    monkeypatch.setenv(Variable.IMAGES, json.dumps({"evaluate": IMAGE}))
     bundle = inputs.export(tmp_path / "bundle")
     document = json.loads((bundle / PROVENANCE).read_text())
     json_format.ParseDict(document, statement_pb2.Statement())
@@ -87,6 +89,7 @@ def test_the_statement_is_in_totos_with_the_provenance_of_slsa(
     assert found["dataset"]["digest"] == {"contentDigest": dataset}
     assert definition["externalParameters"]["bundle"]["model_version"] == "0.1.0"
     assert "evaluation" in definition["externalParameters"]
+    assert definition["internalParameters"]["images"] == {"evaluate": IMAGE}
 
 
 def test_a_key_and_who_trusts_it_are_named_together(
