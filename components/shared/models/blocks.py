@@ -89,11 +89,17 @@ def _leave_exact_passes_to_sdpa() -> None:
     attention = AttentionInterface()
     flash = attention[_FLASH]
     if not isinstance(flash, functools.partial):
-        AttentionInterface.register(_FLASH, functools.partial(_by_precision, flash))
+        by_precision = functools.partial(_by_precision, flash, attention["sdpa"])
+        AttentionInterface.register(_FLASH, by_precision)
 
 
 def _by_precision(
-    flash: _Forward, module: nn.Module, query: torch.Tensor, *arguments: Any, **named: Any
+    flash: _Forward,
+    sdpa: _Forward,
+    module: nn.Module,
+    query: torch.Tensor,
+    *arguments: Any,
+    **named: Any,
 ) -> Any:
     """Compute the attention by the kernel that takes the query's precision.
 
@@ -102,7 +108,7 @@ def _by_precision(
     is_cast = query.dtype == torch.float32 and torch.is_autocast_enabled(query.device.type)
     if is_cast or query.dtype in (torch.bfloat16, torch.float16):
         return flash(module, query, *arguments, **named)
-    return AttentionInterface()["sdpa"](module, query, *arguments, **named)
+    return sdpa(module, query, *arguments, **named)
 
 
 class _Clock:

@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack
+from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass
 from typing import Self
 from weakref import WeakKeyDictionary
@@ -22,6 +22,7 @@ from components.shared.training.loop.read_ahead import Pixels, ReadAhead
 from components.shared.training.loop.sampler import step_rng
 from components.shared.vision import augmentation as augment
 from components.shared.vision import corruptions
+from components.shared.vision.arithmetic import single_precision
 from components.shared.vision.classifier_spec import ClassifierSpec
 
 Positions = npt.NDArray[np.int64]
@@ -338,12 +339,16 @@ def in_batches(
     """
     size = PartSize(batch_size) if isinstance(batch_size, int) else batch_size
 
-    with (
-        torch.no_grad(),
-        torch.autocast(world.device.type, torch.bfloat16, enabled=precision == "bf16"),
-    ):
+    with torch.no_grad(), _arithmetic(precision, world.device):
         parts = in_parts(lambda part: function(part).float(), rows, size, world, expect)
         quiet = not (world.is_main and description)
         found = list(progress(parts, description, total=len(rows), size=len, quiet=quiet))
 
     return torch.cat(found)
+
+
+def _arithmetic(precision: str, device: torch.device) -> AbstractContextManager[None]:
+    """Return the context of passes in a precision; fp32 is exact where the training has TF32."""
+    if precision == "fp32":
+        return single_precision(device)
+    return torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16")

@@ -1,5 +1,7 @@
 """Inference in batches that become smaller where memory runs out."""
 
+from collections.abc import Iterator
+
 import numpy as np
 import pytest
 import torch
@@ -7,6 +9,7 @@ import torch
 from components.shared.contracts.errors import TransientError
 from components.shared.training.loop.distributed import World
 from components.shared.training.loop.inference import Positions, infer
+from components.shared.vision.arithmetic import use_tf32
 
 WORLD = World(0, 1, torch.device("cpu"))
 MESSAGES = (
@@ -54,3 +57,31 @@ def test_another_error_is_not_taken_for_memory() -> None:
 
 def test_no_rows_are_an_empty_result_of_the_same_shape() -> None:
     assert infer(_Limited(9, RuntimeError()), 0, WORLD, "", "fp32").shape == (0, 1)
+
+
+@pytest.fixture
+def tf32() -> Iterator[None]:
+    """PyTorch as a training with precision=tf32 sets it."""
+    use_tf32(True)
+    yield
+    use_tf32(False)
+
+
+@pytest.mark.parametrize(
+    ("precision", "expected"),
+    [("fp32", (False, False)), ("tf32", (True, False)), ("bf16", (True, True))],
+)
+def test_fp32_is_exact_in_a_training_with_tf32(
+    tf32: None, precision: str, expected: tuple[bool, bool]
+) -> None:
+    seen = []
+
+    def function(rows: Positions) -> torch.Tensor:
+        backends = (torch.backends.cuda.matmul, torch.backends.cudnn)
+        seen.append((all(b.allow_tf32 for b in backends), torch.is_autocast_enabled("cpu")))
+        assert len({b.allow_tf32 for b in backends}) == 1
+        return torch.zeros(len(rows), 1)
+
+    infer(function, 3, WORLD, "", precision)
+    assert seen == [expected]
+    assert torch.backends.cuda.matmul.allow_tf32, "the training goes on as before"
