@@ -22,14 +22,13 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import onnxruntime
-
 from components.shared.contracts.artifacts import read_manifest
 from components.shared.contracts.errors import ConfigError
 from components.shared.contracts.listing import shown
 from components.shared.serving.bundle import Bundle
 from components.shared.serving.formats.onnx_format import MODEL, TILES
 from components.shared.serving.formats.onnx_predictor import OnnxPredictor
+from components.shared.serving.formats.session import cpu_session
 
 MAX_BATCH, PREFERRED_BATCHES = 32, [8, 16]
 QUEUE_DELAY_MICROSECONDS = 2000  # a tenth of what a small model needs for an image on one core
@@ -244,9 +243,7 @@ def _entries(mapping: Mapping[str, str]) -> list[dict[str, str]]:
 
 def _tensors(graph: Path) -> tuple[list[Tensor], list[Tensor]]:
     """Return inputs and outputs of a graph."""
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3  # errors only
-    session = onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
+    session = cpu_session(graph, threads=1)
     described = [
         [Tensor(entry.name, _TYPES[entry.type], _dims(entry.shape)) for entry in entries]
         for entries in (session.get_inputs(), session.get_outputs())
