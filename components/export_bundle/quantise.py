@@ -2,7 +2,8 @@
 
 Activations get 8 bits with one range for each tensor, weights 7 bits with one scale for each output
 channel. A CPU without VNNI adds the products of two pairs in 16 bits, which overflow with weights
-of 8; with 7 the same file computes the same everywhere, and where there is VNNI it is as fast.
+of 8; with 7 the integers are the same everywhere, and where there is VNNI it is as fast. What is
+computed in float between them is not, and may round to another integer on another CPU.
 Only products with constant weights are quantised: attention's own products, norms and the patch
 embedding stay in float, as do head, calibrator and policy.
 """
@@ -16,7 +17,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import onnx
-import onnxruntime
 from onnxruntime.quantization import (
     CalibrationDataReader,
     QuantFormat,
@@ -24,10 +24,11 @@ from onnxruntime.quantization import (
     quantize_static,
 )
 
-from components.export_bundle.onnx_export import BACKBONE
+from components.export_bundle.onnx_export import BACKBONE, has_weights_beside, write_model
 from components.shared.contracts.listing import say
 from components.shared.contracts.machine import n_usable_cores
 from components.shared.contracts.progress import progress
+from components.shared.serving.formats.session import cpu_session
 from components.shared.stats.metrics import Floats
 
 Inputs = dict[str, npt.NDArray[Any]]
@@ -40,7 +41,6 @@ _MOST_FLOAT = 3  # of these, or an eighth of fewer: each costs speed
 # it nothing is worth a layer in float.
 _SMALL_ERROR = 0.02
 _WORTH = 0.8  # of the error must at most remain for a unit to stay in float
-_ERRORS_ONLY = 3  # onnxruntime's level of messages
 
 
 def layers(graph: Path) -> list[str]:
@@ -71,7 +71,7 @@ def quantise(
         batches: Inputs that the ranges are taken from, where there is no such file.
     """
     if not names:  # onnxruntime would take that for all
-        target.write_bytes(graph.read_bytes())
+        write_model(onnx.load(graph), target)
         return
 
     with _quietly():
@@ -92,8 +92,9 @@ def quantise(
                 "OpTypesToExcludeOutputQuantization": _KINDS,
             },
             calibration_cache_path=ranges,
+            use_external_data_format=has_weights_beside(graph),
         )
-    target.write_bytes(onnx.load(target).SerializeToString(deterministic=True))
+    write_model(onnx.load(target), target)
 
 
 def sensitive_layers(graph: Path, ranges: Path, batches: Sequence[Inputs], work: Path) -> list[int]:
@@ -144,10 +145,7 @@ def sensitive_layers(graph: Path, ranges: Path, batches: Sequence[Inputs], work:
 
 def outputs(graph: Path, batches: Sequence[Inputs], name: str = "logits") -> Floats:
     """Return one output (N, ...) of a graph, as float64, for batches of inputs."""
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = n_usable_cores()
-    options.log_severity_level = _ERRORS_ONLY
-    session = onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
+    session = cpu_session(graph, n_usable_cores())
     found = [session.run([name], batch)[0] for batch in batches]
     return np.asarray(np.concatenate(found), dtype=np.float64)
 

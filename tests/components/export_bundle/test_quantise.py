@@ -9,6 +9,7 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
+from components.export_bundle import onnx_export
 from components.export_bundle.quantise import (
     Inputs,
     layers,
@@ -127,3 +128,25 @@ def test_no_layer_stays_in_float_where_the_error_is_small(tmp_path: Path) -> Non
     """Weights and inputs that 7 and 8 bits hold almost exactly."""
     weights = [np.eye(WIDTH, dtype=np.float32) for _ in range(8)]
     assert _swept(_graph(tmp_path / "graph.onnx", weights), tmp_path) == []
+
+
+def test_weights_that_lie_beside_their_graph_are_quantised_alike(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    graph, beside = _graph(tmp_path / "graph.onnx", _weights(2)), tmp_path / "beside/graph.onnx"
+    quantise(graph, tmp_path / "inside.onnx", tmp_path / "ranges", layers(graph), _batches())
+
+    # It stands for a backbone whose weights exceed what one protobuf message holds.
+    monkeypatch.setattr(onnx_export, "_MOST_BYTES", 0)
+    beside.parent.mkdir()
+    onnx_export.write_model(onnx.load(graph), beside)
+    assert onnx_export.has_weights_beside(beside)
+    target = tmp_path / "target.onnx"
+    quantise(beside, target, tmp_path / "other ranges", layers(beside), _batches())
+    assert np.array_equal(
+        outputs(target, _batches()), outputs(tmp_path / "inside.onnx", _batches())
+    )
+
+    first = target.read_bytes()
+    quantise(beside, target, tmp_path / "other ranges", layers(beside))
+    assert target.read_bytes() == first

@@ -20,11 +20,11 @@ from components.shared.data.decode import decode, resize
 from components.shared.serving.answer import Answer, answer_of
 from components.shared.serving.bundle import Bundle
 from components.shared.serving.formats.onnx_format import MODEL, TILES, read_format
+from components.shared.serving.formats.session import cpu_session
 from components.shared.stats.metrics import Bools, Integers
 from components.shared.vision.reference_image import reference_image
 
 _Arrays = dict[str, npt.NDArray[Any]]
-_ERRORS_ONLY = 3  # onnxruntime's level of messages
 # Largest difference of a logit, relative where it exceeds 1, as for the bundle's own model.
 _TOLERANCE = 1e-3
 
@@ -223,18 +223,8 @@ class OnnxPredictor:
         return found
 
     def _session(self, graph: str) -> onnxruntime.InferenceSession:
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = self._threads
-        # A thread that spins for work takes the core from one that has it: from the decoding of
-        # the next image, or another process.
-        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-        # A plan for each number of images holds memory of its own, and saves no time.
-        options.enable_mem_pattern = False
-        options.log_severity_level = _ERRORS_ONLY
         try:
-            return onnxruntime.InferenceSession(
-                self._bundle.path / self.form / graph, options, providers=["CPUExecutionProvider"]
-            )
+            return cpu_session(self._bundle.path / self.form / graph, self._threads)
         except Exception as error:  # onnxruntime's own classes have no common base
             raise ArtifactError(
                 f"{self._bundle.place(self.form)}/{graph}: onnxruntime refuses it"
