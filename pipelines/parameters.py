@@ -75,8 +75,8 @@ class Variant:
 
     Attributes:
         pretrain: Extended pre-training: no task ("none"), or one without or with labels.
-        modes: Adaptations that are trained side by side and compared; empty: one training task, of
-            the run's `mode`.
+        modes: Adaptations that are trained, and compared where they are several; empty: one
+            training task, of the run's `mode`, for which features are computed if it is frozen.
         ingest_parts: Tasks that check the images side by side, each a part of the listing, and are
             merged; 1: one task without parts.
         pipeline: Which pipeline, a key of `names.PIPELINES`.
@@ -110,11 +110,6 @@ class Variant:
             problems.append(f"--modes {shown!r}: {unknown[0]!r} must be one of {', '.join(MODES)}")
         if len(set(self.modes)) != len(self.modes):
             problems.append(f"--modes {shown!r} must be without duplicates")
-
-        if len(self.modes) == 1:
-            problems.append(
-                f"--modes {shown!r} compares nothing; for one adaptation set the run's mode={shown}"
-            )
 
         if len(self.modes) > MAX_CANDIDATES:
             problems.append(f"--modes {shown!r} must be at most {MAX_CANDIDATES}")

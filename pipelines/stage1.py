@@ -281,7 +281,7 @@ def _train(profile: Profile, variant: Variant) -> Any:
             set_step(train_job.training, task, profile, train_baseline)
         checkpoint = (
             _best(tasks, compare_config, profile)
-            if variant.modes
+            if len(tasks) > 1
             else tasks[0].outputs["checkpoint"]
         )
 

@@ -73,7 +73,7 @@ def resolve(config: ConfigureConfig) -> dict[str, Config]:
 
     if config.modes and config.mode:
         problems.append(
-            f"mode={config.mode!r}: this pipeline compares {', '.join(config.modes)}; leave mode"
+            f"mode={config.mode!r}: this pipeline trains {', '.join(config.modes)}; leave mode"
             " empty"
         )
 
@@ -114,7 +114,7 @@ def _absent(config: ConfigureConfig) -> dict[str, str]:
     """Return the phases that this pipeline lacks, with the flag that compiles each in."""
     present = {
         "pretrain_explora": config.pretrain != "none",
-        "compare_adaptations": bool(config.modes),
+        "compare_adaptations": len(config.modes) > 1,
         "promote_bundle": config.promote,
         "audit_labels": config.audit_labels,
     }

@@ -115,12 +115,8 @@ def _write_graph(
     write_model(model, file)
 
 
-def has_weights_beside(graph: Path) -> bool:
-    """Whether a graph's weights lie in `{graph}.data`."""
-    return _weights_of(graph).is_file()
-
-
-def _weights_of(graph: Path) -> Path:
+def weights_of(graph: Path) -> Path:
+    """Return the file beside a graph that has its weights; it is there where they are too many."""
     return graph.with_name(f"{graph.name}.data")
 
 
@@ -130,7 +126,7 @@ def write_model(model: onnx.ModelProto, file: Path) -> None:
     The same bytes each time; what is there is replaced. The weights are no longer in `model` where
     they lie beside it.
     """
-    weights = _weights_of(file)
+    weights = weights_of(file)
     weights.unlink(missing_ok=True)  # the package would add to it
     if sum(len(tensor.raw_data) for tensor in model.graph.initializer) > _MOST_BYTES:
         onnx.save_model(model, file, save_as_external_data=True, location=weights.name)

@@ -24,7 +24,7 @@ from onnxruntime.quantization import (
     quantize_static,
 )
 
-from components.export_bundle.onnx_export import BACKBONE, has_weights_beside, write_model
+from components.export_bundle.onnx_export import BACKBONE, weights_of, write_model
 from components.shared.contracts.listing import say
 from components.shared.contracts.machine import n_usable_cores
 from components.shared.contracts.progress import progress
@@ -74,6 +74,7 @@ def quantise(
         write_model(onnx.load(graph), target)
         return
 
+    weights_of(target).unlink(missing_ok=True)  # onnxruntime would add to it
     with _quietly():
         quantize_static(
             graph,
@@ -92,7 +93,7 @@ def quantise(
                 "OpTypesToExcludeOutputQuantization": _KINDS,
             },
             calibration_cache_path=ranges,
-            use_external_data_format=has_weights_beside(graph),
+            use_external_data_format=weights_of(graph).is_file(),
         )
     write_model(onnx.load(target), target)
 

@@ -88,8 +88,8 @@ class GraphOptions:
     )
     modes: str = _option(
         "MODE,MODE",
-        "Adaptations to train side by side and compare, for example full,frozen,lora,dora."
-        " Without it: one training.",
+        "Adaptations to train side by side and compare, for example full,frozen,lora,dora. One"
+        " alone, lora: without the step for frozen training. Without it: that of the run's mode.",
         default="",
     )
 

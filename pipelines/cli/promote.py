@@ -22,7 +22,7 @@ from pipelines.cli.registry_options import (
     opened,
 )
 from pipelines.exit_codes import REFUSED
-from pipelines.kubeflow.options import ApiOptions, StoreOptions
+from pipelines.kubeflow.options import ApiAddress, StoreOptions
 from pipelines.sources import commit
 
 if TYPE_CHECKING:
@@ -54,7 +54,7 @@ def promote(
         str, typer.Argument(metavar="BUNDLE", help="Folder of a bundle, or a digest.")
     ],
     where: RegistryOptions,
-    api: ApiOptions,
+    api: ApiAddress,
     store: StoreOptions,
     announce: AnnounceOptions,
     because: Annotated[

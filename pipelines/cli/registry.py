@@ -23,7 +23,7 @@ from pipelines.cli.registry_options import (
     TrustedKeys,
     opened,
 )
-from pipelines.kubeflow.options import ApiOptions, StoreOptions
+from pipelines.kubeflow.options import ApiAddress, StoreOptions
 from pipelines.sources import commit
 
 if TYPE_CHECKING:
@@ -92,7 +92,7 @@ Bundle = Annotated[str, typer.Argument(metavar="BUNDLE", help="Digest of the bun
 @verb(app, "champion", CHAMPION, notes=_CHAMPION_NOTES)
 def champion(
     where: RegistryOptions,
-    api: ApiOptions,
+    api: ApiAddress,
     store: StoreOptions,
     limit: Annotated[
         int, typer.Option("--limit", metavar="N", min=0, help="Decisions of the history to show.")
@@ -112,7 +112,7 @@ def champion(
 @verb(app, "rollback", CHAMPION, notes=_ROLLBACK_NOTES)
 def rollback(
     where: RegistryOptions,
-    api: ApiOptions,
+    api: ApiAddress,
     store: StoreOptions,
     announce: AnnounceOptions,
     version: Annotated[
@@ -161,7 +161,7 @@ def rollback(
 
 
 @verb(registry, "list", notes=_LIST_NOTES)
-def list_(where: RegistryOptions, api: ApiOptions, store: StoreOptions, json: Json = False) -> None:
+def list_(where: RegistryOptions, api: ApiAddress, store: StoreOptions, json: Json = False) -> None:
     """List the bundles with what was decided on them."""
     from components.shared.storage.registry.inventory import inventory
     from pipelines.cli.registry_text import entry_document, entry_lines
@@ -180,7 +180,7 @@ def list_(where: RegistryOptions, api: ApiOptions, store: StoreOptions, json: Js
 def show(
     bundle: Bundle,
     where: RegistryOptions,
-    api: ApiOptions,
+    api: ApiAddress,
     store: StoreOptions,
     json: Json = False,
 ) -> None:
@@ -200,7 +200,7 @@ def show(
 @verb(registry, "download", notes=_DOWNLOAD_NOTES)
 def download(
     where: RegistryOptions,
-    api: ApiOptions,
+    api: ApiAddress,
     store: StoreOptions,
     bundle: Annotated[
         str | None,
@@ -251,7 +251,7 @@ def download(
 @verb(registry, "gc", notes=_GC_NOTES)
 def gc(
     where: RegistryOptions,
-    api: ApiOptions,
+    api: ApiAddress,
     store: StoreOptions,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Print what would be removed and remove nothing.")

@@ -13,7 +13,7 @@ from pipelines.cli.declare import CHAMPION, verb
 from pipelines.cli.promote import folder_of
 from pipelines.cli.registry import print_json
 from pipelines.cli.registry_options import Json, RegistryOptions, opened
-from pipelines.kubeflow.options import ApiOptions, StoreOptions
+from pipelines.kubeflow.options import ApiAddress, StoreOptions
 
 app = typer.Typer()
 
@@ -40,7 +40,7 @@ def sign(
         str, typer.Argument(metavar="BUNDLE", help="Folder of a bundle, or a digest.")
     ],
     where: RegistryOptions,
-    api: ApiOptions,
+    api: ApiAddress,
     store: StoreOptions,
     key: Annotated[
         Path | None,

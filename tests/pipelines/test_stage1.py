@@ -224,6 +224,15 @@ def test_features_are_extracted_where_a_training_may_read_them(compiled: Compile
     assert not inputs & _artifacts(tasks["train-gate"])
 
 
+def test_one_compiled_adaptation_has_no_step_that_it_does_not_need(compiled: Compile) -> None:
+    tasks = _tasks(compiled(Variant(modes=("lora",)))[0])
+    assert not {"extract-features", "compare-adaptations", "train-baseline"} & tasks.keys()
+    assert "train-lora" in tasks
+    tasks = _tasks(compiled(Variant(modes=("frozen",)))[0])
+    assert {"extract-features", "train-frozen"} < tasks.keys()
+    assert "compare-adaptations" not in tasks
+
+
 def test_labels_are_audited_only_where_it_was_compiled_in_and_never_those_of_the_last_splits(
     compiled: Compile,
 ) -> None:

@@ -192,7 +192,7 @@ def test_the_form_may_leave_a_value_automatic(text: str) -> None:
         ),
         (
             {"modes": ["full", "lora"], "mode": "lora"},
-            "mode='lora': this pipeline compares full, lora; leave mode empty",
+            "mode='lora': this pipeline trains full, lora; leave mode empty",
         ),
         (
             {"modes": ["full", "frozen"], "overrides": {"optimizer": "profit"}},
