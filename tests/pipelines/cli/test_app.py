@@ -28,8 +28,7 @@ RESOURCES = {"--profile", "--queue", "--store-secret", "--own-store", "--registr
 RUN = {"--experiment", "--service-account"}
 SENT = API | STORE | PARAMETERS | GRAPH | RESOURCES | RUN | {"--dry-run"}
 REGISTRY = STORE | {"--bundle-registry", "--runs"}
-FROM = API | REGISTRY
-BUNDLE = ADDRESS | REGISTRY
+FROM = ADDRESS | REGISTRY
 ANNOUNCE = {"--on-promotion", "--model-registry-url"}
 # Whose options are those of a module of its own.
 ARGPARSE = (["predict"], ["serve"])
@@ -39,11 +38,11 @@ OPTIONS = {
     "parameters": set(),
     "drift": {"--images", "--reference", "--bundle-registry", "--option", "--output", "--json"}
     | {"--trusted-keys"},
-    "score": BUNDLE | {"--output", "--form", "--trusted-keys", "--json"},
-    "export triton": BUNDLE
+    "score": FROM | {"--output", "--form", "--trusted-keys", "--json"},
+    "export triton": FROM
     | {"--output", "--name", "--form", "--instances", "--gpu", "--json"}
     | {"--trusted-keys"},
-    "export tensorrt": BUNDLE | {"--output", "--trusted-keys", "--json"},
+    "export tensorrt": FROM | {"--output", "--trusted-keys", "--json"},
     "images": {"--build", "--push", "--registry"},
     "compile": RESOURCES | GRAPH | {"--pipeline", "--output"},
     "upload": API | RESOURCES | GRAPH | {"--dry-run"},
@@ -79,7 +78,7 @@ OPTIONS = {
         "--store-endpoint",
         "--json",
     },
-    "select-for-labelling": BUNDLE
+    "select-for-labelling": FROM
     | {"--bundle", "--count", "--address", "--seed", "--output", "--json"},
     "doctor": API | RESOURCES | GRAPH | {"--kfp-namespace", "--store-endpoint"},
     "smoke": API
