@@ -10,7 +10,12 @@ import typer
 
 from components.shared.contracts.errors import ConfigError
 from pipelines.cli.declare import CHAMPION, verb
-from pipelines.cli.registry_options import Json, RegistryOptions, bundle_location
+from pipelines.cli.registry_options import (
+    Json,
+    RegistryOptions,
+    TrustedKeys,
+    bundle_location,
+)
 from pipelines.kubeflow.options import ApiAddress, StoreOptions
 
 app = typer.Typer()
@@ -60,16 +65,18 @@ def select_for_labelling(
     output: Annotated[
         Path, typer.Option("--output", metavar="FOLDER", help="New folder to write to.")
     ] = Path("labelling"),
+    trusted_keys: TrustedKeys = "",
     as_json: Json = False,
 ) -> None:
     """Choose the new images whose labels would teach the champion most."""
     from components.select_for_labelling.config import SelectForLabellingConfig
     from components.select_for_labelling.step import run
+    from components.shared.serving.signature import trusting
 
     if output.exists():
         raise ConfigError(f"{output} exists; give --output a folder that does not")
 
-    with bundle_location(bundle, where, api, store) as folder:
+    with trusting(trusted_keys), bundle_location(bundle, where, api, store) as folder:
         config = SelectForLabellingConfig(
             bundle=folder, images=images, n_images=count, image_address=address, seed=seed
         )

@@ -79,7 +79,7 @@ OPTIONS = {
         "--json",
     },
     "select-for-labelling": FROM
-    | {"--bundle", "--count", "--address", "--seed", "--output", "--json"},
+    | {"--bundle", "--count", "--address", "--seed", "--output", "--trusted-keys", "--json"},
     "doctor": API | RESOURCES | GRAPH | {"--kfp-namespace", "--store-endpoint"},
     "smoke": API
     | STORE

@@ -127,6 +127,7 @@ def test_what_nobody_checks_is_said_when_a_bundle_leaves_the_registry(
         ("serve", "{bundle}", "--port", "0", "--grpc-port", "0"),
         ("export", "triton", "{bundle}", "--output", "{out}"),
         ("export", "tensorrt", "{bundle}", "--output", "{out}"),
+        ("select-for-labelling", "{photos}", "--bundle", "{bundle}", "--output", "{out}"),
     ],
     ids=lambda verb: " ".join(verb[:2]),
 )
