@@ -1,8 +1,9 @@
 """Certificates and metrics of a run's INT8 form: `python -m tests.studies.int8 FOLDER...`.
 
-FOLDER is what a run with `--formats transformers,onnx,onnx_int8` has printed. Certificates are of
-either form, each on its own logits of VAL_CALIB; metrics on VAL_TEST have paired differences over
-groups. docs/results/formats.md names the runs.
+FOLDER is what a run with `--formats transformers,onnx,onnx_int8` has printed, of which no step came
+from the cache. Certificates are of either form, each on its own logits of VAL_CALIB; metrics on
+VAL_TEST have paired differences over groups. Last comes how far the INT8 form moves where float
+sums are added in another order. docs/results/formats.md names the runs.
 """
 
 import argparse
@@ -11,11 +12,20 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
+from onnxruntime import GraphOptimizationLevel, InferenceSession, SessionOptions
+
 from components.shared.contracts.formats import ONNX, ONNX_INT8
+from components.shared.data.dataset import Dataset
+from components.shared.data.splits import read_splits
 from components.shared.policies.policy import Policy, SelectivePolicy
 from components.shared.policies.policy_artifact import FIT, read_fit
 from components.shared.serving.bundle import Bundle, open_bundle
-from components.shared.serving.formats.onnx_format import read_format
+from components.shared.serving.formats.onnx_format import MODEL, read_format
+from components.shared.stats.metrics import Floats, Integers
+
+_BATCH = 16
 
 
 def tables(run: Path) -> Iterator[str]:
@@ -44,6 +54,53 @@ def tables(run: Path) -> Iterator[str]:
     yield "|---|---|---|---|---|"
     for name, row in compared["metrics"].items():
         yield f"| {name} | {_cells(row)} |"
+
+
+def other_sums(bundle: Bundle, pixels: npt.NDArray[np.uint8]) -> Iterator[str]:
+    """Yield lines of Markdown: how far INT8 moves where float sums are added in another order.
+
+    ONNX Runtime without its graph optimisations stands for another CPU or another version: it sums
+    in another order, and what it computes with integers is the same. Margins (differences of the
+    first two logits) are compared by their root mean square, in standard deviations of the float
+    graph's.
+    """
+    own, other = GraphOptimizationLevel.ORT_ENABLE_ALL, GraphOptimizationLevel.ORT_DISABLE_ALL
+    (float_, _), (float_other, _) = (_run(bundle, ONNX, level, pixels) for level in (own, other))
+    (int8, decided), (int8_other, others) = (
+        _run(bundle, ONNX_INT8, level, pixels) for level in (own, other)
+    )
+    rows = [
+        ("float, other sums", float_other - float_),
+        ("INT8", int8 - float_),
+        ("INT8, other sums, from INT8", int8_other - int8),
+    ]
+    yield f"\n| margins of {len(pixels)} images of VAL_TEST | difference |\n|---|---|"
+    for name, difference in rows:
+        yield f"| {name} | {np.sqrt((difference**2).mean()) / float_.std():.3f} |"
+    yield f"\nDecisions of INT8 that other sums change: {int((decided != others).sum())}"
+
+
+def _run(
+    bundle: Bundle, form: str, level: GraphOptimizationLevel, pixels: npt.NDArray[np.uint8]
+) -> tuple[Floats, Integers]:
+    """Return margins (N,) and codes of decisions (N,) of a form's graph."""
+    options = SessionOptions()
+    options.graph_optimization_level = level
+    options.log_severity_level = 3
+    session = InferenceSession(
+        bundle.path / form / MODEL, options, providers=["CPUExecutionProvider"]
+    )
+    parts = [pixels[start : start + _BATCH] for start in range(0, len(pixels), _BATCH)]
+    found = [session.run(["logits", "decision"], {"images": part}) for part in parts]
+    logits = np.concatenate([logits for logits, _ in found]).astype(np.float64)
+    return logits[:, 1] - logits[:, 0], np.concatenate([decision for _, decision in found])
+
+
+def _val_test(run: Path, image_size: int) -> npt.NDArray[np.uint8]:
+    """Return the images (N, S, S, 3) of VAL_TEST of a run."""
+    data = Dataset.open(run / "ingest-dataset/dataset").resized(image_size)
+    ids = read_splits(run / "split-dataset/splits").ids("VAL_TEST")
+    return data.images(np.array([data.index[sample_id] for sample_id in ids]))
 
 
 def _own_fit(bundle: Bundle) -> dict[str, Any]:
@@ -85,6 +142,11 @@ def main() -> None:
         print(f"\n### {folder.name}\n")
         for line in tables(folder):
             print(line, flush=True)
+
+        bundle = open_bundle(folder / "export-bundle/bundle")
+        if ONNX_INT8 in bundle.forms:
+            for line in other_sums(bundle, _val_test(folder, bundle.spec.image_size)):
+                print(line, flush=True)
 
 
 if __name__ == "__main__":

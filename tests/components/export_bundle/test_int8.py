@@ -36,7 +36,7 @@ from tests.bundles import (
 from tests.components.export_bundle.test_onnx_graph import CASES
 from tests.components.export_bundle.test_onnx_graph import bundle_of as random_bundle
 from tests.once import made_once
-from tests.studies.int8 import tables
+from tests.studies.int8 import other_sums, tables
 
 FORMATS = ("transformers", "onnx", "onnx_int8")
 # Of noise with labels by number nothing better can be certified on the few groups.
@@ -238,6 +238,15 @@ def test_the_study_shows_both_certificates_and_the_differences(root: Path, tmp_p
     assert rows["| `onnx_int8`"][2].startswith(f"{own['coverage']:.3f}, at least")
     assert rows["| accuracy"][3] == "none |"
     assert "of 4 images of 4 groups are answered otherwise" in lines[0]
+
+
+@pytest.mark.slow
+def test_the_study_shows_what_other_sums_change(root: Path) -> None:
+    lines = list(other_sums(open_bundle(root / "bundle"), noise(40, seed=9)))
+    float_other, int8, int8_other = (float(line.split(" | ")[1].strip(" |")) for line in lines[1:4])
+    assert float_other <= int8_other <= int8
+    assert float_other == 0 < int8
+    assert 0 <= int(lines[4].split(": ")[1]) <= 40
 
 
 @pytest.mark.slow
