@@ -50,7 +50,7 @@ from components.shared.data.val_test_images import MOST_THUMBNAILS, write_val_te
 from components.shared.models.classifier import Classifier, Head, normalise
 from components.shared.models.gate import Gate, GateHead
 from components.shared.policies.logit_affine import logit_affine_of
-from components.shared.policies.policy import Policy, softmax_policy
+from components.shared.policies.policy import Policy, ScrcPolicy, softmax_policy
 from components.shared.policies.policy_artifact import read_policy
 from components.shared.serving.bundle import open_bundle
 from components.shared.vision.classifier_spec import ClassifierSpec
@@ -315,6 +315,22 @@ def with_onnx(bundle: Path, path: Path, policy: Policy | None = None) -> Path:
     """Write the bundle again with onnx/, as an export with that format does, without its gate."""
     opened = open_bundle(bundle)
     return resigned(bundle, path, lambda out: write_onnx(opened, out / "onnx", policy))
+
+
+def deferring_bundle(root: Path) -> Path:
+    """Write `plain/` below `root`: a bundle whose policy answers nothing."""
+    policy = ScrcPolicy(
+        kind="scrc",
+        outcomes=Outcomes.of(("None", "Roadwork")),
+        threshold=0.5,
+        threshold_margin=0.0,
+        risk="error",
+        alpha=0.1,
+        delta=0.1,
+        coverage_lower_bound=0.3,
+        answer_from=(1e6, 1e6),
+    )
+    return make_inputs(root, policy=policy).export(root / "plain", policy="scrc")
 
 
 def onnx_bundle(factory: pytest.TempPathFactory) -> Path:

@@ -21,7 +21,7 @@ from components.shared.contracts.outcomes import Outcomes
 from components.shared.policies.policy import ScrcPolicy
 from components.shared.serving import predict
 from components.shared.serving.signature import sign_bundle
-from tests.bundles import Inputs, make_inputs, onnx_bundle, write_images
+from tests.bundles import Inputs, deferring_bundle, make_inputs, onnx_bundle, write_images
 from tests.hostile_files import HOSTILE, without_root_rights
 from tests.signing import key_pair
 
@@ -425,19 +425,7 @@ def test_a_form_that_the_bundle_lacks_is_refused(run: Run, bundle: Path, tmp_pat
 @pytest.fixture(scope="module")
 def deferring(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A bundle whose policy answers nothing."""
-    root = tmp_path_factory.mktemp("deferring")
-    policy = ScrcPolicy(
-        kind="scrc",
-        outcomes=Outcomes.of(("None", "Roadwork")),
-        threshold=0.5,
-        threshold_margin=0.0,
-        risk="error",
-        alpha=0.1,
-        delta=0.1,
-        coverage_lower_bound=0.3,
-        answer_from=(1e6, 1e6),
-    )
-    return make_inputs(root, policy=policy).export(root / "bundle", policy="scrc")
+    return deferring_bundle(tmp_path_factory.mktemp("deferring"))
 
 
 @pytest.fixture

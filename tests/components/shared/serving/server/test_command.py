@@ -11,8 +11,6 @@ import yaml
 
 from components.shared.contracts.artifacts import read_manifest
 from components.shared.contracts.environment import Variable
-from components.shared.contracts.outcomes import Outcomes
-from components.shared.policies.policy import ScrcPolicy
 from components.shared.serving.answer import answer_document
 from components.shared.serving.bundle import open_bundle
 from components.shared.serving.formats.onnx_predictor import OnnxPredictor
@@ -22,8 +20,8 @@ from components.shared.storage import StoreSettings
 from components.shared.storage.registry import BundleRegistry, Draft
 from pipelines.sources import ROOT
 from tests.bundles import (
+    deferring_bundle,
     edit_json,
-    make_inputs,
     onnx_bundle,
     resigned,
     with_onnx,
@@ -149,19 +147,7 @@ def test_options_out_of_range_are_usage_errors(
 def deferring(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A bundle whose policy answers nothing, with its ONNX form."""
     root = tmp_path_factory.mktemp("deferring")
-    policy = ScrcPolicy(
-        kind="scrc",
-        outcomes=Outcomes.of(("None", "Roadwork")),
-        threshold=0.5,
-        threshold_margin=0.0,
-        risk="error",
-        alpha=0.1,
-        delta=0.1,
-        coverage_lower_bound=0.3,
-        answer_from=(1e6, 1e6),
-    )
-    plain = make_inputs(root, policy=policy).export(root / "plain", policy="scrc")
-    return with_onnx(plain, root / "bundle")
+    return with_onnx(deferring_bundle(root), root / "bundle")
 
 
 @pytest.mark.slow
