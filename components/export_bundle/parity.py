@@ -107,9 +107,9 @@ def check_parity(bundle: Bundle, form: str, data: Dataset, splits: Splits) -> di
         largest = float(compared.difference.max())
         results[graph] = Parity(len(ids), int(compared.near.sum()), largest)
         say(
-            f"{form}/{graph}: {len(ids)} images of {' and '.join(SPLITS)} compared, all decisions"
-            f" equal but for {results[graph].n_near} within {TOLERANCE:g} of a threshold; margins"
-            f" differ by at most {largest:.2g}"
+            f"{form}/{graph}: {len(ids)} images of {' and '.join(SPLITS)} compared,"
+            f" {results[graph].n_near} within {TOLERANCE:g} of a threshold; all other decisions are"
+            f" equal, margins differ by at most {largest:.2g}"
         )
     return results
 
