@@ -1,6 +1,7 @@
 """Checks of the stored files: logits and decisions of the bundle on disk are the checkpoint's."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -54,7 +55,12 @@ def reference_logits(bundle: Bundle) -> list[float]:
     """
     predictor = Predictor(bundle)
     logits = predictor.logits(reference_image(bundle.spec.image_size))[0]
-    return [round(float(value), 4) + 0.0 for value in logits]  # no -0.0
+    return rounded(logits)
+
+
+def rounded(logits: npt.NDArray[Any]) -> list[float]:
+    """Return logits (C,) as a bundle records them: with four decimals, and without -0.0."""
+    return [round(float(value), 4) + 0.0 for value in logits]
 
 
 def check_decisions(

@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from components.export_bundle.check import rounded
 from components.export_bundle.onnx_export import write_onnx
 from components.export_bundle.quantise import (
     WEIGHT_BITS,
@@ -142,7 +143,7 @@ def _reference_logits(bundle: Bundle) -> list[float]:
     """Return the form's logits of the reference image and all views, with four decimals."""
     pixels = reference_image(bundle.spec.image_size)
     logits = OnnxPredictor(bundle, ONNX_INT8).outputs(pixels, all_views=True).logits[0]
-    return [round(float(value), 4) + 0.0 for value in logits]  # no -0.0
+    return rounded(logits)
 
 
 def compare(bundle: Bundle, data: Dataset, splits: Splits) -> dict[str, Any]:

@@ -22,6 +22,7 @@ from components.shared.serving.formats.onnx_format import (
     TILES,
     OnnxFormat,
     decision_names,
+    weights_of,
     write_format,
 )
 from components.shared.serving.predictor import load_network
@@ -113,11 +114,6 @@ def _write_graph(
         add_resizing(model.graph, resized_to)
 
     write_model(model, file)
-
-
-def weights_of(graph: Path) -> Path:
-    """Return the file beside a graph that has its weights; it is there where they are too many."""
-    return graph.with_name(f"{graph.name}.data")
 
 
 def write_model(model: onnx.ModelProto, file: Path) -> None:

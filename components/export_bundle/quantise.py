@@ -24,10 +24,11 @@ from onnxruntime.quantization import (
     quantize_static,
 )
 
-from components.export_bundle.onnx_export import BACKBONE, weights_of, write_model
+from components.export_bundle.onnx_export import BACKBONE, write_model
 from components.shared.contracts.listing import say
 from components.shared.contracts.machine import n_usable_cores
 from components.shared.contracts.progress import progress
+from components.shared.serving.formats.onnx_format import weights_of
 from components.shared.serving.formats.session import cpu_session
 from components.shared.stats.metrics import Floats
 

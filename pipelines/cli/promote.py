@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from components.shared.contracts.errors import ArtifactError, ConfigError
+from components.shared.contracts.listing import warn
 from pipelines.cli.declare import CHAMPION, verb
 from pipelines.cli.registry import finish, login, print_json
 from pipelines.cli.registry_options import (
@@ -105,7 +106,7 @@ def promote(
                 found, _challenger(folder, artifacts), config, because, announcement, as_json=json
             )
         if not signer:
-            print(f"warning: {unchecked_warning(folder)}", file=sys.stderr)
+            warn(unchecked_warning(folder))
     if code:
         sys.exit(code)
 

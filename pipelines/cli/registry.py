@@ -3,7 +3,6 @@
 import getpass
 import json as json_
 import shutil
-import sys
 import tempfile
 from collections.abc import Iterable
 from dataclasses import asdict
@@ -13,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from components.shared.contracts.errors import ConfigError, PermanentError
-from components.shared.contracts.listing import printable
+from components.shared.contracts.listing import printable, warn
 from pipelines.cli.declare import CHAMPION, verb
 from pipelines.cli.help import VerbGroup
 from pipelines.cli.registry_options import (
@@ -157,7 +156,7 @@ def rollback(
         )
         finish(found, found.decide(draft, over), announcement, as_json=json)
     if warning:
-        print(f"warning: {warning}", file=sys.stderr)
+        warn(warning)
 
 
 @verb(registry, "list", notes=_LIST_NOTES)
@@ -236,7 +235,7 @@ def download(
         shutil.rmtree(folder)
         raise
     if not signer:
-        print(f"warning: {unchecked_warning(folder)}", file=sys.stderr)
+        warn(unchecked_warning(folder))
 
     if json:
         signed = {"signer": signer} if signer else {}
@@ -307,7 +306,7 @@ def finish(
     if decision.promoted:
         model = found.model(decision.challenger)[0] or "streetvision"
         for warning in announcement.send(decision, found, model):
-            print(f"warning: {warning}", file=sys.stderr)
+            warn(warning)
 
     if as_json:
         print_json(asdict(decision))

@@ -2,7 +2,6 @@
 
 import json as json_
 import os
-import sys
 from dataclasses import asdict
 from typing import Annotated
 
@@ -10,6 +9,7 @@ import typer
 
 from components.shared.contracts.environment import Variable
 from components.shared.contracts.errors import StreetVisionError, one_line
+from components.shared.contracts.listing import warn
 from pipelines.cli.declare import CHAMPION, verb
 from pipelines.cli.help import VerbGroup
 from pipelines.cli.registry_options import Json, RegistryOptions, opened
@@ -115,5 +115,5 @@ def _champion(given: str, namespace: str, store_endpoint: str | None) -> str:
             reason = f"{uri} has no champion"
     except StreetVisionError as error:
         reason = one_line(error)
-    print(f"warning: which bundle the champion is cannot be said; {reason}", file=sys.stderr)
+    warn(f"which bundle the champion is cannot be said; {reason}")
     return ""

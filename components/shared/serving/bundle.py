@@ -19,7 +19,6 @@ provenance.json     what the bundle was made of, where that was recorded
 model.sig           who made it, where it was signed; it covers every other file
 """
 
-import sys
 from dataclasses import dataclass, field, fields
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -30,7 +29,7 @@ from components.shared.contracts.artifacts import MANIFEST, verify_dir
 from components.shared.contracts.documents import as_type, read_json
 from components.shared.contracts.errors import ArtifactError
 from components.shared.contracts.formats import ONNX, ONNX_INT8
-from components.shared.contracts.listing import first_of, printable, shown
+from components.shared.contracts.listing import first_of, printable, shown, warn
 from components.shared.contracts.outcomes import Outcomes
 from components.shared.data.drift_reference import DriftReference, read_reference
 from components.shared.policies.early_exit import EarlyExit, read_early_exit
@@ -126,7 +125,7 @@ class Bundle:
     def warn_unchecked(self, name: str = "") -> None:
         """Say on stderr, in one line, where nobody has checked who made it; `name` as above."""
         if warning := self.signature_warning(name):
-            print(f"warning: {printable(warning)}", file=sys.stderr, flush=True)  # noqa: T201
+            warn(warning)
 
     def version_differences(self) -> str:
         """Return which libraries have another version here, as text; empty if none."""

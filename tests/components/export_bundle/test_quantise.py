@@ -17,6 +17,7 @@ from components.export_bundle.quantise import (
     quantise,
     sensitive_layers,
 )
+from components.shared.serving.formats.onnx_format import weights_of
 
 WIDTH = 16
 
@@ -140,7 +141,7 @@ def test_weights_that_lie_beside_their_graph_are_quantised_alike(
     monkeypatch.setattr(onnx_export, "_MOST_BYTES", 0)
     beside.parent.mkdir()
     onnx_export.write_model(onnx.load(graph), beside)
-    assert onnx_export.weights_of(beside).is_file()
+    assert weights_of(beside).is_file()
     target = tmp_path / "target.onnx"
     quantise(beside, target, tmp_path / "other ranges", layers(beside), _batches())
     assert np.array_equal(

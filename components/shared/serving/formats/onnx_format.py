@@ -24,6 +24,7 @@ __all__ = [
     "OnnxFormat",
     "decision_names",
     "read_format",
+    "weights_of",
     "write_format",
 ]
 
@@ -68,6 +69,11 @@ class OnnxFormat:
     def has_tiles(self) -> bool:
         """Whether the model is of several views."""
         return TILES in self.outputs
+
+
+def weights_of(graph: Path) -> Path:
+    """Return the file beside a graph that has its weights; it is there where they are too many."""
+    return graph.with_name(f"{graph.name}.data")
 
 
 def decision_names(outcomes: Outcomes) -> list[str]:

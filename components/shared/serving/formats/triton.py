@@ -26,7 +26,7 @@ from components.shared.contracts.artifacts import read_manifest
 from components.shared.contracts.errors import ConfigError
 from components.shared.contracts.listing import shown
 from components.shared.serving.bundle import Bundle
-from components.shared.serving.formats.onnx_format import MODEL, TILES
+from components.shared.serving.formats.onnx_format import MODEL, TILES, weights_of
 from components.shared.serving.formats.onnx_predictor import OnnxPredictor
 from components.shared.serving.formats.session import cpu_session
 
@@ -115,9 +115,9 @@ def write_repository(
         version = folder / model / "1"
         version.mkdir(parents=True)
         shutil.copyfile(source / graph, version / "model.onnx")
-        weights = f"{graph}.data"  # the name that the graph has for them
-        if (source / weights).exists():
-            shutil.copyfile(source / weights, version / weights)
+        weights = weights_of(source / graph)
+        if weights.exists():
+            shutil.copyfile(weights, version / weights.name)  # the name that the graph has for them
         _write_labels(folder / model, predictor)
         tensors[model] = _tensors(version / "model.onnx")
         size = predictor.format.image_size
